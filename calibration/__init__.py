@@ -1,0 +1,1 @@
+"""From a subject to a decoder: evaluation, adaptation, verification."""

@@ -1,0 +1,1 @@
+"""The artefact: bundle on disk, graph, backends, parity gate."""

@@ -1,0 +1,1 @@
+"""The daemon and the command line that compose the other rooms."""

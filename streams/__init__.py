@@ -1,0 +1,1 @@
+"""What enters and leaves: messages, clock, ring, tokenizer, LSL, sessions on disk, wire."""

@@ -1,0 +1,100 @@
+"""The messages that flow: spikes in, token windows to the graph, decodes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+Int32s = npt.NDArray[np.int32]
+Float32s = npt.NDArray[np.float32]
+Float64s = npt.NDArray[np.float64]
+
+
+class StreamsError(Exception):
+    """Base class of what can go wrong in `streams`; the text says what to do next."""
+
+
+class Validity(IntEnum):
+    """Whether a decode may be trusted; the larger of two is the worse and wins."""
+
+    OK = 0
+    WARMUP = 1
+    STALE = 2
+    PAUSED = 3
+    FAULT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SpikeBatch:
+    """Spikes of one source, in no particular order.
+
+    Attributes:
+        t_us: (n,) int64, stamp in microseconds since the owner's `t0`.
+        unit: (n,) int32, index into the source's unit keys, not a row of a table.
+        count: (n,) int32, how many spikes the entry stands for; 1 but for sources of counts.
+    """
+
+    t_us: Int64s
+    unit: Int32s
+    count: Int32s
+
+    def __len__(self) -> int:
+        return len(self.t_us)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenWindow:
+    """The tokens of one bin, in the order (stamp, row).
+
+    The arrays are views of the tokenizer's buffers: valid until its next cut.
+
+    Attributes:
+        unit: (N,) int32, row of the decoder's table; N = 0 is legal.
+        t_rel: (N,) float32, seconds since the start of the bin, in (0, bin].
+        count: (N,) float32, weight of the token; 1 but for sources of counts, 0 where padded.
+        t_window: end of the bin, seconds on the daemon's clock.
+    """
+
+    unit: Int32s
+    t_rel: Float32s
+    count: Float32s
+    t_window: float
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """One published estimate; fields as on the wire (`docs/wire.md`)."""
+
+    run_id: str
+    seq: int
+    beat: int
+    t_window: float
+    t_newest_spike: float | None
+    t_cut: float
+    t_done: float
+    validity: Validity
+    reason: str
+    value: Mapping[str, Float64s | None]
+    value_raw: Mapping[str, Float64s | None]
+    units: Mapping[str, str]
+    lead_s: float
+    decoder_id: str
+    checksum: str
+    backend: str
+    precision: str
+    tokens: int
+    token_cap: int | None
+    spikes_in: int
+    spikes_late: int
+    spikes_dropped: int
+    beats_skipped: int
+    late: bool = False
+    t_sent: float = field(default=0.0)

@@ -1,0 +1,120 @@
+"""Spikes of a bin become tokens: one piece of code for training, calibration, replay and the beat.
+
+A bin is `(t_window - bin, t_window]`. Tokens stand in the order (stamp, row), so that the order of
+arrival leaves no trace, and carry times relative to their bin: float32 cannot hold absolute time in
+a rotary embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from streams.messages import Float32s, Int32s, Int64s, SpikeBatch, TokenWindow
+
+
+def canonical_order(t_us: Int64s, row: Int32s) -> Int64s:
+    """The order (stamp, row) of tokens. Returns (n,) indices."""
+    return np.lexsort((row, t_us))
+
+
+def relative_s(t_us: Int64s, bin_start_us: int | Int64s) -> Float32s:
+    """Seconds since the start of the bin, rounded once to float32."""
+    relative: Float32s = ((t_us - bin_start_us) * 1e-6).astype(np.float32)
+    return relative
+
+
+class Tokenizer:
+    """Cuts the spikes of one bin into tokens.
+
+    Args:
+        bin_us: length of a bin, microseconds.
+        row_of: (n_source_units,) int32, the decoder's row of each source unit; -1 where unknown.
+        token_cap: at most this many tokens a bin, taken evenly over units; None for no cap.
+    """
+
+    def __init__(self, bin_us: int, row_of: Int32s, token_cap: int | None = None) -> None:
+        self.bin_us = bin_us
+        self.row_of = row_of
+        self.token_cap = token_cap
+
+    def cut(
+        self, spikes: SpikeBatch, bin_end_us: int, t_window: float
+    ) -> tuple[TokenWindow, Int64s]:
+        """Make the tokens of the bin that ends at `bin_end_us`.
+
+        Args:
+            spikes: those whose stamp lies in the bin, all of units that the decoder knows.
+            bin_end_us: end of the bin in the batch's microseconds.
+            t_window: the same instant on the daemon's clock, seconds.
+
+        Returns:
+            The window, and (N,) the index into `spikes` of each token.
+        """
+        row = self.row_of[spikes.unit]
+        order = canonical_order(spikes.t_us, row)
+        if self.token_cap is not None and len(order) > self.token_cap:
+            order = order[evenly_over_units(row[order], self.token_cap)]
+        window = TokenWindow(
+            unit=row[order],
+            t_rel=relative_s(spikes.t_us[order], bin_end_us - self.bin_us),
+            count=spikes.count[order].astype(np.float32),
+            t_window=t_window,
+        )
+        return window, order
+
+
+def evenly_over_units(row: Int32s, cap: int) -> Int64s:
+    """Which tokens a cap keeps: every n-th in the order of rows, so that each unit loses its share.
+
+    Args:
+        row: (n,) rows of the tokens in their canonical order.
+        cap: how many to keep, fewer than n.
+
+    Returns:
+        (cap,) indices into `row`, increasing.
+    """
+    by_row = np.argsort(row, kind="stable")
+    return np.sort(by_row[(np.arange(cap, dtype=np.int64) * len(row)) // cap])
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBins:
+    """The tokens of many bins, end to end.
+
+    Attributes:
+        unit: (N,) int32 rows.
+        t_rel: (N,) float32 seconds since the start of the token's bin.
+        count: (N,) float32.
+        offsets: (n_bins + 1,) int64; bin i holds tokens offsets[i]:offsets[i + 1].
+    """
+
+    unit: Int32s
+    t_rel: Float32s
+    count: Float32s
+    offsets: Int64s
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def cut_bins(spikes: SpikeBatch, row_of: Int32s, bin_ends_us: Int64s, bin_us: int) -> TokenBins:
+    """Cut a whole recording at once; each bin equals what `Tokenizer.cut` gives, bit for bit.
+
+    Args:
+        spikes: any order; those of unknown units (row -1) are left out.
+        row_of: (n_source_units,) int32.
+        bin_ends_us: (n_bins,) int64, any order; bins may overlap.
+        bin_us: length of a bin.
+    """
+    row = row_of[spikes.unit]
+    known = np.flatnonzero(row >= 0)
+    order = known[canonical_order(spikes.t_us[known], row[known])]
+    t_us, row, count = spikes.t_us[order], row[order], spikes.count[order].astype(np.float32)
+    first = np.searchsorted(t_us, bin_ends_us - bin_us, side="right")
+    n_in_bin = np.searchsorted(t_us, bin_ends_us, side="right") - first
+    offsets = np.concatenate(([0], np.cumsum(n_in_bin))).astype(np.int64)
+    i_token = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], n_in_bin)
+    starts = np.repeat(bin_ends_us - bin_us, n_in_bin)
+    return TokenBins(row[i_token], relative_s(t_us[i_token], starts), count[i_token], offsets)
