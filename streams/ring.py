@@ -96,9 +96,9 @@ class SpikeRing:
         return len(keep)
 
     def cut(self, bin_end_us: int) -> tuple[SpikeBatch, Int64s]:
-        """The spikes in `(bin_end_us - bin, bin_end_us]`, and their slots for `mark_used`.
+        """The spikes in `(bin_end_us - bin, bin_end_us]`, and their slots.
 
-        Bins are cut in order; later arrivals that only this bin or earlier ones hold are late. Call `mark_used`, then `close` before the next cut.
+        Bins are cut in order. Follow with `mark_used`, then `close`.
         """
         slots = self._slots(self._i_live)
         t_us = self._t_us[slots]

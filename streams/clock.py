@@ -1,0 +1,115 @@
+"""The one clock. Nothing else in the project reads time; everything is handed a `Clock`.
+
+LSL's clock on Linux is the monotonic clock, so that this clock and `local_clock()` are the same
+(a system test holds them together).
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Monotonic seconds, and a way to wait for them."""
+
+    def now(self) -> float:
+        """Seconds on the daemon's clock."""
+
+    def sleep_until(self, t_s: float) -> None:
+        """Return at `t_s`, or at once when it has passed."""
+
+
+class MonotonicClock:
+    """The machine's monotonic clock."""
+
+    def now(self) -> float:
+        """Seconds of `time.monotonic`."""
+        return time.monotonic()
+
+    def sleep_until(self, t_s: float) -> None:
+        """Sleep on an absolute deadline; never returns early."""
+        while (left_s := t_s - time.monotonic()) > 0:
+            time.sleep(left_s)
+
+
+class ManualClock:
+    """A clock that stands still until a test moves it; sleeping moves it to the deadline."""
+
+    def __init__(self, t_s: float = 0.0) -> None:
+        self.t_s = t_s
+
+    def now(self) -> float:
+        """Seconds, as set."""
+        return self.t_s
+
+    def sleep_until(self, t_s: float) -> None:
+        """Jump to `t_s` unless it has passed."""
+        self.t_s = max(self.t_s, t_s)
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetEstimate:
+    """One measurement of a sender's clock: `t_local = t_sender + offset_s`."""
+
+    t_s: float
+    offset_s: float
+    uncertainty_s: float
+
+
+SAME_HOST_LIMIT_S = 0.5e-3
+JUMP_LIMIT_S = 20e-3
+
+
+class ClockOffset:
+    """A sender's clock offset with its history; written by one thread, read by others.
+
+    A sender on this host whose measured offset is under 0.5 ms shares our clock and gets offset 0.
+
+    Args:
+        same_host: whether the sender runs on this machine.
+        n_kept: estimates kept.
+    """
+
+    def __init__(self, *, same_host: bool, n_kept: int = 720) -> None:
+        self.same_host = same_host
+        self.history: deque[OffsetEstimate] = deque(maxlen=n_kept)
+        self._current = OffsetEstimate(0.0, 0.0, 0.0)
+        self._jumped = False
+        self._lock = threading.Lock()
+
+    @property
+    def current(self) -> OffsetEstimate:
+        """The estimate in force."""
+        return self._current
+
+    @property
+    def jumped(self) -> bool:
+        """Whether the newest estimate lay more than 20 ms from the one before it."""
+        return self._jumped
+
+    def add(self, measured: OffsetEstimate) -> None:
+        """Take a new measurement into force."""
+        offset_s = measured.offset_s
+        if self.same_host and abs(offset_s) < SAME_HOST_LIMIT_S:
+            offset_s = 0.0
+        with self._lock:
+            estimate = OffsetEstimate(measured.t_s, offset_s, measured.uncertainty_s)
+            before = self.history[-1] if self.history else estimate
+            self._jumped = abs(estimate.offset_s - before.offset_s) > JUMP_LIMIT_S
+            self.history.append(estimate)
+            self._current = estimate
+
+
+def wait_readable(fd: int, timeout_s: float) -> bool:
+    """Wait until a file descriptor has something to read, at most `timeout_s` seconds."""
+    return bool(select.select([fd], [], [], max(0.0, timeout_s))[0])
+
+
+def to_us(t_s: float, t0_s: float) -> int:
+    """Microseconds since `t0_s`, rounded once."""
+    return round((t_s - t0_s) * 1e6)
