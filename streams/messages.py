@@ -1,9 +1,8 @@
-"""The messages that flow: spikes in, token windows to the graph, decodes out."""
+"""What flows inside: spikes from a source to the ring, token windows from there to the graph."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -67,34 +66,3 @@ class TokenWindow:
 
     def __len__(self) -> int:
         return len(self.unit)
-
-
-@dataclass(frozen=True, slots=True)
-class Decode:
-    """One published estimate; fields as on the wire (`docs/wire.md`)."""
-
-    run_id: str
-    seq: int
-    beat: int
-    t_window: float
-    t_newest_spike: float | None
-    t_cut: float
-    t_done: float
-    validity: Validity
-    reason: str
-    value: Mapping[str, Float64s | None]
-    value_raw: Mapping[str, Float64s | None]
-    units: Mapping[str, str]
-    lead_s: float
-    decoder_id: str
-    checksum: str
-    backend: str
-    precision: str
-    tokens: int
-    token_cap: int | None
-    spikes_in: int
-    spikes_late: int
-    spikes_dropped: int
-    beats_skipped: int
-    late: bool = False
-    t_sent: float = field(default=0.0)

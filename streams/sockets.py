@@ -56,7 +56,7 @@ class Publisher:
     """
 
     def __init__(self, endpoint: str, queue: int = 10_000) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.PUB)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, queue)
         self._socket.setsockopt(zmq.LINGER, 500)
         try:
@@ -83,7 +83,7 @@ class DecodeSubscriber:
     """
 
     def __init__(self, endpoint: str, topics: Sequence[str] = ("decode",)) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.SUB)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 100_000)
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
@@ -106,7 +106,7 @@ class ControlServer:
     """A REP socket for commands; one thread owns it."""
 
     def __init__(self, endpoint: str) -> None:
-        self._socket = zmq.Context.instance().socket(zmq.REP)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.setsockopt(zmq.MAXMSGSIZE, 4 * 2**20)
         try:
@@ -136,7 +136,7 @@ def request(endpoint: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
     Raises:
         UnreachableError: no reply came in time.
     """
-    socket = zmq.Context.instance().socket(zmq.REQ)
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
     socket.setsockopt(zmq.LINGER, 0)
     try:
         socket.connect(endpoint)
@@ -146,7 +146,8 @@ def request(endpoint: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
                 f"no spikeloop daemon answered at {endpoint} within {timeout_s:g} s; "
                 "start one with `spikeloop serve CONFIG.toml`, or name its address with --control"
             )
-        return socket.recv()
+        answer: bytes = socket.recv()
+        return answer
     except zmq.ZMQError as err:
         raise UnreachableError(f"cannot reach {endpoint}: {err.strerror}") from err
     finally:
