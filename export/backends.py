@@ -1,0 +1,195 @@
+"""Which backends there are, and the gate that each must pass before it decodes.
+
+A backend that disagrees with the recorded outputs, or is too slow for the hop, is refused; what to
+try next is named by whoever opens it, and what was tried is reported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from export.bundle import DecoderBundle
+from export.manifest import BundleError, ExportError
+from export.parity import largest_error
+from streams.clock import Clock, MonotonicClock
+from streams.messages import Float32s, TokenWindow
+
+N_WARMUP_RUNS = 20
+N_TIMED_RUNS = 200
+
+
+class BackendUnavailable(ExportError):
+    """A backend cannot run on this machine as it is installed."""
+
+
+class Backend(Protocol):
+    """Runs a decoder's graph, one bin a step, and carries its memory.
+
+    Attributes:
+        name: as in the config.
+        precision: "fp32", "fp16" or "bf16".
+    """
+
+    name: str
+    precision: str
+
+    def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run one bin and advance the memory.
+
+        Returns:
+            Per output, (dims,) float32 in physical units, valid until the next step.
+        """
+
+    def reset(self) -> None:
+        """Zero the memory."""
+
+    def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
+        """Decode with other tables from the next step on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A backend that was tried and refused, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBackend:
+    """A backend that passed the gate.
+
+    Attributes:
+        backend: ready for its first step, with zero memory.
+        parity_error: largest absolute difference from the recorded outputs, physical units.
+        step_p50_s: median of the timed runs at the largest bucket, seconds.
+        step_p99_s: their 99th percentile.
+        tried: those refused before it.
+    """
+
+    backend: Backend
+    parity_error: float
+    step_p50_s: float
+    step_p99_s: float
+    tried: tuple[Attempt, ...]
+
+
+def _onnxruntime_cpu(bundle: DecoderBundle) -> Backend:
+    try:
+        from export.onnxruntime_backend import open_cpu
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"onnxruntime is not installed ({error}): pip install 'spikeloop[cpu]'"
+        ) from error
+    return open_cpu(bundle)
+
+
+BACKENDS: Mapping[str, Callable[[DecoderBundle], Backend]] = {
+    "onnxruntime-cpu": _onnxruntime_cpu,
+}
+
+
+def open_backend(
+    bundle: DecoderBundle, name: str, fallback: Sequence[str] = (), clock: Clock | None = None
+) -> OpenedBackend:
+    """Open a backend for a bundle, warm it up, and hold it against the record and the hop.
+
+    Args:
+        bundle: the decoder.
+        name: of the backend.
+        fallback: backends to try next, in this order, when it is refused.
+        clock: times the runs.
+
+    Raises:
+        BackendUnavailable: none of them can run here, or a name is unknown.
+        BundleError: the last that could run disagreed with the record or was too slow.
+    """
+    names = [name, *fallback]
+    for candidate in names:
+        _require_known(candidate)
+    tried: list[Attempt] = []
+    refusals: list[ExportError] = []
+    for candidate in names:
+        try:
+            return _open_one(bundle, candidate, clock or MonotonicClock(), tuple(tried))
+        except ExportError as error:
+            tried.append(Attempt(candidate, str(error)))
+            refusals.append(error)
+    if len(refusals) == 1:
+        raise refusals[0]
+    ran = any(isinstance(error, BundleError) for error in refusals)
+    text = "; ".join(f"{attempt.name}: {attempt.reason}" for attempt in tried)
+    raise (BundleError if ran else BackendUnavailable)(f"every backend was refused: {text}")
+
+
+def _require_known(name: str) -> None:
+    if name in BACKENDS:
+        return
+    near = difflib.get_close_matches(name, BACKENDS, n=2)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise BackendUnavailable(f"no backend {name!r}{hint} There are: {', '.join(BACKENDS)}")
+
+
+def _open_one(
+    bundle: DecoderBundle, name: str, clock: Clock, tried: tuple[Attempt, ...]
+) -> OpenedBackend:
+    backend = BACKENDS[name](bundle)
+    error = _require_parity(bundle, backend)
+    taken_s = _time_steps(bundle, backend, clock)
+    p50_s, p99_s = (float(value) for value in np.percentile(taken_s, (50, 99)))
+    if p99_s > bundle.manifest.hop_s / 2:
+        raise BundleError(_too_slow(bundle, name, p99_s))
+    return OpenedBackend(backend, error, p50_s, p99_s, tried)
+
+
+def _require_parity(bundle: DecoderBundle, backend: Backend) -> float:
+    declared = bundle.manifest.parity
+    limit = declared.atol_fp32 if backend.precision == "fp32" else declared.atol_reduced
+    error = largest_error(backend, bundle.parity())
+    if error > limit:
+        raise BundleError(
+            f"backend {backend.name!r} disagrees with the outputs recorded in {bundle.path}: "
+            f"by {error:.3g} where {limit:.3g} is allowed ({backend.precision}); "
+            "use another backend, or export the bundle again"
+        )
+    return error
+
+
+def _time_steps(bundle: DecoderBundle, backend: Backend, clock: Clock) -> list[float]:
+    """Seconds of each timed run at the largest bucket; the memory is zero afterwards."""
+    window = _full_window(bundle)
+    lead_s = bundle.manifest.lead_s.default
+    taken_s = []
+    for _ in range(N_WARMUP_RUNS + N_TIMED_RUNS):
+        t_start = clock.now()
+        backend.step(window, lead_s)
+        taken_s.append(clock.now() - t_start)
+    backend.reset()
+    return taken_s[N_WARMUP_RUNS:]
+
+
+def _full_window(bundle: DecoderBundle) -> TokenWindow:
+    """As many tokens as the largest bucket holds, spread evenly over units and the bin."""
+    n_tokens = bundle.manifest.token_buckets[-1]
+    rows = np.array(sorted(set(bundle.row_of_key.values())) or [0], np.int32)
+    return TokenWindow(
+        unit=np.resize(rows, n_tokens),
+        t_rel=np.linspace(0.0, bundle.manifest.bin_s, n_tokens, dtype=np.float32),
+        count=np.ones(n_tokens, np.float32),
+        t_window=0.0,
+    )
+
+
+def _too_slow(bundle: DecoderBundle, name: str, p99_s: float) -> str:
+    hop_ms = bundle.manifest.hop_s * 1e3
+    return (
+        f"{bundle.manifest.name!r} is too slow for its hop on {name}: p99 of a step at "
+        f"{bundle.manifest.token_buckets[-1]} tokens is {p99_s * 1e3:.3g} ms, half its hop of "
+        f"{hop_ms:.3g} ms is {hop_ms / 2:.3g} ms; a hop of {math.ceil(2 * p99_s * 1e3)} ms would do"
+    )

@@ -1,0 +1,323 @@
+"""A decoder on disk: a directory that is written whole or not at all, and verified when opened."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from export.manifest import (
+    FORMAT,
+    BundleError,
+    ExportError,
+    FileSum,
+    Manifest,
+    Tensor,
+    id_of,
+    parse_manifest,
+    seal_of,
+)
+from export.parity import ParityRecord, record_from_tensors
+
+__all__ = ["BundleError", "DecoderBundle", "ExportError", "Manifest", "open_bundle", "write_bundle"]
+
+MANIFEST, GRAPH, TABLES = "manifest.json", "graph.onnx", "tables.safetensors"
+WEIGHTS, PARITY = "weights.safetensors", "parity.safetensors"
+REQUIRED = (GRAPH, TABLES, WEIGHTS, PARITY)
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderBundle:
+    """A verified bundle.
+
+    Attributes:
+        path: the directory.
+        manifest: what it says of itself.
+        tables: the graph inputs that belong to this decoder: `table` (R, D), `session` (S,), ...
+        row_of_key: row of the table of each unit key.
+    """
+
+    path: Path
+    manifest: Manifest
+    tables: Mapping[str, np.ndarray]
+    row_of_key: Mapping[str, int]
+
+    @property
+    def graph_path(self) -> Path:
+        """The ONNX graph."""
+        return self.path / GRAPH
+
+    @property
+    def graph_sha256(self) -> str:
+        """Checksum of the graph: bundles that share it differ in their tables only."""
+        return self.manifest.files[GRAPH].sha256
+
+    def parity(self) -> ParityRecord:
+        """The recorded beats.
+
+        Raises:
+            BundleError: the record does not fit the manifest.
+        """
+        where = self.path / PARITY
+        record = record_from_tensors(_tensors(where), str(where))
+        dims = {output.name: (len(record), output.dims) for output in self.manifest.outputs}
+        held = {name: values.shape for name, values in record.outputs.items()}
+        if held != dims or len(record) != self.manifest.parity.n_beats:
+            raise BundleError(
+                f"{where}: holds {held}, the manifest declares {dims}; export the bundle again"
+            )
+        return record
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The network's parameters, for training on and for the torch backend."""
+        return _tensors(self.path / WEIGHTS)
+
+
+def open_bundle(path: Path) -> DecoderBundle:
+    """Open a bundle and verify every file of it.
+
+    Raises:
+        BundleError: a file is missing, truncated or changed; the manifest has an unknown version
+            or field; unit map, tables and graph do not fit together.
+    """
+    path = Path(path)
+    content = _read_manifest(path)
+    manifest = parse_manifest(content, str(path / MANIFEST))
+    _verify_files(path, manifest)
+    tables = _tensors(path / TABLES)
+    if _seal_in(path / TABLES) != seal_of(content):
+        raise _changed(path / MANIFEST)
+    _verify_tables(path / TABLES, manifest, tables)
+    row_of_key = {unit.key: unit.row for unit in manifest.units}
+    return DecoderBundle(path, manifest, tables, row_of_key)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    where = path / MANIFEST
+    try:
+        content = json.loads(where.read_bytes())
+    except OSError as error:
+        raise BundleError(
+            f"no decoder bundle at {path}: {MANIFEST}: {error.strerror}; "
+            "name the directory that `spikeloop export` wrote"
+        ) from error
+    except ValueError as error:
+        raise BundleError(
+            f"{where}: not readable as JSON ({error}); copy the bundle again"
+        ) from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{where}: holds no fields; copy the bundle again")
+    return content
+
+
+def _verify_files(path: Path, manifest: Manifest) -> None:
+    absent = [name for name in REQUIRED if name not in manifest.files]
+    if absent:
+        raise BundleError(
+            f"{path / MANIFEST}: `files` lacks {', '.join(absent)}; export the bundle again"
+        )
+    for name, declared in manifest.files.items():
+        _verify_file(path / name, declared)
+    if manifest.id != id_of(manifest.files):
+        raise BundleError(
+            f"{path / MANIFEST}: `id` is not that of its files; "
+            "copy the bundle again from its source"
+        )
+
+
+def _verify_file(where: Path, declared: FileSum) -> None:
+    try:
+        with where.open("rb") as file:
+            n_bytes = os.fstat(file.fileno()).st_size
+            if n_bytes != declared.bytes:
+                raise BundleError(
+                    f"{where}: {n_bytes} bytes where the manifest declares {declared.bytes}; "
+                    "copy the bundle again from its source"
+                )
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(
+            f"{where}: {error.strerror}; copy the bundle again from its source"
+        ) from error
+    if found != declared.sha256:
+        raise _changed(where)
+
+
+def _changed(where: Path) -> BundleError:
+    return BundleError(
+        f"{where}: its content is not what was exported (checksum differs); "
+        "copy the bundle again from its source"
+    )
+
+
+def _tensors(where: Path) -> dict[str, np.ndarray]:
+    try:
+        tensors: dict[str, np.ndarray] = load(where.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{where}: {error}; copy the bundle again from its source") from error
+    return tensors
+
+
+def _seal_in(where: Path) -> str | None:
+    """The manifest's seal, from the header of a safetensors file."""
+    with where.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    seal: str | None = header.get("__metadata__", {}).get("manifest")
+    return seal
+
+
+def _verify_tables(where: Path, manifest: Manifest, tables: Mapping[str, np.ndarray]) -> None:
+    declared = {tensor.name: tensor for tensor in manifest.graph.tables}
+    if declared.keys() != tables.keys():
+        raise BundleError(
+            f"{where}: holds {sorted(tables)}, the graph takes {sorted(declared)}; "
+            "export the bundle again"
+        )
+    for name, tensor in declared.items():
+        require_fit(tensor, tables[name], where)
+    n_rows = min((len(tables[n]) for n, t in declared.items() if is_per_unit(t)), default=0)
+    beyond = [unit for unit in manifest.units if unit.row >= n_rows]
+    if beyond:
+        raise BundleError(
+            f"{where}: unit {beyond[0].key!r} has row {beyond[0].row}, the table {n_rows} rows; "
+            "export the bundle again"
+        )
+
+
+def is_per_unit(tensor: Tensor) -> bool:
+    """Whether a table has a row for each unit: then its length varies."""
+    return isinstance(tensor.shape[0], str)
+
+
+def require_fit(tensor: Tensor, values: np.ndarray, where: Path | str) -> None:
+    """Refuse an array that the graph cannot take for an input.
+
+    Raises:
+        BundleError: type or shape differs.
+    """
+    fits = len(values.shape) == len(tensor.shape) and all(
+        isinstance(want, str) or want == have
+        for want, have in zip(tensor.shape, values.shape, strict=True)
+    )
+    if values.dtype.name != tensor.dtype or not fits:
+        raise BundleError(
+            f"{where}: `{tensor.name}` is {values.dtype.name} {list(values.shape)}, "
+            f"the graph takes {tensor.dtype} {list(tensor.shape)}; export the bundle again"
+        )
+
+
+def write_bundle(
+    path: Path,
+    fields: Mapping[str, Any],
+    *,
+    graph: bytes,
+    tables: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    parity: ParityRecord,
+    reports: Mapping[str, bytes] | None = None,
+) -> DecoderBundle:
+    """Write a bundle whole, or not at all, and open it.
+
+    The same arguments give the same `id` on every day and machine.
+
+    Args:
+        path: a directory that does not exist yet.
+        fields: the manifest's fields; `format`, `id`, `files`, `created_utc`, `code_version` and
+            `parity.n_beats` are filled in here.
+        graph: the ONNX file.
+        tables: the graph inputs that belong to the decoder.
+        weights: the network's parameters.
+        parity: recorded beats.
+        reports: further files by their path under `report/`.
+
+    Raises:
+        BundleError: `path` exists, a field is wrong, the parts do not fit together, or the disk
+            refuses.
+    """
+    path = Path(path)
+    content = _complete(fields, parity)
+    contents = {
+        GRAPH: graph,
+        TABLES: save(_contiguous(tables), {"manifest": seal_of(content)}),
+        WEIGHTS: save(_contiguous(weights)),
+        PARITY: save(parity.to_tensors()),
+    } | {f"report/{name}": held for name, held in (reports or {}).items()}
+    files = {name: _sum(held) for name, held in contents.items()}
+    content |= {"id": id_of(files), "files": {k: v.model_dump() for k, v in files.items()}}
+    parse_manifest(content, str(path / MANIFEST))
+    contents[MANIFEST] = (json.dumps(content, indent=1) + "\n").encode()
+    _place(path, contents)
+    return open_bundle(path)
+
+
+def _complete(fields: Mapping[str, Any], parity: ParityRecord) -> dict[str, Any]:
+    """The manifest's content as it will be read back, without `id` and `files`."""
+    defaults: dict[str, Any] = {
+        "format": FORMAT,
+        "parent_id": None,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "code_version": importlib.metadata.version("spikeloop"),
+        "training": {},
+        "verification": None,
+    }
+    content = defaults | {k: v for k, v in fields.items() if k not in ("id", "files")}
+    content["parity"] = {**content.get("parity", {}), "n_beats": len(parity)}
+    probe = content | {"id": "0" * 64, "files": {}}
+    parsed = parse_manifest(probe, f"{MANIFEST} to be written").model_dump(mode="json")
+    return {name: value for name, value in parsed.items() if name not in ("id", "files")}
+
+
+def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+
+
+def _sum(held: bytes) -> FileSum:
+    return FileSum(sha256=hashlib.sha256(held).hexdigest(), bytes=len(held))
+
+
+def _place(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Write into a directory beside, flush it to the disk, and give it its name."""
+    if path.exists():
+        raise BundleError(f"{path} exists, and a bundle is never changed; choose another name")
+    beside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    try:
+        for name, held in contents.items():
+            _write_synced(beside / name, held)
+        for folder in {(beside / name).parent for name in contents} | {beside}:
+            _sync_folder(folder)
+        os.rename(beside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the bundle {path}: {error.strerror}; nothing was left behind"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_synced(where: Path, held: bytes) -> None:
+    where.parent.mkdir(parents=True, exist_ok=True)
+    with where.open("wb") as file:
+        file.write(held)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
