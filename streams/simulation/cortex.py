@@ -1,0 +1,188 @@
+"""A model of motor cortex: an intended velocity goes in, spikes with exact times come out.
+
+The log rate of a unit follows the plan of `lag_ms` before (cosine tuning, Georgopoulos et al.
+1982, with a speed term as in Moran and Schwartz 1999), the position, noise shared by the
+population, noise of its own and a slow drift. Spikes are drawn in steps of 1 ms; each gets a time
+to the microsecond inside its step and must pass the refractory period.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
+from streams.simulation.population import (
+    N_SHARED_SOURCES,
+    REFERENCE_REACH_CM,
+    REFERENCE_SPEED_CM_S,
+    Population,
+    population_on,
+)
+
+STEP_US = 1000
+"""Length of a step; also the resolution of plan and lags."""
+_MAX_LAG_MS = 128
+_NOISE_STEP_MS = 10
+_DRIFT_STEPS = 100
+_SATURATION = 1.8
+_MAX_RATE_HZ = 250.0
+
+
+class MotorCortex:
+    """Spikes of one subject on one day, from the plan that it is handed.
+
+    What comes out depends on the plan alone, not on the lengths of the pieces that it came in.
+
+    Args:
+        subject_seed: which subject.
+        day: which day of the subject, from 0.
+        n_units: how many units the array sees.
+        seed: which session of that day: other noise, same neurons.
+    """
+
+    def __init__(self, subject_seed: int, day: int, n_units: int = 96, *, seed: int = 0) -> None:
+        self.population = population_on(subject_seed, day, n_units)
+        self.unit_keys = self.population.keys
+        self.n_spikes = 0
+        self._weights = _Weights(self.population)
+        self._noise = RateNoise(self.population, np.random.SeedSequence([subject_seed, day, seed]))
+        self._refractory = Refractory(n_units)
+        bernoulli, place = np.random.SeedSequence([subject_seed, day, seed, 1]).spawn(2)
+        self._bernoulli = np.random.default_rng(bernoulli)
+        self._place = np.random.default_rng(place)
+        self._past = np.zeros((_MAX_LAG_MS, 3), np.float32)
+        self._i_step = 0
+
+    def advance(self, velocity: Float64s, position: Float64s) -> SpikeBatch:
+        """The spikes of the next m milliseconds.
+
+        Args:
+            velocity: (m, 2) the plan at the end of each millisecond, cm/s.
+            position: (m, 2) where the hand or cursor is felt to be, cm from the centre.
+
+        Returns:
+            Spikes in the order of their milliseconds, stamped in microseconds since the start;
+            `unit` indexes `unit_keys`.
+        """
+        rate_hz = self._rates(velocity, position)
+        chance = -np.expm1(rate_hz * np.float32(-STEP_US * 1e-6))
+        drawn = self._bernoulli.random(chance.shape, np.float32) < chance
+        i_step, unit = np.nonzero(drawn)
+        draws = self._place.random((len(unit), 2))
+        inside_us = 1 + (draws[:, 0] * STEP_US).astype(np.int64)
+        t_us = (self._i_step + i_step) * STEP_US + inside_us
+        keep = self._refractory.passes(t_us, unit, draws[:, 1])
+        self._i_step += len(velocity)
+        self.n_spikes += len(keep)
+        return SpikeBatch(t_us[keep], unit[keep].astype(np.int32), np.ones(len(keep), np.int32))
+
+    def _rates(self, velocity: Float64s, position: Float64s) -> Float32s:
+        """(m, n_units) spikes/s in each millisecond."""
+        m = len(velocity)
+        drive = np.empty((_MAX_LAG_MS + m, 3), np.float32)
+        drive[:_MAX_LAG_MS] = self._past
+        drive[_MAX_LAG_MS:, :2] = velocity / REFERENCE_SPEED_CM_S
+        drive[_MAX_LAG_MS:, 2] = np.hypot(velocity[:, 0], velocity[:, 1]) / REFERENCE_SPEED_CM_S
+        self._past = drive[m:].copy()
+        log_ratio = self._weights.tuned(drive, m)
+        log_ratio += self._weights.placed(position)
+        np.tanh(log_ratio / _SATURATION, out=log_ratio)
+        log_ratio *= _SATURATION
+        log_ratio += self._noise.log_rates(self._i_step, m)
+        rate_hz: Float32s = np.exp(log_ratio, out=log_ratio)
+        return np.minimum(rate_hz, np.float32(_MAX_RATE_HZ), out=rate_hz)
+
+
+class _Weights:
+    """Tuning of all units, laid out for whole pieces of plan."""
+
+    def __init__(self, units: Population) -> None:
+        self.x = (units.gain * np.cos(units.direction)).astype(np.float32)
+        self.y = (units.gain * np.sin(units.direction)).astype(np.float32)
+        self.speed = units.speed_gain.astype(np.float32)
+        self.position = (units.position_gain / REFERENCE_REACH_CM).astype(np.float32)
+        self.first = (_MAX_LAG_MS - units.lag_ms).astype(np.int64)
+
+    def tuned(self, drive: Float32s, m: int) -> Float32s:
+        """(m, n_units) log-rate change; `drive` holds 128 ms before the piece, too."""
+        index = self.first[None, :] + np.arange(m)[:, None]
+        out: Float32s = np.take(drive[:, 0], index) * self.x
+        out += np.take(drive[:, 1], index) * self.y
+        out += np.take(drive[:, 2], index) * self.speed
+        return out
+
+    def placed(self, position: Float64s) -> Float32s:
+        """(m, n_units) log-rate change by position."""
+        where = position.astype(np.float32)
+        out: Float32s = where[:, :1] * self.position[:, 0]
+        out += where[:, 1:] * self.position[:, 1]
+        return out
+
+
+class RateNoise:
+    """Log rates at rest: base, slow drift, shared and private noise, renewed every 10 ms.
+
+    All three noises are Ornstein-Uhlenbeck processes: private 0.2 s, shared 0.3 s, drift 15 min.
+    """
+
+    def __init__(self, units: Population, seed: np.random.SeedSequence) -> None:
+        private, shared, drift = (np.random.default_rng(child) for child in seed.spawn(3))
+        self._rng = {"private": private, "shared": shared, "drift": drift}
+        self._base = np.where(units.alive, units.log_rate, -np.inf)
+        self._private_sd, self._shared_gain = units.private_sd, units.shared_gain
+        self._private = private.standard_normal(len(units))
+        self._shared = shared.standard_normal(N_SHARED_SOURCES)
+        self._drift = np.zeros(len(units))
+        self._row = self._mixed()
+        self._i_row = 0
+
+    def log_rates(self, i_step: int, m: int) -> Float32s:
+        """(m, n_units) of the steps from `i_step`, which must follow those asked for before."""
+        last = (i_step + m - 1) // _NOISE_STEP_MS
+        rows = [self._row]
+        while self._i_row < last:
+            self._renew()
+            rows.append(self._row)
+        first = last - len(rows) + 1
+        return np.stack(rows)[(i_step + np.arange(m)) // _NOISE_STEP_MS - first]
+
+    def _renew(self) -> None:
+        self._i_row += 1
+        step_s = _NOISE_STEP_MS * 1e-3
+        self._private = _relaxed(self._private, step_s / 0.2, self._rng["private"])
+        self._shared = _relaxed(self._shared, step_s / 0.3, self._rng["shared"])
+        if self._i_row % _DRIFT_STEPS == 0:
+            self._drift = _relaxed(self._drift, _DRIFT_STEPS * step_s / 900.0, self._rng["drift"])
+        self._row = self._mixed()
+
+    def _mixed(self) -> Float32s:
+        noise = self._private_sd * self._private + self._shared_gain @ self._shared
+        return (self._base + noise + 0.25 * self._drift).astype(np.float32)
+
+
+def _relaxed(value: Float64s, steps: float, rng: np.random.Generator) -> Float64s:
+    """One exact step of a unit-variance Ornstein-Uhlenbeck process, `steps` time constants long."""
+    keep = np.exp(-steps)
+    out: Float64s = keep * value + np.sqrt(1.0 - keep**2) * rng.standard_normal(len(value))
+    return out
+
+
+class Refractory:
+    """Lets spikes through: none within 2 ms of the unit's last, fewer than drawn up to 8 ms."""
+
+    ABSOLUTE_US = 2000
+    RECOVERED_US = 8000
+
+    def __init__(self, n_units: int) -> None:
+        self._last_us = [-self.RECOVERED_US] * n_units
+
+    def passes(self, t_us: Int64s, unit: Int64s, chance: Float64s) -> list[int]:
+        """Indices of the spikes that pass; each unit's stamps must increase."""
+        last_us, kept = self._last_us, []
+        span_us = self.RECOVERED_US - self.ABSOLUTE_US
+        each = zip(t_us.tolist(), unit.tolist(), chance.tolist(), strict=True)
+        for i, (t, u, share) in enumerate(each):
+            if t - last_us[u] >= self.ABSOLUTE_US + share * span_us:
+                last_us[u] = t
+                kept.append(i)
+        return kept
