@@ -63,6 +63,7 @@ class OffsetEstimate:
 
 SAME_HOST_LIMIT_S = 0.5e-3
 JUMP_LIMIT_S = 20e-3
+STEADY_ESTIMATES = 3
 
 
 class ClockOffset:
@@ -79,7 +80,7 @@ class ClockOffset:
         self.same_host = same_host
         self.history: deque[OffsetEstimate] = deque(maxlen=n_kept)
         self._current = OffsetEstimate(0.0, 0.0, 0.0)
-        self._jumped = False
+        self._n_steady = STEADY_ESTIMATES
         self._lock = threading.Lock()
 
     @property
@@ -89,8 +90,8 @@ class ClockOffset:
 
     @property
     def jumped(self) -> bool:
-        """Whether the newest estimate lay more than 20 ms from the one before it."""
-        return self._jumped
+        """Whether an estimate lay over 20 ms from the one before it, and few agreed since."""
+        return self._n_steady < STEADY_ESTIMATES
 
     def add(self, measured: OffsetEstimate) -> None:
         """Take a new measurement into force."""
@@ -100,7 +101,8 @@ class ClockOffset:
         with self._lock:
             estimate = OffsetEstimate(measured.t_s, offset_s, measured.uncertainty_s)
             before = self.history[-1] if self.history else estimate
-            self._jumped = abs(estimate.offset_s - before.offset_s) > JUMP_LIMIT_S
+            jump = abs(estimate.offset_s - before.offset_s) > JUMP_LIMIT_S
+            self._n_steady = 0 if jump else self._n_steady + 1
             self.history.append(estimate)
             self._current = estimate
 

@@ -213,7 +213,8 @@ def _is_index(values: np.ndarray) -> np.ndarray:
     """Whole numbers that can name a unit."""
     if np.issubdtype(values.dtype, np.integer):
         return (values >= 0) & (values < 2**31)
-    return np.isfinite(values) & (values >= 0) & (values < 2**31) & (values == np.floor(values))
+    whole: np.ndarray = np.isfinite(values) & (values >= 0) & (values < 2**31)
+    return whole & (values == np.floor(values))
 
 
 Layout = EventLayout | CountsLayout

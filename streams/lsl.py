@@ -41,6 +41,10 @@ class StreamAmbiguousError(StreamsError):
     """Several LSL streams answer the description."""
 
 
+class StreamLostError(StreamsError):
+    """The source ended, and has no `source_id` that LSL could find it again by."""
+
+
 class StreamUnfitError(StreamsError):
     """The stream's layout is none that we read."""
 
@@ -133,10 +137,16 @@ class Inlet:
         Returns:
             (n, n_channels) values in the stream's own type, and (n,) stamps of the sender's clock;
             n = 0 when the timeout passed or the source is away (it is waited for).
+
+        Raises:
+            StreamLostError: the source ended for good.
         """
-        samples, stamps = self._inlet.pull_chunk(
-            timeout=timeout_s, max_samples=self._max_samples, min_samples=1, as_numpy=True
-        )
+        try:
+            samples, stamps = self._inlet.pull_chunk(
+                timeout=timeout_s, max_samples=self._max_samples, min_samples=1, as_numpy=True
+            )
+        except pylsl.util.LostError as err:
+            raise StreamLostError(f"LSL stream {self.description} ended") from err
         return np.asarray(samples), np.asarray(stamps, dtype=np.float64)
 
     def clock_offset(self, timeout_s: float) -> OffsetEstimate | None:

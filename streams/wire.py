@@ -65,6 +65,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     settle_ms: float
     settling: bool
+    settled_from_beat: int
     hop_ms: float
     decoder_id: str
     checksum: str

@@ -1,0 +1,127 @@
+"""The daemon's config file: defaults here, choices in TOML, unknown keys refused."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A table of the file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class InputConfig(Section):
+    """`[input]`: exactly one stream must match."""
+
+    type: str = Field("Spikes", min_length=1)
+    name: str = ""
+    source_id: str = ""
+    array: str = Field("", pattern=r"^[^:/]*$")
+    budget_spikes_per_s: int = Field(50_000, ge=100, le=2_000_000)
+    wait_s: float = Field(5.0, gt=0, le=3600)
+
+
+class DecoderConfig(Section):
+    """`[decoder]`: which bundle, and what runs it."""
+
+    bundle: str = Field("bundles/current", min_length=1)
+    backend: str = "onnxruntime-cpu"
+    fallback: tuple[str, ...] = Field((), strict=False)
+    lead_s: float | None = Field(None, ge=0, le=1)
+
+
+class BeatConfig(Section):
+    """`[beat]`: when beats fall. `hop_ms` must be the bundle's; leave it out to take that."""
+
+    hop_ms: float | None = Field(None, ge=1, le=1000)
+    settle_ms: float | Literal["auto"] = Field("auto")
+    token_cap: int | None = Field(None, ge=1)
+
+
+class OutputConfig(Section):
+    """`[output]`: where decodes leave; loopback only."""
+
+    decode: str = "tcp://127.0.0.1:5570"
+    control: str = "tcp://127.0.0.1:5571"
+    format: Literal["json"] = "json"
+    lsl_outlet: bool = True
+    lsl_name: str = Field("spikeloop", min_length=1)
+
+
+class ShapingConfig(Section):
+    """`[shaping]`: what is done to outputs whose safe value is zero (velocities)."""
+
+    gain: float = Field(1.0, ge=0, le=100)
+    smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class ServeConfig(Section):
+    """`configs/serve.toml`."""
+
+    input: InputConfig = InputConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    beat: BeatConfig = BeatConfig()
+    output: OutputConfig = OutputConfig()
+    shaping: ShapingConfig = ShapingConfig()
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_config(path: Path, model: type[Model]) -> Model:
+    """Read a TOML file into its model.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown key, a wrong type or an impossible value.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no config file {path}; configs/serve.toml is one to start from"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ConfigError(f"{path} is not TOML: {err}") from err
+    except OSError as err:
+        raise ConfigError(f"cannot read {path}: {err.strerror}") from err
+    return parse_config(table, model, str(path))
+
+
+def parse_config(table: dict[str, Any], model: type[Model], source: str) -> Model:
+    """Validate what a TOML file said; `source` names it in errors.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    try:
+        return model.model_validate(table)
+    except ValidationError as err:
+        lines = [_explain(detail, model) for detail in err.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from err
+
+
+def _explain(detail: Any, model: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        names = _valid_names(model, detail["loc"][:-1])
+        near = difflib.get_close_matches(str(detail["loc"][-1]), names, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid are: {', '.join(sorted(names))}"
+        return f"unknown key {where!r}; {hint}"
+    return f"{where}: {detail['msg']} (got {detail['input']!r})"
+
+
+def _valid_names(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,317 @@
+"""The daemon: composes source, ring, decoder and sockets, and runs the beat until told to stop."""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+import threading
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from export.backends import open_backend
+from export.bundle import DecoderBundle
+from service.beat import Beat, Decoder, Schedule
+from service.config import ServeConfig
+from service.errors import ConfigError, GuardError
+from service.ingest import Arrival, Ingest, Source
+from service.settle import SettleMeter
+from service.shaping import Shaper
+from service.validity import REASONS, ValidityJudge
+from streams.clock import MonotonicClock
+from streams.lsl import ValuesOutlet
+from streams.ring import SpikeRing
+from streams.sockets import Publisher
+from streams.wire import Decode, Event, Heartbeat, encode
+
+HEARTBEAT_EVERY_S = 1.0
+RING_S = 5.0
+OUTGOING_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that happened, for the log."""
+
+    event: str
+    detail: dict[str, Any]
+
+
+class Daemon:
+    """One run of the loop, spikes in to decodes out.
+
+    Args:
+        config: what to run.
+        bundle: the opened bundle.
+        publisher: the bound socket for decodes.
+
+    Raises:
+        ConfigError: the config does not fit the bundle.
+        BundleError, BackendUnavailableError: no backend runs the bundle.
+        StreamsError: no fitting stream.
+    """
+
+    def __init__(self, config: ServeConfig, bundle: DecoderBundle, publisher: Publisher) -> None:
+        self.config, self.bundle = config, bundle
+        self.run_id = uuid.uuid4().hex[:8]
+        self.notes: deque[Note] = deque(maxlen=OUTGOING_KEPT)
+        self.failure: Exception | None = None
+        self._outgoing: deque[tuple[bytes, bytes]] = deque(maxlen=OUTGOING_KEPT)
+        self._publisher = publisher
+        self._stopping = threading.Event()
+        self._clock = MonotonicClock()
+        self._inbox: deque[Arrival] = deque()
+        self._check_config()
+        manifest = bundle.manifest
+        self.opened = open_backend(bundle, config.decoder.backend, config.decoder.fallback)
+        self.source = Source(config.input, tuple(unit.key for unit in manifest.units))
+        self._outlet = self._make_outlet() if config.output.lsl_outlet else None
+        self.schedule = Schedule(self._choose_t0(), round(manifest.hop_s * 1e6))
+        self.beat = self._make_beat(
+            Decoder(manifest, self.opened.backend, bundle.row_of_key, self.source.keys)
+        )
+        self.settle_s, self.settling, self.settled_from_beat = self._first_settle()
+        self._ingest = Ingest(
+            self.source, self._clock, self.schedule.t0_s, self._inbox, self.report, self.fail
+        )
+
+    def _check_config(self) -> None:
+        hop_ms, manifest = self.config.beat.hop_ms, self.bundle.manifest
+        if hop_ms is not None and not math.isclose(hop_ms, manifest.hop_s * 1e3):
+            raise ConfigError(
+                f"beat.hop_ms is {hop_ms:g}, but bundle {manifest.name!r} was made for a hop of "
+                f"{manifest.hop_s * 1e3:g} ms; leave the key out to take the bundle's"
+            )
+        settle_ms, lead_s = self.config.beat.settle_ms, self.config.decoder.lead_s
+        if settle_ms != "auto" and not 0 <= settle_ms <= manifest.hop_s * 1e3:
+            raise ConfigError(
+                f"beat.settle_ms is {settle_ms:g}; it lies between 0 and one hop, "
+                f"{manifest.hop_s * 1e3:g} ms"
+            )
+        if lead_s is not None and not manifest.lead_s.min <= lead_s <= manifest.lead_s.max:
+            raise ConfigError(
+                f"decoder.lead_s is {lead_s:g}; bundle {manifest.name!r} was trained for "
+                f"{manifest.lead_s.min:g} to {manifest.lead_s.max:g} s"
+            )
+
+    def _choose_t0(self) -> float:
+        bin_s = self.source.bin_s
+        if bin_s is None:
+            return self._clock.now()
+        hop_s = self.bundle.manifest.hop_s
+        if abs(hop_s / bin_s - round(hop_s / bin_s)) > 1e-6 or hop_s < bin_s * (1 - 1e-6):
+            raise ConfigError(
+                f"the source counts in bins of {bin_s * 1e3:g} ms, and the bundle's hop of "
+                f"{hop_s * 1e3:g} ms is no whole multiple of that"
+            )
+        return self.source.first_edge(self.config.input.wait_s)
+
+    def _make_beat(self, decoder: Decoder) -> Beat:
+        manifest, config = decoder.manifest, self.config
+        hop_us, bin_us = self.schedule.hop_us, round(manifest.bin_s * 1e6)
+        kept_s = max(RING_S, manifest.context_s + 1.0)
+        beat = Beat(
+            clock=self._clock,
+            schedule=self.schedule,
+            ring=SpikeRing(
+                round(config.input.budget_spikes_per_s * kept_s), bin_us, hop_us, hop_us
+            ),
+            decoder=decoder,
+            judge=ValidityJudge(
+                manifest.context_s, manifest.stale_after_s, self.source.keep_alive_every_s
+            ),
+            shaper=Shaper(manifest.outputs, config.shaping.gain, config.shaping.smoothing),
+            run_id=self.run_id,
+            lead_s=manifest.lead_s.default
+            if config.decoder.lead_s is None
+            else config.decoder.lead_s,
+            token_cap=config.beat.token_cap,
+        )
+        beat.clock_jumped = lambda: self.source.offset.jumped
+        return beat
+
+    def _first_settle(self) -> tuple[float, bool, int]:
+        settle_ms = self.config.beat.settle_ms
+        if settle_ms != "auto":
+            return settle_ms * 1e-3, False, 1
+        self.beat.settle_meter = SettleMeter(self.bundle.manifest.hop_s)
+        return self.bundle.manifest.hop_s, True, 0
+
+    def _make_outlet(self) -> ValuesOutlet:
+        labels = [
+            f"{output.name}_{i}" if output.dims > 1 else output.name
+            for output in self.bundle.manifest.outputs
+            for i in range(output.dims)
+        ]
+        name = self.config.output.lsl_name
+        return ValuesOutlet(
+            name, "Decoder", f"spikeloop-{name}", [*labels, "validity", "seq", "beat"]
+        )
+
+    def stop(self) -> None:
+        """Ask the beat to end; returns at once, from any thread or signal handler."""
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether an end was asked for."""
+        return self._stopping.is_set()
+
+    def report(self, event: str, detail: dict[str, Any]) -> None:
+        """Publish an event and note it for the log; from any thread."""
+        message = Event(run_id=self.run_id, t_sent=self._clock.now(), event=event, detail=detail)
+        self._outgoing.append((b"event", encode(message)))
+        self.notes.append(Note(event, detail))
+
+    def run(self) -> None:
+        """Beat until asked to stop.
+
+        Raises:
+            GuardError: a part failed; the safe value was published last.
+        """
+        self._ingest.start()
+        self.report("started", self._description())
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        sys.setswitchinterval(1e-4)
+        try:
+            self._beats()
+        except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
+            self.fail(err)
+        finally:
+            gc.enable()
+            self._end()
+        if self.failure is not None:
+            raise GuardError(f"the daemon ended itself: {self.failure}") from self.failure
+
+    @property
+    def decode_endpoint(self) -> str:
+        """Where decodes leave."""
+        return self._publisher.endpoint
+
+    def header(self) -> dict[str, Any]:
+        """What a token log begins with."""
+        return {
+            "run_id": self.run_id,
+            "t0_s": self.schedule.t0_s,
+            "hop_us": self.schedule.hop_us,
+            "bin_us": self.beat.ring.bin_us,
+            "checksum": self.bundle.manifest.id,
+        }
+
+    def _description(self) -> dict[str, Any]:
+        backend = self.opened.backend
+        return {
+            "decoder_id": self.bundle.manifest.name,
+            "checksum": self.bundle.manifest.id,
+            "backend": backend.name,
+            "precision": backend.precision,
+            "step_p99_ms": self.opened.step_p99_s * 1e3,
+            "refused_backends": {one.name: one.reason for one in self.opened.tried},
+            "source": str(self.source.inlet.description),
+            "hop_ms": self.bundle.manifest.hop_s * 1e3,
+        }
+
+    def _beats(self) -> None:
+        clock, schedule, beat = self._clock, self.schedule, self.beat
+        t_heartbeat_s = clock.now()
+        beat.last_k = max(0, schedule.newest_due(t_heartbeat_s, self.settle_s))
+        while not self._stopping.is_set():
+            k = max(beat.last_k + 1, schedule.newest_due(clock.now(), self.settle_s))
+            t_window = schedule.window_end_s(k)
+            clock.sleep_until(t_window)
+            beat.take_in(self._inbox)
+            clock.sleep_until(t_window + self.settle_s)
+            beat.take_in(self._inbox)
+            self._publish(beat.turn(k, self.settle_s))
+            if self.settling:
+                self._try_settle(k)
+            if clock.now() >= t_heartbeat_s:
+                t_heartbeat_s += HEARTBEAT_EVERY_S
+                self._publisher.send(b"heartbeat", encode(self.heartbeat()))
+            while self._outgoing:
+                self._publisher.send(*self._outgoing.popleft())
+
+    def _publish(self, decode: Decode) -> None:
+        self._publisher.send(b"decode", encode(decode))
+        if self._outlet is None:
+            return
+        values: list[float] = []
+        for output in self.bundle.manifest.outputs:
+            value = decode.value[output.name]
+            values += (
+                [math.nan] * output.dims
+                if value is None
+                else [math.nan if v is None else v for v in value]
+            )
+        validity = REASONS[decode.reason]
+        self._outlet.push([*values, float(validity), decode.seq, decode.beat], decode.t_window)
+
+    def _try_settle(self, k: int) -> None:
+        meter = self.beat.settle_meter
+        settled = meter.result(self._clock.now()) if meter is not None else None
+        if meter is None or settled is None:
+            return
+        self.settle_s, self.settling, self.settled_from_beat = settled.settle_s, False, k + 1
+        self.beat.settle_meter = None
+        detail: dict[str, Any] = {"settle_ms": settled.settle_s * 1e3}
+        if settled.needed_s > meter.hop_s:
+            detail["warning"] = (
+                f"spikes arrive {settled.needed_s * 1e3:.1f} ms after their stamps: over a hop of "
+                f"{meter.hop_s * 1e3:g} ms, so some are late. Let the amplifier's program push "
+                "shorter blocks"
+            )
+        self.report("settled", detail)
+
+    def heartbeat(self) -> Heartbeat:
+        """How the run stands."""
+        beat, manifest = self.beat, self.beat.decoder.manifest
+        estimate = self.source.offset.current
+        return Heartbeat(
+            run_id=self.run_id,
+            t_sent=self._clock.now(),
+            beat=beat.last_k,
+            seq=beat.counts.seq,
+            validity=REASONS[beat.reason].name.lower(),
+            reason=beat.reason,
+            settle_ms=self.settle_s * 1e3,
+            settling=self.settling,
+            settled_from_beat=self.settled_from_beat,
+            hop_ms=self.schedule.hop_us * 1e-3,
+            decoder_id=manifest.name,
+            checksum=manifest.id,
+            backend=beat.decoder.backend.name,
+            precision=beat.decoder.backend.precision,
+            source=self.source.inlet.description.name,
+            fates=beat.ring.fates.as_dict(),
+            spikes_in=beat.ring.fates.spikes_in,
+            spikes_pending=beat.ring.n_pending,
+            spikes_lost=beat.counts.lost_in_transport,
+            beats_late=beat.counts.late,
+            beats_skipped=beat.counts.skipped,
+            clock_offset_s=estimate.offset_s,
+            clock_uncertainty_s=estimate.uncertainty_s,
+            decode_ms=beat.decode_ms.summary(),
+            flags=[],
+        )
+
+    def fail(self, err: Exception) -> None:
+        """End the run with the error that a part of it ended with; from any thread."""
+        if self.failure is None:
+            self.failure = err
+        self._stopping.set()
+
+    def _end(self) -> None:
+        reason = "stopping" if self.failure is None else "guard"
+        if self.failure is not None:
+            self.report("failed", {"error": str(self.failure)})
+        self.report("stopped", {"reason": reason})
+        self._publish(self.beat.last_word(reason, self.settle_s))
+        while self._outgoing:
+            self._publisher.send(*self._outgoing.popleft())
+        self._ingest.stop()
+        if self._outlet is not None:
+            self._outlet.close()

@@ -1,0 +1,60 @@
+"""What can go wrong in `service`, and the exit code each failure ends a command with."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from export.backends import BackendUnavailable
+from export.manifest import BundleError, ExportError
+from streams.lsl import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
+from streams.messages import StreamsError
+from streams.sockets import AddressError, UnreachableError
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command (DEFINITIONS, "Exit codes")."""
+
+    DONE = 0
+    GUARD = 1
+    USAGE = 2
+    STREAM = 3
+    BUNDLE = 4
+    BACKEND = 5
+    ADDRESS = 6
+    UNREACHABLE = 7
+    BELOW_THRESHOLD = 8
+
+
+class ServiceError(Exception):
+    """Base class of failures of the service."""
+
+
+class ConfigError(ServiceError):
+    """A config file cannot be used; the text names file, key and the nearest valid key."""
+
+
+class GuardError(ServiceError):
+    """A running part failed; the daemon ended itself after publishing the safe value."""
+
+
+_CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
+    (ConfigError, ExitCode.USAGE),
+    (GuardError, ExitCode.GUARD),
+    (StreamAbsentError, ExitCode.STREAM),
+    (StreamAmbiguousError, ExitCode.STREAM),
+    (StreamUnfitError, ExitCode.STREAM),
+    (BundleError, ExitCode.BUNDLE),
+    (BackendUnavailable, ExitCode.BACKEND),
+    (AddressError, ExitCode.ADDRESS),
+    (UnreachableError, ExitCode.UNREACHABLE),
+    (StreamsError, ExitCode.USAGE),
+    (ExportError, ExitCode.USAGE),
+)
+
+
+def exit_code(err: Exception) -> ExitCode:
+    """The code that a command ends with after `err`."""
+    return next((code for kind, code in _CODES if isinstance(err, kind)), ExitCode.GUARD)
+
+
+HANDLED = (ServiceError, StreamsError, ExportError)

@@ -1,0 +1,243 @@
+"""The ingest thread: pulls the stream, converts its stamps once, and hands arrivals to the beat."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.config import InputConfig
+from streams.clock import Clock, ClockOffset
+from streams.layouts import CountsLayout, EventLayout, Layout, Parsed, layout_of
+from streams.lsl import (
+    KEEP_ALIVE_EVERY_S,
+    Inlet,
+    StreamAbsentError,
+    StreamAmbiguousError,
+    StreamLostError,
+    StreamUnfitError,
+    open_inlet,
+)
+from streams.messages import Float64s, Int64s, SpikeBatch
+
+FUTURE_TOLERANCE_S = 5e-3
+PULL_WAIT_S = 0.1
+OFFSET_EVERY_S = 1.0
+FIRST_OFFSET_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What one pull brought, on the daemon's clock.
+
+    Attributes:
+        t_s: when it arrived.
+        batch: the spikes; stamps in microseconds since t0.
+        latest_us: stamps beyond this lie in the future.
+        newest_keep_alive_us: None where the pull held none.
+        n_invalid: spikes that are none.
+        n_duplicate: spikes whose sequence number came before.
+        n_lost: sequence numbers that never came.
+    """
+
+    t_s: float
+    batch: SpikeBatch
+    latest_us: int
+    newest_keep_alive_us: int | None
+    n_invalid: int
+    n_duplicate: int
+    n_lost: int
+
+
+class Source:
+    """The one stream, its layout and its clock.
+
+    Args:
+        config: which stream.
+        known_keys: the decoder's unit keys.
+
+    Raises:
+        StreamAbsentError, StreamAmbiguousError, StreamUnfitError: see `open_inlet`, `layout_of`.
+    """
+
+    def __init__(self, config: InputConfig, known_keys: tuple[str, ...]) -> None:
+        self._config = config
+        self.inlet = self._open(config.wait_s)
+        self.layout: Layout = layout_of(
+            self.inlet.description, self.inlet.labels, known_keys, config.array
+        )
+        self.offset = ClockOffset(same_host=self.inlet.same_host)
+        if not self.measure_offset(FIRST_OFFSET_WITHIN_S):
+            raise StreamUnfitError(
+                f"the clock of LSL stream {self.inlet.description} could not be measured within "
+                f"{FIRST_OFFSET_WITHIN_S:g} s; is UDP blocked between the two machines?"
+            )
+
+    @property
+    def keys(self) -> list[str]:
+        """Key of each source unit met so far; it only grows."""
+        if isinstance(self.layout, EventLayout):
+            return self.layout.table.keys
+        return self.layout.keys
+
+    @property
+    def bin_s(self) -> float | None:
+        """Length of a bin of counts; None where spikes come as they happen."""
+        return self.layout.bin_s
+
+    @property
+    def keep_alive_every_s(self) -> float:
+        """How often a living source is heard."""
+        return max(KEEP_ALIVE_EVERY_S, self.bin_s or 0.0)
+
+    def measure_offset(self, timeout_s: float) -> bool:
+        """Measure the sender's clock; False when it did not answer."""
+        estimate = self.inlet.clock_offset(timeout_s)
+        if estimate is not None:
+            self.offset.add(estimate)
+        return estimate is not None
+
+    def first_edge(self, timeout_s: float) -> float:
+        """For a source of counts: the first bin edge seen, seconds on our clock.
+
+        Raises:
+            StreamAbsentError: nothing came in time.
+        """
+        _, stamps = self.inlet.pull(timeout_s)
+        if not len(stamps):
+            raise StreamAbsentError(
+                f"LSL stream {self.inlet.description} sent no bin within {timeout_s:g} s"
+            )
+        return float(stamps[-1]) + self.offset.current.offset_s
+
+    def pull(self, timeout_s: float) -> Parsed | None:
+        """Wait for samples; None when none came.
+
+        Raises:
+            StreamLostError: the source ended and cannot be recovered by LSL itself.
+        """
+        samples, stamps = self.inlet.pull(timeout_s)
+        return self.layout.parse(samples, stamps) if len(stamps) else None
+
+    def reopen(self) -> bool:
+        """Look for the stream again; True when it is back with the layout that it had.
+
+        Raises:
+            StreamUnfitError: it came back with another layout.
+        """
+        try:
+            inlet = self._open(timeout_s=1.0)
+        except (StreamAbsentError, StreamAmbiguousError):
+            return False
+        layout = layout_of(inlet.description, inlet.labels, self.keys, self._config.array)
+        if type(layout) is not type(self.layout) or layout.bin_s != self.bin_s:
+            raise StreamUnfitError(f"the stream came back as another kind: {inlet.description}")
+        if isinstance(layout, CountsLayout) and layout.keys != self.keys:
+            raise StreamUnfitError(f"the stream came back with other channels: {inlet.description}")
+        self.inlet = inlet
+        if isinstance(layout, CountsLayout):
+            self.layout = layout
+        return True
+
+    def _open(self, timeout_s: float) -> Inlet:
+        return open_inlet(
+            self._config.type,
+            name=self._config.name,
+            source_id=self._config.source_id,
+            budget_per_s=self._config.budget_spikes_per_s,
+            timeout_s=timeout_s,
+        )
+
+
+def convert(parsed: Parsed, offset_s: float, t0_s: float, bin_s: float | None) -> SpikeBatch:
+    """Stamps become microseconds since t0, rounded once; counts snap to their bin's edge."""
+    return SpikeBatch(_to_us(parsed.t_s, offset_s, t0_s, bin_s), parsed.unit, parsed.count)
+
+
+def _to_us(stamps: Float64s, offset_s: float, t0_s: float, bin_s: float | None) -> Int64s:
+    since_s = stamps + offset_s - t0_s
+    if bin_s is not None:
+        since_s = np.rint(since_s / bin_s) * bin_s
+    return np.rint(since_s * 1e6).astype(np.int64)
+
+
+class Ingest(threading.Thread):
+    """Pulls until told to stop; a second thread of its own keeps the sender's clock measured.
+
+    Args:
+        source: the stream.
+        clock: the daemon's clock.
+        t0_s: the daemon's t0.
+        inbox: where arrivals go.
+        report: called with (event, detail) when the source goes or comes back.
+        failed: called once with the error that ended the thread.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        clock: Clock,
+        t0_s: float,
+        inbox: deque[Arrival],
+        report: Callable[[str, dict[str, object]], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        super().__init__(name="ingest", daemon=True)
+        self._source, self._clock, self._t0_s = source, clock, t0_s
+        self._inbox, self._report, self._failed = inbox, report, failed
+        self._stopping = threading.Event()
+        self._offsets = threading.Thread(target=self._measure, name="clock", daemon=True)
+
+    def start(self) -> None:
+        """Start both threads."""
+        super().start()
+        self._offsets.start()
+
+    def stop(self) -> None:
+        """End both threads and wait for them."""
+        self._stopping.set()
+        self.join(timeout=5.0)
+        self._offsets.join(timeout=5.0)
+        self._source.inlet.close()
+
+    def run(self) -> None:
+        """Pull, convert, hand over."""
+        try:
+            while not self._stopping.is_set():
+                self._pull_once()
+        except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
+            self._failed(err)
+
+    def _pull_once(self) -> None:
+        try:
+            parsed = self._source.pull(PULL_WAIT_S)
+        except StreamLostError:
+            self._report("source_lost", {"stream": str(self._source.inlet.description)})
+            while not self._stopping.is_set() and not self._source.reopen():
+                pass
+            self._report("source_back", {"stream": str(self._source.inlet.description)})
+            return
+        if parsed is not None:
+            self._inbox.append(self._arrival(parsed))
+
+    def _arrival(self, parsed: Parsed) -> Arrival:
+        t_s, estimate = self._clock.now(), self._source.offset.current
+        bin_s = self._source.bin_s
+        keep_alive_us = _to_us(parsed.keep_alive_s, estimate.offset_s, self._t0_s, bin_s)
+        latest_s = t_s - self._t0_s + FUTURE_TOLERANCE_S + estimate.uncertainty_s
+        return Arrival(
+            t_s=t_s,
+            batch=convert(parsed, estimate.offset_s, self._t0_s, bin_s),
+            latest_us=round(latest_s * 1e6),
+            newest_keep_alive_us=int(keep_alive_us.max()) if len(keep_alive_us) else None,
+            n_invalid=parsed.n_invalid,
+            n_duplicate=parsed.n_duplicate,
+            n_lost=parsed.n_lost,
+        )
+
+    def _measure(self) -> None:
+        while not self._stopping.wait(OFFSET_EVERY_S):
+            self._source.measure_offset(timeout_s=0.5)

@@ -1,0 +1,77 @@
+"""`spikeloop serve`: from a config file to a running daemon, and its end in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+
+from export.bundle import open_bundle
+from service.config import ServeConfig
+from service.control import Control
+from service.daemon import Daemon
+from service.token_log import TokenLog
+from streams.sockets import ControlServer, Publisher
+
+SHIPPED = "shipped:"
+
+
+def bundle_path(named: str) -> Path:
+    """Where a bundle lies: a path, or `shipped:NAME` for one that comes with spikeloop."""
+    if named.startswith(SHIPPED):
+        return Path(__file__).parents[1] / "configs" / "bundles" / named.removeprefix(SHIPPED)
+    return Path(named)
+
+
+def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None = None) -> None:
+    """Run the daemon until SIGTERM, SIGINT or the command `stop`.
+
+    Args:
+        config: what to run.
+        announce: a file to write the endpoints to once they are bound (JSON).
+        tokens: a file for the token log; None for none.
+
+    Raises:
+        BundleError, BackendUnavailable, StreamsError, ConfigError: it could not start.
+        GuardError: it ended itself.
+    """
+    bundle = open_bundle(bundle_path(config.decoder.bundle))
+    publisher = Publisher(config.output.decode)
+    try:
+        server = ControlServer(config.output.control)
+        if announce is not None:
+            _announce(announce, publisher.endpoint, server.endpoint)
+        daemon = Daemon(config, bundle, publisher)
+        _run(daemon, server, tokens)
+    finally:
+        publisher.close()
+
+
+def _run(daemon: Daemon, server: ControlServer, tokens: Path | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        daemon.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    log = None
+    if tokens is not None:
+        log = TokenLog(tokens, daemon.header(), daemon.source.keys)
+        daemon.beat.trace_beat, daemon.beat.trace_arrival = log.beat, log.arrival
+        log.start()
+    control = Control(daemon, server, daemon.fail)
+    control.start()
+    try:
+        daemon.run()
+    finally:
+        control.stop()
+        if log is not None:
+            log.stop()
+
+
+def _announce(path: Path, decode: str, control: str) -> None:
+    text = json.dumps({"decode": decode, "control": control, "pid": os.getpid()})
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.rename(path)

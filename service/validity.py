@@ -1,0 +1,104 @@
+"""Whether a decode may be trusted, and why not (DEFINITIONS, "Validity")."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from streams.messages import Validity
+
+KEEP_ALIVES_MISSED = 3
+UNKNOWN_SHARE = 0.2
+UNKNOWN_OVER_S = 1.0
+UNKNOWN_AT_LEAST = 10
+
+REASONS = {
+    "": Validity.OK,
+    "context_short": Validity.WARMUP,
+    "no_spikes": Validity.STALE,
+    "keep_alives_missed": Validity.STALE,
+    "paused": Validity.PAUSED,
+    "stopping": Validity.PAUSED,
+    "non_finite": Validity.FAULT,
+    "unknown_units": Validity.FAULT,
+    "backend_error": Validity.FAULT,
+    "clock_jump": Validity.FAULT,
+    "guard": Validity.FAULT,
+}
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What the beat knows when it judges.
+
+    Attributes:
+        t_s: now, seconds.
+        newest_s: newest accepted stamp, keep-alives included; None before the first.
+        keeps_alive: whether the source sends keep-alives (or regular counts).
+        since_reset_s: seconds of input since the memory began.
+        spikes_in: spikes so far; `unknown` of them of units that the decoder does not know.
+        unknown: see `spikes_in`.
+        finite: whether the network's output is finite.
+        backend_ok: whether the backend ran.
+        clock_jumped: whether the sender's clock jumped.
+        paused: whether the operator paused.
+    """
+
+    t_s: float
+    newest_s: float | None
+    keeps_alive: bool
+    since_reset_s: float
+    spikes_in: int
+    unknown: int
+    finite: bool
+    backend_ok: bool
+    clock_jumped: bool
+    paused: bool
+
+
+class ValidityJudge:
+    """Judges each beat; the worst reason wins.
+
+    Args:
+        context_s: the bundle's `context_s`.
+        stale_after_s: the bundle's `stale_after_s`.
+        keep_alive_every_s: interval of keep-alives, or of bins of counts.
+    """
+
+    def __init__(self, context_s: float, stale_after_s: float, keep_alive_every_s: float) -> None:
+        self.context_s = context_s
+        self.stale_after_s = stale_after_s
+        self._keep_alive_limit_s = KEEP_ALIVES_MISSED * keep_alive_every_s
+        self._counts: deque[tuple[float, int, int]] = deque()
+
+    def judge(self, evidence: Evidence) -> str:
+        """The reason of the worst finding, "" when all is well."""
+        found = [reason for reason in self._findings(evidence) if reason]
+        return max(found, key=lambda reason: REASONS[reason], default="")
+
+    def _findings(self, e: Evidence) -> tuple[str, ...]:
+        return (
+            "" if e.backend_ok else "backend_error",
+            "" if e.finite else "non_finite",
+            "clock_jump" if e.clock_jumped else "",
+            "unknown_units" if self._too_many_unknown(e) else "",
+            "paused" if e.paused else "",
+            self._staleness(e),
+            "context_short" if e.since_reset_s < self.context_s else "",
+        )
+
+    def _staleness(self, e: Evidence) -> str:
+        if e.newest_s is None:
+            return "no_spikes"
+        silence_s = e.t_s - e.newest_s
+        if e.keeps_alive:
+            return "keep_alives_missed" if silence_s > self._keep_alive_limit_s else ""
+        return "no_spikes" if silence_s > self.stale_after_s else ""
+
+    def _too_many_unknown(self, e: Evidence) -> bool:
+        self._counts.append((e.t_s, e.spikes_in, e.unknown))
+        while len(self._counts) > 1 and self._counts[1][0] <= e.t_s - UNKNOWN_OVER_S:
+            self._counts.popleft()
+        _, spikes_before, unknown_before = self._counts[0]
+        spikes, unknown = e.spikes_in - spikes_before, e.unknown - unknown_before
+        return unknown >= UNKNOWN_AT_LEAST and unknown > UNKNOWN_SHARE * spikes
