@@ -6,6 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_CONTROL = "tcp://127.0.0.1:5571"
 DEFAULT_DECODE = "tcp://127.0.0.1:5570"
@@ -45,9 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add(commands)
     return parser
-
-
-Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_demo(commands: Commands) -> None:
@@ -206,7 +207,7 @@ def _add_bench(commands: Commands) -> None:
 
 
 def _bench_loop(a: argparse.Namespace) -> int:
-    from service.bench_loop import bench_loop
+    from service.bench.loop import bench_loop
 
     return bench_loop(
         n_units=a.units,
@@ -220,7 +221,7 @@ def _bench_loop(a: argparse.Namespace) -> int:
 
 
 def _bench_sender(a: argparse.Namespace) -> None:
-    from service.bench_sender import send
+    from service.bench.sender import send
 
     send(
         n_units=a.units,
@@ -232,7 +233,7 @@ def _bench_sender(a: argparse.Namespace) -> None:
 
 
 def _bench_timer(a: argparse.Namespace) -> None:
-    from service.bare_timer import run_and_print
+    from service.bench.bare_timer import run_and_print
 
     run_and_print(hop_s=a.hop_ms * 1e-3, seconds=a.seconds)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from export.backends import BackendUnavailable
-from export.manifest import BundleError, ExportError
+from export.errors import BackendUnavailable, BundleError, ExportError
 from streams.lsl import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
 from streams.messages import StreamsError
 from streams.sockets import AddressError, UnreachableError

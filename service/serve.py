@@ -10,9 +10,9 @@ from types import FrameType
 
 from export.bundle import open_bundle
 from service.config import ServeConfig
-from service.control import Control
-from service.daemon import Daemon
-from service.token_log import TokenLog
+from service.loop.control import Control
+from service.loop.daemon import Daemon
+from service.loop.token_log import TokenLog
 from streams.sockets import ControlServer, Publisher
 
 SHIPPED = "shipped:"

@@ -1,4 +1,4 @@
-"""A bare timer: a process that only waits for deadlines, to tell the machine's lateness from ours."""
+"""A bare timer: a process that only waits, to tell the machine's lateness from ours."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from service.daemon import Daemon
+from service.loop.daemon import Daemon
 from streams.sockets import ControlServer
 from streams.wire import Command, Reply, WireError, decode_command, encode
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.backends import Backend
-from export.manifest import BackendRunError, Manifest
-from service.ingest import Arrival
-from service.settle import SettleMeter
-from service.shaping import Shaper, as_values
-from service.statistics import Histogram
-from service.validity import REASONS, Evidence, ValidityJudge
+from export.errors import BackendError
+from export.manifest import Manifest
+from service.loop.ingest import Arrival
+from service.loop.settle import SettleMeter
+from service.loop.shaping import Shaper, as_values
+from service.loop.statistics import Histogram
+from service.loop.validity import REASONS, Evidence, ValidityJudge
 from streams.clock import Clock
 from streams.messages import SpikeBatch, TokenWindow
 from streams.ring import SpikeRing
@@ -211,7 +212,7 @@ class Beat:
     def _run(self, window: TokenWindow) -> Mapping[str, np.ndarray] | None:
         try:
             return self.decoder.backend.step(window, self._lead_s)
-        except BackendRunError:
+        except BackendError:
             return None
 
     def _forget(self, k: int) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 from export.backends import open_backend
 from export.bundle import DecoderBundle
-from service.beat import Beat, Decoder, Schedule
 from service.config import ServeConfig
 from service.errors import ConfigError, GuardError
-from service.ingest import Arrival, Ingest, Source
-from service.settle import SettleMeter
-from service.shaping import Shaper
-from service.validity import REASONS, ValidityJudge
+from service.loop.beat import Beat, Decoder, Schedule
+from service.loop.ingest import Arrival, Ingest, Source
+from service.loop.settle import SettleMeter
+from service.loop.shaping import Shaper
+from service.loop.validity import REASONS, ValidityJudge
 from streams.clock import MonotonicClock
 from streams.lsl import ValuesOutlet
 from streams.ring import SpikeRing

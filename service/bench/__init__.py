@@ -1,0 +1,1 @@
+"""Measuring the loop on this machine, in processes of their own."""

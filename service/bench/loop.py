@@ -1,0 +1,115 @@
+"""`spikeloop bench loop`: sender, daemon, subscriber and a bare timer in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from export.bundle import open_bundle
+from export.generated import derive_bundle
+from service.bench.rig import Listener, Rig
+from service.bench.screen import print_table
+from service.bench.sender import unit_keys
+from service.errors import ExitCode
+from service.serve import bundle_path
+
+SETTLED_AFTER_S = 11.0
+LEAD_IN_S = 5.0
+
+
+def bench_loop(
+    *,
+    n_units: int,
+    rate_hz: float,
+    hop_s: float,
+    seconds: float,
+    block_s: float,
+    base: str | None,
+    as_json: bool,
+) -> int:
+    """Measure the loop over a generated bundle, and print what came out.
+
+    Args:
+        n_units: units sent.
+        rate_hz: spikes per second of each.
+        hop_s: between beats.
+        seconds: how long to measure.
+        block_s: how the sender blocks its spikes.
+        base: bundle whose graph is used; None for the shipped one.
+        as_json: one JSON object instead of a table.
+
+    Returns:
+        8 when spikes were dropped or beats missed beyond the bare timer's, else 0.
+    """
+    with Rig() as rig:
+        result = _measure(rig, n_units, rate_hz, hop_s, seconds, block_s, base)
+    text = json.dumps(result) if as_json else ""
+    if as_json:
+        sys.stdout.write(text + "\n")
+    else:
+        print_table("bench loop", result)
+    return ExitCode.DONE if held(result) else ExitCode.BELOW_THRESHOLD
+
+
+def held(result: dict[str, Any]) -> bool:
+    """Whether every spike had its place and the beat was as punctual as the machine."""
+    return bool(result["spikes_dropped"] == 0 and punctual(result))
+
+
+def punctual(result: dict[str, Any]) -> bool:
+    """Missed beats are no more than the bare timer's late ones times 1.2, and two."""
+    return bool(result["missed_beats"] <= result["bare_timer_late"] * 1.2 + 2)
+
+
+def _measure(
+    rig: Rig,
+    n_units: int,
+    rate_hz: float,
+    hop_s: float,
+    seconds: float,
+    block_s: float,
+    base: str | None,
+) -> dict[str, Any]:
+    name = f"spikeloop-bench-{os.getpid()}"
+    keys = unit_keys(n_units)
+    derive_bundle(
+        open_bundle(bundle_path(base or "shipped:demo")),
+        rig.path / "bundle",
+        unit_keys=keys,
+        hop_s=hop_s,
+        bin_s=hop_s,
+        name="generated",
+        seed=0,
+    )
+    config = rig.path / "serve.toml"
+    config.write_text(_config(rig.path / "bundle", name, n_units * rate_hz))
+    announced = rig.path / "daemon.json"
+    rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
+    endpoint = rig.wait_for_file(announced, "daemon")["decode"]
+    rig.start(
+        "sender", "bench", "sender", "--name", name, "--units", str(n_units), "--rate",
+        str(rate_hz), "--block-ms", str(block_s * 1e3), "--seconds", str(seconds + 120),
+    )  # fmt: skip
+    return listen_beside_timer(rig, endpoint, hop_s, seconds)
+
+
+def listen_beside_timer(rig: Rig, endpoint: str, hop_s: float, seconds: float) -> dict[str, Any]:
+    """Listen for `seconds` while a bare timer of the same hop runs beside."""
+    listener = Listener()
+    rig.start("timer", "bench", "timer", "--hop-ms", str(hop_s * 1e3), "--seconds", "100000")
+    listener.listen(endpoint, seconds, lambda decode: rig.check("daemon"))
+    timer = json.loads(rig.end("timer"))
+    return listener.summary() | {"bare_timer_late": timer["missed"]}
+
+
+def _config(bundle: Path, name: str, spikes_per_s: float) -> str:
+    return (
+        f'[input]\nname = "{name}"\nwait_s = 60.0\n'
+        f"budget_spikes_per_s = {max(50_000, round(2 * spikes_per_s))}\n"
+        f'[decoder]\nbundle = "{bundle}"\n'
+        '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
+        f'lsl_name = "{name}-decodes"\n'
+    )

@@ -1,0 +1,57 @@
+"""The sending process of `bench loop`: Poisson spikes of many units over LSL, in blocks."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+import numpy as np
+
+from streams.clock import MonotonicClock
+from streams.lsl import KEEP_ALIVE_EVERY_S, SpikeOutlet
+
+WAIT_FOR_CONSUMER_S = 60.0
+
+
+def unit_keys(n_units: int) -> list[str]:
+    """Keys of the units sent: `ch1/u1`, `ch2/u1`, ..."""
+    return [f"ch{channel}/u1" for channel in range(1, n_units + 1)]
+
+
+def send(*, n_units: int, rate_hz: float, block_s: float, seconds: float, name: str) -> int:
+    """Send until the time is over or SIGTERM comes; begins when somebody listens.
+
+    Args:
+        n_units: units, all alike.
+        rate_hz: spikes per second of each.
+        block_s: spikes leave in blocks of this length, as amplifiers send them.
+        seconds: how long.
+        name: name of the stream.
+
+    Returns:
+        How many spikes were sent.
+    """
+    stop: list[bool] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.append(True)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    clock, rng = MonotonicClock(), np.random.default_rng(0)
+    outlet = SpikeOutlet(name, name, unit_keys(n_units), max(50_000.0, 2 * n_units * rate_hz))
+    outlet.wait_for_consumers(WAIT_FOR_CONSUMER_S)
+    t_block_s, n_sent = clock.now(), 0
+    t_end_s, t_alive_s = t_block_s + seconds, t_block_s
+    while t_block_s < t_end_s and not stop:
+        n = int(rng.poisson(n_units * rate_hz * block_s))
+        stamps = t_block_s + np.sort(rng.random(n)) * block_s
+        t_block_s += block_s
+        clock.sleep_until(t_block_s)
+        outlet.push(stamps, rng.integers(0, n_units, n, dtype=np.int32))
+        n_sent += n
+        if t_block_s >= t_alive_s:
+            outlet.keep_alive(t_block_s)
+            t_alive_s += KEEP_ALIVE_EVERY_S
+    outlet.close()
+    return n_sent

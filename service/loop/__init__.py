@@ -1,0 +1,1 @@
+"""The running loop: ingest, beat, control, and what they are made of."""
