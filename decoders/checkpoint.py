@@ -1,0 +1,81 @@
+"""A training on disk: everything that a run needs to go on bit-exactly, and what export reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decoders.errors import TrainingError
+from decoders.streaming import StreamingConfig
+
+FORMAT = 1
+FAMILY = "streaming"
+NEEDED = ("format", "family", "network", "config", "sessions", "weights", "step")
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all; every value is a tensor or plain JSON types."""
+    beside = path.with_name(f".{path.name}.part")
+    torch.save({"format": FORMAT, "family": FAMILY, **content}, beside)
+    os.replace(beside, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint.
+
+    Raises:
+        TrainingError: missing, not a checkpoint, or one of another architecture or version.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise TrainingError(f"no checkpoint {path}: has `spikeloop train` run there?") from error
+    except UnpicklingError as error:
+        raise TrainingError(f"{path} holds more than tensors and numbers: {error}") from error
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
+        raise TrainingError(f"{path} is not a readable checkpoint: {error}") from error
+    _require_ours(path, content)
+    checkpoint: dict[str, Any] = content
+    return checkpoint
+
+
+def _require_ours(path: Path, content: Any) -> None:
+    family = content.get("family", "another program's") if isinstance(content, dict) else "no"
+    if family != FAMILY:
+        raise TrainingError(
+            f"{path} is {family} checkpoint, not one of `spikeloop train`'s {FAMILY!r} family"
+        )
+    missing = [key for key in NEEDED if key not in content]
+    if missing or content["format"] != FORMAT:
+        raise TrainingError(
+            f"{path}: format {content.get('format')}, missing keys {missing or 'none'}; "
+            f"this version reads format {FORMAT}: train again"
+        )
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Copy weights into a module.
+
+    Raises:
+        TrainingError: names or shapes differ; the text says which.
+    """
+    own = module.state_dict()
+    missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    reshaped = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
+    if missing or foreign or reshaped:
+        raise TrainingError(
+            f"{source} is of another architecture: missing {missing[:5]}, unknown {foreign[:5]}, "
+            f"other shapes {sorted(reshaped)[:5]}"
+        )
+    module.load_state_dict(weights)
+
+
+def network_config(checkpoint: dict[str, Any]) -> StreamingConfig:
+    """The shape of the checkpoint's decoder."""
+    return StreamingConfig.from_dict(json.loads(checkpoint["network"]))

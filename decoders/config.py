@@ -1,0 +1,215 @@
+"""The training config: one TOML file, checked whole before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from decoders.errors import ConfigError
+
+Positive = Annotated[float, pydantic.Field(gt=0)]
+Share = Annotated[float, pydantic.Field(ge=0, lt=1)]
+Natural = Annotated[int, pydantic.Field(ge=1)]
+
+
+class Section(pydantic.BaseModel):
+    """A part of the config: frozen, unknown keys are errors."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Simulated(Section):
+    """Days of a simulated subject, written into the run directory as NWB before training."""
+
+    subject: Annotated[int, pydantic.Field(ge=0)]
+    days: tuple[int, ...]
+    minutes: Positive
+    n_units: Natural = 96
+    task: Literal["centre-out", "random"] = "random"
+
+
+class Sessions(Section):
+    """Which recordings.
+
+    `same_array`: a unit key names the same channel in every session, so that its embedding is a
+    part shared between sessions plus the session's own.
+    """
+
+    glob: tuple[str, ...] = ()
+    simulated: Simulated | None = None
+    same_array: bool = False
+    max_gap_s: Positive = 0.1
+
+
+class Beat(Section):
+    """The bins: `rotary` gives spikes their time inside the bin; off for sources of counts."""
+
+    hop_ms: Positive = 20.0
+    bin_ms: Positive = 20.0
+    rotary: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _overlap(self) -> Beat:
+        if self.bin_ms < self.hop_ms:
+            raise ValueError(f"bin_ms ({self.bin_ms}) must not be below hop_ms ({self.hop_ms})")
+        return self
+
+
+class OutputChoice(Section):
+    """One output: its behaviour by NWB path, unit on the wire, lag and policy when not ok.
+
+    `lag_s` shifts the target: the decode at `t_window` with lead 0 estimates the behaviour at
+    `t_window + lag_s`. `classes` > 0 reads the behaviour as class numbers 0 .. classes - 1.
+    """
+
+    name: Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    behavior: str
+    unit: str = ""
+    lag_s: float = 0.0
+    safe: Literal["zero", "hold", "nan"] = "zero"
+    weight: Positive = 1.0
+    classes: Annotated[int, pydantic.Field(ge=0)] = 0
+
+
+class Lead(Section):
+    """Range of leads that the network learns; with min = max = 0 it learns the present only."""
+
+    min_s: float = 0.0
+    max_s: float = 0.0
+
+    @pydantic.model_validator(mode="after")
+    def _holds_zero(self) -> Lead:
+        if not self.min_s <= 0.0 <= self.max_s:
+            raise ValueError(f"the range {self.min_s} .. {self.max_s} must hold 0")
+        return self
+
+
+class Network(Section):
+    """Shape of the network."""
+
+    n_latents: Natural = 8
+    n_frequencies: Natural = 3
+    d_unit: Natural = 64
+    d_value: Natural = 64
+    d_model: Natural = 128
+    d_memory: Natural = 256
+    d_readout: Natural = 64
+
+
+class Training(Section):
+    """The recipe; lengths in seconds so that it does not depend on the hop."""
+
+    steps: Natural = 2000
+    lanes: Natural = 32
+    window_s: Positive = 3.0
+    context_s: Positive = 1.0
+    learning_rate: Positive = 2e-3
+    warmup: Share = 0.1
+    weight_decay: Annotated[float, pydantic.Field(ge=0)] = 1e-2
+    dropout: Share = 0.3
+    unit_dropout: Share = 0.5
+    own_decay: Annotated[float, pydantic.Field(ge=0)] = 0.1
+    session_dropout: Share = 0.1
+    jitter_ms: Annotated[float, pydantic.Field(ge=0)] = 0.0
+    reset: Share = 0.1
+    clip: Positive = 1.0
+    average: Share = 0.99
+    checkpoint_every: Natural = 500
+    evaluate_every: Natural = 500
+
+
+class Devices(Section):
+    """Handed to Lightning Fabric; several processes start with `torchrun`."""
+
+    accelerator: Literal["cpu", "cuda", "auto"] = "cpu"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    threads: Natural = 1
+
+
+class Start(Section):
+    """Begin from an earlier run; `freeze` leaves only embeddings and session vectors to learn."""
+
+    run: str
+    freeze: bool = False
+
+
+class TrainConfig(Section):
+    """A training run."""
+
+    name: Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, pydantic.Field(ge=0)] = 0
+    sessions: Sessions
+    outputs: tuple[OutputChoice, ...] = pydantic.Field(min_length=1)
+    beat: Beat = Beat()
+    lead: Lead = Lead()
+    split: Annotated[str, pydantic.Field(pattern=r"^(last:0\.\d+|none)$")] = "last:0.2"
+    network: Network = Network()
+    training: Training = Training()
+    devices: Devices = Devices()
+    start: Start | None = None
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read and check a training config.
+
+    Raises:
+        ConfigError: unreadable, not TOML, or a key or value that cannot be.
+    """
+    try:
+        fields = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read training config {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    return parse_config(fields, str(path))
+
+
+def parse_config(fields: dict[str, Any], source: str) -> TrainConfig:
+    """Check the fields of a training config.
+
+    Args:
+        fields: as read from TOML or JSON.
+        source: where they came from, for the error.
+
+    Raises:
+        ConfigError: names source, key and the nearest valid key.
+    """
+    try:
+        return TrainConfig.model_validate(fields)
+    except pydantic.ValidationError as error:
+        lines = [f"{source}: {_explain(problem)}" for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "the file"
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg']}"
+    keys = _keys_beside(problem["loc"])
+    near = difflib.get_close_matches(str(problem["loc"][-1]), keys, n=1, cutoff=0.0)
+    return f"unknown key {where}; nearest valid key: {near[0]}; valid here: {', '.join(keys)}"
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    section: type[pydantic.BaseModel] = TrainConfig
+    for part in location[:-1]:
+        if isinstance(part, str):
+            section = SECTIONS[part]
+    return list(section.model_fields)
+
+
+SECTIONS: dict[str, type[pydantic.BaseModel]] = {
+    "sessions": Sessions,
+    "simulated": Simulated,
+    "outputs": OutputChoice,
+    "beat": Beat,
+    "lead": Lead,
+    "network": Network,
+    "training": Training,
+    "devices": Devices,
+    "start": Start,
+}

@@ -1,0 +1,141 @@
+"""The decoder with the embeddings of its sessions: what training optimises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from decoders.lanes import Window
+from decoders.streaming import StreamingConfig, StreamingDecoder
+
+EMBEDDING_SPREAD = 0.5
+
+
+class Noise:
+    """Dropout masks, drawn for the lanes of all processes, of which this one keeps its own.
+
+    Args:
+        generator: shared by all processes.
+        n_lanes: of all processes together.
+        mine: the lanes of this process.
+        dropout: chance that an activation is dropped.
+        unit_dropout: largest chance that a unit is dropped; each lane draws its own below it.
+        session_dropout: chance that a lane is treated as one of an unknown session.
+    """
+
+    def __init__(
+        self,
+        generator: torch.Generator,
+        n_lanes: int,
+        mine: slice,
+        dropout: float,
+        unit_dropout: float,
+        session_dropout: float,
+    ) -> None:
+        self.generator = generator
+        self.n_lanes = n_lanes
+        self.mine = mine
+        self.dropout = dropout
+        self.unit_dropout = unit_dropout
+        self.session_dropout = session_dropout
+
+    def _draw(self, *shape: int) -> Tensor:
+        return torch.rand(self.n_lanes, *shape, generator=self.generator)[self.mine]
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout on (B, T, d)."""
+        keep = self._draw(*x.shape[1:]).to(x.device) >= self.dropout
+        return x * keep / (1.0 - self.dropout)
+
+    def kept_units(self, n_units: int) -> Tensor:
+        """(B, n_units) of 0 and 1."""
+        rate = self._draw(1) * self.unit_dropout
+        return (self._draw(n_units) >= rate).float()
+
+    def unknown_session(self) -> Tensor:
+        """(B,) bool."""
+        return self._draw() < self.session_dropout
+
+
+class SessionNetwork(nn.Module):
+    """A `StreamingDecoder` and, for every session, unit embeddings and a session vector.
+
+    A unit's embedding is a part shared by all rows of its key plus the row's own.
+
+    Args:
+        config: shape of the decoder.
+        key_of_row: index of the shared embedding of each row.
+        n_sessions: how many.
+        max_units: of any session.
+    """
+
+    key_of_row: Tensor
+
+    def __init__(
+        self, config: StreamingConfig, key_of_row: Sequence[int], n_sessions: int, max_units: int
+    ) -> None:
+        super().__init__()
+        self.decoder = StreamingDecoder(config)
+        self.max_units = max_units
+        n_keys = max(key_of_row) + 1
+        self.shared = nn.Parameter(torch.randn(n_keys, config.d_unit) * EMBEDDING_SPREAD)
+        self.own = nn.Parameter(torch.zeros(len(key_of_row), config.d_unit))
+        self.session = nn.Parameter(torch.zeros(n_sessions, config.d_readout))
+        self.register_buffer("key_of_row", torch.tensor(key_of_row))
+
+    def tables(self) -> Tensor:
+        """Folded rows of every session's units, then the same as if the session were unknown."""
+        shared = self.shared[self.key_of_row]
+        return self.decoder.encoder.fold(torch.cat([shared + self.own, shared]))
+
+    def forward(
+        self, window: Window, memory: Tensor, noise: Noise | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run a window.
+
+        Args:
+            window: B lanes of T bins.
+            memory: (B, d_memory).
+            noise: dropout; None when not training.
+
+        Returns:
+            (B, T, n_dims) normalised outputs, and (B, d_memory) the memory after the window.
+        """
+        memory = memory * (~window.fresh).unsqueeze(-1)
+        session, row, count = self.session[window.session], window.row, window.count
+        if noise is not None:
+            unknown = noise.unknown_session().to(row.device)
+            session = torch.where(unknown.unsqueeze(-1), self.session.mean(0), session)
+            row = row + unknown.unsqueeze(-1) * len(self.key_of_row)
+            kept = noise.kept_units(self.max_units).to(row.device)
+            count = count * kept[window.lane, window.unit]
+        x = self.decoder.mixed(self._sums(window, self.tables(), row, count))
+        x = x if noise is None else noise.drop(x)
+        path, last = self.decoder.gru(x, memory.unsqueeze(0))
+        path = path if noise is None else noise.drop(path)
+        answer = self.decoder.read(path, session.unsqueeze(1), window.lead_s[:, None, None])
+        return answer, last.squeeze(0)
+
+    def _sums(self, window: Window, table: Tensor, row: Tensor, count: Tensor) -> Tensor:
+        """Per bin and latent, the sums over its tokens: (B, T, n_latents, d_value + 1)."""
+        encoder, config = self.decoder.encoder, self.decoder.config
+        values = table[row][..., : config.d_value + 1]
+        n_lanes, n_units = row.shape
+        n_cells = n_lanes * window.n_bins
+        cell = window.lane * window.n_bins + window.bin
+        if config.n_frequencies == 0:
+            dense = torch.zeros(n_cells * n_units, device=count.device)
+            dense = dense.index_add(0, cell * n_units + window.unit, count)
+            weights = torch.exp(table[row][..., config.d_value + 1 :])
+            mixed = (weights.unsqueeze(-1) * values.unsqueeze(-2)).flatten(-2)
+            sums = dense.view(n_lanes, window.n_bins, n_units) @ mixed
+            return sums.view(n_lanes, window.n_bins, config.n_latents, -1)
+        weights = encoder.weights(table[row[window.lane, window.unit]], window.t_rel, count)
+        latent = torch.arange(config.n_latents, device=count.device) * n_units
+        slot = (cell * config.n_latents * n_units + window.unit).unsqueeze(-1) + latent
+        dense = torch.zeros(n_cells * config.n_latents * n_units, device=count.device)
+        dense = dense.index_add(0, slot.flatten(), weights.flatten())
+        sums = dense.view(n_lanes, -1, n_units) @ values
+        return sums.view(n_lanes, window.n_bins, config.n_latents, -1)

@@ -1,0 +1,138 @@
+"""A session as training sees it: tokens per bin, targets per bin and lead, train and test parts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from decoders.config import Lead, OutputChoice, TrainConfig
+from decoders.errors import TrainingError
+from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
+from streams.session import Behavior, Session
+from streams.tokenizer import TokenBins, cut_bins
+
+LEAD_STEP_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bins `first` to `last` (exclusive) of a recording."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One session, cut.
+
+    Attributes:
+        id: of the session.
+        unit_keys: key of each unit; tokens index this.
+        tokens: bin i ends at (i + 1) * hop.
+        targets: (n_leads, n_bins, n_columns) float32, physical units, NaN where unknown; a
+            discrete output takes one column, its class number.
+        dims: length of each output's vector; for a discrete output, its classes.
+        train: what may be learnt from.
+        test: held out.
+        longest_silence_s: of all units together in the train part.
+    """
+
+    id: str
+    unit_keys: tuple[str, ...]
+    tokens: TokenBins
+    targets: Float32s
+    dims: tuple[int, ...]
+    train: Part
+    test: Part
+    longest_silence_s: float
+
+    @property
+    def n_bins(self) -> int:
+        """Bins in the whole recording."""
+        return len(self.tokens)
+
+
+def lead_grid_s(lead: Lead) -> list[float]:
+    """The leads for which targets are prepared; holds 0."""
+    first = math.ceil(lead.min_s / LEAD_STEP_S - 1e-9)
+    last = math.floor(lead.max_s / LEAD_STEP_S + 1e-9)
+    return [round(i * LEAD_STEP_S, 9) for i in range(first, last + 1)]
+
+
+def record(session: Session, config: TrainConfig) -> Recording:
+    """Cut a session into bins with their targets.
+
+    Raises:
+        TrainingError: no spikes, too short for one bin, or a behaviour without usable samples.
+        streams.session.SessionError: the session lacks a named behaviour.
+    """
+    hop_us = round(config.beat.hop_ms * 1000)
+    ends_us = np.arange(1, int(session.duration_s * 1e6) // hop_us + 1, dtype=np.int64) * hop_us
+    if not len(session.spikes) or not len(ends_us):
+        raise TrainingError(
+            f"session {session.id} holds {len(session.spikes)} spikes in "
+            f"{session.duration_s:.1f} s: nothing to train on; leave it out of [sessions] glob"
+        )
+    rows = np.arange(len(session.unit_keys), dtype=np.int32)
+    train, test = split_bins(len(ends_us), config.split)
+    targets = [_one_target(session, output, ends_us, config) for output in config.outputs]
+    dims = [
+        output.classes or target.shape[2]
+        for output, target in zip(config.outputs, targets, strict=True)
+    ]
+    return Recording(
+        id=session.id,
+        unit_keys=session.unit_keys,
+        tokens=cut_bins(session.spikes, rows, ends_us, round(config.beat.bin_ms * 1000)),
+        targets=np.concatenate(targets, axis=2),
+        dims=tuple(dims),
+        train=train,
+        test=test,
+        longest_silence_s=longest_silence_s(session.spikes, train.last * hop_us),
+    )
+
+
+def split_bins(n_bins: int, split: str) -> tuple[Part, Part]:
+    """Train and test part: `last:0.2` holds out the last fifth, `none` holds out nothing."""
+    share = 0.0 if split == "none" else float(split.removeprefix("last:"))
+    edge = n_bins - round(n_bins * share)
+    return Part(0, edge), Part(edge, n_bins)
+
+
+def longest_silence_s(spikes: SpikeBatch, until_us: int) -> float:
+    """The longest time without any spike before `until_us`, seconds."""
+    t_us = np.sort(spikes.t_us[spikes.t_us <= until_us])
+    return float(np.max(np.diff(t_us), initial=0)) * 1e-6
+
+
+def _one_target(
+    session: Session, output: OutputChoice, ends_us: Int64s, config: TrainConfig
+) -> Float32s:
+    signal = session.signal(output.behavior)
+    t_s: Float64s = np.asarray(ends_us * 1e-6 + output.lag_s, np.float64)
+    read = _class_at if output.classes else _value_at
+    gap_s = config.sessions.max_gap_s
+    targets = np.stack(
+        [read(signal, np.add(t_s, lead_s), gap_s) for lead_s in lead_grid_s(config.lead)]
+    )
+    if not np.isfinite(targets).any():
+        raise TrainingError(
+            f"session {session.id}: behaviour {output.behavior!r} has no two samples closer than "
+            f"{gap_s} s within the spikes' time; is it in seconds of this session?"
+        )
+    return targets.astype(np.float32)
+
+
+def _value_at(signal: Behavior, t_s: Float64s, gap_s: float) -> np.ndarray:
+    return signal.at(t_s, gap_s)
+
+
+def _class_at(signal: Behavior, t_s: Float64s, gap_s: float) -> np.ndarray:
+    """The newest class number at each time; NaN before the first and across gaps."""
+    newest = np.searchsorted(signal.t_s, t_s, side="right") - 1
+    values = signal.values[np.maximum(newest, 0), :1].copy()
+    values[(newest < 0) | (t_s - signal.t_s[np.maximum(newest, 0)] > gap_s)] = np.nan
+    return values

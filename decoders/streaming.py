@@ -1,0 +1,299 @@
+"""The streaming spike transformer: one short bin in, one estimate out, memory carried between.
+
+The shape starts from POSSM (arXiv 2506.05320): spikes of a bin cross-attend into latents, a GRU
+carries the past, a query with the session's vector reads out. Three things differ. Everything that
+a spike contributes depends on its unit alone but for the time inside the bin, so LayerNorm, keys,
+values and the latents' queries fold into one row of a table per unit. Logits are bounded when they
+are folded, so that a latent is a ratio of plain sums over spikes. A sink in the denominator keeps
+the rate visible and makes the empty bin well defined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LEAD_SCALE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """One output of the network.
+
+    Attributes:
+        name: as on the wire.
+        dims: length of its vector.
+        classes: True for a discrete output, whose vector holds class probabilities.
+    """
+
+    name: str
+    dims: int
+    classes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingConfig:
+    """Shape of a `StreamingDecoder`; JSON-serialisable through `to_dict` and `from_dict`.
+
+    Attributes:
+        outputs: what is read out, in this order.
+        bin_s: length of a bin, seconds; scales the rotary frequencies.
+        n_frequencies: rotary frequencies inside the bin; 0 for sources of counts.
+        n_latents: attention pools per bin.
+        d_unit: width of a unit embedding.
+        d_value: width of the folded value.
+        d_model: width between encoder and memory.
+        d_memory: width of the GRU's memory.
+        d_readout: width of the readout and of the session vector.
+        logit_cap: bound of the part of a logit that does not depend on time.
+        time_cap: bound of each coefficient of a function of time.
+        sink: initial mass of the sink, in spikes.
+    """
+
+    outputs: tuple[OutputSpec, ...]
+    bin_s: float
+    n_frequencies: int = 3
+    n_latents: int = 8
+    d_unit: int = 64
+    d_value: int = 64
+    d_model: int = 128
+    d_memory: int = 256
+    d_readout: int = 64
+    logit_cap: float = 4.0
+    time_cap: float = 1.0
+    sink: float = 8.0
+
+    @property
+    def n_basis(self) -> int:
+        """Functions of time that a logit is a sum of: 1, and cosine and sine per frequency."""
+        return 1 + 2 * self.n_frequencies
+
+    @property
+    def table_width(self) -> int:
+        """Columns of a folded row: value, a one that sums the weights, logit coefficients."""
+        return self.d_value + 1 + self.n_latents * self.n_basis
+
+    @property
+    def n_dims(self) -> int:
+        """Dimensions of all outputs together."""
+        return sum(output.dims for output in self.outputs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {**asdict(self), "outputs": [asdict(output) for output in self.outputs]}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> StreamingConfig:
+        """The inverse of `to_dict`."""
+        outputs = tuple(OutputSpec(**output) for output in fields["outputs"])
+        return cls(**{**fields, "outputs": outputs})
+
+
+class Geglu(nn.Module):
+    """`W2 (a * gelu(b))` with `a, b = W1 x` (arXiv 2002.05202)."""
+
+    def __init__(self, d_in: int, d_hidden: int, d_out: int) -> None:
+        super().__init__()
+        self.widen = nn.Linear(d_in, 2 * d_hidden)
+        self.narrow = nn.Linear(d_hidden, d_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d_in) -> (..., d_out)."""
+        value, gate = self.widen(x).chunk(2, dim=-1)
+        narrowed: Tensor = self.narrow(value * functional.gelu(gate))
+        return narrowed
+
+
+class SpikeEncoder(nn.Module):
+    """Folds unit embeddings into table rows, and pools the spikes of a bin into latents."""
+
+    frequencies: Tensor
+    shifts: Tensor
+    caps: Tensor
+
+    def __init__(self, config: StreamingConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.norm = nn.LayerNorm(config.d_unit)
+        self.to_value = nn.Linear(config.d_unit, config.d_value)
+        self.to_logit = nn.Linear(config.d_unit, config.n_latents * config.n_basis)
+        self.log_sink = nn.Parameter(torch.full((config.n_latents,), math.log(config.sink)))
+        turns = torch.arange(1, config.n_frequencies + 1) * (math.pi / config.bin_s)
+        self.register_buffer("frequencies", torch.cat([torch.zeros(1), turns, turns]))
+        caps = [config.logit_cap] + [config.time_cap] * (config.n_basis - 1)
+        self.register_buffer("caps", torch.tensor(caps).repeat_interleave(config.n_latents))
+        quarter = torch.full((config.n_frequencies,), math.pi / 2)
+        self.register_buffer("shifts", torch.cat([torch.zeros(1 + config.n_frequencies), -quarter]))
+
+    def fold(self, embedding: Tensor) -> Tensor:
+        """Rows of the table.
+
+        Args:
+            embedding: (..., d_unit).
+
+        Returns:
+            (..., table_width): value, 1, and per basis function one coefficient per latent.
+        """
+        normed = self.norm(embedding)
+        coefficients = self.caps * torch.tanh(self.to_logit(normed) / self.caps)
+        ones = torch.ones_like(embedding[..., :1])
+        return torch.cat([self.to_value(normed), ones, coefficients], dim=-1)
+
+    def weights(self, rows: Tensor, t_rel: Tensor, count: Tensor) -> Tensor:
+        """What each token adds to each latent's sums.
+
+        Args:
+            rows: (N, table_width).
+            t_rel: (N,) seconds since the start of the bin.
+            count: (N,) spikes that the token stands for; 0 is padding.
+
+        Returns:
+            (N, n_latents).
+        """
+        coefficients = rows[:, self.config.d_value + 1 :]
+        if self.config.n_frequencies == 0:
+            return torch.exp(coefficients) * count.unsqueeze(-1)
+        basis = torch.cos(t_rel.unsqueeze(-1) * self.frequencies + self.shifts)
+        shaped = coefficients.view(-1, self.config.n_basis, self.config.n_latents)
+        logit = (shaped * basis.unsqueeze(-1)).sum(dim=1)
+        return torch.exp(logit) * count.unsqueeze(-1)
+
+    def pool(self, sums: Tensor) -> Tensor:
+        """Latents from the sums over a bin's tokens.
+
+        Args:
+            sums: (..., n_latents, d_value + 1): sum of weight x value, and sum of weights.
+
+        Returns:
+            (..., n_latents * (d_value + 1)).
+        """
+        mass = sums[..., -1:] + torch.exp(self.log_sink).unsqueeze(-1)
+        return (sums / mass).flatten(-2)
+
+
+class StreamingDecoder(nn.Module):
+    """The whole network; `forward` runs many lanes over many bins, `StepModule` one bin.
+
+    Args:
+        config: the shape.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, config: StreamingConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = SpikeEncoder(config)
+        d_pooled = config.n_latents * (config.d_value + 1)
+        self.mix = nn.Linear(d_pooled, config.d_model)
+        self.mix_norm = nn.LayerNorm(config.d_model)
+        self.mix_geglu = Geglu(config.d_model, config.d_model, config.d_model)
+        self.gru = nn.GRU(config.d_model, config.d_memory, batch_first=True)
+        self.memory_norm = nn.LayerNorm(config.d_memory)
+        self.query = nn.Linear(config.d_memory, config.d_readout)
+        self.lead_widen = nn.Linear(1, 32)
+        self.lead_narrow = nn.Linear(32, config.d_readout)
+        self.readout_geglu = Geglu(config.d_readout, config.d_readout, config.d_readout)
+        self.readout = nn.Linear(config.d_readout, config.n_dims)
+        self.register_buffer("offset", torch.zeros(config.n_dims))
+        self.register_buffer("scale", torch.ones(config.n_dims))
+
+    def mixed(self, sums: Tensor) -> Tensor:
+        """Sums over a bin's tokens (..., n_latents, d_value + 1) -> GRU input (..., d_model)."""
+        x = self.mix(self.encoder.pool(sums))
+        mixed: Tensor = x + self.mix_geglu(self.mix_norm(x))
+        return mixed
+
+    def read(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
+        """Normalised outputs.
+
+        Args:
+            memory: (..., d_memory).
+            session: (..., d_readout), broadcast against memory.
+            lead_s: (..., 1) seconds, broadcast against memory.
+
+        Returns:
+            (..., n_dims); for classes, logits.
+        """
+        lead = self.lead_narrow(torch.tanh(self.lead_widen(lead_s / LEAD_SCALE_S)))
+        query = self.query(self.memory_norm(memory)) + session + lead
+        answer: Tensor = self.readout(query + self.readout_geglu(query))
+        return answer
+
+    def physical(self, answer: Tensor) -> list[Tensor]:
+        """Split (..., n_dims) into outputs in physical units, classes into probabilities."""
+        dims = [output.dims for output in self.config.outputs]
+        parts = torch.split(answer * self.scale + self.offset, dims, dim=-1)
+        return [
+            torch.softmax(part, dim=-1) if output.classes else part
+            for part, output in zip(parts, self.config.outputs, strict=True)
+        ]
+
+
+class StepModule(nn.Module):
+    """One bin: what is exported, and what the torch backend runs.
+
+    Args:
+        config: the shape.
+    """
+
+    def __init__(self, config: StreamingConfig) -> None:
+        super().__init__()
+        self.decoder = StreamingDecoder(config)
+
+    def forward(
+        self,
+        unit: Tensor,
+        t_rel: Tensor,
+        count: Tensor,
+        table: Tensor,
+        session: Tensor,
+        lead_s: Tensor,
+        memory_h: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Run one bin.
+
+        Args:
+            unit: (N,) int32 rows of the table.
+            t_rel: (N,) seconds since the start of the bin.
+            count: (N,) spikes per token, 0 where padded.
+            table: (R, table_width) folded rows.
+            session: (d_readout,).
+            lead_s: (1,) seconds.
+            memory_h: (1, d_memory), zeros after a reset.
+
+        Returns:
+            One (dims,) tensor per output in physical units, then memory_h_out (1, d_memory).
+        """
+        decoder = self.decoder
+        rows = torch.index_select(table, 0, unit)
+        weights = decoder.encoder.weights(rows, t_rel, count)
+        sums = weights.t() @ rows[:, : decoder.config.d_value + 1]
+        x = decoder.mixed(sums.unsqueeze(0))
+        memory = gru_cell(decoder.gru, x, memory_h)
+        answer = decoder.read(memory, session, lead_s)
+        return (*(part[0] for part in decoder.physical(answer)), memory)
+
+
+def gru_cell(gru: nn.GRU, x: Tensor, memory: Tensor) -> Tensor:
+    """One GRU step as plain algebra, with torch's weights and gate order (reset, update, new)."""
+    weights = gru.all_weights[0]
+    from_x = functional.linear(x, weights[0], weights[2])
+    from_memory = functional.linear(memory, weights[1], weights[3])
+    width = gru.hidden_size
+    gates = torch.sigmoid(from_x[:, : 2 * width] + from_memory[:, : 2 * width])
+    reset, update = gates[:, :width], gates[:, width:]
+    new = torch.tanh(from_x[:, 2 * width :] + reset * from_memory[:, 2 * width :])
+    return new + update * (memory - new)
+
+
+def n_parameters(modules: Sequence[nn.Module]) -> int:
+    """Trainable numbers in all of them."""
+    return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,343 @@
+"""The optimisation: lanes in, gradient steps, a checkpoint that goes on bit-exactly."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from decoders.checkpoint import load_weights
+from decoders.config import TrainConfig, Training
+from decoders.errors import TrainingError
+from decoders.lanes import Corpus, Lanes
+from decoders.loss import Scored, accuracy, loss_sums, n_scored, r2_score
+from decoders.network import Noise, SessionNetwork
+from decoders.recordings import Recording, lead_grid_s
+from decoders.streaming import OutputSpec, StreamingConfig
+
+SCORE_LEAD_IN_S = 20.0
+SCORE_WINDOW_BINS = 500
+
+
+class Trainer:
+    """One training, at some step.
+
+    Args:
+        config: the whole config.
+        recordings: the sessions.
+        fabric: launched.
+    """
+
+    def __init__(
+        self, config: TrainConfig, recordings: Sequence[Recording], fabric: Fabric
+    ) -> None:
+        self.config = config
+        self.recordings = recordings
+        self.fabric = fabric
+        self.outputs = scored_outputs(config, recordings[0])
+        self.corpus = Corpus(recordings, lead_grid_s(config.lead))
+        torch.manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.network = new_network(config, recordings)
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        optimizer = torch.optim.AdamW(parameter_groups(self.network, config.training))
+        self.module, self.optimizer = fabric.setup(self.network, optimizer)
+        self.average.to(fabric.device)
+        self.lanes = self._new_lanes()
+        self.mine = lanes_of(fabric.global_rank, fabric.world_size, len(self.lanes))
+        n_mine = self.mine.stop - self.mine.start
+        self.memory = torch.zeros(n_mine, config.network.d_memory, device=fabric.device)
+        self.i_step = 0
+        self.loss: list[float] = []
+        self.scores: list[tuple[int, dict[str, float]]] = []
+
+    def _new_lanes(self) -> Lanes:
+        hop_s, recipe = self.config.beat.hop_ms / 1000, self.config.training
+        return Lanes(
+            self.corpus,
+            n_lanes=recipe.lanes,
+            n_bins=max(1, round(recipe.window_s / hop_s)),
+            n_context=round(recipe.context_s / hop_s / 2),
+            reset=recipe.reset,
+            generator=self.generator,
+        )
+
+    def step(self) -> float:
+        """One gradient step.
+
+        Returns:
+            The loss over the lanes of all processes.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        recipe = self.config.training
+        window = self.lanes.next(self.mine).to(self.fabric.device)
+        noise = Noise(
+            self.generator,
+            len(self.lanes),
+            self.mine,
+            recipe.dropout,
+            recipe.unit_dropout,
+            recipe.session_dropout,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.i_step, recipe) * group["factor"]
+        answer, memory = self.module(window, self.memory, noise)
+        decoder = self.network.decoder
+        sums = loss_sums(answer, window.target, decoder.offset, decoder.scale, self.outputs)
+        counts = self._over_processes(n_scored(window.target, self.outputs).float())
+        weights = torch.tensor([out.weight for out in self.outputs], device=sums.device)
+        loss = (weights * sums / counts.clamp(min=1.0)).sum()
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss * self.fabric.world_size)
+        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=recipe.clip)
+        self.optimizer.step()
+        self.memory = memory.detach()
+        self.i_step += 1
+        self._update_average()
+        return self._note_loss(loss.detach())
+
+    def _over_processes(self, value: Tensor) -> Tensor:
+        total = self.fabric.all_reduce(value, reduce_op="sum")
+        return total if isinstance(total, Tensor) else value
+
+    def _note_loss(self, loss: Tensor) -> float:
+        value = float(self._over_processes(loss))
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {self.i_step}: lower [training] learning_rate, "
+                "or look for non-finite behaviour"
+            )
+        self.loss.append(value)
+        return value
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        share = min(self.config.training.average, (1 + self.i_step) / (10 + self.i_step))
+        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+        for slow, fast in pairs:
+            slow.lerp_(fast, 1.0 - share)
+
+    def score(self) -> dict[str, dict[str, list[float]]]:
+        """Score the averaged weights on every session's test part.
+
+        Returns:
+            Per session and output: R2 per dimension, or for classes the accuracy.
+        """
+        return {
+            recording.id: self._score_one(i, recording)
+            for i, recording in enumerate(self.recordings)
+            if recording.test.last > recording.test.first
+        }
+
+    @torch.no_grad()
+    def _score_one(self, i_session: int, recording: Recording) -> dict[str, list[float]]:
+        lead_in = round(SCORE_LEAD_IN_S * 1000 / self.config.beat.hop_ms)
+        first = max(0, recording.test.first - lead_in)
+        answers = list(self._answers(i_session, first, recording.test.last))
+        answer = np.concatenate(answers)[recording.test.first - first :]
+        target = recording.targets[self.corpus.i_present, recording.test.first :]
+        answer = answer[: len(target)]
+        return {
+            out.name: [accuracy(answer[:, out.answer], target[:, out.target][:, 0])]
+            if out.classes
+            else r2_score(answer[:, out.answer], target[:, out.target])
+            for out in self.outputs
+        }
+
+    def _answers(self, i_session: int, first: int, last: int) -> Iterator[np.ndarray]:
+        """Outputs (n, n_dims), in physical units but for classes, of consecutive windows."""
+        session, memory = torch.tensor([i_session]), torch.zeros_like(self.memory[:1])
+        lead = torch.tensor([self.corpus.i_present])
+        decoder = self.average.decoder
+        for start in range(first, last, SCORE_WINDOW_BINS):
+            window = self.corpus.window(
+                session, torch.tensor([start]), torch.tensor([last]), SCORE_WINDOW_BINS, lead
+            )
+            answer, memory = self.average(window.to(self.fabric.device), memory)
+            physical = answer[0] * decoder.scale + decoder.offset
+            yield physical.cpu().numpy()
+
+    def progress(self) -> dict[str, Any]:
+        """Everything that `restore` needs, as tensors and plain JSON types."""
+        return {
+            "network": json.dumps(self.network.decoder.config.to_dict()),
+            "config": self.config.model_dump_json(),
+            "sessions": json.dumps([session_record(r) for r in self.recordings]),
+            "weights": self.average.state_dict(),
+            "live": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "lanes": self.lanes.progress(),
+            "memory": self._all_memory(),
+            "step": self.i_step,
+            "loss": self.loss,
+            "scores": [list(score) for score in self.scores],
+        }
+
+    def _all_memory(self) -> Tensor:
+        gathered = self.fabric.all_gather(self.memory)
+        memory: Tensor = gathered.flatten(0, -2) if isinstance(gathered, Tensor) else self.memory
+        return memory
+
+    def restore(self, progress: dict[str, Any]) -> None:
+        """Go on from a checkpoint of the same config, bit for bit.
+
+        Raises:
+            TrainingError: it is of another config or architecture.
+        """
+        if progress["config"] != self.config.model_dump_json():
+            raise TrainingError(
+                "the run's config has changed since its checkpoint: give the new config another "
+                "`name`, or start it again without --resume"
+            )
+        load_weights(self.average, progress["weights"], "the checkpoint")
+        load_weights(self.network, progress["live"], "the checkpoint")
+        self.optimizer.load_state_dict(progress["optimizer"])
+        self.generator.set_state(progress["generator"])
+        self.lanes.restore(progress["lanes"])
+        self.memory = progress["memory"][self.mine].to(self.fabric.device)
+        self.i_step = progress["step"]
+        self.loss = list(progress["loss"])
+        self.scores = [(step, score) for step, score in progress["scores"]]
+
+
+def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> SessionNetwork:
+    """A network with random weights, its normalisation and sink set from the train parts."""
+    outputs = [
+        OutputSpec(choice.name, dims, bool(choice.classes))
+        for choice, dims in zip(config.outputs, recordings[0].dims, strict=True)
+    ]
+    sizes = config.network.model_dump()
+    if not config.beat.rotary:
+        sizes["n_frequencies"] = 0
+    shape = StreamingConfig(
+        outputs=tuple(outputs),
+        bin_s=config.beat.bin_ms / 1000,
+        sink=mean_spikes(recordings),
+        **sizes,
+    )
+    network = SessionNetwork(
+        shape,
+        key_of_row=shared_keys(recordings, config.sessions.same_array),
+        n_sessions=len(recordings),
+        max_units=max(len(recording.unit_keys) for recording in recordings),
+    )
+    offset, scale = normalisation(recordings, scored_outputs(config, recordings[0]))
+    network.decoder.offset.copy_(offset)
+    network.decoder.scale.copy_(scale)
+    return network
+
+
+def shared_keys(recordings: Sequence[Recording], same_array: bool) -> list[int]:
+    """Which shared embedding each row has: one per key on the same array, else one per row."""
+    keys = [
+        key if same_array else f"{i}/{key}"
+        for i, recording in enumerate(recordings)
+        for key in recording.unit_keys
+    ]
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    return [number[key] for key in keys]
+
+
+def mean_spikes(recordings: Sequence[Recording]) -> float:
+    """Mean spikes per bin, at least one: where the sink starts."""
+    n_spikes = sum(float(recording.tokens.count.sum()) for recording in recordings)
+    return max(1.0, n_spikes / sum(recording.n_bins for recording in recordings))
+
+
+def normalisation(
+    recordings: Sequence[Recording], outputs: Sequence[Scored]
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each output's targets in the train parts; 0 and 1 for classes.
+
+    Raises:
+        TrainingError: a behaviour never changes.
+    """
+    offsets: list[np.ndarray] = []
+    scales: list[np.ndarray] = []
+    for out in outputs:
+        if out.classes:
+            offsets.append(np.zeros(out.answer.stop - out.answer.start))
+            scales.append(np.ones(out.answer.stop - out.answer.start))
+            continue
+        parts = [r.targets[:, r.train.first : r.train.last, out.target] for r in recordings]
+        values = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
+        offsets.append(np.asarray(np.nanmean(values, axis=0, dtype=np.float64)))
+        scales.append(np.asarray(np.nanstd(values, axis=0, dtype=np.float64)))
+        if not (scales[-1] > 0).all():
+            raise TrainingError(
+                f"the behaviour of output {out.name!r} never changes in the train parts: "
+                "nothing to learn; is it the right one?"
+            )
+    joined = [torch.from_numpy(np.concatenate(part)).float() for part in (offsets, scales)]
+    return joined[0], joined[1]
+
+
+def scored_outputs(config: TrainConfig, recording: Recording) -> list[Scored]:
+    """Which columns of answers and targets belong to which output."""
+    scored, i_answer, i_target = [], 0, 0
+    for out, dims in zip(config.outputs, recording.dims, strict=True):
+        n_columns = 1 if out.classes else dims
+        answer, target = slice(i_answer, i_answer + dims), slice(i_target, i_target + n_columns)
+        scored.append(Scored(out.name, answer, target, bool(out.classes), out.weight))
+        i_answer, i_target = answer.stop, target.stop
+    return scored
+
+
+def session_record(recording: Recording) -> dict[str, Any]:
+    """What export needs to know of a session."""
+    train = recording.targets[:, recording.train.first : recording.train.last]
+    known = train.reshape(-1, train.shape[-1])
+    return {
+        "id": recording.id,
+        "unit_keys": list(recording.unit_keys),
+        "longest_silence_s": recording.longest_silence_s,
+        "low": np.nanquantile(known, 0.001, axis=0).tolist(),
+        "high": np.nanquantile(known, 0.999, axis=0).tolist(),
+        "tokens_p999": float(np.quantile(np.diff(recording.tokens.offsets), 0.999)),
+    }
+
+
+def parameter_groups(network: SessionNetwork, recipe: Training) -> list[dict[str, Any]]:
+    """Weight decay on the decoder's matrices and on what a row has of its own."""
+    matrices = [p for p in network.decoder.parameters() if p.ndim > 1]
+    vectors = [p for p in network.decoder.parameters() if p.ndim < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": [*vectors, network.shared], "weight_decay": 0.0},
+        {"params": [network.own, network.session], "weight_decay": recipe.own_decay},
+    ]
+    return [group | {"factor": 1.0} for group in groups]
+
+
+def learning_rate(i_step: int, recipe: Training) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    n_warmup = max(1, round(recipe.warmup * recipe.steps))
+    if i_step < n_warmup:
+        return recipe.learning_rate * (i_step + 1) / n_warmup
+    done = (i_step - n_warmup) / max(1, recipe.steps - n_warmup)
+    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def lanes_of(rank: int, n_processes: int, n_lanes: int) -> slice:
+    """The lanes of one process.
+
+    Raises:
+        TrainingError: they cannot be shared evenly.
+    """
+    if n_lanes % n_processes:
+        raise TrainingError(
+            f"{n_lanes} lanes cannot be shared evenly by {n_processes} processes: "
+            "change [training] lanes"
+        )
+    n_each = n_lanes // n_processes
+    return slice(rank * n_each, (rank + 1) * n_each)

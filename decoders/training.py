@@ -1,0 +1,186 @@
+"""`spikeloop train`: from a config to a run directory with checkpoint, metrics and curves."""
+
+from __future__ import annotations
+
+import glob
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from decoders.checkpoint import load_checkpoint, save_checkpoint
+from decoders.config import Simulated, TrainConfig, load_config
+from decoders.curves import draw_curves
+from decoders.errors import TrainingError
+from decoders.recordings import Recording, record
+from decoders.streaming import n_parameters
+from decoders.trainer import Trainer
+from streams.nwb import read_session, write_session
+from streams.simulation.openloop import record_open_loop
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def train(config_path: Path, *, resume: bool = False, out: Path | None = None) -> Path:
+    """Train as a config says.
+
+    Args:
+        config_path: TOML.
+        resume: go on from the run directory's checkpoint.
+        out: the run directory; `runs/<name>` if None.
+
+    Returns:
+        The run directory: `config.toml`, `checkpoint.pt`, `metrics.json`, `curves.png`.
+
+    Raises:
+        ConfigError: the config cannot be used.
+        TrainingError: sessions, checkpoint or run directory cannot serve.
+    """
+    config = load_config(config_path)
+    run_dir = out or Path("runs") / config.name
+    fabric = launch(config)
+    if fabric.is_global_zero:
+        _prepare(run_dir, config_path, resume)
+        _simulate(config.sessions.simulated, run_dir)
+    fabric.barrier()
+    recordings = load_recordings(config, config_path.parent, run_dir)
+    trainer = Trainer(config, recordings, fabric)
+    if resume:
+        trainer.restore(load_checkpoint(run_dir / CHECKPOINT))
+    started_s = time.monotonic()
+    _run(trainer, run_dir)
+    _finish(trainer, run_dir, time.monotonic() - started_s)
+    return run_dir
+
+
+def launch(config: TrainConfig) -> Fabric:
+    """Lightning Fabric, launched: one process, or those that `torchrun` started."""
+    torch.set_num_threads(config.devices.threads)
+    fabric = Fabric(accelerator=config.devices.accelerator, precision=config.devices.precision)
+    fabric.launch()
+    return fabric
+
+
+def _prepare(run_dir: Path, config_path: Path, resume: bool) -> None:
+    has_run = (run_dir / CHECKPOINT).exists()
+    if has_run and not resume:
+        raise TrainingError(
+            f"{run_dir} holds a training already: go on with --resume, or give another directory"
+        )
+    if resume and not has_run:
+        raise TrainingError(f"{run_dir} holds no {CHECKPOINT} to resume from")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        shutil.copyfile(config_path, run_dir / "config.toml")
+
+
+def _simulate(simulated: Simulated | None, run_dir: Path) -> None:
+    """Write the simulated subject's days, those that are not there yet."""
+    for day in simulated.days if simulated else ():
+        path = simulated_path(run_dir, day)
+        if simulated is None or path.exists():
+            continue
+        path.parent.mkdir(exist_ok=True)
+        session = record_open_loop(
+            simulated.subject, day, simulated.minutes, simulated.n_units, simulated.task
+        )
+        write_session(session, path)
+
+
+def simulated_path(run_dir: Path, day: int) -> Path:
+    """Where a simulated day is written."""
+    return run_dir / "sessions" / f"day-{day:03d}.nwb"
+
+
+def load_recordings(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[Recording]:
+    """Read and cut every session that the config names, in the order of their ids.
+
+    Raises:
+        TrainingError: a glob matches nothing, or the sessions' outputs differ in length.
+    """
+    paths = session_paths(config, config_dir, run_dir)
+    recordings = sorted((record(read_session(p), config) for p in paths), key=lambda r: r.id)
+    for recording in recordings:
+        if recording.dims != recordings[0].dims:
+            raise TrainingError(
+                f"outputs have {recording.dims} dimensions in session {recording.id} "
+                f"but {recordings[0].dims} in {recordings[0].id}: name the same behaviour in all"
+            )
+    return recordings
+
+
+def session_paths(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[Path]:
+    """The NWB files that a config names; globs are relative to the config's directory."""
+    paths: list[Path] = []
+    for pattern in config.sessions.glob:
+        found = sorted(glob.glob(str(config_dir / pattern), recursive=True))
+        if not found:
+            raise TrainingError(f"[sessions] glob {pattern!r} matches no file in {config_dir}")
+        paths += [Path(path) for path in found]
+    simulated = config.sessions.simulated
+    paths += [simulated_path(run_dir, day) for day in (simulated.days if simulated else ())]
+    if not paths:
+        raise TrainingError("[sessions] names no recording: give glob or simulated")
+    return list(dict.fromkeys(paths))
+
+
+def _run(trainer: Trainer, run_dir: Path) -> None:
+    recipe = trainer.config.training
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    show = trainer.fabric.is_global_zero
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show) as progress:
+        task = progress.add_task("training", total=recipe.steps, completed=trainer.i_step)
+        while trainer.i_step < recipe.steps:
+            loss = trainer.step()
+            progress.update(task, advance=1, description=f"loss {loss:.4f}")
+            at_end = trainer.i_step == recipe.steps
+            if at_end or trainer.i_step % recipe.evaluate_every == 0:
+                trainer.scores.append((trainer.i_step, mean_scores(trainer.score())))
+            if at_end or trainer.i_step % recipe.checkpoint_every == 0:
+                _save(trainer, run_dir)
+
+
+def _save(trainer: Trainer, run_dir: Path) -> None:
+    progress = trainer.progress()
+    if trainer.fabric.is_global_zero:
+        save_checkpoint(run_dir / CHECKPOINT, progress)
+
+
+def mean_scores(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+    """Mean over sessions and dimensions, per output."""
+    names = sorted({name for score in scores.values() for name in score})
+    return {
+        name: float(np.nanmean([np.nanmean(score[name]) for score in scores.values()]))
+        for name in names
+    }
+
+
+def _finish(trainer: Trainer, run_dir: Path, train_s: float) -> None:
+    scores = trainer.score()
+    if not trainer.fabric.is_global_zero:
+        return
+    metrics: dict[str, Any] = {
+        "steps": trainer.i_step,
+        "train_s": round(train_s, 1),
+        "n_parameters": n_parameters([trainer.network.decoder]),
+        "n_units": trainer.corpus.n_rows,
+        "loss": trainer.loss[-1] if trainer.loss else None,
+        "test": mean_scores(scores),
+        "sessions": scores,
+    }
+    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    draw_curves(run_dir / "curves.png", trainer.loss, trainer.scores)
+
+
+def describe(recordings: Sequence[Recording]) -> str:
+    """One line per session, for the log."""
+    return "\n".join(f"{r.id}: {len(r.unit_keys)} units, {r.n_bins} bins" for r in recordings)

@@ -1,0 +1,223 @@
+"""From a training run to a bundle: the graph as ONNX, the folded tables, the parity record."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from decoders.checkpoint import load_checkpoint, load_weights, network_config
+from decoders.config import TrainConfig, parse_config
+from decoders.errors import DecodersError
+from decoders.network import SessionNetwork
+from decoders.streaming import StepModule, StreamingConfig
+from export.bundle import DecoderBundle, write_bundle
+from export.errors import ExportError
+from export.onnxruntime_backend import describe_graph, record_parity
+from export.parity import random_tokens
+
+OPSET = 20
+PARITY_S = 4.0
+SMALLEST_BUCKET = 128
+CHECKPOINT = "checkpoint.pt"
+
+
+def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> DecoderBundle:
+    """Make the bundle of a training run.
+
+    Args:
+        run_dir: directory of the run, or its checkpoint file.
+        out: directory to write; must not exist.
+        session: id of the session whose units and session vector are exported; the last in the
+            order of ids if None. Sessions of the same array add the rows of their further keys.
+
+    Raises:
+        ExportError: no such run or session, or the bundle cannot be written.
+    """
+    path = run_dir / CHECKPOINT if run_dir.is_dir() else run_dir
+    try:
+        checkpoint = load_checkpoint(path)
+        config = parse_config(json.loads(checkpoint["config"]), str(path))
+        shape = network_config(checkpoint)
+        network, sessions = restored(checkpoint, shape, config, str(path))
+    except DecodersError as error:
+        raise ExportError(str(error)) from error
+    i_session = _find(sessions, session, path)
+    keys, rows = exported_rows(sessions, i_session, config.sessions.same_array)
+    with torch.no_grad():
+        tables = {
+            "table": network.tables()[torch.tensor(rows)].numpy(),
+            "session": network.session[i_session].numpy().copy(),
+        }
+    step = StepModule(shape)
+    step.decoder.load_state_dict(network.decoder.state_dict())
+    graph = streaming_graph(step)
+    fields = _fields(config, shape, sessions, i_session, keys)
+    fields["graph"] = describe_graph(graph, OPSET).model_dump()
+    fields["training"] |= {"steps": checkpoint["step"], "config": shape.to_dict()}
+    hop_s = config.beat.hop_ms / 1000
+    tokens = random_tokens(
+        np.random.default_rng(0),
+        n_rows=len(keys),
+        n_beats=round(PARITY_S / hop_s),
+        bin_s=config.beat.bin_ms / 1000,
+    )
+    signature = describe_graph(graph, OPSET)
+    names = [output.name for output in shape.outputs]
+    return write_bundle(
+        out,
+        fields,
+        graph=graph,
+        tables=tables,
+        weights={name: value.numpy() for name, value in step.state_dict().items()},
+        parity=record_parity(graph, signature, tables, tokens, names),
+    )
+
+
+def restored(
+    checkpoint: Mapping[str, Any], shape: StreamingConfig, config: TrainConfig, source: str
+) -> tuple[SessionNetwork, list[dict[str, Any]]]:
+    """The trained network and what is known of its sessions."""
+    sessions: list[dict[str, Any]] = json.loads(checkpoint["sessions"])
+    weights: dict[str, Tensor] = checkpoint["weights"]
+    network = SessionNetwork(
+        shape,
+        key_of_row=weights["key_of_row"].tolist(),
+        n_sessions=len(sessions),
+        max_units=max(len(session["unit_keys"]) for session in sessions),
+    )
+    load_weights(network, weights, source)
+    return network.eval(), sessions
+
+
+def exported_rows(
+    sessions: Sequence[Mapping[str, Any]], i_session: int, same_array: bool
+) -> tuple[list[str], list[int]]:
+    """Keys of the bundle, and the row of the network's tables that each takes.
+
+    On the same array a key that the chosen session lacks takes its row of the latest other one.
+    """
+    first, row_of = 0, dict[str, int]()
+    own = dict[str, int]()
+    for i, session in enumerate(sessions):
+        rows = {key: first + j for j, key in enumerate(session["unit_keys"])}
+        row_of |= rows
+        own = rows if i == i_session else own
+        first += len(rows)
+    chosen = row_of | own if same_array else own
+    return list(chosen), list(chosen.values())
+
+
+def _find(sessions: Sequence[Mapping[str, Any]], wanted: str | None, path: Path) -> int:
+    ids = [session["id"] for session in sessions]
+    if wanted is None:
+        return len(ids) - 1
+    if wanted not in ids:
+        raise ExportError(f"{path} was not trained on session {wanted!r}; it has: {', '.join(ids)}")
+    return ids.index(wanted)
+
+
+def streaming_graph(step: StepModule) -> bytes:
+    """One bin as ONNX, its weights inside."""
+    config = step.decoder.config
+    n, rows = torch.export.Dim("n_tokens", min=0), torch.export.Dim("n_rows", min=1)
+    inputs = (
+        torch.zeros(7, dtype=torch.int32),
+        torch.zeros(7),
+        torch.zeros(7),
+        torch.zeros(11, config.table_width),
+        torch.zeros(config.d_readout),
+        torch.zeros(1),
+        torch.zeros(1, config.d_memory),
+    )
+    names = ["unit", "t_rel", "count", "table", "session", "lead_s", "memory_h"]
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            step.eval(),
+            inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=[*(output.name for output in config.outputs), "memory_h_out"],
+            dynamic_shapes=({0: n}, {0: n}, {0: n}, {0: rows}, None, None, None),
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch gave no ONNX graph for this decoder")
+    model = program.model_proto
+    onnx.checker.check_model(model)
+    graph: bytes = model.SerializeToString()
+    return graph
+
+
+def _fields(
+    config: TrainConfig,
+    shape: StreamingConfig,
+    sessions: Sequence[Mapping[str, Any]],
+    i_session: int,
+    keys: Sequence[str],
+) -> dict[str, Any]:
+    silence_s = max(session["longest_silence_s"] for session in sessions)
+    return {
+        "name": config.name,
+        "family": "streaming",
+        "session": sessions[i_session]["id"],
+        "units": [{"key": key, "row": row} for row, key in enumerate(keys)],
+        "hop_s": config.beat.hop_ms / 1000,
+        "bin_s": config.beat.bin_ms / 1000,
+        "context_s": config.training.context_s,
+        "stale_after_s": max(0.1, 2.0 * silence_s),
+        "token_buckets": token_buckets(max(session["tokens_p999"] for session in sessions)),
+        "lead_s": {"min": config.lead.min_s, "max": config.lead.max_s, "default": 0.0},
+        "outputs": _outputs(config, shape, sessions),
+        "parity": {"atol_fp32": 1e-4},
+        "training": {
+            "recipe": config.model_dump(mode="json"),
+            "sessions": [session["id"] for session in sessions],
+        },
+    }
+
+
+def token_buckets(n_tokens: float) -> list[int]:
+    """Powers of two, up to twice what a bin held at most."""
+    buckets = [SMALLEST_BUCKET]
+    while buckets[-1] < 2 * n_tokens:
+        buckets.append(buckets[-1] * 2)
+    return buckets
+
+
+def _outputs(
+    config: TrainConfig, shape: StreamingConfig, sessions: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    low = np.min([session["low"] for session in sessions], axis=0)
+    high = np.max([session["high"] for session in sessions], axis=0)
+    fields, i_column = [], 0
+    for choice, output in zip(config.outputs, shape.outputs, strict=True):
+        columns = slice(i_column, i_column + (1 if output.classes else output.dims))
+        i_column = columns.stop
+        bounds = (
+            {"low": [-1e-6] * output.dims, "high": [1.0 + 1e-6] * output.dims}
+            if output.classes
+            else {"low": low[columns].tolist(), "high": high[columns].tolist()}
+        )
+        fields.append(
+            {
+                "name": output.name,
+                "dims": output.dims,
+                "unit": "probability" if output.classes else choice.unit,
+                "safe": choice.safe,
+                **bounds,
+            }
+        )
+    return fields
