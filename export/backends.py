@@ -7,6 +7,8 @@ try next is named by whoever opens it, and what was tried is reported.
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
+import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +17,15 @@ from typing import Protocol
 import numpy as np
 
 from export.bundle import DecoderBundle
-from export.manifest import BundleError, ExportError
+from export.errors import BackendUnavailable, BundleError, ExportError
 from export.parity import largest_error
 from streams.clock import Clock, MonotonicClock
 from streams.messages import Float32s, TokenWindow
 
+__all__ = ["BACKENDS", "Backend", "BackendUnavailable", "OpenedBackend", "open_backend"]
+
 N_WARMUP_RUNS = 20
 N_TIMED_RUNS = 200
-
-
-class BackendUnavailable(ExportError):
-    """A backend cannot run on this machine as it is installed."""
 
 
 class Backend(Protocol):
@@ -44,13 +44,20 @@ class Backend(Protocol):
 
         Returns:
             Per output, (dims,) float32 in physical units, valid until the next step.
+
+        Raises:
+            BackendError: the run failed.
         """
 
     def reset(self) -> None:
         """Zero the memory."""
 
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
-        """Decode with other tables from the next step on."""
+        """Decode with other tables from the next step on.
+
+        Raises:
+            BundleError: a table is missing or does not fit the graph.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +88,70 @@ class OpenedBackend:
 
 
 def _onnxruntime_cpu(bundle: DecoderBundle) -> Backend:
-    try:
-        from export.onnxruntime_backend import open_cpu
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"onnxruntime is not installed ({error}): pip install 'spikeloop[cpu]'"
-        ) from error
+    require_one_onnxruntime()
+    from export.onnxruntime_backend import open_cpu
+
     return open_cpu(bundle)
+
+
+def _onnxruntime_cuda(bundle: DecoderBundle) -> Backend:
+    require_one_onnxruntime()
+    from export.onnxruntime_backend import open_cuda
+
+    return open_cuda(bundle)
+
+
+def _torch(bundle: DecoderBundle) -> Backend:
+    if importlib.util.find_spec("torch") is None:
+        raise BackendUnavailable("torch is not installed: pip install 'spikeloop[train]'")
+    from export.torch_backend import open_cpu
+
+    return open_cpu(bundle)
+
+
+def _tensorrt(bundle: DecoderBundle) -> Backend:
+    if importlib.util.find_spec("tensorrt") is None:
+        raise BackendUnavailable(
+            "TensorRT is not installed: no python package 'tensorrt'; install NVIDIA's TensorRT "
+            "10 or 11 by the line in README, then `spikeloop build BUNDLE --backend tensorrt`"
+        )
+    raise BackendUnavailable(
+        f"{bundle.path} has no TensorRT engine, and this version of spikeloop builds none; "
+        "use onnxruntime-cuda or onnxruntime-cpu"
+    )
 
 
 BACKENDS: Mapping[str, Callable[[DecoderBundle], Backend]] = {
     "onnxruntime-cpu": _onnxruntime_cpu,
+    "onnxruntime-cuda": _onnxruntime_cuda,
+    "tensorrt": _tensorrt,
+    "torch": _torch,
 }
+
+
+def require_one_onnxruntime() -> None:
+    """Refuse an installation with no ONNX Runtime, or with both of its distributions.
+
+    Raises:
+        BackendUnavailable: with the commands that mend it.
+    """
+    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if len(found) == 2:
+        raise BackendUnavailable(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
+            "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'spikeloop[cpu]' "
+            "or 'spikeloop[gpu]'"
+        )
+    if not found:
+        raise BackendUnavailable("onnxruntime is not installed: pip install 'spikeloop[cpu]'")
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def open_backend(
@@ -108,39 +167,46 @@ def open_backend(
 
     Raises:
         BackendUnavailable: none of them can run here, or a name is unknown.
-        BundleError: the last that could run disagreed with the record or was too slow.
+        BundleError: those that can run disagreed with the record or were too slow.
     """
     names = [name, *fallback]
     for candidate in names:
         _require_known(candidate)
-    tried: list[Attempt] = []
-    refusals: list[ExportError] = []
+    refusals: list[tuple[str, ExportError]] = []
     for candidate in names:
         try:
-            return _open_one(bundle, candidate, clock or MonotonicClock(), tuple(tried))
+            return _open_one(bundle, candidate, clock or MonotonicClock(), _attempts(refusals))
         except ExportError as error:
-            tried.append(Attempt(candidate, str(error)))
-            refusals.append(error)
+            refusals.append((candidate, error))
+    raise _refusal(refusals)
+
+
+def _attempts(refusals: Sequence[tuple[str, ExportError]]) -> tuple[Attempt, ...]:
+    return tuple(Attempt(name, str(error)) for name, error in refusals)
+
+
+def _refusal(refusals: Sequence[tuple[str, ExportError]]) -> ExportError:
+    """One error for all that was tried; of the bundle, if any backend could run it at all."""
     if len(refusals) == 1:
-        raise refusals[0]
-    ran = any(isinstance(error, BundleError) for error in refusals)
-    text = "; ".join(f"{attempt.name}: {attempt.reason}" for attempt in tried)
-    raise (BundleError if ran else BackendUnavailable)(f"every backend was refused: {text}")
+        return refusals[0][1]
+    text = "; ".join(f"{name}: {error}" for name, error in refusals)
+    of_bundle = any(isinstance(error, BundleError) for _, error in refusals)
+    return (BundleError if of_bundle else BackendUnavailable)(f"every backend refused: {text}")
 
 
 def _require_known(name: str) -> None:
     if name in BACKENDS:
         return
     near = difflib.get_close_matches(name, BACKENDS, n=2)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise BackendUnavailable(f"no backend {name!r}{hint} There are: {', '.join(BACKENDS)}")
+    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+    raise BackendUnavailable(f"no backend {name!r}{hint} there are: {', '.join(BACKENDS)}")
 
 
 def _open_one(
     bundle: DecoderBundle, name: str, clock: Clock, tried: tuple[Attempt, ...]
 ) -> OpenedBackend:
     backend = BACKENDS[name](bundle)
-    error = _require_parity(bundle, backend)
+    error = require_parity(bundle, backend)
     taken_s = _time_steps(bundle, backend, clock)
     p50_s, p99_s = (float(value) for value in np.percentile(taken_s, (50, 99)))
     if p99_s > bundle.manifest.hop_s / 2:
@@ -148,7 +214,15 @@ def _open_one(
     return OpenedBackend(backend, error, p50_s, p99_s, tried)
 
 
-def _require_parity(bundle: DecoderBundle, backend: Backend) -> float:
+def require_parity(bundle: DecoderBundle, backend: Backend) -> float:
+    """Replay the bundle's record.
+
+    Returns:
+        The largest absolute error, in the outputs' units.
+
+    Raises:
+        BundleError: it is above what the manifest allows for the backend's precision.
+    """
     declared = bundle.manifest.parity
     limit = declared.atol_fp32 if backend.precision == "fp32" else declared.atol_reduced
     error = largest_error(backend, bundle.parity())
@@ -177,7 +251,7 @@ def _time_steps(bundle: DecoderBundle, backend: Backend, clock: Clock) -> list[f
 def _full_window(bundle: DecoderBundle) -> TokenWindow:
     """As many tokens as the largest bucket holds, spread evenly over units and the bin."""
     n_tokens = bundle.manifest.token_buckets[-1]
-    rows = np.array(sorted(set(bundle.row_of_key.values())) or [0], np.int32)
+    rows = np.array(sorted(set(bundle.row_of_key.values())), np.int32)
     return TokenWindow(
         unit=np.resize(rows, n_tokens),
         t_rel=np.linspace(0.0, bundle.manifest.bin_s, n_tokens, dtype=np.float32),

@@ -18,10 +18,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from export.errors import BundleError, ExportError
 from export.manifest import (
     FORMAT,
-    BundleError,
-    ExportError,
     FileSum,
     Manifest,
     Tensor,

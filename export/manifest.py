@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from export.errors import BundleError
+
 FORMAT = 1
 TOKEN_INPUTS = ("unit", "t_rel", "count")
 
@@ -29,14 +31,6 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class ExportError(Exception):
-    """Base class of what can go wrong in `export`; the text says what to do next."""
-
-
-class BundleError(ExportError):
-    """A bundle is refused."""
 
 
 class Part(BaseModel):
@@ -181,7 +175,7 @@ class Manifest(Part):
     created_utc: AwareDatetime
     code_version: Name
     session: Name
-    units: tuple[UnitRow, ...]
+    units: Annotated[tuple[UnitRow, ...], Field(min_length=1)]
     hop_s: PositiveSeconds
     bin_s: PositiveSeconds
     context_s: Seconds
@@ -264,9 +258,14 @@ def seal_of(content: Mapping[str, Any]) -> str:
 
     It is kept in the metadata of `tables.safetensors`, so that the files' sums, and with them the
     bundle's `id`, hold the manifest's content too: a changed unit map or hop is another decoder.
+    Units are written line by line: one call over thousands of them would hold up a running beat.
     """
-    said = {k: v for k, v in content.items() if k not in ("id", "files", "created_utc")}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    apart = ("id", "files", "created_utc", "units")
+    said = {name: value for name, value in content.items() if name not in apart}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for unit in content["units"]:
+        digest.update(f"\n{unit['row']} {unit['key']}".encode())
+    return digest.hexdigest()
 
 
 def id_of(files: Mapping[str, FileSum]) -> str:

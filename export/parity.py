@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from export.manifest import BundleError
+from export.errors import BundleError
 from streams.messages import Float32s, Int32s, Int64s, TokenWindow
 
 OUTPUT_PREFIX = "out."

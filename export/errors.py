@@ -1,0 +1,19 @@
+"""What can go wrong in `export`; every text says what happened, to what, and what to do next."""
+
+from __future__ import annotations
+
+
+class ExportError(Exception):
+    """Base class of this package's errors."""
+
+
+class BundleError(ExportError):
+    """A bundle is refused: it is damaged, inconsistent, disagrees with its record, or too slow."""
+
+
+class BackendUnavailable(ExportError):
+    """A backend cannot run on this machine as it is installed."""
+
+
+class BackendError(ExportError):
+    """A step failed; the memory may be half advanced, so `reset` before the next one."""
