@@ -42,7 +42,7 @@ class ReachTask:
         self,
         targets: Iterator[Point],
         *,
-        radius_cm: float = 1.75,
+        radius_cm: float = 2.0,
         hold_s: float = 0.4,
         timeout_s: float = 5.0,
     ) -> None:
@@ -62,12 +62,13 @@ class ReachTask:
             Marker texts: `trial_start i=3 x=7.071 y=7.071`, `target_entered i=3`,
             `target_left i=3`, `trial_stop i=3 success=1`.
         """
-        if self.target is None:
+        target = self.target
+        if target is None:
             return [self._show(t_s)]
-        events = self._watch(t_s, math.dist(cursor, self.target) <= self.radius_cm)
+        events = self._watch(t_s, math.dist(cursor, target) <= self.radius_cm)
         held = self._t_inside is not None and t_s - self._t_inside >= self.hold_s - 1e-9
         if held or t_s - self._t_start >= self.timeout_s:
-            events += [self._end(t_s, held), self._show(t_s)]
+            events += [self._end(Trial(self._t_start, t_s, target, held)), self._show(t_s)]
         return events
 
     def _watch(self, t_s: float, inside: bool) -> list[str]:
@@ -76,13 +77,12 @@ class ReachTask:
         self._t_inside = t_s if inside else None
         return [f"target_{'entered' if inside else 'left'} i={len(self.trials)}"]
 
-    def _end(self, t_s: float, success: bool) -> str:
-        assert self.target is not None
-        self.trials.append(Trial(self._t_start, t_s, self.target, success))
-        if success:
+    def _end(self, trial: Trial) -> str:
+        self.trials.append(trial)
+        if trial.success:
             self.n_acquired += 1
-            self.acquisition_s.append(t_s - self._t_start)
-        return f"trial_stop i={len(self.trials) - 1} success={int(success)}"
+            self.acquisition_s.append(trial.t_stop - trial.t_start)
+        return f"trial_stop i={len(self.trials) - 1} success={int(trial.success)}"
 
     def _show(self, t_s: float) -> str:
         self.target = next(self._targets)

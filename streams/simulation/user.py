@@ -142,7 +142,7 @@ class _Tremor:
 class _Steerer:
     """Continuous steering of a decoded cursor: fast when far, gently to a stop when near."""
 
-    GAIN_HZ = 4.0
+    GAIN_HZ = 4.5
     _SHARE = 1.0 - math.exp(-TICK_S / 0.05)
 
     def __init__(self, rng: np.random.Generator) -> None:

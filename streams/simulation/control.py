@@ -1,0 +1,124 @@
+"""The task program's side of the loop: decodes come in, a velocity for the cursor comes out."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from streams.simulation.hand import TICK_S, Point
+
+SILENCE_S = 0.2
+"""Without a decode for this long the cursor stands still."""
+_KEPT_TICKS = round(3.0 / TICK_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A decode that may be trusted: the velocity at `t_s`, on the daemon's clock."""
+
+    t_s: float
+    velocity: Point
+
+
+class DecodedVelocity:
+    """The newest decode, as a velocity to move by; zero when it may not be trusted.
+
+    Args:
+        output: name of the velocity among the decode's outputs, in cm/s.
+    """
+
+    def __init__(self, output: str = "velocity") -> None:
+        self.connected = False
+        self._output = output
+        self._velocity: Point = (0.0, 0.0)
+        self._t_received = -math.inf
+
+    def take(self, decode: Mapping[str, Any], now_s: float) -> Estimate | None:
+        """Obey a decode from the wire; returns it where its validity is ok, else None."""
+        self._t_received = now_s
+        value = (decode.get("value") or {}).get(self._output)
+        if decode.get("validity") != "ok" or value is None or None in value:
+            self._velocity = (0.0, 0.0)
+            return None
+        self.connected = True
+        self._velocity = (float(value[0]), float(value[1]))
+        return Estimate(decode["t_window"] + decode.get("lead_s", 0.0), self._velocity)
+
+    def at(self, now_s: float) -> Point:
+        """What the cursor shall do now, cm/s."""
+        if now_s - self._t_received > SILENCE_S:
+            return (0.0, 0.0)
+        return self._velocity
+
+
+def guided(velocity: Point, cursor: Point, target: Point | None, assist: float) -> Point:
+    """Mix the decoded velocity with the one that leads straight to the target.
+
+    Args:
+        velocity: decoded, cm/s.
+        cursor: cm.
+        target: cm; None for no assistance.
+        assist: share of the latter, 0 to 1.
+    """
+    if target is None or assist <= 0.0:
+        return velocity
+    away = math.dist(target, cursor)
+    speed = min(3.0 * away, 20.0) / max(away, 1e-9)
+    return (
+        (1.0 - assist) * velocity[0] + assist * speed * (target[0] - cursor[0]),
+        (1.0 - assist) * velocity[1] + assist * speed * (target[1] - cursor[1]),
+    )
+
+
+class VelocityScore:
+    """R2 of decodes against the velocity that drove the spikes, kept in running sums.
+
+    R2 = 1 - SSE/SST per dimension, SST about the mean of what was scored; the driving velocity is
+    interpolated linearly at the time that the decode stands for.
+    """
+
+    def __init__(self) -> None:
+        self.n_scored = 0
+        self._driving: deque[tuple[float, Point]] = deque(maxlen=_KEPT_TICKS)
+        self._waiting: deque[Estimate] = deque(maxlen=_KEPT_TICKS)
+        self._sums = [[0.0] * 3, [0.0] * 3]
+
+    def expect(self, estimate: Estimate) -> None:
+        """Score this once the velocity of its time is known; estimates come in order of time."""
+        self._waiting.append(estimate)
+
+    def drove(self, t_s: float, velocity: Point) -> None:
+        """The driving velocity at the newest tick; scores what waited for it."""
+        self._driving.append((t_s, velocity))
+        while self._waiting and self._waiting[0].t_s <= t_s:
+            self._score(self._waiting.popleft())
+
+    def r2(self) -> tuple[float, float] | None:
+        """Per dimension; None while fewer than two are scored or the velocity never varied."""
+        if self.n_scored < 2:
+            return None
+        scores = []
+        for total, squares, errors in self._sums:
+            spread = squares - total**2 / self.n_scored
+            if spread <= 0.0:
+                return None
+            scores.append(1.0 - errors / spread)
+        return scores[0], scores[1]
+
+    def _score(self, estimate: Estimate) -> None:
+        t_last = self._driving[-1][0]
+        n_back = (t_last - estimate.t_s) / TICK_S
+        i = len(self._driving) - 1 - math.ceil(n_back)
+        if i < 0 or len(self._driving) < 2:
+            return
+        share = math.ceil(n_back) - n_back
+        before, after = self._driving[i][1], self._driving[min(i + 1, len(self._driving) - 1)][1]
+        self.n_scored += 1
+        for sums, a, b, decoded in zip(self._sums, before, after, estimate.velocity, strict=True):
+            driving = a + share * (b - a)
+            sums[0] += driving
+            sums[1] += driving**2
+            sums[2] += (decoded - driving) ** 2
