@@ -8,6 +8,9 @@ import numpy as np
 
 from streams.messages import Int64s, SpikeBatch
 
+DUPLICATE_MEMORY = 65_536
+"""Entries among which a late spike is looked for, to tell that it came before."""
+
 
 @dataclass(slots=True)
 class Fates:
@@ -57,7 +60,7 @@ class SpikeRing:
         self._unit = np.zeros(capacity, np.int32)
         self._count = np.zeros(capacity, np.int32)
         self._used = np.zeros(capacity, np.bool_)
-        self._last_of_unit = np.full(0, np.iinfo(np.int64).min)
+        self._latest_of_unit = np.zeros(0, np.int64)
         self._n_admitted = 0
         self._i_live = 0
         self._n_pending = 0
@@ -79,21 +82,14 @@ class SpikeRing:
         Returns:
             How many were admitted.
         """
-        is_known = known[batch.unit]
-        self.fates.unknown_unit += n_spikes(batch.count, ~is_known)
-        in_future = is_known & (batch.t_us > latest_us)
-        self.fates.future += n_spikes(batch.count, in_future)
-        keep = np.flatnonzero(is_known & ~in_future)
-        is_new = self._is_new(batch.t_us[keep], batch.unit[keep], len(known))
-        self.fates.duplicate += n_spikes(batch.count, keep[~is_new])
-        keep = keep[is_new]
-        in_time = batch.t_us[keep] > self._next_start_us
-        self.fates.late += n_spikes(batch.count, keep[~in_time])
-        keep = keep[in_time]
-        self.fates.overflow += n_spikes(batch.count, keep[: -self.capacity])
-        keep = keep[-self.capacity :]
-        self._store(batch.t_us[keep], batch.unit[keep], batch.count[keep])
-        return len(keep)
+        batch = self._settle("unknown_unit", batch, ~known[batch.unit])
+        batch = self._settle("future", batch, batch.t_us > latest_us)
+        batch = self._settle("duplicate", batch, self._is_duplicate(batch, len(known)))
+        batch = self._settle("late", batch, batch.t_us <= self._next_start_us)
+        if len(batch) > self.capacity:
+            batch = self._settle("overflow", batch, np.arange(len(batch), 0, -1) > self.capacity)
+        self._store(batch)
+        return len(batch)
 
     def cut(self, bin_end_us: int) -> tuple[SpikeBatch, Int64s]:
         """The spikes in `(bin_end_us - bin, bin_end_us]`, and their slots.
@@ -102,12 +98,13 @@ class SpikeRing:
         """
         slots = self._slots(self._i_live)
         t_us = self._t_us[slots]
-        slots = slots[(t_us > bin_end_us - self.bin_us) & (t_us <= bin_end_us)]
-        return SpikeBatch(self._t_us[slots], self._unit[slots], self._count[slots]), slots
+        chosen = (t_us > bin_end_us - self.bin_us) & (t_us <= bin_end_us)
+        slots = slots[chosen]
+        return SpikeBatch(t_us[chosen], self._unit[slots], self._count[slots]), slots
 
     def mark_used(self, slots: Int64s) -> None:
         """These spikes went into a cut bin."""
-        newly = n_spikes(self._count, slots[~self._used[slots]])
+        newly = int(self._count[slots[~self._used[slots]]].sum())
         self._used[slots] = True
         self.fates.used += newly
         self._n_pending -= newly
@@ -116,10 +113,9 @@ class SpikeRing:
         """The bin that ends there, and all before it, are cut or skipped for good."""
         self._next_start_us = max(self._next_start_us, bin_end_us - self.bin_us + self.hop_us)
         slots = self._slots(self._i_live)
-        alive = self._t_us[slots] > self._next_start_us
-        self._drop_unused(slots[~alive])
-        n_dead = int(np.argmax(alive)) if alive.any() else len(slots)
-        self._i_live += n_dead
+        dead = self._t_us[slots] <= self._next_start_us
+        self._drop_unused(slots[dead])
+        self._i_live += len(slots) if dead.all() else int(np.argmin(dead))
 
     def since(self, t_us: int) -> SpikeBatch:
         """Every spike still held with a later stamp: what a new decoder warms up on."""
@@ -127,50 +123,87 @@ class SpikeRing:
         slots = slots[self._t_us[slots] > t_us]
         return SpikeBatch(self._t_us[slots], self._unit[slots], self._count[slots])
 
-    def _is_new(self, t_us: Int64s, unit: np.ndarray, n_units: int) -> np.ndarray:
-        """True where no earlier entry, admitted or in this batch, has the same unit and stamp."""
-        if len(self._last_of_unit) < n_units:
-            grown = np.full(n_units, np.iinfo(np.int64).min)
-            grown[: len(self._last_of_unit)] = self._last_of_unit
-            self._last_of_unit = grown
-        new = np.zeros(len(t_us), np.bool_)
-        key = t_us * n_units + unit
-        new[np.unique(key, return_index=True)[1]] = True
-        doubtful = np.flatnonzero(new & (t_us <= self._last_of_unit[unit]))
-        if len(doubtful):
-            held = self._slots(max(0, self._n_admitted - self.capacity))
-            held_key = self._t_us[held] * n_units + self._unit[held]
-            new[doubtful[np.isin(key[doubtful], held_key)]] = False
-        np.maximum.at(self._last_of_unit, unit, t_us)
-        return new
+    def _settle(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
+        """Give these entries their fate; returns the others."""
+        if not which.any():
+            return batch
+        setattr(self.fates, fate, getattr(self.fates, fate) + int(batch.count[which].sum()))
+        others = ~which
+        return SpikeBatch(batch.t_us[others], batch.unit[others], batch.count[others])
 
-    def _store(self, t_us: Int64s, unit: np.ndarray, count: np.ndarray) -> None:
-        n = len(t_us)
+    def _is_duplicate(self, batch: SpikeBatch, n_units: int) -> np.ndarray:
+        """True where an entry that is still held, or an earlier one here, has the same identity.
+
+        Only a stamp that is no later than its unit's latest can have come before, so that a
+        source in order costs no search.
+        """
+        key = batch.t_us * n_units + batch.unit
+        is_duplicate = _repeats(key)
+        if len(self._latest_of_unit) < n_units:
+            n_more = n_units - len(self._latest_of_unit)
+            never = np.full(n_more, np.iinfo(np.int64).min)
+            self._latest_of_unit = np.concatenate((self._latest_of_unit, never))
+        doubtful = batch.t_us <= self._latest_of_unit[batch.unit]
+        if doubtful.any():
+            # Those in time can only repeat a live entry; the others may repeat any.
+            for in_time in (True, False):
+                which = np.flatnonzero(doubtful & ((batch.t_us > self._next_start_us) == in_time))
+                if len(which):
+                    i_from = self._i_live if in_time else self._n_admitted - DUPLICATE_MEMORY
+                    is_duplicate[which] |= self._are_held(key[which], n_units, i_from)
+        np.maximum.at(self._latest_of_unit, batch.unit, batch.t_us)
+        return is_duplicate
+
+    def _are_held(self, key: Int64s, n_units: int, i_from: int) -> np.ndarray:
+        """Whether each of (n,) keys is that of an entry held since number `i_from`."""
+        slots = self._slots(max(i_from, self._n_admitted - self.capacity, 0))
+        t_us = self._t_us[slots]
+        near = (t_us >= key.min() // n_units) & (t_us <= key.max() // n_units)
+        held = np.sort(t_us[near] * n_units + self._unit[slots[near]])
+        if not len(held):
+            return np.zeros(len(key), np.bool_)
+        at = np.minimum(np.searchsorted(held, key), len(held) - 1)
+        are_held: np.ndarray = held[at] == key
+        return are_held
+
+    def _store(self, batch: SpikeBatch) -> None:
+        n = len(batch)
         if not n:
             return
-        slots = np.arange(self._n_admitted, self._n_admitted + n) % self.capacity
         n_over = self._n_admitted + n - self.capacity - self._i_live
         if n_over > 0:
-            self._drop_unused(np.arange(self._i_live, self._i_live + n_over) % self.capacity)
+            self._drop_unused(self._slots(self._i_live, self._i_live + n_over))
             self._i_live += n_over
-        self._t_us[slots], self._unit[slots], self._count[slots] = t_us, unit, count
-        self._used[slots] = False
+        slots = self._slots(self._n_admitted, self._n_admitted + n)
+        self._t_us[slots], self._unit[slots] = batch.t_us, batch.unit
+        self._count[slots], self._used[slots] = batch.count, False
         self._n_admitted += n
-        self._n_pending += int(count.sum())
-        newest = int(t_us.max())
+        self._n_pending += int(batch.count.sum())
+        newest = int(batch.t_us.max())
         self.newest_us = newest if self.newest_us is None else max(self.newest_us, newest)
 
     def _drop_unused(self, slots: Int64s) -> None:
         unused = slots[~self._used[slots]]
+        if not len(unused):
+            return
         self._used[unused] = True
-        dropped = n_spikes(self._count, unused)
+        dropped = int(self._count[unused].sum())
         self.fates.overflow += dropped
         self._n_pending -= dropped
 
-    def _slots(self, i_from: int) -> Int64s:
-        return np.arange(i_from, self._n_admitted) % self.capacity
+    def _slots(self, i_from: int, i_to: int | None = None) -> Int64s:
+        """Where the entries number `i_from` up to `i_to` (all that were admitted) lie."""
+        first = i_from % self.capacity
+        n = (self._n_admitted if i_to is None else i_to) - i_from
+        slots = np.arange(first, first + n)
+        return slots if first + n <= self.capacity else slots % self.capacity
 
 
-def n_spikes(count: np.ndarray, which: np.ndarray) -> int:
-    """How many spikes the chosen entries stand for."""
-    return int(count[which].sum())
+def _repeats(key: Int64s) -> np.ndarray:
+    """True where an earlier entry of the (n,) keys is the same."""
+    ordered = np.sort(key)
+    if (ordered[1:] != ordered[:-1]).all():
+        return np.zeros(len(key), np.bool_)
+    is_repeat = np.ones(len(key), np.bool_)
+    is_repeat[np.unique(key, return_index=True)[1]] = False
+    return is_repeat
