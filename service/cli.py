@@ -62,7 +62,7 @@ def _add_demo(commands: Commands) -> None:
 
 
 def _demo(a: argparse.Namespace) -> int:
-    from service.demo import demo
+    from service.demo.demo import demo
 
     return demo(
         seconds=a.seconds,
@@ -165,7 +165,7 @@ def _add_replay(commands: Commands) -> None:
     p = commands.add_parser("replay", help="stream a recording over LSL as it happened")
     p.add_argument("file", type=Path, metavar="FILE.nwb")
     p.add_argument("--speed", type=float, default=1.0, help="for counting only")
-    p.add_argument("--start", type=float, default=0.0, help="seconds of the recording")
+    p.add_argument("--start", type=float, default=None, help="seconds of the recording")
     p.add_argument("--stop", type=float, default=None)
     p.add_argument("--counts-ms", type=float, default=None, help="regular counts of such bins")
     p.add_argument("--block-ms", type=float, default=5.0)

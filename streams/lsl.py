@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pylsl
@@ -47,6 +49,20 @@ class StreamLostError(StreamsError):
 
 class StreamUnfitError(StreamsError):
     """The stream's layout is none that we read."""
+
+
+def quieten() -> None:
+    """Keep liblsl's own log to warnings, unless the lab has an `lsl_api.cfg` that says otherwise.
+
+    Takes effect only before the first use of LSL in the process.
+    """
+    places = (
+        Path("lsl_api.cfg"),
+        Path.home() / "lsl_api/lsl_api.cfg",
+        Path("/etc/lsl_api/lsl_api.cfg"),
+    )
+    if "LSLAPICFG" not in os.environ and not any(place.exists() for place in places):
+        pylsl.lib.lib.lsl_set_config_content(b"[log]\nlevel = -1\n")
 
 
 def lsl_now() -> float:
@@ -171,7 +187,7 @@ class Inlet:
         self._inlet.close_stream()
 
 
-def open_inlet(
+def find_inlet(
     stream_type: str,
     *,
     name: str = "",
@@ -179,7 +195,7 @@ def open_inlet(
     budget_per_s: float = 50_000.0,
     timeout_s: float = 5.0,
 ) -> Inlet:
-    """Find the one stream that matches, and open it.
+    """Find the one stream that matches; `Inlet.open` starts it.
 
     Raises:
         StreamAbsentError: none answered; the text lists what is visible.
@@ -202,9 +218,7 @@ def open_inlet(
             f"{len(found)} LSL streams match {predicate}: {several}. "
             "Name one with `name` or `source_id` under [input]."
         )
-    inlet = Inlet(found[0], budget_per_s)
-    inlet.open(timeout_s)
-    return inlet
+    return Inlet(found[0], budget_per_s)
 
 
 def _info(

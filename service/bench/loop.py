@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from export.bundle import open_bundle
 from export.generated import derive_bundle
 from service.bench.rig import Listener, Rig
-from service.bench.screen import print_table
+from service.bench.screen import show
 from service.bench.sender import unit_keys
 from service.errors import ExitCode
 from service.serve import bundle_path
-
-SETTLED_AFTER_S = 11.0
-LEAD_IN_S = 5.0
 
 
 def bench_loop(
@@ -46,11 +43,7 @@ def bench_loop(
     """
     with Rig() as rig:
         result = _measure(rig, n_units, rate_hz, hop_s, seconds, block_s, base)
-    text = json.dumps(result) if as_json else ""
-    if as_json:
-        sys.stdout.write(text + "\n")
-    else:
-        print_table("bench loop", result)
+    show("bench loop", result, as_json=as_json)
     return ExitCode.DONE if held(result) else ExitCode.BELOW_THRESHOLD
 
 
@@ -93,16 +86,40 @@ def _measure(
         "sender", "bench", "sender", "--name", name, "--units", str(n_units), "--rate",
         str(rate_hz), "--block-ms", str(block_s * 1e3), "--seconds", str(seconds + 120),
     )  # fmt: skip
-    return listen_beside_timer(rig, endpoint, hop_s, seconds)
+    return listen_beside_timer(rig, endpoint, hop_s, seconds).summary()
 
 
-def listen_beside_timer(rig: Rig, endpoint: str, hop_s: float, seconds: float) -> dict[str, Any]:
-    """Listen for `seconds` while a bare timer of the same hop runs beside."""
+def listen_beside_timer(
+    rig: Rig,
+    endpoint: str,
+    hop_s: float,
+    seconds: float,
+    also: Callable[[dict[str, Any] | None], None] = lambda decode: None,
+) -> Listener:
+    """Listen for `seconds` while a bare timer of the same hop runs beside.
+
+    Args:
+        rig: with the processes `daemon` and, from the first decode on, `timer`.
+        endpoint: the daemon's decodes.
+        hop_s: between beats.
+        seconds: how long.
+        also: called with each decode, and with None when none came for a while.
+
+    Returns:
+        What was received; `bare_timer` filled in.
+    """
     listener = Listener()
-    rig.start("timer", "bench", "timer", "--hop-ms", str(hop_s * 1e3), "--seconds", "100000")
-    listener.listen(endpoint, seconds, lambda decode: rig.check("daemon"))
-    timer = json.loads(rig.end("timer"))
-    return listener.summary() | {"bare_timer_late": timer["missed"]}
+
+    def each(decode: dict[str, Any] | None) -> None:
+        rig.check("daemon")
+        if len(listener.decodes) == 1 and decode is not None:
+            hop_ms = str(hop_s * 1e3)
+            rig.start("timer", "bench", "timer", "--hop-ms", hop_ms, "--seconds", "100000")
+        also(decode)
+
+    listener.listen(endpoint, seconds, each)
+    listener.bare_timer = json.loads(rig.end("timer"))
+    return listener
 
 
 def _config(bundle: Path, name: str, spikes_per_s: float) -> str:

@@ -125,6 +125,7 @@ class Listener:
     received_s: list[float] = field(default_factory=list)
     heartbeat: dict[str, Any] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
+    bare_timer: dict[str, int] = field(default_factory=dict)
 
     def listen(
         self,
@@ -175,13 +176,14 @@ class Listener:
         settled = [
             (decode, t_s)
             for decode, t_s in zip(self.decodes, self.received_s, strict=True)
-            if not beat["settling"] and decode["beat"] >= beat["settled_from_beat"]
+            if decode["beat"] >= beat["settled_from_beat"]
         ]
         return {
             "beats": last["beat"] - self.decodes[0]["beat"] + 1,
             "missed_beats": late + skipped,
             "late_beats": late,
             "skipped_beats": skipped,
+            "bare_timer_late": self.bare_timer["missed"],
             "decode_ms": percentiles([1e3 * (d["t_done"] - d["t_cut"]) for d, _ in settled]),
             "end_to_end_ms": percentiles([1e3 * (t_s - d["t_window"]) for d, t_s in settled]),
             "spikes_in": last["spikes_in"],

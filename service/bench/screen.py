@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
 _PERCENTILES = ("p50", "p95", "p99", "p999", "max")
+
+
+def show(title: str, result: dict[str, Any], *, as_json: bool) -> None:
+    """Print a result: one JSON object (null for what is no number), or a table."""
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+    else:
+        print_table(title, result)
 
 
 def print_table(title: str, result: dict[str, Any]) -> None:

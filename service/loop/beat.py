@@ -155,6 +155,12 @@ class Beat:
                 lag_s = (arrival.t_s - self._schedule.t0_s) - arrival.batch.t_us * 1e-6
                 self.settle_meter.add(lag_s, arrival.t_s)
 
+    def begin(self, k: int) -> None:
+        """Run every bin up to beat k's, so that the first decode knows what came before it."""
+        for k_before in range(self.last_k + 1, k + 1):
+            self._run(self._cut(k_before, self._schedule.window_end_s(k_before)))
+        self.last_k = max(self.last_k, k)
+
     def turn(self, k: int, settle_s: float) -> Decode:
         """Do beat k, after running the bins between the last one and it through the memory."""
         self._catch_up(k)

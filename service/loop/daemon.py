@@ -66,7 +66,8 @@ class Daemon:
         self._check_config()
         manifest = bundle.manifest
         self.opened = open_backend(bundle, config.decoder.backend, config.decoder.fallback)
-        self.source = Source(config.input, tuple(unit.key for unit in manifest.units))
+        keys = tuple(unit.key for unit in manifest.units)
+        self.source = Source(config.input, keys, self._clock)
         self._outlet = self._make_outlet() if config.output.lsl_outlet else None
         self.schedule = Schedule(self._choose_t0(), round(manifest.hop_s * 1e6))
         self.beat = self._make_beat(
@@ -97,16 +98,13 @@ class Daemon:
             )
 
     def _choose_t0(self) -> float:
-        bin_s = self.source.bin_s
-        if bin_s is None:
-            return self._clock.now()
-        hop_s = self.bundle.manifest.hop_s
-        if abs(hop_s / bin_s - round(hop_s / bin_s)) > 1e-6 or hop_s < bin_s * (1 - 1e-6):
+        bin_s, hop_s = self.source.bin_s, self.bundle.manifest.hop_s
+        if bin_s is not None and (hop_s / bin_s < 0.999 or abs(hop_s / bin_s % 1.0 - 0.5) < 0.499):
             raise ConfigError(
                 f"the source counts in bins of {bin_s * 1e3:g} ms, and the bundle's hop of "
                 f"{hop_s * 1e3:g} ms is no whole multiple of that"
             )
-        return self.source.first_edge(self.config.input.wait_s)
+        return self.source.origin_s()
 
     def _make_beat(self, decoder: Decoder) -> Beat:
         manifest, config = decoder.manifest, self.config
@@ -136,7 +134,6 @@ class Daemon:
         settle_ms = self.config.beat.settle_ms
         if settle_ms != "auto":
             return settle_ms * 1e-3, False, 1
-        self.beat.settle_meter = SettleMeter(self.bundle.manifest.hop_s)
         return self.bundle.manifest.hop_s, True, 0
 
     def _make_outlet(self) -> ValuesOutlet:
@@ -218,7 +215,10 @@ class Daemon:
     def _beats(self) -> None:
         clock, schedule, beat = self._clock, self.schedule, self.beat
         t_heartbeat_s = clock.now()
-        beat.last_k = max(0, schedule.newest_due(t_heartbeat_s, self.settle_s))
+        if self.settling:
+            beat.settle_meter = SettleMeter(self.bundle.manifest.hop_s, t_heartbeat_s)
+        beat.take_in(self._inbox)
+        beat.begin(schedule.newest_due(t_heartbeat_s, self.settle_s))
         while not self._stopping.is_set():
             k = max(beat.last_k + 1, schedule.newest_due(clock.now(), self.settle_s))
             t_window = schedule.window_end_s(k)

@@ -19,11 +19,12 @@ from streams.lsl import (
     StreamAmbiguousError,
     StreamLostError,
     StreamUnfitError,
-    open_inlet,
+    find_inlet,
 )
 from streams.messages import Float64s, Int64s, SpikeBatch
 
 FUTURE_TOLERANCE_S = 5e-3
+BEFORE_OPEN_S = 0.1
 PULL_WAIT_S = 0.1
 OFFSET_EVERY_S = 1.0
 FIRST_OFFSET_WITHIN_S = 5.0
@@ -58,17 +59,22 @@ class Source:
     Args:
         config: which stream.
         known_keys: the decoder's unit keys.
+        clock: the daemon's clock.
 
     Raises:
-        StreamAbsentError, StreamAmbiguousError, StreamUnfitError: see `open_inlet`, `layout_of`.
+        StreamAbsentError, StreamAmbiguousError: see `find_inlet`.
+        StreamUnfitError: see `layout_of`; or its clock cannot be measured.
     """
 
-    def __init__(self, config: InputConfig, known_keys: tuple[str, ...]) -> None:
+    def __init__(self, config: InputConfig, known_keys: tuple[str, ...], clock: Clock) -> None:
         self._config = config
-        self.inlet = self._open(config.wait_s)
+        self._held: list[tuple[np.ndarray, Float64s]] = []
+        self.inlet = self._find(config.wait_s)
         self.layout: Layout = layout_of(
             self.inlet.description, self.inlet.labels, known_keys, config.array
         )
+        self.t_open_s = clock.now()
+        self.inlet.open()
         self.offset = ClockOffset(same_host=self.inlet.same_host)
         if not self.measure_offset(FIRST_OFFSET_WITHIN_S):
             raise StreamUnfitError(
@@ -100,18 +106,21 @@ class Source:
             self.offset.add(estimate)
         return estimate is not None
 
-    def first_edge(self, timeout_s: float) -> float:
-        """For a source of counts: the first bin edge seen, seconds on our clock.
+    def origin_s(self) -> float:
+        """A t0 that no stamp of this source lies before; for counts, one of its bin edges.
 
         Raises:
-            StreamAbsentError: nothing came in time.
+            StreamAbsentError: a source of counts sent none in time.
         """
-        _, stamps = self.inlet.pull(timeout_s)
+        if self.bin_s is None:
+            return self.t_open_s - BEFORE_OPEN_S
+        self._held.append(self.inlet.pull(self._config.wait_s))
+        stamps = self._held[0][1]
         if not len(stamps):
             raise StreamAbsentError(
-                f"LSL stream {self.inlet.description} sent no bin within {timeout_s:g} s"
+                f"LSL stream {self.inlet.description} sent no bin within {self._config.wait_s:g} s"
             )
-        return float(stamps[-1]) + self.offset.current.offset_s
+        return float(stamps[0]) + self.offset.current.offset_s - self.bin_s
 
     def pull(self, timeout_s: float) -> Parsed | None:
         """Wait for samples; None when none came.
@@ -119,7 +128,7 @@ class Source:
         Raises:
             StreamLostError: the source ended and cannot be recovered by LSL itself.
         """
-        samples, stamps = self.inlet.pull(timeout_s)
+        samples, stamps = self._held.pop() if self._held else self.inlet.pull(timeout_s)
         return self.layout.parse(samples, stamps) if len(stamps) else None
 
     def reopen(self) -> bool:
@@ -129,7 +138,8 @@ class Source:
             StreamUnfitError: it came back with another layout.
         """
         try:
-            inlet = self._open(timeout_s=1.0)
+            inlet = self._find(timeout_s=1.0)
+            inlet.open()
         except (StreamAbsentError, StreamAmbiguousError):
             return False
         layout = layout_of(inlet.description, inlet.labels, self.keys, self._config.array)
@@ -142,8 +152,8 @@ class Source:
             self.layout = layout
         return True
 
-    def _open(self, timeout_s: float) -> Inlet:
-        return open_inlet(
+    def _find(self, timeout_s: float) -> Inlet:
+        return find_inlet(
             self._config.type,
             name=self._config.name,
             source_id=self._config.source_id,

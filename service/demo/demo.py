@@ -1,0 +1,98 @@
+"""The demo: subject and daemon as two processes, a third that listens, and how it went."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from export.bundle import open_bundle
+from service.bench.loop import listen_beside_timer, punctual
+from service.bench.rig import Rig
+from service.bench.screen import show
+from service.demo.view import LiveView
+from service.errors import ExitCode
+from service.serve import bundle_path
+
+SHIPPED_DEMO = "shipped:demo"
+SUBJECT, DAY = 1, 8
+TARGETS_PER_30_S = 8
+
+
+def demo(
+    *, seconds: float, as_json: bool, shuffle_units: bool, subject: int | None, day: int | None
+) -> int:
+    """Close the loop for `seconds` and say how it went.
+
+    Args:
+        seconds: from the first decode on.
+        as_json: one JSON object instead of a screen and a table.
+        shuffle_units: the control: each unit's spikes under another unit's key.
+        subject: seed of the subject; None for the one that the shipped decoder was trained on.
+        day: of the subject; None for the day after those that it was trained on.
+
+    Returns:
+        8 when the loop did not hold, else 0.
+    """
+    sys.setswitchinterval(1e-4)
+    who = (SUBJECT if subject is None else subject, DAY if day is None else day)
+    with Rig() as rig:
+        result = _run(rig, seconds, shuffle_units, who, with_screen=not as_json)
+    show("spikeloop demo", result, as_json=as_json)
+    return ExitCode.DONE if held(result, seconds) else ExitCode.BELOW_THRESHOLD
+
+
+def held(result: dict[str, Any], seconds: float) -> bool:
+    """At least 8 targets per 30 s, and the beat as punctual as the machine."""
+    enough = result["targets_acquired"] >= TARGETS_PER_30_S * seconds / 30.0
+    return bool(enough and punctual(result))
+
+
+def _run(
+    rig: Rig, seconds: float, shuffle_units: bool, who: tuple[int, int], *, with_screen: bool
+) -> dict[str, Any]:
+    name = f"spikeloop-demo-{os.getpid()}"
+    endpoint = _start_daemon(rig, name)
+    summary = rig.path / "subject.json"
+    rig.start(
+        "subject", "simulate", "--subject", str(who[0]), "--day", str(who[1]), "--name", name,
+        "--decodes", endpoint, "--summary", str(summary),
+        *(["--shuffle-units"] if shuffle_units else []),
+    )  # fmt: skip
+    hop_s = open_bundle(bundle_path(SHIPPED_DEMO)).manifest.hop_s
+    view = LiveView(name, seconds) if with_screen else None
+    with view or nullcontext():
+        listener = listen_beside_timer(
+            rig, endpoint, hop_s, seconds, view.take if view else lambda decode: None
+        )
+    rig.end("subject")
+    rig.end("daemon")
+    return _result(json.loads(summary.read_text()), listener.summary())
+
+
+def _start_daemon(rig: Rig, name: str) -> str:
+    config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
+    config.write_text(
+        f'[input]\nname = "{name}"\nwait_s = 60.0\n'
+        f'[decoder]\nbundle = "{SHIPPED_DEMO}"\n'
+        '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
+        f'lsl_name = "{name}-decodes"\n'
+    )
+    rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
+    endpoint: str = rig.wait_for_file(Path(announced), "daemon")["decode"]
+    return endpoint
+
+
+def _result(subject: dict[str, Any], loop: dict[str, Any]) -> dict[str, Any]:
+    taken_s = subject["acquisition_s"]
+    return {
+        "targets_acquired": subject["targets_acquired"],
+        "acquisition_s_median": statistics.median(taken_s) if taken_s else None,
+        "r2_velocity": subject["r2_velocity"],
+        "shuffle_units": subject["shuffle_units"],
+        **loop,
+    }

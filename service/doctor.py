@@ -1,0 +1,164 @@
+"""`spikeloop doctor`: what would stop the daemon from working here, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from export.backends import open_backend
+from export.bundle import open_bundle
+from service.config import ServeConfig, load_config
+from service.errors import HANDLED, ExitCode
+from service.serve import bundle_path
+from streams.clock import MonotonicClock
+from streams.lsl import find_inlet, lsl_now, visible_streams
+from streams.sockets import Publisher
+
+ROOMS = ("streams", "decoders", "export", "calibration", "service")
+EXTRAS = {"cpu": "onnxruntime", "nwb": "pynwb", "train": "torch"}
+CLOCK_LIMIT_S = 5e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    ok: bool
+    said: str
+
+
+def doctor(config_path: Path | None, *, as_json: bool) -> int:
+    """Look at everything and say what was found; 0 when nothing stops the daemon, else 1.
+
+    Raises:
+        ConfigError: the config file cannot be used.
+    """
+    config = load_config(config_path, ServeConfig) if config_path else None
+    findings = list(_examine(config))
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(one) for one in findings]) + "\n")
+    else:
+        _print(findings)
+    return ExitCode.DONE if all(one.ok for one in findings) else ExitCode.GUARD
+
+
+def _examine(config: ServeConfig | None) -> Iterator[Finding]:
+    yield _packages()
+    yield _runtimes()
+    yield Finding("extras", True, _extras())
+    apart_s = abs(lsl_now() - MonotonicClock().now())
+    yield Finding(
+        "clock", apart_s < CLOCK_LIMIT_S, f"LSL's clock is {apart_s * 1e6:.0f} us from ours"
+    )
+    streams = visible_streams(1.0)
+    listed = "; ".join(str(stream) for stream in streams) or (
+        "none: is a source running, and is multicast (UDP 16571) let through?"
+    )
+    yield Finding("LSL streams seen", True, listed)
+    named = config or ServeConfig()
+    yield from (_ports(named), _bundle(named if config else None))
+    if config is not None:
+        yield _attempt("input stream", lambda: _stream(config))
+
+
+def _packages() -> Finding:
+    here = Path(__file__).parents[1]
+    strangers = []
+    for room in ROOMS:
+        spec = importlib.util.find_spec(room)
+        places = list(spec.submodule_search_locations or []) if spec else []
+        if not any(Path(place).resolve() == (here / room).resolve() for place in places[:1]):
+            strangers.append(f"{room} at {places[0] if places else 'nowhere'}")
+    said = (
+        f"all from {here}"
+        if not strangers
+        else (
+            f"not this distribution's: {', '.join(strangers)}. Run in an environment of its own, "
+            "and not from a folder that holds folders of these names"
+        )
+    )
+    return Finding("packages", not strangers, said)
+
+
+def _runtimes() -> Finding:
+    present = {name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)}
+    if len(present) == 2:
+        return Finding(
+            "ONNX Runtime", False,
+            "onnxruntime and onnxruntime-gpu are both installed, which leaves a CPU-only daemon "
+            "without a word: pip uninstall both, then install one of the extras `cpu`, `gpu`",
+        )  # fmt: skip
+    if not present:
+        return Finding("ONNX Runtime", False, "not installed: pip install 'spikeloop[cpu]'")
+    name = present.pop()
+    return Finding("ONNX Runtime", True, f"{name} {_version(name)}")
+
+
+def _extras() -> str:
+    return ", ".join(
+        f"{extra}: {name} {_version(name) or 'not installed'}" for extra, name in EXTRAS.items()
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _ports(config: ServeConfig) -> Finding:
+    def try_both() -> str:
+        for endpoint in (config.output.decode, config.output.control):
+            Publisher(endpoint).close()
+        return f"{config.output.decode} and {config.output.control} are free"
+
+    return _attempt("ports", try_both)
+
+
+def _bundle(config: ServeConfig | None) -> Finding:
+    named = config.decoder.bundle if config else "shipped:demo"
+    backend = config.decoder.backend if config else "onnxruntime-cpu"
+
+    def open_it() -> str:
+        bundle = open_bundle(bundle_path(named))
+        opened = open_backend(bundle, backend, config.decoder.fallback if config else ())
+        return (
+            f"{bundle.manifest.name} ({bundle.manifest.id[:12]}) on {opened.backend.name}: parity "
+            f"within {opened.parity_error:.1e}, a step takes p99 {opened.step_p99_s * 1e3:.3f} ms"
+        )
+
+    return _attempt(f"bundle {named}", open_it)
+
+
+def _stream(config: ServeConfig) -> str:
+    inlet = find_inlet(
+        config.input.type,
+        name=config.input.name,
+        source_id=config.input.source_id,
+        timeout_s=config.input.wait_s,
+    )
+    return str(inlet.description)
+
+
+def _attempt(what: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, attempt())
+    except HANDLED as err:
+        return Finding(what, False, str(err))
+
+
+def _print(findings: list[Finding]) -> None:
+    table = Table(title="spikeloop doctor", title_justify="left", show_header=False)
+    for one in findings:
+        table.add_row("[green]ok[/]" if one.ok else "[red]no[/]", one.what, one.said)
+    Console().print(table)

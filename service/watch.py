@@ -1,0 +1,91 @@
+"""`spikeloop watch`, and the small commands that talk to a running daemon."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from service.errors import ExitCode
+from streams.sockets import DecodeSubscriber, UnreachableError, request
+from streams.wire import Command, decode_reply, encode
+
+FIRST_WITHIN_S = 5.0
+_COLOURS = {"ok": "green", "warmup": "yellow", "stale": "red", "paused": "cyan", "fault": "red"}
+
+
+def watch(endpoint: str, *, as_json: bool, count: int | None) -> None:
+    """Print decodes until interrupted, or until `count` came.
+
+    Raises:
+        UnreachableError: none came within 5 s of the start, or of the last one.
+    """
+    subscriber = DecodeSubscriber(endpoint)
+    console = Console()
+    n = 0
+    while count is None or n < count:
+        received = subscriber.receive(FIRST_WITHIN_S)
+        if received is None:
+            raise UnreachableError(
+                f"no decode came from {endpoint} within {FIRST_WITHIN_S:g} s; is a daemon running? "
+                "`spikeloop status` asks it; another address is named with --decode"
+            )
+        n += 1
+        if as_json:
+            sys.stdout.write(json.dumps(received[1]) + "\n")
+            sys.stdout.flush()
+        else:
+            console.print(_line(received[1]), highlight=False)
+    subscriber.close()
+
+
+def _line(decode: dict[str, Any]) -> str:
+    validity = decode["validity"]
+    values = "  ".join(
+        f"{name} {_numbers(value)} {decode['units'][name]}"
+        for name, value in decode["value"].items()
+    )
+    latency_ms = 1e3 * (decode["t_done"] - decode["t_cut"])
+    why = f" ({decode['reason']})" if decode["reason"] else ""
+    return (
+        f"{decode['beat']:>8}  [{_COLOURS[validity]}]{validity + why:<8}[/]  {values}  "
+        f"[dim]{decode['tokens']} tokens  {latency_ms:.2f} ms[/]"
+    )
+
+
+def _numbers(value: list[float | None] | None) -> str:
+    if value is None:
+        return "none"
+    return " ".join("   none" if v is None else f"{v:+7.2f}" for v in value)
+
+
+def command(name: str, endpoint: str, *, as_json: bool) -> int:
+    """Send a command to the daemon and print its answer; the exit code.
+
+    Raises:
+        UnreachableError: no daemon answered.
+    """
+    reply = decode_reply(request(endpoint, encode(Command(command=name))))
+    if as_json:
+        sys.stdout.write(encode(reply).decode() + "\n")
+    elif not reply.ok:
+        sys.stderr.write(f"spikeloop: {reply.error}\n")
+    else:
+        _print(name, reply.result)
+    return ExitCode.DONE if reply.ok else ExitCode.USAGE
+
+
+def _print(name: str, result: dict[str, Any]) -> None:
+    table = Table(title=f"spikeloop {name}", title_justify="left", show_header=False)
+    for key, value in result.items():
+        if isinstance(value, dict):
+            text = "  ".join(
+                f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items()
+            )
+        else:
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        table.add_row(key, text)
+    Console().print(table)
