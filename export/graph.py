@@ -36,7 +36,7 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
 
     Args:
         run_dir: directory of the run, or its checkpoint file.
-        out: directory to write; must not exist.
+        out: directory to write; must not exist; its name becomes the decoder's.
         session: id of the session whose units and session vector are exported; the last in the
             order of ids if None. Sessions of the same array add the rows of their further keys.
 
@@ -62,7 +62,8 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
     step.decoder.load_state_dict(network.decoder.state_dict())
     graph = streaming_graph(step)
     fields = _fields(config, shape, sessions, i_session, keys)
-    fields["graph"] = describe_graph(graph, OPSET).model_dump()
+    signature = describe_graph(graph, OPSET)
+    fields |= {"name": out.name, "graph": signature.model_dump()}
     fields["training"] |= {"steps": checkpoint["step"], "config": shape.to_dict()}
     hop_s = config.beat.hop_ms / 1000
     tokens = random_tokens(
@@ -71,7 +72,6 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
         n_beats=round(PARITY_S / hop_s),
         bin_s=config.beat.bin_ms / 1000,
     )
-    signature = describe_graph(graph, OPSET)
     names = [output.name for output in shape.outputs]
     return write_bundle(
         out,
@@ -170,7 +170,6 @@ def _fields(
 ) -> dict[str, Any]:
     silence_s = max(session["longest_silence_s"] for session in sessions)
     return {
-        "name": config.name,
         "family": "streaming",
         "session": sessions[i_session]["id"],
         "units": [{"key": key, "row": row} for row, key in enumerate(keys)],
