@@ -70,14 +70,7 @@ class DecoderBundle:
             BundleError: the record does not fit the manifest.
         """
         where = self.path / PARITY
-        record = record_from_tensors(_tensors(where), str(where))
-        dims = {output.name: (len(record), output.dims) for output in self.manifest.outputs}
-        held = {name: values.shape for name, values in record.outputs.items()}
-        if held != dims or len(record) != self.manifest.parity.n_beats:
-            raise BundleError(
-                f"{where}: holds {held}, the manifest declares {dims}; export the bundle again"
-            )
-        return record
+        return _verified_record(where, self.manifest, _tensors(where))
 
     def weights(self) -> dict[str, np.ndarray]:
         """The network's parameters, for training on and for the torch backend."""
@@ -195,6 +188,19 @@ def _verify_tables(where: Path, manifest: Manifest, tables: Mapping[str, np.ndar
         )
 
 
+def _verified_record(
+    where: Path, manifest: Manifest, tensors: Mapping[str, np.ndarray]
+) -> ParityRecord:
+    record = record_from_tensors(tensors, str(where))
+    declared = {output.name: (len(record), output.dims) for output in manifest.outputs}
+    held = {name: values.shape for name, values in record.outputs.items()}
+    if held != declared or len(record) != manifest.parity.n_beats:
+        raise BundleError(
+            f"{where}: holds {held}, the manifest declares {declared}; export the bundle again"
+        )
+    return record
+
+
 def is_per_unit(tensor: Tensor) -> bool:
     """Whether a table has a row for each unit: then its length varies."""
     return isinstance(tensor.shape[0], str)
@@ -255,7 +261,9 @@ def write_bundle(
     } | {f"report/{name}": held for name, held in (reports or {}).items()}
     files = {name: _sum(held) for name, held in contents.items()}
     content |= {"id": id_of(files), "files": {k: v.model_dump() for k, v in files.items()}}
-    parse_manifest(content, str(path / MANIFEST))
+    manifest = parse_manifest(content, str(path / MANIFEST))
+    _verify_tables(path / TABLES, manifest, tables)
+    _verified_record(path / PARITY, manifest, parity.to_tensors())
     contents[MANIFEST] = (json.dumps(content, indent=1) + "\n").encode()
     _place(path, contents)
     return open_bundle(path)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.backends import open_backend, require_one_onnxruntime
+from export.bundle import DecoderBundle, write_bundle
+from export.errors import BackendUnavailable, BundleError
+from streams.clock import ManualClock
+from streams.messages import TokenWindow
+from tests.export.tiny_graph import tiny_parts
+
+CPU = "onnxruntime-cpu"
+KEYS = ["u1", "u2", "u3"]
+
+
+def _beat(bundle: DecoderBundle) -> TokenWindow:
+    return bundle.parity().window(3)
+
+
+def test_opened_backend_is_ready(pristine: DecoderBundle) -> None:
+    opened = open_backend(pristine, CPU)
+    assert (opened.backend.name, opened.backend.precision) == (CPU, "fp32")
+    assert opened.parity_error <= 1e-4
+    assert 0 < opened.step_p50_s <= opened.step_p99_s
+    assert opened.tried == ()
+
+
+def test_memory_is_zero_after_the_gate(pristine: DecoderBundle) -> None:
+    backend = open_backend(pristine, CPU).backend
+    first = backend.step(_beat(pristine), 0.0)["velocity"].copy()
+    backend.step(_beat(pristine), 0.0)
+    backend.reset()
+    np.testing.assert_array_equal(backend.step(_beat(pristine), 0.0)["velocity"], first)
+
+
+def test_unknown_name_gives_the_nearest(pristine: DecoderBundle) -> None:
+    with pytest.raises(BackendUnavailable, match="did you mean onnxruntime-cpu or onnxruntime-cud"):
+        open_backend(pristine, "onnxruntme-cpu")
+    with pytest.raises(BackendUnavailable, match="no backend 'abacus'; there are: onnxruntime-cpu"):
+        open_backend(pristine, "abacus")
+
+
+def test_unknown_fallback_is_refused_before_it_is_needed(pristine: DecoderBundle) -> None:
+    with pytest.raises(BackendUnavailable, match="did you mean tensorrt"):
+        open_backend(pristine, CPU, ["tensort"])
+
+
+def test_fallbacks_are_tried_in_order_and_told(pristine: DecoderBundle) -> None:
+    opened = open_backend(pristine, "tensorrt", ["onnxruntime-cuda", CPU, "torch"])
+    assert opened.backend.name == CPU
+    assert [attempt.name for attempt in opened.tried] == ["tensorrt", "onnxruntime-cuda"]
+    assert "python package 'tensorrt'" in opened.tried[0].reason
+    assert "spikeloop[gpu]" in opened.tried[1].reason
+
+
+def test_no_fallback_is_taken_that_was_not_listed(pristine: DecoderBundle) -> None:
+    with pytest.raises(BackendUnavailable, match="TensorRT is not installed"):
+        open_backend(pristine, "tensorrt")
+
+
+def test_every_refusal_is_told(pristine: DecoderBundle) -> None:
+    with pytest.raises(BackendUnavailable, match=r"tensorrt: .*; onnxruntime-cuda: "):
+        open_backend(pristine, "tensorrt", ["onnxruntime-cuda"])
+
+
+def _disagreeing(where: Path, by: float) -> DecoderBundle:
+    """One value of one beat differs."""
+    fields, contents = tiny_parts(KEYS, with_position=True)
+    record = contents["parity"]
+    position = record.outputs["position"].copy()
+    position[7, 1] += by
+    contents["parity"] = replace(record, outputs={**record.outputs, "position": position})
+    return write_bundle(where, fields, **contents)
+
+
+def test_backend_that_disagrees_is_refused(tmp_path: Path) -> None:
+    bundle = _disagreeing(tmp_path / "b", 5e-4)
+    with pytest.raises(BundleError, match="disagrees with the outputs recorded") as caught:
+        open_backend(bundle, CPU)
+    assert "by 0.0005 where 0.0001 is allowed (fp32)" in str(caught.value)
+
+
+def test_rounding_is_allowed(tmp_path: Path) -> None:
+    opened = open_backend(_disagreeing(tmp_path / "b", 5e-5), CPU)
+    assert opened.parity_error == pytest.approx(5e-5, rel=0.1)
+
+
+def test_a_bundle_that_ran_and_disagreed_is_a_refused_bundle(tmp_path: Path) -> None:
+    bundle = _disagreeing(tmp_path / "b", 1.0)
+    with pytest.raises(
+        BundleError, match=r"every backend refused: tensorrt: .*; onnxruntime-cpu: "
+    ):
+        open_backend(bundle, "tensorrt", [CPU])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_output_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    fields, contents = tiny_parts(KEYS)
+    contents["tables"]["session"][0] = np.nan
+    bundle = write_bundle(tmp_path / "b", fields, **contents)
+    with pytest.raises(BundleError, match="by inf where"):
+        open_backend(bundle, CPU)
+
+
+def test_too_slow_for_its_hop_names_the_hop_that_would_do(tmp_path: Path) -> None:
+    fields, contents = tiny_parts(KEYS, hop_s=1e-6, bin_s=0.02)
+    bundle = write_bundle(tmp_path / "b", fields, **contents)
+    with pytest.raises(BundleError) as caught:
+        open_backend(bundle, CPU)
+    text = str(caught.value)
+    assert "'tiny' is too slow for its hop on onnxruntime-cpu" in text
+    assert "at 256 tokens" in text
+    assert "half its hop of 0.001 ms is 0.0005 ms" in text
+    assert int(text.split("a hop of ")[1].split(" ms")[0]) >= 1
+
+
+class StepClock(ManualClock):
+    """Each reading is 4.6 ms after the one before."""
+
+    def now(self) -> float:
+        self.t_s += 4.6e-3
+        return self.t_s
+
+
+def test_hop_that_would_do_is_twice_the_p99(tmp_path: Path) -> None:
+    fields, contents = tiny_parts(KEYS, hop_s=0.009, bin_s=0.02)
+    bundle = write_bundle(tmp_path / "b", fields, **contents)
+    with pytest.raises(BundleError, match=r"is 4\.6 ms, .* a hop of 10 ms would do"):
+        open_backend(bundle, CPU, clock=StepClock())
+
+
+def test_hop_that_would_do_does(tmp_path: Path) -> None:
+    fields, contents = tiny_parts(KEYS, hop_s=0.010, bin_s=0.02)
+    bundle = write_bundle(tmp_path / "b", fields, **contents)
+    assert open_backend(bundle, CPU, clock=StepClock()).step_p99_s == pytest.approx(4.6e-3)
+
+
+def _distribution(where: Path, name: str) -> None:
+    folder = where / f"{name.replace('-', '_')}-1.31.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.31.0\n")
+
+
+def test_both_distributions_of_onnxruntime_are_refused(
+    pristine: DecoderBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_one_onnxruntime()
+    _distribution(tmp_path, "onnxruntime-gpu")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendUnavailable, match=r"both installed .* pip uninstall onnxruntime"):
+        open_backend(pristine, CPU)
+
+
+def test_no_onnxruntime_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(BackendUnavailable, match=r"not installed: pip install 'spikeloop\[cpu\]'"):
+        require_one_onnxruntime()
+
+
+def test_torch_does_not_run_what_it_does_not_know(pristine: DecoderBundle) -> None:
+    pytest.importorskip("torch")
+    opened = open_backend(pristine, "torch", [CPU])
+    reasons: Mapping[str, str] = {attempt.name: attempt.reason for attempt in opened.tried}
+    assert "no `training.config`" in reasons["torch"]
