@@ -15,8 +15,14 @@ from streams.messages import Float32s, Int32s, Int64s, SpikeBatch, TokenWindow
 
 
 def canonical_order(t_us: Int64s, row: Int32s) -> Int64s:
-    """The order (stamp, row) of tokens. Returns (n,) indices."""
-    return np.lexsort((row, t_us))
+    """The order (stamp, row) of tokens, rows 0 and up. Returns (n,) indices."""
+    if not len(t_us):
+        return np.zeros(0, np.int64)
+    first_us, n_rows = int(t_us.min()), int(row.max()) + 1
+    if (int(t_us.max()) - first_us + 1) * n_rows > np.iinfo(np.int64).max:
+        return np.lexsort((row, t_us))
+    # One key, nearly in order already, sorts ten times faster than two.
+    return np.argsort((t_us - first_us) * n_rows + row, kind="stable")
 
 
 def relative_s(t_us: Int64s, bin_start_us: int | Int64s) -> Float32s:
@@ -30,7 +36,8 @@ class Tokenizer:
 
     Args:
         bin_us: length of a bin, microseconds.
-        row_of: (n_source_units,) int32, the decoder's row of each source unit; -1 where unknown.
+        row_of: (n_source_units,) int32, the decoder's row of each source unit, no row twice; -1
+            where unknown.
         token_cap: at most this many tokens a bin, taken evenly over units; None for no cap.
     """
 
@@ -45,7 +52,8 @@ class Tokenizer:
         """Make the tokens of the bin that ends at `bin_end_us`.
 
         Args:
-            spikes: those whose stamp lies in the bin, all of units that the decoder knows.
+            spikes: those whose stamp lies in the bin, none of them twice; those of units that the
+                decoder does not know (it may have been swapped since) are left out.
             bin_end_us: end of the bin in the batch's microseconds.
             t_window: the same instant on the daemon's clock, seconds.
 
@@ -53,7 +61,11 @@ class Tokenizer:
             The window, and (N,) the index into `spikes` of each token.
         """
         row = self.row_of[spikes.unit]
-        order = canonical_order(spikes.t_us, row)
+        if (row < 0).any():
+            known = np.flatnonzero(row >= 0)
+            order = known[canonical_order(spikes.t_us[known], row[known])]
+        else:
+            order = canonical_order(spikes.t_us, row)
         if self.token_cap is not None and len(order) > self.token_cap:
             order = order[evenly_over_units(row[order], self.token_cap)]
         window = TokenWindow(
@@ -103,7 +115,8 @@ def cut_bins(spikes: SpikeBatch, row_of: Int32s, bin_ends_us: Int64s, bin_us: in
     """Cut a whole recording at once; each bin equals what `Tokenizer.cut` gives, bit for bit.
 
     Args:
-        spikes: any order; those of unknown units (row -1) are left out.
+        spikes: any order; those of unknown units (row -1) are left out, and so is a spike that
+            comes again with the same unit and microsecond, as the ring leaves it out.
         row_of: (n_source_units,) int32.
         bin_ends_us: (n_bins,) int64, any order; bins may overlap.
         bin_us: length of a bin.
@@ -111,6 +124,9 @@ def cut_bins(spikes: SpikeBatch, row_of: Int32s, bin_ends_us: Int64s, bin_us: in
     row = row_of[spikes.unit]
     known = np.flatnonzero(row >= 0)
     order = known[canonical_order(spikes.t_us[known], row[known])]
+    again = (np.diff(spikes.t_us[order]) == 0) & (np.diff(row[order]) == 0)
+    if again.any():
+        order = order[np.concatenate(([True], ~again))]
     t_us, row, count = spikes.t_us[order], row[order], spikes.count[order].astype(np.float32)
     first = np.searchsorted(t_us, bin_ends_us - bin_us, side="right")
     n_in_bin = np.searchsorted(t_us, bin_ends_us, side="right") - first
