@@ -20,6 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     from service.errors import HANDLED, exit_code
 
+    if getattr(arguments, "uses_lsl", False):
+        from streams.lsl import quieten
+
+        quieten()
     try:
         return int(arguments.run(arguments) or 0)
     except KeyboardInterrupt:
@@ -58,7 +62,7 @@ def _add_demo(commands: Commands) -> None:
     p.add_argument("--shuffle-units", action="store_true", help="the control: units permuted")
     p.add_argument("--subject", type=int, default=None, help="seed of the subject")
     p.add_argument("--day", type=int, default=None)
-    p.set_defaults(run=_demo)
+    p.set_defaults(run=_demo, uses_lsl=True)
 
 
 def _demo(a: argparse.Namespace) -> int:
@@ -79,7 +83,7 @@ def _add_serve(commands: Commands) -> None:
     p.add_argument("--log", choices=("human", "json"), default="human")
     p.add_argument("--announce", type=Path, help="write the bound addresses to this file (JSON)")
     p.add_argument("--token-log", type=Path, help="write every arrival and token to this file")
-    p.set_defaults(run=_serve)
+    p.set_defaults(run=_serve, uses_lsl=True)
 
 
 def _serve(a: argparse.Namespace) -> None:
@@ -129,7 +133,7 @@ def _add_doctor(commands: Commands) -> None:
     p = commands.add_parser("doctor", help="say what would stop the daemon from working")
     p.add_argument("config", type=Path, nargs="?", default=None, metavar="CONFIG.toml")
     p.add_argument("--json", action="store_true")
-    p.set_defaults(run=_doctor)
+    p.set_defaults(run=_doctor, uses_lsl=True)
 
 
 def _doctor(a: argparse.Namespace) -> int:
@@ -152,7 +156,7 @@ def _add_simulate(commands: Commands) -> None:
     p.add_argument("--summary", type=Path, default=None, help="write how it went here (JSON)")
     p.add_argument("--write", type=Path, default=None, metavar="FILE.nwb")
     p.add_argument("--minutes", type=float, default=5.0, help="length of the session written")
-    p.set_defaults(run=_simulate)
+    p.set_defaults(run=_simulate, uses_lsl=True)
 
 
 def _simulate(a: argparse.Namespace) -> None:
@@ -172,7 +176,7 @@ def _add_replay(commands: Commands) -> None:
     p.add_argument("--name", default=None)
     p.add_argument("--wait", type=float, default=60.0, help="seconds to wait for a listener")
     p.add_argument("--json", action="store_true")
-    p.set_defaults(run=_replay)
+    p.set_defaults(run=_replay, uses_lsl=True)
 
 
 def _replay(a: argparse.Namespace) -> None:
@@ -192,14 +196,14 @@ def _add_bench(commands: Commands) -> None:
     loop.add_argument("--block-ms", type=float, default=5.0, help="how the sender blocks spikes")
     loop.add_argument("--bundle", default=None, help="a bundle to take the graph from")
     loop.add_argument("--json", action="store_true")
-    loop.set_defaults(run=_bench_loop)
+    loop.set_defaults(run=_bench_loop, uses_lsl=True)
     sender = parts.add_parser("sender", help="the sending process of `bench loop`")
     sender.add_argument("--units", type=int, default=1000)
     sender.add_argument("--rate", type=float, default=20.0)
     sender.add_argument("--block-ms", type=float, default=5.0)
     sender.add_argument("--seconds", type=float, default=60.0)
     sender.add_argument("--name", required=True)
-    sender.set_defaults(run=_bench_sender)
+    sender.set_defaults(run=_bench_sender, uses_lsl=True)
     timer = parts.add_parser("timer", help="a bare timer: how late this machine wakes a process")
     timer.add_argument("--hop-ms", type=float, default=20.0)
     timer.add_argument("--seconds", type=float, default=30.0)

@@ -90,7 +90,7 @@ def replay(a: Namespace) -> None:
         task = bar.add_task(str(a.file.name), total=None)
 
         def on_progress(progress: Progress) -> None:
-            done_s = progress.reached_s - progress.start_s
+            done_s = progress.t_s - progress.start_s
             bar.update(task, total=progress.stop_s - progress.start_s, completed=done_s)
 
         summary = run_replay(

@@ -1,0 +1,44 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check demo-bundle clean
+
+demo: $(VENV)/.cpu
+	$(BIN)/spikeloop demo
+
+test: $(VENV)/.test check
+	$(BIN)/pytest
+
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+demo-bundle: $(VENV)/.test
+	$(BIN)/spikeloop train configs/train-demo.toml
+	rm -rf configs/bundles/demo
+	$(BIN)/spikeloop export runs/train-demo -o configs/bundles/demo
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("spikeloop needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.cpu: pyproject.toml | $(VENV)/bin/python
+	@echo "installing spikeloop[cpu] into $(VENV) ..."
+	$(PIP) install -e '.[cpu]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing spikeloop[test] into $(VENV) ..."
+	$(PIP) install 'torch==2.13.0'
+	$(PIP) install -c constraints.txt -e '.[cpu,test]'
+	@touch $@ $(VENV)/.cpu
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
