@@ -241,7 +241,7 @@ def _timed(bundle: DecoderBundle, backend: Backend, clock: Clock) -> tuple[float
     A round that is too slow is repeated: two runs of 200 that another program delayed are no fault
     of the decoder, and a decoder that is too slow is so in every round.
     """
-    rounds = []
+    rounds: list[tuple[float, float]] = []
     while len(rounds) < N_TIMED_ROUNDS:
         taken_s = _time_steps(bundle, backend, clock)
         p50_s, p99_s = (float(value) for value in np.percentile(taken_s, (50, 99)))
