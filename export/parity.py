@@ -139,7 +139,6 @@ def replay(backend: Steps, tokens: ParityRecord) -> ParityRecord:
     for i_beat in range(len(tokens)):
         values = backend.step(tokens.window(i_beat), float(tokens.lead_s[i_beat]))
         beats.append({name: value.copy() for name, value in values.items()})
-    backend.reset()
     outputs = {name: np.stack([beat[name] for beat in beats]) for name in beats[0]}
     return replace(tokens, outputs=outputs)
 

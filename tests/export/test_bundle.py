@@ -92,6 +92,7 @@ def test_truncated_file_is_named(bundle: DecoderBundle, name: str) -> None:
     os.truncate(where, where.stat().st_size // 2)
     text = _refusal(bundle.path)
     assert str(where) in text
+    assert ("JSON" if name == "manifest.json" else "bytes where the manifest declares") in text
     assert "copy the bundle again" in text
 
 

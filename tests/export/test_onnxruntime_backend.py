@@ -3,6 +3,7 @@ from __future__ import annotations
 import tracemalloc
 
 import numpy as np
+import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
@@ -81,6 +82,16 @@ def test_padding_changes_nothing(backend: OnnxruntimeBackend) -> None:
     plain = backend.step(beat, 0.0)["velocity"].copy()
     backend.reset()
     np.testing.assert_allclose(backend.step(padded, 0.0)["velocity"], plain, atol=1e-6)
+
+
+def test_graph_that_cannot_run_on_no_tokens_never_has_to(pristine: DecoderBundle) -> None:
+    model = onnx.load_from_string(tiny_graph())
+    for node in model.graph.node:
+        if node.op_type == "ReduceSum":
+            node.op_type = "ReduceMax"  # over no tokens it is not a number
+    graph = model.SerializeToString()
+    backend = OnnxruntimeBackend(graph, describe_graph(graph, OPSET), pristine.tables, ["velocity"])
+    assert np.isfinite(backend.step(window(0), 0.0)["velocity"]).all()
 
 
 def test_new_tables_need_no_new_session(
