@@ -343,7 +343,7 @@ def _add_behavior(nwb: NWBFile, behavior: Mapping[str, Behavior]) -> None:
         by_holder.setdefault(tuple(holder), {})[name] = signal
     for (place, *inner), signals in by_holder.items():
         module = _module(nwb, inner.pop(0)) if place == "processing" else None
-        add = module.add if module else nwb.add_acquisition
+        add = nwb.add_acquisition if module is None else module.add
         spatial = inner == ["Position"] and all(s.values.shape[1] <= 3 for s in signals.values())
         series = [_written(name, signal, spatial) for name, signal in signals.items()]
         if spatial:
