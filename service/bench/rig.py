@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from service.errors import ServiceError
@@ -41,6 +41,7 @@ class Rig:
         self._clock = MonotonicClock()
 
     def __enter__(self) -> Self:
+        signal.signal(signal.SIGTERM, _interrupt)
         return self
 
     def __exit__(
@@ -109,6 +110,10 @@ class Rig:
 
     def _err(self, name: str) -> Path:
         return self.path / f"{name}.err"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 _RUN = "import sys; from service.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -1,0 +1,113 @@
+"""The loop closed, in real processes: with the right decoder, and with the control."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.bench.loop import punctual
+from streams.clock import MonotonicClock
+
+SECONDS = 30
+SPIKELOOP = [sys.executable, "-c", "import sys; from service.cli import main; sys.exit(main())"]
+PERCENTILES = {"p50", "p95", "p99", "p999", "max"}
+
+
+def spikeloop(*arguments: str) -> tuple[int, dict]:
+    done = subprocess.run([*SPIKELOOP, *arguments], capture_output=True, text=True, timeout=240)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def processes_that_mention(text: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in line:
+            found.append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def closed_loop() -> tuple[int, dict]:
+    return spikeloop("demo", "--seconds", str(SECONDS), "--json")
+
+
+@pytest.fixture(scope="module")
+def shuffled() -> tuple[int, dict]:
+    return spikeloop("demo", "--seconds", str(SECONDS), "--json", "--shuffle-units")
+
+
+def test_demo_acquires_targets(closed_loop):
+    _, result = closed_loop
+    assert result["targets_acquired"] >= 8
+    assert min(result["r2_velocity"]) > 0.2
+
+
+def test_demo_reports_every_field(closed_loop):
+    _, result = closed_loop
+    assert set(result["decode_ms"]) >= PERCENTILES
+    assert set(result["end_to_end_ms"]) >= PERCENTILES
+    assert result["missed_beats"] == result["late_beats"] + result["skipped_beats"]
+    for field in ("acquisition_s_median", "bare_timer_late", "settle_ms", "backend", "decoder_id"):
+        assert result[field] is not None
+
+
+def test_every_spike_of_the_demo_has_its_fate(closed_loop):
+    _, result = closed_loop
+    assert sum(result["fates"].values()) > 0
+    assert result["spikes_dropped"] == 0
+    assert result["spikes_lost"] == 0
+    assert result["messages_lost"] == 0
+
+
+def test_exit_code_says_whether_the_loop_held(closed_loop):
+    code, result = closed_loop
+    held = result["targets_acquired"] >= 8 * SECONDS / 30 and punctual(result)
+    assert code == (0 if held else 8)
+
+
+def test_control_with_shuffled_units_acquires_a_fifth_at_most(closed_loop, shuffled):
+    code, result = shuffled
+    assert result["targets_acquired"] <= closed_loop[1]["targets_acquired"] / 5
+    assert code == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_leaves_no_process(tmp_path, number):
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    demo = subprocess.Popen(
+        [*SPIKELOOP, "demo", "--json"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    clock = MonotonicClock()
+    t_end_s = clock.now() + 60.0
+    while not processes_that_mention(f"spikeloop-demo-{demo.pid}") and clock.now() < t_end_s:
+        clock.sleep_until(clock.now() + 0.05)
+    assert processes_that_mention(f"spikeloop-demo-{demo.pid}")
+    demo.send_signal(number)
+    demo.communicate(timeout=60)
+    assert demo.returncode == 0
+    assert not processes_that_mention(f"spikeloop-demo-{demo.pid}")
+    assert not processes_that_mention(str(tmp_path))
+    assert not list(tmp_path.glob("spikeloop-*"))
+
+
+def test_bench_loop_drops_nothing_and_accounts_for_every_beat():
+    _, result = spikeloop(
+        "bench", "loop", "--units", "1000", "--rate", "20", "--hop-ms", "10", "--seconds", "15",
+        "--json",
+    )  # fmt: skip
+    assert result["spikes_dropped"] == 0
+    assert result["spikes_lost"] == 0
+    fates = result["fates"]
+    assert fates["used"] > 0
+    assert fates["unknown_unit"] == fates["invalid"] == fates["future"] == 0
+    assert result["messages_lost"] == 0
+    assert punctual(result)
