@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from streams.lsl import quieten
+from tests.export.tiny_graph import write_tiny_bundle
+from tests.system.running import ANY_PORT, Daemon, Process, toml, unique
+
+N_UNITS = 8
+UNIT_KEYS = tuple(f"u{unit}" for unit in range(N_UNITS))
+HOP_S = 0.02
+
+quieten()
+
+
+class ConfigWriter(Protocol):
+    def __call__(self, stream: str, bundle: Path, **sections: dict[str, Any]) -> Path: ...
+
+
+class DaemonStarter(Protocol):
+    def __call__(
+        self, stream: str, bundle: Path, *arguments: str, **sections: dict[str, Any]
+    ) -> Daemon: ...
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Knows units u0 to u7; hop and bin of 20 ms."""
+    path = tmp_path_factory.mktemp("system") / "tiny"
+    write_tiny_bundle(path, UNIT_KEYS, HOP_S, HOP_S, with_position=True)
+    return path
+
+
+@pytest.fixture
+def stream() -> str:
+    """A stream name of this test's own."""
+    return unique("spikes")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ConfigWriter:
+    """Writes a config: one named stream, one bundle, free ports, a fixed settle time of a hop."""
+
+    def write(stream: str, bundle: Path, **sections: dict[str, Any]) -> Path:
+        chosen: dict[str, dict[str, Any]] = {
+            "input": {"name": stream},
+            "decoder": {"bundle": str(bundle)},
+            "beat": {"settle_ms": 20.0},
+            "output": {"decode": ANY_PORT, "control": ANY_PORT, "lsl_name": f"{stream}-decodes"},
+        }
+        for name, section in sections.items():
+            chosen[name] = chosen.get(name, {}) | section
+        path = tmp_path / f"{unique('serve')}.toml"
+        path.write_text(toml(chosen))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts `spikeloop ARGUMENTS`; everything started ends with the test."""
+    started: list[Process] = []
+
+    def start(*arguments: str) -> Process:
+        started.append(Process(tmp_path, *arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def serve(tmp_path: Path, config: ConfigWriter) -> Iterator[DaemonStarter]:
+    """Starts a daemon for a stream; every daemon started ends with the test."""
+    started: list[Daemon] = []
+
+    def start(stream: str, bundle: Path, *arguments: str, **sections: dict[str, Any]) -> Daemon:
+        started.append(Daemon(tmp_path, config(stream, bundle, **sections), *arguments))
+        return started[-1]
+
+    yield start
+    for daemon in started:
+        daemon.kill()
