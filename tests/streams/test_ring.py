@@ -192,6 +192,13 @@ def test_a_spike_sent_again_after_its_bin_was_cut_is_a_duplicate_not_late() -> N
     assert (ring.fates.used, ring.fates.duplicate, ring.fates.late) == (1, 1, 1)
 
 
+def test_a_repeat_is_known_although_its_batch_was_out_of_order() -> None:
+    ring = SpikeRing(10, 100, HOP_US, 100)
+    ring.admit(batch_of([Spike(50, 0, 1), Spike(30, 0, 1)]), KNOWN, 99)
+    ring.admit(batch_of([Spike(50, 0, 1)]), KNOWN, 99)
+    assert (ring.fates.duplicate, ring.n_pending) == (1, 2)
+
+
 def test_the_newest_are_kept_when_the_ring_is_full() -> None:
     ring = SpikeRing(3, 100, HOP_US, 100)
     ring.admit(batch_of([Spike(t, 0, 1) for t in range(1, 6)]), KNOWN, 99)

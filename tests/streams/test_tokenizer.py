@@ -138,10 +138,12 @@ def test_times_after_many_hours_keep_a_microsecond() -> None:
 
 
 def test_stamps_too_far_apart_for_one_key_are_still_in_order() -> None:
-    far = np.array([2**61, 0, 2**61, 5])
-    spikes = SpikeBatch(far, np.array([3, 3, 0, 0], np.int32), np.ones(4, np.int32))
-    cut = cut_bins(spikes, ROW_OF, np.array([2**61]), 2**61)
-    assert cut.unit.tolist() == [3, 3, 40_000]
+    far_us = 3 * 10**15
+    t_us = np.array([far_us, far_us, 5, 5])
+    spikes = SpikeBatch(t_us, np.array([3, 0, 3, 0], np.int32), np.ones(4, np.int32))
+    cut = cut_bins(spikes, ROW_OF, np.array([far_us]), far_us)
+    assert cut.unit.tolist() == [3, 40_000, 3, 40_000]
+    assert cut.t_rel.tolist() == [np.float32(5e-6)] * 2 + [np.float32(3e9)] * 2
 
 
 @given(st.lists(st.integers(0, 6), min_size=2, max_size=80), st.data())
