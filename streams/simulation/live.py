@@ -143,6 +143,11 @@ class LiveSubject:
         self.outlets = Outlets(options, cortex.unit_keys)
         self._n_ticks = self._n_engaged = 0
 
+    @property
+    def engaged(self) -> bool:
+        """Whether the task runs; under a decoder's control from its first trustworthy decode."""
+        return self._decodes is None or self._decoded.connected
+
     def run(self, stop: Callable[[], bool]) -> SubjectSummary:
         """Tick on absolute deadlines; a late tick delays no later one."""
         t0_s = self._clock.now()
@@ -155,7 +160,7 @@ class LiveSubject:
     def _tick(self, t0_s: float) -> None:
         self._listen()
         now_s = t0_s + (self._n_ticks + 1) * TICK_S
-        engaged = self._decodes is None or self._decoded.connected
+        engaged = self.engaged
         velocity = guided(
             self._decoded.at(self._clock.now()),
             self._behavior.cursor,

@@ -7,6 +7,7 @@ before, and the first units of a large population are those of a small one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,9 +30,27 @@ _LOSS_STABLE = 0.015
 _SAME_KEY = 0.6
 _NEW_KEY_AT_ONCE = 0.2
 _RETURN_PER_DAY = 0.15
-_UPHEAVAL_SHARE = 0.5
 _N_NORMALS = 12
 _N_UNIFORMS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """How far one day is from the day before.
+
+    Attributes:
+        rate_sd: standard deviation of the step of the log rate.
+        turn_rad: standard deviation of the turn of the preferred direction.
+        replaced: share of units that become other neurons, beside those that are lost.
+    """
+
+    rate_sd: float
+    turn_rad: float
+    replaced: float
+
+
+_ORDINARY = _Change(rate_sd=0.09, turn_rad=math.radians(4.0), replaced=0.0)
+_UPHEAVAL = _Change(rate_sd=0.3, turn_rad=math.radians(60.0), replaced=0.3)
 
 
 class SimulationError(StreamsError):
@@ -131,26 +150,29 @@ def _newborn(subject_seed: int, day: int, n_units: int) -> dict[str, np.ndarray]
 def _next_day(units: dict[str, np.ndarray], subject_seed: int, day: int) -> dict[str, np.ndarray]:
     """One step of the walk: every unit drifts, some are lost or replaced, some channels wake."""
     normal, uniform = _draws(subject_seed, day, 1, len(units["number"]))
-    alive, upheaval = units["alive"], day % UPHEAVAL_EVERY_DAYS == 0
+    alive = units["alive"]
+    change = _ORDINARY if day % UPHEAVAL_EVERY_DAYS else _UPHEAVAL
     lost = alive & (uniform[:, 0] < np.where(units["fragile"], _LOSS_FRAGILE, _LOSS_STABLE))
     same_key = lost & (uniform[:, 1] < _SAME_KEY)
-    if upheaval:
-        same_key |= alive & ~lost & (uniform[:, 3] < _UPHEAVAL_SHARE)
+    same_key |= alive & ~lost & (uniform[:, 3] < change.replaced)
     at_once = lost & ~same_key & (uniform[:, 1] < _SAME_KEY + _NEW_KEY_AT_ONCE)
     new_key = at_once | (~alive & (uniform[:, 2] < _RETURN_PER_DAY))
-    units = _drifted(units, normal, 4.0 if upheaval else 1.0)
+    units = _drifted(units, normal, change)
     units = _replaced(units, _newborn(subject_seed, day, len(alive)), same_key | new_key)
     units["number"] = units["number"] + new_key
     units["alive"] = (alive & ~lost) | same_key | new_key
     return units
 
 
-def _drifted(units: dict[str, np.ndarray], normal: Float64s, turn: float) -> dict[str, np.ndarray]:
+def _drifted(
+    units: dict[str, np.ndarray], normal: Float64s, change: _Change
+) -> dict[str, np.ndarray]:
     """Base rate (kept within reach of its range), direction and gain after one more day."""
     units = dict(units)
-    log_rate = units["log_rate"] + 0.09 * normal[:, 0] - 0.01 * (units["log_rate"] - np.log(8.0))
+    toward_usual = 0.01 * (np.log(8.0) - units["log_rate"])
+    log_rate = units["log_rate"] + change.rate_sd * normal[:, 0] + toward_usual
     units["log_rate"] = np.clip(log_rate, np.log(0.3), np.log(60.0))
-    units["direction"] = units["direction"] + turn * np.deg2rad(4.0) * normal[:, 1]
+    units["direction"] = units["direction"] + change.turn_rad * normal[:, 1]
     units["gain"] = units["gain"] * np.exp(0.05 * normal[:, 2])
     units["position_gain"] = 0.99 * units["position_gain"] + np.where(
         units["gain"][:, None] > 0.0, 0.015 * normal[:, 3:5], 0.0
