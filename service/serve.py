@@ -37,6 +37,8 @@ def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None
         BundleError, BackendUnavailable, StreamsError, ConfigError: it could not start.
         GuardError: it ended itself.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     bundle = open_bundle(bundle_path(config.decoder.bundle))
     publisher = Publisher(config.output.decode)
     try:
@@ -47,6 +49,11 @@ def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None
         _run(daemon, server, tokens)
     finally:
         publisher.close()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Until the daemon runs there is nothing to end in order."""
+    raise KeyboardInterrupt
 
 
 def _run(daemon: Daemon, server: ControlServer, tokens: Path | None) -> None:

@@ -22,6 +22,7 @@ from streams.clock import OffsetEstimate
 from streams.messages import Float64s, Int32s, StreamsError
 
 BUFFER_S = 20.0
+RESOLVE_SLICE_S = 1.0
 KEEP_ALIVE_UNIT = -1
 KEEP_ALIVE_EVERY_S = 0.05
 _FORMATS = {
@@ -202,8 +203,8 @@ def find_inlet(
         StreamAmbiguousError: several answered; the text lists them.
     """
     wanted = [("type", stream_type), ("name", name), ("source_id", source_id)]
-    predicate = " and ".join(f"{key}='{value}'" for key, value in wanted if value)
-    found = pylsl.resolve_bypred(predicate, minimum=1, timeout=timeout_s)
+    predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in wanted if value)
+    found = _resolve(predicate, timeout_s)
     if found:  # a second one may need another moment to answer
         found = pylsl.resolve_bypred(predicate, minimum=len(found) + 1, timeout=0.5) or found
     if not found:
@@ -219,6 +220,19 @@ def find_inlet(
             "Name one with `name` or `source_id` under [input]."
         )
     return Inlet(found[0], budget_per_s)
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if "'" in value else f"'{value}'"
+
+
+def _resolve(predicate: str, timeout_s: float) -> list[pylsl.StreamInfo]:
+    """Wait for the first streams that match; comes up for air, so that a signal ends the wait."""
+    t_end_s = lsl_now() + timeout_s
+    while (left_s := t_end_s - lsl_now()) > 0:
+        if found := pylsl.resolve_bypred(predicate, 1, min(RESOLVE_SLICE_S, left_s)):
+            return list(found)
+    return []
 
 
 def _info(

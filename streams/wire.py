@@ -114,6 +114,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 _encoder = msgspec.json.Encoder()
 _command_decoder = msgspec.json.Decoder(Command)
 _reply_decoder = msgspec.json.Decoder(Reply)
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def encode(message: Decode | Heartbeat | Event | Command | Reply) -> bytes:
@@ -129,7 +130,7 @@ def decode_command(payload: bytes) -> Command:
     """
     try:
         command = _command_decoder.decode(payload)
-    except msgspec.DecodeError as err:
+    except _MALFORMED as err:
         raise WireError(
             f'not a command: {err}. One looks like {{"schema":1,"command":"status"}}'
         ) from err
@@ -146,5 +147,5 @@ def decode_reply(payload: bytes) -> Reply:
     """
     try:
         return _reply_decoder.decode(payload)
-    except msgspec.DecodeError as err:
+    except _MALFORMED as err:
         raise WireError(f"not a reply of spikeloop: {err}") from err
