@@ -16,6 +16,7 @@ from streams.simulation.population import (
     REFERENCE_REACH_CM,
     REFERENCE_SPEED_CM_S,
     Population,
+    SimulationError,
     population_on,
 )
 
@@ -38,9 +39,14 @@ class MotorCortex:
         day: which day of the subject, from 0.
         n_units: how many units the array sees.
         seed: which session of that day: other noise, same neurons.
+
+    Raises:
+        SimulationError: no such subject or session.
     """
 
     def __init__(self, subject_seed: int, day: int, n_units: int = 96, *, seed: int = 0) -> None:
+        if seed < 0:
+            raise SimulationError(f"no such session: seed {seed}; seeds count from 0")
         self.population = population_on(subject_seed, day, n_units)
         self.unit_keys = self.population.keys
         self.n_spikes = 0

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from streams.messages import SpikeBatch
 from streams.simulation.cortex import MotorCortex, RateNoise, Refractory
-from streams.simulation.population import population_on
+from streams.simulation.population import SimulationError, population_on
 
 SECONDS = 60
 
@@ -122,3 +122,8 @@ def test_the_rate_drifts_within_a_session() -> None:
     a_minute_on = np.std(minutes[1:] - minutes[:-1])
     ten_minutes_on = np.std(minutes[10:] - minutes[:-10])
     assert ten_minutes_on > 1.5 * a_minute_on
+
+
+def test_a_negative_session_seed_is_refused() -> None:
+    with pytest.raises(SimulationError, match="no such session"):
+        MotorCortex(1, 1, 8, seed=-1)
