@@ -213,8 +213,10 @@ def _is_index(values: np.ndarray) -> np.ndarray:
     """Whole numbers that can name a unit."""
     if np.issubdtype(values.dtype, np.integer):
         return (values >= 0) & (values < 2**31)
-    whole: np.ndarray = np.isfinite(values) & (values >= 0) & (values < 2**31)
-    return whole & (values == np.floor(values))
+    is_index: np.ndarray = (
+        np.isfinite(values) & (values >= 0) & (values < 2**31) & (values == np.floor(values))
+    )
+    return is_index
 
 
 Layout = EventLayout | CountsLayout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class SpikeRing:
         self._t_us = np.zeros(capacity, np.int64)
         self._unit = np.zeros(capacity, np.int32)
         self._count = np.zeros(capacity, np.int32)
-        self._used = np.zeros(capacity, np.bool_)
+        self._settled = np.zeros(capacity, np.bool_)
         self._latest_of_unit = np.zeros(0, np.int64)
         self._n_admitted = 0
         self._i_live = 0
@@ -82,19 +83,21 @@ class SpikeRing:
         Returns:
             How many were admitted.
         """
-        batch = self._settle("unknown_unit", batch, ~known[batch.unit])
-        batch = self._settle("future", batch, batch.t_us > latest_us)
-        batch = self._settle("duplicate", batch, self._is_duplicate(batch, len(known)))
-        batch = self._settle("late", batch, batch.t_us <= self._next_start_us)
+        batch = self._settle_arrival("unknown_unit", batch, ~known[batch.unit])
+        batch = self._settle_arrival("future", batch, batch.t_us > latest_us)
+        batch = self._settle_arrival("duplicate", batch, self._is_duplicate(batch, len(known)))
+        batch = self._settle_arrival("late", batch, batch.t_us <= self._next_start_us)
         if len(batch) > self.capacity:
-            batch = self._settle("overflow", batch, np.arange(len(batch), 0, -1) > self.capacity)
+            batch = self._settle_arrival(
+                "overflow", batch, np.arange(len(batch), 0, -1) > self.capacity
+            )
         self._store(batch)
         return len(batch)
 
     def cut(self, bin_end_us: int) -> tuple[SpikeBatch, Int64s]:
         """The spikes in `(bin_end_us - bin, bin_end_us]`, and their slots.
 
-        Bins are cut in order. Follow with `mark_used`, then `close`.
+        Bins are cut in order. Follow with `settle`, then `close`.
         """
         slots = self._slots(self._i_live)
         t_us = self._t_us[slots]
@@ -102,11 +105,14 @@ class SpikeRing:
         slots = slots[chosen]
         return SpikeBatch(t_us[chosen], self._unit[slots], self._count[slots]), slots
 
-    def mark_used(self, slots: Int64s) -> None:
-        """These spikes went into a cut bin."""
-        newly = int(self._count[slots[~self._used[slots]]].sum())
-        self._used[slots] = True
-        self.fates.used += newly
+    def settle(self, slots: Int64s, fate: Literal["used", "unknown_unit", "overflow"]) -> None:
+        """Give the spikes in these slots their fate, but for those that have one."""
+        open_slots = slots[~self._settled[slots]]
+        if not len(open_slots):
+            return
+        self._settled[open_slots] = True
+        newly = int(self._count[open_slots].sum())
+        setattr(self.fates, fate, getattr(self.fates, fate) + newly)
         self._n_pending -= newly
 
     def close(self, bin_end_us: int) -> None:
@@ -114,16 +120,10 @@ class SpikeRing:
         self._next_start_us = max(self._next_start_us, bin_end_us - self.bin_us + self.hop_us)
         slots = self._slots(self._i_live)
         dead = self._t_us[slots] <= self._next_start_us
-        self._drop_unused(slots[dead])
+        self.settle(slots[dead], "overflow")
         self._i_live += len(slots) if dead.all() else int(np.argmin(dead))
 
-    def since(self, t_us: int) -> SpikeBatch:
-        """Every spike still held with a later stamp: what a new decoder warms up on."""
-        slots = self._slots(max(0, self._n_admitted - self.capacity))
-        slots = slots[self._t_us[slots] > t_us]
-        return SpikeBatch(self._t_us[slots], self._unit[slots], self._count[slots])
-
-    def _settle(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
+    def _settle_arrival(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
         """Give these entries their fate; returns the others."""
         if not which.any():
             return batch
@@ -172,24 +172,15 @@ class SpikeRing:
             return
         n_over = self._n_admitted + n - self.capacity - self._i_live
         if n_over > 0:
-            self._drop_unused(self._slots(self._i_live, self._i_live + n_over))
+            self.settle(self._slots(self._i_live, self._i_live + n_over), "overflow")
             self._i_live += n_over
         slots = self._slots(self._n_admitted, self._n_admitted + n)
         self._t_us[slots], self._unit[slots] = batch.t_us, batch.unit
-        self._count[slots], self._used[slots] = batch.count, False
+        self._count[slots], self._settled[slots] = batch.count, False
         self._n_admitted += n
         self._n_pending += int(batch.count.sum())
         newest = int(batch.t_us.max())
         self.newest_us = newest if self.newest_us is None else max(self.newest_us, newest)
-
-    def _drop_unused(self, slots: Int64s) -> None:
-        unused = slots[~self._used[slots]]
-        if not len(unused):
-            return
-        self._used[unused] = True
-        dropped = int(self._count[unused].sum())
-        self.fates.overflow += dropped
-        self._n_pending -= dropped
 
     def _slots(self, i_from: int, i_to: int | None = None) -> Int64s:
         """Where the entries number `i_from` up to `i_to` (all that were admitted) lie."""

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from export.backends import Backend
-from export.errors import BackendError
-from export.manifest import Manifest
+from service.loop.decoder import Decoder, Raw, Seat, is_finite
 from service.loop.ingest import Arrival
+from service.loop.lineup import Lineup
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper, as_values
 from service.loop.statistics import Histogram
 from service.loop.validity import REASONS, Evidence, ValidityJudge
 from streams.clock import Clock
-from streams.messages import SpikeBatch, TokenWindow
+from streams.messages import Int64s, SpikeBatch, TokenWindow
 from streams.ring import SpikeRing
-from streams.tokenizer import Tokenizer
 from streams.wire import Decode
 
 CATCH_UP_S = 1.0
@@ -41,41 +37,6 @@ class Schedule:
         return int((t_s - settle_s - self.t0_s) / (self.hop_us * 1e-6))
 
 
-class Decoder:
-    """A bundle in service: its backend, and the rows that the source's units have in its tables.
-
-    Args:
-        manifest: of the bundle.
-        backend: opened on it.
-        row_of_key: the bundle's unit map.
-        source_keys: the source's growing list of keys.
-    """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        backend: Backend,
-        row_of_key: Mapping[str, int],
-        source_keys: Sequence[str],
-    ) -> None:
-        self.manifest = manifest
-        self.backend = backend
-        self._row_of_key = row_of_key
-        self._source_keys = source_keys
-        self.row_of = np.zeros(0, np.int32)
-        self.known = np.zeros(0, np.bool_)
-        self.follow_source()
-
-    def follow_source(self) -> None:
-        """Give rows to the keys that the source has shown since."""
-        if len(self.row_of) == len(self._source_keys):
-            return
-        new = self._source_keys[len(self.row_of) :]
-        rows = np.array([self._row_of_key.get(key, -1) for key in new], dtype=np.int32)
-        self.row_of = np.concatenate((self.row_of, rows))
-        self.known = self.row_of >= 0
-
-
 @dataclass(slots=True)
 class BeatCounts:
     """What became of the beats, and of samples that never came."""
@@ -85,6 +46,18 @@ class BeatCounts:
     skipped: int = 0
     resets: int = 0
     lost_in_transport: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run of a decoder: what it said of beat k, and when."""
+
+    k: int
+    t_window: float
+    t_cut: float
+    t_done: float
+    raw: Raw | None
+    n_tokens: int
 
 
 class Beat:
@@ -99,7 +72,6 @@ class Beat:
         shaper: from raw to published values.
         run_id: of this run of the daemon.
         lead_s: how far ahead to decode.
-        token_cap: at most this many tokens a bin.
     """
 
     def __init__(
@@ -113,7 +85,6 @@ class Beat:
         shaper: Shaper,
         run_id: str,
         lead_s: float,
-        token_cap: int | None = None,
     ) -> None:
         self.counts = BeatCounts()
         self.decode_ms = Histogram(1e-3, 1e4)
@@ -124,20 +95,23 @@ class Beat:
         self.trace_arrival: Callable[[Arrival], None] | None = None
         self.keeps_alive = False
         self.last_k = 0
-        self.reason = "context_short"
-        self._clock, self._schedule, self._ring = clock, schedule, ring
-        self.decoder, self._judge, self._shaper = decoder, judge, shaper
-        self._run_id, self._lead_s = run_id, lead_s
-        self._tokenizer = Tokenizer(ring.bin_us, decoder.row_of, token_cap)
+        self.lead_s = lead_s
+        self.lineup = Lineup(Seat(decoder, judge, shaper), ring.hop_us)
+        self.ring, self.schedule = ring, schedule
+        self._clock = clock
+        self._run_id = run_id
         self._newest_us: int | None = None
-        self._k_reset = 0
-        self._names = [output.name for output in decoder.manifest.outputs]
-        self._units = {output.name: output.unit for output in decoder.manifest.outputs}
+        self._was_jumped = False
 
     @property
-    def ring(self) -> SpikeRing:
-        """The ring, for its fates."""
-        return self._ring
+    def decoder(self) -> Decoder:
+        """The decoder in service."""
+        return self.lineup.active.decoder
+
+    @property
+    def reason(self) -> str:
+        """Why the newest decode is not `ok`; "" when it is."""
+        return self.lineup.active.reason
 
     def take_in(self, inbox: deque[Arrival]) -> None:
         """Admit what has arrived to the ring."""
@@ -145,47 +119,61 @@ class Beat:
             arrival = inbox.popleft()
             if self.trace_arrival is not None:
                 self.trace_arrival(arrival)
-            self.decoder.follow_source()
-            self._ring.admit(arrival.batch, self.decoder.known, arrival.latest_us)
-            self._ring.fates.invalid += arrival.n_invalid
-            self._ring.fates.duplicate += arrival.n_duplicate
+            self.lineup.follow_source()
+            self.ring.admit(arrival.batch, self.lineup.known, arrival.latest_us)
+            self.ring.fates.invalid += arrival.n_invalid
+            self.ring.fates.duplicate += arrival.n_duplicate
             self.counts.lost_in_transport += arrival.n_lost
             self._hear(arrival)
             if self.settle_meter is not None:
-                lag_s = (arrival.t_s - self._schedule.t0_s) - arrival.batch.t_us * 1e-6
+                lag_s = (arrival.t_s - self.schedule.t0_s) - arrival.batch.t_us * 1e-6
                 self.settle_meter.add(lag_s, arrival.t_s)
 
     def begin(self, k: int) -> None:
         """Run every bin up to beat k's, so that the first decode knows what came before it."""
         for k_before in range(self.last_k + 1, k + 1):
-            self._run(self._cut(k_before, self._schedule.window_end_s(k_before)))
+            self._cut_and_run(k_before)
         self.last_k = max(self.last_k, k)
 
     def turn(self, k: int, settle_s: float) -> Decode:
         """Do beat k, after running the bins between the last one and it through the memory."""
+        self.lineup.attend()
         self._catch_up(k)
-        t_window = self._schedule.window_end_s(k)
-        t_cut = self._clock.now()
-        window = self._cut(k, t_window)
-        raw = self._run(window)
-        t_done = self._clock.now()
-        self.decode_ms.add((t_done - t_cut) * 1e3)
-        finite = raw is None or all(np.isfinite(value).all() for value in raw.values())
-        if raw is None or not finite:
-            self._forget(k)
-        self.reason = self._judged(k, finite=finite, backend_ok=raw is not None)
+        outcome = self._cut_and_run(k)
+        self.decode_ms.add((outcome.t_done - outcome.t_cut) * 1e3)
+        self._mind_the_clock(k)
         self.last_k = k
-        return self._decode(k, t_window, t_cut, t_done, settle_s, raw, len(window))
+        seat = self.lineup.active
+        seat.reason = self._judged(seat, outcome)
+        self.lineup.watch_range(outcome.raw)
+        self.counts.seq += 1
+        decode = self._decode(seat, self.counts.seq, outcome, settle_s)
+        self.counts.late += decode.late
+        return decode
+
+    def follow(self, settle_s: float) -> Decode | None:
+        """Once the decode is out: run the decoders behind it; the shadow's decode, if any."""
+        for seat in self.lineup.behind:
+            outcome = None
+            for k, spikes in self.lineup.missed(seat):
+                outcome, _, _ = self._run(seat.decoder, k, spikes, self._clock.now())
+            if outcome is not None and outcome.k == self.last_k:
+                seat.reason = self._judged(seat, outcome)
+                if seat is self.lineup.shadow:
+                    seat.seq += 1
+                    return self._decode(seat, seat.seq, outcome, settle_s)
+        return None
 
     def last_word(self, reason: str, settle_s: float) -> Decode:
         """A decode that carries no estimate but the safe value, published when the daemon ends."""
-        self.reason = reason
-        k = self.last_k + 1
-        t_s = self._clock.now()
-        return self._decode(k, self._schedule.window_end_s(k), t_s, t_s, settle_s, None, 0)
+        self.lineup.active.reason = reason
+        k, t_s = self.last_k + 1, self._clock.now()
+        outcome = Outcome(k, self.schedule.window_end_s(k), t_s, t_s, None, 0)
+        self.counts.seq += 1
+        return self._decode(self.lineup.active, self.counts.seq, outcome, settle_s)
 
     def _hear(self, arrival: Arrival) -> None:
-        heard = [self._newest_us, self._ring.newest_us]
+        heard = [self._newest_us, self.ring.newest_us]
         if arrival.newest_keep_alive_us is not None:
             self.keeps_alive = True
             if arrival.newest_keep_alive_us <= arrival.latest_us:
@@ -196,94 +184,98 @@ class Beat:
         """Skipped bins still run through the memory, up to a second of them."""
         missing = range(self.last_k + 1, k)
         self.counts.skipped += len(missing)
-        if len(missing) * self._ring.hop_us * 1e-6 > CATCH_UP_S:
-            self._ring.close((k - 1) * self._ring.hop_us)
+        if len(missing) * self.ring.hop_us * 1e-6 > CATCH_UP_S:
+            self.ring.close((k - 1) * self.ring.hop_us)
             self._forget(k - 1)
             return
         for k_missing in missing:
-            self._run(self._cut(k_missing, self._schedule.window_end_s(k_missing)))
+            self._cut_and_run(k_missing)
 
-    def _cut(self, k: int, t_window: float) -> TokenWindow:
-        end_us = k * self._ring.hop_us
-        spikes: SpikeBatch
-        spikes, slots = self._ring.cut(end_us)
-        self._tokenizer.row_of = self.decoder.row_of
-        window, kept = self._tokenizer.cut(spikes, end_us, t_window)
-        self._ring.mark_used(slots[kept])
-        self._ring.close(end_us)
+    def _cut_and_run(self, k: int) -> Outcome:
+        t_cut = self._clock.now()
+        spikes, slots = self.ring.cut(k * self.ring.hop_us)
+        outcome, window, kept = self._run(self.decoder, k, spikes, t_cut)
+        self.ring.settle(slots[kept], "used")
+        if not self.lineup.all_known:
+            strange = self.decoder.row_of[spikes.unit] < 0
+            self.ring.settle(slots[strange], "unknown_unit")
+        self.ring.close(k * self.ring.hop_us)
+        self.lineup.remember(k, spikes)
         if self.trace_beat is not None:
             self.trace_beat(k, window)
-        return window
+        return outcome
 
-    def _run(self, window: TokenWindow) -> Mapping[str, np.ndarray] | None:
-        try:
-            return self.decoder.backend.step(window, self._lead_s)
-        except BackendError:
-            return None
+    def _run(
+        self, decoder: Decoder, k: int, spikes: SpikeBatch, t_cut: float
+    ) -> tuple[Outcome, TokenWindow, Int64s]:
+        t_window = self.schedule.window_end_s(k)
+        k_reset = decoder.k_reset
+        window, kept = decoder.cut(spikes, k, t_window)
+        raw = decoder.run(window, k, self.lead_s)
+        self.counts.resets += decoder.k_reset != k_reset
+        outcome = Outcome(k, t_window, t_cut, self._clock.now(), raw, len(window))
+        return outcome, window, kept
 
     def _forget(self, k: int) -> None:
-        self.decoder.backend.reset()
-        self._k_reset = k
+        for seat in self.lineup.seats:
+            seat.decoder.forget(k)
+            seat.decoder.last_k = max(seat.decoder.last_k, k)
         self.counts.resets += 1
 
-    def _judged(self, k: int, *, finite: bool, backend_ok: bool) -> str:
-        newest_us, t0_s = self._newest_us, self._schedule.t0_s
-        return self._judge.judge(
+    def _mind_the_clock(self, k: int) -> None:
+        """After a jump of the sender's clock is over, bins of before and after do not mix."""
+        jumped = self.clock_jumped()
+        if self._was_jumped and not jumped:
+            self._forget(k)
+        self._was_jumped = jumped
+
+    def _judged(self, seat: Seat, outcome: Outcome) -> str:
+        newest_us, t0_s = self._newest_us, self.schedule.t0_s
+        return seat.judge.judge(
             Evidence(
                 t_s=self._clock.now(),
                 newest_s=None if newest_us is None else t0_s + newest_us * 1e-6,
                 keeps_alive=self.keeps_alive,
-                since_reset_s=(k - self._k_reset) * self._ring.hop_us * 1e-6,
-                spikes_in=self._ring.fates.spikes_in,
-                unknown=self._ring.fates.unknown_unit,
-                finite=finite,
-                backend_ok=backend_ok,
+                since_reset_s=(outcome.k - seat.decoder.k_reset) * self.ring.hop_us * 1e-6,
+                spikes_in=self.ring.fates.spikes_in,
+                unknown=self.ring.fates.unknown_unit,
+                finite=outcome.raw is None or is_finite(outcome.raw),
+                backend_ok=outcome.raw is not None,
                 clock_jumped=self.clock_jumped(),
                 paused=self.paused,
             )
         )
 
-    def _decode(
-        self,
-        k: int,
-        t_window: float,
-        t_cut: float,
-        t_done: float,
-        settle_s: float,
-        raw: Mapping[str, np.ndarray] | None,
-        n_tokens: int,
-    ) -> Decode:
-        manifest, fates, newest_us = self.decoder.manifest, self._ring.fates, self._ring.newest_us
-        ok = self.reason == "" and raw is not None
-        value = self._shaper.shape(raw, t_window) if ok and raw else self._shaper.safe(t_window)
-        self.counts.seq += 1
+    def _decode(self, seat: Seat, seq: int, outcome: Outcome, settle_s: float) -> Decode:
+        decoder, fates, newest_us = seat.decoder, self.ring.fates, self.ring.newest_us
+        raw, t_window = outcome.raw, outcome.t_window
+        ok = seat.reason == "" and raw is not None
+        value = seat.shaper.shape(raw, t_window) if ok and raw else seat.shaper.safe(t_window)
         t_sent = self._clock.now()
-        late = t_sent > t_window + settle_s + self._ring.hop_us * 0.5e-6
-        self.counts.late += late
         return Decode(
             run_id=self._run_id,
-            seq=self.counts.seq,
-            beat=k,
+            seq=seq,
+            beat=outcome.k,
             t_window=t_window,
-            t_newest_spike=None if newest_us is None else self._schedule.t0_s + newest_us * 1e-6,
-            t_done=t_done,
+            t_newest_spike=None if newest_us is None else self.schedule.t0_s + newest_us * 1e-6,
+            t_done=outcome.t_done,
             t_sent=t_sent,
-            validity=REASONS[self.reason].name.lower(),
-            reason=self.reason,
-            late=late,
+            validity=REASONS[seat.reason].name.lower(),
+            reason=seat.reason,
+            late=t_sent > t_window + settle_s + self.ring.hop_us * 0.5e-6,
             value=value,
-            value_raw=as_values(raw, self._names),
-            units=self._units,
-            lead_s=self._lead_s,
-            decoder_id=manifest.name,
-            checksum=manifest.id,
-            tokens=n_tokens,
+            value_raw=as_values(raw, decoder.names),
+            units=decoder.units,
+            lead_s=self.lead_s,
+            decoder_id=decoder.manifest.name,
+            checksum=decoder.manifest.id,
+            tokens=outcome.n_tokens,
             spikes_in=fates.spikes_in,
             spikes_late=fates.late,
             spikes_dropped=fates.overflow,
             beats_skipped=self.counts.skipped,
-            t_cut=t_cut,
-            backend=self.decoder.backend.name,
-            precision=self.decoder.backend.precision,
-            token_cap=self._tokenizer.token_cap,
+            t_cut=outcome.t_cut,
+            backend=decoder.backend.name,
+            precision=decoder.backend.precision,
+            token_cap=decoder.tokenizer.token_cap,
         )

@@ -15,7 +15,8 @@ from export.backends import open_backend
 from export.bundle import DecoderBundle
 from service.config import ServeConfig
 from service.errors import ConfigError, GuardError
-from service.loop.beat import Beat, Decoder, Schedule
+from service.loop.beat import Beat, Schedule
+from service.loop.decoder import Decoder
 from service.loop.ingest import Arrival, Ingest, Source
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper
@@ -71,7 +72,13 @@ class Daemon:
         self._outlet = self._make_outlet() if config.output.lsl_outlet else None
         self.schedule = Schedule(self._choose_t0(), round(manifest.hop_s * 1e6))
         self.beat = self._make_beat(
-            Decoder(manifest, self.opened.backend, bundle.row_of_key, self.source.keys)
+            Decoder(
+                manifest,
+                self.opened.backend,
+                bundle.row_of_key,
+                self.source.keys,
+                config.beat.token_cap,
+            )
         )
         self.settle_s, self.settling, self.settled_from_beat = self._first_settle()
         self._ingest = Ingest(
@@ -125,7 +132,6 @@ class Daemon:
             lead_s=manifest.lead_s.default
             if config.decoder.lead_s is None
             else config.decoder.lead_s,
-            token_cap=config.beat.token_cap,
         )
         beat.clock_jumped = lambda: self.source.offset.jumped
         return beat
@@ -227,6 +233,9 @@ class Daemon:
             clock.sleep_until(t_window + self.settle_s)
             beat.take_in(self._inbox)
             self._publish(beat.turn(k, self.settle_s))
+            shadow = beat.follow(self.settle_s)
+            if shadow is not None:
+                self._publisher.send(b"shadow", encode(shadow))
             if self.settling:
                 self._try_settle(k)
             if clock.now() >= t_heartbeat_s:

@@ -113,7 +113,7 @@ def test_live_bins_equal_offline_bins_bit_for_bit(
     for i, end_us in enumerate(ends_us.tolist()):
         inside, slots = ring.cut(end_us)
         window, kept = tokenizer.cut(inside, end_us, 0.0)
-        ring.mark_used(slots[kept])
+        ring.settle(slots[kept], "used")
         ring.close(end_us)
         assert same_bits(window, bin_of(offline, i))
 

@@ -1,0 +1,116 @@
+"""A decoder in service: its bundle's backend, its rows of the source's units, and how it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from export.backends import Backend
+from export.errors import BackendError
+from export.manifest import Manifest
+from service.loop.shaping import Shaper
+from service.loop.validity import ValidityJudge
+from streams.messages import Int64s, SpikeBatch, TokenWindow
+from streams.tokenizer import Tokenizer
+
+Raw = Mapping[str, np.ndarray]
+
+
+class Decoder:
+    """A bundle that runs beat after beat.
+
+    Attributes:
+        last_k: the beat whose bin it ran last.
+        k_reset: the beat after which its memory began.
+        row_of: (n_source_units,) int32, its row of each source unit; -1 where unknown.
+        known: (n_source_units,) bool.
+
+    Args:
+        manifest: of the bundle.
+        backend: opened on it.
+        row_of_key: the bundle's unit map.
+        source_keys: the source's growing list of keys.
+        token_cap: at most this many tokens a bin; None for no cap.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        backend: Backend,
+        row_of_key: Mapping[str, int],
+        source_keys: Sequence[str],
+        token_cap: int | None = None,
+    ) -> None:
+        self.manifest, self.backend = manifest, backend
+        self.names = [output.name for output in manifest.outputs]
+        self.units = {output.name: output.unit for output in manifest.outputs}
+        self.last_k = self.k_reset = 0
+        self._bounds = [
+            (output.name, np.array(output.low), np.array(output.high))
+            for output in manifest.outputs
+        ]
+        self._row_of_key, self._source_keys = row_of_key, source_keys
+        self.row_of = np.zeros(0, np.int32)
+        self.known = np.zeros(0, np.bool_)
+        self.tokenizer = Tokenizer(round(manifest.bin_s * 1e6), self.row_of, token_cap)
+        self.follow_source()
+
+    def follow_source(self) -> bool:
+        """Give rows to the keys that the source has shown since; whether there were any."""
+        if len(self.row_of) == len(self._source_keys):
+            return False
+        new = self._source_keys[len(self.row_of) :]
+        rows = np.array([self._row_of_key.get(key, -1) for key in new], dtype=np.int32)
+        self.row_of = np.concatenate((self.row_of, rows))
+        self.known = self.row_of >= 0
+        self.tokenizer.row_of = self.row_of
+        return True
+
+    def cut(self, spikes: SpikeBatch, k: int, t_window: float) -> tuple[TokenWindow, Int64s]:
+        """The tokens of beat k's bin, and the index into `spikes` of each."""
+        return self.tokenizer.cut(spikes, k * round(self.manifest.hop_s * 1e6), t_window)
+
+    def run(self, window: TokenWindow, k: int, lead_s: float) -> Raw | None:
+        """Run beat k's bin; None when the backend failed. The memory begins anew after a fault."""
+        self.last_k = k
+        try:
+            raw = self.backend.step(window, lead_s)
+        except BackendError:
+            self.forget(k)
+            return None
+        if not is_finite(raw):
+            self.forget(k)
+        return raw
+
+    def forget(self, k: int) -> None:
+        """Begin the memory anew after beat k."""
+        self.backend.reset()
+        self.k_reset = k
+
+    def in_range(self, raw: Raw) -> bool:
+        """Whether every output lies between the manifest's `low` and `high`."""
+        return all(
+            bool((raw[name] >= low).all() and (raw[name] <= high).all())
+            for name, low, high in self._bounds
+        )
+
+
+def is_finite(raw: Raw) -> bool:
+    """Whether every output is finite."""
+    return all(bool(np.isfinite(value).all()) for value in raw.values())
+
+
+class Seat:
+    """A decoder's place in the beat: in service, in shadow, or standing by.
+
+    Args:
+        decoder: who sits there.
+        judge: of its decodes' validity.
+        shaper: of its values.
+    """
+
+    def __init__(self, decoder: Decoder, judge: ValidityJudge, shaper: Shaper) -> None:
+        self.decoder, self.judge, self.shaper = decoder, judge, shaper
+        self.seq = 0
+        self.reason = "context_short"
