@@ -156,7 +156,8 @@ class EventLayout:
         unit = samples[:, self._i_unit]
         channel = np.zeros_like(unit) if self._i_channel is None else samples[:, self._i_channel]
         keep_alive = unit == KEEP_ALIVE_UNIT
-        good = _is_index(unit) & _is_index(channel) & np.isfinite(stamps) & (stamps > 0)
+        stamped = _is_stamp(stamps)
+        good = _is_index(unit) & _is_index(channel) & stamped
         spike = fresh & good
         unit_index = self.table.lookup(
             channel[spike].astype(np.int64), unit[spike].astype(np.int64)
@@ -165,7 +166,7 @@ class EventLayout:
             t_s=stamps[spike],
             unit=unit_index,
             count=np.ones(len(unit_index), np.int32),
-            keep_alive_s=stamps[keep_alive & fresh],
+            keep_alive_s=stamps[keep_alive & fresh & stamped],
             n_invalid=int(np.count_nonzero(fresh & ~good & ~keep_alive)),
             n_duplicate=int(np.count_nonzero(~fresh & ~keep_alive)),
             n_lost=n_lost,
@@ -197,8 +198,7 @@ class CountsLayout:
 
     def parse(self, samples: np.ndarray, stamps: Float64s) -> Parsed:
         """Read a pull: (n, n_units) counts and their (n,) stamps; a bin of no spikes is alive."""
-        good = np.isfinite(samples) & (samples >= 0) & (samples == np.floor(samples))
-        good &= np.isfinite(stamps)[:, None]
+        good = _is_index(samples) & _is_stamp(stamps)[:, None]
         i_bin, unit = np.nonzero(good & (samples > 0))
         return Parsed(
             t_s=stamps[i_bin],
@@ -209,8 +209,13 @@ class CountsLayout:
         )
 
 
+def _is_stamp(stamps: Float64s) -> np.ndarray:
+    is_stamp: np.ndarray = np.isfinite(stamps) & (stamps > 0)
+    return is_stamp
+
+
 def _is_index(values: np.ndarray) -> np.ndarray:
-    """Whole numbers that can name a unit."""
+    """Whole numbers that can name or count: from 0, and an int32 holds them."""
     if np.issubdtype(values.dtype, np.integer):
         return (values >= 0) & (values < 2**31)
     is_index: np.ndarray = (
