@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_serve,
         _add_watch,
         _add_control,
+        _add_swap,
         _add_doctor,
         _add_simulate,
         _add_replay,
@@ -115,6 +116,9 @@ def _add_control(commands: Commands) -> None:
         "pause": "publish the safe value until resumed",
         "resume": "end a pause",
         "stop": "end the daemon in order",
+        "promote": "put the decoder in shadow into service",
+        "dismiss": "take the decoder in shadow out",
+        "rollback": "put the decoder before back into service",
     }
     for name, text in texts.items():
         p = commands.add_parser(name, help=text)
@@ -127,6 +131,22 @@ def _control(a: argparse.Namespace) -> int:
     from service.watch import command
 
     return command(a.command, a.control, as_json=a.json)
+
+
+def _add_swap(commands: Commands) -> None:
+    p = commands.add_parser("swap", help="put another bundle into service, without missing a beat")
+    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("--shadow", type=float, default=0.0, metavar="S", help="decode in shadow first")
+    p.add_argument("--hold", action="store_true", help="stay in shadow until `promote`")
+    p.add_argument("--control", default=DEFAULT_CONTROL, help="the daemon's [output] control")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=_swap)
+
+
+def _swap(a: argparse.Namespace) -> int:
+    from service.watch import swap
+
+    return swap(a.bundle, a.control, shadow_s=a.shadow, hold=a.hold, as_json=a.json)
 
 
 def _add_doctor(commands: Commands) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from service.errors import ExitCode
+from streams.clock import MonotonicClock
 from streams.sockets import DecodeSubscriber, UnreachableError, request
 from streams.wire import Command, decode_reply, encode
 
@@ -76,6 +78,37 @@ def command(name: str, endpoint: str, *, as_json: bool) -> int:
     else:
         _print(name, reply.result)
     return ExitCode.DONE if reply.ok else ExitCode.USAGE
+
+
+def swap(path: Path, endpoint: str, *, shadow_s: float, hold: bool, as_json: bool) -> int:
+    """Deploy a bundle on the daemon's host, telling each stage as it is reached; the exit code.
+
+    Raises:
+        UnreachableError: no daemon answered.
+    """
+    arguments = {"bundle": str(path.resolve()), "shadow_s": shadow_s, "hold": hold}
+    reply = decode_reply(request(endpoint, encode(Command(command="swap", arguments=arguments))))
+    if not reply.ok:
+        sys.stderr.write(f"spikeloop: {reply.error}\n")
+        return ExitCode.BUNDLE
+    clock, n_told = MonotonicClock(), 0
+    while True:
+        result = decode_reply(request(endpoint, encode(Command(command="deployment")))).result
+        for stage in result["stages"][n_told:]:
+            sys.stdout.write(json.dumps(stage) + "\n" if as_json else f"{_stage(stage)}\n")
+            sys.stdout.flush()
+        n_told = len(result["stages"])
+        if result["over"]:
+            break
+        clock.sleep_until(clock.now() + 0.05)
+    if result["refused"]:
+        sys.stderr.write(f"spikeloop: refused: {result['refused']}\n")
+    return ExitCode.BUNDLE if result["refused"] else ExitCode.DONE
+
+
+def _stage(stage: dict[str, Any]) -> str:
+    detail = "  ".join(f"{key} {value}" for key, value in stage.items() if key != "stage")
+    return f"{stage['stage']:<9} {detail}".rstrip()
 
 
 def _print(name: str, result: dict[str, Any]) -> None:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from service.errors import ServiceError
 from service.loop.daemon import Daemon
+from service.loop.deployment import Deployment
+from service.loop.lineup import Request
 from streams.sockets import ControlServer
 from streams.wire import Command, Reply, WireError, decode_command, encode
 
 POLL_S = 0.1
-Handler = Callable[[Daemon, dict[str, Any]], dict[str, Any]]
+Arguments = dict[str, Any]
 _log = logging.getLogger("spikeloop")
 
 
-def _status(daemon: Daemon, _: dict[str, Any]) -> dict[str, Any]:
-    status: dict[str, Any] = msgspec.to_builtins(daemon.heartbeat())
+def _status(daemon: Daemon, _: Arguments) -> Arguments:
+    status: Arguments = msgspec.to_builtins(daemon.heartbeat())
+    shadow, standby = daemon.beat.lineup.shadow, daemon.beat.lineup.standby
     return status | {
         "paused": daemon.beat.paused,
         "decode_endpoint": daemon.decode_endpoint,
@@ -27,31 +34,91 @@ def _status(daemon: Daemon, _: dict[str, Any]) -> dict[str, Any]:
         "units_known": int(daemon.beat.decoder.known.sum()),
         "units_seen": len(daemon.source.keys),
         "refused_backends": {one.name: one.reason for one in daemon.opened.tried},
+        "shadow": shadow.decoder.manifest.id if shadow else "",
+        "standby": standby.decoder.manifest.id if standby else "",
     }
 
 
-def _pause(daemon: Daemon, _: dict[str, Any]) -> dict[str, Any]:
+def _pause(daemon: Daemon, _: Arguments) -> Arguments:
     daemon.beat.paused = True
     daemon.report("paused", {})
     return {"paused": True}
 
 
-def _resume(daemon: Daemon, _: dict[str, Any]) -> dict[str, Any]:
+def _resume(daemon: Daemon, _: Arguments) -> Arguments:
     daemon.beat.paused = False
     daemon.report("resumed", {})
     return {"paused": False}
 
 
-def _stop(daemon: Daemon, _: dict[str, Any]) -> dict[str, Any]:
+def _stop(daemon: Daemon, _: Arguments) -> Arguments:
     daemon.stop()
     return {"stopping": True}
 
 
+def _mark(daemon: Daemon, a: Arguments) -> Arguments:
+    daemon.report("mark", {"text": a["text"]})
+    return {}
+
+
+def _swap(daemon: Daemon, a: Arguments) -> Arguments:
+    deployment = Deployment(Path(a["bundle"]), a.get("shadow_s", 0.0), a.get("hold", False))
+    daemon.deployer.start(deployment)
+    return deployment.as_dict()
+
+
+def _deployment(daemon: Daemon, _: Arguments) -> Arguments:
+    latest = daemon.deployer.latest
+    return {"over": True, "stages": [], "refused": ""} if latest is None else latest.as_dict()
+
+
+def _promote(daemon: Daemon, _: Arguments) -> Arguments:
+    daemon.deployer.change(Request("promote"))
+    return {"checksum": daemon.beat.decoder.manifest.id}
+
+
+def _dismiss(daemon: Daemon, _: Arguments) -> Arguments:
+    daemon.deployer.change(Request("dismiss"))
+    return {}
+
+
+def _rollback(daemon: Daemon, _: Arguments) -> Arguments:
+    daemon.deployer.change(Request("rollback"))
+    return {"checksum": daemon.beat.decoder.manifest.id}
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """Carries out one command; `required` and `optional` say what arguments it takes."""
+
+    run: Callable[[Daemon, Arguments], Arguments]
+    required: tuple[tuple[str, type], ...] = ()
+    optional: tuple[tuple[str, type], ...] = ()
+
+    def complaint(self, arguments: Arguments) -> str:
+        """What is wrong with the arguments, "" when nothing is."""
+        types = dict((*self.required, *self.optional))
+        for name, value in arguments.items():
+            if name not in types:
+                return f"no argument {name!r}; there are: {', '.join(types) or 'none'}"
+            wanted = (int, float) if types[name] is float else types[name]
+            if not isinstance(value, wanted) or (isinstance(value, bool) and types[name] is float):
+                return f"argument {name!r} must be of type {types[name].__name__}"
+        lacking = [name for name, _ in self.required if name not in arguments]
+        return f"argument {lacking[0]!r} is missing" if lacking else ""
+
+
 HANDLERS: dict[str, Handler] = {
-    "status": _status,
-    "pause": _pause,
-    "resume": _resume,
-    "stop": _stop,
+    "status": Handler(_status),
+    "pause": Handler(_pause),
+    "resume": Handler(_resume),
+    "stop": Handler(_stop),
+    "mark": Handler(_mark, (("text", str),)),
+    "swap": Handler(_swap, (("bundle", str),), (("shadow_s", float), ("hold", bool))),
+    "deployment": Handler(_deployment),
+    "promote": Handler(_promote),
+    "dismiss": Handler(_dismiss),
+    "rollback": Handler(_rollback),
 }
 
 
@@ -59,17 +126,21 @@ def answer(daemon: Daemon, payload: bytes) -> Reply:
     """Carry out one command."""
     try:
         command: Command = decode_command(payload)
-    except WireError as err:
+        handler = HANDLERS.get(command.command)
+        if handler is None:
+            near = difflib.get_close_matches(command.command, HANDLERS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            return Reply(
+                ok=False,
+                error=f"no command {command.command!r}; {hint}there are: "
+                f"{', '.join(sorted(HANDLERS))}",
+            )
+        complaint = handler.complaint(command.arguments)
+        if complaint:
+            return Reply(ok=False, error=f"{command.command}: {complaint}")
+        return Reply(ok=True, result=handler.run(daemon, command.arguments))
+    except (WireError, ServiceError) as err:
         return Reply(ok=False, error=str(err))
-    handler = HANDLERS.get(command.command)
-    if handler is None:
-        return Reply(
-            ok=False,
-            error=f"no command {command.command!r}; there are: {', '.join(sorted(HANDLERS))}",
-        )
-    if command.arguments:
-        return Reply(ok=False, error=f"{command.command!r} takes no arguments")
-    return Reply(ok=True, result=handler(daemon, command.arguments))
 
 
 class Control(threading.Thread):

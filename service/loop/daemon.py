@@ -16,7 +16,8 @@ from export.bundle import DecoderBundle
 from service.config import ServeConfig
 from service.errors import ConfigError, GuardError
 from service.loop.beat import Beat, Schedule
-from service.loop.decoder import Decoder
+from service.loop.decoder import Decoder, Seat
+from service.loop.deployment import Deployer
 from service.loop.ingest import Arrival, Ingest, Source
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper
@@ -81,6 +82,10 @@ class Daemon:
             )
         )
         self.settle_s, self.settling, self.settled_from_beat = self._first_settle()
+        self.deployer = Deployer(
+            config, self.beat, self.source.keys, self.source.keep_alive_every_s, self.report
+        )
+        self.beat.lineup.on_change = self._changed
         self._ingest = Ingest(
             self.source, self._clock, self.schedule.t0_s, self._inbox, self.report, self.fail
         )
@@ -307,6 +312,10 @@ class Daemon:
             flags=[],
         )
 
+    def _changed(self, change: str, seat: Seat) -> None:
+        manifest = seat.decoder.manifest
+        self.report(change, {"decoder_id": manifest.name, "checksum": manifest.id})
+
     def fail(self, err: Exception) -> None:
         """End the run with the error that a part of it ended with; from any thread."""
         if self.failure is None:
@@ -321,6 +330,7 @@ class Daemon:
         self._publish(self.beat.last_word(reason, self.settle_s))
         while self._outgoing:
             self._publisher.send(*self._outgoing.popleft())
+        self.deployer.stop()
         self._ingest.stop()
         if self._outlet is not None:
             self._outlet.close()

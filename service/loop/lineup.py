@@ -114,8 +114,8 @@ class Lineup:
         elif request.change == "promote":
             if self.shadow is None:
                 return "no decoder is in shadow"
-            self.standby, self.active, self.shadow = self.active, self.shadow, None
-            self._out_of_range.clear()
+            self._seat(self.shadow, standby=self.active)
+            self.shadow = None
         elif self.standby is None:
             return "no decoder stands by: nothing was swapped in this run"
         else:
@@ -126,8 +126,12 @@ class Lineup:
 
     def _roll_back(self) -> None:
         if self.standby is not None:
-            self.active, self.standby = self.standby, self.active
-            self._out_of_range.clear()
+            self._seat(self.standby, standby=self.active)
+
+    def _seat(self, seat: Seat, standby: Seat) -> None:
+        seat.shaper.continue_from(standby.shaper)
+        self.active, self.standby = seat, standby
+        self._out_of_range.clear()
 
     def _merge_known(self) -> None:
         known = self.active.decoder.known

@@ -30,6 +30,14 @@ class Shaper:
         self._smooth: dict[str, np.ndarray] = {}
         self._last_ok: dict[str, tuple[float, list[float | None]]] = {}
 
+    def fresh(self) -> Shaper:
+        """The same shaping for another decoder of the same outputs."""
+        return Shaper(self.outputs, self.gain, self.smoothing)
+
+    def continue_from(self, before: Shaper) -> None:
+        """Take over smoothing and held values, so that a swap makes no step of its own."""
+        self._smooth, self._last_ok = dict(before._smooth), dict(before._last_ok)
+
     def shape(self, raw: Mapping[str, np.ndarray], t_s: float) -> Values:
         """The values of a decode that is `ok`, at `t_s`."""
         shaped: Values = {}
