@@ -1,0 +1,179 @@
+"""Attention with rotary time, and the feed-forward network; parameters named as torch_brain's."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from decoders.poyo.rotary import Turn
+
+
+def split_heads(x: Tensor, n_heads: int) -> Tensor:
+    """(..., N, n_heads * dim_head) -> (..., n_heads, N, dim_head)."""
+    return x.view(*x.shape[:-1], n_heads, -1).transpose(-3, -2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(..., n_heads, N, dim_head) -> (..., N, n_heads * dim_head)."""
+    return x.transpose(-3, -2).flatten(-2)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_turn: Turn,
+    k_turn: Turn,
+    *,
+    n_heads: int,
+    dropout: float,
+    turn_values: bool,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Scaled dot-product attention between tokens that stand at times.
+
+    Args:
+        q: (B, N_q, n_heads * dim_head).
+        k: (B, N_k, n_heads * dim_head).
+        v: the same shape as k.
+        q_turn: rotation at the queries' times, (B, N_q, dim_head // 2).
+        k_turn: rotation at the keys' times.
+        n_heads: number of heads.
+        dropout: chance that a weight is dropped.
+        turn_values: carry values from the keys' times to the queries'.
+        bias: (B, N_k) added to the logits of a key; None for none.
+
+    Returns:
+        (B, N_q, n_heads * dim_head).
+    """
+    q_turn, k_turn = q_turn.over_heads(), k_turn.over_heads()
+    queries = q_turn.apply(split_heads(q, n_heads))
+    keys, values = k_turn.apply(split_heads(k, n_heads)), split_heads(v, n_heads)
+    if turn_values:
+        values = k_turn.apply(values)
+    mask = None if bias is None else bias[:, None, None, :].to(q.dtype)
+    out = functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask, dropout_p=dropout
+    )
+    return join_heads(q_turn.back().apply(out) if turn_values else out)
+
+
+class CrossAttention(nn.Module):
+    """Queries attend to a context.
+
+    Args:
+        dim: width of queries and context.
+        n_heads: number of heads.
+        dim_head: width of a head.
+        dropout: chance that an attention weight is dropped in training.
+        turn_values: see `attend`.
+    """
+
+    def __init__(
+        self, dim: int, n_heads: int, dim_head: int, dropout: float, *, turn_values: bool
+    ) -> None:
+        super().__init__()
+        self.n_heads, self.dropout, self.turn_values = n_heads, dropout, turn_values
+        width = n_heads * dim_head
+        self.norm = nn.LayerNorm(dim)
+        self.norm_context = nn.LayerNorm(dim)
+        self.to_q = nn.Linear(dim, width, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * width, bias=False)
+        self.to_out = nn.Linear(width, dim)
+
+    def fold(self, context: Tensor) -> Tensor:
+        """Keys, then values, of context tokens: (..., dim) -> (..., 2 * width)."""
+        folded: Tensor = self.to_kv(self.norm_context(context))
+        return folded
+
+    def forward(
+        self,
+        query: Tensor,
+        folded: Tensor,
+        q_turn: Turn,
+        k_turn: Turn,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """(B, N_q, dim) queries and (B, N_k, 2 * width) folded context -> (B, N_q, dim)."""
+        k, v = folded.chunk(2, dim=-1)
+        out = attend(
+            self.to_q(self.norm(query)),
+            k,
+            v,
+            q_turn,
+            k_turn,
+            n_heads=self.n_heads,
+            dropout=self.dropout if self.training else 0.0,
+            turn_values=self.turn_values,
+            bias=bias,
+        )
+        answer: Tensor = self.to_out(out)
+        return answer
+
+
+class SelfAttention(nn.Module):
+    """Tokens attend to each other; values are carried between their times.
+
+    Args:
+        dim: width of a token.
+        n_heads: number of heads.
+        dim_head: width of a head.
+        dropout: chance that an attention weight is dropped in training.
+    """
+
+    def __init__(self, dim: int, n_heads: int, dim_head: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads, self.dropout = n_heads, dropout
+        self.norm = nn.LayerNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * n_heads * dim_head, bias=False)
+        self.to_out = nn.Linear(n_heads * dim_head, dim)
+
+    def forward(self, x: Tensor, turn: Turn) -> Tensor:
+        """(B, N, dim) at the times of `turn` -> (B, N, dim)."""
+        q, k, v = self.to_qkv(self.norm(x)).chunk(3, dim=-1)
+        out = attend(
+            q,
+            k,
+            v,
+            turn,
+            turn,
+            n_heads=self.n_heads,
+            dropout=self.dropout if self.training else 0.0,
+            turn_values=True,
+        )
+        answer: Tensor = self.to_out(out)
+        return answer
+
+
+class GatedGelu(nn.Module):
+    """`a * gelu(b)` of the halves a, b (arXiv 2002.05202)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., 2 d) -> (..., d)."""
+        value, gate = x.chunk(2, dim=-1)
+        return value * functional.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """Widen by 4, gate, narrow.
+
+    Args:
+        dim: width of a token.
+        dropout: on the gated values.
+    """
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(dim, 8 * dim), GatedGelu(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., dim)."""
+        answer: Tensor = self.net(x)
+        return answer
+
+
+def normed_feed_forward(dim: int, dropout: float) -> nn.Sequential:
+    """LayerNorm, then the feed-forward network."""
+    return nn.Sequential(nn.LayerNorm(dim), FeedForward(dim, dropout))

@@ -1,0 +1,65 @@
+"""Rotary time: pairs of a head's dimensions turn with time (arXiv 2104.09864)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Rotation of each pair of a head's dimensions at some times.
+
+    Attributes:
+        cos: (..., dim_head // 2).
+        sin: the same shape.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Turn pairs (x[2i], x[2i + 1]) of (..., dim_head), broadcast against cos and sin."""
+        first, second = x[..., 0::2], x[..., 1::2]
+        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
+        turned = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        return turned.flatten(-2)
+
+    def back(self) -> Turn:
+        """The opposite rotation."""
+        return Turn(self.cos, -self.sin)
+
+    def over_heads(self) -> Turn:
+        """For x of (B, H, N, dim_head) where this is of (B, N, dim_head // 2)."""
+        return Turn(self.cos.unsqueeze(1), self.sin.unsqueeze(1))
+
+
+class RotaryTime(nn.Module):
+    """Angular frequencies, rad/s; the second half of a head's pairs stands still.
+
+    The periods are spaced evenly in the logarithm, both ends included. They are kept in the
+    weights and loaded with them: computed afresh they may differ by 1e-5, 0.03 rad after a second.
+
+    Args:
+        dim_head: width of a head.
+        t_min_s: shortest period.
+        t_max_s: longest period.
+    """
+
+    omega: Tensor
+
+    def __init__(self, dim_head: int, t_min_s: float, t_max_s: float) -> None:
+        super().__init__()
+        n_moving = dim_head // 4
+        logs = torch.linspace(math.log(t_min_s), math.log(t_max_s), n_moving)
+        still = torch.zeros(dim_head // 2 - n_moving)
+        self.register_buffer("omega", torch.cat([2 * math.pi / torch.exp(logs), still]))
+
+    @torch.no_grad()
+    def forward(self, t_s: Tensor) -> Turn:
+        """Rotation at (...,) times; float64 times give angles, cosines and sines in float64."""
+        angle = t_s.unsqueeze(-1) * self.omega
+        return Turn(torch.cos(angle), torch.sin(angle))
