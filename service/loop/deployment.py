@@ -160,7 +160,7 @@ class Deployer:
         ):  # fmt: skip
             if ours != theirs:
                 raise RefusedError(
-                    f"its {what} ({theirs}) are not those in service ({ours}); a decoder of another "
+                    f"its {what} ({theirs}) are not those in service ({ours}); one of another "
                     "kind needs a restart of the daemon with it in the config"
                 )
         unknown, heard = self._unknown_share(bundle)

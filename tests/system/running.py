@@ -130,6 +130,7 @@ class Heard:
     decodes: list[dict[str, Any]]
     heartbeats: list[dict[str, Any]]
     events: list[dict[str, Any]]
+    shadows: list[dict[str, Any]]
 
 
 class Daemon(Process):
@@ -146,7 +147,7 @@ class Daemon(Process):
         super().__init__(
             folder, "serve", str(config), "--announce", str(self._announced), *arguments
         )
-        self.heard = Heard([], [], [])
+        self.heard = Heard([], [], [], [])
         self._subscriber: DecodeSubscriber | None = None
 
     def connect(self) -> None:
@@ -157,7 +158,7 @@ class Daemon(Process):
         endpoints = json.loads(self._announced.read_text())
         self.control: str = endpoints["control"]
         self.endpoint: str = endpoints["decode"]
-        topics = ("decode", "heartbeat", "event")
+        topics = ("decode", "heartbeat", "event", "shadow")
         self._subscriber = DecodeSubscriber(self.endpoint, topics)
 
     def listen(self) -> None:
@@ -169,6 +170,7 @@ class Daemon(Process):
             "decode": self.heard.decodes,
             "heartbeat": self.heard.heartbeats,
             "event": self.heard.events,
+            "shadow": self.heard.shadows,
         }
         while (received := self._subscriber.receive(0.0)) is not None:
             kinds[received[0]].append(received[1])

@@ -1,0 +1,167 @@
+"""Decoders change while spikes come in: no beat is missed, and what is unfit is refused."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from export.bundle import open_bundle
+from export.generated import derive_bundle
+from streams.wire import Command, encode
+from tests.export.tiny_graph import write_tiny_bundle
+from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
+from tests.system.running import Daemon, Process, wait_until
+from tests.system.sources import Living
+
+N_SWAPS = int(os.environ.get("SPIKELOOP_SWAPS", "12"))
+
+
+@pytest.fixture
+def source(stream: str) -> Iterator[Living]:
+    living = Living(stream, UNIT_KEYS)
+    yield living
+    living.close()
+
+
+@pytest.fixture
+def daemon(serve: DaemonStarter, bundle: Path, stream: str, source: Living) -> Daemon:
+    started = serve(stream, bundle)
+    started.until_validity("ok", source.send_due)
+    return started
+
+
+@pytest.fixture
+def other(bundle: Path, tmp_path: Path) -> Path:
+    """The same graph with other tables."""
+    path = tmp_path / "other"
+    derive_bundle(
+        open_bundle(bundle),
+        path,
+        unit_keys=UNIT_KEYS,
+        hop_s=HOP_S,
+        bin_s=HOP_S,
+        name="other",
+        seed=3,
+    )
+    return path
+
+
+def swap(daemon: Daemon, bundle: Path, each: Callable[[], object], **arguments: object) -> dict:
+    """Swap, and keep the source alive until it is over."""
+    command = Command(command="swap", arguments={"bundle": str(bundle), **arguments})
+    assert daemon.send(encode(command)).ok
+    result: dict = {}
+
+    def over() -> bool:
+        result.update(daemon.ask("deployment").result)
+        return bool(result["over"])
+
+    def listen() -> None:
+        each()
+        daemon.listen()
+
+    wait_until(over, listen)
+    return result
+
+
+def stages(result: dict) -> list[str]:
+    return [stage["stage"] for stage in result["stages"]]
+
+
+def assert_no_hole(daemon: Daemon, i_first: int) -> None:
+    """Every beat was decoded, every message arrived, and each could be trusted."""
+    decodes = daemon.heard.decodes[i_first:]
+    for field in ("seq", "beat"):
+        numbers = [decode[field] for decode in decodes]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert {decode["validity"] for decode in decodes} == {"ok"}
+
+
+def test_swaps_under_load_lose_nothing(
+    daemon: Daemon, source: Living, bundle: Path, other: Path
+) -> None:
+    i_first = len(daemon.heard.decodes)
+    for i in range(N_SWAPS):
+        result = swap(daemon, (other, bundle)[i % 2], source.send_due)
+        assert stages(result) == ["received", "loaded", "parity", "shadow", "active"]
+    daemon.until_validity("ok", source.send_due)
+    names = [decode["decoder_id"] for decode in daemon.heard.decodes[i_first:]]
+    changes = sum(before != after for before, after in itertools.pairwise(names))
+    assert changes == N_SWAPS
+    assert_no_hole(daemon, i_first)
+
+
+def test_a_refused_bundle_leaves_the_old_one_decoding(
+    daemon: Daemon, source: Living, other: Path, tmp_path: Path
+) -> None:
+    i_first = len(daemon.heard.decodes)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(other, damaged)
+    held = bytearray((damaged / "tables.safetensors").read_bytes())
+    held[-1] ^= 1
+    (damaged / "tables.safetensors").write_bytes(held)
+    result = swap(daemon, damaged, source.send_due)
+    assert "active" not in stages(result)
+    assert "tables.safetensors" in result["refused"]
+    assert daemon.until_event("refused", source.send_due)
+    assert {decode["decoder_id"] for decode in daemon.heard.decodes[i_first:]} == {"tiny"}
+    assert_no_hole(daemon, i_first)
+
+
+def test_a_bundle_of_another_hop_is_refused(daemon: Daemon, source: Living, tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "slow", UNIT_KEYS, 0.05, 0.05, with_position=True)
+    result = swap(daemon, tmp_path / "slow", source.send_due)
+    assert "hop" in result["refused"]
+
+
+def test_a_bundle_for_other_units_is_refused(
+    daemon: Daemon, source: Living, tmp_path: Path
+) -> None:
+    strangers = [f"u{unit}" for unit in range(100, 108)]
+    write_tiny_bundle(tmp_path / "strange", strangers, HOP_S, HOP_S, with_position=True)
+    result = swap(daemon, tmp_path / "strange", source.send_due)
+    assert "units that it does not know" in result["refused"]
+
+
+def test_two_swaps_at_once(daemon: Daemon, source: Living, bundle: Path, other: Path) -> None:
+    arguments = {"bundle": str(other), "shadow_s": 1.0}
+    assert daemon.send(encode(Command(command="swap", arguments=arguments))).ok
+    second = daemon.send(encode(Command(command="swap", arguments={"bundle": str(bundle)})))
+    assert not second.ok
+    assert "being deployed" in second.error
+
+    def listen() -> None:
+        source.send_due()
+        daemon.listen()
+
+    wait_until(lambda: daemon.ask("deployment").result["over"], listen)
+    assert daemon.ask("status").result["decoder_id"] == "other"
+
+
+def test_shadow_decodes_beside_the_active_one_until_promoted(
+    daemon: Daemon, source: Living, other: Path, run: Callable[..., Process]
+) -> None:
+    swap(daemon, other, source.send_due, hold=True)
+    daemon.until(lambda heard: len(heard.shadows) >= 20, source.send_due)
+    shadows = daemon.heard.shadows
+    assert [one["seq"] for one in shadows] == list(range(1, len(shadows) + 1))
+    assert {one["decoder_id"] for one in shadows} == {"other"}
+    assert shadows[-1]["validity"] == "ok"
+    assert daemon.heard.decodes[-1]["decoder_id"] == "tiny"
+    assert daemon.ask("promote").ok
+    assert daemon.until_validity("ok", source.send_due)
+    assert daemon.heard.decodes[-1]["decoder_id"] == "other"
+    assert daemon.ask("rollback").ok
+    daemon.until_validity("ok", source.send_due)
+    assert daemon.heard.decodes[-1]["decoder_id"] == "tiny"
+
+
+def test_rollback_without_a_swap_is_an_error(daemon: Daemon) -> None:
+    reply = daemon.ask("rollback")
+    assert not reply.ok
+    assert "nothing was swapped" in reply.error
