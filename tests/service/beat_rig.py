@@ -1,0 +1,125 @@
+"""A beat over a real bundle and a real backend, with a clock and arrivals that the test owns."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from export.bundle import DecoderBundle
+from export.onnxruntime_backend import open_cpu
+from service.loop.beat import Beat, Schedule
+from service.loop.decoder import Decoder
+from service.loop.ingest import Arrival
+from service.loop.shaping import Shaper
+from service.loop.validity import ValidityJudge
+from streams.clock import ManualClock
+from streams.messages import SpikeBatch, TokenWindow
+from streams.ring import SpikeRing
+from streams.wire import Decode
+
+UNIT_KEYS = ("u3", "u1", "ch7/u2", "ch7/u1")
+SOURCE_KEYS = ("ch7/u1", "u3", "stranger", "u1", "ch7/u2")
+STRANGER = 2
+HOP_US = 20_000
+HOP_S = 0.02
+SETTLE_S = 0.002
+T0_S = 1000.0
+CONTEXT_BEATS = 25
+KEEP_ALIVE_S = 0.05
+
+Spikes = Sequence[tuple[int, int]]
+
+
+def batch_of(spikes: Spikes) -> SpikeBatch:
+    """Spikes given as (stamp in us since t0, index of the source's unit)."""
+    pairs = np.array(spikes, np.int64).reshape(-1, 2)
+    ones = np.ones(len(pairs), np.int32)
+    return SpikeBatch(pairs[:, 0].copy(), pairs[:, 1].astype(np.int32), ones)
+
+
+class BeatRig:
+    """Turns beats; the clock stands at the moment that each was due unless the test says later."""
+
+    def __init__(
+        self,
+        bundle: DecoderBundle,
+        *,
+        token_cap: int | None = None,
+        capacity: int = 10_000,
+    ) -> None:
+        manifest = bundle.manifest
+        self.clock = ManualClock(T0_S)
+        self.backend = open_cpu(bundle)
+        self.source_keys = list(SOURCE_KEYS)
+        self.decoder = Decoder(
+            manifest, self.backend, bundle.row_of_key, self.source_keys, token_cap
+        )
+        self.inbox: deque[Arrival] = deque()
+        self.windows: dict[int, TokenWindow] = {}
+        self.beat = Beat(
+            clock=self.clock,
+            schedule=Schedule(T0_S, HOP_US),
+            ring=SpikeRing(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US),
+            decoder=self.decoder,
+            judge=ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S),
+            shaper=Shaper(manifest.outputs),
+            run_id="7f3a",
+            lead_s=manifest.lead_s.default,
+        )
+        self.beat.trace_beat = self._keep
+
+    def arrive(
+        self,
+        spikes: Spikes,
+        *,
+        keep_alive_us: int | None = None,
+        n_invalid: int = 0,
+        n_duplicate: int = 0,
+    ) -> None:
+        """Let spikes arrive now."""
+        now_us = round((self.clock.now() - T0_S) * 1e6)
+        batch = batch_of(spikes)
+        self.inbox.append(
+            Arrival(
+                t_s=self.clock.now(),
+                batch=batch,
+                latest_us=now_us + 5000,
+                newest_keep_alive_us=keep_alive_us,
+                n_invalid=n_invalid,
+                n_duplicate=n_duplicate,
+                n_lost=0,
+            )
+        )
+        self.beat.take_in(self.inbox)
+
+    def go_to(self, k: int, late_s: float = 0.0) -> None:
+        """Move the clock to when beat k is due."""
+        self.clock.sleep_until(T0_S + k * HOP_S + SETTLE_S + late_s)
+
+    def turn(self, k: int, late_s: float = 0.0) -> Decode:
+        """Do beat k when it is due."""
+        self.go_to(k, late_s)
+        return self.beat.turn(k, SETTLE_S)
+
+    def fed_turn(self, k: int) -> Decode:
+        """Do beat k with two spikes in its window."""
+        self.go_to(k)
+        self.arrive([((k - 1) * HOP_US + 1 + k, 0), (k * HOP_US, 1)])
+        return self.turn(k)
+
+    def warm(self, n_beats: int = CONTEXT_BEATS) -> int:
+        """Turn the first beats, so that the next is `ok`; returns the number of the last."""
+        for k in range(1, n_beats + 1):
+            self.fed_turn(k)
+        return n_beats
+
+    def n_arrived(self) -> int:
+        """All spikes that ever arrived, by the ring's account."""
+        return self.beat.ring.fates.spikes_in + self.beat.ring.n_pending
+
+    def _keep(self, k: int, window: TokenWindow) -> None:
+        self.windows[k] = TokenWindow(
+            window.unit.copy(), window.t_rel.copy(), window.count.copy(), window.t_window
+        )
