@@ -118,6 +118,11 @@ class SessionNetwork(nn.Module):
         answer = self.decoder.read(path, session.unsqueeze(1), window.lead_s[:, None, None])
         return answer, last.squeeze(0)
 
+    @torch.no_grad()
+    def standardise(self, window: Window) -> None:
+        """Fix the scale of the latents from a window, once, before training."""
+        self.decoder.standardise(self._sums(window, self.tables(), window.row, window.count))
+
     def _sums(self, window: Window, table: Tensor, row: Tensor, count: Tensor) -> Tensor:
         """Per bin and latent, the sums over its tokens: (B, T, n_latents, d_value + 1)."""
         encoder, config = self.decoder.encoder, self.decoder.config

@@ -186,12 +186,16 @@ class StreamingDecoder(nn.Module):
 
     offset: Tensor
     scale: Tensor
+    pooled_mean: Tensor
+    pooled_gain: Tensor
 
     def __init__(self, config: StreamingConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = SpikeEncoder(config)
         d_pooled = config.n_latents * (config.d_value + 1)
+        self.register_buffer("pooled_mean", torch.zeros(d_pooled))
+        self.register_buffer("pooled_gain", torch.ones(d_pooled))
         self.mix = nn.Linear(d_pooled, config.d_model)
         self.mix_norm = nn.LayerNorm(config.d_model)
         self.mix_geglu = Geglu(config.d_model, config.d_model, config.d_model)
@@ -205,9 +209,21 @@ class StreamingDecoder(nn.Module):
         self.register_buffer("offset", torch.zeros(config.n_dims))
         self.register_buffer("scale", torch.ones(config.n_dims))
 
+    @torch.no_grad()
+    def standardise(self, sums: Tensor) -> None:
+        """Fix mean and gain of the latents so that these bins' have mean 0 and variance 1.
+
+        A latent averages over many spikes: untreated, what changes from bin to bin is a hundredth
+        of what does not, and hardly learnt from.
+        """
+        pooled = self.encoder.pool(sums).flatten(0, -2)
+        self.pooled_mean.copy_(pooled.mean(dim=0))
+        self.pooled_gain.copy_(1.0 / pooled.std(dim=0).clamp(min=1e-4))
+
     def mixed(self, sums: Tensor) -> Tensor:
         """Sums over a bin's tokens (..., n_latents, d_value + 1) -> GRU input (..., d_model)."""
-        x = self.mix(self.encoder.pool(sums))
+        pooled = (self.encoder.pool(sums) - self.pooled_mean) * self.pooled_gain
+        x = self.mix(pooled)
         mixed: Tensor = x + self.mix_geglu(self.mix_norm(x))
         return mixed
 

@@ -46,11 +46,12 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.network = new_network(config, recordings)
+        self.lanes = self._new_lanes()
+        self.network.standardise(self.lanes.next(slice(0, len(self.lanes))))
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         optimizer = torch.optim.AdamW(parameter_groups(self.network, config.training))
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
         self.average.to(fabric.device)
-        self.lanes = self._new_lanes()
         self.mine = lanes_of(fabric.global_rank, fabric.world_size, len(self.lanes))
         n_mine = self.mine.stop - self.mine.start
         self.memory = torch.zeros(n_mine, config.network.d_memory, device=fabric.device)

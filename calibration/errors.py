@@ -1,0 +1,7 @@
+"""What can go wrong in `calibration`; every text says what happened and what to do next."""
+
+from __future__ import annotations
+
+
+class CalibrationError(Exception):
+    """Base class of this package's errors."""

@@ -1,0 +1,225 @@
+"""`spikeloop evaluate`: causal decode through the exported graph and the live tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.errors import CalibrationError
+from calibration.scoring import in_intervals, parse_split, score_output
+from decoders.curves import draw_decodes
+from export.backends import Backend, require_parity
+from export.bundle import DecoderBundle, open_bundle
+from export.onnxruntime_backend import open_cpu
+from streams.clock import MonotonicClock
+from streams.messages import Float64s, Int32s, SpikeBatch
+from streams.nwb import read_session
+from streams.session import Session
+from streams.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A session, decoded beat by beat.
+
+    Attributes:
+        t_s: (n,) end of each beat's bin, seconds from the session's start.
+        values: per output, (n, dims) in physical units.
+        decode_ms: (n,) from the start of cutting to the value ready.
+        n_tokens: (n,) tokens of each beat.
+    """
+
+    t_s: Float64s
+    values: Mapping[str, Float64s]
+    decode_ms: Float64s
+    n_tokens: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What an output estimates: behaviour by NWB path, `lag_s` after the decode's time."""
+
+    behavior: str
+    lag_s: float = 0.0
+    classes: int = 0
+
+
+def evaluate(
+    bundle_path: Path,
+    session_paths: Sequence[Path],
+    *,
+    split: str = "last:0.2",
+    intervals: Sequence[tuple[float, float]] | None = None,
+    figure: Path | None = None,
+    lead_s: float | None = None,
+) -> dict[str, Any]:
+    """Decode recordings causally and score the decoder.
+
+    Args:
+        bundle_path: the decoder.
+        session_paths: NWB files.
+        split: the scored part of each: `last:0.2`, `all` or `START-STOP,...` seconds.
+        intervals: scored seconds; overrides `split`.
+        figure: PNG of decoded against actual to write, of the first session.
+        lead_s: asked of the decoder; its default if None.
+
+    Returns:
+        JSON-able: `outputs.NAME.r2`, a list per dimension, with `ci`, `best_lag_s` and
+        `r2_at_best_lag` (for classes `accuracy`); the mean over sessions where there are several,
+        and each under `sessions`; `decode_ms`, `unknown_units`.
+
+    Raises:
+        CalibrationError: the scored part holds nothing to score, or no unit is known.
+        export.errors.ExportError: the bundle is refused.
+        streams.messages.StreamsError: a recording cannot be read.
+    """
+    bundle = open_bundle(Path(bundle_path))
+    backend = open_cpu(bundle)
+    require_parity(bundle, backend)
+    lead_s = bundle.manifest.lead_s.default if lead_s is None else lead_s
+    results: dict[str, dict[str, Any]] = {}
+    for i, path in enumerate(session_paths):
+        session = read_session(path)
+        scored = intervals or parse_split(split, session.duration_s)
+        decoded = decode_session(bundle, backend, session, scored[-1][1], lead_s)
+        results[session.id] = _result(bundle, session, decoded, scored, lead_s)
+        if figure is not None and i == 0:
+            _draw(figure, bundle, session, decoded, scored, lead_s)
+    return {
+        "decoder_id": bundle.manifest.name,
+        "checksum": bundle.manifest.id,
+        "backend": backend.name,
+        "split": [list(interval) for interval in intervals] if intervals else split,
+        "lead_s": lead_s,
+        "outputs": _mean_outputs(list(results.values())),
+        "sessions": results,
+    }
+
+
+def decode_session(
+    bundle: DecoderBundle, backend: Backend, session: Session, until_s: float, lead_s: float
+) -> Decoded:
+    """Decode every beat from the session's start, with the live tokenizer, from zero memory.
+
+    Raises:
+        CalibrationError: the decoder knows none of the session's units.
+    """
+    manifest, clock = bundle.manifest, MonotonicClock()
+    hop_us, bin_us = round(manifest.hop_s * 1e6), round(manifest.bin_s * 1e6)
+    spikes = known_spikes(session, rows_of(bundle, session))
+    tokenizer = Tokenizer(bin_us, rows_of(bundle, session))
+    ends_us = np.arange(hop_us, round(min(until_s, session.duration_s) * 1e6) + 1, hop_us)
+    first = np.searchsorted(spikes.t_us, ends_us - bin_us, side="right")
+    last = np.searchsorted(spikes.t_us, ends_us, side="right")
+    values = {o.name: np.zeros((len(ends_us), o.dims)) for o in manifest.outputs}
+    decode_ms, n_tokens = np.zeros(len(ends_us)), np.zeros(len(ends_us), np.int64)
+    backend.reset()
+    for i, end_us in enumerate(ends_us.tolist()):
+        held = slice(first[i], last[i])
+        batch = SpikeBatch(spikes.t_us[held], spikes.unit[held], spikes.count[held])
+        t_start = clock.now()
+        window, _ = tokenizer.cut(batch, end_us, end_us * 1e-6)
+        answer = backend.step(window, lead_s)
+        decode_ms[i], n_tokens[i] = (clock.now() - t_start) * 1e3, len(window)
+        for name, value in answer.items():
+            values[name][i] = value
+    return Decoded(np.asarray(ends_us * 1e-6, np.float64), values, decode_ms, n_tokens)
+
+
+def rows_of(bundle: DecoderBundle, session: Session) -> Int32s:
+    """The bundle's row of each of the session's units, -1 where it has none."""
+    return np.array([bundle.row_of_key.get(key, -1) for key in session.unit_keys], np.int32)
+
+
+def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:
+    """The session's spikes of units that the decoder knows, in order of their stamps.
+
+    Raises:
+        CalibrationError: there are none.
+    """
+    spikes = session.spikes
+    known = np.flatnonzero(row_of[spikes.unit] >= 0)
+    if not len(known):
+        raise CalibrationError(
+            f"the decoder knows none of the {len(session.unit_keys)} units of session {session.id} "
+            f"({', '.join(session.unit_keys[:3])}, ...): adapt it to this session first"
+        )
+    order = known[np.argsort(spikes.t_us[known], kind="stable")]
+    return SpikeBatch(spikes.t_us[order], spikes.unit[order], spikes.count[order])
+
+
+def aims_of(bundle: DecoderBundle) -> dict[str, Aim]:
+    """What each output was trained on; its own name where the bundle does not say."""
+    aims = {output.name: Aim(output.name) for output in bundle.manifest.outputs}
+    recipe: Any = bundle.manifest.training.get("recipe", {})
+    for choice in recipe.get("outputs", []):
+        aims[choice["name"]] = Aim(choice["behavior"], choice["lag_s"], choice["classes"])
+    return aims
+
+
+def _result(
+    bundle: DecoderBundle,
+    session: Session,
+    decoded: Decoded,
+    scored: Sequence[tuple[float, float]],
+    lead_s: float,
+) -> dict[str, Any]:
+    chosen = in_intervals(decoded.t_s, scored)
+    if not chosen.any():
+        raise CalibrationError(
+            f"session {session.id} lasts {session.duration_s:.1f} s: no beat in the scored part"
+        )
+    t_s, outputs = decoded.t_s[chosen], {}
+    for name, aim in aims_of(bundle).items():
+        signal, values = session.signal(aim.behavior), decoded.values[name][chosen]
+        at_s = t_s + lead_s + aim.lag_s
+        if aim.classes:
+            newest = np.maximum(np.searchsorted(signal.t_s, at_s, side="right") - 1, 0)
+            right = values.argmax(axis=1) == signal.values[newest, 0]
+            outputs[name] = {"accuracy": [float(right.mean())], "n": len(right)}
+        else:
+            outputs[name] = asdict(score_output(values, at_s, signal, session))
+    p50, p99 = np.percentile(decoded.decode_ms[chosen], (50, 99)).tolist()
+    return {
+        "outputs": outputs,
+        "seconds": round(float(np.count_nonzero(chosen)) * bundle.manifest.hop_s, 6),
+        "tokens_per_beat": float(decoded.n_tokens[chosen].mean()),
+        "decode_ms": {"p50": p50, "p99": p99},
+        "unknown_units": sum(key not in bundle.row_of_key for key in session.unit_keys),
+    }
+
+
+def _mean_outputs(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One session's outputs as they are; of several, the mean of each list."""
+    if len(results) == 1:
+        only: dict[str, Any] = results[0]["outputs"]
+        return only
+    means: dict[str, Any] = {}
+    for name, output in results[0]["outputs"].items():
+        measure = "accuracy" if "accuracy" in output else "r2"
+        columns = [result["outputs"][name][measure] for result in results]
+        means[name] = {measure: np.mean(columns, axis=0).tolist()}
+    return means
+
+
+def _draw(
+    path: Path,
+    bundle: DecoderBundle,
+    session: Session,
+    decoded: Decoded,
+    scored: Sequence[tuple[float, float]],
+    lead_s: float,
+) -> None:
+    chosen = in_intervals(decoded.t_s, scored)
+    panels = []
+    for name, aim in aims_of(bundle).items():
+        at_s = decoded.t_s[chosen] + lead_s + aim.lag_s
+        if not aim.classes:
+            signal = session.signal(aim.behavior)
+            label = f"{name} ({signal.unit})"
+            panels.append((label, at_s, decoded.values[name][chosen], signal.at(at_s)))
+    draw_decodes(path, panels)

@@ -1,0 +1,173 @@
+"""How well decodes match behaviour: R2 with its interval, the best lag, accuracy of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibration.errors import CalibrationError
+from streams.messages import Float64s, Int64s
+from streams.session import Behavior, Session
+
+BLOCK_S = 10.0
+N_RESAMPLES = 1000
+FEWEST_TRIALS = 5
+LARGEST_LAG_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One output on one session.
+
+    Attributes:
+        r2: per dimension, 1 - SSE/SST, SST about the mean of what is scored.
+        ci: per dimension, 95 % bootstrap interval over blocks.
+        best_lag_s: the shift of behaviour that fits the decodes best; > 0 is the future.
+        r2_at_best_lag: per dimension.
+        n: decodes scored.
+        blocks: "trials", or "10 s blocks" where there are too few trials.
+        n_blocks: how many.
+    """
+
+    r2: list[float]
+    ci: list[list[float]]
+    best_lag_s: float
+    r2_at_best_lag: list[float]
+    n: int
+    blocks: str
+    n_blocks: int
+
+
+def parse_split(split: str, duration_s: float) -> list[tuple[float, float]]:
+    """The scored intervals: `last:0.2`, `all`, or `10-20,35-60` in seconds.
+
+    Raises:
+        CalibrationError: none of these.
+    """
+    if split == "all":
+        return [(0.0, duration_s)]
+    try:
+        if split.startswith("last:"):
+            share = float(split.removeprefix("last:"))
+            if 0.0 < share <= 1.0:
+                return [(duration_s * (1.0 - share), duration_s)]
+        else:
+            pairs = [tuple(float(t) for t in part.split("-")) for part in split.split(",")]
+            if all(len(pair) == 2 and pair[0] < pair[1] for pair in pairs):
+                return [(pair[0], pair[1]) for pair in pairs]
+    except ValueError:
+        pass
+    raise CalibrationError(
+        f"cannot score split {split!r}: give last:SHARE, all, or START-STOP[,START-STOP...] seconds"
+    )
+
+
+def in_intervals(t_s: Float64s, intervals: Sequence[tuple[float, float]]) -> np.ndarray:
+    """(n,) bool, whether each time lies in `(start, stop]` of any interval."""
+    inside = np.zeros(len(t_s), np.bool_)
+    for start_s, stop_s in intervals:
+        inside |= (t_s > start_s + 1e-9) & (t_s <= stop_s + 1e-9)
+    return inside
+
+
+def blocks_of(session: Session, t_s: Float64s) -> tuple[Int64s, str]:
+    """Which block each time belongs to: its trial (up to the next one's start), or its 10 s."""
+    if session.trials is not None:
+        starts = np.sort(session.trials.start_s)
+        block = np.searchsorted(starts, t_s, side="right").astype(np.int64)
+        if len(np.unique(block)) >= FEWEST_TRIALS:
+            return block, "trials"
+    return (t_s // BLOCK_S).astype(np.int64), f"{BLOCK_S:.0f} s blocks"
+
+
+def score_output(
+    decoded: Float64s, t_s: Float64s, signal: Behavior, session: Session, max_gap_s: float = 0.1
+) -> Score:
+    """Score one output.
+
+    Args:
+        decoded: (n, dims).
+        t_s: (n,) the time that each decode estimates, seconds from the session's start.
+        signal: the behaviour.
+        session: gives the trials.
+        max_gap_s: behaviour is not bridged across longer gaps.
+
+    Raises:
+        CalibrationError: no behaviour there, or one that does not vary.
+    """
+    actual = signal.at(t_s, max_gap_s)
+    if actual.shape != decoded.shape:
+        raise CalibrationError(
+            f"the decoder gives {decoded.shape[1]} dimensions, the behaviour of session "
+            f"{session.id} has {actual.shape[1]}: name the behaviour that it was trained on"
+        )
+    known = np.isfinite(actual).all(axis=1)
+    if np.count_nonzero(known) < 2 or not (np.ptp(actual[known], axis=0) > 0).all():
+        raise CalibrationError(
+            f"session {session.id}: the behaviour has {np.count_nonzero(known)} usable samples in "
+            "the scored part, or does not vary there; choose another --split"
+        )
+    block, kind = blocks_of(session, t_s[known])
+    sums = _block_sums(decoded[known], actual[known], block)
+    lag_s, at_lag = best_lag(decoded, t_s, signal, max_gap_s)
+    return Score(
+        r2=_r2_of_sums(sums.sum(axis=0)).tolist(),
+        ci=_interval(sums),
+        best_lag_s=lag_s,
+        r2_at_best_lag=at_lag,
+        n=int(np.count_nonzero(known)),
+        blocks=kind,
+        n_blocks=len(sums),
+    )
+
+
+def r2_score(decoded: Float64s, actual: Float64s) -> list[float]:
+    """R2 per dimension over the rows where the behaviour is known; NaN where it does not vary."""
+    known = np.isfinite(actual).all(axis=1)
+    one_block = np.zeros(np.count_nonzero(known), np.int64)
+    if not len(one_block):
+        return [float("nan")] * actual.shape[1]
+    r2: list[float] = _r2_of_sums(_block_sums(decoded[known], actual[known], one_block)[0]).tolist()
+    return r2
+
+
+def best_lag(
+    decoded: Float64s, t_s: Float64s, signal: Behavior, max_gap_s: float
+) -> tuple[float, list[float]]:
+    """The shift of behaviour at which the mean R2 is highest, and R2 there."""
+    step_s = max(float(np.median(np.diff(t_s))) if len(t_s) > 1 else 0.01, 0.005)
+    n_steps = round(LARGEST_LAG_S / step_s)
+    lags_s = [i * step_s for i in range(-n_steps, n_steps + 1)]
+    scores = [r2_score(decoded, signal.at(t_s + lag_s, max_gap_s)) for lag_s in lags_s]
+    best = int(np.argmax([np.nan_to_num(np.mean(score), nan=-np.inf) for score in scores]))
+    return round(lags_s[best], 6), scores[best]
+
+
+def _block_sums(decoded: Float64s, actual: Float64s, block: Int64s) -> Float64s:
+    """(n_blocks, 4, dims): count, sum, sum of squares and squared error of each block."""
+    centred = actual - actual.mean(axis=0)
+    columns = [np.ones_like(actual), centred, np.square(centred), np.square(decoded - actual)]
+    _, i_block = np.unique(block, return_inverse=True)
+    sums = np.zeros((int(i_block.max()) + 1, len(columns), actual.shape[1]))
+    np.add.at(sums, i_block, np.stack(columns, axis=1))
+    return sums
+
+
+def _r2_of_sums(sums: Float64s) -> Float64s:
+    """(..., 4, dims) -> (..., dims)."""
+    n, total, squares, error = (sums[..., i, :] for i in range(4))
+    sst = squares - np.square(total) / n
+    r2: Float64s = np.where(sst > 0, 1.0 - error / np.where(sst > 0, sst, 1.0), np.nan)
+    return r2
+
+
+def _interval(sums: Float64s) -> list[list[float]]:
+    """Per dimension, the 95 % interval of R2 over resampled blocks; seeded."""
+    rng = np.random.default_rng(0)
+    n_blocks = len(sums)
+    times = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), N_RESAMPLES)
+    r2 = _r2_of_sums(np.tensordot(times.astype(np.float64), sums, axes=1))
+    interval: list[list[float]] = np.nanquantile(r2, (0.025, 0.975), axis=0).T.tolist()
+    return interval
