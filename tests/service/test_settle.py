@@ -1,0 +1,83 @@
+"""The settle time: measured, bounded, and told when it would need more than a hop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.loop.settle import Settled, SettleMeter
+
+HOP_S = 0.02
+START_S = 50.0
+
+
+def fed(lags_s: np.ndarray, *, hop_s: float = HOP_S) -> SettleMeter:
+    """A meter that saw these lags, spread over the first 10 s."""
+    meter = SettleMeter(hop_s, START_S)
+    arrivals_s = START_S + np.linspace(1.0, 9.9, len(lags_s))
+    for t_s, lag_s in zip(arrivals_s, lags_s, strict=True):
+        meter.add(np.array([lag_s]), float(t_s))
+    return meter
+
+
+def settled(meter: SettleMeter) -> Settled:
+    result = meter.result(START_S + 20.0)
+    assert result is not None
+    return result
+
+
+@given(
+    st.lists(st.floats(0.0, 0.05), min_size=1, max_size=400), st.sampled_from([0.01, 0.02, 0.05])
+)
+def test_it_is_the_quantile_of_the_lags_between_1_ms_and_a_hop(
+    lags_s: list[float], hop_s: float
+) -> None:
+    outcome = settled(fed(np.array(lags_s), hop_s=hop_s))
+    needed_s = float(np.quantile(lags_s, 0.999, method="inverted_cdf"))
+    assert needed_s <= outcome.needed_s + 1e-9
+    assert outcome.needed_s <= needed_s + 51e-6
+    assert outcome.settle_s == min(max(outcome.needed_s, 1e-3), hop_s)
+
+
+def test_one_spike_in_ten_thousand_does_not_set_it() -> None:
+    lags_s = np.full(10_000, 3e-3)
+    lags_s[5000:5009] = 15e-3
+    assert settled(fed(lags_s)).settle_s == pytest.approx(3e-3, abs=51e-6)
+    lags_s[5000:5020] = 15e-3
+    assert settled(fed(lags_s)).settle_s == pytest.approx(15e-3, abs=51e-6)
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "settle_s"), [(0.1e-3, 1e-3), (-0.2e-3, 1e-3), (5e-3, 5e-3), (30e-3, HOP_S)]
+)
+def test_its_bounds(lag_s: float, settle_s: float) -> None:
+    assert settled(fed(np.full(100, lag_s))).settle_s == pytest.approx(settle_s, abs=51e-6)
+
+
+def test_more_than_a_hop_is_told() -> None:
+    outcome = settled(fed(np.full(100, 31e-3)))
+    assert outcome.settle_s == HOP_S
+    assert outcome.needed_s == pytest.approx(31e-3, abs=51e-6)
+
+
+def test_a_lag_beyond_all_measure_is_still_told_as_more_than_a_hop() -> None:
+    outcome = settled(fed(np.full(100, 8.0), hop_s=1.0))
+    assert outcome.settle_s == 1.0
+    assert outcome.needed_s > 1.0
+
+
+def test_it_takes_ten_seconds_of_spikes() -> None:
+    meter = SettleMeter(HOP_S, START_S)
+    assert meter.result(START_S + 1000.0) is None
+    meter.add(np.array([2e-3]), START_S + 100.5)
+    assert meter.result(START_S + 109.9) is None
+    assert meter.result(START_S + 110.1) is not None
+
+
+def test_spikes_that_waited_for_us_to_start_are_left_out() -> None:
+    meter = SettleMeter(HOP_S, START_S)
+    meter.add(np.linspace(0.0, 5.0, 100), START_S + 0.2)
+    meter.add(np.array([0.6, 2e-3]), START_S + 1.0)
+    assert settled(meter).needed_s == pytest.approx(2e-3, abs=51e-6)
