@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_watch,
         _add_control,
         _add_swap,
+        _add_shape,
         _add_doctor,
         _add_simulate,
         _add_replay,
@@ -147,6 +148,22 @@ def _swap(a: argparse.Namespace) -> int:
     from service.watch import swap
 
     return swap(a.bundle, a.control, shadow_s=a.shadow, hold=a.hold, as_json=a.json)
+
+
+def _add_shape(commands: Commands) -> None:
+    p = commands.add_parser(
+        "shape", help="change gain, smoothing, bias, bounds or lead while running"
+    )
+    p.add_argument("settings", nargs="+", metavar="NAME=VALUE", help="for example gain=1.2")
+    p.add_argument("--control", default=DEFAULT_CONTROL, help="the daemon's [output] control")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=_shape)
+
+
+def _shape(a: argparse.Namespace) -> int:
+    from service.watch import command, read_settings
+
+    return command("shape", a.control, as_json=a.json, arguments=read_settings(a.settings))
 
 
 def _add_doctor(commands: Commands) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
 
 from service.errors import ConfigError
+from service.loop.shaping import Shaping
 
 
 class Section(BaseModel):
@@ -57,10 +58,27 @@ class OutputConfig(Section):
 
 
 class ShapingConfig(Section):
-    """`[shaping]`: what is done to outputs whose safe value is zero (velocities)."""
+    """`[shaping]`: what is done to velocities (outputs whose safe value is zero), and bounds."""
 
     gain: float = Field(1.0, ge=0, le=100)
     smoothing: float = Field(0.0, ge=0, lt=1)
+    bias: tuple[float, ...] = Field((), strict=False)
+    speed_power: float = Field(1.0, gt=0, le=4)
+    speed_ref: float = Field(1.0, gt=0)
+    max_speed: float = Field(0.0, ge=0)
+    bounds: dict[str, Annotated[tuple[float, float], Strict(False)]] = {}
+
+    @field_validator("bounds")
+    @classmethod
+    def _ordered(cls, bounds: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (low, high) in bounds.items():
+            if not low < high:
+                raise ValueError(f"the bounds of {name!r} must be [low, high] with low < high")
+        return bounds
+
+    def to_shaping(self) -> Shaping:
+        """As the beat uses it."""
+        return Shaping(**self.model_dump())
 
 
 class ServeConfig(Section):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from service.errors import ExitCode
+from service.errors import ConfigError, ExitCode
 from streams.clock import MonotonicClock
 from streams.sockets import DecodeSubscriber, UnreachableError, request
 from streams.wire import Command, decode_reply, encode
@@ -64,13 +65,36 @@ def _numbers(value: list[float | None] | None) -> str:
     return " ".join("   none" if v is None else f"{v:+7.2f}" for v in value)
 
 
-def command(name: str, endpoint: str, *, as_json: bool) -> int:
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """`["gain=1.2", "bias=[0.1,0]"]` as arguments of a command.
+
+    Raises:
+        ConfigError: one is not `NAME=VALUE` with a JSON value.
+    """
+    found = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError as err:
+            raise ConfigError(
+                f"{setting!r} is not NAME=VALUE with a number, list or table; "
+                "for example gain=1.2 or bias=[0.1,0]"
+            ) from err
+    return found
+
+
+def command(
+    name: str, endpoint: str, *, as_json: bool, arguments: dict[str, Any] | None = None
+) -> int:
     """Send a command to the daemon and print its answer; the exit code.
 
     Raises:
         UnreachableError: no daemon answered.
     """
-    reply = decode_reply(request(endpoint, encode(Command(command=name))))
+    reply = decode_reply(
+        request(endpoint, encode(Command(command=name, arguments=arguments or {})))
+    )
     if as_json:
         sys.stdout.write(encode(reply).decode() + "\n")
     elif not reply.ok:

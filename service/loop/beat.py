@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from service.loop.decoder import Decoder, Raw, Seat, is_finite
 from service.loop.ingest import Arrival
 from service.loop.lineup import Lineup
@@ -94,6 +96,7 @@ class Beat:
         self.trace_beat: Callable[[int, TokenWindow], None] | None = None
         self.trace_arrival: Callable[[Arrival], None] | None = None
         self.keeps_alive = False
+        self.n_spikes_of_unit = np.zeros(0, np.int64)
         self.last_k = 0
         self.lead_s = lead_s
         self.lineup = Lineup(Seat(decoder, judge, shaper), ring.hop_us)
@@ -120,6 +123,7 @@ class Beat:
             if self.trace_arrival is not None:
                 self.trace_arrival(arrival)
             self.lineup.follow_source()
+            self._count_units(arrival.batch)
             self.ring.admit(arrival.batch, self.lineup.known, arrival.latest_us)
             self.ring.fates.invalid += arrival.n_invalid
             self.ring.fates.duplicate += arrival.n_duplicate
@@ -171,6 +175,15 @@ class Beat:
         outcome = Outcome(k, self.schedule.window_end_s(k), t_s, t_s, None, 0)
         self.counts.seq += 1
         return self._decode(self.lineup.active, self.counts.seq, outcome, settle_s)
+
+    def _count_units(self, batch: SpikeBatch) -> None:
+        n_units = len(self.lineup.known)
+        if len(self.n_spikes_of_unit) < n_units:
+            n_more = n_units - len(self.n_spikes_of_unit)
+            self.n_spikes_of_unit = np.concatenate(
+                (self.n_spikes_of_unit, np.zeros(n_more, np.int64))
+            )
+        np.add.at(self.n_spikes_of_unit, batch.unit, batch.count)
 
     def _hear(self, arrival: Arrival) -> None:
         heard = [self._newest_us, self.ring.newest_us]

@@ -6,12 +6,13 @@ import difflib
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from service.config import ShapingConfig, parse_config
 from service.errors import ServiceError
 from service.loop.daemon import Daemon
 from service.loop.deployment import Deployment
@@ -20,6 +21,7 @@ from streams.sockets import ControlServer
 from streams.wire import Command, Reply, WireError, decode_command, encode
 
 POLL_S = 0.1
+HEALTH_EVERY_S = 1.0
 Arguments = dict[str, Any]
 _log = logging.getLogger("spikeloop")
 
@@ -34,6 +36,9 @@ def _status(daemon: Daemon, _: Arguments) -> Arguments:
         "units_known": int(daemon.beat.decoder.known.sum()),
         "units_seen": len(daemon.source.keys),
         "refused_backends": {one.name: one.reason for one in daemon.opened.tried},
+        "health": daemon.health.report(daemon.source.keys),
+        "shaping": msgspec.to_builtins(daemon.beat.lineup.active.shaper.shaping),
+        "lead_s": daemon.beat.lead_s,
         "shadow": shadow.decoder.manifest.id if shadow else "",
         "standby": standby.decoder.manifest.id if standby else "",
     }
@@ -87,6 +92,19 @@ def _rollback(daemon: Daemon, _: Arguments) -> Arguments:
     return {"checksum": daemon.beat.decoder.manifest.id}
 
 
+def _shape(daemon: Daemon, a: Arguments) -> Arguments:
+    lead_s = daemon.beat.lead_s if "lead_s" not in a else daemon.checked_lead(a.pop("lead_s"))
+    shaper = daemon.beat.lineup.active.shaper
+    now = {key: value for key, value in asdict(shaper.shaping).items() if value is not None}
+    shaping = parse_config(now | a, ShapingConfig, "shape").to_shaping()
+    for seat in daemon.beat.lineup.seats:
+        seat.shaper.shaping = shaping
+    daemon.beat.lead_s = lead_s
+    changed = asdict(shaping) | {"lead_s": lead_s}
+    daemon.report("shaped", changed)
+    return changed
+
+
 @dataclass(frozen=True, slots=True)
 class Handler:
     """Carries out one command; `required` and `optional` say what arguments it takes."""
@@ -114,6 +132,20 @@ HANDLERS: dict[str, Handler] = {
     "resume": Handler(_resume),
     "stop": Handler(_stop),
     "mark": Handler(_mark, (("text", str),)),
+    "shape": Handler(
+        _shape,
+        (),
+        (
+            ("gain", float),
+            ("smoothing", float),
+            ("bias", list),
+            ("speed_power", float),
+            ("speed_ref", float),
+            ("max_speed", float),
+            ("bounds", dict),
+            ("lead_s", float),
+        ),
+    ),
     "swap": Handler(_swap, (("bundle", str),), (("shadow_s", float), ("hold", bool))),
     "deployment": Handler(_deployment),
     "promote": Handler(_promote),
@@ -158,6 +190,7 @@ class Control(threading.Thread):
         super().__init__(name="control", daemon=True)
         self._daemon, self._server, self._failed = daemon, server, failed
         self._stopping = threading.Event()
+        self._t_sample_s = 0.0
 
     def stop(self) -> None:
         """End the thread and wait for it."""
@@ -172,11 +205,18 @@ class Control(threading.Thread):
                 if payload is not None:
                     self._server.reply(encode(answer(self._daemon, payload)))
                 self._write_log()
+                self._watch_units()
             self._write_log()
         except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
             self._failed(err)
         finally:
             self._server.close()
+
+    def _watch_units(self) -> None:
+        daemon = self._daemon
+        if daemon.now() >= self._t_sample_s:
+            self._t_sample_s = daemon.now() + HEALTH_EVERY_S
+            daemon.health.sample(daemon.now(), daemon.beat.n_spikes_of_unit)
 
     def _write_log(self) -> None:
         while self._daemon.notes:

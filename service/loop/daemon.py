@@ -13,11 +13,13 @@ from typing import Any
 
 from export.backends import open_backend
 from export.bundle import DecoderBundle
+from export.manifest import Manifest
 from service.config import ServeConfig
 from service.errors import ConfigError, GuardError
 from service.loop.beat import Beat, Schedule
 from service.loop.decoder import Decoder, Seat
 from service.loop.deployment import Deployer
+from service.loop.health import UnitHealth
 from service.loop.ingest import Arrival, Ingest, Source
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper
@@ -86,6 +88,7 @@ class Daemon:
             config, self.beat, self.source.keys, self.source.keep_alive_every_s, self.report
         )
         self.beat.lineup.on_change = self._changed
+        self.health = self._health_of(manifest)
         self._ingest = Ingest(
             self.source, self._clock, self.schedule.t0_s, self._inbox, self.report, self.fail
         )
@@ -103,11 +106,22 @@ class Daemon:
                 f"beat.settle_ms is {settle_ms:g}; it lies between 0 and one hop, "
                 f"{manifest.hop_s * 1e3:g} ms"
             )
-        if lead_s is not None and not manifest.lead_s.min <= lead_s <= manifest.lead_s.max:
+        if lead_s is not None:
+            self.checked_lead(lead_s)
+
+    def checked_lead(self, lead_s: float) -> float:
+        """The lead time itself.
+
+        Raises:
+            ConfigError: the decoder was not trained for it.
+        """
+        manifest = self.bundle.manifest
+        if not manifest.lead_s.min <= lead_s <= manifest.lead_s.max:
             raise ConfigError(
-                f"decoder.lead_s is {lead_s:g}; bundle {manifest.name!r} was trained for "
+                f"lead_s is {lead_s:g}; bundle {manifest.name!r} was trained for "
                 f"{manifest.lead_s.min:g} to {manifest.lead_s.max:g} s"
             )
+        return lead_s
 
     def _choose_t0(self) -> float:
         bin_s, hop_s = self.source.bin_s, self.bundle.manifest.hop_s
@@ -132,7 +146,7 @@ class Daemon:
             judge=ValidityJudge(
                 manifest.context_s, manifest.stale_after_s, self.source.keep_alive_every_s
             ),
-            shaper=Shaper(manifest.outputs, config.shaping.gain, config.shaping.smoothing),
+            shaper=Shaper(manifest.outputs, config.shaping.to_shaping()),
             run_id=self.run_id,
             lead_s=manifest.lead_s.default
             if config.decoder.lead_s is None
@@ -312,8 +326,19 @@ class Daemon:
             flags=[],
         )
 
+    def now(self) -> float:
+        """The daemon's clock."""
+        return self._clock.now()
+
+    def _health_of(self, manifest: Manifest) -> UnitHealth:
+        rates = manifest.training.get("unit_rates_hz")
+        known = rates if isinstance(rates, dict) else {}
+        return UnitHealth({key: float(hz) for key, hz in known.items() if isinstance(hz, float)})
+
     def _changed(self, change: str, seat: Seat) -> None:
         manifest = seat.decoder.manifest
+        if seat is self.beat.lineup.active:
+            self.health = self._health_of(manifest)
         self.report(change, {"decoder_id": manifest.name, "checksum": manifest.id})
 
     def fail(self, err: Exception) -> None:

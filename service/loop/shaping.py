@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,42 +14,64 @@ HOLD_MAX_S = 0.2
 Values = dict[str, list[float | None] | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """What is done to a decode that is `ok`, in this order; replaced as a whole while running.
+
+    All but `bounds` act on outputs whose safe value is zero (velocities).
+
+    Attributes:
+        bias: subtracted, per dimension, in the output's unit; shorter than the output is zero.
+        smoothing: weight of the value before, in [0, 1).
+        speed_power: the speed is scaled by `(speed / speed_ref) ** (speed_power - 1)`: above 1,
+            slow becomes slower and fast faster (Willett et al. 2018 discuss why).
+        speed_ref: the speed that stays as it is, in the output's unit.
+        gain: factor.
+        max_speed: longer vectors are shortened to this; 0 for no limit.
+        bounds: per output name, (low, high) of every dimension.
+    """
+
+    gain: float = 1.0
+    smoothing: float = 0.0
+    bias: tuple[float, ...] = ()
+    speed_power: float = 1.0
+    speed_ref: float = 1.0
+    max_speed: float = 0.0
+    bounds: Mapping[str, tuple[float, float]] | None = None
+
+
 class Shaper:
-    """Gain and smoothing of velocities, and each output's `safe` policy.
+    """Shapes values and applies each output's `safe` policy.
 
     Args:
         outputs: the bundle's outputs.
-        gain: factor on outputs whose safe value is zero.
-        smoothing: weight of the value before (0 none, towards 1 more), same outputs.
+        shaping: what to do; may be replaced at any time.
     """
 
-    def __init__(
-        self, outputs: Sequence[Output], gain: float = 1.0, smoothing: float = 0.0
-    ) -> None:
+    def __init__(self, outputs: Sequence[Output], shaping: Shaping | None = None) -> None:
         self.outputs = tuple(outputs)
-        self.gain = gain
-        self.smoothing = smoothing
+        self.shaping = shaping or Shaping()
         self._smooth: dict[str, np.ndarray] = {}
         self._last_ok: dict[str, tuple[float, list[float | None]]] = {}
 
     def fresh(self) -> Shaper:
         """The same shaping for another decoder of the same outputs."""
-        return Shaper(self.outputs, self.gain, self.smoothing)
+        return Shaper(self.outputs, self.shaping)
 
     def continue_from(self, before: Shaper) -> None:
-        """Take over smoothing and held values, so that a swap makes no step of its own."""
+        """Take over shaping, smoothing and held values, so that a swap makes no step of its own."""
+        self.shaping = before.shaping
         self._smooth, self._last_ok = dict(before._smooth), dict(before._last_ok)
 
     def shape(self, raw: Mapping[str, np.ndarray], t_s: float) -> Values:
         """The values of a decode that is `ok`, at `t_s`."""
-        shaped: Values = {}
+        shaping, shaped = self.shaping, Values()
         for output in self.outputs:
             value = np.asarray(raw[output.name], dtype=np.float64)
             if output.safe == "zero":
-                before = self._smooth.get(output.name, value)
-                value = self.smoothing * before + (1.0 - self.smoothing) * value
-                self._smooth[output.name] = value
-                value = self.gain * value
+                value = self._shape_velocity(output.name, value, shaping)
+            if shaping.bounds and output.name in shaping.bounds:
+                value = np.clip(value, *shaping.bounds[output.name])
             plain: list[float | None] = value.tolist()
             self._last_ok[output.name] = (t_s, plain)
             shaped[output.name] = plain
@@ -57,6 +81,22 @@ class Shaper:
         """The values of a decode that is not `ok`; smoothing begins anew after it."""
         self._smooth.clear()
         return {output.name: self._safe_value(output, t_s) for output in self.outputs}
+
+    def _shape_velocity(self, name: str, value: np.ndarray, shaping: Shaping) -> np.ndarray:
+        n_bias = min(len(shaping.bias), len(value))
+        if n_bias:
+            value = value.copy()
+            value[:n_bias] -= shaping.bias[:n_bias]
+        before = self._smooth.get(name, value)
+        value = shaping.smoothing * before + (1.0 - shaping.smoothing) * value
+        self._smooth[name] = value
+        speed = math.hypot(*value.tolist())
+        factor = shaping.gain
+        if shaping.speed_power != 1.0 and speed > 0.0:
+            factor *= (speed / shaping.speed_ref) ** (shaping.speed_power - 1.0)
+        if shaping.max_speed and speed * factor > shaping.max_speed:
+            factor = shaping.max_speed / speed
+        return value * factor
 
     def _safe_value(self, output: Output, t_s: float) -> list[float | None] | None:
         if output.safe == "zero":
@@ -73,6 +113,6 @@ def as_values(raw: Mapping[str, np.ndarray] | None, names: Sequence[str]) -> Val
     if raw is None:
         return dict.fromkeys(names)
     return {
-        name: [v if np.isfinite(v) else None for v in np.asarray(raw[name], np.float64).tolist()]
+        name: [v if math.isfinite(v) else None for v in np.asarray(raw[name], np.float64).tolist()]
         for name in names
     }
