@@ -24,6 +24,7 @@ from streams.lsl import (
 from streams.messages import Float64s, Int64s, SpikeBatch
 
 FUTURE_TOLERANCE_S = 5e-3
+FAR_S = 1e8
 BEFORE_OPEN_S = 0.1
 PULL_WAIT_S = 0.1
 OFFSET_EVERY_S = 1.0
@@ -171,7 +172,7 @@ def _to_us(stamps: Float64s, offset_s: float, t0_s: float, bin_s: float | None) 
     since_s = stamps + offset_s - t0_s
     if bin_s is not None:
         since_s = np.rint(since_s / bin_s) * bin_s
-    return np.rint(since_s * 1e6).astype(np.int64)
+    return np.rint(np.clip(since_s, -FAR_S, FAR_S) * 1e6).astype(np.int64)
 
 
 class Ingest(threading.Thread):

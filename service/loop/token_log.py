@@ -35,8 +35,9 @@ class TokenLog(threading.Thread):
     def __init__(self, path: Path, header: dict[str, Any], keys: list[str]) -> None:
         super().__init__(name="recorder", daemon=True)
         self._file = path.open("wb")
-        self._queue: deque[dict[str, Any]] = deque([{"kind": "header", **header}])
+        self._queue: deque[dict[str, Any]] = deque()
         self._keys, self._n_keys = keys, 0
+        self._frame({"kind": "header", **header})
         self._stopping = threading.Event()
 
     def arrival(self, arrival: Arrival) -> None:
