@@ -21,13 +21,20 @@ class Living:
         name: of the stream.
         keys: of its units.
         source_id: None for the name.
+        n_firing: so many of the units fire on their own; None for all.
     """
 
-    def __init__(self, name: str, keys: Sequence[str], source_id: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        keys: Sequence[str],
+        source_id: str | None = None,
+        n_firing: int | None = None,
+    ) -> None:
         self._outlet = SpikeOutlet(name, name if source_id is None else source_id, keys)
-        self._n_keys = len(keys)
+        self._n_firing = n_firing or len(keys)
         self._spike_s = self._alive_s = clock.now()
-        self.n_sent = 0
+        self._n_fired = self.n_sent = 0
         self.newest_s = -np.inf
 
     def wait_for_listener(self, each: Callable[[], object] = lambda: None) -> None:
@@ -35,11 +42,14 @@ class Living:
         wait_until(self._outlet.has_consumers, each)
 
     def send_due(self) -> None:
-        """Send what is due by now, stamped now."""
+        """Send what is due by now, stamped now, if anybody listens."""
+        if not self._outlet.has_consumers():
+            return
         now_s = clock.now()
         if now_s >= self._spike_s:
             self._spike_s = now_s + SPIKES_EVERY_S
-            self.send([now_s], [self.n_sent % self._n_keys])
+            self._n_fired += 1
+            self.send([now_s], [self._n_fired % self._n_firing])
         if now_s >= self._alive_s:
             self._alive_s = now_s + KEEP_ALIVE_EVERY_S
             self._outlet.keep_alive(now_s)

@@ -1,0 +1,196 @@
+"""Bad spikes in a good stream: each has its one fate, and the daemon decodes on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.bundle import open_bundle
+from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
+from tests.system.running import clock, keep_on
+from tests.system.sources import Floats, Living
+from tests.system.token_logs import assert_cut_as_offline, read_run
+
+STRANGER = len(UNIT_KEYS)
+
+
+@pytest.fixture
+def source(stream: str) -> Iterator[Living]:
+    """Sends what the decoder knows; u100, which it does not know, only when asked."""
+    living = Living(stream, (*UNIT_KEYS, "u100"), n_firing=len(UNIT_KEYS))
+    yield living
+    living.close()
+
+
+@pytest.fixture
+def floats(stream: str) -> Iterator[Floats]:
+    outlet = Floats(stream)
+    yield outlet
+    outlet.close()
+
+
+def test_unknown_units_are_counted_and_too_many_are_a_fault(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living
+) -> None:
+    daemon = serve(stream, bundle)
+    daemon.until_validity("ok", source.send_due)
+    n_unknown = 12
+    for _ in range(n_unknown):  # one in eleven
+        before = source.n_sent
+        daemon.until(lambda _, before=before: source.n_sent >= before + 10, source.send_due)
+        source.send([clock.now()], [STRANGER])
+    n_decodes = len(daemon.heard.decodes)
+    assert not any(decode["reason"] == "unknown_units" for decode in daemon.heard.decodes)
+
+    def with_strangers() -> None:
+        nonlocal n_unknown
+        before = source.n_sent
+        source.send_due()
+        if source.n_sent > before:
+            source.send([clock.now()], [STRANGER])
+            n_unknown += 1
+
+    fault = daemon.until_validity("fault", with_strangers)
+    assert fault["reason"] == "unknown_units"
+    assert fault["value"]["velocity"] == [0.0, 0.0]
+    assert len(daemon.heard.decodes) > n_decodes
+    daemon.until_validity("ok", source.send_due)
+    status = daemon.until_settled(source.n_sent)
+    assert status["fates"]["unknown_unit"] == n_unknown
+    assert sum(status["fates"].values()) == source.n_sent
+    assert status["units_seen"] == status["units_known"] + 1
+
+
+def test_old_and_future_stamps_are_counted_and_not_decoded(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living
+) -> None:
+    daemon = serve(stream, bundle)
+    daemon.until_validity("ok", source.send_due)
+    daemon.until_settled(source.n_sent)
+    late_before = daemon.ask("status").result["fates"]["late"]
+    newest_s = source.newest_s
+    source.send([newest_s - 2.0, 1e-3], [0, 1])
+    source.send([clock.now() + 10.0, clock.now() + 1e6, 1e300], [0, 1, 2])
+    status = daemon.until_settled(source.n_sent)
+    assert status["fates"]["late"] == late_before + 2
+    assert status["fates"]["future"] == 3
+    assert sum(status["fates"].values()) == source.n_sent
+    stale = daemon.until_validity("stale")
+    assert stale["t_newest_spike"] <= newest_s + 1e-6
+    daemon.until_validity("ok", source.send_due)
+
+
+def test_out_of_order_stamps_are_cut_as_if_in_order(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living, tmp_path: Path
+) -> None:
+    log = tmp_path / "tokens.log"
+    daemon = serve(stream, bundle, "--token-log", str(log))
+    daemon.until_validity("ok", source.send_due)
+    rng = np.random.default_rng(1)
+
+    def jumble() -> None:
+        source.send_due()
+        stamps = np.round(clock.now() - rng.uniform(0.0, 1.5 * HOP_S, 6), 4)
+        source.send(stamps.tolist(), rng.integers(0, len(UNIT_KEYS), 6).tolist())
+
+    keep_on(1.0, lambda: (jumble(), daemon.listen()))
+    status = daemon.until_settled(source.n_sent, source.send_due)
+    assert sum(status["fates"].values()) <= source.n_sent
+    assert daemon.end() == 0
+    run = read_run(log)
+    assert np.any(np.diff(run.received.spikes.t_us) < 0)
+    assert assert_cut_as_offline(run, open_bundle(bundle).row_of_key) > 300
+
+
+def test_duplicates_are_counted_once_each(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living
+) -> None:
+    daemon = serve(stream, bundle)
+    daemon.until_validity("ok", source.send_due)
+    before = daemon.until_settled(source.n_sent)["fates"]
+    t_s = clock.now()
+    source.send([t_s, t_s, t_s + 2e-7, t_s], [0, 0, 0, 1])
+    daemon.until_settled(source.n_sent)
+    source.send([t_s, t_s], [0, 1])
+    after = daemon.until_settled(source.n_sent)["fates"]
+    assert after["duplicate"] == before["duplicate"] + 4
+    assert sum(after.values()) == source.n_sent
+
+
+def test_a_sequence_number_that_came_before_is_a_duplicate(
+    serve: DaemonStarter, bundle: Path, stream: str, floats: Floats
+) -> None:
+    daemon = serve(stream, bundle)
+    floats.wait_for_listener(daemon.listen)
+    t_s = clock.now()
+    floats.send([[0, 0], [1, 1], [2, 2]], [t_s, t_s + 1e-3, t_s + 2e-3])
+    floats.send([[1, 1], [2, 2], [3, 3]], [t_s + 3e-3, t_s + 4e-3, t_s + 5e-3])
+    fates = daemon.until_settled(6)["fates"]
+    assert fates["duplicate"] == 2
+    assert fates["used"] + fates["late"] == 4
+
+
+def test_numbers_that_name_no_unit_are_invalid(
+    serve: DaemonStarter, bundle: Path, stream: str, floats: Floats
+) -> None:
+    daemon = serve(stream, bundle)
+    floats.wait_for_listener(daemon.listen)
+    units = [np.nan, -5.0, 2.5, np.inf, 1e12, 3.0, -1.0]
+    now_s = clock.now()
+    floats.send([[unit, seq] for seq, unit in enumerate(units)], [now_s] * len(units))
+    floats.send([[0.0, np.nan], [1.0, -3.0]], [now_s, now_s])
+    floats.send([[2.0, 20.0]], [np.nan])
+    fates = daemon.until_settled(9)["fates"]
+    assert fates["invalid"] == 6
+    assert fates["used"] + fates["late"] == 3
+    assert daemon.end() == 0
+
+
+def test_what_the_ring_cannot_hold_is_counted(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living
+) -> None:
+    daemon = serve(stream, bundle, input={"budget_spikes_per_s": 100})
+    daemon.until_validity("ok", source.send_due)
+    before = daemon.until_settled(source.n_sent)["fates"]
+    n = 900
+    t_s = clock.now() + np.linspace(0.0, 2e-3, n)
+    source.send(t_s.tolist(), (np.arange(n) % len(UNIT_KEYS)).tolist())
+    after = daemon.until_settled(source.n_sent)["fates"]
+    assert after["overflow"] == before["overflow"] + n - 500
+    assert sum(after.values()) == source.n_sent
+    assert daemon.until_validity("ok", source.send_due)["spikes_dropped"] == after["overflow"]
+
+
+def test_what_was_lost_while_the_daemon_stood_still_is_counted(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living
+) -> None:
+    daemon = serve(stream, bundle, input={"budget_spikes_per_s": 100})
+    daemon.until_validity("ok", source.send_due)
+    daemon.until_settled(source.n_sent)
+    skipped_before = daemon.heard.decodes[-1]["beats_skipped"]
+    daemon.signal(signal.SIGSTOP)
+    t_stopped_s = clock.now()
+    for _ in range(300):
+        source.send(
+            (clock.now() - np.arange(1000) * 1e-6).tolist(), [i % STRANGER for i in range(1000)]
+        )
+    keep_on(1.5, lambda: None)
+    t_resumed_s = clock.now()
+    daemon.signal(signal.SIGCONT)
+    status = {}
+
+    def all_accounted() -> bool:
+        status.update(daemon.ask("status").result)
+        return bool(sum(status["fates"].values()) + status["spikes_lost"] >= source.n_sent)
+
+    daemon.until(lambda _: all_accounted())
+    assert sum(status["fates"].values()) + status["spikes_lost"] == source.n_sent
+    assert status["spikes_lost"] > 0
+    warming = daemon.until_validity("warmup", source.send_due)
+    n_missed = int((t_resumed_s - t_stopped_s) / HOP_S) - 2
+    assert warming["beats_skipped"] >= skipped_before + n_missed
+    daemon.until_validity("ok", source.send_due)

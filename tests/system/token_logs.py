@@ -1,0 +1,112 @@
+"""Reads a daemon's token log back, and cuts the same tokens offline from what it received."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.loop.token_log import read_token_log
+from streams.messages import Float32s, Int32s, Int64s, SpikeBatch
+from streams.tokenizer import cut_bins
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Everything that arrived in a run, in order of arrival.
+
+    Attributes:
+        t0_s: the run's t0.
+        keys: of the source's units.
+        spikes: as converted by the daemon.
+        t_arrival_us: (n,) when each arrived, microseconds since t0.
+        cut_before: (n,) bool, whether its bin had been cut when the beat took it in.
+    """
+
+    t0_s: float
+    keys: list[str]
+    spikes: SpikeBatch
+    t_arrival_us: Int64s
+    cut_before: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A token log: what arrived, and the tokens of each beat, by beat.
+
+    `hop_us` is also the length of a bin.
+    """
+
+    hop_us: int
+    received: Received
+    beats: dict[int, tuple[Int32s, Float32s, Float32s]]
+
+
+def read_run(path: Path) -> Run:
+    """Read the log of a daemon whose hop is its bin."""
+    records = list(read_token_log(path))
+    header = records[0]
+    assert header["hop_us"] == header["bin_us"]
+    hop_us, newest_beat, keys = header["hop_us"], 0, list[str]()
+    arrivals: list[tuple[Int64s, Int32s, Int32s, Int64s, np.ndarray]] = []
+    beats = {}
+    for record in records[1:]:
+        if record["kind"] == "keys":
+            keys = record["keys"]
+        elif record["kind"] == "beat":
+            newest_beat = record["beat"]
+            assert newest_beat not in beats
+            beats[newest_beat] = _tokens(record)
+        else:
+            arrivals.append(_arrival(record, header["t0_s"], newest_beat * hop_us))
+    t_us, unit, count, t_arrival_us, cut_before = (
+        np.concatenate(column) for column in zip(*arrivals, strict=True)
+    )
+    spikes = SpikeBatch(t_us, unit, count)
+    return Run(hop_us, Received(header["t0_s"], keys, spikes, t_arrival_us, cut_before), beats)
+
+
+def _tokens(record: dict[str, Any]) -> tuple[Int32s, Float32s, Float32s]:
+    return (
+        np.frombuffer(record["row"], np.int32),
+        np.frombuffer(record["t_rel"], np.float32),
+        np.frombuffer(record["count"], np.float32),
+    )
+
+
+def _arrival(
+    record: dict[str, Any], t0_s: float, cut_us: int
+) -> tuple[Int64s, Int32s, Int32s, Int64s, np.ndarray]:
+    t_us = np.frombuffer(record["t_us"], np.int64)
+    t_arrival_us = np.full(len(t_us), round((record["t_s"] - t0_s) * 1e6))
+    unit, count = np.frombuffer(record["unit"], np.int32), np.frombuffer(record["count"], np.int32)
+    return t_us, unit, count, t_arrival_us, t_us <= cut_us
+
+
+def assert_cut_as_offline(run: Run, row_of_key: Mapping[str, int]) -> int:
+    """Each beat's tokens equal, bit for bit, those cut offline from what had arrived in time.
+
+    Returns:
+        How many tokens were compared.
+    """
+    received, in_time = run.received, ~run.received.cut_before
+    spikes = received.spikes
+    row_of = np.array([row_of_key.get(key, -1) for key in received.keys], np.int32)
+    numbers = np.array(sorted(run.beats))
+    bins = cut_bins(
+        SpikeBatch(spikes.t_us[in_time], spikes.unit[in_time], spikes.count[in_time]),
+        row_of,
+        numbers * run.hop_us,
+        run.hop_us,
+    )
+    for i, beat in enumerate(numbers.tolist()):
+        place = slice(bins.offsets[i], bins.offsets[i + 1])
+        offline = (bins.unit[place], bins.t_rel[place], bins.count[place])
+        for name, live, cut in zip(
+            ("unit", "t_rel", "count"), run.beats[beat], offline, strict=True
+        ):
+            assert live.tobytes() == cut.tobytes(), f"{name} of beat {beat}: {live} against {cut}"
+    return int(bins.offsets[-1])
