@@ -18,7 +18,8 @@ DEFAULT_DECODE = "tcp://127.0.0.1:5570"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
-    from service.errors import HANDLED, exit_code
+    from calibration.errors import CalibrationError
+    from service.errors import HANDLED, ExitCode, exit_code
 
     if getattr(arguments, "uses_lsl", False):
         from streams.lsl import quieten
@@ -31,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HANDLED as err:
         sys.stderr.write(f"spikeloop: {err}\n")
         return int(exit_code(err))
+    except CalibrationError as err:
+        sys.stderr.write(f"spikeloop: {err}\n")
+        return int(ExitCode.USAGE)
 
 
 def _parser() -> argparse.ArgumentParser:

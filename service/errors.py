@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from decoders.errors import DecodersError
 from export.errors import BackendUnavailable, BundleError, ExportError
 from streams.lsl import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
 from streams.messages import StreamsError
@@ -48,6 +49,7 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (UnreachableError, ExitCode.UNREACHABLE),
     (StreamsError, ExitCode.USAGE),
     (ExportError, ExitCode.USAGE),
+    (DecodersError, ExitCode.USAGE),
 )
 
 
@@ -56,4 +58,4 @@ def exit_code(err: Exception) -> ExitCode:
     return next((code for kind, code in _CODES if isinstance(err, kind)), ExitCode.GUARD)
 
 
-HANDLED = (ServiceError, StreamsError, ExportError)
+HANDLED = (ServiceError, StreamsError, ExportError, DecodersError)

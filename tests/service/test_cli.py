@@ -1,0 +1,95 @@
+"""The command line: light to start, and clear about what it cannot do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.cli import main
+from service.loop.control import HANDLERS
+
+HEAVY = ("torch", "onnxruntime", "pylsl", "zmq", "numpy", "pynwb", "pydantic", "rich")
+
+
+def ran(*arguments: str) -> tuple[int, str]:
+    """Exit code and standard error of `spikeloop ARGUMENTS`, in a process of its own."""
+    command = [sys.executable, "-c", "import sys; from service.cli import main; sys.exit(main())"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["train", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from service.cli import main\n"
+        "try:\n"
+        f"    main({arguments!r})\n"
+        "finally:\n"
+        "    sys.stderr.write(' '.join(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "usage: spikeloop" in done.stdout
+    assert not set(HEAVY) & set(done.stderr.split())
+
+
+def test_every_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    told = capsys.readouterr().out
+    for command in ("demo", "serve", "watch", "status", "stop", "doctor", "simulate", "replay"):
+        assert f"\n    {command} " in told
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["decode"], ["serve"], ["serve", "a.toml", "--loud"], ["watch", "--count", "many"]],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+
+
+def test_a_config_that_is_not_there_is_one_line_and_2(tmp_path: Path) -> None:
+    code, told = ran("serve", str(tmp_path / "none.toml"))
+    assert code == 2
+    assert told.startswith("spikeloop: ")
+    assert "none.toml" in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "export"])
+def test_training_that_cannot_be_is_2(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["-o", str(tmp_path / "out")] if command == "export" else []
+    assert main([command, str(tmp_path / "none"), *out]) == 2
+    assert capsys.readouterr().err.startswith("spikeloop: ")
+
+
+def test_a_bundle_that_is_not_there_is_4(tmp_path: Path) -> None:
+    config = tmp_path / "lab.toml"
+    config.write_text(f'[decoder]\nbundle = "{tmp_path / "none"}"\n')
+    code, told = ran("serve", str(config))
+    assert code == 4
+    assert str(tmp_path / "none") in told
+
+
+def test_a_daemon_that_is_not_there_is_7(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--control", "ipc:///nowhere/at/all"]) == 7
+    assert "spikeloop serve CONFIG.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "pause", "resume", "stop"])
+def test_a_small_command_is_one_that_the_daemon_knows(command: str) -> None:
+    assert command in HANDLERS
