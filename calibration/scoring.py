@@ -83,7 +83,7 @@ def blocks_of(session: Session, t_s: Float64s) -> tuple[Int64s, str]:
 
 
 def score_output(
-    decoded: Float64s, t_s: Float64s, signal: Behavior, session: Session, max_gap_s: float = 0.1
+    decoded: np.ndarray, t_s: Float64s, signal: Behavior, session: Session, max_gap_s: float = 0.1
 ) -> Score:
     """Score one output.
 
@@ -123,7 +123,7 @@ def score_output(
     )
 
 
-def r2_score(decoded: Float64s, actual: Float64s) -> list[float]:
+def r2_score(decoded: np.ndarray, actual: np.ndarray) -> list[float]:
     """R2 per dimension over the rows where the behaviour is known; NaN where it does not vary."""
     known = np.isfinite(actual).all(axis=1)
     one_block = np.zeros(np.count_nonzero(known), np.int64)
@@ -134,7 +134,7 @@ def r2_score(decoded: Float64s, actual: Float64s) -> list[float]:
 
 
 def best_lag(
-    decoded: Float64s, t_s: Float64s, signal: Behavior, max_gap_s: float
+    decoded: np.ndarray, t_s: Float64s, signal: Behavior, max_gap_s: float
 ) -> tuple[float, list[float]]:
     """The shift of behaviour at which the mean R2 is highest, and R2 there."""
     step_s = max(float(np.median(np.diff(t_s))) if len(t_s) > 1 else 0.01, 0.005)
@@ -145,7 +145,7 @@ def best_lag(
     return round(lags_s[best], 6), scores[best]
 
 
-def _block_sums(decoded: Float64s, actual: Float64s, block: Int64s) -> Float64s:
+def _block_sums(decoded: np.ndarray, actual: np.ndarray, block: Int64s) -> Float64s:
     """(n_blocks, 4, dims): count, sum, sum of squares and squared error of each block."""
     centred = actual - actual.mean(axis=0)
     columns = [np.ones_like(actual), centred, np.square(centred), np.square(decoded - actual)]

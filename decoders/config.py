@@ -112,7 +112,6 @@ class Training(Section):
     weight_decay: Annotated[float, pydantic.Field(ge=0)] = 1e-2
     dropout: Share = 0.3
     unit_dropout: Share = 0.5
-    own_decay: Annotated[float, pydantic.Field(ge=0)] = 0.1
     session_dropout: Share = 0.1
     jitter_ms: Annotated[float, pydantic.Field(ge=0)] = 0.0
     reset: Share = 0.1

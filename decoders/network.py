@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from decoders.lanes import Window
 from decoders.streaming import StreamingConfig, StreamingDecoder
 
 EMBEDDING_SPREAD = 0.5
+OWN_DECAY = 0.1
 
 
 class Noise:
@@ -84,6 +86,31 @@ class SessionNetwork(nn.Module):
         self.own = nn.Parameter(torch.zeros(len(key_of_row), config.d_unit))
         self.session = nn.Parameter(torch.zeros(n_sessions, config.d_readout))
         self.register_buffer("key_of_row", torch.tensor(key_of_row))
+
+    @property
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """(n_dims,) offset and scale of the outputs."""
+        return self.decoder.offset, self.decoder.scale
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The decoder's shape, as plain JSON types."""
+        return self.decoder.config.to_dict()
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable numbers of the decoder, without those of units and sessions."""
+        return sum(p.numel() for p in self.decoder.parameters())
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Weight decay on the decoder's matrices; a stronger one on what a row has of its own."""
+        matrices = [p for p in self.decoder.parameters() if p.ndim > 1]
+        vectors = [p for p in self.decoder.parameters() if p.ndim < 2]
+        return [
+            {"params": matrices, "weight_decay": weight_decay},
+            {"params": [*vectors, self.shared], "weight_decay": 0.0},
+            {"params": [self.own, self.session], "weight_decay": OWN_DECAY},
+        ]
 
     def tables(self) -> Tensor:
         """Folded rows of every session's units, then the same as if the session were unknown."""

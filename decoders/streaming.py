@@ -11,7 +11,7 @@ the rate visible and makes the empty bin well defined.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -308,8 +308,3 @@ def gru_cell(gru: nn.GRU, x: Tensor, memory: Tensor) -> Tensor:
     reset, update = gates[:, :width], gates[:, width:]
     new = torch.tanh(from_x[:, 2 * width :] + reset * from_memory[:, 2 * width :])
     return new + update * (memory - new)
-
-
-def n_parameters(modules: Sequence[nn.Module]) -> int:
-    """Trainable numbers in all of them."""
-    return sum(p.numel() for module in modules for p in module.parameters() if p.requires_grad)

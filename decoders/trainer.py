@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from decoders.checkpoint import load_weights
 from decoders.config import TrainConfig, Training
 from decoders.errors import TrainingError
+from decoders.gru_on_bins import GruOnBins
 from decoders.lanes import Corpus, Lanes
 from decoders.loss import Scored, accuracy, loss_sums, n_scored, r2_score
 from decoders.network import Noise, SessionNetwork
@@ -33,10 +34,15 @@ class Trainer:
         config: the whole config.
         recordings: the sessions.
         fabric: launched.
+        network: what to train; a new `SessionNetwork` if None.
     """
 
     def __init__(
-        self, config: TrainConfig, recordings: Sequence[Recording], fabric: Fabric
+        self,
+        config: TrainConfig,
+        recordings: Sequence[Recording],
+        fabric: Fabric,
+        network: SessionNetwork | GruOnBins | None = None,
     ) -> None:
         self.config = config
         self.recordings = recordings
@@ -45,11 +51,11 @@ class Trainer:
         self.corpus = Corpus(recordings, lead_grid_s(config.lead))
         torch.manual_seed(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.network = new_network(config, recordings)
+        self.network = network or new_network(config, recordings)
         self.lanes = self._new_lanes()
         self.network.standardise(self.lanes.next(slice(0, len(self.lanes))))
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        optimizer = torch.optim.AdamW(parameter_groups(self.network, config.training))
+        optimizer = torch.optim.AdamW(self.network.parameter_groups(config.training.weight_decay))
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
         self.average.to(fabric.device)
         self.mine = lanes_of(fabric.global_rank, fabric.world_size, len(self.lanes))
@@ -90,10 +96,9 @@ class Trainer:
             recipe.session_dropout,
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.i_step, recipe) * group["factor"]
+            group["lr"] = learning_rate(self.i_step, recipe)
         answer, memory = self.module(window, self.memory, noise)
-        decoder = self.network.decoder
-        sums = loss_sums(answer, window.target, decoder.offset, decoder.scale, self.outputs)
+        sums = loss_sums(answer, window.target, *self.network.normalisation, self.outputs)
         counts = self._over_processes(n_scored(window.target, self.outputs).float())
         weights = torch.tensor([out.weight for out in self.outputs], device=sums.device)
         loss = (weights * sums / counts.clamp(min=1.0)).sum()
@@ -139,14 +144,11 @@ class Trainer:
             if recording.test.last > recording.test.first
         }
 
-    @torch.no_grad()
     def _score_one(self, i_session: int, recording: Recording) -> dict[str, list[float]]:
         lead_in = round(SCORE_LEAD_IN_S * 1000 / self.config.beat.hop_ms)
         first = max(0, recording.test.first - lead_in)
-        answers = list(self._answers(i_session, first, recording.test.last))
-        answer = np.concatenate(answers)[recording.test.first - first :]
+        answer = self.decode(i_session, first, recording.test.last)[recording.test.first - first :]
         target = recording.targets[self.corpus.i_present, recording.test.first :]
-        answer = answer[: len(target)]
         return {
             out.name: [accuracy(answer[:, out.answer], target[:, out.target][:, 0])]
             if out.classes
@@ -154,23 +156,29 @@ class Trainer:
             for out in self.outputs
         }
 
-    def _answers(self, i_session: int, first: int, last: int) -> Iterator[np.ndarray]:
-        """Outputs (n, n_dims), in physical units but for classes, of consecutive windows."""
+    @torch.no_grad()
+    def decode(self, i_session: int, first: int, last: int) -> np.ndarray:
+        """Run the averaged weights over bins `first .. last`, from zero memory.
+
+        Returns:
+            (last - first, n_dims) in physical units; for classes, logits.
+        """
         session, memory = torch.tensor([i_session]), torch.zeros_like(self.memory[:1])
         lead = torch.tensor([self.corpus.i_present])
-        decoder = self.average.decoder
+        offset, scale = self.average.normalisation
+        answers = []
         for start in range(first, last, SCORE_WINDOW_BINS):
             window = self.corpus.window(
                 session, torch.tensor([start]), torch.tensor([last]), SCORE_WINDOW_BINS, lead
             )
             answer, memory = self.average(window.to(self.fabric.device), memory)
-            physical = answer[0] * decoder.scale + decoder.offset
-            yield physical.cpu().numpy()
+            answers.append((answer[0] * scale + offset).cpu().numpy())
+        return np.concatenate(answers)[: last - first]
 
     def progress(self) -> dict[str, Any]:
         """Everything that `restore` needs, as tensors and plain JSON types."""
         return {
-            "network": json.dumps(self.network.decoder.config.to_dict()),
+            "network": json.dumps(self.network.shape),
             "config": self.config.model_dump_json(),
             "sessions": json.dumps([session_record(r) for r in self.recordings]),
             "weights": self.average.state_dict(),
@@ -306,18 +314,6 @@ def session_record(recording: Recording) -> dict[str, Any]:
         "high": np.nanquantile(known, 0.999, axis=0).tolist(),
         "tokens_p999": float(np.quantile(np.diff(recording.tokens.offsets), 0.999)),
     }
-
-
-def parameter_groups(network: SessionNetwork, recipe: Training) -> list[dict[str, Any]]:
-    """Weight decay on the decoder's matrices and on what a row has of its own."""
-    matrices = [p for p in network.decoder.parameters() if p.ndim > 1]
-    vectors = [p for p in network.decoder.parameters() if p.ndim < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": [*vectors, network.shared], "weight_decay": 0.0},
-        {"params": [network.own, network.session], "weight_decay": recipe.own_decay},
-    ]
-    return [group | {"factor": 1.0} for group in groups]
 
 
 def learning_rate(i_step: int, recipe: Training) -> float:

@@ -6,7 +6,6 @@ import glob
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from decoders.config import Simulated, TrainConfig, load_config
 from decoders.curves import draw_curves
 from decoders.errors import TrainingError
 from decoders.recordings import Recording, record
-from decoders.streaming import n_parameters
 from decoders.trainer import Trainer
 from streams.nwb import read_session, write_session
 from streams.simulation.openloop import record_open_loop
@@ -171,7 +169,7 @@ def _finish(trainer: Trainer, run_dir: Path, train_s: float) -> None:
     metrics: dict[str, Any] = {
         "steps": trainer.i_step,
         "train_s": round(train_s, 1),
-        "n_parameters": n_parameters([trainer.network.decoder]),
+        "n_parameters": trainer.network.n_parameters,
         "n_units": trainer.corpus.n_rows,
         "loss": trainer.loss[-1] if trainer.loss else None,
         "test": mean_scores(scores),
@@ -179,8 +177,3 @@ def _finish(trainer: Trainer, run_dir: Path, train_s: float) -> None:
     }
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     draw_curves(run_dir / "curves.png", trainer.loss, trainer.scores)
-
-
-def describe(recordings: Sequence[Recording]) -> str:
-    """One line per session, for the log."""
-    return "\n".join(f"{r.id}: {len(r.unit_keys)} units, {r.n_bins} bins" for r in recordings)

@@ -1,0 +1,89 @@
+"""The plain baseline: a GRU on binned counts of one session, trained by the same recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from decoders.lanes import Window
+from decoders.network import Noise
+
+
+class GruOnBins(nn.Module):
+    """Standardised counts -> linear -> GRU -> linear; takes and gives what `SessionNetwork` does.
+
+    Args:
+        n_units: of the session.
+        n_dims: of all outputs together.
+        d_model: width before the GRU.
+        d_memory: width of the GRU.
+    """
+
+    offset: Tensor
+    scale: Tensor
+    count_mean: Tensor
+    count_gain: Tensor
+
+    def __init__(self, n_units: int, n_dims: int, d_model: int = 128, d_memory: int = 256) -> None:
+        super().__init__()
+        self.widen = nn.Linear(n_units, d_model)
+        self.gru = nn.GRU(d_model, d_memory, batch_first=True)
+        self.readout = nn.Linear(d_memory, n_dims)
+        self.register_buffer("offset", torch.zeros(n_dims))
+        self.register_buffer("scale", torch.ones(n_dims))
+        self.register_buffer("count_mean", torch.zeros(n_units))
+        self.register_buffer("count_gain", torch.ones(n_units))
+
+    @property
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """(n_dims,) offset and scale of the outputs."""
+        return self.offset, self.scale
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Sizes, as plain JSON types."""
+        return {"n_units": self.widen.in_features, "n_dims": self.readout.out_features}
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+    @torch.no_grad()
+    def standardise(self, window: Window) -> None:
+        """Fix mean and gain of the counts."""
+        counts = self._counts(window).flatten(0, 1)
+        self.count_mean.copy_(counts.mean(dim=0))
+        self.count_gain.copy_(1.0 / counts.std(dim=0).clamp(min=0.05))
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Weight decay on matrices alone."""
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.ndim < 2]
+        return [
+            {"params": matrices, "weight_decay": weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+
+    def forward(
+        self, window: Window, memory: Tensor, noise: Noise | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run a window; arguments and result as of `SessionNetwork.forward`."""
+        memory = memory * (~window.fresh).unsqueeze(-1)
+        counts = (self._counts(window) - self.count_mean) * self.count_gain
+        if noise is not None:
+            counts = counts * noise.kept_units(counts.shape[-1]).to(counts.device).unsqueeze(1)
+        x = torch.relu(self.widen(counts))
+        x = x if noise is None else noise.drop(x)
+        path, last = self.gru(x, memory.unsqueeze(0))
+        path = path if noise is None else noise.drop(path)
+        return self.readout(path), last.squeeze(0)
+
+    def _counts(self, window: Window) -> Tensor:
+        """(B, T, n_units) spikes."""
+        n_lanes, n_units = len(window.session), self.widen.in_features
+        cell = (window.lane * window.n_bins + window.bin) * n_units + window.unit
+        dense = torch.zeros(n_lanes * window.n_bins * n_units, device=window.count.device)
+        return dense.index_add(0, cell, window.count).view(n_lanes, window.n_bins, n_units)
