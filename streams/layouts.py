@@ -102,33 +102,40 @@ class KeyTable:
 class SequenceCheck:
     """Finds samples that came twice and numbers that never came.
 
-    A source that restarts counts from 0 again: numbers that fall behind after a silence begin anew.
+    A source that restarts counts from 0 again: a number that comes again with a later stamp, or one
+    from before our time after a silence of stamps, lets the count begin anew.
 
     Args:
-        restart_after_s: a silence of stamps as long as this lets the count begin anew.
+        restart_after_s: how much later, and how long a silence.
     """
 
     def __init__(self, restart_after_s: float = 0.5) -> None:
         self._restart_after_s = restart_after_s
         self._seen = np.full(SEQ_KEPT, -1, dtype=np.int64)
+        self._stamp_s = np.zeros(SEQ_KEPT)
         self._next = -1
         self._newest_s = -np.inf
 
     def fresh(self, seq: Int64s, t_s: Float64s) -> tuple[np.ndarray, int]:
         """Which samples are new, and how many numbers were jumped over. (n,), (n,) -> (n,) bool."""
-        restarted = seq[0] < self._next and t_s[0] > self._newest_s + self._restart_after_s
-        if self._next < 0 or restarted:
+        if self._next < 0 or self._is_restart(int(seq[0]), float(t_s[0])):
             self._seen[:] = -1
             self._next = int(seq[0])
         fresh = np.zeros(len(seq), np.bool_)
         fresh[np.unique(seq, return_index=True)[1]] = True
         fresh &= self._seen[seq % SEQ_KEPT] != seq
         self._seen[seq[fresh] % SEQ_KEPT] = seq[fresh]
+        self._stamp_s[seq[fresh] % SEQ_KEPT] = t_s[fresh]
         ahead = np.unique(seq[fresh & (seq >= self._next)])
         n_lost = int(ahead[-1] + 1 - self._next - len(ahead)) if len(ahead) else 0
         self._next = max(self._next, int(ahead[-1]) + 1) if len(ahead) else self._next
         self._newest_s = max(self._newest_s, float(t_s.max()))
         return fresh, n_lost
+
+    def _is_restart(self, seq: int, t_s: float) -> bool:
+        slot = seq % SEQ_KEPT
+        before_s = float(self._stamp_s[slot]) if self._seen[slot] == seq else self._newest_s
+        return seq < self._next and t_s > before_s + self._restart_after_s
 
 
 class EventLayout:

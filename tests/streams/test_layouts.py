@@ -119,6 +119,13 @@ def test_a_source_that_restarts_counts_anew() -> None:
     assert checked(check, [2, 4], 3.1) == ([True, True], 1)
 
 
+def test_a_restart_is_seen_although_one_stamp_lay_in_the_future() -> None:
+    check = SequenceCheck(restart_after_s=0.5)
+    assert checked(check, [0, 1, 2], 1.0) == ([True] * 3, 0)
+    assert checked(check, [3], 1e6) == ([True], 0)
+    assert checked(check, [0, 1], 1.6) == ([True, True], 0)
+
+
 def test_a_backlog_that_comes_twice_is_no_restart() -> None:
     check = SequenceCheck(restart_after_s=0.5)
     checked(check, [0, 1, 2, 3], 1.0)

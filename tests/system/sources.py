@@ -32,7 +32,7 @@ class Living:
         n_firing: int | None = None,
     ) -> None:
         self._outlet = SpikeOutlet(name, name if source_id is None else source_id, keys)
-        self._n_firing = n_firing or len(keys)
+        self._n_firing = len(keys) if n_firing is None else n_firing
         self._spike_s = self._alive_s = clock.now()
         self._n_fired = self.n_sent = 0
         self.newest_s = -np.inf
@@ -46,7 +46,7 @@ class Living:
         if not self._outlet.has_consumers():
             return
         now_s = clock.now()
-        if now_s >= self._spike_s:
+        if self._n_firing and now_s >= self._spike_s:
             self._spike_s = now_s + SPIKES_EVERY_S
             self._n_fired += 1
             self.send([now_s], [self._n_fired % self._n_firing])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_seq_has_no_hole_and_beat_says_what_was_skipped(daemon: Daemon, source: 
     assert len({decode["run_id"] for decode in decodes}) == 1
     seqs = [decode["seq"] for decode in decodes]
     assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
-    for before, after in zip(decodes, decodes[1:], strict=False):
+    for before, after in pairwise(decodes):
         jumped = after["beat"] - before["beat"] - 1
         assert after["beats_skipped"] - before["beats_skipped"] == jumped
         hops = round((after["t_window"] - before["t_window"]) / HOP_S)
