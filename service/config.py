@@ -16,7 +16,7 @@ from service.loop.shaping import Shaping
 class Section(BaseModel):
     """A table of the file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class InputConfig(Section):
@@ -63,8 +63,8 @@ class ShapingConfig(Section):
     gain: float = Field(1.0, ge=0, le=100)
     smoothing: float = Field(0.0, ge=0, lt=1)
     bias: tuple[float, ...] = Field((), strict=False)
-    speed_power: float = Field(1.0, gt=0, le=4)
-    speed_ref: float = Field(1.0, gt=0)
+    speed_power: float = Field(1.0, ge=0.1, le=4)
+    speed_ref: float = Field(1.0, ge=1e-3)
     max_speed: float = Field(0.0, ge=0)
     bounds: dict[str, Annotated[tuple[float, float], Strict(False)]] = {}
 

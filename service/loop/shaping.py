@@ -91,9 +91,9 @@ class Shaper:
         value = shaping.smoothing * before + (1.0 - shaping.smoothing) * value
         self._smooth[name] = value
         speed = math.hypot(*value.tolist())
-        factor = shaping.gain
-        if shaping.speed_power != 1.0 and speed > 0.0:
-            factor *= (speed / shaping.speed_ref) ** (shaping.speed_power - 1.0)
+        factor, ratio = shaping.gain, speed / shaping.speed_ref
+        if shaping.speed_power != 1.0 and ratio > 0.0:
+            factor *= ratio ** (shaping.speed_power - 1.0)
         if shaping.max_speed and speed * factor > shaping.max_speed:
             factor = shaping.max_speed / speed
         return value * factor

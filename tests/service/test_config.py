@@ -99,6 +99,15 @@ def test_a_wrong_type_is_refused(text: str, key: str) -> None:
         ("shaping", "gain", "101"),
         ("shaping", "smoothing", "1.0"),
         ("shaping", "smoothing", "-0.1"),
+        ("shaping", "bias", "[0.0, inf]"),
+        ("shaping", "speed_power", "0.0"),
+        ("shaping", "speed_ref", "0.0"),
+        ("shaping", "speed_ref", "inf"),
+        ("shaping", "max_speed", "-1.0"),
+        ("shaping", "max_speed", "nan"),
+        ("shaping", "bounds", "{ position = [1.0, -1.0] }"),
+        ("shaping", "bounds", "{ position = [0.0, nan] }"),
+        ("shaping", "bounds", "{ position = [0.0] }"),
     ],
 )
 def test_an_impossible_value_is_refused(section: str, key: str, value: str) -> None:
