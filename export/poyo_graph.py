@@ -1,0 +1,266 @@
+"""From a POYO checkpoint to a bundle of one of its sessions: the graph takes the whole window."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from decoders.errors import DecodersError
+from decoders.poyo.checkpoint import read_checkpoint
+from decoders.poyo.network import Poyo
+from decoders.poyo.step import PoyoStep, step_config, step_of_session
+from decoders.streaming import OutputSpec
+from export.bundle import DecoderBundle, write_bundle
+from export.errors import ExportError
+from export.manifest import Graph, LeadRange
+from export.onnxruntime_backend import describe_graph
+from export.parity import ParityRecord, random_tokens, replay
+from export.torch_backend import TorchBackend
+
+OPSET = 20
+N_PARITY_BEATS = 20
+SMALLEST_BUCKET = 128
+BUDGET_HZ = 20.0
+ATOL_FP32 = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class PoyoOutput:
+    """What a checkpoint's readout means; the file itself does not tell.
+
+    Attributes:
+        name: on the wire.
+        unit: physical unit.
+        offset: (dims,) physical value of a normalised 0.
+        scale: (dims,) physical size of a normalised 1: the standard deviation in training.
+        safe: what is published when a decode is not `ok`.
+        reach: the declared bounds are `offset -+ reach * scale`.
+    """
+
+    name: str
+    unit: str
+    offset: Sequence[float]
+    scale: Sequence[float]
+    safe: str = "zero"
+    reach: float = 5.0
+
+    def declared(self) -> dict[str, Any]:
+        """As in the manifest."""
+        pairs = list(zip(self.offset, self.scale, strict=True))
+        return {
+            "name": self.name,
+            "dims": len(pairs),
+            "unit": self.unit,
+            "safe": self.safe,
+            "low": [offset - self.reach * scale for offset, scale in pairs],
+            "high": [offset + self.reach * scale for offset, scale in pairs],
+        }
+
+
+def export_poyo(
+    checkpoint: Path,
+    out: Path,
+    *,
+    hop_s: float,
+    session: str | None = None,
+    outputs: Sequence[PoyoOutput] = (),
+    unit_words: Mapping[str, str] | None = None,
+    lead_s: LeadRange | None = None,
+    stale_after_s: float = 1.0,
+    max_tokens: int | None = None,
+    trust_pickle: bool = False,
+) -> DecoderBundle:
+    """Make the bundle of one session of a torch_brain checkpoint.
+
+    Args:
+        checkpoint: the file, in Lightning's layout.
+        out: directory to write; must not exist; its name becomes the decoder's.
+        hop_s: seconds between decodes; each takes the whole window.
+        session: its word in the checkpoint's vocabulary; needed where there are several.
+        outputs: what the readout means, in its order; where none is told, one output `decoded` in
+            the normalised units of the training.
+        unit_words: per unit key of the stream, the unit's word in the checkpoint's vocabulary; by
+            default the words that begin with the session's, the rest of the word being the key.
+        lead_s: by default what the network was trained on: any time of the window, its end first.
+        stale_after_s: silence of all units after which a decode is not trusted.
+        max_tokens: spikes in a window that the hop must leave time for; by default 20 Hz per unit.
+        trust_pickle: see `read_checkpoint`.
+
+    Raises:
+        ExportError: the checkpoint cannot be read, has no such session, units or outputs, or the
+            bundle cannot be written.
+    """
+    try:
+        network = read_checkpoint(checkpoint, trust_pickle=trust_pickle)
+        session = _session(network, session)
+        words = unit_words or _words_of_session(network, session)
+        outputs = outputs or _undeclared(network)
+        step = _step(network, session, list(words.values()), outputs)
+    except (DecodersError, ValueError) as error:
+        raise ExportError(f"{checkpoint}: {error}") from error
+    window_s = network.config.sequence_s
+    n_most = max_tokens or math.ceil(len(words) * BUDGET_HZ * window_s)
+    fields: dict[str, Any] = {
+        "session": session,
+        "units": [{"key": key, "row": row} for row, key in enumerate(words)],
+        "hop_s": hop_s,
+        "lead_s": (lead_s or LeadRange(min=-window_s, max=0.0, default=0.0)).model_dump(),
+        "stale_after_s": stale_after_s,
+        "token_buckets": token_buckets(n_most),
+        "outputs": [output.declared() for output in outputs],
+        "training": {"checkpoint": checkpoint.name},
+    }
+    return write_step(out, step, fields)
+
+
+def _session(network: Poyo, wanted: str | None) -> str:
+    known = network.session_emb.words
+    if wanted is None and len(known) == 1:
+        return known[0]
+    if wanted not in known:
+        what = "several sessions: name one" if wanted is None else f"no session {wanted!r}"
+        more = " ..." if len(known) > 10 else ""
+        raise ValueError(f"the checkpoint has {what}; it has {', '.join(known[:10])}{more}")
+    return wanted
+
+
+def _words_of_session(network: Poyo, session: str) -> dict[str, str]:
+    """Unit words by their keys."""
+    prefix, words = f"{session}/", network.unit_emb.words
+    own = {word.removeprefix(prefix): word for word in words if word.startswith(prefix)}
+    if not own and len(network.session_emb.words) == 1:
+        own = {word: word for word in words}
+    if not own:
+        raise ValueError(
+            f"no unit of the vocabulary begins with {prefix!r}: say which word each unit key of "
+            f"the stream has; the words are {', '.join(words[:3])} ..."
+        )
+    return own
+
+
+def _undeclared(network: Poyo) -> list[PoyoOutput]:
+    dims = network.config.dim_out
+    return [PoyoOutput("decoded", "normalised", [0.0] * dims, [1.0] * dims)]
+
+
+def _step(
+    network: Poyo, session: str, words: Sequence[str], outputs: Sequence[PoyoOutput]
+) -> PoyoStep:
+    return step_of_session(
+        network,
+        session,
+        words,
+        [OutputSpec(output.name, len(output.scale)) for output in outputs],
+        [value for output in outputs for value in output.offset],
+        [value for output in outputs for value in output.scale],
+    )
+
+
+def token_buckets(n_most: int) -> list[int]:
+    """Powers of two, up to the first that holds `n_most` tokens."""
+    buckets = [SMALLEST_BUCKET]
+    while buckets[-1] < n_most:
+        buckets.append(buckets[-1] * 2)
+    return buckets
+
+
+def write_step(out: Path, step: PoyoStep, fields: Mapping[str, Any]) -> DecoderBundle:
+    """Write the bundle of a step.
+
+    Args:
+        out: a directory that does not exist yet.
+        step: with its units and session.
+        fields: of the manifest, but for what follows from the step.
+
+    Raises:
+        BundleError: `out` exists, or a field is wrong.
+    """
+    graph, window_s = poyo_graph(step), step.config.sequence_s
+    signature = describe_graph(graph, OPSET)
+    told = step_config(step.config, step.outputs, len(fields["units"]))
+    own: dict[str, Any] = {
+        "name": out.name,
+        "family": "poyo",
+        "bin_s": window_s,
+        "context_s": window_s,
+        "graph": signature.model_dump(),
+        "parity": {"atol_fp32": ATOL_FP32 * max(1.0, float(step.scale.max()))},
+        "training": {**fields["training"], "config": told},
+    }
+    with torch.no_grad():
+        tables = {name: table.numpy() for name, table in step.tables().items()}
+    weights = {k: v.numpy() for k, v in step.state_dict().items() if isinstance(v, torch.Tensor)}
+    lead_s = LeadRange.model_validate(fields["lead_s"])
+    parity = _recorded(step, signature, tables, lead_s, max(fields["token_buckets"]))
+    return write_bundle(
+        out, {**fields, **own}, graph=graph, tables=tables, weights=weights, parity=parity
+    )
+
+
+def poyo_graph(step: PoyoStep) -> bytes:
+    """One window as ONNX, its weights inside.
+
+    Raises:
+        ExportError: torch gives no graph.
+    """
+    n, rows = torch.export.Dim("n_tokens", min=0), torch.export.Dim("n_rows", min=1)
+    inputs = {
+        "unit": torch.zeros(7, dtype=torch.int32),
+        "t_rel": torch.zeros(7),
+        "count": torch.ones(7),
+        "table": torch.zeros(11, step.table_width),
+        "session": torch.zeros(step.config.dim),
+        "lead_s": torch.zeros(1),
+    }
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            step.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=[output.name for output in step.outputs],
+            dynamic_shapes=({0: n}, {0: n}, {0: n}, {0: rows}, None, None),
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch gave no ONNX graph for this decoder")
+    model = program.model_proto
+    onnx.checker.check_model(model)
+    graph: bytes = model.SerializeToString()
+    return graph
+
+
+def _recorded(
+    step: PoyoStep,
+    signature: Graph,
+    tables: Mapping[str, np.ndarray],
+    lead_s: LeadRange,
+    n_most: int,
+) -> ParityRecord:
+    """What torch decodes of random spikes, at all leads."""
+    n_rows, window_s = len(tables["table"]), step.config.sequence_s
+    tokens = random_tokens(
+        np.random.default_rng(0),
+        n_rows=n_rows,
+        n_beats=N_PARITY_BEATS,
+        bin_s=window_s,
+        mean_hz=min(BUDGET_HZ, n_most / n_rows / window_s),
+    )
+    whole_us = np.round(tokens.t_rel.astype(np.float64) * 1e6) * 1e-6
+    leads_s = np.linspace(lead_s.min, lead_s.max, len(tokens))
+    tokens = replace(tokens, t_rel=whole_us.astype(np.float32), lead_s=leads_s.astype(np.float32))
+    names = [output.name for output in step.outputs]
+    return replay(TorchBackend(step, signature, tables, names), tokens)
