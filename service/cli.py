@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_control,
         _add_swap,
         _add_shape,
+        _add_explain,
         _add_doctor,
         _add_simulate,
         _add_replay,
@@ -168,6 +169,18 @@ def _shape(a: argparse.Namespace) -> int:
     from service.watch import command, read_settings
 
     return command("shape", a.control, as_json=a.json, arguments=read_settings(a.settings))
+
+
+def _add_explain(commands: Commands) -> None:
+    p = commands.add_parser("explain", help="say where the time of missed beats went")
+    p.add_argument("dump", type=Path, metavar="FLIGHT.jsonl", help="from [log] flights")
+    p.set_defaults(run=_explain)
+
+
+def _explain(a: argparse.Namespace) -> None:
+    from service.explain import explain
+
+    explain(a.dump)
 
 
 def _add_doctor(commands: Commands) -> None:

@@ -81,6 +81,20 @@ class ShapingConfig(Section):
         return Shaping(**self.model_dump())
 
 
+class RealtimeConfig(Section):
+    """`[realtime]`: what to ask of the operating system for the beat's thread."""
+
+    priority: int = Field(0, ge=0, le=99)
+    cores: tuple[int, ...] = Field((), strict=False)
+    lock_memory: bool = False
+
+
+class LogConfig(Section):
+    """`[log]`: where dumps of the flight recorder go when a beat is missed."""
+
+    flights: str = ""
+
+
 class ServeConfig(Section):
     """`configs/serve.toml`."""
 
@@ -89,6 +103,8 @@ class ServeConfig(Section):
     beat: BeatConfig = BeatConfig()
     output: OutputConfig = OutputConfig()
     shaping: ShapingConfig = ShapingConfig()
+    realtime: RealtimeConfig = RealtimeConfig()
+    log: LogConfig = LogConfig()
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -16,6 +16,9 @@ from service.bench.sender import unit_keys
 from service.errors import ExitCode
 from service.serve import bundle_path
 
+PRIORITY = 50
+"""Asked for as a rig would; where it is not permitted the daemon says so and goes on."""
+
 
 def bench_loop(
     *,
@@ -129,4 +132,5 @@ def _config(bundle: Path, name: str, spikes_per_s: float) -> str:
         f'[decoder]\nbundle = "{bundle}"\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
         f'lsl_name = "{name}-decodes"\n'
+        f"[realtime]\npriority = {PRIORITY}\n"
     )

@@ -200,6 +200,7 @@ class Listener:
             "messages_lost": last["seq"] - self.decodes[0]["seq"] + 1 - len(self.decodes),
             "settle_ms": beat["settle_ms"],
             "hop_ms": beat["hop_ms"],
+            "realtime": [one["detail"] for one in self.events if one["event"] == "realtime"],
             "backend": last["backend"],
             "decoder_id": last["decoder_id"],
         }

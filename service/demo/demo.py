@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from export.bundle import open_bundle
-from service.bench.loop import listen_beside_timer, punctual
+from service.bench.loop import PRIORITY, listen_beside_timer, punctual
 from service.bench.rig import Rig
 from service.bench.screen import show
 from service.demo.view import LiveView
@@ -81,6 +81,7 @@ def _start_daemon(rig: Rig, name: str) -> str:
         f'[decoder]\nbundle = "{SHIPPED_DEMO}"\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
         f'lsl_name = "{name}-decodes"\n'
+        f"[realtime]\npriority = {PRIORITY}\n"
     )
     rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
     endpoint: str = rig.wait_for_file(Path(announced), "daemon")["decode"]

@@ -16,6 +16,7 @@ from service.config import ShapingConfig, parse_config
 from service.errors import ServiceError
 from service.loop.daemon import Daemon
 from service.loop.deployment import Deployment
+from service.loop.flight import write_dump
 from service.loop.lineup import Request
 from streams.sockets import ControlServer
 from streams.wire import Command, Reply, WireError, decode_command, encode
@@ -206,6 +207,7 @@ class Control(threading.Thread):
                     self._server.reply(encode(answer(self._daemon, payload)))
                 self._write_log()
                 self._watch_units()
+                self._dump_flights()
             self._write_log()
         except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
             self._failed(err)
@@ -217,6 +219,14 @@ class Control(threading.Thread):
         if daemon.now() >= self._t_sample_s:
             self._t_sample_s = daemon.now() + HEALTH_EVERY_S
             daemon.health.sample(daemon.now(), daemon.beat.n_spikes_of_unit)
+
+    def _dump_flights(self) -> None:
+        folder = self._daemon.config.log.flights
+        while self._daemon.flight.dumps:
+            missed = self._daemon.flight.dumps.popleft()
+            if folder:
+                path = write_dump(missed, Path(folder), self._daemon.run_id)
+                self._daemon.report("flight", {"missed_beat": missed.beat, "file": str(path)})
 
     def _write_log(self) -> None:
         while self._daemon.notes:

@@ -19,8 +19,10 @@ from service.errors import ConfigError, GuardError
 from service.loop.beat import Beat, Schedule
 from service.loop.decoder import Decoder, Seat
 from service.loop.deployment import Deployer
+from service.loop.flight import FlightRecorder
 from service.loop.health import UnitHealth
 from service.loop.ingest import Arrival, Ingest, Source
+from service.loop.realtime import apply
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper
 from service.loop.validity import REASONS, ValidityJudge
@@ -89,6 +91,7 @@ class Daemon:
         )
         self.beat.lineup.on_change = self._changed
         self.health = self._health_of(manifest)
+        self.flight = FlightRecorder(manifest.hop_s)
         self._ingest = Ingest(
             self.source, self._clock, self.schedule.t0_s, self._inbox, self.report, self.fail
         )
@@ -194,6 +197,8 @@ class Daemon:
             GuardError: a part failed; the safe value was published last.
         """
         self._ingest.start()
+        for what, holds, said in apply(self.config.realtime):
+            self.report("realtime", {what: said} if holds else {"warning": said})
         self.report("started", self._description())
         gc.collect()
         gc.freeze()
@@ -239,11 +244,13 @@ class Daemon:
 
     def _beats(self) -> None:
         clock, schedule, beat = self._clock, self.schedule, self.beat
+        self._ingest.wait_until_caught_up()
         t_heartbeat_s = clock.now()
         if self.settling:
             beat.settle_meter = SettleMeter(self.bundle.manifest.hop_s, t_heartbeat_s)
         beat.take_in(self._inbox)
-        beat.begin(schedule.newest_due(t_heartbeat_s, self.settle_s))
+        while (due := schedule.newest_due(clock.now(), self.settle_s)) > beat.last_k:
+            beat.begin(due)
         while not self._stopping.is_set():
             k = max(beat.last_k + 1, schedule.newest_due(clock.now(), self.settle_s))
             t_window = schedule.window_end_s(k)
@@ -251,7 +258,8 @@ class Daemon:
             beat.take_in(self._inbox)
             clock.sleep_until(t_window + self.settle_s)
             beat.take_in(self._inbox)
-            self._publish(beat.turn(k, self.settle_s))
+            decode = beat.turn(k, self.settle_s)
+            self._publish(decode)
             shadow = beat.follow(self.settle_s)
             if shadow is not None:
                 self._publisher.send(b"shadow", encode(shadow))
@@ -262,6 +270,7 @@ class Daemon:
                 self._publisher.send(b"heartbeat", encode(self.heartbeat()))
             while self._outgoing:
                 self._publisher.send(*self._outgoing.popleft())
+            self.flight.note(decode, self.settle_s, clock.now(), len(self._inbox))
 
     def _publish(self, decode: Decode) -> None:
         self._publisher.send(b"decode", encode(decode))

@@ -26,6 +26,8 @@ from streams.messages import Float64s, Int64s, SpikeBatch
 FUTURE_TOLERANCE_S = 5e-3
 FAR_S = 1e8
 BEFORE_OPEN_S = 0.1
+RECENT_S = 0.05
+CATCH_UP_WITHIN_S = 2.0
 PULL_WAIT_S = 0.1
 OFFSET_EVERY_S = 1.0
 FIRST_OFFSET_WITHIN_S = 5.0
@@ -200,12 +202,17 @@ class Ingest(threading.Thread):
         self._source, self._clock, self._t0_s = source, clock, t0_s
         self._inbox, self._report, self._failed = inbox, report, failed
         self._stopping = threading.Event()
+        self._caught_up = threading.Event()
         self._offsets = threading.Thread(target=self._measure, name="clock", daemon=True)
 
     def start(self) -> None:
         """Start both threads."""
         super().start()
         self._offsets.start()
+
+    def wait_until_caught_up(self) -> None:
+        """Wait until what was sent before this thread started is handed over, a while at most."""
+        self._caught_up.wait(CATCH_UP_WITHIN_S)
 
     def stop(self) -> None:
         """End both threads and wait for them."""
@@ -233,6 +240,12 @@ class Ingest(threading.Thread):
             return
         if parsed is not None:
             self._inbox.append(self._arrival(parsed))
+        if parsed is None or not len(parsed.t_s) or self._is_recent(float(parsed.t_s[-1])):
+            self._caught_up.set()
+
+    def _is_recent(self, stamp_s: float) -> bool:
+        t_s = stamp_s + self._source.offset.current.offset_s
+        return self._clock.now() - t_s < RECENT_S
 
     def _arrival(self, parsed: Parsed) -> Arrival:
         t_s, estimate = self._clock.now(), self._source.offset.current

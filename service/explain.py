@@ -1,0 +1,46 @@
+"""`spikeloop explain`: a dump of the flight recorder, as a person reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from service.errors import ConfigError
+from service.loop.flight import causes, read_dump
+
+BEFORE, AFTER = 5, 2
+
+
+def explain(path: Path) -> None:
+    """Print the beats around the one that was missed, and where the time went.
+
+    Raises:
+        ConfigError: the file is no dump.
+    """
+    try:
+        header, beats = read_dump(path)
+    except (OSError, json.JSONDecodeError, KeyError, IndexError, ValueError) as err:
+        raise ConfigError(f"{path} is no dump of the flight recorder: {err}") from err
+    console = Console()
+    console.print(f"run {header['run_id']}: {len(beats)} beats, up to beat {beats[-1]['beat']}")
+    console.print(_table(beats[-(BEFORE + 1 + AFTER) :]))
+    for beat, cause in causes(beats):
+        what = "late" if beat["late"] else f"after {beat['skipped']} skipped"
+        console.print(f"beat {beat['beat']} ({what}): {cause}")
+
+
+def _table(beats: list[dict[str, Any]]) -> Table:
+    table = Table(title="milliseconds since the window's end", title_justify="left")
+    for name in ("beat", "due", "cut", "done", "sent", "end", "tokens", "arrivals waiting"):
+        table.add_column(name, justify="right")
+    for beat in beats:
+        times = [f"{1e3 * beat[f'{name}_s']:.2f}" for name in ("due", "cut", "done", "sent", "end")]
+        style = "red" if beat["late"] or beat["skipped"] else ""
+        table.add_row(
+            str(beat["beat"]), *times, str(beat["tokens"]), str(beat["queued"]), style=style
+        )
+    return table

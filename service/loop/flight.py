@@ -1,0 +1,111 @@
+"""The flight recorder: where the time of each of the last beats went, for when one is missed."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streams.wire import Decode
+
+KEPT_S = 30.0
+DUMP_EVERY_S = 10.0
+FIELDS = (
+    "beat", "t_window", "due_s", "cut_s", "done_s", "sent_s", "end_s",
+    "tokens", "queued", "late", "skipped",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A dump that is due, and why."""
+
+    beat: int
+    records: list[tuple[Any, ...]]
+
+
+class FlightRecorder:
+    """One tuple a beat, the last 30 s of them; owned by the beat.
+
+    Args:
+        hop_s: between beats.
+    """
+
+    def __init__(self, hop_s: float) -> None:
+        self._records: deque[tuple[Any, ...]] = deque(maxlen=max(1, round(KEPT_S / hop_s)))
+        self._skipped = 0
+        self._t_dump_s = float("-inf")
+        self.dumps: deque[Missed] = deque(maxlen=4)
+
+    def note(self, decode: Decode, settle_s: float, t_end_s: float, queued: int) -> None:
+        """Note a beat once it is out; times are seconds since its window ended.
+
+        Args:
+            decode: as it was sent.
+            settle_s: in force.
+            t_end_s: when the beat's work was over.
+            queued: arrivals that waited when it was cut.
+        """
+        t_s = decode.t_window
+        skipped = decode.beats_skipped - self._skipped
+        self._skipped = decode.beats_skipped
+        self._records.append(
+            (decode.beat, t_s, settle_s, decode.t_cut - t_s, decode.t_done - t_s,
+             decode.t_sent - t_s, t_end_s - t_s, decode.tokens, queued, decode.late, skipped)
+        )  # fmt: skip
+        if (decode.late or skipped) and t_end_s > self._t_dump_s + DUMP_EVERY_S:
+            self._t_dump_s = t_end_s
+            self.dumps.append(Missed(decode.beat, list(self._records)))
+
+
+def write_dump(missed: Missed, folder: Path, run_id: str) -> Path:
+    """Write a dump as JSON lines: a header, then one array a beat, oldest first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{run_id}-beat-{missed.beat}.jsonl"
+    lines = [json.dumps({"run_id": run_id, "missed_beat": missed.beat, "fields": FIELDS})]
+    lines += [json.dumps(record) for record in missed.records]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def read_dump(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The header and the beats of a dump."""
+    lines = path.read_text().splitlines()
+    header: dict[str, Any] = json.loads(lines[0])
+    return header, [
+        dict(zip(header["fields"], json.loads(line), strict=True)) for line in lines[1:]
+    ]
+
+
+def causes(beats: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each missed beat and the step in which its time went, against the others' median."""
+    usual = {name: _median([_steps(beat)[name] for beat in beats]) for name in _STEPS}
+    for beat in beats:
+        if not (beat["late"] or beat["skipped"]):
+            continue
+        steps = _steps(beat)
+        worst = max(_STEPS, key=lambda name: steps[name] - usual[name])
+        more_ms = 1e3 * (steps[worst] - usual[worst])
+        yield beat, f"{_STEPS[worst]}: {more_ms:.1f} ms more than usual"
+
+
+_STEPS = {
+    "wake": "woken late (another program, or the interpreter, held the core)",
+    "infer": "cutting and the graph",
+    "publish": "judging, shaping and sending",
+}
+
+
+def _steps(beat: dict[str, Any]) -> dict[str, float]:
+    return {
+        "wake": beat["cut_s"] - beat["due_s"],
+        "infer": beat["done_s"] - beat["cut_s"],
+        "publish": beat["sent_s"] - beat["done_s"],
+    }
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
