@@ -134,9 +134,11 @@ class Lineup:
         self._out_of_range.clear()
 
     def _merge_known(self) -> None:
+        # The source's list may grow meanwhile: those who follow it later know of more keys.
+        for seat in self.seats:
+            seat.decoder.follow_source()
         known = self.active.decoder.known
         self.known = known
         for seat in self.behind:
-            seat.decoder.follow_source()
-            self.known = self.known | seat.decoder.known
+            self.known = self.known | seat.decoder.known[: len(known)]
         self.all_known = bool(np.array_equal(self.known, known))

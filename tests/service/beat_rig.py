@@ -50,6 +50,7 @@ class BeatRig:
         capacity: int = 10_000,
     ) -> None:
         manifest = bundle.manifest
+        self.bundle = bundle
         self.clock = ManualClock(T0_S)
         self.backend = open_cpu(bundle)
         self.source_keys = list(SOURCE_KEYS)
