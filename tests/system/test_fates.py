@@ -113,7 +113,7 @@ def test_duplicates_are_counted_once_each(
     daemon.until_validity("ok", source.send_due)
     before = daemon.until_settled(source.n_sent)["fates"]
     t_s = clock.now()
-    source.send([t_s, t_s, t_s + 2e-7, t_s], [0, 0, 0, 1])
+    source.send([t_s, t_s, t_s, t_s], [0, 0, 0, 1])
     daemon.until_settled(source.n_sent)
     source.send([t_s, t_s], [0, 1])
     after = daemon.until_settled(source.n_sent)["fates"]

@@ -1,0 +1,120 @@
+"""A real recording through LSL into the daemon: every spike has its fate, every token its place.
+
+`SPIKELOOP_FULL=1` replays the whole recording, and a minute of it at speed 1 in which no spike may
+be late; without it, shorter parts, in which only the daemon may make none late.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streams.nwb import read_session
+from streams.session import Session
+from tests.export.tiny_graph import write_tiny_bundle
+from tests.system.conftest import HOP_S, DaemonStarter
+from tests.system.running import DATA, Daemon, Process
+from tests.system.token_logs import Run, assert_cut_as_offline, read_run
+
+RECORDING = DATA / "hippocampus_t_maze.nwb"
+N_SPIKES = 102_741
+FULL = os.environ.get("SPIKELOOP_FULL", "") not in ("", "0")
+HAND_OVER_US = 2_000
+"""Between the pull of an arrival and its place in the inbox."""
+
+pytestmark = pytest.mark.skipif(
+    not RECORDING.exists(), reason=f"no recording {RECORDING.name} in ../shared/data"
+)
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    return read_session(RECORDING)
+
+
+@pytest.fixture(scope="module")
+def maze_bundle(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Knows the recording's units."""
+    path = tmp_path_factory.mktemp("maze") / "tiny"
+    write_tiny_bundle(path, session.unit_keys, HOP_S, HOP_S)
+    return path
+
+
+def replay(
+    run: Callable[..., Process], daemon: Daemon, stream: str, *arguments: str
+) -> dict[str, Any]:
+    """Replay the recording to its end while the daemon listens; what was sent."""
+    process = run("replay", str(RECORDING), "--name", stream, "--json", *arguments)
+    daemon.until(lambda _: not process.is_alive)
+    assert process.code() == 0, process.err
+    summary: dict[str, Any] = json.loads(process.out)
+    assert summary["complete"]
+    return summary
+
+
+def test_every_spike_has_its_fate_at_twenty_times_the_speed(
+    run: Callable[..., Process], serve: DaemonStarter, maze_bundle: Path, stream: str
+) -> None:
+    part = () if FULL else ("--stop", "200")
+    daemon = serve(stream, maze_bundle, input={"wait_s": 60.0})
+    sent = replay(run, daemon, stream, "--speed", "20", *part)
+    assert sent["n_spikes"] == N_SPIKES if FULL else sent["n_spikes"] > 5_000
+    status = daemon.until_settled(sent["n_spikes"])
+    assert sum(status["fates"].values()) == status["spikes_in"] == sent["n_spikes"]
+    assert status["spikes_pending"] == status["spikes_lost"] == 0
+    assert status["fates"]["used"] + status["fates"]["late"] == sent["n_spikes"]
+    assert daemon.end() == 0
+
+
+def test_tokens_are_those_cut_offline_from_what_was_received(
+    run: Callable[..., Process],
+    serve: DaemonStarter,
+    maze_bundle: Path,
+    session: Session,
+    stream: str,
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "tokens.log"
+    daemon = serve(stream, maze_bundle, "--token-log", str(log), input={"wait_s": 60.0})
+    stop_s = 600.0 + (60.0 if FULL else 15.0)
+    sent = replay(run, daemon, stream, "--start", "600", "--stop", str(stop_s))
+    fates = daemon.until_settled(sent["n_spikes"])["fates"]
+    assert daemon.end() == 0
+    received = read_run(log)
+    row_of_key = {key: row for row, key in enumerate(session.unit_keys)}
+    n_tokens = assert_cut_as_offline(received, row_of_key)
+    assert n_tokens == fates["used"] == sent["n_spikes"] - fates["late"]
+    assert_stamps_of_the_file(received, session, sent)
+    assert_none_late_by_the_daemon(received, fates["late"])
+    if FULL:
+        assert fates["late"] == 0
+
+
+def assert_stamps_of_the_file(run: Run, session: Session, sent: dict[str, Any]) -> None:
+    """Received stamps are the file's within 1 us after one constant."""
+    spikes, received = session.spikes, run.received
+    in_part = (spikes.t_us >= sent["start_s"] * 1e6) & (spikes.t_us <= sent["stop_s"] * 1e6)
+    assert np.count_nonzero(in_part) == len(received.spikes) == sent["n_spikes"]
+    file_unit = spikes.unit[in_part]
+    keys = np.array(session.unit_keys)[file_unit]
+    in_file = np.lexsort((keys, spikes.t_us[in_part]))
+    live_keys = np.array(received.keys)[received.spikes.unit]
+    live = np.lexsort((live_keys, received.spikes.t_us))
+    assert np.array_equal(live_keys[live], keys[in_file])
+    difference = received.spikes.t_us[live] - spikes.t_us[in_part][in_file]
+    assert np.ptp(difference) <= 1
+
+
+def assert_none_late_by_the_daemon(run: Run, n_late: int) -> None:
+    """Whatever was late had arrived after its beat began to cut."""
+    late = run.received.cut_before
+    assert np.count_nonzero(late) == n_late
+    t_us, t_arrival_us = run.received.spikes.t_us[late], run.received.t_arrival_us[late]
+    cut_us = -(-t_us // run.hop_us) * run.hop_us + round(HOP_S * 1e6)
+    assert np.all(t_arrival_us >= cut_us - HAND_OVER_US)
