@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from calibration.errors import CalibrationError
 from calibration.scoring import r2_score, score_output
@@ -205,11 +206,12 @@ def gru(config: TrainConfig, recording: Recording) -> Array:
     Returns:
         (n_bins, dims) for every bin of the recording.
     """
-    network = GruOnBins(len(recording.unit_keys), sum(recording.dims))
     offset, scale = normalisation([recording], scored_outputs(config, recording))
-    network.offset.copy_(offset)
-    network.scale.copy_(scale)
-    trainer = Trainer(config, [recording], launch(config), network)
+    counts = counts_of(recording)[recording.train.first : recording.train.last]
+    fabric = launch(config)
+    torch.manual_seed(config.seed)
+    network = GruOnBins(torch.from_numpy(counts).float(), offset, scale)
+    trainer = Trainer(config, [recording], fabric, network)
     while trainer.i_step < config.training.steps:
         trainer.step()
     return trainer.decode(0, 0, recording.n_bins).astype(np.float64)

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 from decoders.lanes import Window
 from decoders.network import Noise
 
+LEAST_SPREAD = 0.05
+
 
 class GruOnBins(nn.Module):
     """Standardised counts -> linear -> GRU -> linear; takes and gives what `SessionNetwork` does.
 
     Args:
-        n_units: of the session.
-        n_dims: of all outputs together.
+        counts: (n_bins, n_units) of the train part: sets mean and gain of each unit.
+        offset: (n_dims,) of the outputs.
+        scale: (n_dims,) of the outputs.
         d_model: width before the GRU.
         d_memory: width of the GRU.
     """
@@ -26,15 +29,22 @@ class GruOnBins(nn.Module):
     count_mean: Tensor
     count_gain: Tensor
 
-    def __init__(self, n_units: int, n_dims: int, d_model: int = 128, d_memory: int = 256) -> None:
+    def __init__(
+        self,
+        counts: Tensor,
+        offset: Tensor,
+        scale: Tensor,
+        d_model: int = 128,
+        d_memory: int = 256,
+    ) -> None:
         super().__init__()
-        self.widen = nn.Linear(n_units, d_model)
+        self.widen = nn.Linear(counts.shape[1], d_model)
         self.gru = nn.GRU(d_model, d_memory, batch_first=True)
-        self.readout = nn.Linear(d_memory, n_dims)
-        self.register_buffer("offset", torch.zeros(n_dims))
-        self.register_buffer("scale", torch.ones(n_dims))
-        self.register_buffer("count_mean", torch.zeros(n_units))
-        self.register_buffer("count_gain", torch.ones(n_units))
+        self.readout = nn.Linear(d_memory, len(offset))
+        self.register_buffer("offset", offset)
+        self.register_buffer("scale", scale)
+        self.register_buffer("count_mean", counts.mean(dim=0))
+        self.register_buffer("count_gain", 1.0 / counts.std(dim=0).clamp(min=LEAST_SPREAD))
 
     @property
     def normalisation(self) -> tuple[Tensor, Tensor]:
@@ -50,13 +60,6 @@ class GruOnBins(nn.Module):
     def n_parameters(self) -> int:
         """Trainable numbers."""
         return sum(p.numel() for p in self.parameters())
-
-    @torch.no_grad()
-    def standardise(self, window: Window) -> None:
-        """Fix mean and gain of the counts."""
-        counts = self._counts(window).flatten(0, 1)
-        self.count_mean.copy_(counts.mean(dim=0))
-        self.count_gain.copy_(1.0 / counts.std(dim=0).clamp(min=0.05))
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Weight decay on matrices alone."""

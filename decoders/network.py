@@ -104,8 +104,9 @@ class SessionNetwork(nn.Module):
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Weight decay on the decoder's matrices; a stronger one on what a row has of its own."""
-        matrices = [p for p in self.decoder.parameters() if p.ndim > 1]
-        vectors = [p for p in self.decoder.parameters() if p.ndim < 2]
+        learning = [p for p in self.decoder.parameters() if p.requires_grad]
+        matrices = [p for p in learning if p.ndim > 1]
+        vectors = [p for p in learning if p.ndim < 2]
         return [
             {"params": matrices, "weight_decay": weight_decay},
             {"params": [*vectors, self.shared], "weight_decay": 0.0},

@@ -34,7 +34,7 @@ class Trainer:
         config: the whole config.
         recordings: the sessions.
         fabric: launched.
-        network: what to train; a new `SessionNetwork` if None.
+        network: what to train, with its scales set; a new `SessionNetwork` if None.
     """
 
     def __init__(
@@ -51,9 +51,11 @@ class Trainer:
         self.corpus = Corpus(recordings, lead_grid_s(config.lead))
         torch.manual_seed(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.network = network or new_network(config, recordings)
         self.lanes = self._new_lanes()
-        self.network.standardise(self.lanes.next(slice(0, len(self.lanes))))
+        if network is None:
+            network = new_network(config, recordings)
+            network.standardise(self.lanes.next(slice(0, len(self.lanes))))
+        self.network = network
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         optimizer = torch.optim.AdamW(self.network.parameter_groups(config.training.weight_decay))
         self.module, self.optimizer = fabric.setup(self.network, optimizer)

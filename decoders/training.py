@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import shutil
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from decoders.checkpoint import load_checkpoint, save_checkpoint
 from decoders.config import Simulated, TrainConfig, load_config
 from decoders.curves import draw_curves
 from decoders.errors import TrainingError
+from decoders.network import SessionNetwork
 from decoders.recordings import Recording, record
-from decoders.trainer import Trainer
+from decoders.start import start_from
+from decoders.trainer import Trainer, new_network
+from streams.clock import MonotonicClock
 from streams.nwb import read_session, write_session
 from streams.simulation.openloop import record_open_loop
 
@@ -50,13 +53,33 @@ def train(config_path: Path, *, resume: bool = False, out: Path | None = None) -
         _simulate(config.sessions.simulated, run_dir)
     fabric.barrier()
     recordings = load_recordings(config, config_path.parent, run_dir)
-    trainer = Trainer(config, recordings, fabric)
+    trainer = Trainer(config, recordings, fabric, started(config, config_path.parent, recordings))
     if resume:
         trainer.restore(load_checkpoint(run_dir / CHECKPOINT))
-    started_s = time.monotonic()
+    clock = MonotonicClock()
+    t_start = clock.now()
     _run(trainer, run_dir)
-    _finish(trainer, run_dir, time.monotonic() - started_s)
+    _finish(trainer, run_dir, clock.now() - t_start)
     return run_dir
+
+
+def started(
+    config: TrainConfig, config_dir: Path, recordings: Sequence[Recording]
+) -> SessionNetwork | None:
+    """The network to go on from where the config names an earlier run."""
+    if config.start is None:
+        return None
+    checkpoint = load_checkpoint(config_dir / config.start.run / CHECKPOINT)
+    torch.manual_seed(config.seed)
+    network = new_network(config, recordings)
+    start_from(
+        network,
+        recordings,
+        checkpoint,
+        same_array=config.sessions.same_array,
+        freeze=config.start.freeze,
+    )
+    return network
 
 
 def launch(config: TrainConfig) -> Fabric:

@@ -1,0 +1,71 @@
+"""The training config: what is shipped loads, what is wrong is named with its key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from decoders.config import load_config
+from decoders.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TRAINING = ("train-demo.toml", "train-multisession.toml", "finetune.toml")
+LEAST = """
+name = "x"
+[sessions]
+glob = ["a.nwb"]
+[[outputs]]
+name = "velocity"
+behavior = "velocity"
+"""
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_shipped_configs_load_and_begin_with_their_command(name: str) -> None:
+    text = (CONFIGS / name).read_text()
+    assert text.startswith(f"# spikeloop train configs/{name}\n")
+    assert load_config(CONFIGS / name).outputs
+
+
+def write(tmp_path: Path, extra: str, text: str = LEAST) -> Path:
+    path = tmp_path / "train.toml"
+    path.write_text(text + extra)
+    return path
+
+
+def test_defaults_fill_in(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, ""))
+    assert (config.beat.hop_ms, config.split) == (20.0, "last:0.2")
+
+
+@pytest.mark.parametrize(
+    ("extra", "key", "hint"),
+    [
+        ("[training]\nstep = 3\n", "training.step", "nearest valid key: steps"),
+        ("[training]\nsteps = 0\n", "training.steps", "greater than or equal to 1"),
+        ("[beat]\nhop_ms = 20\nbin_ms = 10\n", "beat", "must not be below hop_ms"),
+        ("[lead]\nmin_s = 0.1\nmax_s = 0.2\n", "lead", "must hold 0"),
+        ("[netwrk]\n", "netwrk", "nearest valid key: network"),
+        ("[training]\ndropout = 'much'\n", "training.dropout", "valid number"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, extra: str, key: str, hint: str) -> None:
+    path = write(tmp_path, extra)
+    with pytest.raises(ConfigError) as raised:
+        load_config(path)
+    assert str(path) in str(raised.value)
+    assert key in str(raised.value)
+    assert hint in str(raised.value)
+
+
+def test_an_unknown_key_of_an_output_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"outputs\.0\.behaviour; nearest valid key: behavior"):
+        load_config(write(tmp_path, 'behaviour = "velocity"\n'))
+
+
+def test_no_file_and_no_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_config(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_config(write(tmp_path, "= =", text=""))

@@ -1,0 +1,93 @@
+"""Sessions become bins and targets: aligned, masked, refused when there is nothing to learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from decoders.errors import TrainingError
+from decoders.recordings import Part, lead_grid_s, longest_silence_s, record, split_bins
+from streams.messages import SpikeBatch
+from streams.session import Behavior, SessionError
+from tests.decoders.sessions import VELOCITY, small_config, tuned_session
+
+CONFIG = small_config()
+
+
+def test_targets_are_the_behaviour_at_the_end_of_the_bin_plus_lead() -> None:
+    session = tuned_session()
+    recording = record(session, CONFIG)
+    leads_s = lead_grid_s(CONFIG.lead)
+    assert leads_s == [-0.04, -0.02, 0.0, 0.02, 0.04, 0.06, 0.08, 0.1]
+    for lead_s in (-0.04, 0.0, 0.1):
+        for i_bin in (7, 500):
+            t_s = (i_bin + 1) * 0.02 + lead_s
+            expected = (10.0 * np.sin(2.0 * t_s), 10.0 * np.cos(1.3 * t_s))
+            found = recording.targets[leads_s.index(lead_s), i_bin]
+            np.testing.assert_allclose(found[:2], expected, atol=0.02)
+            assert found[2] == float(expected[0] > 0)
+
+
+def test_a_lag_moves_the_target() -> None:
+    outputs: list[dict[str, object]] = [{"name": "velocity", "behavior": "velocity", "lag_s": 0.1}]
+    present = small_config(outputs=[outputs[0] | {"lag_s": 0.0}])
+    shifted = record(tuned_session(), small_config(outputs=outputs)).targets[2]
+    straight = record(tuned_session(), present).targets[2]
+    np.testing.assert_allclose(shifted[:500], straight[5:505], atol=1e-5)
+
+
+def test_gaps_of_behaviour_are_masked_never_bridged() -> None:
+    session = tuned_session()
+    signal = session.behavior[VELOCITY]
+    kept = (signal.t_s < 10.0) | (signal.t_s > 12.0)
+    gappy = Behavior(signal.t_s[kept], signal.values[kept], signal.unit)
+    session = replace(session, behavior={**session.behavior, VELOCITY: gappy})
+    known = np.isfinite(record(session, CONFIG).targets[2, :, 0])
+    ends_s = np.arange(1, len(known) + 1) * 0.02
+    assert not known[(ends_s > 10.0) & (ends_s < 12.0)].any()
+    assert known[ends_s < 9.9].all()
+
+
+def test_nans_of_behaviour_are_masked() -> None:
+    session = tuned_session()
+    signal = session.behavior[VELOCITY]
+    values = signal.values.copy()
+    values[1000:1200] = np.nan
+    holed = Behavior(signal.t_s, values, signal.unit)
+    session = replace(session, behavior={**session.behavior, VELOCITY: holed})
+    known = np.isfinite(record(session, CONFIG).targets[2]).all(axis=1)
+    assert 90 <= np.count_nonzero(~known) <= 110
+
+
+def test_split_is_chronological() -> None:
+    assert split_bins(100, "last:0.2") == (Part(0, 80), Part(80, 100))
+    assert split_bins(100, "none") == (Part(0, 100), Part(100, 100))
+
+
+def test_longest_silence_is_of_all_units_together() -> None:
+    spikes = SpikeBatch(
+        np.array([0, 100_000, 900_000, 2_500_000], np.int64),
+        np.array([0, 1, 0, 1], np.int32),
+        np.ones(4, np.int32),
+    )
+    assert longest_silence_s(spikes, 1_000_000) == pytest.approx(0.8)
+    assert longest_silence_s(spikes, 9_000_000) == pytest.approx(1.6)
+
+
+def test_a_missing_behaviour_names_those_that_are_there() -> None:
+    config = small_config(outputs=[{"name": "force", "behavior": "force"}])
+    with pytest.raises(SessionError, match=r"no behaviour .*'force'.*velocity"):
+        record(tuned_session(), config)
+
+
+def test_no_spikes_and_no_usable_behaviour_are_refused() -> None:
+    session = tuned_session()
+    none = SpikeBatch(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
+    with pytest.raises(TrainingError, match="holds 0 spikes"):
+        record(replace(session, spikes=none), CONFIG)
+    signal = session.behavior[VELOCITY]
+    elsewhere = Behavior(signal.t_s + 1e6, signal.values, signal.unit)
+    with pytest.raises(TrainingError, match="is it in seconds of this session"):
+        record(replace(session, behavior={**session.behavior, VELOCITY: elsewhere}), CONFIG)
