@@ -114,6 +114,8 @@ class Training(Section):
     unit_dropout: Share = 0.5
     session_dropout: Share = 0.1
     jitter_ms: Annotated[float, pydantic.Field(ge=0)] = 0.0
+    pieces: Natural = 1
+    blind_s: Annotated[float, pydantic.Field(ge=0)] = 0.2
     reset: Share = 0.1
     clip: Positive = 1.0
     average: Share = 0.99

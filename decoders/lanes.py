@@ -55,6 +55,10 @@ class Window:
         return Window(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
+Piece = tuple[int, int, int]
+"""Where a piece begins in the window, where in the recording, and how many bins it is long."""
+
+
 class Corpus:
     """All recordings as tensors, with one row per unit of each session.
 
@@ -78,9 +82,21 @@ class Corpus:
         self, session: Tensor, start: Tensor, last: Tensor, n_bins: int, i_lead: Tensor
     ) -> Window:
         """Cut bins `start .. start + n_bins` of each lane; from `last` on nothing is scored."""
+        pieces = [[(0, int(first), n_bins)] for first in start.tolist()]
+        return self.spliced(session, pieces, last, n_bins, i_lead)
+
+    def spliced(
+        self,
+        session: Tensor,
+        pieces: Sequence[Sequence[Piece]],
+        last: Tensor,
+        n_bins: int,
+        i_lead: Tensor,
+    ) -> Window:
+        """Cut each lane's window from pieces of its recording; from `last` on nothing is scored."""
         cuts = [
-            self._tokens(int(s), int(b), n_bins)
-            for s, b in zip(session.tolist(), start.tolist(), strict=True)
+            self._tokens(int(s), of_lane)
+            for s, of_lane in zip(session.tolist(), pieces, strict=True)
         ]
         n_tokens = [len(cut[0]) for cut in cuts]
         joined = [torch.from_numpy(np.concatenate(column)) for column in zip(*cuts, strict=True)]
@@ -88,7 +104,7 @@ class Corpus:
         targets = [
             self._target(*lane_spec, n_bins)
             for lane_spec in zip(
-                session.tolist(), start.tolist(), last.tolist(), i_lead.tolist(), strict=True
+                session.tolist(), pieces, last.tolist(), i_lead.tolist(), strict=True
             )
         ]
         return Window(
@@ -111,21 +127,26 @@ class Corpus:
             rows[i, :n] = np.arange(self.first_row[s], self.first_row[s] + n)
         return torch.from_numpy(rows)
 
-    def _tokens(self, i_session: int, start: int, n_bins: int) -> tuple[np.ndarray, ...]:
+    def _tokens(self, i_session: int, pieces: Sequence[Piece]) -> list[np.ndarray]:
         tokens = self.recordings[i_session].tokens
-        stop = min(start + n_bins, len(tokens))
-        offsets = tokens.offsets[start : stop + 1]
-        part = slice(offsets[0], offsets[-1])
-        bins = np.repeat(np.arange(stop - start), np.diff(offsets))
-        return bins, tokens.unit[part].astype(np.int64), tokens.t_rel[part], tokens.count[part]
+        columns = []
+        for at, start, n_bins in pieces:
+            stop = max(start, min(start + n_bins, len(tokens)))
+            offsets = tokens.offsets[start : stop + 1]
+            part = slice(offsets[0], offsets[-1])
+            bins = at + np.repeat(np.arange(stop - start), np.diff(offsets))
+            unit = tokens.unit[part].astype(np.int64)
+            columns.append((bins, unit, tokens.t_rel[part], tokens.count[part]))
+        return [np.concatenate(column) for column in zip(*columns, strict=True)]
 
     def _target(
-        self, i_session: int, start: int, last: int, i_lead: int, n_bins: int
+        self, i_session: int, pieces: Sequence[Piece], last: int, i_lead: int, n_bins: int
     ) -> np.ndarray:
         targets = self.recordings[i_session].targets[i_lead]
         out = np.full((n_bins, targets.shape[1]), np.nan, np.float32)
-        known = targets[start : min(start + n_bins, last)]
-        out[: len(known)] = known
+        for at, start, n in pieces:
+            known = targets[start : max(start, min(start + n, last))]
+            out[at : at + len(known)] = known
         return out
 
 
@@ -139,6 +160,10 @@ class Lanes:
         n_context: bins after a reset that are not scored.
         reset: chance per window that a lane starts elsewhere, with fresh memory.
         generator: of every draw.
+        n_pieces: of each window, from anywhere in the recording, memory carried over the joints: a
+            network that has learnt how reaches of the training task go on decodes that instead of
+            the intention (Deo et al. 2024 alter the course of time to the same end).
+        n_blind: bins after a joint that are not scored: the spikes that tell of them are gone.
     """
 
     def __init__(
@@ -149,8 +174,12 @@ class Lanes:
         n_context: int,
         reset: float,
         generator: torch.Generator,
+        n_pieces: int = 1,
+        n_blind: int = 0,
     ) -> None:
         self.corpus = corpus
+        self.n_pieces = n_pieces
+        self.n_blind = n_blind
         self.n_bins = n_bins
         self.n_context = n_context
         self.reset = reset
@@ -172,19 +201,38 @@ class Lanes:
         fresh = drawn | (self.start >= last[self.session])
         self._redraw(fresh)
         i_lead = self._draw_leads()
-        window = self.corpus.window(
-            self.session[mine],
-            self.start[mine],
-            last[self.session][mine],
-            self.n_bins,
-            i_lead[mine],
+        pieces = self._draw_pieces()
+        window = self.corpus.spliced(
+            self.session[mine], pieces[mine], last[self.session][mine], self.n_bins, i_lead[mine]
         )
+        for target, of_lane in zip(window.target, pieces[mine], strict=True):
+            for at, _, _ in of_lane[1:]:
+                target[at : at + self.n_blind] = torch.nan
         window.fresh.copy_(fresh[mine])
         age = self.n_since_reset[mine, None] + torch.arange(self.n_bins)
         window.target[age < self.n_context] = torch.nan
-        self.start = self.start + self.n_bins
+        ends = [of_lane[-1][1] + of_lane[-1][2] for of_lane in pieces]
+        self.start = torch.tensor(ends, dtype=torch.int64)
         self.n_since_reset = self.n_since_reset + self.n_bins
         return window
+
+    def _draw_pieces(self) -> list[list[Piece]]:
+        """Each lane's window: the first piece goes on from where the lane stands."""
+        shape = (len(self), self.n_pieces - 1)
+        joints = torch.randint(1, max(2, self.n_bins), shape, generator=self.generator)
+        shares = torch.rand(shape, generator=self.generator, dtype=torch.float64)
+        pieces = []
+        for i, (session, start) in enumerate(
+            zip(self.session.tolist(), self.start.tolist(), strict=True)
+        ):
+            edges = [0, *sorted(set(joints[i].tolist())), self.n_bins]
+            part = self.parts[session]
+            room = max(1.0, part.last - part.first - self.n_bins / 2)
+            starts = [start, *(part.first + int(share * room) for share in shares[i].tolist())]
+            pieces.append(
+                [(edges[j], starts[j], edges[j + 1] - edges[j]) for j in range(len(edges) - 1)]
+            )
+        return pieces
 
     def _redraw(self, fresh: Tensor) -> None:
         n = len(self)

@@ -76,6 +76,8 @@ class Trainer:
             n_context=round(recipe.context_s / hop_s / 2),
             reset=recipe.reset,
             generator=self.generator,
+            n_pieces=recipe.pieces,
+            n_blind=round(recipe.blind_s / hop_s),
         )
 
     def step(self) -> float:
