@@ -224,9 +224,13 @@ class Control(threading.Thread):
         folder = self._daemon.config.log.flights
         while self._daemon.flight.dumps:
             missed = self._daemon.flight.dumps.popleft()
-            if folder:
-                path = write_dump(missed, Path(folder), self._daemon.run_id)
-                self._daemon.report("flight", {"missed_beat": missed.beat, "file": str(path)})
+            if not folder:
+                continue
+            try:
+                told = {"file": str(write_dump(missed, Path(folder), self._daemon.run_id))}
+            except OSError as err:  # a full disk must not end the loop
+                told = {"warning": f"the flight was not written: {err}"}
+            self._daemon.report("flight", {"missed_beat": missed.beat} | told)
 
     def _write_log(self) -> None:
         while self._daemon.notes:
