@@ -251,6 +251,12 @@ def _add_bench(commands: Commands) -> None:
     loop.add_argument("--bundle", default=None, help="a bundle to take the graph from")
     loop.add_argument("--json", action="store_true")
     loop.set_defaults(run=_bench_loop, uses_lsl=True)
+    decode = parts.add_parser("decode", help="the graph alone, over tokens and backends")
+    decode.add_argument("--bundle", action="append", default=None, help="may be given again")
+    decode.add_argument("--backend", action="append", default=None, help="may be given again")
+    decode.add_argument("--hop-ms", type=float, default=20.0)
+    decode.add_argument("--json", action="store_true")
+    decode.set_defaults(run=_bench_decode)
     sender = parts.add_parser("sender", help="the sending process of `bench loop`")
     sender.add_argument("--units", type=int, default=1000)
     sender.add_argument("--rate", type=float, default=20.0)
@@ -274,6 +280,17 @@ def _bench_loop(a: argparse.Namespace) -> int:
         seconds=a.seconds,
         block_s=a.block_ms * 1e-3,
         base=a.bundle,
+        as_json=a.json,
+    )
+
+
+def _bench_decode(a: argparse.Namespace) -> int:
+    from service.bench.decode import bench_decode
+
+    return bench_decode(
+        bundles=a.bundle or ["shipped:demo"],
+        backends=a.backend or ["onnxruntime-cpu"],
+        hop_s=a.hop_ms * 1e-3,
         as_json=a.json,
     )
 
