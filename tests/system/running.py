@@ -176,7 +176,10 @@ class Daemon(Process):
             kinds[received[0]].append(received[1])
 
     def until(
-        self, condition: Callable[[Heard], T], each: Callable[[], object] = lambda: None
+        self,
+        condition: Callable[[Heard], T],
+        each: Callable[[], object] = lambda: None,
+        within_s: float = WITHIN_S,
     ) -> T:
         """Listen until what was heard meets the condition; the daemon must live meanwhile."""
 
@@ -187,7 +190,7 @@ class Daemon(Process):
                 self.listen()
                 raise HungError(f"serve ended with code {self.code()}: {self.err}")
 
-        return wait_until(lambda: condition(self.heard), listen)
+        return wait_until(lambda: condition(self.heard), listen, within_s)
 
     def until_validity(
         self, validity: str, each: Callable[[], object] = lambda: None

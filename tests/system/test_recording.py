@@ -25,6 +25,7 @@ from tests.system.token_logs import Run, assert_cut_as_offline, read_run
 RECORDING = DATA / "hippocampus_t_maze.nwb"
 N_SPIKES = 102_741
 FULL = os.environ.get("SPIKELOOP_FULL", "") not in ("", "0")
+REPLAY_WITHIN_S = 300.0
 HAND_OVER_US = 2_000
 """Between the pull of an arrival and its place in the inbox."""
 
@@ -51,7 +52,7 @@ def replay(
 ) -> dict[str, Any]:
     """Replay the recording to its end while the daemon listens; what was sent."""
     process = run("replay", str(RECORDING), "--name", stream, "--json", *arguments)
-    daemon.until(lambda _: not process.is_alive)
+    daemon.until(lambda _: not process.is_alive, within_s=REPLAY_WITHIN_S)
     assert process.code() == 0, process.err
     summary: dict[str, Any] = json.loads(process.out)
     assert summary["complete"]
