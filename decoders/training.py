@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,15 @@ def started(
 def launch(config: TrainConfig) -> Fabric:
     """Lightning Fabric, launched: one process, or those that `torchrun` started."""
     torch.set_num_threads(config.devices.threads)
-    fabric = Fabric(accelerator=config.devices.accelerator, precision=config.devices.precision)
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator=config.devices.accelerator,
+        precision=config.devices.precision,
+        devices=n_here,
+        num_nodes=n_processes // n_here,
+        strategy="ddp" if n_processes > 1 else "auto",
+    )
     fabric.launch()
     return fabric
 
