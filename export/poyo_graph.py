@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ class PoyoOutput:
         scale: (dims,) physical size of a normalised 1: the standard deviation in training.
         safe: what is published when a decode is not `ok`.
         reach: the declared bounds are `offset -+ reach * scale`.
+
+    Raises:
+        ValueError: offset and scale differ in length.
     """
 
     name: str
@@ -53,6 +57,12 @@ class PoyoOutput:
     scale: Sequence[float]
     safe: str = "zero"
     reach: float = 5.0
+
+    def __post_init__(self) -> None:
+        if len(self.offset) != len(self.scale):
+            raise ValueError(
+                f"output {self.name!r} has {len(self.offset)} offsets, {len(self.scale)} scales"
+            )
 
     def declared(self) -> dict[str, Any]:
         """As in the manifest."""
@@ -222,8 +232,7 @@ def poyo_graph(step: PoyoStep) -> bytes:
         "session": torch.zeros(step.config.dim),
         "lead_s": torch.zeros(1),
     }
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             step.eval(),
             tuple(inputs.values()),
@@ -241,6 +250,19 @@ def poyo_graph(step: PoyoStep) -> bytes:
     onnx.checker.check_model(model)
     graph: bytes = model.SerializeToString()
     return graph
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of every constant that it leaves to the runtime."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def _recorded(

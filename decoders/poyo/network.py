@@ -5,7 +5,8 @@ Parameters bear torch_brain's names, so that a state dict of one loads into the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,12 @@ class Poyo(nn.Module):
         attention = SelfAttention(c.dim, c.self_heads, c.dim_head, c.atn_dropout)
         return nn.Sequential(attention, normed_feed_forward(c.dim, c.ffn_dropout))
 
+    def layers(self) -> Iterator[tuple[SelfAttention, nn.Module]]:
+        """Self-attention and feed-forward network of each layer."""
+        for layer in self.proc_layers:
+            attention, feed_forward = layer.children()
+            yield cast(SelfAttention, attention), feed_forward
+
     def latent_times_s(self) -> Tensor:
         """(n_steps,) float64, seconds since the start of the window."""
         c = self.config
@@ -86,9 +93,9 @@ class Poyo(nn.Module):
             torch.log(batch.count),
         )
         latents = latents + self.enc_ffn(latents)
-        for layer in self.proc_layers:
-            latents = latents + self.dropout(layer.get_submodule("0")(latents, latent_turn))
-            latents = latents + self.dropout(layer.get_submodule("1")(latents))
+        for attention, feed_forward in self.layers():
+            latents = latents + self.dropout(attention(latents, latent_turn))
+            latents = latents + self.dropout(feed_forward(latents))
         queries = self.session_emb(batch.session).unsqueeze(1)
         queries = queries.expand(-1, batch.query_s.shape[1], -1)
         query_turn = self.rotary_emb(batch.query_s)

@@ -1,9 +1,9 @@
-"""POYO as the loop runs it: one whole window a step, the units folded into tables.
+"""POYO as the loop runs it: one whole window a step, the units folded into a table.
 
 A token's keys and values depend on its unit and kind alone, but for the rotation by its time: they
-are folded into one row per unit. Time comes as float32, but tokens stand at whole microseconds:
-their rotation is taken exactly from two small tables (of 1024 microseconds, and within them), so
-that the graph needs neither float64 nor a cosine of 60,000 rad.
+are folded into one row per unit. Times come as float32, but mean whole microseconds: the rotation
+is put together from that of the 1024 microseconds before and that within them, exactly, so that
+the graph needs neither float64 nor a cosine of 60,000 rad.
 """
 
 from __future__ import annotations
@@ -19,42 +19,15 @@ from decoders.poyo.attention import CrossAttention, SelfAttention, join_heads
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.tokens import END, MICROSECOND_S, SPIKE, START
+from decoders.poyo.turning import Turning, to_turning
 from decoders.streaming import OutputSpec
 
 FINE_US = 1024
 LONGEST_S = 4.0
 """Longer windows have token times that float32 does not hold to the microsecond."""
 ROW_KINDS = (SPIKE, START, END)
-
-
-def to_halves(dim_head: int) -> Tensor:
-    """Order of a head's dimensions in which turning pairs lie in two halves, the still ones last.
-
-    Returns:
-        (dim_head,) int64.
-    """
-    n_turning = dim_head // 2
-    first, second = torch.arange(0, n_turning, 2), torch.arange(1, n_turning, 2)
-    return torch.cat([first, second, torch.arange(n_turning, dim_head)])
-
-
-def of_all_heads(order: Tensor, n_heads: int) -> Tensor:
-    """The same order in each of the heads that lie side by side: (n_heads * dim_head,)."""
-    return (torch.arange(n_heads).unsqueeze(1) * len(order) + order).flatten()
-
-
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate (..., dim_head) in the order of `to_halves` by (..., n_pairs) angles."""
-    n = cos.shape[-1]
-    first, second = x[..., :n], x[..., n : 2 * n]
-    halves = first * cos - second * sin, second * cos + first * sin
-    return torch.cat([*halves, x[..., 2 * n :]], dim=-1)
-
-
-def attended(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Softmax attention of (H, N_q, d) to (H, N_k, d); `bias` (N_k,) is added to the logits."""
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return torch.softmax(logits if bias is None else logits + bias, dim=-1) @ v
+PADDING_LOGIT = -1e4
+"""Weighs nothing, and is finite in every precision."""
 
 
 class PoyoStep(nn.Module):
@@ -78,14 +51,15 @@ class PoyoStep(nn.Module):
 
     def __init__(self, config: PoyoConfig, outputs: Sequence[OutputSpec], n_units: int) -> None:
         super().__init__()
+        n_dims = sum(output.dims for output in outputs)
         if config.sequence_s > LONGEST_S:
-            raise ValueError(f"a window of {config.sequence_s:g} s; at most {LONGEST_S:g} s")
-        if sum(output.dims for output in outputs) != config.dim_out:
-            raise ValueError(f"the outputs have not {config.dim_out} dimensions together")
+            raise ValueError(f"its window is {config.sequence_s:g} s; at most {LONGEST_S:g} s run")
+        if n_dims != config.dim_out:
+            raise ValueError(f"it reads out {config.dim_out} numbers, the outputs have {n_dims}")
         self.config, self.outputs = config, tuple(outputs)
         self.decoder = Poyo(config, [str(row) for row in range(n_units)], ["session"])
         self.sequence_us = round(config.sequence_s / MICROSECOND_S)
-        self.register_buffer("order", to_halves(config.dim_head), persistent=False)
+        self.register_buffer("order", to_turning(config.dim_head), persistent=False)
         width = 2 * config.n_rotated_pairs
         n_coarse = 2 * self.sequence_us // FINE_US + 1
         self.register_buffer("coarse", torch.zeros(n_coarse, width))
@@ -126,14 +100,10 @@ class PoyoStep(nn.Module):
         Returns:
             (R, table_width).
         """
-        c, attention = self.config, self.decoder.enc_atn
         kinds = self.decoder.token_type_emb(torch.tensor(ROW_KINDS))
-        folded = attention.fold(embedding.unsqueeze(1) + kinds)
-        rows = folded.view(len(embedding), len(ROW_KINDS), -1, c.dim_head)[..., self.order]
-        end = self._rotation(torch.tensor(c.sequence_s, dtype=torch.float64))
-        cos, sin = end.to(rows.dtype).chunk(2, dim=-1)
-        ends = turned(rows[:, END : END + 1], cos, sin)
-        return torch.cat([rows[:, :END], ends], dim=1).flatten(1)
+        folded = self.decoder.enc_atn.fold(embedding.unsqueeze(1) + kinds)
+        rows = folded.view(len(embedding), -1, self.config.dim_head)
+        return rows.index_select(2, self.order).flatten(1)
 
     def tables(self) -> dict[str, Tensor]:
         """The graph inputs that belong to the session: `table` (R, width), `session` (dim,)."""
@@ -163,9 +133,9 @@ class PoyoStep(nn.Module):
             One (dims,) tensor per output, physical units.
         """
         latents = self._encoded(unit, t_rel, count, table)
-        for layer in self.decoder.proc_layers:
-            latents = latents + self._mixed(layer.get_submodule("0"), latents)
-            latents = latents + layer.get_submodule("1")(latents)
+        for attention, feed_forward in self.decoder.layers():
+            latents = latents + self._mixed(attention, latents)
+            latents = latents + feed_forward(latents)
         answer = self._read(latents, session, lead_s) * self.scale + self.offset
         return torch.split(answer, [output.dims for output in self.outputs])
 
@@ -179,68 +149,85 @@ class PoyoStep(nn.Module):
         return cos_a * cos_b - sin_a * sin_b, sin_a * cos_b + cos_a * sin_b
 
     def _encoded(self, unit: Tensor, t_rel: Tensor, count: Tensor, table: Tensor) -> Tensor:
-        """Latents (L, dim) from the tokens of a window."""
-        c, attention = self.config, self.decoder.enc_atn
-        n_kinds, width = len(ROW_KINDS), 2 * c.cross_width
-        spikes = torch.index_select(table.reshape(-1, width), 0, unit * n_kinds).view(
-            -1, 2 * c.cross_heads, c.dim_head
-        )
-        cos, sin = self._turn_at(torch.round(t_rel / MICROSECOND_S))
-        spikes = turned(spikes, cos.unsqueeze(1), sin.unsqueeze(1))
-        ends = table.view(-1, n_kinds, width)[:, 1:].reshape(-1, 2 * c.cross_heads, c.dim_head)
-        k, v = torch.cat([ends, spikes]).transpose(0, 1).chunk(2)
-        bias = torch.cat([torch.zeros_like(ends[:, 0, 0]), torch.log(count)])
+        """Latents (L, dim) from the tokens of a window: START and END of each unit, and spikes."""
+        n_kinds, n_rows = len(ROW_KINDS), table.shape[0]
+        rows = torch.arange(n_rows, dtype=torch.int32) * n_kinds
+        row = torch.cat([rows + START, rows + END, unit * n_kinds + SPIKE])
+        zero = torch.zeros(n_rows)
+        t_us = torch.cat([zero, zero + self.sequence_us, torch.round(t_rel / MICROSECOND_S)])
+        weight = torch.cat([zero, zero, torch.log(count).clamp(min=PADDING_LOGIT)])
+        cos, sin = self._turn_at(t_us)
+        attention, n_heads = self.decoder.enc_atn, self.config.cross_heads
+        k = self._gathered(table, row, 0).by(cos, sin)
+        v = self._gathered(table, row, n_heads).by(cos, sin)
+        keys = k.joined(weight.unsqueeze(-1).expand(n_heads, -1, 1))
         start = self._latents_at_start()
-        latents = start + self._carried(attention, attended(self._questions(start), k, v, bias))
+        q = self._turned(self._projected(attention.norm(start), attention.to_q.weight))
+        q = q * self.config.dim_head**-0.5
+        queries = torch.cat([q, torch.ones_like(q[..., :1])], dim=-1)
+        share = torch.softmax(queries @ keys.transpose(1, 2), dim=-1)
+        latents = start + self._carried(attention, share, v)
         encoded: Tensor = latents + self.decoder.enc_ffn(latents)
         return encoded
+
+    def _gathered(self, table: Tensor, row: Tensor, first_head: int) -> Turning:
+        """Keys or values of tokens from the rows of (R, kinds * 2 * heads * dim_head)."""
+        c, n = self.config, self.config.n_rotated_pairs
+        n_heads = 2 * c.cross_heads
+        heads = torch.arange(first_head, first_head + c.cross_heads, dtype=torch.int32)
+        index = row * n_heads + heads.unsqueeze(1)
+        pairs = table.reshape(-1, n)
+        return Turning(
+            functional.embedding(index * 4, pairs),
+            functional.embedding(index * 4 + 1, pairs),
+            functional.embedding(index * 2 + 1, table.reshape(-1, 2 * n)),
+        )
+
+    def _projected(self, x: Tensor, weight: Tensor) -> Turning:
+        """(N, dim) through (H * dim_head, dim)."""
+        n = self.config.n_rotated_pairs
+        heads = weight.view(-1, self.config.dim_head, weight.shape[1]).transpose(1, 2)
+        heads = heads.index_select(2, self.order)
+        return Turning(x @ heads[..., :n], x @ heads[..., n : 2 * n], x @ heads[..., 2 * n :])
+
+    def _turned(self, x: Turning) -> Tensor:
+        """(H, L, dim_head) at the latents' times."""
+        return x.by(*self.latent_turn.chunk(2, dim=-1)).joined()
 
     def _latents_at_start(self) -> Tensor:
         weight = self.decoder.latent_emb.weight
         return weight.repeat(len(self.latent_turn) // len(weight), 1)
 
-    def _questions(self, latents: Tensor) -> Tensor:
-        """Queries of the encoder (H, L, dim_head): they depend on no input."""
-        c, attention = self.config, self.decoder.enc_atn
-        order = of_all_heads(self.order, c.cross_heads)
-        q = functional.linear(attention.norm(latents), attention.to_q.weight.index_select(0, order))
+    def _carried(
+        self, attention: CrossAttention | SelfAttention, share: Tensor, v: Turning
+    ) -> Tensor:
+        """Values gathered by shares (H, L, N), carried to the latents' times, projected."""
         cos, sin = self.latent_turn.chunk(2, dim=-1)
-        return turned(q.view(len(q), c.cross_heads, c.dim_head).transpose(0, 1), cos, sin)
-
-    def _carried(self, attention: CrossAttention | SelfAttention, out: Tensor) -> Tensor:
-        """Carry values (H, L, dim_head) back from the latents' times, join the heads, project."""
-        cos, sin = self.latent_turn.chunk(2, dim=-1)
-        order = of_all_heads(self.order, attention.n_heads)
-        joined = join_heads(turned(out, cos, -sin))
+        out = Turning(share @ v.first, share @ v.second, share @ v.still).by(cos, -sin)
         to_out = attention.to_out
-        return functional.linear(joined, to_out.weight.index_select(1, order), to_out.bias)
+        weight = to_out.weight.view(self.config.dim, attention.n_heads, -1)
+        weight = weight.index_select(2, self.order).flatten(1)
+        return functional.linear(join_heads(out.joined()), weight, to_out.bias)
 
-    def _mixed(self, attention: nn.Module, latents: Tensor) -> Tensor:
+    def _mixed(self, attention: SelfAttention, latents: Tensor) -> Tensor:
         """What a self-attention adds to the latents (L, dim)."""
-        if not isinstance(attention, SelfAttention):
-            raise TypeError(f"{type(attention).__name__} is no self-attention")
-        n, cos_sin = attention.n_heads, self.latent_turn
-        order = of_all_heads(self.order, 3 * n)
-        qkv = functional.linear(
-            attention.norm(latents), attention.to_qkv.weight.index_select(0, order)
-        )
-        heads = qkv.view(len(latents), 3 * n, self.config.dim_head).transpose(0, 1)
-        q, k, v = turned(heads, *cos_sin.chunk(2, dim=-1)).chunk(3)
-        return self._carried(attention, attended(q, k, v))
+        x = attention.norm(latents)
+        cos, sin = self.latent_turn.chunk(2, dim=-1)
+        q, k, v = (self._projected(x, w).by(cos, sin) for w in attention.to_qkv.weight.chunk(3))
+        logits = (q.joined() * self.config.dim_head**-0.5) @ k.joined().transpose(1, 2)
+        return self._carried(attention, torch.softmax(logits, dim=-1), v)
 
     def _read(self, latents: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
         """(dim_out,) at `lead_s` after the window's end, normalised."""
         c, attention = self.config, self.decoder.dec_atn
-        order = of_all_heads(self.order, c.cross_heads)
-        k, v = attention.fold(latents).chunk(2, dim=-1)
-        k = k.index_select(1, order).view(-1, c.cross_heads, c.dim_head).transpose(0, 1)
-        v = v.view(-1, c.cross_heads, c.dim_head).transpose(0, 1)
-        query = session.unsqueeze(0)
-        q = functional.linear(attention.norm(query), attention.to_q.weight.index_select(0, order))
-        cos, sin = self._turn_at(torch.round(lead_s / MICROSECOND_S) + self.sequence_us)
-        q = turned(q.view(1, c.cross_heads, c.dim_head).transpose(0, 1), cos, sin)
-        k = turned(k, *self.latent_turn.chunk(2, dim=-1))
-        query = query + attention.to_out(join_heads(attended(q, k, v)))
+        query, context = session.unsqueeze(0), attention.norm_context(latents)
+        to_k, to_v = attention.to_kv.weight.chunk(2)
+        k = self._turned(self._projected(context, to_k))
+        v = (context @ to_v.t()).view(-1, c.cross_heads, c.dim_head).transpose(0, 1)
+        turn = self._turn_at(torch.round(lead_s / MICROSECOND_S) + self.sequence_us)
+        q = self._projected(attention.norm(query), attention.to_q.weight).by(*turn).joined()
+        share = torch.softmax((q * c.dim_head**-0.5) @ k.transpose(1, 2), dim=-1)
+        query = query + attention.to_out(join_heads(share @ v))
         answer: Tensor = self.decoder.readout(query + self.decoder.dec_ffn(query))
         return answer[0]
 
