@@ -182,7 +182,7 @@ def test_a_checkpoint_that_is_absent_broken_or_runs_code_is_refused(tmp_path: Pa
     with pytest.raises(TrainingError, match="no checkpoint"):
         load_checkpoint(path)
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(TrainingError, match="checkpoint.pt"):
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt"):
         load_checkpoint(path)
     torch.save({"family": Path("/")}, path)
     with pytest.raises(TrainingError, match="more than tensors and numbers"):
