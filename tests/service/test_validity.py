@@ -120,6 +120,19 @@ def test_unknown_units_are_judged_over_the_last_second(
         assert judge.judge(evidence) == ("unknown_units" if wrong else "")
 
 
+@pytest.mark.parametrize(
+    ("spikes", "unknown", "reason"),
+    [(100, 20, ""), (100, 21, "unknown_units"), (9, 9, ""), (10, 10, "unknown_units")],
+)
+def test_more_than_a_fifth_and_at_least_ten_are_too_many(
+    spikes: int, unknown: int, reason: str
+) -> None:
+    judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S)
+    assert judge.judge(WELL) == ""
+    later = {"t_s": 100.5, "newest_s": 100.5, "spikes_in": 1000 + spikes, "unknown": unknown}
+    assert judge.judge(dataclasses.replace(WELL, **later)) == reason
+
+
 def test_unknown_units_that_stop_are_forgiven_after_a_second() -> None:
     judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S)
     reasons = []
