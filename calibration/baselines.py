@@ -210,7 +210,13 @@ def gru(config: TrainConfig, recording: Recording) -> Array:
     counts = counts_of(recording)[recording.train.first : recording.train.last]
     fabric = launch(config)
     torch.manual_seed(config.seed)
-    network = GruOnBins(torch.from_numpy(counts).float(), offset, scale)
+    network = GruOnBins(
+        torch.from_numpy(counts).float(),
+        offset,
+        scale,
+        d_model=config.network.d_model,
+        d_memory=config.network.d_memory,
+    )
     trainer = Trainer(config, [recording], fabric, network)
     while trainer.i_step < config.training.steps:
         trainer.step()

@@ -34,8 +34,8 @@ class GruOnBins(nn.Module):
         counts: Tensor,
         offset: Tensor,
         scale: Tensor,
-        d_model: int = 128,
-        d_memory: int = 256,
+        d_model: int,
+        d_memory: int,
     ) -> None:
         super().__init__()
         self.widen = nn.Linear(counts.shape[1], d_model)
