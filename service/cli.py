@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_control,
         _add_swap,
         _add_shape,
+        _add_keys,
         _add_explain,
         _add_doctor,
         _add_simulate,
@@ -105,6 +106,7 @@ def _serve(a: argparse.Namespace) -> None:
 def _add_watch(commands: Commands) -> None:
     p = commands.add_parser("watch", help="print decodes as they leave the daemon")
     p.add_argument("--decode", default=DEFAULT_DECODE, help="the daemon's [output] decode")
+    p.add_argument("--keys", type=Path, default=None, help="the client's keys")
     p.add_argument("--json", action="store_true", help="the messages as they are, one a line")
     p.add_argument("--count", type=int, default=None, help="end after so many")
     p.set_defaults(run=_watch)
@@ -113,7 +115,13 @@ def _add_watch(commands: Commands) -> None:
 def _watch(a: argparse.Namespace) -> None:
     from service.watch import watch
 
-    watch(a.decode, as_json=a.json, count=a.count)
+    watch(a.decode, keys=a.keys, as_json=a.json, count=a.count)
+
+
+def _add_address(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--control", default=DEFAULT_CONTROL, help="the daemon's [output] control")
+    p.add_argument("--keys", type=Path, default=None, help="the client's keys")
+    p.add_argument("--json", action="store_true")
 
 
 def _add_control(commands: Commands) -> None:
@@ -128,15 +136,14 @@ def _add_control(commands: Commands) -> None:
     }
     for name, text in texts.items():
         p = commands.add_parser(name, help=text)
-        p.add_argument("--control", default=DEFAULT_CONTROL, help="the daemon's [output] control")
-        p.add_argument("--json", action="store_true")
+        _add_address(p)
         p.set_defaults(run=_control, command=name)
 
 
 def _control(a: argparse.Namespace) -> int:
-    from service.watch import command
+    from service.client import Client, command
 
-    return command(a.command, a.control, as_json=a.json)
+    return command(Client(a.control, a.keys), a.command, {}, as_json=a.json)
 
 
 def _add_swap(commands: Commands) -> None:
@@ -144,15 +151,22 @@ def _add_swap(commands: Commands) -> None:
     p.add_argument("bundle", type=Path, metavar="BUNDLE")
     p.add_argument("--shadow", type=float, default=0.0, metavar="S", help="decode in shadow first")
     p.add_argument("--hold", action="store_true", help="stay in shadow until `promote`")
-    p.add_argument("--control", default=DEFAULT_CONTROL, help="the daemon's [output] control")
-    p.add_argument("--json", action="store_true")
+    p.add_argument("--send", action="store_true", help="send the files: the daemon is elsewhere")
+    _add_address(p)
     p.set_defaults(run=_swap)
 
 
 def _swap(a: argparse.Namespace) -> int:
-    from service.watch import swap
+    from service.client import Client, deploy
 
-    return swap(a.bundle, a.control, shadow_s=a.shadow, hold=a.hold, as_json=a.json)
+    return deploy(
+        Client(a.control, a.keys),
+        a.bundle,
+        send=a.send,
+        shadow_s=a.shadow,
+        hold=a.hold,
+        as_json=a.json,
+    )
 
 
 def _add_shape(commands: Commands) -> None:
@@ -160,15 +174,31 @@ def _add_shape(commands: Commands) -> None:
         "shape", help="change gain, smoothing, bias, bounds or lead while running"
     )
     p.add_argument("settings", nargs="+", metavar="NAME=VALUE", help="for example gain=1.2")
-    p.add_argument("--control", default=DEFAULT_CONTROL, help="the daemon's [output] control")
-    p.add_argument("--json", action="store_true")
+    _add_address(p)
     p.set_defaults(run=_shape)
 
 
 def _shape(a: argparse.Namespace) -> int:
-    from service.watch import command, read_settings
+    from service.client import Client, command, read_settings
 
-    return command("shape", a.control, as_json=a.json, arguments=read_settings(a.settings))
+    return command(Client(a.control, a.keys), "shape", read_settings(a.settings), as_json=a.json)
+
+
+def _add_keys(commands: Commands) -> None:
+    p = commands.add_parser("keys", help="make keys for a daemon that listens beyond loopback")
+    p.add_argument("folder", type=Path, metavar="FOLDER")
+    p.set_defaults(run=_keys)
+
+
+def _keys(a: argparse.Namespace) -> None:
+    from streams.keys import CLIENT_FILE, SERVER_FILE, write_keys
+    from streams.sockets import new_pair
+
+    write_keys(a.folder, new_pair(), new_pair())
+    sys.stdout.write(
+        f"{a.folder / SERVER_FILE}: for the daemon, `keys` under [output]\n"
+        f"{a.folder / CLIENT_FILE}: for those who connect, --keys; carry it to them safely\n"
+    )
 
 
 def _add_explain(commands: Commands) -> None:

@@ -36,6 +36,7 @@ class DecoderConfig(Section):
     bundle: str = Field("bundles/current", min_length=1)
     backend: str = "onnxruntime-cpu"
     fallback: tuple[str, ...] = Field((), strict=False)
+    incoming: str = Field("bundles/incoming", min_length=1)
     lead_s: float | None = Field(None, ge=0, le=1)
 
 
@@ -48,10 +49,11 @@ class BeatConfig(Section):
 
 
 class OutputConfig(Section):
-    """`[output]`: where decodes leave; loopback only."""
+    """`[output]`: where decodes leave; beyond loopback only with keys."""
 
     decode: str = "tcp://127.0.0.1:5570"
     control: str = "tcp://127.0.0.1:5571"
+    keys: str = ""
     format: Literal["json"] = "json"
     lsl_outlet: bool = True
     lsl_name: str = Field("spikeloop", min_length=1)

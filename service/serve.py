@@ -13,6 +13,7 @@ from service.config import ServeConfig
 from service.loop.control import Control
 from service.loop.daemon import Daemon
 from service.loop.token_log import TokenLog
+from streams.keys import read_keys
 from streams.sockets import ControlServer, Publisher
 
 SHIPPED = "shipped:"
@@ -40,9 +41,10 @@ def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     bundle = open_bundle(bundle_path(config.decoder.bundle))
-    publisher = Publisher(config.output.decode)
+    keys = read_keys(Path(config.output.keys)) if config.output.keys else None
+    publisher = Publisher(config.output.decode, keys)
     try:
-        server = ControlServer(config.output.control)
+        server = ControlServer(config.output.control, keys)
         if announce is not None:
             _announce(announce, publisher.endpoint, server.endpoint)
         daemon = Daemon(config, bundle, publisher)

@@ -37,6 +37,22 @@ class MonotonicClock:
             time.sleep(left_s)
 
 
+class ThreadClock:
+    """The calling thread's own processor time: what another program took does not count."""
+
+    def now(self) -> float:
+        """Seconds of `time.thread_time`."""
+        return time.thread_time()
+
+    def sleep_until(self, t_s: float) -> None:
+        """A thread that sleeps takes no processor time: not to be asked for.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("processor time does not pass while a thread sleeps")
+
+
 class ManualClock:
     """A clock that stands still until a test moves it; sleeping moves it to the deadline."""
 

@@ -8,7 +8,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils import z85
 
+from streams.keys import Keys
 from streams.messages import StreamsError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -22,21 +25,65 @@ class UnreachableError(StreamsError):
     """Nobody answered at the address."""
 
 
-def bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
-    """Bind to a loopback endpoint; port `*` or 0 picks a free one.
+class _OneClient:
+    """Lets in who holds the client's secret key, and nobody else."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._allowed = keys.other.encode()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether the (32,) bytes are the client's public key."""
+        return z85.encode(key) == self._allowed
+
+
+_authenticators: dict[str, ThreadAuthenticator] = {}
+
+
+def new_pair() -> tuple[str, str]:
+    """A new CURVE pair, (public, secret), as Z85 text."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+def _guard(socket: zmq.Socket[bytes], keys: Keys) -> None:
+    """Encrypt, and let in the client of these keys alone."""
+    if not _authenticators:
+        authenticator = ThreadAuthenticator(zmq.Context.instance())
+        authenticator.start()
+        _authenticators["all"] = authenticator
+    _authenticators["all"].configure_curve_callback(
+        domain="*", credentials_provider=_OneClient(keys)
+    )
+    socket.curve_server = True
+    socket.curve_publickey, socket.curve_secretkey = keys.public.encode(), keys.secret.encode()
+
+
+def _present(socket: zmq.Socket[bytes], keys: Keys | None) -> None:
+    """Show the client's keys to the daemon."""
+    if keys is not None:
+        socket.curve_serverkey = keys.other.encode()
+        socket.curve_publickey = keys.public.encode()
+        socket.curve_secretkey = keys.secret.encode()
+
+
+def bind(socket: zmq.Socket[bytes], endpoint: str, keys: Keys | None = None) -> str:
+    """Bind to an endpoint, loopback unless there are keys; port `*` or 0 picks a free one.
 
     Returns:
         The endpoint with its actual port.
 
     Raises:
-        AddressError: not loopback, malformed, or in use.
+        AddressError: not loopback and no keys, malformed, or in use.
     """
     host = urlsplit(endpoint.replace("*", "0")).hostname
-    if host not in LOOPBACK:
+    if host not in LOOPBACK and keys is None:
         raise AddressError(
-            f"{endpoint} is not a loopback address; spikeloop binds tcp://127.0.0.1:PORT only, "
-            "since without keys anybody on the network could read and steer it"
+            f"{endpoint} is not a loopback address; without keys anybody on the network could read "
+            "and steer the daemon. `spikeloop keys FOLDER` makes some, and `keys` under [output] "
+            "names them; or bind tcp://127.0.0.1:PORT"
         )
+    if keys is not None:
+        _guard(socket, keys)
     try:
         socket.bind(endpoint.replace("localhost", "127.0.0.1"))
     except zmq.ZMQError as err:
@@ -51,16 +98,17 @@ class Publisher:
     """A PUB socket; one thread owns it.
 
     Args:
-        endpoint: loopback endpoint to bind.
+        endpoint: to bind; see `bind`.
+        keys: the daemon's, where it listens beyond loopback.
         queue: messages kept for a slow subscriber before its copy is dropped.
     """
 
-    def __init__(self, endpoint: str, queue: int = 10_000) -> None:
+    def __init__(self, endpoint: str, keys: Keys | None = None, queue: int = 10_000) -> None:
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, queue)
         self._socket.setsockopt(zmq.LINGER, 500)
         try:
-            self.endpoint = bind(self._socket, endpoint)
+            self.endpoint = bind(self._socket, endpoint, keys)
         except AddressError:
             self._socket.close(0)
             raise
@@ -80,14 +128,18 @@ class DecodeSubscriber:
     Args:
         endpoint: the daemon's `[output] decode`.
         topics: which to receive.
+        keys: the client's, where the daemon asks for them.
     """
 
-    def __init__(self, endpoint: str, topics: Sequence[str] = ("decode",)) -> None:
+    def __init__(
+        self, endpoint: str, topics: Sequence[str] = ("decode",), keys: Keys | None = None
+    ) -> None:
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 100_000)
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
+        _present(self._socket, keys)
         self._socket.connect(endpoint)
 
     def receive(self, timeout_s: float) -> tuple[str, dict[str, Any]] | None:
@@ -103,23 +155,31 @@ class DecodeSubscriber:
 
 
 class ControlServer:
-    """A REP socket for commands; one thread owns it."""
+    """A REP socket for commands; one thread owns it.
 
-    def __init__(self, endpoint: str) -> None:
+    Args:
+        endpoint: to bind; see `bind`.
+        keys: the daemon's, where it listens beyond loopback.
+    """
+
+    def __init__(self, endpoint: str, keys: Keys | None = None) -> None:
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.setsockopt(zmq.MAXMSGSIZE, 4 * 2**20)
         try:
-            self.endpoint = bind(self._socket, endpoint)
+            self.endpoint = bind(self._socket, endpoint, keys)
         except AddressError:
             self._socket.close(0)
             raise
 
-    def receive(self, timeout_s: float) -> bytes | None:
-        """Wait for a command; None when none came. Each must be answered by `reply`."""
+    def receive(self, timeout_s: float) -> list[bytes] | None:
+        """Wait for a command, a JSON frame and perhaps one of bytes; None when none came.
+
+        Each must be answered by `reply`.
+        """
         if not self._socket.poll(max(0, round(timeout_s * 1e3))):
             return None
-        return b"".join(self._socket.recv_multipart())
+        return self._socket.recv_multipart()
 
     def reply(self, payload: bytes) -> None:
         """Answer the command just received."""
@@ -130,8 +190,21 @@ class ControlServer:
         self._socket.close()
 
 
-def request(endpoint: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
+def request(
+    endpoint: str,
+    payload: bytes,
+    timeout_s: float = 2.0,
+    keys: Keys | None = None,
+    attached: bytes | None = None,
+) -> bytes:
     """Send one command and wait for its reply.
+
+    Args:
+        endpoint: the daemon's `[output] control`.
+        payload: the command as JSON.
+        timeout_s: how long to wait.
+        keys: the client's, where the daemon asks for them.
+        attached: bytes that belong to the command.
 
     Raises:
         UnreachableError: no reply came in time.
@@ -139,8 +212,9 @@ def request(endpoint: str, payload: bytes, timeout_s: float = 2.0) -> bytes:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
     socket.setsockopt(zmq.LINGER, 0)
     try:
+        _present(socket, keys)
         socket.connect(endpoint)
-        socket.send(payload)
+        socket.send_multipart([payload] if attached is None else [payload, attached])
         if not socket.poll(round(timeout_s * 1e3)):
             raise UnreachableError(
                 f"no spikeloop daemon answered at {endpoint} within {timeout_s:g} s; "

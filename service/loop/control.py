@@ -73,6 +73,21 @@ def _swap(daemon: Daemon, a: Arguments) -> Arguments:
     return deployment.as_dict()
 
 
+def _send_begin(daemon: Daemon, a: Arguments) -> Arguments:
+    return {"transfer": daemon.transfers.begin(a["files"])}
+
+
+def _send_chunk(daemon: Daemon, a: Arguments) -> Arguments:
+    held = a["held"]
+    n = daemon.transfers.chunk(a["transfer"], a["file"], a["offset"], a["sha256"], held)
+    return {"arrived": n}
+
+
+def _send_end(daemon: Daemon, a: Arguments) -> Arguments:
+    folder = daemon.transfers.finish(a["transfer"])
+    return _swap(daemon, {"bundle": str(folder), **{k: a[k] for k in a if k != "transfer"}})
+
+
 def _deployment(daemon: Daemon, _: Arguments) -> Arguments:
     latest = daemon.deployer.latest
     return {"over": True, "stages": [], "refused": ""} if latest is None else latest.as_dict()
@@ -147,6 +162,12 @@ HANDLERS: dict[str, Handler] = {
             ("lead_s", float),
         ),
     ),
+    "send_begin": Handler(_send_begin, (("files", dict),)),
+    "send_chunk": Handler(
+        _send_chunk,
+        (("transfer", str), ("file", str), ("offset", int), ("sha256", str), ("held", bytes)),
+    ),
+    "send_end": Handler(_send_end, (("transfer", str),), (("shadow_s", float), ("hold", bool))),
     "swap": Handler(_swap, (("bundle", str),), (("shadow_s", float), ("hold", bool))),
     "deployment": Handler(_deployment),
     "promote": Handler(_promote),
@@ -155,10 +176,13 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def answer(daemon: Daemon, payload: bytes) -> Reply:
-    """Carry out one command."""
+def answer(daemon: Daemon, frames: list[bytes]) -> Reply:
+    """Carry out one command: its JSON frame, and the bytes attached to it if there are any."""
     try:
-        command: Command = decode_command(payload)
+        command: Command = decode_command(frames[0])
+        command.arguments.pop("held", None)
+        if len(frames) > 1:
+            command.arguments["held"] = frames[1]
         handler = HANDLERS.get(command.command)
         if handler is None:
             near = difflib.get_close_matches(command.command, HANDLERS, n=1)
@@ -202,9 +226,9 @@ class Control(threading.Thread):
         """Answer until told to stop."""
         try:
             while not self._stopping.is_set():
-                payload = self._server.receive(POLL_S)
-                if payload is not None:
-                    self._server.reply(encode(answer(self._daemon, payload)))
+                frames = self._server.receive(POLL_S)
+                if frames is not None:
+                    self._server.reply(encode(answer(self._daemon, frames)))
                 self._write_log()
                 self._watch_units()
                 self._dump_flights()

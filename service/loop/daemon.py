@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from export.backends import open_backend
@@ -25,6 +26,7 @@ from service.loop.ingest import Arrival, Ingest, Source
 from service.loop.realtime import apply
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper
+from service.loop.transfer import Transfers
 from service.loop.validity import REASONS, ValidityJudge
 from streams.clock import MonotonicClock
 from streams.lsl import ValuesOutlet
@@ -89,6 +91,7 @@ class Daemon:
         self.deployer = Deployer(
             config, self.beat, self.source.keys, self.source.keep_alive_every_s, self.report
         )
+        self.transfers = Transfers(Path(config.decoder.incoming))
         self.beat.lineup.on_change = self._changed
         self.health = self._health_of(manifest)
         self.flight = FlightRecorder(manifest.hop_s)

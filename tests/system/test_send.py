@@ -1,0 +1,145 @@
+"""A bundle sent from another machine: with keys, in chunks, refused when damaged on its way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from export.bundle import open_bundle
+from export.generated import derive_bundle
+from streams.keys import read_keys
+from streams.sockets import DecodeSubscriber, UnreachableError, request
+from streams.wire import Command, decode_reply, encode
+from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
+from tests.system.running import Daemon, Process, wait_until
+from tests.system.sources import Living
+
+
+@pytest.fixture
+def source(stream: str) -> Iterator[Living]:
+    living = Living(stream, UNIT_KEYS)
+    yield living
+    living.close()
+
+
+@pytest.fixture
+def keys(tmp_path: Path, run: Callable[..., Process]) -> Path:
+    assert run("keys", str(tmp_path / "keys")).code() == 0
+    return tmp_path / "keys"
+
+
+@pytest.fixture
+def other(bundle: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "other"
+    derive_bundle(
+        open_bundle(bundle),
+        path,
+        unit_keys=UNIT_KEYS,
+        hop_s=HOP_S,
+        bin_s=HOP_S,
+        name="other",
+        seed=3,
+    )
+    return path
+
+
+def endpoints_of(folder: Path) -> dict[str, str]:
+    announced = next(folder.glob("announced-*.json"))
+    return json.loads(announced.read_text())
+
+
+@pytest.fixture
+def guarded(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living, keys: Path, tmp_path: Path
+) -> Daemon:
+    """A daemon that listens on every address, with keys; `control` is where to reach it."""
+    everywhere = {
+        "decode": "tcp://0.0.0.0:*",
+        "control": "tcp://0.0.0.0:*",
+        "keys": str(keys / "server.json"),
+    }
+    daemon = serve(
+        stream, bundle, output=everywhere, decoder={"incoming": str(tmp_path / "incoming")}
+    )
+    wait_until(lambda: list(tmp_path.glob("announced-*.json")), source.send_due)
+    endpoints = endpoints_of(tmp_path)
+    daemon.control = endpoints["control"].replace("0.0.0.0", "127.0.0.1")
+    daemon.endpoint = endpoints["decode"].replace("0.0.0.0", "127.0.0.1")
+    return daemon
+
+
+def ask(daemon: Daemon, keys: Path, command: str, attached: bytes | None = None, **arguments):
+    payload = encode(Command(command=command, arguments=arguments))
+    client = read_keys(keys / "client.json")
+    return decode_reply(request(daemon.control, payload, 10.0, client, attached))
+
+
+def test_a_sent_bundle_goes_into_service(
+    guarded: Daemon, source: Living, keys: Path, other: Path, run: Callable[..., Process]
+) -> None:
+    subscriber = DecodeSubscriber(guarded.endpoint, ("decode",), read_keys(keys / "client.json"))
+    wait_until(lambda: subscriber.receive(0.0), source.send_due)
+    client = ("--control", guarded.control, "--keys", str(keys / "client.json"))
+    sent = run("swap", str(other), "--send", "--json", *client)
+    wait_until(lambda: not sent.is_alive, source.send_due)
+    assert sent.code() == 0, sent.err
+    stages = [json.loads(line)["stage"] for line in sent.out.splitlines()]
+    assert stages == ["received", "loaded", "parity", "shadow", "active"]
+    assert ask(guarded, keys, "status").result["decoder_id"] == "other"
+    subscriber.close()
+
+
+def test_a_chunk_damaged_on_its_way_is_refused(
+    guarded: Daemon, keys: Path, other: Path, tmp_path: Path
+) -> None:
+    held = (other / "graph.onnx").read_bytes()
+    begun = ask(guarded, keys, "send_begin", files={"graph.onnx": len(held)})
+    transfer = begun.result["transfer"]
+    digest = hashlib.sha256(held).hexdigest()
+    damaged = bytes([held[0] ^ 1]) + held[1:]
+    reply = ask(
+        guarded, keys, "send_chunk", damaged,
+        transfer=transfer, file="graph.onnx", offset=0, sha256=digest,
+    )  # fmt: skip
+    assert not reply.ok
+    assert "damaged" in reply.error
+    assert not list((tmp_path / "incoming").iterdir())
+
+
+def test_names_that_leave_the_folder_are_refused(guarded: Daemon, keys: Path) -> None:
+    for name in ("../escape", "/etc/passwd", "report/../../x"):
+        reply = ask(guarded, keys, "send_begin", files={name: 1})
+        assert not reply.ok
+
+
+def test_without_the_keys_nobody_is_answered(guarded: Daemon, tmp_path: Path, run) -> None:
+    payload = encode(Command(command="status"))
+    with pytest.raises(UnreachableError):
+        request(guarded.control, payload, 1.0)
+    assert run("keys", str(tmp_path / "strangers")).code() == 0
+    stranger = read_keys(tmp_path / "strangers" / "client.json")
+    with pytest.raises(UnreachableError):
+        request(guarded.control, payload, 1.0, stranger)
+
+
+def test_keys_are_neither_overwritten_nor_readable_by_others(
+    keys: Path, run: Callable[..., Process]
+) -> None:
+    assert run("keys", str(keys)).code() == 2
+    (keys / "client.json").chmod(0o644)
+    status = run("status", "--keys", str(keys / "client.json"))
+    assert status.code() == 2
+    assert "chmod 600" in status.err
+
+
+def test_beyond_loopback_without_keys_is_refused(
+    serve: DaemonStarter, bundle: Path, stream: str
+) -> None:
+    daemon = serve(stream, bundle, output={"decode": f"tcp://{socket.gethostname()}:5999"})
+    assert daemon.code() == 6
+    assert "spikeloop keys" in daemon.err
