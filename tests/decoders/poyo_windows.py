@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from decoders.poyo.config import PoyoConfig
+from decoders.poyo.config import OWN_NAMES, PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.tokens import PoyoWindow, window_of_bin
-from streams.messages import SpikeBatch
 from streams.nwb import read_session
 from streams.session import Session
 from streams.tokenizer import TokenBins, cut_bins
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RECORDINGS = ("m1_center_out", "hippocampus_open_field_1")
+REFERENCE = Path(__file__).with_name("poyo_reference.ckpt")
 SESSION = "lab/monkey/day1"
 N_SILENT = 5
 
@@ -72,13 +72,26 @@ def random_network(config: PoyoConfig, n_units: int, seed: int = 0) -> Poyo:
     network = Poyo(config, words(n_units), [SESSION])
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter += 0.05 * torch.randn_like(parameter)
         network.unit_emb.weight[0] = 0.0
         network.session_emb.weight[0] = 0.0
     return network.eval()
 
 
-def thinned(spikes: SpikeBatch, keep: Sequence[int]) -> SpikeBatch:
-    """The spikes of some units only: the others fall silent."""
-    held = np.isin(spikes.unit, keep)
-    return replace(spikes, t_us=spikes.t_us[held], unit=spikes.unit[held], count=spikes.count[held])
+def hyper_parameters(config: PoyoConfig) -> dict[str, Any]:
+    """As a training with torch_brain saves them: its whole configuration."""
+    named = {value: name for name, value in OWN_NAMES.items()}
+    model = {named.get(name, name): value for name, value in config.to_dict().items()}
+    del model["dim_out"]
+    return {"model": {"_target_": "torch_brain.models.POYO", **model}, "batch_size": 128}
+
+
+def write_lightning(path: Path, weights: Mapping[str, Any], config: PoyoConfig) -> None:
+    """A checkpoint in Lightning's layout."""
+    content = {
+        "epoch": 3,
+        "state_dict": {f"model.{name}": value for name, value in weights.items()},
+        "optimizer_states": [{"param_groups": [{"lr": 1e-3}], "state": {}}],
+        "hyper_parameters": hyper_parameters(config),
+    }
+    torch.save(content, path)

@@ -14,7 +14,7 @@ from torch import Tensor
 from decoders.poyo.checkpoint import read_checkpoint
 from decoders.poyo.config import PoyoConfig, poyo_large, poyo_small
 from decoders.poyo.network import Poyo
-from decoders.poyo.tokens import PoyoWindow, batch_of
+from decoders.poyo.tokens import PoyoBatch, PoyoWindow, batch_of
 from tests.decoders.poyo_windows import (
     N_SILENT,
     RECORDINGS,
@@ -25,6 +25,7 @@ from tests.decoders.poyo_windows import (
     tiny_config,
     windows_of,
     words,
+    write_lightning,
 )
 
 models = pytest.importorskip(
@@ -69,27 +70,36 @@ def tokenized(model: Any, window: PoyoWindow, n_units: int) -> dict[str, Any]:
     return dict(model.tokenize(sample))
 
 
-def decoded_by(model: Any, windows: Sequence[PoyoWindow], n_units: int) -> Tensor:
-    batch = batching.collate([tokenized(model, window, n_units) for window in windows])
+def collated(model: Any, windows: Sequence[PoyoWindow], n_units: int) -> dict[str, Tensor]:
+    """A padded batch as torch_brain's loader makes it, with queries."""
+    batch: dict[str, Tensor] = batching.collate(
+        [tokenized(model, window, n_units) for window in windows]
+    )
     query_s = torch.from_numpy(np.tile(QUERIES_S, (len(windows), 1)))
-    answer: Tensor = model(**batch, output_timestamps=query_s)
-    return answer
+    return batch | {"output_timestamps": query_s}
 
 
-def both(
-    config: PoyoConfig, name: str, dtype: torch.dtype, *, training: bool = False
-) -> tuple[Tensor, Tensor]:
+def as_ours(batch: dict[str, Tensor]) -> PoyoBatch:
+    """torch_brain's batch, token for token."""
+    return PoyoBatch(
+        unit=batch["input_unit_index"],
+        kind=batch["input_token_type"],
+        t_s=batch["input_timestamps"],
+        count=batch["input_mask"].double(),
+        session=batch["session_index"],
+        query_s=batch["output_timestamps"],
+    )
+
+
+def network_and_windows(
+    config: PoyoConfig, name: str, dtype: torch.dtype
+) -> tuple[Poyo, list[PoyoWindow], int]:
     session = recording(name)
     n_units = len(session.unit_keys) + N_SILENT
-    ours = random_network(config, n_units).to(dtype).train(training)
     windows = windows_of(cut(session), n_units)
     assert len(windows[0].unit) == 0
     assert len({len(window.unit) for window in windows}) > 2
-    query_s = np.tile(QUERIES_S, (len(windows), 1))
-    torch.manual_seed(1)
-    mine = ours(batch_of(windows, query_s, config.sequence_s))
-    torch.manual_seed(1)
-    return mine.detach(), decoded_by(theirs(ours), windows, n_units).detach()
+    return random_network(config, n_units).to(dtype), windows, n_units
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -98,7 +108,55 @@ def both(
 def test_decodes_as_torch_brain(
     config: PoyoConfig, name: str, dtype: torch.dtype, atol: float
 ) -> None:
-    mine, expected = both(config, name, dtype)
-    assert expected.abs().max() > 0.1
-    assert (mine[1] - mine[2]).abs().max() > 100 * atol
-    torch.testing.assert_close(mine, expected, rtol=0, atol=atol)
+    ours, windows, n_units = network_and_windows(config, name, dtype)
+    model = theirs(ours)
+    with torch.no_grad():
+        expected = model(**collated(model, windows, n_units))
+        query_s = np.tile(QUERIES_S, (len(windows), 1))
+        found = ours(batch_of(windows, query_s, config.sequence_s))
+    assert (expected[1] - expected[2]).abs().max() > 1e-2
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+def test_window_alone_decodes_as_in_a_padded_batch() -> None:
+    ours, windows, n_units = network_and_windows(tiny_config(), RECORDINGS[0], torch.float64)
+    model = theirs(ours)
+    with torch.no_grad():
+        expected = model(**collated(model, windows, n_units))
+        for i, window in enumerate(windows):
+            found = ours(batch_of([window], QUERIES_S[None], ours.config.sequence_s))
+            torch.testing.assert_close(found[0], expected[i], rtol=0, atol=1e-10)
+
+
+def test_trains_as_torch_brain() -> None:
+    """The same random numbers drop the same things, and the gradients are the same."""
+    ours, windows, n_units = network_and_windows(tiny_config(), RECORDINGS[0], torch.float64)
+    ours.train()
+    model = theirs(ours)
+    batch = collated(model, windows, n_units)
+    answers = []
+    for network, run in ((ours, lambda: ours(as_ours(batch))), (model, lambda: model(**batch))):
+        torch.manual_seed(7)
+        answer = run()
+        answer.square().sum().backward()
+        answers.append(answer.detach())
+        assert network.training
+    torch.testing.assert_close(answers[0], answers[1], rtol=0, atol=1e-10)
+    mine = dict(ours.named_parameters())
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(mine[name].grad, parameter.grad, rtol=0, atol=1e-8)
+    with torch.no_grad():
+        assert (ours.eval()(as_ours(batch)) - answers[0]).abs().max() > 1e-2
+
+
+def test_checkpoint_of_torch_brain_opens(tmp_path: Path) -> None:
+    """Written as torch_brain's example trains it; read by both."""
+    ours, windows, n_units = network_and_windows(tiny_config(), RECORDINGS[0], torch.float32)
+    write_lightning(tmp_path / "a.ckpt", theirs(ours).state_dict(), ours.config)
+    read = read_checkpoint(tmp_path / "a.ckpt")
+    model = models.POYO.load_pretrained(tmp_path / "a.ckpt").eval()
+    assert read.unit_emb.words == words(n_units)
+    with torch.no_grad():
+        expected = model(**collated(model, windows, n_units))
+        found = read(as_ours(collated(model, windows, n_units)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
