@@ -178,7 +178,7 @@ def open_backend(
     refusals: list[tuple[str, ExportError]] = []
     for candidate in names:
         try:
-            return _open_one(bundle, candidate, clock or MonotonicClock(), _attempts(refusals))
+            return _open_one(bundle, candidate, clock or _clock_of(candidate), _attempts(refusals))
         except ExportError as error:
             refusals.append((candidate, error))
     raise _refusal(refusals)
