@@ -101,7 +101,11 @@ class Network(Section):
 
 
 class Training(Section):
-    """The recipe; lengths in seconds so that it does not depend on the hop."""
+    """The recipe; lengths in seconds so that it does not depend on the hop.
+
+    `cuts`: where spikes have their true times, each session is also learnt from with its bins
+    beginning elsewhere within the hop and its spikes jittered by `jitter_ms`.
+    """
 
     steps: Natural = 2000
     lanes: Natural = 32
@@ -113,7 +117,8 @@ class Training(Section):
     dropout: Share = 0.3
     unit_dropout: Share = 0.5
     session_dropout: Share = 0.1
-    jitter_ms: Annotated[float, pydantic.Field(ge=0)] = 0.0
+    cuts: Natural = 4
+    jitter_ms: Annotated[float, pydantic.Field(ge=0)] = 1.0
     pieces: Natural = 1
     blind_s: Annotated[float, pydantic.Field(ge=0)] = 0.2
     reset: Share = 0.1

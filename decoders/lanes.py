@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.recordings import Part, Recording
+from decoders.recordings import Cut, Part, Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,36 @@ class Window:
         return Window(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
-Piece = tuple[int, int, int]
-"""Where a piece begins in the window, where in the recording, and how many bins it is long."""
+class Piece(NamedTuple):
+    """A stretch of a recording within a window.
+
+    Attributes:
+        at: bin of the window where it begins.
+        start: bin of the recording where it begins.
+        n_bins: how long it is.
+    """
+
+    at: int
+    start: int
+    n_bins: int
+
+
+class Plan(NamedTuple):
+    """What a lane reads.
+
+    Attributes:
+        session: which recording.
+        cut: which of its cuts.
+        i_lead: which lead.
+        last: from this bin of the recording on nothing is scored.
+        pieces: of the window, in order.
+    """
+
+    session: int
+    cut: int
+    i_lead: int
+    last: int
+    pieces: tuple[Piece, ...]
 
 
 class Corpus:
@@ -78,59 +106,38 @@ class Corpus:
         """Units of all sessions together."""
         return int(self.first_row[-1])
 
-    def window(
-        self, session: Tensor, start: Tensor, last: Tensor, n_bins: int, i_lead: Tensor
-    ) -> Window:
-        """Cut bins `start .. start + n_bins` of each lane; from `last` on nothing is scored."""
-        pieces = [[(0, int(first), n_bins)] for first in start.tolist()]
-        return self.spliced(session, pieces, last, n_bins, i_lead)
-
-    def spliced(
-        self,
-        session: Tensor,
-        pieces: Sequence[Sequence[Piece]],
-        last: Tensor,
-        n_bins: int,
-        i_lead: Tensor,
-    ) -> Window:
-        """Cut each lane's window from pieces of its recording; from `last` on nothing is scored."""
-        cuts = [
-            self._tokens(int(s), of_lane)
-            for s, of_lane in zip(session.tolist(), pieces, strict=True)
-        ]
-        n_tokens = [len(cut[0]) for cut in cuts]
-        joined = [torch.from_numpy(np.concatenate(column)) for column in zip(*cuts, strict=True)]
-        lane = torch.repeat_interleave(torch.arange(len(cuts)), torch.tensor(n_tokens))
-        targets = [
-            self._target(*lane_spec, n_bins)
-            for lane_spec in zip(
-                session.tolist(), pieces, last.tolist(), i_lead.tolist(), strict=True
-            )
-        ]
+    def window(self, plans: Sequence[Plan], n_bins: int) -> Window:
+        """Cut `n_bins` bins of each lane."""
+        tokens = [self._tokens(plan) for plan in plans]
+        n_tokens = torch.tensor([len(columns[0]) for columns in tokens])
+        joined = [torch.from_numpy(np.concatenate(column)) for column in zip(*tokens, strict=True)]
         return Window(
-            session=session,
-            row=self._rows(session),
-            lane=lane,
+            session=torch.tensor([plan.session for plan in plans]),
+            row=self._rows([plan.session for plan in plans]),
+            lane=torch.repeat_interleave(torch.arange(len(plans)), n_tokens),
             bin=joined[0],
             unit=joined[1],
             t_rel=joined[2],
             count=joined[3],
-            target=torch.from_numpy(np.stack(targets)),
-            lead_s=self.leads_s[i_lead],
-            fresh=torch.zeros(len(session), dtype=torch.bool),
+            target=torch.from_numpy(np.stack([self._target(plan, n_bins) for plan in plans])),
+            lead_s=self.leads_s[[plan.i_lead for plan in plans]],
+            fresh=torch.zeros(len(plans), dtype=torch.bool),
         )
 
-    def _rows(self, session: Tensor) -> Tensor:
-        n_units = [len(self.recordings[s].unit_keys) for s in session.tolist()]
+    def _rows(self, sessions: Sequence[int]) -> Tensor:
+        n_units = [len(self.recordings[s].unit_keys) for s in sessions]
         rows = np.zeros((len(n_units), max(n_units)), np.int64)
-        for i, (s, n) in enumerate(zip(session.tolist(), n_units, strict=True)):
+        for i, (s, n) in enumerate(zip(sessions, n_units, strict=True)):
             rows[i, :n] = np.arange(self.first_row[s], self.first_row[s] + n)
         return torch.from_numpy(rows)
 
-    def _tokens(self, i_session: int, pieces: Sequence[Piece]) -> list[np.ndarray]:
-        tokens = self.recordings[i_session].tokens
+    def _cut(self, plan: Plan) -> Cut:
+        return self.recordings[plan.session].cuts[plan.cut]
+
+    def _tokens(self, plan: Plan) -> list[np.ndarray]:
+        tokens = self._cut(plan).tokens
         columns = []
-        for at, start, n_bins in pieces:
+        for at, start, n_bins in plan.pieces:
             stop = max(start, min(start + n_bins, len(tokens)))
             offsets = tokens.offsets[start : stop + 1]
             part = slice(offsets[0], offsets[-1])
@@ -139,13 +146,11 @@ class Corpus:
             columns.append((bins, unit, tokens.t_rel[part], tokens.count[part]))
         return [np.concatenate(column) for column in zip(*columns, strict=True)]
 
-    def _target(
-        self, i_session: int, pieces: Sequence[Piece], last: int, i_lead: int, n_bins: int
-    ) -> np.ndarray:
-        targets = self.recordings[i_session].targets[i_lead]
+    def _target(self, plan: Plan, n_bins: int) -> np.ndarray:
+        targets = self._cut(plan).targets[plan.i_lead]
         out = np.full((n_bins, targets.shape[1]), np.nan, np.float32)
-        for at, start, n in pieces:
-            known = targets[start : max(start, min(start + n, last))]
+        for at, start, n in plan.pieces:
+            known = targets[start : max(start, min(start + n, plan.last))]
             out[at : at + len(known)] = known
         return out
 
@@ -185,9 +190,12 @@ class Lanes:
         self.reset = reset
         self.generator = generator
         self.parts: list[Part] = [recording.train for recording in corpus.recordings]
+        self.last = torch.tensor([part.last for part in self.parts])
         lengths = [part.last - part.first for part in self.parts]
         self.odds = torch.tensor(lengths, dtype=torch.float64)
+        self.n_cuts = torch.tensor([len(r.cuts) for r in corpus.recordings])
         self.session = torch.zeros(n_lanes, dtype=torch.int64)
+        self.cut = torch.zeros(n_lanes, dtype=torch.int64)
         self.start = torch.full((n_lanes,), torch.iinfo(torch.int64).max // 2)
         self.n_since_reset = torch.zeros(n_lanes, dtype=torch.int64)
 
@@ -196,51 +204,54 @@ class Lanes:
 
     def next(self, mine: slice) -> Window:
         """Move every lane on by one window, and cut those of this process."""
-        last = torch.tensor([part.last for part in self.parts])
         drawn = torch.rand(len(self), generator=self.generator) < self.reset
-        fresh = drawn | (self.start >= last[self.session])
+        fresh = drawn | (self.start >= self.last[self.session])
         self._redraw(fresh)
-        i_lead = self._draw_leads()
-        pieces = self._draw_pieces()
-        window = self.corpus.spliced(
-            self.session[mine], pieces[mine], last[self.session][mine], self.n_bins, i_lead[mine]
-        )
-        for target, of_lane in zip(window.target, pieces[mine], strict=True):
-            for at, _, _ in of_lane[1:]:
-                target[at : at + self.n_blind] = torch.nan
+        plans = self._plans()
+        window = self.corpus.window(plans[mine], self.n_bins)
         window.fresh.copy_(fresh[mine])
+        for target, plan in zip(window.target, plans[mine], strict=True):
+            for piece in plan.pieces[1:]:
+                target[piece.at : piece.at + self.n_blind] = torch.nan
         age = self.n_since_reset[mine, None] + torch.arange(self.n_bins)
         window.target[age < self.n_context] = torch.nan
-        ends = [of_lane[-1][1] + of_lane[-1][2] for of_lane in pieces]
-        self.start = torch.tensor(ends, dtype=torch.int64)
+        self.start = torch.tensor([p.pieces[-1].start + p.pieces[-1].n_bins for p in plans])
         self.n_since_reset = self.n_since_reset + self.n_bins
         return window
 
-    def _draw_pieces(self) -> list[list[Piece]]:
-        """Each lane's window: the first piece goes on from where the lane stands."""
+    def _plans(self) -> list[Plan]:
+        """What each lane reads next: its first piece goes on from where the lane stands."""
+        i_lead = self._draw_leads()
         shape = (len(self), self.n_pieces - 1)
         joints = torch.randint(1, max(2, self.n_bins), shape, generator=self.generator)
         shares = torch.rand(shape, generator=self.generator, dtype=torch.float64)
-        pieces = []
-        for i, (session, start) in enumerate(
-            zip(self.session.tolist(), self.start.tolist(), strict=True)
-        ):
-            edges = [0, *sorted(set(joints[i].tolist())), self.n_bins]
-            part = self.parts[session]
-            room = max(1.0, part.last - part.first - self.n_bins / 2)
-            starts = [start, *(part.first + int(share * room) for share in shares[i].tolist())]
-            pieces.append(
-                [(edges[j], starts[j], edges[j + 1] - edges[j]) for j in range(len(edges) - 1)]
-            )
-        return pieces
+        columns = (self.session, self.cut, i_lead, self.last[self.session], self.start)
+        lanes = zip(*(column.tolist() for column in columns), strict=True)
+        return [
+            Plan(session, cut, lead, last, self._pieces(session, start, joints[i], shares[i]))
+            for i, (session, cut, lead, last, start) in enumerate(lanes)
+        ]
+
+    def _pieces(
+        self, session: int, start: int, joints: Tensor, shares: Tensor
+    ) -> tuple[Piece, ...]:
+        edges = [0, *sorted(set(joints.tolist())), self.n_bins]
+        part = self.parts[session]
+        room = max(1.0, part.last - part.first - self.n_bins / 2)
+        starts = [start, *(part.first + int(share * room) for share in shares.tolist())]
+        return tuple(
+            Piece(edge, starts[j], edges[j + 1] - edge) for j, edge in enumerate(edges[:-1])
+        )
 
     def _redraw(self, fresh: Tensor) -> None:
         n = len(self)
         session = torch.multinomial(self.odds, n, replacement=True, generator=self.generator)
         share = torch.rand(n, generator=self.generator, dtype=torch.float64)
+        any_cut = torch.rand(n, generator=self.generator) * self.n_cuts[session]
         first = torch.tensor([part.first for part in self.parts])[session]
         room = (self.odds[session] - self.n_bins / 2).clamp(min=1.0)
         self.session = torch.where(fresh, session, self.session)
+        self.cut = torch.where(fresh, any_cut.long(), self.cut)
         self.start = torch.where(fresh, first + (share * room).long(), self.start)
         self.n_since_reset = torch.where(fresh, 0, self.n_since_reset)
 
@@ -253,10 +264,9 @@ class Lanes:
 
     def progress(self) -> dict[str, Any]:
         """What a checkpoint needs to go on from here."""
-        return {"session": self.session, "start": self.start, "n_since_reset": self.n_since_reset}
+        return {name: getattr(self, name) for name in ("session", "cut", "start", "n_since_reset")}
 
     def restore(self, progress: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.session = progress["session"]
-        self.start = progress["start"]
-        self.n_since_reset = progress["n_since_reset"]
+        for name, column in progress.items():
+            setattr(self, name, column)

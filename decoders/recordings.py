@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,15 +25,29 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """A session's bins with their targets.
+
+    Attributes:
+        tokens: bin i ends at phase + (i + 1) * hop.
+        targets: (n_leads, n_bins, n_columns) float32, physical units, NaN where unknown or where
+            a train bin would look into the test part; a discrete output takes one column, its
+            class number.
+    """
+
+    tokens: TokenBins
+    targets: Float32s
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """One session, cut.
 
     Attributes:
         id: of the session.
         unit_keys: key of each unit; tokens index this.
-        tokens: bin i ends at (i + 1) * hop.
-        targets: (n_leads, n_bins, n_columns) float32, physical units, NaN where unknown; a
-            discrete output takes one column, its class number.
+        cuts: the first is the session as it is decoded; of the others the bins begin elsewhere
+            within a hop and spike times are jittered, to learn from alone.
         dims: length of each output's vector; for a discrete output, its classes.
         train: what may be learnt from.
         test: held out.
@@ -42,12 +56,21 @@ class Recording:
 
     id: str
     unit_keys: tuple[str, ...]
-    tokens: TokenBins
-    targets: Float32s
+    cuts: tuple[Cut, ...]
     dims: tuple[int, ...]
     train: Part
     test: Part
     longest_silence_s: float
+
+    @property
+    def tokens(self) -> TokenBins:
+        """Of the cut that is decoded."""
+        return self.cuts[0].tokens
+
+    @property
+    def targets(self) -> Float32s:
+        """Of the cut that is decoded."""
+        return self.cuts[0].targets
 
     @property
     def n_bins(self) -> int:
@@ -76,22 +99,39 @@ def record(session: Session, config: TrainConfig) -> Recording:
             f"session {session.id} holds {len(session.spikes)} spikes in "
             f"{session.duration_s:.1f} s: nothing to train on; leave it out of [sessions] glob"
         )
-    rows = np.arange(len(session.unit_keys), dtype=np.int32)
     train, test = split_bins(len(ends_us), config.split)
-    targets = [_one_target(session, output, ends_us, config) for output in config.outputs]
     dims = [
-        output.classes or target.shape[2]
-        for output, target in zip(config.outputs, targets, strict=True)
+        output.classes or session.signal(output.behavior).values.shape[1]
+        for output in config.outputs
     ]
+    n_cuts = config.training.cuts if config.beat.rotary else 1
+    edge_us = train.last * hop_us
     return Recording(
         id=session.id,
         unit_keys=session.unit_keys,
-        tokens=cut_bins(session.spikes, rows, ends_us, round(config.beat.bin_ms * 1000)),
-        targets=np.concatenate(targets, axis=2),
+        cuts=tuple(_cut(session, ends_us, edge_us, config, i, n_cuts) for i in range(n_cuts)),
         dims=tuple(dims),
         train=train,
         test=test,
-        longest_silence_s=longest_silence_s(session.spikes, train.last * hop_us),
+        longest_silence_s=longest_silence_s(session.spikes, edge_us),
+    )
+
+
+def _cut(
+    session: Session, ends_us: Int64s, edge_us: int, config: TrainConfig, i_cut: int, n_cuts: int
+) -> Cut:
+    """Cut `i_cut` of `n_cuts`; the first has no phase and no jitter."""
+    spikes = session.spikes
+    if i_cut:
+        ends_us = ends_us[:-1] + round(config.beat.hop_ms * 1000 * i_cut / n_cuts)
+        rng = np.random.default_rng([config.seed, i_cut])
+        moved = rng.normal(0.0, config.training.jitter_ms * 1000.0, len(spikes)).astype(np.int64)
+        spikes = replace(spikes, t_us=spikes.t_us + moved)
+    rows = np.arange(len(session.unit_keys), dtype=np.int32)
+    targets = [_one_target(session, output, ends_us, edge_us, config) for output in config.outputs]
+    return Cut(
+        tokens=cut_bins(spikes, rows, ends_us, round(config.beat.bin_ms * 1000)),
+        targets=np.concatenate(targets, axis=2),
     )
 
 
@@ -109,20 +149,21 @@ def longest_silence_s(spikes: SpikeBatch, until_us: int) -> float:
 
 
 def _one_target(
-    session: Session, output: OutputChoice, ends_us: Int64s, config: TrainConfig
+    session: Session, output: OutputChoice, ends_us: Int64s, edge_us: int, config: TrainConfig
 ) -> Float32s:
     signal = session.signal(output.behavior)
     t_s: Float64s = np.asarray(ends_us * 1e-6 + output.lag_s, np.float64)
     read = _class_at if output.classes else _value_at
     gap_s = config.sessions.max_gap_s
-    targets = np.stack(
-        [read(signal, np.add(t_s, lead_s), gap_s) for lead_s in lead_grid_s(config.lead)]
-    )
+    leads_s = lead_grid_s(config.lead)
+    targets = np.stack([read(signal, np.add(t_s, lead_s), gap_s) for lead_s in leads_s])
     if not np.isfinite(targets).any():
         raise TrainingError(
             f"session {session.id}: behaviour {output.behavior!r} has no two samples closer than "
             f"{gap_s} s within the spikes' time; is it in seconds of this session?"
         )
+    ahead_s = np.add(t_s, np.array(leads_s)[:, None])
+    targets[(ends_us <= edge_us) & (ahead_s > edge_us * 1e-6)] = np.nan
     return targets.astype(np.float32)
 
 

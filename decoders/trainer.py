@@ -17,7 +17,7 @@ from decoders.checkpoint import load_weights
 from decoders.config import TrainConfig, Training
 from decoders.errors import TrainingError
 from decoders.gru_on_bins import GruOnBins
-from decoders.lanes import Corpus, Lanes
+from decoders.lanes import Corpus, Lanes, Piece, Plan
 from decoders.loss import Scored, accuracy, loss_sums, n_scored, r2_score
 from decoders.network import Noise, SessionNetwork
 from decoders.recordings import Recording, lead_grid_s
@@ -167,14 +167,13 @@ class Trainer:
         Returns:
             (last - first, n_dims) in physical units; for classes, logits.
         """
-        session, memory = torch.tensor([i_session]), torch.zeros_like(self.memory[:1])
-        lead = torch.tensor([self.corpus.i_present])
+        memory = torch.zeros_like(self.memory[:1])
         offset, scale = self.average.normalisation
         answers = []
         for start in range(first, last, SCORE_WINDOW_BINS):
-            window = self.corpus.window(
-                session, torch.tensor([start]), torch.tensor([last]), SCORE_WINDOW_BINS, lead
-            )
+            piece = Piece(0, start, SCORE_WINDOW_BINS)
+            plan = Plan(i_session, 0, self.corpus.i_present, last, (piece,))
+            window = self.corpus.window([plan], SCORE_WINDOW_BINS)
             answer, memory = self.average(window.to(self.fabric.device), memory)
             answers.append((answer[0] * scale + offset).cpu().numpy())
         return np.concatenate(answers)[: last - first]

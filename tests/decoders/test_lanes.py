@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from decoders.lanes import Corpus, Lanes
+from decoders.lanes import Corpus, Lanes, Piece, Plan
 from decoders.recordings import lead_grid_s, record
 from tests.decoders.sessions import small_config, tuned_session
 
@@ -16,10 +16,10 @@ RECORDINGS = [
 N_BINS, N_CONTEXT = 30, 10
 
 
-def new_lanes(reset: float, n_lanes: int = 6, seed: int = 5) -> Lanes:
+def new_lanes(reset: float, n_pieces: int = 1, n_blind: int = 0) -> Lanes:
     corpus = Corpus(RECORDINGS, lead_grid_s(CONFIG.lead))
-    generator = torch.Generator().manual_seed(seed)
-    return Lanes(corpus, n_lanes, N_BINS, N_CONTEXT, reset, generator)
+    generator = torch.Generator().manual_seed(5)
+    return Lanes(corpus, 6, N_BINS, N_CONTEXT, reset, generator, n_pieces, n_blind)
 
 
 def test_without_resets_each_window_goes_on_where_the_last_ended() -> None:
@@ -42,13 +42,15 @@ def test_tokens_and_targets_are_those_of_the_recording() -> None:
         for i in range(6):
             recording = RECORDINGS[int(window.session[i])]
             start = int(lanes.start[i]) - N_BINS
-            stop = min(start + N_BINS, recording.n_bins)
-            part = slice(recording.tokens.offsets[start], recording.tokens.offsets[stop])
+            cut = recording.cuts[int(lanes.cut[i])]
+            tokens = cut.tokens
+            stop = min(start + N_BINS, len(tokens))
+            part = slice(tokens.offsets[start], tokens.offsets[stop])
             mine = window.lane == i
-            assert window.unit[mine].tolist() == recording.tokens.unit[part].tolist()
-            assert window.t_rel[mine].tolist() == recording.tokens.t_rel[part].tolist()
+            assert window.unit[mine].tolist() == tokens.unit[part].tolist()
+            assert window.t_rel[mine].tolist() == tokens.t_rel[part].tolist()
             i_lead = lanes.corpus.leads_s.tolist().index(float(window.lead_s[i]))
-            target = recording.targets[i_lead, start : min(stop, recording.train.last)]
+            target = cut.targets[i_lead, start : min(stop, recording.train.last)]
             found = window.target[i, : len(target)]
             scored = torch.isfinite(found).all(dim=-1)
             assert torch.equal(found[scored], torch.from_numpy(target)[scored])
@@ -74,3 +76,34 @@ def test_processes_share_the_lanes_of_one() -> None:
         assert torch.equal(torch.nan_to_num(whole.target), torch.nan_to_num(target))
         assert torch.equal(whole.unit, torch.cat([part.unit for part in parts]))
         assert torch.equal(whole.lead_s, torch.cat([part.lead_s for part in parts]))
+
+
+def test_a_window_of_pieces_is_their_windows_end_to_end() -> None:
+    corpus = new_lanes(reset=0.0).corpus
+    last = RECORDINGS[0].train.last
+    joined = corpus.window([Plan(0, 1, 2, last, (Piece(0, 400, 12), Piece(12, 100, 18)))], 30)
+    first = corpus.window([Plan(0, 1, 2, last, (Piece(0, 400, 12),))], 12)
+    second = corpus.window([Plan(0, 1, 2, last, (Piece(0, 100, 18),))], 18)
+    assert joined.unit.tolist() == first.unit.tolist() + second.unit.tolist()
+    assert joined.bin.tolist() == first.bin.tolist() + (second.bin + 12).tolist()
+    assert torch.equal(joined.target, torch.cat([first.target, second.target], dim=1))
+
+
+def test_after_a_joint_nothing_is_scored_for_a_while() -> None:
+    for n_blind, expected in ((0, 0), (4, 4)):
+        lanes = new_lanes(reset=0.0, n_pieces=2, n_blind=n_blind)
+        n_missing = []
+        for _ in range(30):
+            known = torch.isfinite(lanes.next(slice(0, 6)).target).all(dim=-1)
+            n_missing += [N_BINS - int(n) for n in known.sum(dim=1)]
+        assert min(n_missing) <= expected
+        assert max(set(n_missing), key=n_missing.count) == expected
+
+
+def test_every_cut_is_read() -> None:
+    lanes = new_lanes(reset=1.0)
+    seen = set()
+    for _ in range(20):
+        lanes.next(slice(0, 6))
+        seen |= set(lanes.cut.tolist())
+    assert seen == set(range(CONFIG.training.cuts))

@@ -91,3 +91,44 @@ def test_no_spikes_and_no_usable_behaviour_are_refused() -> None:
     elsewhere = Behavior(signal.t_s + 1e6, signal.values, signal.unit)
     with pytest.raises(TrainingError, match="is it in seconds of this session"):
         record(replace(session, behavior={**session.behavior, VELOCITY: elsewhere}), CONFIG)
+
+
+def test_other_cuts_begin_within_the_hop_and_learn_the_same_behaviour() -> None:
+    still = {"cuts": 4, "jitter_ms": 0.0}
+    recording = record(tuned_session(), small_config(training=still))
+    assert len(recording.cuts) == 4
+    times_s = [
+        np.repeat(np.arange(len(cut.tokens)) * 0.02 + i * 0.005, np.diff(cut.tokens.offsets))
+        + cut.tokens.t_rel
+        for i, cut in enumerate(recording.cuts)
+    ]
+    for of_cut in times_s[1:]:
+        inside = (of_cut > 1.0) & (of_cut < 30.0)
+        plain = (times_s[0] > 1.0) & (times_s[0] < 30.0)
+        np.testing.assert_allclose(of_cut[inside], times_s[0][plain], atol=1e-5)
+    halfway = (recording.targets[2, 99, :2] + recording.targets[2, 100, :2]) / 2
+    np.testing.assert_allclose(recording.cuts[2].targets[2, 99, :2], halfway, atol=0.02)
+
+
+def test_jitter_moves_spikes_of_the_other_cuts_alone() -> None:
+    still, moved = (
+        record(tuned_session(), small_config(training={"cuts": 2, "jitter_ms": ms}))
+        for ms in (0.0, 2.0)
+    )
+    np.testing.assert_array_equal(still.tokens.t_rel, moved.tokens.t_rel)
+    assert not np.array_equal(still.cuts[1].tokens.offsets, moved.cuts[1].tokens.offsets)
+
+
+def test_sources_of_counts_have_one_cut() -> None:
+    assert len(record(tuned_session(), small_config(beat={"rotary": False})).cuts) == 1
+
+
+def test_no_train_bin_looks_into_the_test_part() -> None:
+    recording = record(tuned_session(), CONFIG)
+    edge_s = recording.train.last * 0.02
+    for i_cut, cut in enumerate(recording.cuts):
+        ends_s = (np.arange(len(cut.tokens)) + 1) * 0.02 + i_cut * 0.005
+        for lead_s, target in zip(lead_grid_s(CONFIG.lead), cut.targets, strict=True):
+            ahead = (ends_s <= edge_s + 1e-9) & (ends_s + lead_s > edge_s + 1e-9)
+            assert np.isnan(target[ahead]).all()
+    assert np.isfinite(recording.targets[2, recording.train.last - 1]).all()
