@@ -89,7 +89,9 @@ def test_the_tokens_of_each_beat_are_the_counts_of_its_bin(
         end_us = round((edge_s - run.received.t0_s) * 1e6)
         if end_us in late_us:
             continue
-        unit, t_rel, count = run.beats[round(end_us / run.hop_us)]
+        beat = round(end_us / run.hop_us)
+        assert abs(end_us - beat * run.hop_us) <= 1
+        unit, t_rel, count = run.beats[beat]
         expected = {int(row): int(n) for row, n in zip(rows, counts, strict=True) if n}
         assert dict(zip(unit.tolist(), count.tolist(), strict=True)) == expected
         assert np.all(t_rel == np.float32(BIN_S))

@@ -38,11 +38,14 @@ def test_unknown_units_are_counted_and_too_many_are_a_fault(
 ) -> None:
     daemon = serve(stream, bundle)
     daemon.until_validity("ok", source.send_due)
-    n_unknown = 12
-    for _ in range(n_unknown):  # about one in ten
+    n_unknown, known = 30, [unit for unit in range(STRANGER) for _ in range(3)]
+    for _ in range(n_unknown // 2):  # one in twelve at most
+        now_s = clock.now()
+        stamps = now_s - 1e-5 * np.arange(len(known) + 2)
+        source.send(stamps.tolist(), [*known, STRANGER, STRANGER])
         keep_on(0.1, source.send_due)
-        source.send([clock.now()], [STRANGER])
-    n_decodes = len(daemon.heard.decodes)
+        daemon.listen()
+    assert daemon.heard.decodes[-1]["spikes_in"] > 10 * n_unknown
     assert not any(decode["reason"] == "unknown_units" for decode in daemon.heard.decodes)
 
     def with_strangers() -> None:
@@ -56,7 +59,6 @@ def test_unknown_units_are_counted_and_too_many_are_a_fault(
     fault = daemon.until_validity("fault", with_strangers)
     assert fault["reason"] == "unknown_units"
     assert fault["value"]["velocity"] == [0.0, 0.0]
-    assert len(daemon.heard.decodes) > n_decodes
     daemon.until_validity("ok", source.send_due)
     status = daemon.until_settled(source.n_sent)
     assert status["fates"]["unknown_unit"] == n_unknown
