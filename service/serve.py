@@ -10,6 +10,7 @@ from types import FrameType
 
 from export.bundle import open_bundle
 from service.config import ServeConfig
+from service.errors import ConfigError
 from service.loop.control import Control
 from service.loop.daemon import Daemon
 from service.loop.token_log import TokenLog
@@ -64,11 +65,7 @@ def _run(daemon: Daemon, server: ControlServer, tokens: Path | None) -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    log = None
-    if tokens is not None:
-        log = TokenLog(tokens, daemon.header(), daemon.source.keys)
-        daemon.beat.trace_beat, daemon.beat.trace_arrival = log.beat, log.arrival
-        log.start()
+    log = None if tokens is None else _start_log(daemon, tokens)
     control = Control(daemon, server, daemon.fail)
     control.start()
     try:
@@ -79,8 +76,25 @@ def _run(daemon: Daemon, server: ControlServer, tokens: Path | None) -> None:
             log.stop()
 
 
+def _start_log(daemon: Daemon, path: Path) -> TokenLog:
+    try:
+        log = TokenLog(path, daemon.header(), daemon.source.keys)
+    except OSError as err:
+        raise _unwritable(path, err) from err
+    daemon.beat.trace_beat, daemon.beat.trace_arrival = log.beat, log.arrival
+    log.start()
+    return log
+
+
 def _announce(path: Path, decode: str, control: str) -> None:
     text = json.dumps({"decode": decode, "control": control, "pid": os.getpid()})
     temporary = path.with_suffix(".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.rename(path)
+    except OSError as err:
+        raise _unwritable(path, err) from err
+
+
+def _unwritable(path: Path, err: OSError) -> ConfigError:
+    return ConfigError(f"cannot write {path}: {err.strerror}; does its folder exist?")

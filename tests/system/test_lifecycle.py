@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from streams.sockets import Publisher
+from streams.sockets import Publisher, UnreachableError, request
 from tests.system.conftest import HOP_S, UNIT_KEYS, ConfigWriter, DaemonStarter
 from tests.system.running import Daemon, Process, keep_on, wait_until
 from tests.system.sources import Living
@@ -155,3 +158,29 @@ def test_malformed_commands_get_an_error_and_the_daemon_lives(
     assert not daemon.ask("status").result["paused"]
     daemon.until_validity("ok", source.send_due)
     assert daemon.end() == 0
+
+
+def test_what_is_no_message_at_all_is_dropped_and_the_daemon_lives(
+    daemon: Daemon, source: Living
+) -> None:
+    with pytest.raises(UnreachableError):
+        request(daemon.control, b" " * (5 * 2**20), timeout_s=0.5)
+    address = urlsplit(daemon.control)
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(1000))
+    assert daemon.ask("status").ok
+    daemon.until_validity("ok", source.send_due)
+    assert daemon.end() == 0
+
+
+def test_watch_prints_decodes_as_they_are(
+    daemon: Daemon, source: Living, run: Callable[..., Process]
+) -> None:
+    watch = run("watch", "--decode", daemon.endpoint, "--json", "--count", "5")
+    daemon.until(lambda _: not watch.is_alive, source.send_due)
+    assert watch.code() == 0
+    watched = [json.loads(line) for line in watch.out.splitlines()]
+    by_seq = {decode["seq"]: decode for decode in daemon.heard.decodes}
+    assert len(watched) == 5
+    for decode in watched:
+        assert decode == by_seq[decode["seq"]]

@@ -41,9 +41,8 @@ def test_several_matching_streams(
         outlet.close()
 
 
-def test_one_of_several_is_named_by_its_source_id(
-    serve: DaemonStarter, bundle: Path, stream: str
-) -> None:
+def test_one_of_several_is_named_by_its_source_id(serve: DaemonStarter, bundle: Path) -> None:
+    stream = unique("rat's spikes")
     source = Living(stream, UNIT_KEYS, source_id=f"{stream}-a")
     other = Living(stream, UNIT_KEYS, source_id=f"{stream}-b")
     daemon = serve(stream, bundle, input={"source_id": f"{stream}-a"})
@@ -142,6 +141,17 @@ def test_no_config(run: Run, tmp_path: Path) -> None:
     process = run("serve", str(tmp_path / "none.toml"))
     assert process.code() == 2
     assert "configs/serve.toml" in process.err
+
+
+@pytest.mark.parametrize("option", ["--announce", "--token-log"])
+def test_file_that_cannot_be_written(
+    run: Run, config: ConfigWriter, bundle: Path, stream: str, tmp_path: Path, option: str
+) -> None:
+    source = Living(stream, UNIT_KEYS)
+    process = run("serve", str(config(stream, bundle)), option, str(tmp_path / "none" / "file"))
+    assert process.code() == 2
+    assert "does its folder exist?" in process.err
+    source.close()
 
 
 def _missing(path: Path) -> str:
