@@ -28,6 +28,13 @@ def test_a_histogram_quantile_lies_within_a_bin_of_the_exact_one(
     assert histogram.quantile(q) <= max(samples)
 
 
+def test_half_of_two_is_the_smaller() -> None:
+    histogram = Histogram(LOW, HIGH)
+    for value in (1.0, 100.0):
+        histogram.add(value)
+    assert 1.0 <= histogram.quantile(0.5) < 1.05
+
+
 @given(SAMPLES)
 def test_its_summary_rises_to_the_exact_maximum(samples: list[float]) -> None:
     histogram = Histogram(LOW, HIGH)
@@ -54,9 +61,7 @@ def test_values_beyond_its_edges_count_at_the_edges() -> None:
         histogram.add(value)
     assert histogram.quantile(0.5) == 1e-9
     histogram.add(1e9, n=10)
-    assert (
-        histogram.quantile(0.99) == HIGH * (1 + 1e-12) or histogram.quantile(0.99) <= HIGH * 1.001
-    )
+    assert histogram.quantile(0.99) <= HIGH * (1 + 1e-9)
     assert histogram.max == 1e9
 
 

@@ -79,6 +79,10 @@ def test_a_jump_lasts_until_three_estimates_agree() -> None:
     assert not offset.jumped
 
 
+def test_the_limits_are_those_of_the_definitions() -> None:
+    assert (SAME_HOST_LIMIT_S, JUMP_LIMIT_S, STEADY_ESTIMATES) == (0.5e-3, 20e-3, 3)
+
+
 def test_slow_drift_is_no_jump() -> None:
     assert not fed([0.9 * JUMP_LIMIT_S * i for i in range(50)]).jumped
 
