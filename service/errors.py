@@ -50,6 +50,7 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (StreamsError, ExitCode.USAGE),
     (ExportError, ExitCode.USAGE),
     (DecodersError, ExitCode.USAGE),
+    (ServiceError, ExitCode.USAGE),
 )
 
 

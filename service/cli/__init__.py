@@ -1,0 +1,41 @@
+"""The command `spikeloop`: what can be asked of it, and the exit code that it answers with."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from service.cli import make, run, talk
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    from calibration.errors import CalibrationError
+    from service.errors import HANDLED, ExitCode, exit_code
+
+    if getattr(arguments, "uses_lsl", False):
+        from streams.lsl import quieten
+
+        quieten()
+    try:
+        return int(arguments.run(arguments) or 0)
+    except KeyboardInterrupt:
+        return 0
+    except HANDLED as err:
+        sys.stderr.write(f"spikeloop: {err}\n")
+        return int(exit_code(err))
+    except CalibrationError as err:
+        sys.stderr.write(f"spikeloop: {err}\n")
+        return int(ExitCode.USAGE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="spikeloop", description="Spikes in over LSL, decodes out over ZeroMQ."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for group in (run, talk, make):
+        group.add_commands(commands)
+    return parser

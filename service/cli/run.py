@@ -1,0 +1,173 @@
+"""Commands that run the loop, its sources and its measurement."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this group."""
+    for add in (_add_demo, _add_serve, _add_simulate, _add_replay, _add_bench):
+        add(commands)
+
+
+def _add_demo(commands: Commands) -> None:
+    p = commands.add_parser("demo", help="close the loop with a simulated subject")
+    p.add_argument("--seconds", type=float, default=30.0)
+    p.add_argument("--json", action="store_true", help="print one JSON object instead of a screen")
+    p.add_argument("--shuffle-units", action="store_true", help="the control: units permuted")
+    p.add_argument("--subject", type=int, default=None, help="seed of the subject")
+    p.add_argument("--day", type=int, default=None)
+    p.set_defaults(run=_demo, uses_lsl=True)
+
+
+def _demo(a: argparse.Namespace) -> int:
+    from service.demo.demo import demo
+
+    return demo(
+        seconds=a.seconds,
+        as_json=a.json,
+        shuffle_units=a.shuffle_units,
+        subject=a.subject,
+        day=a.day,
+    )
+
+
+def _add_serve(commands: Commands) -> None:
+    p = commands.add_parser("serve", help="run the daemon")
+    p.add_argument("config", type=Path, metavar="CONFIG.toml")
+    p.add_argument("--log", choices=("human", "json"), default="human")
+    p.add_argument("--announce", type=Path, help="write the bound addresses to this file (JSON)")
+    p.add_argument("--token-log", type=Path, help="write every arrival and token to this file")
+    p.set_defaults(run=_serve, uses_lsl=True)
+
+
+def _serve(a: argparse.Namespace) -> None:
+    from service.config import ServeConfig, load_config
+    from service.logs import set_up
+    from service.serve import serve
+
+    set_up(a.log)
+    serve(load_config(a.config, ServeConfig), a.announce, a.token_log)
+
+
+def _add_simulate(commands: Commands) -> None:
+    p = commands.add_parser("simulate", help="a simulated subject, live on LSL or to a file")
+    p.add_argument("--subject", type=int, default=1, metavar="SEED")
+    p.add_argument("--day", type=int, default=1)
+    p.add_argument("--units", type=int, default=96)
+    p.add_argument("--task", choices=("centre-out", "random"), default="centre-out")
+    p.add_argument("--seed", type=int, default=0, help="of the session: noise and targets")
+    p.add_argument("--decodes", default=None, help="the daemon's decodes, to close the loop")
+    p.add_argument("--name", default="spikeloop-sim", help="name of the LSL streams")
+    p.add_argument("--seconds", type=float, default=None, help="end after so long")
+    p.add_argument("--shuffle-units", action="store_true")
+    p.add_argument("--summary", type=Path, default=None, help="write how it went here (JSON)")
+    p.add_argument("--write", type=Path, default=None, metavar="FILE.nwb")
+    p.add_argument("--minutes", type=float, default=5.0, help="length of the session written")
+    p.set_defaults(run=_simulate, uses_lsl=True)
+
+
+def _simulate(a: argparse.Namespace) -> None:
+    from service.simulate import simulate
+
+    simulate(a)
+
+
+def _add_replay(commands: Commands) -> None:
+    p = commands.add_parser("replay", help="stream a recording over LSL as it happened")
+    p.add_argument("file", type=Path, metavar="FILE.nwb")
+    p.add_argument("--speed", type=float, default=1.0, help="for counting only")
+    p.add_argument("--start", type=float, default=None, help="seconds of the recording")
+    p.add_argument("--stop", type=float, default=None)
+    p.add_argument("--counts-ms", type=float, default=None, help="regular counts of such bins")
+    p.add_argument("--block-ms", type=float, default=5.0)
+    p.add_argument("--name", default=None)
+    p.add_argument("--wait", type=float, default=60.0, help="seconds to wait for a listener")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=_replay, uses_lsl=True)
+
+
+def _replay(a: argparse.Namespace) -> None:
+    from service.simulate import replay
+
+    replay(a)
+
+
+def _add_bench(commands: Commands) -> None:
+    bench = commands.add_parser("bench", help="measure the loop on this machine")
+    parts = bench.add_subparsers(metavar="WHAT", required=True)
+    loop = parts.add_parser("loop", help="LSL in, ZeroMQ out, in separate processes")
+    loop.add_argument("--units", type=int, default=1000)
+    loop.add_argument("--rate", type=float, default=20.0, help="spikes per second and unit")
+    loop.add_argument("--hop-ms", type=float, default=20.0)
+    loop.add_argument("--seconds", type=float, default=60.0)
+    loop.add_argument("--block-ms", type=float, default=5.0, help="how the sender blocks spikes")
+    loop.add_argument("--bundle", default=None, help="a bundle to take the graph from")
+    loop.add_argument("--json", action="store_true")
+    loop.set_defaults(run=_bench_loop, uses_lsl=True)
+    decode = parts.add_parser("decode", help="the graph alone, over tokens and backends")
+    decode.add_argument("--bundle", action="append", default=None, help="may be given again")
+    decode.add_argument("--backend", action="append", default=None, help="may be given again")
+    decode.add_argument("--hop-ms", type=float, default=20.0)
+    decode.add_argument("--json", action="store_true")
+    decode.set_defaults(run=_bench_decode)
+    sender = parts.add_parser("sender", help="the sending process of `bench loop`")
+    sender.add_argument("--units", type=int, default=1000)
+    sender.add_argument("--rate", type=float, default=20.0)
+    sender.add_argument("--block-ms", type=float, default=5.0)
+    sender.add_argument("--seconds", type=float, default=60.0)
+    sender.add_argument("--name", required=True)
+    sender.set_defaults(run=_bench_sender, uses_lsl=True)
+    timer = parts.add_parser("timer", help="a bare timer: how late this machine wakes a process")
+    timer.add_argument("--hop-ms", type=float, default=20.0)
+    timer.add_argument("--seconds", type=float, default=30.0)
+    timer.set_defaults(run=_bench_timer)
+
+
+def _bench_loop(a: argparse.Namespace) -> int:
+    from service.bench.loop import bench_loop
+
+    return bench_loop(
+        n_units=a.units,
+        rate_hz=a.rate,
+        hop_s=a.hop_ms * 1e-3,
+        seconds=a.seconds,
+        block_s=a.block_ms * 1e-3,
+        base=a.bundle,
+        as_json=a.json,
+    )
+
+
+def _bench_decode(a: argparse.Namespace) -> int:
+    from service.bench.decode import bench_decode
+
+    return bench_decode(
+        bundles=a.bundle or ["shipped:demo"],
+        backends=a.backend or ["onnxruntime-cpu"],
+        hop_s=a.hop_ms * 1e-3,
+        as_json=a.json,
+    )
+
+
+def _bench_sender(a: argparse.Namespace) -> None:
+    from service.bench.sender import send
+
+    send(
+        n_units=a.units,
+        rate_hz=a.rate,
+        block_s=a.block_ms * 1e-3,
+        seconds=a.seconds,
+        name=a.name,
+    )
+
+
+def _bench_timer(a: argparse.Namespace) -> None:
+    from service.bench.bare_timer import run_and_print
+
+    run_and_print(hop_s=a.hop_ms * 1e-3, seconds=a.seconds)
