@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,11 @@ def batch_of(spikes: Spikes) -> SpikeBatch:
     pairs = np.array(spikes, np.int64).reshape(-1, 2)
     ones = np.ones(len(pairs), np.int32)
     return SpikeBatch(pairs[:, 0].copy(), pairs[:, 1].astype(np.int32), ones)
+
+
+def estimate(decode: Decode) -> dict[str, Any]:
+    """What the network said, and of how many tokens."""
+    return decode.value_raw | {"tokens": decode.tokens}
 
 
 class BeatRig:

@@ -35,11 +35,10 @@ def test_codes_are_those_of_the_definitions() -> None:
     assert (ExitCode.DONE, ExitCode.BELOW_THRESHOLD) == (0, 8)
 
 
-@pytest.mark.parametrize("kind", [StreamsError, ExportError, DecodersError])
+@pytest.mark.parametrize("kind", [ServiceError, StreamsError, ExportError, DecodersError])
 def test_what_the_user_asked_wrongly_is_usage(kind: type[Exception]) -> None:
     assert exit_code(kind("why")) == ExitCode.USAGE
 
 
 def test_what_nobody_foresaw_is_a_guard() -> None:
-    assert exit_code(ServiceError("why")) == ExitCode.GUARD
     assert exit_code(ValueError("why")) == ExitCode.GUARD
