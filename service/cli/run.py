@@ -21,8 +21,9 @@ def _add_demo(commands: Commands) -> None:
     p.add_argument("--seconds", type=float, default=30.0)
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a screen")
     p.add_argument("--shuffle-units", action="store_true", help="the control: units permuted")
-    p.add_argument("--subject", type=int, default=None, help="seed of the subject")
-    p.add_argument("--day", type=int, default=None)
+    p.add_argument("--subject", type=int, default=1, help="seed of the subject")
+    p.add_argument("--day", type=int, default=8, help="the shipped decoder knows days 0 to 7")
+    p.add_argument("--bundle", default="shipped:demo", help="another decoder")
     p.set_defaults(run=_demo, uses_lsl=True)
 
 
@@ -35,6 +36,7 @@ def _demo(a: argparse.Namespace) -> int:
         shuffle_units=a.shuffle_units,
         subject=a.subject,
         day=a.day,
+        bundle=a.bundle,
     )
 
 

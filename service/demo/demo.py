@@ -19,12 +19,17 @@ from service.errors import ExitCode
 from service.serve import bundle_path
 
 SHIPPED_DEMO = "shipped:demo"
-SUBJECT, DAY = 1, 8
 TARGETS_PER_30_S = 8
 
 
 def demo(
-    *, seconds: float, as_json: bool, shuffle_units: bool, subject: int | None, day: int | None
+    *,
+    seconds: float,
+    as_json: bool,
+    shuffle_units: bool,
+    subject: int,
+    day: int,
+    bundle: str = SHIPPED_DEMO,
 ) -> int:
     """Close the loop for `seconds` and say how it went.
 
@@ -32,16 +37,16 @@ def demo(
         seconds: from the first decode on.
         as_json: one JSON object instead of a screen and a table.
         shuffle_units: the control: each unit's spikes under another unit's key.
-        subject: seed of the subject; None for the one that the shipped decoder was trained on.
-        day: of the subject; None for the day after those that it was trained on.
+        subject: seed of the subject.
+        day: of the subject.
+        bundle: the decoder.
 
     Returns:
         8 when the loop did not hold, else 0.
     """
     sys.setswitchinterval(1e-4)
-    who = (SUBJECT if subject is None else subject, DAY if day is None else day)
     with Rig() as rig:
-        result = _run(rig, seconds, shuffle_units, who, with_screen=not as_json)
+        result = _run(rig, seconds, shuffle_units, (subject, day), bundle, not as_json)
     show("spikeloop demo", result, as_json=as_json)
     return ExitCode.DONE if held(result, seconds) else ExitCode.BELOW_THRESHOLD
 
@@ -53,17 +58,22 @@ def held(result: dict[str, Any], seconds: float) -> bool:
 
 
 def _run(
-    rig: Rig, seconds: float, shuffle_units: bool, who: tuple[int, int], *, with_screen: bool
+    rig: Rig,
+    seconds: float,
+    shuffle_units: bool,
+    who: tuple[int, int],
+    bundle: str,
+    with_screen: bool,
 ) -> dict[str, Any]:
     name = f"spikeloop-demo-{os.getpid()}"
-    endpoint = _start_daemon(rig, name)
+    endpoint = _start_daemon(rig, name, bundle)
     summary = rig.path / "subject.json"
     rig.start(
         "subject", "simulate", "--subject", str(who[0]), "--day", str(who[1]), "--name", name,
         "--decodes", endpoint, "--summary", str(summary),
         *(["--shuffle-units"] if shuffle_units else []),
     )  # fmt: skip
-    hop_s = open_bundle(bundle_path(SHIPPED_DEMO)).manifest.hop_s
+    hop_s = open_bundle(bundle_path(bundle)).manifest.hop_s
     view = LiveView(name, seconds) if with_screen else None
     with view or nullcontext():
         listener = listen_beside_timer(
@@ -74,11 +84,11 @@ def _run(
     return _result(json.loads(summary.read_text()), listener.summary())
 
 
-def _start_daemon(rig: Rig, name: str) -> str:
+def _start_daemon(rig: Rig, name: str, bundle: str) -> str:
     config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
     config.write_text(
         f'[input]\nname = "{name}"\nwait_s = 60.0\n'
-        f'[decoder]\nbundle = "{SHIPPED_DEMO}"\n'
+        f'[decoder]\nbundle = "{bundle}"\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
         f'lsl_name = "{name}-decodes"\n'
         f"[realtime]\npriority = {PRIORITY}\n"
