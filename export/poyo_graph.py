@@ -119,12 +119,18 @@ def export_poyo(
     except (DecodersError, ValueError) as error:
         raise ExportError(f"{checkpoint}: {error}") from error
     window_s = network.config.sequence_s
+    lead_s = lead_s or LeadRange(min=-window_s, max=0.0, default=0.0)
+    if max(-lead_s.min, lead_s.max) > window_s:
+        raise ExportError(
+            f"a lead from {lead_s.min:g} to {lead_s.max:g} s: leads lie within {window_s:g} s of "
+            "the window's end"
+        )
     n_most = max_tokens or math.ceil(len(words) * BUDGET_HZ * window_s)
     fields: dict[str, Any] = {
         "session": session,
         "units": [{"key": key, "row": row} for row, key in enumerate(words)],
         "hop_s": hop_s,
-        "lead_s": (lead_s or LeadRange(min=-window_s, max=0.0, default=0.0)).model_dump(),
+        "lead_s": lead_s.model_dump(),
         "stale_after_s": stale_after_s,
         "token_buckets": token_buckets(n_most),
         "outputs": [output.declared() for output in outputs],

@@ -74,13 +74,16 @@ def from_torch_brain(arguments: Mapping[str, Any], dim_out: int) -> PoyoConfig:
     """The shape that torch_brain's constructor arguments describe.
 
     Raises:
-        ValueError: an argument is unknown or lacking; the text names it.
+        ValueError: an argument is unknown, lacking or no number; the text names it.
     """
     named = {OWN_NAMES.get(name, name): value for name, value in arguments.items()}
     unknown = sorted(named.keys() - {field.name for field in fields(PoyoConfig)})
     lacking = [name for name in ("sequence_length", "latent_step") if OWN_NAMES[name] not in named]
-    if unknown or lacking:
-        raise ValueError(f"unknown {unknown or 'none'}, lacking {lacking or 'none'}")
+    odd = [n for n, v in arguments.items() if not isinstance(v, int | float) or not v >= 0]
+    if unknown or lacking or odd:
+        raise ValueError(
+            f"unknown {unknown or 'none'}, lacking {lacking or 'none'}, no numbers {odd or 'none'}"
+        )
     return PoyoConfig(**(named | {"dim_out": dim_out}))
 
 
