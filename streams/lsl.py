@@ -11,7 +11,8 @@ import ctypes
 import math
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from streams.messages import Float64s, Int32s, StreamsError
 
 BUFFER_S = 20.0
 RESOLVE_SLICE_S = 1.0
+INFO_WITHIN_S = 5.0
 KEEP_ALIVE_UNIT = -1
 KEEP_ALIVE_EVERY_S = 0.05
 _FORMATS = {
@@ -117,6 +119,9 @@ class Inlet:
     Args:
         info: the stream, as resolved.
         budget_per_s: samples per second that the buffer is sized for.
+
+    Raises:
+        StreamAbsentError: the sender did not answer, or has just gone.
     """
 
     def __init__(self, info: pylsl.StreamInfo, budget_per_s: float) -> None:
@@ -125,7 +130,8 @@ class Inlet:
         self._inlet = pylsl.StreamInlet(
             info, max_buflen=max(1, math.ceil(buffered)), recover=True, as_numpy=True
         )
-        full = self._inlet.info(timeout=5.0)
+        with self._answering(INFO_WITHIN_S):
+            full = self._inlet.info(timeout=INFO_WITHIN_S)
         self.labels = tuple(label or "" for label in full.get_channel_labels() or ())
         self._max_samples = max(1024, math.ceil(budget_per_s))
 
@@ -140,8 +146,13 @@ class Inlet:
         Raises:
             StreamAbsentError: the sender did not answer.
         """
-        try:
+        with self._answering(timeout_s):
             self._inlet.open_stream(timeout=timeout_s)
+
+    @contextmanager
+    def _answering(self, timeout_s: float) -> Iterator[None]:
+        try:
+            yield
         except (TimeoutError, pylsl.util.LostError) as err:
             raise StreamAbsentError(
                 f"LSL stream {self.description} did not open within {timeout_s:g} s; is a firewall "
@@ -199,7 +210,7 @@ def find_inlet(
     """Find the one stream that matches; `Inlet.open` starts it.
 
     Raises:
-        StreamAbsentError: none answered; the text lists what is visible.
+        StreamAbsentError: none answered (the text lists what is visible), or it has just gone.
         StreamAmbiguousError: several answered; the text lists them.
     """
     wanted = [("type", stream_type), ("name", name), ("source_id", source_id)]
