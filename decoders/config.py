@@ -23,13 +23,17 @@ class Section(pydantic.BaseModel):
 
 
 class Simulated(Section):
-    """Days of a simulated subject, written into the run directory as NWB before training."""
+    """Days of a simulated subject, written into the run directory as NWB before training.
+
+    `styles`: how the hand moves; one session of each a day, `minutes` long.
+    """
 
     subject: Annotated[int, pydantic.Field(ge=0)]
     days: tuple[int, ...]
     minutes: Positive
     n_units: Natural = 96
     task: Literal["centre-out", "random"] = "random"
+    styles: tuple[Literal["reach", "steer"], ...] = ("reach",)
 
 
 class Sessions(Section):

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -113,21 +113,33 @@ def _prepare(run_dir: Path, config_path: Path, resume: bool) -> None:
 
 
 def _simulate(simulated: Simulated | None, run_dir: Path) -> None:
-    """Write the simulated subject's days, those that are not there yet."""
-    for day in simulated.days if simulated else ():
-        path = simulated_path(run_dir, day)
+    """Write the simulated subject's sessions, those that are not there yet."""
+    for day, style, path in simulated_sessions(simulated, run_dir):
         if simulated is None or path.exists():
             continue
         path.parent.mkdir(exist_ok=True)
         session = record_open_loop(
-            simulated.subject, day, simulated.minutes, simulated.n_units, simulated.task
+            simulated.subject,
+            day,
+            simulated.minutes,
+            simulated.n_units,
+            simulated.task,
+            style=style,
         )
         write_session(session, path)
 
 
-def simulated_path(run_dir: Path, day: int) -> Path:
-    """Where a simulated day is written."""
-    return run_dir / "sessions" / f"day-{day:03d}.nwb"
+def simulated_sessions(
+    simulated: Simulated | None, run_dir: Path
+) -> list[tuple[int, Literal["reach", "steer"], Path]]:
+    """Day, style and file of each simulated session."""
+    if simulated is None:
+        return []
+    return [
+        (day, style, run_dir / "sessions" / f"day-{day:03d}-{style}.nwb")
+        for day in simulated.days
+        for style in simulated.styles
+    ]
 
 
 def load_recordings(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[Recording]:
@@ -155,8 +167,7 @@ def session_paths(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[
         if not found:
             raise TrainingError(f"[sessions] glob {pattern!r} matches no file in {config_dir}")
         paths += [Path(path) for path in found]
-    simulated = config.sessions.simulated
-    paths += [simulated_path(run_dir, day) for day in (simulated.days if simulated else ())]
+    paths += [path for _, _, path in simulated_sessions(config.sessions.simulated, run_dir)]
     if not paths:
         raise TrainingError("[sessions] names no recording: give glob or simulated")
     return list(dict.fromkeys(paths))

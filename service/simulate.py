@@ -69,7 +69,7 @@ def _write(a: Namespace) -> None:
     from streams.nwb import write_session
     from streams.simulation.openloop import record_open_loop
 
-    session = record_open_loop(a.subject, a.day, a.minutes, a.units, a.task, a.seed)
+    session = record_open_loop(a.subject, a.day, a.minutes, a.units, a.task, a.seed, a.style)
     write_session(session, a.write)
     Console(stderr=True).print(
         f"{a.write}: {session.id}, {len(session.spikes)} spikes of {len(session.unit_keys)} units "

@@ -11,6 +11,7 @@ from streams.lsl import KEEP_ALIVE_UNIT, StreamDescription, StreamUnfitError, pa
 from streams.messages import Float64s, Int32s, Int64s, StreamsError
 
 SEQ_KEPT = 65_536
+SEQ_WRAP = 2**31
 _CHANNEL_STEP = 2**32
 _MAX_KEYS = 200_000
 
@@ -118,6 +119,9 @@ class SequenceCheck:
 
     def fresh(self, seq: Int64s, t_s: Float64s) -> tuple[np.ndarray, int]:
         """Which samples are new, and how many numbers were jumped over. (n,), (n,) -> (n,) bool."""
+        if self._next >= 0:  # an int32 begins anew at 0 after 2**31 samples
+            seq = seq + self._next // SEQ_WRAP * SEQ_WRAP
+            seq = np.where(seq < self._next - SEQ_WRAP // 2, seq + SEQ_WRAP, seq)
         if self._next < 0 or self._is_restart(int(seq[0]), float(t_s[0])):
             self._seen[:] = -1
             self._next = int(seq[0])

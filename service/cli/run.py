@@ -65,6 +65,7 @@ def _add_simulate(commands: Commands) -> None:
     p.add_argument("--units", type=int, default=96)
     p.add_argument("--task", choices=("centre-out", "random"), default="centre-out")
     p.add_argument("--seed", type=int, default=0, help="of the session: noise and targets")
+    p.add_argument("--style", choices=("reach", "steer"), default="reach", help="of the hand")
     p.add_argument("--decodes", default=None, help="the daemon's decodes, to close the loop")
     p.add_argument("--name", default="spikeloop-sim", help="name of the LSL streams")
     p.add_argument("--seconds", type=float, default=None, help="end after so long")

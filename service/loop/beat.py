@@ -230,6 +230,7 @@ class Beat:
         return outcome, window, kept
 
     def _forget(self, k: int) -> None:
+        self.lineup.recent.clear()
         for seat in self.lineup.seats:
             seat.decoder.forget(k)
             seat.decoder.last_k = max(seat.decoder.last_k, k)
@@ -250,7 +251,7 @@ class Beat:
                 newest_s=None if newest_us is None else t0_s + newest_us * 1e-6,
                 keeps_alive=self.keeps_alive,
                 since_reset_s=(outcome.k - seat.decoder.k_reset) * self.ring.hop_us * 1e-6,
-                spikes_in=self.ring.fates.spikes_in,
+                spikes_in=self.ring.fates.spikes_in + self.ring.n_pending,
                 unknown=self.ring.fates.unknown_unit,
                 finite=outcome.raw is None or is_finite(outcome.raw),
                 backend_ok=outcome.raw is not None,

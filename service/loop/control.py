@@ -15,7 +15,7 @@ import msgspec
 from service.config import ShapingConfig, parse_config
 from service.errors import ServiceError
 from service.loop.daemon import Daemon
-from service.loop.deployment import Deployment
+from service.loop.deployment import Deployment, RefusedError
 from service.loop.flight import write_dump
 from service.loop.lineup import Request
 from streams.sockets import ControlServer
@@ -23,6 +23,7 @@ from streams.wire import Command, Reply, WireError, decode_command, encode
 
 POLL_S = 0.1
 HEALTH_EVERY_S = 1.0
+SHADOW_AT_MOST_S = 3600.0
 Arguments = dict[str, Any]
 _log = logging.getLogger("spikeloop")
 
@@ -68,7 +69,10 @@ def _mark(daemon: Daemon, a: Arguments) -> Arguments:
 
 
 def _swap(daemon: Daemon, a: Arguments) -> Arguments:
-    deployment = Deployment(Path(a["bundle"]), a.get("shadow_s", 0.0), a.get("hold", False))
+    shadow_s = a.get("shadow_s", 0.0)
+    if not 0.0 <= shadow_s <= SHADOW_AT_MOST_S:
+        raise RefusedError(f"shadow_s is {shadow_s}; it lies between 0 and {SHADOW_AT_MOST_S:g} s")
+    deployment = Deployment(Path(a["bundle"]), shadow_s, a.get("hold", False))
     daemon.deployer.start(deployment)
     return deployment.as_dict()
 

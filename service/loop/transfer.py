@@ -68,8 +68,9 @@ class Transfers:
         """
         incoming = self._known(transfer)
         arrived = incoming.arrived.get(name, 0)
-        if name not in incoming.sizes or offset != arrived or len(held) > CHUNK_BYTES:
-            raise self._refused(transfer, f"chunk {offset} of {name!r} does not follow {arrived}")
+        room = min(CHUNK_BYTES, incoming.sizes.get(name, 0) - arrived)
+        if offset != arrived or len(held) > room:
+            raise self._refused(transfer, f"chunk {offset} of {name!r} does not fit in")
         if hashlib.sha256(held).hexdigest() != sha256:
             raise self._refused(transfer, f"chunk {offset} of {name!r} was damaged on its way")
         path = incoming.folder / name

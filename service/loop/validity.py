@@ -10,7 +10,6 @@ from streams.messages import Validity
 KEEP_ALIVES_MISSED = 3
 UNKNOWN_SHARE = 0.2
 UNKNOWN_OVER_S = 1.0
-UNKNOWN_AT_LEAST = 10
 
 REASONS = {
     "": Validity.OK,
@@ -101,4 +100,4 @@ class ValidityJudge:
             self._counts.popleft()
         _, spikes_before, unknown_before = self._counts[0]
         spikes, unknown = e.spikes_in - spikes_before, e.unknown - unknown_before
-        return unknown >= UNKNOWN_AT_LEAST and unknown > UNKNOWN_SHARE * spikes
+        return unknown > UNKNOWN_SHARE * spikes

@@ -14,7 +14,7 @@ from streams.simulation.hand import TICK_S, Point
 from streams.simulation.population import SimulationError
 from streams.simulation.subject import Behavior, Tick, ramp
 from streams.simulation.task import ReachTask, TaskName, Trial, targets_of
-from streams.simulation.user import User
+from streams.simulation.user import Style, User
 from streams.tokenizer import canonical_order
 
 VELOCITY = "processing/behavior/BehavioralTimeSeries/cursor_velocity"
@@ -30,6 +30,9 @@ def session_date(day: int) -> str:
     return (_FIRST_DAY + timedelta(days=day)).isoformat()
 
 
+_NAMES: dict[Style, str] = {"reach": "open-loop", "steer": "open-loop-steering"}
+
+
 def record_open_loop(
     subject_seed: int,
     day: int,
@@ -37,6 +40,7 @@ def record_open_loop(
     n_units: int = 96,
     task: TaskName = "centre-out",
     seed: int = 0,
+    style: Style = "reach",
 ) -> Session:
     """A session under hand control, faster than real time; the same arguments, the same session.
 
@@ -47,6 +51,8 @@ def record_open_loop(
         n_units: how many units the array sees, lost ones too.
         task: which targets.
         seed: which session of that day.
+        style: "reach" for ballistic reaches, "steer" for the continuous movement of somebody who
+            tracks, as one does under a decoder's control.
 
     Returns:
         Velocity (cm/s), position and target (cm) at 100 Hz; trials with target and success.
@@ -60,10 +66,10 @@ def record_open_loop(
     cortex = MotorCortex(subject_seed, day, n_units, seed=seed)
     behavior_seed = int(np.random.default_rng([subject_seed, day, seed, 5]).integers(2**31))
     reach = ReachTask(targets_of(task, behavior_seed))
-    behavior = Behavior(User(behavior_seed, "hand"), reach, "hand")
+    behavior = Behavior(User(behavior_seed, "hand", style), reach, "hand")
     ticks = [behavior.step() for _ in range(n_ticks)]
     return Session(
-        id=f"sim-{subject_seed}/{session_date(day)}/open-loop",
+        id=f"sim-{subject_seed}/{session_date(day)}/{_NAMES[style]}",
         unit_keys=cortex.unit_keys,
         spikes=_fire(cortex, ticks),
         behavior=_signals(ticks),

@@ -11,6 +11,7 @@ import numpy as np
 from streams.simulation.hand import PLAN_TO_HAND_S, TICK_S, Point
 
 Control = Literal["hand", "decoder"]
+Style = Literal["reach", "steer"]
 VISUAL_DELAY_S = 0.13
 DECODER_DELAY_S = 0.03
 """What the user has come to expect from plan to cursor on top of the hand's own delay."""
@@ -20,22 +21,24 @@ STILL: Point = (0.0, 0.0)
 class User:
     """Watches the cursor with a visual delay, and plans velocities that bring it to the target.
 
-    Under `control="hand"` the plan is a minimum-jerk reach (Flash and Hogan 1985) with corrections
-    when it has missed. Under `control="decoder"` the user steers: speed grows with the distance
-    left and ends at the target, and a steady pull is countered as one counters a side wind. Both
-    predict where the cursor will be from what they planned but cannot have seen yet (an internal
-    model, Golub et al. 2015); a decoded cursor is trusted less.
+    A user who reaches plans minimum-jerk reaches (Flash and Hogan 1985) with corrections when one
+    has missed. A user who steers, as always under `control="decoder"`, moves all the time: speed
+    grows with the distance left and ends at the target. Under a decoder's control a steady pull is
+    countered as one counters a side wind. All predict where the cursor will be from what they
+    planned but cannot have seen yet (an internal model, Golub et al. 2015); a decoded cursor is
+    trusted less.
 
     Args:
         seed: of the user's noise.
         control: what moves the cursor.
+        style: how the hand moves it.
     """
 
-    def __init__(self, seed: int, control: Control) -> None:
+    def __init__(self, seed: int, control: Control, style: Style = "reach") -> None:
         rng = np.random.default_rng([seed, 11])
         self._gaze = _Gaze(rng)
         self._tremor = _Tremor(rng)
-        self._mover = _Reacher(rng) if control == "hand" else _Steerer(rng)
+        self._mover = _Reacher(rng) if (control, style) == ("hand", "reach") else _Steerer(rng)
         delay_s = VISUAL_DELAY_S + PLAN_TO_HAND_S
         delay_s += DECODER_DELAY_S if control == "decoder" else 0.0
         self._trust = 1.0 if control == "hand" else 0.8

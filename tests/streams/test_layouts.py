@@ -325,3 +325,17 @@ def test_a_stream_of_another_layout_is_refused_saying_why_and_what_is_read(
         layout_of(unfit, labels, ())
     assert "'amp'" in str(refusal.value)
     assert "Read are:" in str(refusal.value)
+
+
+def test_the_sequence_goes_on_after_it_wraps() -> None:
+    check = SequenceCheck()
+    last = 2**31 - 1
+    fresh, n_lost = check.fresh(np.array([last - 1, last]), np.array([1.0, 1.001]))
+    assert fresh.all()
+    assert n_lost == 0
+    fresh, n_lost = check.fresh(np.array([0, 1, 4]), np.array([1.002, 1.003, 1.004]))
+    assert fresh.all()
+    assert n_lost == 2
+    fresh, n_lost = check.fresh(np.array([1, 5]), np.array([1.003, 1.005]))
+    assert fresh.tolist() == [False, True]
+    assert n_lost == 0
