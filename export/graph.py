@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,8 +23,9 @@ from decoders.network import SessionNetwork
 from decoders.streaming import StepModule, StreamingConfig
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
-from export.onnxruntime_backend import describe_graph, record_parity
-from export.parity import random_tokens
+from export.onnxruntime_backend import describe_graph
+from export.parity import random_tokens, replay
+from export.torch_backend import TorchBackend
 
 OPSET = 20
 PARITY_S = 4.0
@@ -79,7 +81,7 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
         graph=graph,
         tables=tables,
         weights={name: value.numpy() for name, value in step.state_dict().items()},
-        parity=record_parity(graph, signature, tables, tokens, names),
+        parity=replay(TorchBackend(step, signature, tables, names), tokens),
     )
 
 
@@ -142,6 +144,7 @@ def streaming_graph(step: StepModule) -> bytes:
     names = ["unit", "t_rel", "count", "table", "session", "lead_s", "memory_h"]
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             step.eval(),
             inputs,
@@ -182,10 +185,17 @@ def _fields(
         "outputs": _outputs(config, shape, sessions),
         "parity": {"atol_fp32": 1e-4},
         "training": {
+            "unit_rates_hz": _rates_hz(sessions[i_session], config.beat.bin_ms / 1000),
             "recipe": config.model_dump(mode="json"),
             "sessions": [session["id"] for session in sessions],
         },
     }
+
+
+def _rates_hz(session: Mapping[str, Any], bin_s: float) -> dict[str, float]:
+    """Rate of each unit in training: what a running daemon holds today's against."""
+    per_bin = zip(session["unit_keys"], session.get("spikes_per_bin", ()), strict=False)
+    return {key: spikes / bin_s for key, spikes in per_bin}
 
 
 def token_buckets(n_tokens: float) -> list[int]:
