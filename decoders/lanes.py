@@ -24,6 +24,7 @@ class Window:
     Attributes:
         session: (B,) int64, which recording.
         row: (B, U) int64, row of each of the session's units; padded with 0.
+        present: (B, U) of 0 and 1, 0 where padded.
         lane: (N,) int64, lane of each token.
         bin: (N,) int64, bin of each token within the window.
         unit: (N,) int64, unit of each token within its session.
@@ -36,6 +37,7 @@ class Window:
 
     session: Tensor
     row: Tensor
+    present: Tensor
     lane: Tensor
     bin: Tensor
     unit: Tensor
@@ -111,9 +113,11 @@ class Corpus:
         tokens = [self._tokens(plan) for plan in plans]
         n_tokens = torch.tensor([len(columns[0]) for columns in tokens])
         joined = [torch.from_numpy(np.concatenate(column)) for column in zip(*tokens, strict=True)]
+        row, present = self._rows([plan.session for plan in plans])
         return Window(
             session=torch.tensor([plan.session for plan in plans]),
-            row=self._rows([plan.session for plan in plans]),
+            row=row,
+            present=present,
             lane=torch.repeat_interleave(torch.arange(len(plans)), n_tokens),
             bin=joined[0],
             unit=joined[1],
@@ -124,12 +128,13 @@ class Corpus:
             fresh=torch.zeros(len(plans), dtype=torch.bool),
         )
 
-    def _rows(self, sessions: Sequence[int]) -> Tensor:
+    def _rows(self, sessions: Sequence[int]) -> tuple[Tensor, Tensor]:
         n_units = [len(self.recordings[s].unit_keys) for s in sessions]
         rows = np.zeros((len(n_units), max(n_units)), np.int64)
         for i, (s, n) in enumerate(zip(sessions, n_units, strict=True)):
             rows[i, :n] = np.arange(self.first_row[s], self.first_row[s] + n)
-        return torch.from_numpy(rows)
+        present = np.arange(rows.shape[1]) < np.array(n_units)[:, None]
+        return torch.from_numpy(rows), torch.from_numpy(present.astype(np.float32))
 
     def _cut(self, plan: Plan) -> Cut:
         return self.recordings[plan.session].cuts[plan.cut]

@@ -71,12 +71,19 @@ class SessionNetwork(nn.Module):
         key_of_row: index of the shared embedding of each row.
         n_sessions: how many.
         max_units: of any session.
+        spikes_per_bin: mean of each row; zero if None.
     """
 
     key_of_row: Tensor
+    spikes_per_bin: Tensor
 
     def __init__(
-        self, config: StreamingConfig, key_of_row: Sequence[int], n_sessions: int, max_units: int
+        self,
+        config: StreamingConfig,
+        key_of_row: Sequence[int],
+        n_sessions: int,
+        max_units: int,
+        spikes_per_bin: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.decoder = StreamingDecoder(config)
@@ -86,6 +93,8 @@ class SessionNetwork(nn.Module):
         self.own = nn.Parameter(torch.zeros(len(key_of_row), config.d_unit))
         self.session = nn.Parameter(torch.zeros(n_sessions, config.d_readout))
         self.register_buffer("key_of_row", torch.tensor(key_of_row))
+        mean = torch.zeros(len(key_of_row)) if spikes_per_bin is None else spikes_per_bin
+        self.register_buffer("spikes_per_bin", mean)
 
     @property
     def normalisation(self) -> tuple[Tensor, Tensor]:
@@ -133,13 +142,16 @@ class SessionNetwork(nn.Module):
         """
         memory = memory * (~window.fresh).unsqueeze(-1)
         session, row, count = self.session[window.session], window.row, window.count
+        kept = torch.ones(row.shape, device=row.device)
         if noise is not None:
             unknown = noise.unknown_session().to(row.device)
             session = torch.where(unknown.unsqueeze(-1), self.session.mean(0), session)
             row = row + unknown.unsqueeze(-1) * len(self.key_of_row)
-            kept = noise.kept_units(self.max_units).to(row.device)
+            kept = noise.kept_units(self.max_units).to(row.device)[:, : row.shape[1]]
             count = count * kept[window.lane, window.unit]
-        x = self.decoder.mixed(self._sums(window, self.tables(), row, count))
+        table = self.tables()
+        sums, centre = self._sums(window, table, row, count), self._centre(window, table, row, kept)
+        x = self.decoder.mixed(sums, centre.unsqueeze(1))
         x = x if noise is None else noise.drop(x)
         path, last = self.decoder.gru(x, memory.unsqueeze(0))
         path = path if noise is None else noise.drop(path)
@@ -149,7 +161,33 @@ class SessionNetwork(nn.Module):
     @torch.no_grad()
     def standardise(self, window: Window) -> None:
         """Fix the scale of the latents from a window, once, before training."""
-        self.decoder.standardise(self._sums(window, self.tables(), window.row, window.count))
+        table, row = self.tables(), window.row
+        sums = self._sums(window, table, row, window.count)
+        centre = self._centre(window, table, row, torch.ones(row.shape))
+        self.decoder.standardise(sums, centre.unsqueeze(1))
+
+    def _centre(self, window: Window, table: Tensor, row: Tensor, kept: Tensor) -> Tensor:
+        """(B, n_pooled) of the units that are kept."""
+        spikes_per_bin = self.spikes_per_bin[window.row] * window.present * kept
+        return self.decoder.encoder.centre(table[row], spikes_per_bin)
+
+    @torch.no_grad()
+    def bundle_tables(
+        self, i_session: int, own: Sequence[int], rows: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """The graph's tables for one session.
+
+        Args:
+            i_session: which.
+            own: its rows.
+            rows: those of the bundle, which may add some of other sessions.
+        """
+        table, held = self.tables(), torch.tensor(own)
+        return {
+            "table": table[torch.tensor(rows)],
+            "session": self.session[i_session].clone(),
+            "centre": self.decoder.encoder.centre(table[held], self.spikes_per_bin[held]),
+        }
 
     def _sums(self, window: Window, table: Tensor, row: Tensor, count: Tensor) -> Tensor:
         """Per bin and latent, the sums over its tokens: (B, T, n_latents, d_value + 1)."""

@@ -73,6 +73,15 @@ class Recording:
         return self.cuts[0].targets
 
     @property
+    def spikes_per_bin(self) -> Float64s:
+        """(U,) mean of each unit in the train part."""
+        part = slice(*(int(self.tokens.offsets[i]) for i in (self.train.first, self.train.last)))
+        unit, count = self.tokens.unit[part], self.tokens.count[part]
+        n_spikes = np.bincount(unit, weights=count, minlength=len(self.unit_keys))
+        mean: Float64s = n_spikes / max(1, self.train.last - self.train.first)
+        return mean
+
+    @property
     def n_bins(self) -> int:
         """Bins in the whole recording."""
         return len(self.tokens)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LEAD_SCALE_S = 0.1
+N_MOMENTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ class StreamingConfig:
     def table_width(self) -> int:
         """Columns of a folded row: value, a one that sums the weights, logit coefficients."""
         return self.d_value + 1 + self.n_latents * self.n_basis
+
+    @property
+    def n_pooled(self) -> int:
+        """Numbers that a bin's latents are, end to end."""
+        return self.n_latents * (self.d_value + 1)
 
     @property
     def n_dims(self) -> int:
@@ -145,6 +151,30 @@ class SpikeEncoder(nn.Module):
         ones = torch.ones_like(embedding[..., :1])
         return torch.cat([self.to_value(normed), ones, coefficients], dim=-1)
 
+    def centre(self, rows: Tensor, spikes_per_bin: Tensor) -> Tensor:
+        """The latents of a bin in which every unit fires its mean, evenly over the bin.
+
+        What is left when it is taken from a bin's latents is what changes: a unit that is not
+        there, or a session whose units fire more, moves the centre and not the decode.
+
+        Args:
+            rows: (..., U, table_width) of one session's units.
+            spikes_per_bin: (..., U) mean spikes.
+
+        Returns:
+            (..., n_pooled).
+        """
+        config = self.config
+        coefficients = rows[..., config.d_value + 1 :]
+        shape = (*coefficients.shape[:-1], config.n_basis, config.n_latents)
+        shaped = coefficients.view(shape)
+        n_moments = N_MOMENTS if config.n_frequencies else 1
+        moments = (torch.arange(n_moments, device=rows.device) + 0.5) * (config.bin_s / n_moments)
+        basis = torch.cos(moments.unsqueeze(-1) * self.frequencies + self.shifts)
+        mean_weight = torch.exp(torch.einsum("...kp,mk->...mp", shaped, basis)).mean(dim=-2)
+        weights = (mean_weight * spikes_per_bin.unsqueeze(-1)).transpose(-1, -2)
+        return self.pool(weights @ rows[..., : config.d_value + 1])
+
     def weights(self, rows: Tensor, t_rel: Tensor, count: Tensor) -> Tensor:
         """What each token adds to each latent's sums.
 
@@ -171,7 +201,7 @@ class SpikeEncoder(nn.Module):
             sums: (..., n_latents, d_value + 1): sum of weight x value, and sum of weights.
 
         Returns:
-            (..., n_latents * (d_value + 1)).
+            (..., n_pooled).
         """
         mass = sums[..., -1:] + torch.exp(self.log_sink).unsqueeze(-1)
         return (sums / mass).flatten(-2)
@@ -186,17 +216,14 @@ class StreamingDecoder(nn.Module):
 
     offset: Tensor
     scale: Tensor
-    pooled_mean: Tensor
     pooled_gain: Tensor
 
     def __init__(self, config: StreamingConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = SpikeEncoder(config)
-        d_pooled = config.n_latents * (config.d_value + 1)
-        self.register_buffer("pooled_mean", torch.zeros(d_pooled))
-        self.register_buffer("pooled_gain", torch.ones(d_pooled))
-        self.mix = nn.Linear(d_pooled, config.d_model)
+        self.register_buffer("pooled_gain", torch.ones(config.n_pooled))
+        self.mix = nn.Linear(config.n_pooled, config.d_model)
         self.mix_norm = nn.LayerNorm(config.d_model)
         self.mix_geglu = Geglu(config.d_model, config.d_model, config.d_model)
         self.gru = nn.GRU(config.d_model, config.d_memory, batch_first=True)
@@ -210,20 +237,26 @@ class StreamingDecoder(nn.Module):
         self.register_buffer("scale", torch.ones(config.n_dims))
 
     @torch.no_grad()
-    def standardise(self, sums: Tensor) -> None:
-        """Fix mean and gain of the latents so that these bins' have mean 0 and variance 1.
+    def standardise(self, sums: Tensor, centre: Tensor) -> None:
+        """Fix the gain of the latents so that in these bins they vary by 1 about their centre.
 
         A latent averages over many spikes: untreated, what changes from bin to bin is a hundredth
         of what does not, and hardly learnt from.
         """
-        pooled = self.encoder.pool(sums).flatten(0, -2)
-        self.pooled_mean.copy_(pooled.mean(dim=0))
-        self.pooled_gain.copy_(1.0 / pooled.std(dim=0).clamp(min=1e-4))
+        away = (self.encoder.pool(sums) - centre).flatten(0, -2)
+        self.pooled_gain.copy_(1.0 / away.square().mean(dim=0).sqrt().clamp(min=1e-4))
 
-    def mixed(self, sums: Tensor) -> Tensor:
-        """Sums over a bin's tokens (..., n_latents, d_value + 1) -> GRU input (..., d_model)."""
-        pooled = (self.encoder.pool(sums) - self.pooled_mean) * self.pooled_gain
-        x = self.mix(pooled)
+    def mixed(self, sums: Tensor, centre: Tensor) -> Tensor:
+        """What the GRU takes in.
+
+        Args:
+            sums: (..., n_latents, d_value + 1) over a bin's tokens.
+            centre: (..., n_pooled) of the session, broadcast against the latents.
+
+        Returns:
+            (..., d_model).
+        """
+        x = self.mix((self.encoder.pool(sums) - centre) * self.pooled_gain)
         mixed: Tensor = x + self.mix_geglu(self.mix_norm(x))
         return mixed
 
@@ -271,6 +304,7 @@ class StepModule(nn.Module):
         count: Tensor,
         table: Tensor,
         session: Tensor,
+        centre: Tensor,
         lead_s: Tensor,
         memory_h: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -282,6 +316,7 @@ class StepModule(nn.Module):
             count: (N,) spikes per token, 0 where padded.
             table: (R, table_width) folded rows.
             session: (d_readout,).
+            centre: (n_pooled,).
             lead_s: (1,) seconds.
             memory_h: (1, d_memory), zeros after a reset.
 
@@ -292,7 +327,7 @@ class StepModule(nn.Module):
         rows = torch.index_select(table, 0, unit)
         weights = decoder.encoder.weights(rows, t_rel, count)
         sums = weights.t() @ rows[:, : decoder.config.d_value + 1]
-        x = decoder.mixed(sums.unsqueeze(0))
+        x = decoder.mixed(sums.unsqueeze(0), centre)
         memory = gru_cell(decoder.gru, x, memory_h)
         answer = decoder.read(memory, session, lead_s)
         return (*(part[0] for part in decoder.physical(answer)), memory)

@@ -242,6 +242,9 @@ def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> Session
         key_of_row=shared_keys(recordings, config.sessions.same_array),
         n_sessions=len(recordings),
         max_units=max(len(recording.unit_keys) for recording in recordings),
+        spikes_per_bin=torch.from_numpy(
+            np.concatenate([recording.spikes_per_bin for recording in recordings])
+        ).float(),
     )
     offset, scale = normalisation(recordings, scored_outputs(config, recordings[0]))
     network.decoder.offset.copy_(offset)
@@ -309,13 +312,10 @@ def session_record(recording: Recording) -> dict[str, Any]:
     """What export needs to know of a session."""
     train = recording.targets[:, recording.train.first : recording.train.last]
     known = train.reshape(-1, train.shape[-1])
-    held = slice(0, int(recording.tokens.offsets[recording.train.last]))
-    unit, count = recording.tokens.unit[held], recording.tokens.count[held]
-    spikes = np.bincount(unit, weights=count, minlength=len(recording.unit_keys))
     return {
         "id": recording.id,
         "unit_keys": list(recording.unit_keys),
-        "spikes_per_bin": (spikes / max(1, recording.train.last)).tolist(),
+        "spikes_per_bin": recording.spikes_per_bin.tolist(),
         "longest_silence_s": recording.longest_silence_s,
         "low": np.nanquantile(known, 0.001, axis=0).tolist(),
         "high": np.nanquantile(known, 0.999, axis=0).tolist(),

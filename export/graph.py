@@ -55,11 +55,8 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
         raise ExportError(str(error)) from error
     i_session = _find(sessions, session, path)
     keys, rows = exported_rows(sessions, i_session, config.sessions.same_array)
-    with torch.no_grad():
-        tables = {
-            "table": network.tables()[torch.tensor(rows)].numpy(),
-            "session": network.session[i_session].numpy().copy(),
-        }
+    held = network.bundle_tables(i_session, own_rows(sessions, i_session), rows)
+    tables = {name: value.numpy() for name, value in held.items()}
     step = StepModule(shape)
     step.decoder.load_state_dict(network.decoder.state_dict())
     graph = streaming_graph(step)
@@ -108,15 +105,19 @@ def exported_rows(
 
     On the same array a key that the chosen session lacks takes its row of the latest other one.
     """
-    first, row_of = 0, dict[str, int]()
-    own = dict[str, int]()
-    for i, session in enumerate(sessions):
-        rows = {key: first + j for j, key in enumerate(session["unit_keys"])}
-        row_of |= rows
-        own = rows if i == i_session else own
-        first += len(rows)
-    chosen = row_of | own if same_array else own
+    row_of = [
+        dict(zip(session["unit_keys"], own_rows(sessions, i), strict=True))
+        for i, session in enumerate(sessions)
+    ]
+    latest = {key: row for held in row_of for key, row in held.items()} if same_array else {}
+    chosen = latest | row_of[i_session]
     return list(chosen), list(chosen.values())
+
+
+def own_rows(sessions: Sequence[Mapping[str, Any]], i_session: int) -> range:
+    """The network's rows of one session."""
+    first = sum(len(session["unit_keys"]) for session in sessions[:i_session])
+    return range(first, first + len(sessions[i_session]["unit_keys"]))
 
 
 def _find(sessions: Sequence[Mapping[str, Any]], wanted: str | None, path: Path) -> int:
@@ -138,10 +139,11 @@ def streaming_graph(step: StepModule) -> bytes:
         torch.zeros(7),
         torch.zeros(11, config.table_width),
         torch.zeros(config.d_readout),
+        torch.zeros(config.n_pooled),
         torch.zeros(1),
         torch.zeros(1, config.d_memory),
     )
-    names = ["unit", "t_rel", "count", "table", "session", "lead_s", "memory_h"]
+    names = ["unit", "t_rel", "count", "table", "session", "centre", "lead_s", "memory_h"]
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -152,7 +154,7 @@ def streaming_graph(step: StepModule) -> bytes:
             opset_version=OPSET,
             input_names=names,
             output_names=[*(output.name for output in config.outputs), "memory_h_out"],
-            dynamic_shapes=({0: n}, {0: n}, {0: n}, {0: rows}, None, None, None),
+            dynamic_shapes=({0: n}, {0: n}, {0: n}, {0: rows}, *(None,) * 4),
             optimize=True,
             verbose=False,
         )

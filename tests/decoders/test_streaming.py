@@ -44,6 +44,7 @@ def run(
             torch.tensor(count, dtype=torch.float32),
             table,
             torch.full((step.decoder.config.d_readout,), 0.1),
+            torch.full((step.decoder.config.n_pooled,), 0.02),
             torch.tensor([0.05]),
             torch.full((1, step.decoder.config.d_memory), 0.2),
         )
@@ -120,6 +121,23 @@ def test_logits_are_bounded_whatever_the_embedding() -> None:
     assert weights.log().abs().max() > SHAPE.logit_cap / 2
 
 
+@pytest.mark.parametrize("n_frequencies", [0, 3])
+def test_the_centre_is_the_mean_bin(n_frequencies: int) -> None:
+    """Sums over many random bins come to the sums of the mean bin."""
+    shape = StreamingConfig.from_dict(SHAPE.to_dict() | {"n_frequencies": n_frequencies})
+    step, table = random_step(shape)
+    encoder, rng = step.decoder.encoder, np.random.default_rng(1)
+    spikes_per_bin = np.array([0.5, 2.0, 0.0, 5.0, 1.0])
+    n_bins = 20_000
+    unit = np.repeat(np.arange(5), rng.poisson(spikes_per_bin * n_bins))
+    t_rel = torch.from_numpy(rng.uniform(0.0, shape.bin_s, len(unit))).float()
+    rows = table[torch.from_numpy(unit)]
+    weights = encoder.weights(rows, t_rel, torch.ones(len(unit))) / n_bins
+    mean_sums = weights.t() @ rows[:, : shape.d_value + 1]
+    centre = encoder.centre(table, torch.from_numpy(spikes_per_bin).float())
+    torch.testing.assert_close(encoder.pool(mean_sums), centre, atol=5e-3, rtol=0.0)
+
+
 def test_probabilities_sum_to_one() -> None:
     step, table = random_step()
     assert run(step, table, [1], [0.01], [1.0])[1].sum() == pytest.approx(1.0, abs=1e-6)
@@ -143,6 +161,7 @@ def test_bin_by_bin_equals_whole_windows(rotary: bool) -> None:
     step = StepModule(average.decoder.config).eval()
     step.decoder.load_state_dict(average.decoder.state_dict())
     memory = torch.zeros(1, config.network.d_memory)
+    tables = average.bundle_tables(0, range(8), range(8))
     tokens = recording.tokens
     for i in range(n_bins):
         part = slice(tokens.offsets[i], tokens.offsets[i + 1])
@@ -151,8 +170,9 @@ def test_bin_by_bin_equals_whole_windows(rotary: bool) -> None:
                 torch.from_numpy(tokens.unit[part]),
                 torch.from_numpy(tokens.t_rel[part]),
                 torch.from_numpy(tokens.count[part]),
-                average.tables(),
-                average.session[0],
+                tables["table"],
+                tables["session"],
+                tables["centre"],
                 torch.zeros(1),
                 memory,
             )

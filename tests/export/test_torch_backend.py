@@ -43,6 +43,7 @@ def _parts() -> tuple[dict[str, Any], dict[str, Any]]:
     with torch.no_grad():
         table = step.decoder.encoder.fold(torch.randn(len(KEYS), CONFIG.d_unit)).numpy()
     tables = {"table": table, "session": rng.normal(0, 0.1, 12).astype(np.float32)}
+    tables["centre"] = rng.normal(0, 0.01, CONFIG.n_pooled).astype(np.float32)
     tokens = random_tokens(rng, n_rows=len(KEYS), n_beats=100, bin_s=0.02)
     names = [output.name for output in CONFIG.outputs]
     fields = {
