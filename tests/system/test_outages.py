@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pylsl
 import pytest
 
 from service.bench.sender import unit_keys
-from streams.lsl import KEEP_ALIVE_EVERY_S
+from streams.lsl import KEEP_ALIVE_EVERY_S, Inlet, StreamAbsentError
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
-from tests.system.running import Daemon, Process, clock, keep_on
+from tests.system.running import WITHIN_S, Daemon, Process, clock, keep_on
 from tests.system.sources import Floats, Living
 
 STALE_AFTER_S = 0.1
@@ -213,3 +214,11 @@ def test_a_source_that_comes_back_as_another_kind_ends_the_daemon(
     assert daemon.heard.decodes[-1]["value"]["velocity"] == [0.0, 0.0]
     assert "5 channels" in daemon.err
     other.close()
+
+
+def test_a_stream_that_goes_while_it_is_opened_is_absent(stream: str) -> None:
+    source = Living(stream, UNIT_KEYS, source_id="")
+    (info,) = pylsl.resolve_byprop("name", stream, 1, timeout=WITHIN_S)
+    source.close()
+    with pytest.raises(StreamAbsentError, match=stream):
+        Inlet(info, budget_per_s=1000.0)
