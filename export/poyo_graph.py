@@ -17,7 +17,7 @@ import onnx
 import torch
 
 from decoders.errors import DecodersError
-from decoders.poyo.checkpoint import read_checkpoint
+from decoders.poyo.checkpoint import CheckpointError, read_checkpoint
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import PoyoStep, step_config, step_of_session
 from decoders.streaming import OutputSpec
@@ -116,21 +116,17 @@ def export_poyo(
         words = unit_words or _words_of_session(network, session)
         outputs = outputs or _undeclared(network)
         step = _step(network, session, list(words.values()), outputs)
+        leads_s = _leads(network, lead_s)
+    except CheckpointError as error:
+        raise ExportError(str(error)) from error
     except (DecodersError, ValueError) as error:
         raise ExportError(f"{checkpoint}: {error}") from error
-    window_s = network.config.sequence_s
-    lead_s = lead_s or LeadRange(min=-window_s, max=0.0, default=0.0)
-    if max(-lead_s.min, lead_s.max) > window_s:
-        raise ExportError(
-            f"a lead from {lead_s.min:g} to {lead_s.max:g} s: leads lie within {window_s:g} s of "
-            "the window's end"
-        )
-    n_most = max_tokens or math.ceil(len(words) * BUDGET_HZ * window_s)
+    n_most = max_tokens or math.ceil(len(words) * BUDGET_HZ * network.config.sequence_s)
     fields: dict[str, Any] = {
         "session": session,
         "units": [{"key": key, "row": row} for row, key in enumerate(words)],
         "hop_s": hop_s,
-        "lead_s": lead_s.model_dump(),
+        "lead_s": leads_s.model_dump(),
         "stale_after_s": stale_after_s,
         "token_buckets": token_buckets(n_most),
         "outputs": [output.declared() for output in outputs],
@@ -180,6 +176,18 @@ def _step(
         [value for output in outputs for value in output.offset],
         [value for output in outputs for value in output.scale],
     )
+
+
+def _leads(network: Poyo, wanted: LeadRange | None) -> LeadRange:
+    window_s = network.config.sequence_s
+    if wanted is None:
+        return LeadRange(min=-window_s, max=0.0, default=0.0)
+    if max(-wanted.min, wanted.max) > window_s:
+        raise ValueError(
+            f"leads from {wanted.min:g} to {wanted.max:g} s: a lead must lie within {window_s:g} s "
+            "of the window's end"
+        )
+    return wanted
 
 
 def token_buckets(n_most: int) -> list[int]:

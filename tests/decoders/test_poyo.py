@@ -141,6 +141,27 @@ def test_gradient_reaches_every_parameter_but_the_padding() -> None:
     assert torch.equal(grad[0], torch.zeros_like(grad[0]))
 
 
+def test_learns_a_rate() -> None:
+    """The decode follows how many of the spikes are of unit 0."""
+    torch.manual_seed(0)
+    network = Poyo(replace(tiny_config(), depth=1, emb_init_scale=0.5), words(N_UNITS), [SESSION])
+    windows, share = [], torch.linspace(0.1, 0.9, 16)
+    for i, wanted in enumerate(share.tolist()):
+        one = window(60, seed=i)
+        is_first = np.random.default_rng(i).random(60) < wanted
+        windows.append(replace(one, unit=np.where(is_first, 0, 1 + one.unit % 4)))
+    batch = batch_of(windows, np.ones((16, 1)), 1.0)
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    losses = []
+    for _ in range(60):
+        loss = (network(batch)[:, 0, 0] - share * 2 + 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-5:]) < 0.3 * losses[0]
+
+
 def test_times_are_exact_to_the_microsecond() -> None:
     us = np.arange(4_000_001)
     assert np.array_equal(exact_s((us * 1e-6).astype(np.float32)), us * 1e-6)
