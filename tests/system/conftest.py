@@ -41,22 +41,27 @@ def stream() -> str:
     return unique("spikes")
 
 
+def write_config(folder: Path, stream: str, bundle: Path, **sections: dict[str, Any]) -> Path:
+    """A config: one named stream, one bundle, free ports, a fixed settle time of a hop."""
+    chosen: dict[str, dict[str, Any]] = {
+        "input": {"name": stream},
+        "decoder": {"bundle": str(bundle)},
+        "beat": {"settle_ms": 20.0},
+        "output": {"decode": ANY_PORT, "control": ANY_PORT, "lsl_name": f"{stream}-decodes"},
+    }
+    for name, section in sections.items():
+        chosen[name] = chosen.get(name, {}) | section
+    path = folder / f"{unique('serve')}.toml"
+    path.write_text(toml(chosen))
+    return path
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> ConfigWriter:
-    """Writes a config: one named stream, one bundle, free ports, a fixed settle time of a hop."""
+    """Writes a config, see `write_config`."""
 
     def write(stream: str, bundle: Path, **sections: dict[str, Any]) -> Path:
-        chosen: dict[str, dict[str, Any]] = {
-            "input": {"name": stream},
-            "decoder": {"bundle": str(bundle)},
-            "beat": {"settle_ms": 20.0},
-            "output": {"decode": ANY_PORT, "control": ANY_PORT, "lsl_name": f"{stream}-decodes"},
-        }
-        for name, section in sections.items():
-            chosen[name] = chosen.get(name, {}) | section
-        path = tmp_path / f"{unique('serve')}.toml"
-        path.write_text(toml(chosen))
-        return path
+        return write_config(tmp_path, stream, bundle, **sections)
 
     return write
 

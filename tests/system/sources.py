@@ -31,6 +31,7 @@ class Living:
         source_id: str | None = None,
         n_firing: int | None = None,
     ) -> None:
+        self.name = name
         self._outlet = SpikeOutlet(name, name if source_id is None else source_id, keys)
         self._n_firing = len(keys) if n_firing is None else n_firing
         self._spike_s = self._alive_s = clock.now()

@@ -2,38 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from service.bench.sender import unit_keys
 from tests.export.tiny_graph import write_tiny_bundle
-from tests.system.conftest import HOP_S, DaemonStarter
-from tests.system.running import Daemon, Process
+from tests.system.conftest import HOP_S, write_config
+from tests.system.running import Daemon, Process, unique
 
 N_UNITS, RATE_HZ = 20, 50.0
 FOR_S = 4.0
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Daemons that have listened for long enough to settle.
+
+    Attributes:
+        auto: hears 10 ms blocks.
+        hasty: hears them too, but waits for 2 ms only.
+        too_long: hears 35 ms blocks, at a hop of 20 ms.
+    """
+
+    auto: Daemon
+    hasty: Daemon
+    too_long: Daemon
+
+    def listen(self) -> None:
+        """Take in what all of them publish."""
+        for daemon in (self.auto, self.hasty, self.too_long):
+            daemon.listen()
+
+
 @pytest.fixture(scope="module")
-def sender_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("settle") / "tiny"
-    write_tiny_bundle(path, unit_keys(N_UNITS), HOP_S, HOP_S)
-    return path
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled]:
+    """They settle side by side: it takes ten seconds."""
+    folder = tmp_path_factory.mktemp("settle")
+    write_tiny_bundle(folder / "tiny", unit_keys(N_UNITS), HOP_S, HOP_S)
+    processes: list[Process] = []
 
-
-@pytest.fixture
-def send(run: Callable[..., Process], stream: str) -> Callable[[float], Process]:
-    """Starts a process that sends spikes in blocks of so many milliseconds."""
-
-    def start(block_ms: float) -> Process:
-        return run(
-            "bench", "sender", "--name", stream, "--units", str(N_UNITS), "--rate", str(RATE_HZ),
-            "--block-ms", str(block_ms), "--seconds", "600",
+    def send(block_ms: float) -> str:
+        name = unique("blocks")
+        processes.append(
+            Process(
+                folder, "bench", "sender", "--name", name, "--units", str(N_UNITS),
+                "--rate", str(RATE_HZ), "--block-ms", str(block_ms), "--seconds", "600",
+            )
         )  # fmt: skip
+        return name
 
-    return start
+    def serve(stream: str, settle_ms: float | str) -> Daemon:
+        output = {"lsl_name": unique("decodes")}
+        sections: dict[str, dict[str, Any]] = {"beat": {"settle_ms": settle_ms}, "output": output}
+        daemon = Daemon(folder, write_config(folder, stream, folder / "tiny", **sections))
+        processes.append(daemon)
+        return daemon
+
+    try:
+        short, long = send(10.0), send(35.0)
+        daemons = Settled(serve(short, "auto"), serve(short, 2.0), serve(long, "auto"))
+        for daemon in (daemons.auto, daemons.too_long):
+            daemon.until_event("settled", daemons.listen)
+        yield daemons
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def n_late(daemon: Daemon) -> int:
@@ -42,37 +78,23 @@ def n_late(daemon: Daemon) -> int:
     return fates["late"]
 
 
-def test_settle_finds_the_length_of_10_ms_blocks(
-    serve: DaemonStarter, sender_bundle: Path, stream: str, send: Callable[[float], Process]
-) -> None:
-    send(10.0)
-    auto = serve(stream, sender_bundle, beat={"settle_ms": "auto"})
-    hasty = serve(
-        stream,
-        sender_bundle,
-        beat={"settle_ms": 2.0},
-        output={"lsl_name": f"{stream}-hasty"},
-    )
-    settled = auto.until_event("settled", hasty.listen)["detail"]
-    assert 2.0 < settled["settle_ms"] <= HOP_S * 1e3
+def test_settle_finds_the_length_of_10_ms_blocks(settled: Settled) -> None:
+    auto, hasty = settled.auto, settled.hasty
+    detail = auto.until_event("settled")["detail"]
+    assert 2.0 < detail["settle_ms"] <= HOP_S * 1e3
     before = n_late(auto), n_late(hasty)
     n_beats = len(auto.heard.decodes) + FOR_S / HOP_S
-    auto.until(lambda heard: len(heard.decodes) >= n_beats, hasty.listen)
+    auto.until(lambda heard: len(heard.decodes) >= n_beats, settled.listen)
     assert 4 * (n_late(auto) - before[0]) < n_late(hasty) - before[1]
-    beat = auto.heard.heartbeats[-1]
-    assert (beat["settling"], beat["settle_ms"]) == (False, settled["settle_ms"])
-    assert auto.heard.heartbeats[0]["settling"]
-    assert auto.heard.heartbeats[0]["settle_ms"] == HOP_S * 1e3
+    first, last = auto.heard.heartbeats[0], auto.heard.heartbeats[-1]
+    assert (first["settling"], first["settle_ms"]) == (True, HOP_S * 1e3)
+    assert (last["settling"], last["settle_ms"]) == (False, detail["settle_ms"])
 
 
-def test_blocks_longer_than_a_hop_are_warned_of(
-    serve: DaemonStarter, sender_bundle: Path, stream: str, send: Callable[[float], Process]
-) -> None:
-    send(35.0)
-    daemon = serve(stream, sender_bundle, beat={"settle_ms": "auto"})
-    settled = daemon.until_event("settled")["detail"]
-    assert settled["settle_ms"] == HOP_S * 1e3
-    assert "shorter blocks" in settled["warning"]
+def test_blocks_longer_than_a_hop_are_warned_of(settled: Settled) -> None:
+    daemon = settled.too_long
+    detail = daemon.until_event("settled")["detail"]
+    assert detail["settle_ms"] == HOP_S * 1e3
+    assert "shorter blocks" in detail["warning"]
     daemon.until_validity("ok")
-    assert daemon.end() == 0
     assert "shorter blocks" in daemon.err
