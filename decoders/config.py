@@ -121,6 +121,7 @@ class Training(Section):
     dropout: Share = 0.3
     unit_dropout: Share = 0.5
     session_dropout: Share = 0.1
+    newcomers: Share = 0.25
     cuts: Natural = 4
     jitter_ms: Annotated[float, pydantic.Field(ge=0)] = 1.0
     pieces: Natural = 1

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decoders.identity import Census, Identity
 from decoders.lanes import Window
 from decoders.streaming import StreamingConfig, StreamingDecoder
 
 EMBEDDING_SPREAD = 0.5
+BEYOND_SPREAD = 0.1
 OWN_DECAY = 0.1
 
 
@@ -25,6 +27,7 @@ class Noise:
         dropout: chance that an activation is dropped.
         unit_dropout: largest chance that a unit is dropped; each lane draws its own below it.
         session_dropout: chance that a lane is treated as one of an unknown session.
+        newcomers: chance that a lane's units are known by their profiles alone.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Noise:
         dropout: float,
         unit_dropout: float,
         session_dropout: float,
+        newcomers: float = 0.0,
     ) -> None:
         self.generator = generator
         self.n_lanes = n_lanes
@@ -42,6 +46,7 @@ class Noise:
         self.dropout = dropout
         self.unit_dropout = unit_dropout
         self.session_dropout = session_dropout
+        self.newcomers = newcomers
 
     def _draw(self, *shape: int) -> Tensor:
         return torch.rand(self.n_lanes, *shape, generator=self.generator)[self.mine]
@@ -60,11 +65,20 @@ class Noise:
         """(B,) bool."""
         return self._draw() < self.session_dropout
 
+    def new_units(self) -> Tensor:
+        """(B,) bool."""
+        return self._draw() < self.newcomers
+
+    def variants(self, n_variants: int, n_sessions: int) -> Tensor:
+        """(n_sessions,) which profiles newcomers have; the same in all processes."""
+        return torch.randint(n_variants, (n_sessions,), generator=self.generator)
+
 
 class SessionNetwork(nn.Module):
     """A `StreamingDecoder` and, for every session, unit embeddings and a session vector.
 
-    A unit's embedding is a part shared by all rows of its key plus the row's own.
+    A unit's embedding is what its profile tells, plus a part shared by all rows of its key, plus
+    the row's own.
 
     Args:
         config: shape of the decoder.
@@ -72,10 +86,14 @@ class SessionNetwork(nn.Module):
         n_sessions: how many.
         max_units: of any session.
         spikes_per_bin: mean of each row; zero if None.
+        n_profile: length of a unit's profile.
     """
 
     key_of_row: Tensor
     spikes_per_bin: Tensor
+    profile: Tensor
+    variants: Tensor
+    session_of_row: Tensor
 
     def __init__(
         self,
@@ -84,17 +102,22 @@ class SessionNetwork(nn.Module):
         n_sessions: int,
         max_units: int,
         spikes_per_bin: Tensor | None = None,
+        n_profile: int = 2,
     ) -> None:
         super().__init__()
         self.decoder = StreamingDecoder(config)
         self.max_units = max_units
         n_keys = max(key_of_row) + 1
-        self.shared = nn.Parameter(torch.randn(n_keys, config.d_unit) * EMBEDDING_SPREAD)
+        self.identity = Identity(n_profile, config.d_unit, EMBEDDING_SPREAD)
+        self.shared = nn.Parameter(torch.randn(n_keys, config.d_unit) * BEYOND_SPREAD)
         self.own = nn.Parameter(torch.zeros(len(key_of_row), config.d_unit))
         self.session = nn.Parameter(torch.zeros(n_sessions, config.d_readout))
         self.register_buffer("key_of_row", torch.tensor(key_of_row))
         mean = torch.zeros(len(key_of_row)) if spikes_per_bin is None else spikes_per_bin
         self.register_buffer("spikes_per_bin", mean)
+        self.register_buffer("profile", torch.zeros(len(key_of_row), n_profile))
+        self.register_buffer("variants", torch.zeros(0, 0, 0), persistent=False)
+        self.register_buffer("session_of_row", torch.zeros(0, dtype=torch.int64), persistent=False)
 
     @property
     def normalisation(self) -> tuple[Tensor, Tensor]:
@@ -118,14 +141,35 @@ class SessionNetwork(nn.Module):
         vectors = [p for p in learning if p.ndim < 2]
         return [
             {"params": matrices, "weight_decay": weight_decay},
-            {"params": [*vectors, self.shared], "weight_decay": 0.0},
-            {"params": [self.own, self.session], "weight_decay": OWN_DECAY},
+            {"params": [*vectors, *self.identity.parameters()], "weight_decay": 0.0},
+            {"params": [self.shared, self.own, self.session], "weight_decay": OWN_DECAY},
         ]
 
+    def meet(self, census: Census) -> None:
+        """Take in the profiles of the units that are trained on."""
+        self.identity.learn_usual(census)
+        self.profile = torch.from_numpy(census.best).float()
+        self.variants = torch.from_numpy(census.variants).float()
+        self.session_of_row = torch.from_numpy(census.session_of_row)
+
+    def embeddings(self) -> Tensor:
+        """(n_rows, d_unit)."""
+        told: Tensor = self.identity(self.profile)
+        return told + self.shared[self.key_of_row] + self.own
+
     def tables(self) -> Tensor:
-        """Folded rows of every session's units, then the same as if the session were unknown."""
-        shared = self.shared[self.key_of_row]
-        return self.decoder.encoder.fold(torch.cat([shared + self.own, shared]))
+        """Folded rows of every session's units."""
+        return self.decoder.encoder.fold(self.embeddings())
+
+    def _training_tables(self, noise: Noise) -> Tensor:
+        """Folded rows, then as if the session were unknown, then as if the units were."""
+        known = self.embeddings()
+        parts = [known, known - self.own]
+        if noise.newcomers > 0.0:
+            drawn = noise.variants(len(self.variants), len(self.session)).to(known.device)
+            row = torch.arange(len(known), device=known.device)
+            parts.append(self.identity(self.variants[drawn[self.session_of_row], row]))
+        return self.decoder.encoder.fold(torch.cat(parts))
 
     def forward(
         self, window: Window, memory: Tensor, noise: Noise | None = None
@@ -143,13 +187,14 @@ class SessionNetwork(nn.Module):
         memory = memory * (~window.fresh).unsqueeze(-1)
         session, row, count = self.session[window.session], window.row, window.count
         kept = torch.ones(row.shape, device=row.device)
+        table = self.tables() if noise is None else self._training_tables(noise)
         if noise is not None:
-            unknown = noise.unknown_session().to(row.device)
-            session = torch.where(unknown.unsqueeze(-1), self.session.mean(0), session)
-            row = row + unknown.unsqueeze(-1) * len(self.key_of_row)
+            unknown, new = (v.to(row.device) for v in (noise.unknown_session(), noise.new_units()))
+            session = torch.where((unknown | new).unsqueeze(-1), self.session.mean(0), session)
+            part = torch.where(new, 2, unknown.long())
+            row = row + part.unsqueeze(-1) * len(self.key_of_row)
             kept = noise.kept_units(self.max_units).to(row.device)[:, : row.shape[1]]
             count = count * kept[window.lane, window.unit]
-        table = self.tables()
         sums, centre = self._sums(window, table, row, count), self._centre(window, table, row, kept)
         x = self.decoder.mixed(sums, centre.unsqueeze(1))
         x = x if noise is None else noise.drop(x)
@@ -187,6 +232,16 @@ class SessionNetwork(nn.Module):
             "table": table[torch.tensor(rows)],
             "session": self.session[i_session].clone(),
             "centre": self.decoder.encoder.centre(table[held], self.spikes_per_bin[held]),
+        }
+
+    def of_units(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """What adaptation needs to know of a bundle's units, and of units in general."""
+        held = torch.tensor(rows)
+        identity = {f"identity.{k}": v for k, v in self.identity.state_dict().items()}
+        return identity | {
+            "units.embedding": self.embeddings()[held],
+            "units.profile": self.profile[held],
+            "units.session": self.session.mean(dim=0),
         }
 
     def _sums(self, window: Window, table: Tensor, row: Tensor, count: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ def start_from(
     """Copy an earlier run's decoder into a network, and start its embeddings there.
 
     A unit starts from the embedding that its key had in the latest earlier session, where the
-    array is the same and the key is known; any other from the mean of all. A session vector starts
-    from the mean of the earlier ones.
+    array is the same and the key is known; any other from what its profile tells. A session vector
+    starts from the mean of the earlier ones.
 
     Args:
         network: of the new sessions.
@@ -45,17 +45,20 @@ def start_from(
             "give the same [beat], [[outputs]] and [network]"
         )
     weights: dict[str, Tensor] = checkpoint["weights"]
-    prefix = "decoder."
-    decoder = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    load_weights(network.decoder, decoder, "[start] run")
-    known = weights["shared"][weights["key_of_row"]] + weights["own"]
+    for prefix, module in (("decoder.", network.decoder), ("identity.", network.identity)):
+        held = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        load_weights(module, held, "[start] run")
+    known = network.identity(weights["profile"]) + weights["own"]
+    known = known + weights["shared"][weights["key_of_row"]]
     latest = _latest_rows(json.loads(checkpoint["sessions"]), known) if same_array else {}
     keys = [key for recording in recordings for key in recording.unit_keys]
     with torch.no_grad():
-        for key, number in zip(keys, network.key_of_row.tolist(), strict=True):
-            network.shared[number] = latest.get(key, known.mean(dim=0))
+        told = network.identity(network.profile)
+        for i, (key, number) in enumerate(zip(keys, network.key_of_row.tolist(), strict=True)):
+            network.shared[number] = latest.get(key, told[i]) - told[i]
         network.session.copy_(weights["session"].mean(dim=0).expand_as(network.session))
     network.decoder.requires_grad_(not freeze)
+    network.identity.requires_grad_(not freeze)
 
 
 def _latest_rows(sessions: Sequence[Mapping[str, Any]], rows: Tensor) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from decoders.checkpoint import load_weights
 from decoders.config import TrainConfig, Training
 from decoders.errors import TrainingError
 from decoders.gru_on_bins import GruOnBins
+from decoders.identity import take_census
 from decoders.lanes import Corpus, Lanes, Piece, Plan
 from decoders.loss import Scored, accuracy, loss_sums, n_scored, r2_score
 from decoders.network import Noise, SessionNetwork
@@ -98,6 +99,7 @@ class Trainer:
             recipe.dropout,
             recipe.unit_dropout,
             recipe.session_dropout,
+            recipe.newcomers,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.i_step, recipe)
@@ -237,6 +239,17 @@ def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> Session
         sink=mean_spikes(recordings),
         **sizes,
     )
+    scored = scored_outputs(config, recordings[0])
+    offset, scale = normalisation(recordings, scored)
+    census = take_census(
+        recordings,
+        scored,
+        offset.double().numpy(),
+        scale.double().numpy(),
+        i_present=lead_grid_s(config.lead).index(0.0),
+        hop_s=config.beat.hop_ms / 1000,
+        seed=config.seed,
+    )
     network = SessionNetwork(
         shape,
         key_of_row=shared_keys(recordings, config.sessions.same_array),
@@ -245,8 +258,9 @@ def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> Session
         spikes_per_bin=torch.from_numpy(
             np.concatenate([recording.spikes_per_bin for recording in recordings])
         ).float(),
+        n_profile=census.best.shape[1],
     )
-    offset, scale = normalisation(recordings, scored_outputs(config, recordings[0]))
+    network.meet(census)
     network.decoder.offset.copy_(offset)
     network.decoder.scale.copy_(scale)
     return network

@@ -77,7 +77,10 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
         fields,
         graph=graph,
         tables=tables,
-        weights={name: value.numpy() for name, value in step.state_dict().items()},
+        weights={
+            name: value.detach().numpy()
+            for name, value in (step.state_dict() | network.of_units(rows)).items()
+        },
         parity=replay(TorchBackend(step, signature, tables, names), tokens),
     )
 
@@ -93,6 +96,7 @@ def restored(
         key_of_row=weights["key_of_row"].tolist(),
         n_sessions=len(sessions),
         max_units=max(len(session["unit_keys"]) for session in sessions),
+        n_profile=weights["profile"].shape[1],
     )
     load_weights(network, weights, source)
     return network.eval(), sessions

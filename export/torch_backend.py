@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decoders.poyo.step import step_from_config
 from decoders.streaming import StepModule, StreamingConfig
 from export.bundle import DecoderBundle, require_fit
 from export.errors import BackendError, BackendUnavailable, BundleError
@@ -20,7 +21,13 @@ def _streaming(config: Mapping[str, Any]) -> nn.Module:
     return StepModule(StreamingConfig.from_dict(config))
 
 
-FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {"streaming": _streaming}
+OF_UNITS = ("units.", "identity.")
+"""Weights that tell of units, for adaptation: the graph takes only what is folded of them."""
+
+FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "streaming": _streaming,
+    "poyo": step_from_config,
+}
 
 
 class TorchBackend:
@@ -127,7 +134,11 @@ def load_module(bundle: DecoderBundle) -> nn.Module:
             f"{'and' if isinstance(config, dict) else 'and no'} `training.config`; torch runs "
             f"{', '.join(FAMILIES)} as `spikeloop export` writes them; use onnxruntime-cpu"
         )
-    weights = {name: torch.from_numpy(value) for name, value in bundle.weights().items()}
+    weights = {
+        name: torch.from_numpy(value)
+        for name, value in bundle.weights().items()
+        if not name.startswith(OF_UNITS)
+    }
     try:
         module = FAMILIES[family](config)
         module.load_state_dict(weights)
