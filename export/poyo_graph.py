@@ -77,6 +77,23 @@ class PoyoOutput:
         }
 
 
+def parse_output(text: str) -> PoyoOutput:
+    """`velocity:cm/s:20,20` as an output.
+
+    Raises:
+        ExportError: it has another form.
+    """
+    try:
+        name, unit, scales = text.split(":")
+        scale = [float(one) for one in scales.split(",")]
+        return PoyoOutput(name, unit, offset=[0.0] * len(scale), scale=scale)
+    except ValueError as error:
+        raise ExportError(
+            f"{text!r} is no output: say NAME:UNIT:SCALE, one scale a dimension, for example "
+            "velocity:cm/s:20,20"
+        ) from error
+
+
 def export_poyo(
     checkpoint: Path,
     out: Path,

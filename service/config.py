@@ -37,7 +37,7 @@ class DecoderConfig(Section):
     backend: str = "onnxruntime-cpu"
     fallback: tuple[str, ...] = Field((), strict=False)
     incoming: str = Field("bundles/incoming", min_length=1)
-    lead_s: float | None = Field(None, ge=0, le=1)
+    lead_s: float | None = Field(None, ge=-1, le=1)
 
 
 class BeatConfig(Section):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from export.bundle import DecoderBundle
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -33,17 +36,43 @@ def _train(a: argparse.Namespace) -> None:
 
 def _add_export(commands: Commands) -> None:
     p = commands.add_parser("export", help="make a bundle of a trained decoder")
-    p.add_argument("run_dir", type=Path, metavar="RUN")
+    p.add_argument("source", type=Path, metavar="RUN|FILE.ckpt")
     p.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE")
-    p.add_argument("--session", default=None, help="whose session vector; default: the last")
+    p.add_argument("--session", default=None, help="whose units and session vector")
+    poyo = p.add_argument_group("of a torch_brain checkpoint")
+    poyo.add_argument("--hop-ms", type=float, default=100.0)
+    poyo.add_argument(
+        "--output", action="append", default=[], metavar="NAME:UNIT:SCALE[,SCALE]",
+        help="what the readout means, for example velocity:cm/s:20,20",
+    )  # fmt: skip
+    poyo.add_argument("--units", type=Path, default=None, help="JSON: unit key to vocabulary word")
+    poyo.add_argument("--trust-pickle", action="store_true", help="run code that the file may hold")
     p.set_defaults(run=_export)
 
 
 def _export(a: argparse.Namespace) -> None:
+    bundle = _export_checkpoint(a) if a.source.is_file() else _export_run(a)
+    sys.stdout.write(f"{bundle.path}  {bundle.manifest.name}  {bundle.manifest.id[:12]}\n")
+
+
+def _export_run(a: argparse.Namespace) -> DecoderBundle:
     from export.graph import export_run
 
-    bundle = export_run(a.run_dir, a.out, session=a.session)
-    sys.stdout.write(f"{bundle.path}  {bundle.manifest.name}  {bundle.manifest.id[:12]}\n")
+    return export_run(a.source, a.out, session=a.session)
+
+
+def _export_checkpoint(a: argparse.Namespace) -> DecoderBundle:
+    from export.poyo_graph import export_poyo, parse_output
+
+    return export_poyo(
+        a.source,
+        a.out,
+        hop_s=a.hop_ms * 1e-3,
+        session=a.session,
+        outputs=[parse_output(text) for text in a.output],
+        unit_words=json.loads(a.units.read_text()) if a.units else None,
+        trust_pickle=a.trust_pickle,
+    )
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -57,8 +86,6 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _evaluate(a: argparse.Namespace) -> None:
-    import json
-
     from calibration.evaluate import evaluate
 
     result = evaluate(a.bundle, a.sessions, split=a.split, figure=a.figure)

@@ -20,6 +20,8 @@ from service.serve import bundle_path
 
 SHIPPED_DEMO = "shipped:demo"
 TARGETS_PER_30_S = 8
+LEAD_S, SMOOTHING = 0.1, 0.5
+"""Decoding ahead makes up for part of the loop's delay; a little smoothing takes the jitter."""
 
 
 def demo(
@@ -88,9 +90,10 @@ def _start_daemon(rig: Rig, name: str, bundle: str) -> str:
     config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
     config.write_text(
         f'[input]\nname = "{name}"\nwait_s = 60.0\n'
-        f'[decoder]\nbundle = "{bundle}"\n'
+        f'[decoder]\nbundle = "{bundle}"\nlead_s = {LEAD_S}\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
         f'lsl_name = "{name}-decodes"\n'
+        f"[shaping]\nsmoothing = {SMOOTHING}\n"
         f"[realtime]\npriority = {PRIORITY}\n"
     )
     rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))

@@ -135,6 +135,9 @@ class Beat:
 
     def begin(self, k: int) -> None:
         """Run every bin up to beat k's, so that the first decode knows what came before it."""
+        if not self.decoder.manifest.graph.memory:
+            self.ring.close(k * self.ring.hop_us)
+            self.last_k = max(self.last_k, k)
         for k_before in range(self.last_k + 1, k + 1):
             self._cut_and_run(k_before)
         self.last_k = max(self.last_k, k)
@@ -194,9 +197,12 @@ class Beat:
         self._newest_us = max((us for us in heard if us is not None), default=None)
 
     def _catch_up(self, k: int) -> None:
-        """Skipped bins still run through the memory, up to a second of them."""
+        """Skipped bins still run through the memory, up to a second of them, if there is one."""
         missing = range(self.last_k + 1, k)
         self.counts.skipped += len(missing)
+        if not self.decoder.manifest.graph.memory:
+            self.ring.close((k - 1) * self.ring.hop_us)
+            return
         if len(missing) * self.ring.hop_us * 1e-6 > CATCH_UP_S:
             self.ring.close((k - 1) * self.ring.hop_us)
             self._forget(k - 1)
