@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class CalibrationError(Exception):
     """Base class of this package's errors."""
+
+
+class RegistryError(CalibrationError):
+    """The registry cannot do what was asked; what was current stays so."""

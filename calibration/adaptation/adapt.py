@@ -1,0 +1,186 @@
+"""`spikeloop adapt`: a decoder for today's neurons from some labelled seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from calibration.adaptation.learning import Start
+from calibration.adaptation.material import Material, gather
+from calibration.adaptation.network import FrozenNetwork
+from calibration.adaptation.scores import decode, measure, rows_in, shuffled, verify, wiener
+from calibration.adaptation.search import Found, search
+from calibration.adaptation.starts import Base, load_base, profiles_of
+from calibration.errors import CalibrationError
+from decoders.recordings import longest_silence_s
+from export.bundle import DecoderBundle, open_bundle, write_bundle
+from export.graph import token_buckets
+from export.onnxruntime_backend import OnnxruntimeBackend, record_parity
+from export.parity import random_tokens
+from streams.clock import MonotonicClock
+from streams.nwb import read_session
+
+PARITY_S = 4.0
+
+
+def adapt(
+    bundle_path: Path,
+    session_path: Path,
+    *,
+    out: Path,
+    seconds: float = 60.0,
+    start_s: float | None = None,
+    same_array: bool = False,
+    test: str = "last:0.2",
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Adapt a decoder to a new session and write it as a bundle with the same graph.
+
+    Only unit embeddings and the session vector are learnt (unit identification). They start from
+    what each unit's activity tells in closed form and take a few gradient steps, which trials held
+    out of the labelled seconds end.
+
+    Args:
+        bundle_path: the decoder.
+        session_path: NWB of the new session.
+        out: directory to write; must not exist.
+        seconds: how much to learn from.
+        start_s: where that begins, seconds; the first label if None.
+        same_array: unit keys name the same channels as they did for the decoder.
+        test: the part that is scored and never learnt from: `last:SHARE` or `START-STOP,...`.
+        seed: the same seed gives the same bundle.
+        on_progress: told steps done, and steps at most.
+
+    Returns:
+        JSON-able: `adapt_s`, the seconds that learning took; `outputs.NAME` with `r2`, `r2_before`,
+        `wiener_r2` (the same seconds) and `shuffled_r2`, each a list per dimension, on the test
+        part (`accuracy...` for classes); what was learnt from, and how.
+
+    Raises:
+        CalibrationError: the session cannot serve; see `gather`.
+        export.errors.ExportError: the bundle is refused, or `out` cannot be written.
+        streams.messages.StreamsError: the session cannot be read.
+    """
+    if Path(out).exists():
+        raise CalibrationError(f"{out} exists, and a bundle is never changed; choose another name")
+    torch.set_num_threads(1)
+    bundle, session = open_bundle(Path(bundle_path)), read_session(session_path)
+    base = load_base(bundle)
+    clock = MonotonicClock()
+    t_start = clock.now()
+    material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
+    found = search(base, material, same_array=same_array, seed=seed, on_progress=on_progress)
+    adapt_s = clock.now() - t_start
+    tables = FrozenNetwork(base.decoder, material).tables(found.end.embedding, found.end.session)
+    outputs, verification = _scores(bundle, tables, material, seed)
+    fields = _fields(bundle, material, found, seed) | {"verification": verification}
+    adapted = _write(Path(out), bundle, fields, tables, _learnt(base, material, found.end))
+    part, hop_s = material.recording.train, material.hop_s
+    return {
+        "adapt_s": round(adapt_s, 3),
+        "decoder_id": adapted.manifest.name,
+        "checksum": adapted.manifest.id,
+        "parent_id": adapted.manifest.parent_id,
+        "session": session.id,
+        "seconds": round((part.last - part.first) * hop_s, 6),
+        "start_s": round(part.first * hop_s, 6),
+        "n_units": len(session.unit_keys),
+        "start": found.end.name,
+        "n_steps": found.n_steps,
+        "seed": seed,
+        "outputs": outputs,
+    }
+
+
+def _scores(
+    bundle: DecoderBundle, tables: Mapping[str, np.ndarray], material: Material, seed: int
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What is told of each output, and the manifest's `verification`."""
+    keys, manifest = material.recording.unit_keys, bundle.manifest
+    graph, names = bundle.graph_path.read_bytes(), [output.name for output in manifest.outputs]
+    own = np.arange(len(keys), dtype=np.int32)
+    decoded = {
+        name: decode(OnnxruntimeBackend(graph, manifest.graph, held, names), material, row_of)
+        for name, held, row_of in (
+            ("r2", tables, own),
+            ("r2_before", bundle.tables, rows_in(bundle, keys)),
+            ("shuffled_r2", tables, shuffled(own, seed)),
+        )
+    }
+    measures = {name: measure(material, values) for name, values in decoded.items()}
+    measures["wiener_r2"] = measure(material, wiener(material))
+    outputs: dict[str, Any] = {out.name: {} for out in material.outputs}
+    for out in material.outputs:
+        for name, held in measures.items():
+            if out.name in held:
+                told = name.replace("r2", "accuracy") if out.classes else name
+                outputs[out.name][told] = held[out.name]
+    return outputs, verify(material, decoded["r2"])
+
+
+def _fields(bundle: DecoderBundle, material: Material, found: Found, seed: int) -> dict[str, Any]:
+    """The new manifest: the base's, for another session and other units."""
+    said = bundle.manifest.model_dump(mode="json")
+    kept = ("family", "hop_s", "bin_s", "context_s", "lead_s", "outputs", "graph", "parity")
+    recording, part = material.recording, material.recording.train
+    n_tokens = np.diff(recording.tokens.offsets[part.first : part.last + 1])
+    silence_s = longest_silence_s(material.session.spikes, round(part.last * material.hop_s * 1e6))
+    rates_hz = recording.spikes_per_bin / bundle.manifest.bin_s
+    buckets = {*said["token_buckets"], *token_buckets(float(np.quantile(n_tokens, 0.999)))}
+    return {field: said[field] for field in kept} | {
+        "parent_id": said["id"],
+        "session": material.session.id,
+        "units": [{"key": key, "row": row} for row, key in enumerate(recording.unit_keys)],
+        "stale_after_s": max(said["stale_after_s"], 2.0 * silence_s),
+        "token_buckets": sorted(buckets),
+        "training": said["training"]
+        | {
+            "unit_rates_hz": dict(zip(recording.unit_keys, rates_hz.tolist(), strict=True)),
+            "adaptation": {
+                "session": material.session.id,
+                "start_s": round(part.first * material.hop_s, 6),
+                "seconds": round((part.last - part.first) * material.hop_s, 6),
+                "start": found.end.name,
+                "n_steps": found.n_steps,
+                "seed": seed,
+            },
+        },
+    }
+
+
+def _learnt(base: Base, material: Material, end: Start) -> dict[str, np.ndarray]:
+    """What the next adaptation needs to know of these units."""
+    return {
+        "units.embedding": end.embedding.numpy(),
+        "units.profile": profiles_of(base, material).numpy(),
+    }
+
+
+def _write(
+    out: Path,
+    bundle: DecoderBundle,
+    fields: Mapping[str, Any],
+    tables: Mapping[str, np.ndarray],
+    learnt: Mapping[str, np.ndarray],
+) -> DecoderBundle:
+    graph, signature = bundle.graph_path.read_bytes(), bundle.manifest.graph
+    tokens = random_tokens(
+        np.random.default_rng(0),
+        n_rows=len(fields["units"]),
+        n_beats=round(PARITY_S / bundle.manifest.hop_s),
+        bin_s=bundle.manifest.bin_s,
+    )
+    names = [output.name for output in bundle.manifest.outputs]
+    return write_bundle(
+        out,
+        {**fields, "name": out.name},
+        graph=graph,
+        tables=tables,
+        weights={**bundle.weights(), **learnt},
+        parity=record_parity(graph, signature, tables, tokens, names),
+    )

@@ -1,0 +1,141 @@
+"""Gradient steps on unit embeddings and session vector, the network frozen.
+
+Several attempts learn side by side in one batch: some leave out a part of the trials and tell, by
+that part, how many steps are good; the last one learns from everything and is stopped there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from calibration.adaptation.material import Material
+from calibration.adaptation.network import FrozenNetwork
+from decoders.loss import loss_sums, n_scored
+from decoders.streaming import StreamingDecoder
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an attempt begins, or what it ends with.
+
+    Attributes:
+        name: what it was made from.
+        embedding: (U, d_unit) float32.
+        session: (d_readout,) float32.
+    """
+
+    name: str
+    embedding: Tensor
+    session: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How the steps are taken; lengths in seconds."""
+
+    n_steps: int = 80
+    look_every: int = 10
+    patience: int = 3
+    learning_rate: float = 5e-3
+    lanes: int = 16
+    window_s: float = 3.0
+    burn_in_s: float = 0.75
+    unit_dropout: float = 0.2
+    clip: float = 1.0
+
+
+class Attempts:
+    """Several attempts at one session, each with its own embeddings and its own labels.
+
+    Args:
+        decoder: the network; it is not changed.
+        material: the session.
+        starts: one per attempt.
+        fitted: (A, n_bins) bool, the bins each may learn from.
+        recipe: how.
+        seed: of windows and unit dropout.
+    """
+
+    def __init__(
+        self,
+        decoder: StreamingDecoder,
+        material: Material,
+        starts: Sequence[Start],
+        fitted: np.ndarray,
+        recipe: Recipe,
+        seed: int,
+    ) -> None:
+        self.material = material
+        self.recipe = recipe
+        self.starts = list(starts)
+        self.fitted = torch.from_numpy(fitted)
+        self.network = FrozenNetwork(decoder, material)
+        self.targets = torch.from_numpy(material.targets.astype(np.float32))
+        self.generator = torch.Generator().manual_seed(seed)
+        self.embedding = torch.stack([start.embedding for start in starts]).requires_grad_()
+        self.session = torch.stack([start.session for start in starts]).requires_grad_()
+        self.optimizer = torch.optim.AdamW(
+            [self.embedding, self.session], lr=recipe.learning_rate, weight_decay=0.0
+        )
+
+    def end(self, i_attempt: int) -> Start:
+        """What an attempt has learnt so far."""
+        embedding, session = self.embedding.detach()[i_attempt], self.session.detach()[i_attempt]
+        return Start(self.starts[i_attempt].name, embedding.clone(), session.clone())
+
+    def step(self) -> None:
+        """One step of every attempt, on the same windows."""
+        n_bins, _ = self._lengths()
+        part, n_lanes = self.material.recording.train, self.recipe.lanes
+        room = max(1, part.last - part.first - n_bins + 1)
+        starts = part.first + torch.randint(room, (n_lanes,), generator=self.generator)
+        rate = torch.rand(n_lanes, 1, generator=self.generator) * self.recipe.unit_dropout
+        drawn = torch.rand(n_lanes, self.network.n_units, generator=self.generator)
+        loss = self._losses(starts, self.fitted, (drawn >= rate).float()).sum()
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._clip()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def held_out_losses(self) -> np.ndarray:
+        """(A,) loss on the labelled bins that each leaves out; NaN where it has none."""
+        n_bins, n_burn_in = self._lengths()
+        part = self.material.recording.train
+        starts = torch.arange(part.first, part.last, n_bins - n_burn_in) - n_burn_in
+        latest = max(0, part.last - n_bins)
+        losses = self._losses(starts.clamp(min=0, max=latest), ~self.fitted, None)
+        left_out = (~self.fitted[:, part.first : part.last]).any(dim=1)
+        return torch.where(left_out, losses, torch.nan).numpy()
+
+    def _lengths(self) -> tuple[int, int]:
+        """Bins of a window, and how many of them only fill the memory."""
+        part, hop_s = self.material.recording.train, self.material.hop_s
+        n_bins = min(round(self.recipe.window_s / hop_s), part.last - part.first)
+        return n_bins, min(round(self.recipe.burn_in_s / hop_s), n_bins // 4)
+
+    def _losses(self, starts: Tensor, scored: Tensor, kept: Tensor | None) -> Tensor:
+        """(A,) mean loss over the windows that begin at `starts`, memory filled."""
+        n_bins, n_burn_in = self._lengths()
+        answer = self.network(self.embedding, self.session, starts, n_bins, kept)
+        bins = starts[:, None] + torch.arange(n_burn_in, n_bins)
+        decoder, outputs = self.network.decoder, self.material.outputs
+        losses = []
+        for given, counted in zip(answer[:, :, n_burn_in:], scored, strict=True):
+            wanted = torch.where(counted[bins].unsqueeze(-1), self.targets[bins], torch.nan)
+            sums = loss_sums(given, wanted, decoder.offset, decoder.scale, outputs)
+            losses.append((sums / n_scored(wanted, outputs).clamp(min=1)).sum())
+        return torch.stack(losses)
+
+    def _clip(self) -> None:
+        """Bound each attempt's gradient on its own."""
+        for i in range(len(self.starts)):
+            grads = [p.grad[i] for p in (self.embedding, self.session) if p.grad is not None]
+            norm = torch.cat([grad.flatten() for grad in grads]).norm()
+            for grad in grads:
+                grad.mul_((self.recipe.clip / (norm + 1e-6)).clamp(max=1.0))

@@ -1,0 +1,134 @@
+"""Which start, and how many steps: decided by trials that are held out of the labelled seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from calibration.adaptation.learning import Attempts, Recipe, Start
+from calibration.adaptation.material import Material
+from calibration.adaptation.starts import Base, Starts
+
+N_FOLDS = 2
+N_TRIAL_STEPS = 10
+FEWEST_BLOCKS = 4
+STEPS_UNTESTED = 30
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What adaptation came to.
+
+    Attributes:
+        end: embeddings and session vector.
+        n_steps: gradient steps behind them.
+        held_out: loss on held-out trials, one value per look; empty where there were too few.
+    """
+
+    end: Start
+    n_steps: int
+    held_out: tuple[float, ...]
+
+
+def search(
+    base: Base,
+    material: Material,
+    *,
+    same_array: bool,
+    seed: int,
+    recipe: Recipe | None = None,
+    on_progress: Progress | None = None,
+) -> Found:
+    """Learn embeddings and session vector for a session.
+
+    Args:
+        base: the decoder.
+        material: the session.
+        same_array: whether the last day's rows are a start to consider.
+        seed: of everything that is drawn.
+        recipe: how the steps are taken.
+        on_progress: told steps done, and steps at most.
+    """
+    recipe = recipe or Recipe()
+    starts = Starts(base, material, same_array)
+    labelled = material.labelled
+    held_out = held_out_bins(material, labelled)
+    if not len(held_out):
+        return _untested(base, material, starts, labelled, recipe, seed)
+    candidates = [starts.from_bins(labelled & ~left) for left in held_out]
+    chosen = _best_start(base, material, candidates, labelled, held_out, recipe, seed)
+    begin = [*(fold[chosen] for fold in candidates), starts.from_bins(labelled)[chosen]]
+    fitted = np.stack([*(labelled & ~left for left in held_out), labelled])
+    attempts = Attempts(base.decoder, material, begin, fitted, recipe, seed)
+    return _run(attempts, recipe, on_progress)
+
+
+def _run(attempts: Attempts, recipe: Recipe, on_progress: Progress | None) -> Found:
+    """Steps until the held-out trials have not gained for long; what everything gave by then."""
+    losses = [float(np.nanmean(attempts.held_out_losses()))]
+    ends = [attempts.end(-1)]
+    for i_step in range(1, recipe.n_steps + 1):
+        attempts.step()
+        if i_step % recipe.look_every == 0:
+            losses.append(float(np.nanmean(attempts.held_out_losses())))
+            ends.append(attempts.end(-1))
+            if on_progress is not None:
+                on_progress(i_step, recipe.n_steps)
+            if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
+                break
+    best = int(np.argmin(losses))
+    return Found(ends[best], best * recipe.look_every, tuple(losses))
+
+
+def _best_start(
+    base: Base,
+    material: Material,
+    candidates: list[list[Start]],
+    labelled: np.ndarray,
+    held_out: np.ndarray,
+    recipe: Recipe,
+    seed: int,
+) -> int:
+    """Let every start take a few steps in every fold, and see which then does best."""
+    n_starts = len(candidates[0])
+    if n_starts == 1:
+        return 0
+    begin = [start for fold in candidates for start in fold]
+    fitted = np.repeat(labelled & ~held_out, n_starts, axis=0)
+    brief = replace(recipe, lanes=max(4, recipe.lanes // 2))
+    attempts = Attempts(base.decoder, material, begin, fitted, brief, seed)
+    for _ in range(N_TRIAL_STEPS):
+        attempts.step()
+    losses = attempts.held_out_losses().reshape(len(candidates), n_starts)
+    return int(np.argmin(losses.mean(axis=0)))
+
+
+def _untested(
+    base: Base,
+    material: Material,
+    starts: Starts,
+    labelled: np.ndarray,
+    recipe: Recipe,
+    seed: int,
+) -> Found:
+    """Too little to hold anything out: a fixed number of steps from the most specific start."""
+    begin = starts.from_bins(labelled)[-1]
+    attempts = Attempts(base.decoder, material, [begin], labelled[None], recipe, seed)
+    for _ in range(STEPS_UNTESTED):
+        attempts.step()
+    return Found(attempts.end(0), STEPS_UNTESTED, ())
+
+
+def held_out_bins(material: Material, labelled: np.ndarray) -> np.ndarray:
+    """(n_folds, n_bins) bool: which labelled bins each fold leaves out, whole blocks in turn."""
+    blocks = np.unique(material.block[labelled])
+    if len(blocks) < FEWEST_BLOCKS:
+        return np.zeros((0, len(labelled)), np.bool_)
+    place = np.searchsorted(blocks, material.block)
+    n_each = 2 * N_FOLDS
+    folds = [labelled & (place % n_each == i * n_each // N_FOLDS) for i in range(N_FOLDS)]
+    return np.stack(folds)
