@@ -63,7 +63,7 @@ def test_serve_toml_names_the_bounds_that_the_model_has() -> None:
     for name, section in SECTIONS.items():
         for key, field in section.model_fields.items():
             line = next(line for line in lines_of(name) if f"{key} = " in line)
-            numbers = re.findall(r"[\d.]*\d", line.partition(" # ")[2])
+            numbers = re.findall(r"-?[\d.]*\d", line.partition(" # ")[2])
             for constraint in field.metadata:
                 for kind in ("ge", "gt", "le", "lt"):
                     bound = getattr(constraint, kind, None)
