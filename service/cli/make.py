@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this group."""
-    for add in (_add_train, _add_export, _add_evaluate):
+    for add in (_add_train, _add_export, _add_evaluate, _add_adapt):
         add(commands)
 
 
@@ -89,4 +89,40 @@ def _evaluate(a: argparse.Namespace) -> None:
     from calibration.evaluate import evaluate
 
     result = evaluate(a.bundle, a.sessions, split=a.split, figure=a.figure)
+    sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
+
+
+def _add_adapt(commands: Commands) -> None:
+    p = commands.add_parser("adapt", help="adapt a decoder to a new session's neurons")
+    p.add_argument("bundle", type=Path)
+    p.add_argument("session", type=Path, metavar="SESSION.nwb")
+    p.add_argument("--seconds", type=float, default=60.0, help="how much to learn from")
+    p.add_argument("--start", type=float, default=None, help="where that begins; the first label")
+    p.add_argument("--same-array", action="store_true", help="unit keys name the same channels")
+    p.add_argument("--test", default="last:0.2", help="the part that is scored, never learnt from")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=_adapt)
+
+
+def _adapt(a: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from calibration.adaptation.adapt import adapt
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("adapting", total=None)
+        result = adapt(
+            a.bundle,
+            a.session,
+            out=a.out,
+            seconds=a.seconds,
+            start_s=a.start,
+            same_array=a.same_array,
+            test=a.test,
+            seed=a.seed,
+            on_progress=lambda done, most: bar.update(task, completed=done, total=most),
+        )
     sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
