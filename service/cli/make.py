@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this group."""
-    for add in (_add_train, _add_export, _add_evaluate, _add_adapt):
+    for add in (_add_train, _add_export, _add_evaluate, _add_adapt, _add_registry):
         add(commands)
 
 
@@ -126,3 +127,41 @@ def _adapt(a: argparse.Namespace) -> None:
             on_progress=lambda done, most: bar.update(task, completed=done, total=most),
         )
     sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
+
+
+def _add_registry(commands: Commands) -> None:
+    texts = {
+        "add": "take a bundle into the registry",
+        "list": "the registry's decoders",
+        "show": "one decoder of the registry, and what was done with it",
+        "use": "make a decoder of the registry the current one",
+    }
+    for name, text in texts.items():
+        p = commands.add_parser(name, help=text)
+        p.add_argument("--registry", type=Path, default=Path("bundles"), metavar="FOLDER")
+        if name == "add":
+            p.add_argument("bundle", type=Path)
+        elif name != "list":
+            p.add_argument("id", help="or as much of its beginning as is unique")
+        if name in ("add", "use"):
+            p.add_argument("--why", required=True, help="for the history")
+        p.set_defaults(run=_registry, command=name)
+
+
+def _registry(a: argparse.Namespace) -> None:
+    from calibration.registry import Registry, as_json
+
+    registry = Registry(a.registry)
+    if a.command == "add":
+        sys.stdout.write(registry.add(a.bundle, a.why) + "\n")
+    elif a.command == "use":
+        sys.stdout.write(registry.promote(a.id, a.why) + "\n")
+    elif a.command == "show":
+        entry = as_json(registry.show(a.id))
+        history = [asdict(event) for event in registry.history() if event.id == entry["id"]]
+        sys.stdout.write(json.dumps(entry | {"history": history}, indent=2) + "\n")
+    else:
+        for entry in map(as_json, registry.entries()):
+            mark = "*" if entry["current"] else " "
+            line = f"{mark} {entry['id'][:12]}  {entry['created_utc'][:19]}  {entry['name']}"
+            sys.stdout.write(f"{line}  {entry['session']}  {entry['r2'] or 'not verified'}\n")

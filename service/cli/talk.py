@@ -73,7 +73,9 @@ def _control(a: argparse.Namespace) -> int:
 
 def _add_swap(commands: Commands) -> None:
     p = commands.add_parser("swap", help="put another bundle into service, without missing a beat")
-    p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("bundle", metavar="BUNDLE|ID", help="a directory, or an id of the registry")
+    p.add_argument("--registry", type=Path, default=Path("bundles"), metavar="FOLDER")
+    p.add_argument("--why", default="swapped by hand", help="for the registry's history")
     p.add_argument("--shadow", type=float, default=0.0, metavar="S", help="decode in shadow first")
     p.add_argument("--hold", action="store_true", help="stay in shadow until `promote`")
     p.add_argument("--send", action="store_true", help="send the files: the daemon is elsewhere")
@@ -84,14 +86,25 @@ def _add_swap(commands: Commands) -> None:
 def _swap(a: argparse.Namespace) -> int:
     from service.client import Client, deploy
 
-    return deploy(
+    path = Path(a.bundle)
+    registered = None
+    if not path.exists():
+        from calibration.registry import STORE, Registry
+
+        registered = Registry(a.registry)
+        a.bundle = registered.find(a.bundle)
+        path = a.registry / STORE / a.bundle
+    code = deploy(
         Client(a.control, a.keys),
-        a.bundle,
+        path,
         send=a.send,
         shadow_s=a.shadow,
         hold=a.hold,
         as_json=a.json,
     )
+    if registered is not None and code == 0 and not a.hold:
+        registered.promote(a.bundle, a.why)
+    return code
 
 
 def _add_shape(commands: Commands) -> None:
