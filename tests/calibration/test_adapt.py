@@ -1,0 +1,261 @@
+"""Adaptation: unseen neurons are decoded after some labelled seconds, and nothing else changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibration.adaptation.adapt import adapt
+from calibration.errors import CalibrationError
+from calibration.evaluate import evaluate
+from decoders.training import train
+from export.backends import open_backend
+from export.bundle import open_bundle
+from export.graph import export_run
+from streams.messages import SpikeBatch
+from streams.nwb import write_session
+from streams.session import Behavior, Session, SessionError
+from tests.decoders.sessions import PHASE, VELOCITY, tuned_session
+
+CONFIG = """
+name = "made-up"
+split = "last:0.25"
+[sessions]
+glob = ["day-*.nwb"]
+[beat]
+hop_ms = 40
+bin_ms = 40
+rotary = {rotary}
+[[outputs]]
+name = "velocity"
+behavior = "velocity"
+unit = "cm/s"
+[[outputs]]
+name = "phase"
+behavior = "phase"
+classes = 2
+safe = "nan"
+[network]
+n_latents = 4
+d_unit = 16
+d_value = 16
+d_model = 24
+d_memory = 32
+[training]
+steps = 250
+lanes = 8
+window_s = 1.2
+context_s = 0.4
+learning_rate = 1e-2
+dropout = 0.0
+unit_dropout = 0.2
+average = 0.9
+"""
+DURATION_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoders of counts and of spikes, trained on three sessions, and one of unseen neurons."""
+    folder = tmp_path_factory.mktemp("adapt")
+    for i, n_units in enumerate((11, 14, 12)):
+        session = tuned_session(f"day-{i}", n_units, DURATION_S, seed=i)
+        write_session(session, folder / f"day-{i}.nwb")
+    write_session(new_session(), folder / "new.nwb")
+    for name, rotary in (("counts", "false"), ("spikes", "true")):
+        (folder / f"{name}.toml").write_text(CONFIG.format(rotary=rotary))
+        export_run(train(folder / f"{name}.toml", out=folder / f"{name}-run"), folder / name)
+    return folder
+
+
+def adapted(
+    folder: Path, out: Path, session: Session | None = None, **options: Any
+) -> dict[str, Any]:
+    """Adapt the decoder of counts to a session, `new.nwb` if None, in 20 s."""
+    path = folder / "new.nwb"
+    if session is not None:
+        path = out.with_suffix(".nwb")
+        write_session(session, path)
+    return adapt(folder / "counts", path, out=out, **{"seconds": 20.0} | options)
+
+
+def new_session() -> Session:
+    """Thirteen units that no decoder has met."""
+    session = tuned_session("new", 13, DURATION_S, seed=9)
+    return replace(session, unit_keys=tuple(f"u{i + 100}" for i in range(13)))
+
+
+def with_velocity(change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Session:
+    """The new session, its velocity (n, 2) changed as a function of time and itself."""
+    session = new_session()
+    signal = session.behavior[VELOCITY]
+    changed = Behavior(signal.t_s, change(signal.t_s, signal.values), signal.unit)
+    return replace(session, behavior={**session.behavior, VELOCITY: changed})
+
+
+@pytest.mark.parametrize("kind", ["counts", "spikes"])
+def test_unseen_neurons_are_decoded(folder: Path, tmp_path: Path, kind: str) -> None:
+    result = adapt(folder / kind, folder / "new.nwb", seconds=30.0, out=tmp_path / "out")
+    velocity, phase = result["outputs"]["velocity"], result["outputs"]["phase"]
+    assert min(velocity["r2"]) > 0.6
+    assert min(velocity["r2"]) > max(*velocity["r2_before"], *velocity["shuffled_r2"]) + 0.2
+    assert phase["accuracy"][0] > 0.7
+    assert {len(values) for values in velocity.values()} == {2}
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_the_result_is_what_evaluate_finds(folder: Path, tmp_path: Path) -> None:
+    result = adapted(folder, tmp_path / "out")
+    found = evaluate(tmp_path / "out", [folder / "new.nwb"])
+    expected = found["outputs"]["velocity"]["r2"]
+    np.testing.assert_allclose(result["outputs"]["velocity"]["r2"], expected, atol=2e-3)
+
+
+def test_only_tables_change(folder: Path, tmp_path: Path) -> None:
+    adapted(folder, tmp_path / "out")
+    base, made = open_bundle(folder / "counts"), open_bundle(tmp_path / "out")
+    assert made.graph_path.read_bytes() == base.graph_path.read_bytes()
+    for name, value in base.weights().items():
+        if name.startswith("decoder."):
+            np.testing.assert_array_equal(made.weights()[name], value)
+    assert made.manifest.parent_id == base.manifest.id
+    assert made.manifest.session == "made-up/2026-01-01/new"
+    assert [unit.key for unit in made.manifest.units] == [f"u{i + 100}" for i in range(13)]
+    assert made.manifest.verification is not None
+    assert made.manifest.verification.n_trials > 0
+    assert made.manifest.training["adaptation"] is not None
+    open_backend(made, "onnxruntime-cpu")
+    open_backend(made, "torch")
+
+
+def test_the_same_seed_gives_the_same_bundle(folder: Path, tmp_path: Path) -> None:
+    first, again, other = (
+        adapted(folder, tmp_path / name / "out", seed=seed)
+        for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    )
+    assert first["checksum"] == again["checksum"]
+    assert first["checksum"] != other["checksum"]
+
+
+def test_the_test_part_is_never_learnt_from(folder: Path, tmp_path: Path) -> None:
+    def spoil(t_s: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return np.where(t_s[:, None] > 30.0, -3.0 * values[:, ::-1], values)
+
+    test = f"30-{DURATION_S}"
+    adapted(folder, tmp_path / "true", seconds=1e6, test=test)
+    adapted(folder, tmp_path / "spoilt", with_velocity(spoil), seconds=1e6, test=test)
+    true, spoilt = (open_bundle(tmp_path / name) for name in ("true", "spoilt"))
+    for name, table in true.tables.items():
+        np.testing.assert_array_equal(table, spoilt.tables[name])
+
+
+def test_labels_are_taken_up_to_the_test_part(folder: Path, tmp_path: Path) -> None:
+    result = adapted(folder, tmp_path / "out", start_s=10.0, seconds=1e6, test="last:0.5")
+    assert (result["start_s"], result["seconds"]) == (10.0, pytest.approx(20.0, abs=0.05))
+
+
+def test_the_last_day_is_a_start_where_the_array_is_the_same(folder: Path, tmp_path: Path) -> None:
+    session = tuned_session("later", 12, DURATION_S, seed=30)
+    result = adapted(folder, tmp_path / "out", session, same_array=True, seconds=10.0)
+    assert result["start"] in ("last day", "drifted")
+    assert min(result["outputs"]["velocity"]["r2_before"]) > 0.5
+    assert min(result["outputs"]["velocity"]["r2"]) > 0.6
+
+
+def test_renumbered_units_are_found_out(folder: Path, tmp_path: Path) -> None:
+    session = tuned_session("later", 12, DURATION_S, seed=30)
+    keys = tuple(f"u{(i * 5 + 3) % 12}" for i in range(12))
+    renumbered = replace(session, unit_keys=keys)
+    result = adapted(folder, tmp_path / "out", renumbered, same_array=True, seconds=30.0)
+    assert result["start"] == "activity"
+    assert min(result["outputs"]["velocity"]["r2"]) > 0.6
+
+
+def test_few_seconds_do(folder: Path, tmp_path: Path) -> None:
+    session = replace(new_session(), trials=None)
+    result = adapted(folder, tmp_path / "out", session, seconds=3.0)
+    assert np.isfinite(result["outputs"]["velocity"]["r2"]).all()
+
+
+def test_gaps_in_the_behaviour_are_left_out(folder: Path, tmp_path: Path) -> None:
+    def with_gaps(t_s: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return np.where((t_s[:, None] % 4.0) < 1.0, np.nan, values)
+
+    result = adapted(folder, tmp_path / "out", with_velocity(with_gaps), seconds=30.0)
+    assert min(result["outputs"]["velocity"]["r2"]) > 0.5
+
+
+def test_units_may_be_missing(folder: Path, tmp_path: Path) -> None:
+    session = new_session()
+    silent = session.spikes.unit < 3
+    held = SpikeBatch(*(getattr(session.spikes, n)[~silent] for n in ("t_us", "unit", "count")))
+    result = adapted(folder, tmp_path / "out", replace(session, spikes=held), seconds=30.0)
+    assert min(result["outputs"]["velocity"]["r2"]) > 0.5
+
+
+def _dead(session: Session) -> Session:
+    late = session.spikes.t_us > 40_000_000
+    held = SpikeBatch(*(getattr(session.spikes, n)[late] for n in ("t_us", "unit", "count")))
+    return replace(session, spikes=held)
+
+
+@pytest.mark.parametrize(
+    ("session", "message"),
+    [
+        (with_velocity(lambda t_s, v: np.where(t_s[:, None] < 30, np.nan, v)), "next label"),
+        (with_velocity(lambda t_s, v: v[:, :1] * [1.0, 0.5]), "one direction only"),
+        (with_velocity(lambda t_s, v: np.where(t_s[:, None] < 30, 1.0, v)), "frozen"),
+        (with_velocity(lambda t_s, v: np.column_stack([v, v[:, 0]])), "velocity 3 for 2"),
+        (_dead(new_session()), "none of its 13 units fires"),
+    ],
+    ids=["no labels", "one direction", "frozen", "dimensions", "dead"],
+)
+def test_what_nothing_can_be_learnt_from_is_refused(
+    folder: Path, tmp_path: Path, session: Session, message: str
+) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        adapted(folder, tmp_path / "out", session, start_s=0.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_behaviour_is_named(folder: Path, tmp_path: Path) -> None:
+    session = new_session()
+    without = replace(session, behavior={PHASE: session.behavior[PHASE]})
+    with pytest.raises(SessionError, match="no behaviour 'velocity'"):
+        adapted(folder, tmp_path / "out", without)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seconds": 0.0}, "--seconds 0"),
+        ({"seconds": float("nan")}, "--seconds nan"),
+        ({"start_s": 100.0}, "outside the test part"),
+        ({"start_s": 50.0}, "outside the test part"),
+        ({"test": "all"}, "outside the test part"),
+        ({"test": "100-200"}, "no beat in the test part"),
+        ({"test": "nonsense"}, "cannot score split"),
+    ],
+)
+def test_impossible_options_are_refused(
+    folder: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CalibrationError, match=message):
+        adapted(folder, tmp_path / "out", **options)
+
+
+def test_the_same_array_needs_a_known_key(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match="knows none of the units u100"):
+        adapted(folder, tmp_path / "out", same_array=True)
+
+
+def test_a_bundle_is_never_overwritten(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CalibrationError, match="never changed"):
+        adapted(folder, tmp_path / "out")
