@@ -19,7 +19,7 @@ from export.generated import derive_bundle
 from service.bench.screen import show
 from service.bench.sender import unit_keys
 from service.errors import ExitCode
-from service.loop.statistics import percentiles
+from service.loop.percentiles import percentiles
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
 from streams.messages import TokenWindow

@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from service.errors import ServiceError
-from service.loop.statistics import percentiles
+from service.loop.percentiles import percentiles
 from streams.clock import MonotonicClock
 from streams.sockets import DecodeSubscriber
 

@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from service.loop.statistics import percentiles
+from service.loop.percentiles import percentiles
 from streams.clock import MonotonicClock
 from streams.lsl import Inlet, StreamAbsentError, find_inlet
 

@@ -11,9 +11,9 @@ import numpy as np
 from service.loop.decoder import Decoder, Raw, Seat, is_finite
 from service.loop.ingest import Arrival
 from service.loop.lineup import Lineup
+from service.loop.percentiles import Histogram
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper, as_values
-from service.loop.statistics import Histogram
 from service.loop.validity import REASONS, Evidence, ValidityJudge
 from streams.clock import Clock
 from streams.messages import Int64s, SpikeBatch, TokenWindow

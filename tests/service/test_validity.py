@@ -124,9 +124,7 @@ def test_unknown_units_are_judged_over_the_last_second(
     ("spikes", "unknown", "reason"),
     [(100, 20, ""), (100, 21, "unknown_units"), (5, 1, ""), (4, 1, "unknown_units")],
 )
-def test_more_than_a_fifth_is_too_many(
-    spikes: int, unknown: int, reason: str
-) -> None:
+def test_more_than_a_fifth_is_too_many(spikes: int, unknown: int, reason: str) -> None:
     judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S)
     assert judge.judge(WELL) == ""
     later = {"t_s": 100.5, "newest_s": 100.5, "spikes_in": 1000 + spikes, "unknown": unknown}

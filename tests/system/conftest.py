@@ -6,9 +6,12 @@ from typing import Any, Protocol
 
 import pytest
 
+from export.bundle import open_bundle
+from export.generated import derive_bundle
 from streams.lsl import quieten
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.running import ANY_PORT, Daemon, Process, toml, unique
+from tests.system.sources import Living
 
 N_UNITS = 8
 UNIT_KEYS = tuple(f"u{unit}" for unit in range(N_UNITS))
@@ -92,3 +95,35 @@ def serve(tmp_path: Path, config: ConfigWriter) -> Iterator[DaemonStarter]:
     yield start
     for daemon in started:
         daemon.kill()
+
+
+@pytest.fixture
+def source(stream: str) -> Iterator[Living]:
+    """A living source of the test's stream."""
+    living = Living(stream, UNIT_KEYS)
+    yield living
+    living.close()
+
+
+@pytest.fixture
+def daemon(serve: DaemonStarter, bundle: Path, stream: str, source: Living) -> Daemon:
+    """A daemon that decodes."""
+    started = serve(stream, bundle)
+    started.until_validity("ok", source.send_due)
+    return started
+
+
+@pytest.fixture
+def other(bundle: Path, tmp_path: Path) -> Path:
+    """The same graph with other tables."""
+    path = tmp_path / "other"
+    derive_bundle(
+        open_bundle(bundle),
+        path,
+        unit_keys=UNIT_KEYS,
+        hop_s=HOP_S,
+        bin_s=HOP_S,
+        name="other",
+        seed=3,
+    )
+    return path

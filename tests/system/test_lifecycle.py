@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from streams.sockets import Publisher
-from tests.system.conftest import UNIT_KEYS, ConfigWriter, DaemonStarter
+from tests.system.conftest import ConfigWriter
 from tests.system.running import Daemon, Process, keep_on, wait_until
-from tests.system.sources import Living
-
-
-@pytest.fixture
-def source(stream: str) -> Iterator[Living]:
-    living = Living(stream, UNIT_KEYS)
-    yield living
-    living.close()
-
-
-@pytest.fixture
-def daemon(serve: DaemonStarter, bundle: Path, stream: str, source: Living) -> Daemon:
-    """A daemon that decodes."""
-    started = serve(stream, bundle)
-    started.until_validity("ok", source.send_due)
-    return started
 
 
 def _is_safe(decode: dict[str, object]) -> bool:

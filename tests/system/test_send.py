@@ -5,47 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from export.bundle import open_bundle
-from export.generated import derive_bundle
 from streams.keys import read_keys
 from streams.sockets import DecodeSubscriber, UnreachableError, request
 from streams.wire import Command, decode_reply, encode
-from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
+from tests.system.conftest import DaemonStarter
 from tests.system.running import Daemon, Process, wait_until
 from tests.system.sources import Living
-
-
-@pytest.fixture
-def source(stream: str) -> Iterator[Living]:
-    living = Living(stream, UNIT_KEYS)
-    yield living
-    living.close()
 
 
 @pytest.fixture
 def keys(tmp_path: Path, run: Callable[..., Process]) -> Path:
     assert run("keys", str(tmp_path / "keys")).code() == 0
     return tmp_path / "keys"
-
-
-@pytest.fixture
-def other(bundle: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "other"
-    derive_bundle(
-        open_bundle(bundle),
-        path,
-        unit_keys=UNIT_KEYS,
-        hop_s=HOP_S,
-        bin_s=HOP_S,
-        name="other",
-        seed=3,
-    )
-    return path
 
 
 def endpoints_of(folder: Path) -> dict[str, str]:

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from streams.wire import Command, encode
-from tests.system.conftest import UNIT_KEYS, DaemonStarter
 from tests.system.running import Daemon, Process
 from tests.system.sources import Living
-
-
-@pytest.fixture
-def source(stream: str) -> Iterator[Living]:
-    living = Living(stream, UNIT_KEYS)
-    yield living
-    living.close()
-
-
-@pytest.fixture
-def daemon(serve: DaemonStarter, bundle: Path, stream: str, source: Living) -> Daemon:
-    started = serve(stream, bundle)
-    started.until_validity("ok", source.send_due)
-    return started
 
 
 def test_gain_bias_and_bounds_act_at_once(daemon: Daemon, source: Living) -> None:

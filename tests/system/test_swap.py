@@ -5,50 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from export.bundle import open_bundle
-from export.generated import derive_bundle
 from streams.wire import Command, encode
 from tests.export.tiny_graph import write_tiny_bundle
-from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
+from tests.system.conftest import HOP_S, UNIT_KEYS
 from tests.system.running import Daemon, Process, wait_until
 from tests.system.sources import Living
 
 N_SWAPS = int(os.environ.get("SPIKELOOP_SWAPS", "12"))
-
-
-@pytest.fixture
-def source(stream: str) -> Iterator[Living]:
-    living = Living(stream, UNIT_KEYS)
-    yield living
-    living.close()
-
-
-@pytest.fixture
-def daemon(serve: DaemonStarter, bundle: Path, stream: str, source: Living) -> Daemon:
-    started = serve(stream, bundle)
-    started.until_validity("ok", source.send_due)
-    return started
-
-
-@pytest.fixture
-def other(bundle: Path, tmp_path: Path) -> Path:
-    """The same graph with other tables."""
-    path = tmp_path / "other"
-    derive_bundle(
-        open_bundle(bundle),
-        path,
-        unit_keys=UNIT_KEYS,
-        hop_s=HOP_S,
-        bin_s=HOP_S,
-        name="other",
-        seed=3,
-    )
-    return path
 
 
 def swap(daemon: Daemon, bundle: Path, each: Callable[[], object], **arguments: object) -> dict:
