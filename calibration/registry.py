@@ -264,7 +264,7 @@ class Registry:
             id=bundle.manifest.id,
             name=bundle.manifest.name,
             why=why,
-            who=f"{getpass.getuser()}@{socket.gethostname()}",
+            who=_who(),
             r2=_quality(bundle),
         )
         lines = [json.dumps(asdict(held)) for held in (*self.history(), event)]
@@ -287,6 +287,15 @@ class Registry:
             elif event.what == "rollback":
                 line.pop()
         return line
+
+
+def _who() -> str:
+    """User and host; the user's number where it has no name, as in a container."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def _quality(bundle: DecoderBundle) -> dict[str, list[float]] | None:
