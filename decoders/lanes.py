@@ -17,9 +17,9 @@ from torch import Tensor
 from decoders.recordings import Cut, Part, Recording
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Window:
-    """The same stretch of time on several lanes.
+    """The same stretch of time on several lanes; not frozen, for mixed precision rebuilds it.
 
     Attributes:
         session: (B,) int64, which recording.

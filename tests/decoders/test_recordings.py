@@ -132,3 +132,12 @@ def test_no_train_bin_looks_into_the_test_part() -> None:
             ahead = (ends_s <= edge_s + 1e-9) & (ends_s + lead_s > edge_s + 1e-9)
             assert np.isnan(target[ahead]).all()
     assert np.isfinite(recording.targets[2, recording.train.last - 1]).all()
+
+
+def test_bins_may_overlap() -> None:
+    narrow = record(tuned_session(), small_config())
+    wide = record(tuned_session(), small_config(beat={"hop_ms": 20, "bin_ms": 60}))
+    assert wide.n_bins == narrow.n_bins
+    n_narrow, n_wide = (np.diff(r.tokens.offsets) for r in (narrow, wide))
+    np.testing.assert_array_equal(n_wide[2:], n_narrow[:-2] + n_narrow[1:-1] + n_narrow[2:])
+    np.testing.assert_array_equal(wide.targets, narrow.targets)

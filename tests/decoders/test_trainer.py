@@ -108,6 +108,20 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     assert alone[0] - alone[-1] > 0.1
 
 
+def test_mixed_precision_trains_nearly_the_same() -> None:
+    exact, mixed = (
+        Trainer(
+            CONFIG,
+            [record(tuned_session(), CONFIG)],
+            Fabric(accelerator="cpu", precision=precision),
+        )
+        for precision in ("32-true", "bf16-mixed")
+    )
+    left, right = ([trainer.step() for _ in range(4)] for trainer in (exact, mixed))
+    assert left != right
+    np.testing.assert_allclose(right, left, rtol=0.05)
+
+
 def test_lanes_are_shared_evenly_or_not_at_all() -> None:
     assert [lanes_of(rank, 2, 6) for rank in range(2)] == [slice(0, 3), slice(3, 6)]
     with pytest.raises(TrainingError, match="5 lanes cannot be shared evenly by 2"):
