@@ -111,15 +111,15 @@ class Training(Section):
     beginning elsewhere within the hop and its spikes jittered by `jitter_ms`.
     """
 
-    steps: Natural = 2000
+    steps: Natural = 600
     lanes: Natural = 32
     window_s: Positive = 3.0
     context_s: Positive = 1.0
     learning_rate: Positive = 2e-3
     warmup: Share = 0.1
     weight_decay: Annotated[float, pydantic.Field(ge=0)] = 1e-2
-    dropout: Share = 0.3
-    unit_dropout: Share = 0.5
+    dropout: Share = 0.1
+    unit_dropout: Share = 0.3
     session_dropout: Share = 0.1
     newcomers: Share = 0.25
     cuts: Natural = 4

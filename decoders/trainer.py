@@ -226,19 +226,6 @@ class Trainer:
 
 def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> SessionNetwork:
     """A network with random weights, its normalisation and sink set from the train parts."""
-    outputs = [
-        OutputSpec(choice.name, dims, bool(choice.classes))
-        for choice, dims in zip(config.outputs, recordings[0].dims, strict=True)
-    ]
-    sizes = config.network.model_dump()
-    if not config.beat.rotary:
-        sizes["n_frequencies"] = 0
-    shape = StreamingConfig(
-        outputs=tuple(outputs),
-        bin_s=config.beat.bin_ms / 1000,
-        sink=mean_spikes(recordings),
-        **sizes,
-    )
     scored = scored_outputs(config, recordings[0])
     offset, scale = normalisation(recordings, scored)
     census = take_census(
@@ -251,7 +238,7 @@ def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> Session
         seed=config.seed,
     )
     network = SessionNetwork(
-        shape,
+        network_shape(config, recordings),
         key_of_row=shared_keys(recordings, config.sessions.same_array),
         n_sessions=len(recordings),
         max_units=max(len(recording.unit_keys) for recording in recordings),
@@ -264,6 +251,23 @@ def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> Session
     network.decoder.offset.copy_(offset)
     network.decoder.scale.copy_(scale)
     return network
+
+
+def network_shape(config: TrainConfig, recordings: Sequence[Recording]) -> StreamingConfig:
+    """The decoder's shape: the config's sizes, and what the recordings say of the rest."""
+    outputs = [
+        OutputSpec(choice.name, dims, bool(choice.classes))
+        for choice, dims in zip(config.outputs, recordings[0].dims, strict=True)
+    ]
+    sizes = config.network.model_dump()
+    if not config.beat.rotary:
+        sizes["n_frequencies"] = 0
+    return StreamingConfig(
+        outputs=tuple(outputs),
+        bin_s=config.beat.bin_ms / 1000,
+        sink=mean_spikes(recordings),
+        **sizes,
+    )
 
 
 def shared_keys(recordings: Sequence[Recording], same_array: bool) -> list[int]:

@@ -8,6 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,38 @@ SMALLEST_BUCKET = 128
 CHECKPOINT = "checkpoint.pt"
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run, opened.
+
+    Attributes:
+        config: how it was trained.
+        network: with its averaged weights.
+        sessions: what is known of each.
+        steps: how many it was trained.
+    """
+
+    config: TrainConfig
+    network: SessionNetwork
+    sessions: list[dict[str, Any]]
+    steps: int
+
+    @property
+    def shape(self) -> StreamingConfig:
+        """Of the decoder."""
+        return self.network.decoder.config
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds between beats."""
+        return self.config.beat.hop_ms / 1000
+
+    @property
+    def bin_s(self) -> float:
+        """Length of a bin, seconds."""
+        return self.config.beat.bin_ms / 1000
+
+
 def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> DecoderBundle:
     """Make the bundle of a training run.
 
@@ -46,60 +79,54 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
         ExportError: no such run or session, or the bundle cannot be written.
     """
     path = run_dir / CHECKPOINT if run_dir.is_dir() else run_dir
-    try:
-        checkpoint = load_checkpoint(path)
-        config = parse_config(json.loads(checkpoint["config"]), str(path))
-        shape = network_config(checkpoint)
-        network, sessions = restored(checkpoint, shape, config, str(path))
-    except DecodersError as error:
-        raise ExportError(str(error)) from error
-    i_session = _find(sessions, session, path)
-    keys, rows = exported_rows(sessions, i_session, config.sessions.same_array)
-    held = network.bundle_tables(i_session, own_rows(sessions, i_session), rows)
+    run = open_run(path)
+    i_session = _find(run.sessions, session, path)
+    keys, rows = exported_rows(run.sessions, i_session, run.config.sessions.same_array)
+    held = run.network.bundle_tables(i_session, own_rows(run.sessions, i_session), rows)
     tables = {name: value.numpy() for name, value in held.items()}
-    step = StepModule(shape)
-    step.decoder.load_state_dict(network.decoder.state_dict())
+    step = StepModule(run.shape)
+    step.decoder.load_state_dict(run.network.decoder.state_dict())
     graph = streaming_graph(step)
-    fields = _fields(config, shape, sessions, i_session, keys)
     signature = describe_graph(graph, OPSET)
-    fields |= {"name": out.name, "graph": signature.model_dump()}
-    fields["training"] |= {"steps": checkpoint["step"], "config": shape.to_dict()}
-    hop_s = config.beat.hop_ms / 1000
-    tokens = random_tokens(
-        np.random.default_rng(0),
-        n_rows=len(keys),
-        n_beats=round(PARITY_S / hop_s),
-        bin_s=config.beat.bin_ms / 1000,
-    )
-    names = [output.name for output in shape.outputs]
+    weights = step.state_dict() | run.network.of_units(rows)
+    names = [output.name for output in run.shape.outputs]
+    n_beats = round(PARITY_S / run.hop_s)
+    rng = np.random.default_rng(0)
+    tokens = random_tokens(rng, n_rows=len(keys), n_beats=n_beats, bin_s=run.bin_s)
     return write_bundle(
         out,
-        fields,
+        _fields(run, i_session, keys) | {"name": out.name, "graph": signature.model_dump()},
         graph=graph,
         tables=tables,
-        weights={
-            name: value.detach().numpy()
-            for name, value in (step.state_dict() | network.of_units(rows)).items()
-        },
+        weights={name: value.detach().numpy() for name, value in weights.items()},
         parity=replay(TorchBackend(step, signature, tables, names), tokens),
     )
 
 
-def restored(
-    checkpoint: Mapping[str, Any], shape: StreamingConfig, config: TrainConfig, source: str
-) -> tuple[SessionNetwork, list[dict[str, Any]]]:
-    """The trained network and what is known of its sessions."""
-    sessions: list[dict[str, Any]] = json.loads(checkpoint["sessions"])
-    weights: dict[str, Tensor] = checkpoint["weights"]
-    network = SessionNetwork(
-        shape,
-        key_of_row=weights["key_of_row"].tolist(),
-        n_sessions=len(sessions),
-        max_units=max(len(session["unit_keys"]) for session in sessions),
-        n_profile=weights["profile"].shape[1],
-    )
-    load_weights(network, weights, source)
-    return network.eval(), sessions
+def open_run(path: Path) -> Run:
+    """The trained network of a checkpoint, and what is known of its sessions.
+
+    Raises:
+        ExportError: no checkpoint, or one of another architecture.
+    """
+    try:
+        checkpoint = load_checkpoint(path)
+        sessions: list[dict[str, Any]] = json.loads(checkpoint["sessions"])
+        weights: dict[str, Tensor] = checkpoint["weights"]
+        if "key_of_row" not in weights or "profile" not in weights:
+            raise ExportError(f"{path} is of another architecture: it knows no units; train again")
+        network = SessionNetwork(
+            network_config(checkpoint),
+            key_of_row=weights["key_of_row"].tolist(),
+            n_sessions=len(sessions),
+            max_units=max(len(session["unit_keys"]) for session in sessions),
+            n_profile=weights["profile"].shape[1],
+        )
+        load_weights(network, weights, str(path))
+        config = parse_config(json.loads(checkpoint["config"]), str(path))
+    except DecodersError as error:
+        raise ExportError(str(error)) from error
+    return Run(config, network.eval(), sessions, checkpoint["step"])
 
 
 def exported_rows(
@@ -137,29 +164,27 @@ def streaming_graph(step: StepModule) -> bytes:
     """One bin as ONNX, its weights inside."""
     config = step.decoder.config
     n, rows = torch.export.Dim("n_tokens", min=0), torch.export.Dim("n_rows", min=1)
-    inputs = (
-        torch.zeros(7, dtype=torch.int32),
-        torch.zeros(7),
-        torch.zeros(7),
-        torch.zeros(11, config.table_width),
-        torch.zeros(config.d_readout),
-        torch.zeros(config.n_pooled),
-        torch.zeros(1),
-        torch.zeros(1, config.d_memory),
-    )
-    names = ["unit", "t_rel", "count", "table", "session", "centre", "lead_s", "memory_h"]
+    inputs = {
+        "unit": torch.zeros(7, dtype=torch.int32),
+        "t_rel": torch.zeros(7),
+        "count": torch.zeros(7),
+        "table": torch.zeros(11, config.table_width),
+        "session": torch.zeros(config.d_readout),
+        "centre": torch.zeros(config.n_pooled),
+        "lead_s": torch.zeros(1),
+        "memory_h": torch.zeros(1, config.d_memory),
+    }
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             step.eval(),
-            inputs,
+            tuple(inputs.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=names,
+            input_names=list(inputs),
             output_names=[*(output.name for output in config.outputs), "memory_h_out"],
             dynamic_shapes=({0: n}, {0: n}, {0: n}, {0: rows}, *(None,) * 4),
-            optimize=True,
             verbose=False,
         )
     if program is None:
@@ -170,30 +195,27 @@ def streaming_graph(step: StepModule) -> bytes:
     return graph
 
 
-def _fields(
-    config: TrainConfig,
-    shape: StreamingConfig,
-    sessions: Sequence[Mapping[str, Any]],
-    i_session: int,
-    keys: Sequence[str],
-) -> dict[str, Any]:
+def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
+    config, sessions = run.config, run.sessions
     silence_s = max(session["longest_silence_s"] for session in sessions)
     return {
         "family": "streaming",
         "session": sessions[i_session]["id"],
         "units": [{"key": key, "row": row} for row, key in enumerate(keys)],
-        "hop_s": config.beat.hop_ms / 1000,
-        "bin_s": config.beat.bin_ms / 1000,
+        "hop_s": run.hop_s,
+        "bin_s": run.bin_s,
         "context_s": config.training.context_s,
         "stale_after_s": max(0.1, 2.0 * silence_s),
         "token_buckets": token_buckets(max(session["tokens_p999"] for session in sessions)),
         "lead_s": {"min": config.lead.min_s, "max": config.lead.max_s, "default": 0.0},
-        "outputs": _outputs(config, shape, sessions),
+        "outputs": _outputs(config, run.shape, sessions),
         "parity": {"atol_fp32": 1e-4},
         "training": {
-            "unit_rates_hz": _rates_hz(sessions[i_session], config.beat.bin_ms / 1000),
+            "unit_rates_hz": _rates_hz(sessions[i_session], run.bin_s),
             "recipe": config.model_dump(mode="json"),
             "sessions": [session["id"] for session in sessions],
+            "steps": run.steps,
+            "config": run.shape.to_dict(),
         },
     }
 
