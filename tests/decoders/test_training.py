@@ -86,5 +86,5 @@ def test_simulated_days_are_written_first(tmp_path: Path) -> None:
     path.write_text(text.replace('behavior = "velocity"', 'behavior = "cursor_velocity"'))
     run_dir = train(path, out=tmp_path / "run")
     names = sorted(p.name for p in (run_dir / "sessions").iterdir())
-    assert names == ["day-000.nwb", "day-002.nwb"]
+    assert names == ["day-000-reach.nwb", "day-002-reach.nwb"]
     assert len(json.loads((run_dir / "metrics.json").read_text())["sessions"]) == 2

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -236,20 +237,29 @@ def test_wrong_field_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def files_of_at_most_2_kib() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+WRITE_WHERE_FILES_MAY_NOT_GROW = """
+import resource, sys
+from pathlib import Path
+from export.bundle import write_bundle
+from export.errors import BundleError
+from tests.export.tiny_graph import tiny_parts
+
+fields, contents = tiny_parts(["u1"])
+resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+try:
+    write_bundle(Path(sys.argv[1]), fields, **contents)
+except BundleError as error:
+    sys.exit(str(error))
+"""
 
 
-@pytest.mark.usefixtures("files_of_at_most_2_kib")
 def test_disk_that_refuses_leaves_nothing(tmp_path: Path) -> None:
-    fields, contents = tiny_parts(["u1"])
-    text = _write_refusal(tmp_path / "b", fields, contents)
-    assert "cannot write the bundle" in text
-    assert "File too large" in text
+    command = [sys.executable, "-c", WRITE_WHERE_FILES_MAY_NOT_GROW, str(tmp_path / "b")]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot write the bundle" in done.stderr
+    assert "File too large" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
