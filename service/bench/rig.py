@@ -39,9 +39,11 @@ class Rig:
         self.path = Path(self._folder.name)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clock = MonotonicClock()
+        self._is_starting = self._is_interrupted = False
 
     def __enter__(self) -> Self:
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
@@ -50,6 +52,8 @@ class Rig:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         for process in self._processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -65,10 +69,14 @@ class Rig:
         """Start `spikeloop ARGUMENTS` as a process of its own, in its own process group."""
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-c", _RUN, *arguments]
+        self._is_starting = True  # an interrupt now would lose the process from our list
         with self._out(name).open("wb") as out, self._err(name).open("wb") as err:
             self._processes[name] = subprocess.Popen(
                 command, stdout=out, stderr=err, env=environment, start_new_session=True
             )
+        self._is_starting = False
+        if self._is_interrupted:
+            raise KeyboardInterrupt
 
     def check(self, name: str) -> None:
         """Raise when the process has ended with a failure.
@@ -105,15 +113,16 @@ class Rig:
         self.check(name)
         return self._out(name).read_text()
 
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._is_interrupted = True
+        if not self._is_starting:
+            raise KeyboardInterrupt
+
     def _out(self, name: str) -> Path:
         return self.path / f"{name}.out"
 
     def _err(self, name: str) -> Path:
         return self.path / f"{name}.err"
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 _RUN = "import sys; from service.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -86,7 +86,7 @@ def test_a_wrong_type_is_refused(text: str, key: str) -> None:
         ("input", "wait_s", "0"),
         ("input", "wait_s", "inf"),
         ("decoder", "bundle", "''"),
-        ("decoder", "lead_s", "-0.1"),
+        ("decoder", "lead_s", "-1.1"),
         ("decoder", "lead_s", "1.1"),
         ("beat", "hop_ms", "0"),
         ("beat", "hop_ms", "nan"),
