@@ -51,6 +51,7 @@ def test_the_outlet_carries_what_the_messages_carry(
     daemon.ask("resume")
     wait_until(lambda: samples[-1][4] == Validity.OK, pull)
     keep_on(0.2, pull)
+    wait_until(lambda: daemon.heard.decodes[-1]["seq"] >= samples[-1][5], daemon.listen)
     by_seq = {decode["seq"]: decode for decode in daemon.heard.decodes}
     assert [sample[5] for sample in samples] == list(
         range(int(samples[0][5]), int(samples[-1][5]) + 1)
@@ -60,7 +61,7 @@ def test_the_outlet_carries_what_the_messages_carry(
         assert t_s == decode["t_window"]
         np.testing.assert_array_equal(sample, as_sample(decode))
     assert {int(sample[4]) for sample in samples} >= {Validity.OK, Validity.PAUSED}
-    assert f"{stream}-decodes" in {seen.name for seen in visible_streams(0.5)}
+    assert f"{stream}-decodes" in {seen.name for seen in visible_streams(3.0)}
     inlet.close()
     assert daemon.end() == 0
     source.close()
