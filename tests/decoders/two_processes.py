@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from torch import distributed
+
 from decoders.recordings import record
 from decoders.trainer import Trainer
 from decoders.training import launch
@@ -26,3 +28,6 @@ def losses() -> tuple[list[float], int, int]:
 if __name__ == "__main__":
     found, rank, n_processes = losses()
     (Path(sys.argv[1]) / f"{rank}-of-{n_processes}.json").write_text(json.dumps(found))
+    if distributed.is_initialized():  # a process that leaves early lets the other one abort
+        distributed.barrier()
+        distributed.destroy_process_group()
