@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from decoders.identity import Census, Identity
 from decoders.lanes import Window
 from decoders.streaming import StreamingConfig, StreamingDecoder
+from decoders.turning import Turning
 
 EMBEDDING_SPREAD = 0.5
 BEYOND_SPREAD = 0.1
@@ -106,6 +107,9 @@ class SessionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.decoder = StreamingDecoder(config)
+        self.turning = Turning(
+            [o.dims for o in config.outputs], [o.classes for o in config.outputs]
+        )
         self.max_units = max_units
         n_keys = max(key_of_row) + 1
         self.identity = Identity(n_profile, config.d_unit, EMBEDDING_SPREAD)
@@ -161,20 +165,24 @@ class SessionNetwork(nn.Module):
         """Folded rows of every session's units."""
         return self.decoder.encoder.fold(self.embeddings())
 
-    def _training_tables(self, noise: Noise) -> Tensor:
-        """Folded rows, then as if the session were unknown, then as if the units were."""
+    def _training_tables(self, noise: Noise, turns: Mapping[int, Tensor]) -> Tensor:
+        """Folded rows, then as if the session were unknown, then those of newcomers."""
         known = self.embeddings()
         parts = [known, known - self.own]
         if noise.newcomers > 0.0:
             drawn = noise.variants(len(self.variants), len(self.session)).to(known.device)
             row = torch.arange(len(known), device=known.device)
-            parts.append(self.identity(self.variants[drawn[self.session_of_row], row]))
+            met = self.variants[drawn[self.session_of_row], row]
+            parts.append(self.identity(self.turning.profiles(met, turns)))
         return self.decoder.encoder.fold(torch.cat(parts))
 
     def forward(
         self, window: Window, memory: Tensor, noise: Noise | None = None
     ) -> tuple[Tensor, Tensor]:
         """Run a window.
+
+        In training, lanes of newcomers see the world turned about its middle (see `turning`); their
+        memory begins and ends with the window, as other windows have another world.
 
         Args:
             window: B lanes of T bins.
@@ -185,16 +193,32 @@ class SessionNetwork(nn.Module):
             (B, T, n_dims) normalised outputs, and (B, d_memory) the memory after the window.
         """
         memory = memory * (~window.fresh).unsqueeze(-1)
-        session, row, count = self.session[window.session], window.row, window.count
-        kept = torch.ones(row.shape, device=row.device)
-        table = self.tables() if noise is None else self._training_tables(noise)
-        if noise is not None:
-            unknown, new = (v.to(row.device) for v in (noise.unknown_session(), noise.new_units()))
-            session = torch.where((unknown | new).unsqueeze(-1), self.session.mean(0), session)
-            part = torch.where(new, 2, unknown.long())
-            row = row + part.unsqueeze(-1) * len(self.key_of_row)
-            kept = noise.kept_units(self.max_units).to(row.device)[:, : row.shape[1]]
-            count = count * kept[window.lane, window.unit]
+        session, kept = self.session[window.session], torch.ones_like(window.present)
+        if noise is None:
+            return self._run(window, self.tables(), window.row, kept, session, memory, None)
+        unknown, new = (v.to(memory.device) for v in (noise.unknown_session(), noise.new_units()))
+        turns = self.turning.draw(noise.generator)
+        session = torch.where((unknown | new).unsqueeze(-1), self.session.mean(0), session)
+        part = torch.where(new, 2, unknown.long())
+        row = window.row + part.unsqueeze(-1) * len(self.key_of_row)
+        kept = noise.kept_units(self.max_units).to(memory.device)[:, : row.shape[1]]
+        table, old = self._training_tables(noise, turns), (~new).unsqueeze(-1)
+        answer, last = self._run(window, table, row, kept, session, memory * old, noise)
+        answer = torch.where(old.unsqueeze(-1), answer, self.turning.back(answer, turns))
+        return answer, last * old
+
+    def _run(
+        self,
+        window: Window,
+        table: Tensor,
+        row: Tensor,
+        kept: Tensor,
+        session: Tensor,
+        memory: Tensor,
+        noise: Noise | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run a window with these rows of a table, units that are kept and session vectors."""
+        count = window.count * kept[window.lane, window.unit]
         sums, centre = self._sums(window, table, row, count), self._centre(window, table, row, kept)
         x = self.decoder.mixed(sums, centre.unsqueeze(1))
         x = x if noise is None else noise.drop(x)

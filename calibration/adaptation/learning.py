@@ -36,7 +36,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the steps are taken; lengths in seconds."""
+    """How the steps are taken; lengths in seconds.
+
+    What is kept is the running mean of the steps, with `memory` of the mean before: single steps
+    are noisy where labels are few.
+    """
 
     n_steps: int = 80
     look_every: int = 10
@@ -45,7 +49,8 @@ class Recipe:
     lanes: int = 16
     window_s: float = 3.0
     burn_in_s: float = 0.75
-    unit_dropout: float = 0.2
+    unit_dropout: float = 0.7
+    memory: float = 0.95
     clip: float = 1.0
 
 
@@ -79,13 +84,15 @@ class Attempts:
         self.generator = torch.Generator().manual_seed(seed)
         self.embedding = torch.stack([start.embedding for start in starts]).requires_grad_()
         self.session = torch.stack([start.session for start in starts]).requires_grad_()
+        self.mean_embedding = self.embedding.detach().clone()
+        self.mean_session = self.session.detach().clone()
         self.optimizer = torch.optim.AdamW(
             [self.embedding, self.session], lr=recipe.learning_rate, weight_decay=0.0
         )
 
     def end(self, i_attempt: int) -> Start:
         """What an attempt has learnt so far."""
-        embedding, session = self.embedding.detach()[i_attempt], self.session.detach()[i_attempt]
+        embedding, session = self.mean_embedding[i_attempt], self.mean_session[i_attempt]
         return Start(self.starts[i_attempt].name, embedding.clone(), session.clone())
 
     def step(self) -> None:
@@ -96,11 +103,14 @@ class Attempts:
         starts = part.first + torch.randint(room, (n_lanes,), generator=self.generator)
         rate = torch.rand(n_lanes, 1, generator=self.generator) * self.recipe.unit_dropout
         drawn = torch.rand(n_lanes, self.network.n_units, generator=self.generator)
-        loss = self._losses(starts, self.fitted, (drawn >= rate).float()).sum()
+        kept = (drawn >= rate).float()
+        loss = self._losses(self.embedding, self.session, starts, self.fitted, kept).sum()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._clip()
         self.optimizer.step()
+        self.mean_embedding.lerp_(self.embedding.detach(), 1.0 - self.recipe.memory)
+        self.mean_session.lerp_(self.session.detach(), 1.0 - self.recipe.memory)
 
     @torch.no_grad()
     def held_out_losses(self) -> np.ndarray:
@@ -109,7 +119,10 @@ class Attempts:
         part = self.material.recording.train
         starts = torch.arange(part.first, part.last, n_bins - n_burn_in) - n_burn_in
         latest = max(0, part.last - n_bins)
-        losses = self._losses(starts.clamp(min=0, max=latest), ~self.fitted, None)
+        starts = starts.clamp(min=0, max=latest)
+        losses = self._losses(
+            self.mean_embedding, self.mean_session, starts, ~self.fitted, kept=None
+        )
         left_out = (~self.fitted[:, part.first : part.last]).any(dim=1)
         return torch.where(left_out, losses, torch.nan).numpy()
 
@@ -119,10 +132,17 @@ class Attempts:
         n_bins = min(round(self.recipe.window_s / hop_s), part.last - part.first)
         return n_bins, min(round(self.recipe.burn_in_s / hop_s), n_bins // 4)
 
-    def _losses(self, starts: Tensor, scored: Tensor, kept: Tensor | None) -> Tensor:
+    def _losses(
+        self,
+        embedding: Tensor,
+        session: Tensor,
+        starts: Tensor,
+        scored: Tensor,
+        kept: Tensor | None,
+    ) -> Tensor:
         """(A,) mean loss over the windows that begin at `starts`, memory filled."""
         n_bins, n_burn_in = self._lengths()
-        answer = self.network(self.embedding, self.session, starts, n_bins, kept)
+        answer = self.network(embedding, session, starts, n_bins, kept)
         bins = starts[:, None] + torch.arange(n_burn_in, n_bins)
         decoder, outputs = self.network.decoder, self.material.outputs
         losses = []
