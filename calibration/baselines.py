@@ -17,10 +17,10 @@ import torch
 from calibration.errors import CalibrationError
 from calibration.scoring import r2_score, score_output
 from decoders.config import TrainConfig, load_config
-from decoders.gru_on_bins import GruOnBins
-from decoders.recordings import Recording, lead_grid_s, record
-from decoders.trainer import Trainer, normalisation, scored_outputs
-from decoders.training import launch, session_paths
+from decoders.learning.gru_on_bins import GruOnBins
+from decoders.learning.recordings import Recording, lead_grid_s, record
+from decoders.learning.trainer import Trainer, normalisation, scored_outputs
+from decoders.learning.training import launch, session_paths
 from streams.clock import MonotonicClock
 from streams.nwb import read_session
 from streams.session import Session

@@ -11,7 +11,7 @@ import numpy as np
 
 from calibration.errors import CalibrationError
 from calibration.scoring import in_intervals, parse_split, score_output
-from decoders.curves import draw_decodes
+from decoders.learning.curves import draw_decodes
 from export.backends import Backend, require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.onnxruntime_backend import open_cpu

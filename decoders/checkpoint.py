@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from decoders.errors import TrainingError
-from decoders.streaming import StreamingConfig
+from decoders.streaming.decoder import StreamingConfig
 
 FORMAT = 1
 FAMILY = "streaming"

@@ -20,8 +20,8 @@ from torch import Tensor
 from decoders.checkpoint import load_checkpoint, load_weights, network_config
 from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.network import SessionNetwork
-from decoders.streaming import StepModule, StreamingConfig
+from decoders.streaming.decoder import StepModule, StreamingConfig
+from decoders.streaming.network import SessionNetwork
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
 from export.onnxruntime_backend import describe_graph

@@ -20,7 +20,7 @@ from decoders.errors import DecodersError
 from decoders.poyo.checkpoint import CheckpointError, read_checkpoint
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import PoyoStep, step_config, step_of_session
-from decoders.streaming import OutputSpec
+from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
 from export.manifest import Graph, LeadRange

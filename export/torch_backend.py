@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from decoders.poyo.step import step_from_config
-from decoders.streaming import StepModule, StreamingConfig
+from decoders.streaming.decoder import StepModule, StreamingConfig
 from export.bundle import DecoderBundle, require_fit
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import Graph

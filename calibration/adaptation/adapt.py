@@ -16,7 +16,7 @@ from calibration.adaptation.scores import decode, measure, rows_in, shuffled, ve
 from calibration.adaptation.search import Found, search
 from calibration.adaptation.starts import Base, load_base, profiles_of
 from calibration.errors import CalibrationError
-from decoders.recordings import longest_silence_s
+from decoders.learning.recordings import longest_silence_s
 from export.bundle import DecoderBundle, open_bundle, write_bundle
 from export.graph import token_buckets
 from export.onnxruntime_backend import OnnxruntimeBackend, record_parity

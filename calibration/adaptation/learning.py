@@ -15,8 +15,8 @@ from torch import Tensor
 
 from calibration.adaptation.material import Material
 from calibration.adaptation.network import FrozenNetwork
-from decoders.loss import loss_sums, n_scored
-from decoders.streaming import StreamingDecoder
+from decoders.learning.loss import loss_sums, n_scored
+from decoders.streaming.decoder import StreamingDecoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from calibration.errors import CalibrationError
 from calibration.scoring import in_intervals, parse_split
 from decoders.config import Lead, TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.loss import Scored
-from decoders.recordings import Part, Recording, record
-from decoders.trainer import scored_outputs
+from decoders.learning.loss import Scored
+from decoders.learning.recordings import Part, Recording, record
+from decoders.learning.trainer import scored_outputs
 from export.bundle import DecoderBundle
 from export.manifest import Manifest
 from streams.messages import Float64s, Int64s

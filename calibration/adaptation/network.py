@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from calibration.adaptation.material import Material
-from decoders.streaming import StreamingDecoder
-from decoders.tuning import counts_matrix
+from decoders.streaming.decoder import StreamingDecoder
+from decoders.streaming.tuning import counts_matrix
 
 
 class FrozenNetwork:

@@ -11,9 +11,9 @@ from torch import Tensor
 from calibration.adaptation.learning import Start
 from calibration.adaptation.material import Material
 from calibration.errors import CalibrationError
-from decoders.identity import CAUTION, Identity
-from decoders.streaming import StreamingConfig, StreamingDecoder
-from decoders.tuning import Evidence, counts_matrix, evidence, profiles_given, regressors
+from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
+from decoders.streaming.identity import CAUTION, Identity
+from decoders.streaming.tuning import Evidence, counts_matrix, evidence, profiles_given, regressors
 from export.bundle import DecoderBundle
 from streams.messages import Float64s
 

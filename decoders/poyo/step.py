@@ -20,7 +20,7 @@ from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.tokens import END, MICROSECOND_S, SPIKE, START
 from decoders.poyo.turning import Turning, to_turning
-from decoders.streaming import OutputSpec
+from decoders.streaming.decoder import OutputSpec
 
 FINE_US = 1024
 LONGEST_S = 4.0

@@ -14,7 +14,7 @@ import pytest
 from calibration.adaptation.adapt import adapt
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
-from decoders.training import train
+from decoders.learning.training import train
 from export.backends import open_backend
 from export.bundle import open_bundle
 from export.graph import export_run

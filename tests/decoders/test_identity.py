@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from decoders.identity import Identity, shrunk_covariance, take_census
-from decoders.loss import Scored
-from decoders.recordings import record
-from decoders.trainer import normalisation, scored_outputs
-from decoders.tuning import (
+from decoders.learning.loss import Scored
+from decoders.learning.recordings import record
+from decoders.learning.trainer import normalisation, scored_outputs
+from decoders.streaming.identity import Identity, shrunk_covariance, take_census
+from decoders.streaming.tuning import (
     LAGS_S,
     counts_matrix,
     evidence,
@@ -18,7 +18,7 @@ from decoders.tuning import (
     profiles_given,
     regressors,
 )
-from decoders.turning import Turning
+from decoders.streaming.turning import Turning
 from streams.tokenizer import TokenBins
 from tests.decoders.sessions import small_config, tuned_session
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from decoders.lanes import Corpus, Lanes, Piece, Plan
-from decoders.recordings import lead_grid_s, record
+from decoders.learning.lanes import Corpus, Lanes, Piece, Plan
+from decoders.learning.recordings import lead_grid_s, record
 from tests.decoders.sessions import small_config, tuned_session
 
 CONFIG = small_config(lead={"min_s": 0.0, "max_s": 0.04})

@@ -16,7 +16,7 @@ from decoders.poyo.config import poyo_small
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import step_from_config, step_of_session
 from decoders.poyo.tokens import batch_of
-from decoders.streaming import OutputSpec
+from decoders.streaming.decoder import OutputSpec
 from export.backends import open_backend
 from export.bundle import DecoderBundle
 from export.errors import BundleError, ExportError

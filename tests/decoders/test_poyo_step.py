@@ -12,7 +12,7 @@ from decoders.poyo.network import Poyo
 from decoders.poyo.step import PoyoStep, step_config, step_from_config, step_of_session
 from decoders.poyo.tokens import PoyoWindow, batch_of
 from decoders.poyo.vocabulary import VocabularyError
-from decoders.streaming import OutputSpec
+from decoders.streaming.decoder import OutputSpec
 from streams.messages import SpikeBatch
 from streams.tokenizer import TokenBins, cut_bins
 from tests.decoders.poyo_windows import (

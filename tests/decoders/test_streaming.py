@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
-from decoders.recordings import record
-from decoders.streaming import OutputSpec, StepModule, StreamingConfig
-from decoders.trainer import Trainer
+from decoders.learning.recordings import record
+from decoders.learning.trainer import Trainer
+from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig
 from tests.decoders.sessions import small_config, tuned_session
 
 SHAPE = StreamingConfig(

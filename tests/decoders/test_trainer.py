@@ -18,10 +18,10 @@ from lightning_fabric import Fabric
 from decoders.checkpoint import load_checkpoint, save_checkpoint
 from decoders.config import TrainConfig
 from decoders.errors import TrainingError
-from decoders.loss import r2_score
-from decoders.recordings import record
-from decoders.start import start_from
-from decoders.trainer import Trainer, lanes_of, learning_rate, new_network, shared_keys
+from decoders.learning.loss import r2_score
+from decoders.learning.recordings import record
+from decoders.learning.start import start_from
+from decoders.learning.trainer import Trainer, lanes_of, learning_rate, new_network, shared_keys
 from streams.session import Behavior
 from tests.decoders import two_processes
 from tests.decoders.sessions import VELOCITY, small_config, tuned_session

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import distributed
 
-from decoders.recordings import record
-from decoders.trainer import Trainer
-from decoders.training import launch
+from decoders.learning.recordings import record
+from decoders.learning.trainer import Trainer
+from decoders.learning.training import launch
 from tests.decoders.sessions import small_config, tuned_session
 
 N_STEPS = 50

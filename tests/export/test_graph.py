@@ -10,8 +10,8 @@ import pytest
 from lightning_fabric import Fabric
 
 from decoders.checkpoint import save_checkpoint
-from decoders.recordings import Recording, record
-from decoders.trainer import Trainer
+from decoders.learning.recordings import Recording, record
+from decoders.learning.trainer import Trainer
 from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the reference is not run")
 
-from decoders.streaming import OutputSpec, StepModule, StreamingConfig  # noqa: E402
+from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig  # noqa: E402
 from export.backends import open_backend  # noqa: E402
 from export.bundle import DecoderBundle, write_bundle  # noqa: E402
 from export.errors import BackendError, BundleError  # noqa: E402

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decoders.identity import Census, Identity
-from decoders.lanes import Window
-from decoders.streaming import StreamingConfig, StreamingDecoder
-from decoders.turning import Turning
+from decoders.learning.lanes import Window
+from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
+from decoders.streaming.identity import Census, Identity
+from decoders.streaming.turning import Turning
 
 EMBEDDING_SPREAD = 0.5
 BEYOND_SPREAD = 0.1

@@ -16,13 +16,13 @@ from torch import Tensor
 from decoders.checkpoint import load_weights
 from decoders.config import TrainConfig, Training
 from decoders.errors import TrainingError
-from decoders.gru_on_bins import GruOnBins
-from decoders.identity import take_census
-from decoders.lanes import Corpus, Lanes, Piece, Plan
-from decoders.loss import Scored, accuracy, loss_sums, n_scored, r2_score
-from decoders.network import Noise, SessionNetwork
-from decoders.recordings import Recording, lead_grid_s
-from decoders.streaming import OutputSpec, StreamingConfig
+from decoders.learning.gru_on_bins import GruOnBins
+from decoders.learning.lanes import Corpus, Lanes, Piece, Plan
+from decoders.learning.loss import Scored, accuracy, loss_sums, n_scored, r2_score
+from decoders.learning.recordings import Recording, lead_grid_s
+from decoders.streaming.decoder import OutputSpec, StreamingConfig
+from decoders.streaming.identity import take_census
+from decoders.streaming.network import Noise, SessionNetwork
 
 SCORE_LEAD_IN_S = 20.0
 SCORE_WINDOW_BINS = 500

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decoders.loss import Scored
+from decoders.learning.loss import Scored
 from streams.messages import Float64s
 from streams.tokenizer import TokenBins
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decoders.lanes import Window
-from decoders.network import Noise
+from decoders.learning.lanes import Window
+from decoders.streaming.network import Noise
 
 LEAST_SPREAD = 0.05
 

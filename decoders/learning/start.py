@@ -11,8 +11,8 @@ from torch import Tensor
 
 from decoders.checkpoint import load_weights
 from decoders.errors import TrainingError
-from decoders.network import SessionNetwork
-from decoders.recordings import Recording
+from decoders.learning.recordings import Recording
+from decoders.streaming.network import SessionNetwork
 
 
 def start_from(

@@ -18,12 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from decoders.checkpoint import load_checkpoint, save_checkpoint
 from decoders.config import Simulated, TrainConfig, load_config
-from decoders.curves import draw_curves
 from decoders.errors import TrainingError
-from decoders.network import SessionNetwork
-from decoders.recordings import Recording, record
-from decoders.start import start_from
-from decoders.trainer import Trainer, new_network
+from decoders.learning.curves import draw_curves
+from decoders.learning.recordings import Recording, record
+from decoders.learning.start import start_from
+from decoders.learning.trainer import Trainer, new_network
+from decoders.streaming.network import SessionNetwork
 from streams.clock import MonotonicClock
 from streams.nwb import read_session, write_session
 from streams.simulation.openloop import record_open_loop

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decoders.loss import Scored
-from decoders.recordings import Recording
-from decoders.tuning import (
+from decoders.learning.loss import Scored
+from decoders.learning.recordings import Recording
+from decoders.streaming.tuning import (
     Evidence,
     counts_matrix,
     evidence,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from decoders.tuning import LAGS_S
+from decoders.streaming.tuning import LAGS_S
 
 LARGEST_TURNED = 3
 """Vectors of more dimensions are left as they are: muscles do not stand in for each other."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.recordings import Cut, Part, Recording
+from decoders.learning.recordings import Cut, Part, Recording
 
 
 @dataclass(slots=True)
