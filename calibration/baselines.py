@@ -7,7 +7,7 @@ code that scores a bundle.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from calibration.errors import CalibrationError
 from calibration.scoring import r2_score, score_output
 from decoders.config import TrainConfig, load_config
 from decoders.learning.gru_on_bins import GruOnBins
+from decoders.learning.lanes import Piece, Plan
 from decoders.learning.recordings import Recording, lead_grid_s, record
 from decoders.learning.trainer import Trainer, normalisation, scored_outputs
 from decoders.learning.training import launch, session_paths
@@ -29,50 +30,93 @@ HISTORY_S = 1.0
 RIDGES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
 HELD_OUT_OF_TRAIN = 0.2
 OBSERVATION_FLOOR = 1e-3
+N_TIMED = 500
 
 Array = np.ndarray
-Fit = Callable[[TrainConfig, Recording], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A baseline on its recording.
+
+    Attributes:
+        decoded: (n_bins, dims), of every bin.
+        one_beat: what a live decoder would compute for bin i alone, to be timed.
+    """
+
+    decoded: Array
+    one_beat: Callable[[int], object]
+
+
+Fit = Callable[[TrainConfig, Recording], Fitted]
+Progress = Callable[[str, str], None]
 
 
 def evaluate_baselines(
-    config_path: Path, names: Sequence[str] = ("wiener", "kalman", "gru")
+    config_path: Path,
+    names: Sequence[str] = ("wiener", "kalman", "gru"),
+    *,
+    seed: int | None = None,
+    run_dir: Path | None = None,
+    on_progress: Progress = lambda session, name: None,
 ) -> dict[str, Any]:
     """Fit and score baselines on every session of a training config, each on its own.
 
     Args:
         config_path: sessions, bins, outputs, split and, for the GRU, the recipe.
         names: which.
+        seed: of the GRU; the config's if None.
+        run_dir: where training wrote simulated sessions; `runs/<name>` if None.
+        on_progress: told session and baseline before each fit.
 
     Returns:
-        JSON-able: `sessions.ID.NAME.outputs.OUTPUT.r2` ..., as `evaluate` gives, and `fit_s`.
+        JSON-able: `sessions.ID.NAME.outputs.OUTPUT.r2` ..., as `evaluate` gives, `fit_s` and
+        `decode_ms`, of one beat's features to its value.
 
     Raises:
         CalibrationError: an unknown baseline, or an output of classes.
     """
     config = load_config(config_path)
+    if seed is not None:
+        config = config.model_copy(update={"seed": seed})
     unknown = [name for name in names if name not in BASELINES]
     if unknown or any(output.classes for output in config.outputs):
         raise CalibrationError(
             f"no baseline {', '.join(unknown) or 'decodes classes'}; there are: "
             f"{', '.join(BASELINES)}, for continuous outputs"
         )
-    run_dir = Path("runs") / config.name
+    torch.set_num_threads(config.devices.threads)
+    run_dir = run_dir or Path("runs") / config.name
     sessions = [read_session(p) for p in session_paths(config, config_path.parent, run_dir)]
-    return {"sessions": {s.id: _evaluate_session(config, s, names) for s in sessions}}
+    return {"sessions": {s.id: _evaluate_session(config, s, names, on_progress) for s in sessions}}
 
 
 def _evaluate_session(
-    config: TrainConfig, session: Session, names: Sequence[str]
+    config: TrainConfig, session: Session, names: Sequence[str], on_progress: Progress
 ) -> dict[str, Any]:
     recording, clock, results = record(session, config), MonotonicClock(), {}
     for name in names:
+        on_progress(session.id, name)
         t_start = clock.now()
-        decoded = BASELINES[name](config, recording)
+        fitted = BASELINES[name](config, recording)
+        fit_s = clock.now() - t_start
         results[name] = {
-            "outputs": _scores(config, session, recording, decoded),
-            "fit_s": round(clock.now() - t_start, 2),
+            "outputs": _scores(config, session, recording, fitted.decoded),
+            "fit_s": round(fit_s, 2),
+            "decode_ms": _decode_ms(recording, fitted),
         }
     return results
+
+
+def _decode_ms(recording: Recording, fitted: Fitted) -> dict[str, float]:
+    """Of the first beats of the test part, one at a time."""
+    clock, taken_ms = MonotonicClock(), []
+    for i in range(recording.test.first, min(recording.test.first + N_TIMED, recording.test.last)):
+        t_start = clock.now()
+        fitted.one_beat(i)
+        taken_ms.append(1e3 * (clock.now() - t_start))
+    p50, p99 = np.percentile(taken_ms, (50, 99)).tolist()
+    return {"p50": p50, "p99": p99}
 
 
 def _scores(
@@ -105,12 +149,8 @@ def counts_of(recording: Recording) -> Array:
     return counts.reshape(len(tokens), n_units)
 
 
-def wiener(config: TrainConfig, recording: Recording) -> Array:
-    """Ridge regression on 1 s of counts; the ridge is chosen on the last fifth of the train part.
-
-    Returns:
-        (n_bins, dims) for every bin of the recording.
-    """
+def wiener(config: TrainConfig, recording: Recording) -> Fitted:
+    """Ridge regression on 1 s of counts; its ridge chosen on the last fifth of the train part."""
     history = with_history(counts_of(recording), round(HISTORY_S * 1000 / config.beat.hop_ms))
     target = _present(config, recording)
     known = np.flatnonzero(np.isfinite(target).all(axis=1))
@@ -119,7 +159,8 @@ def wiener(config: TrainConfig, recording: Recording) -> Array:
     candidates = ridge_weights(history[fitted], target[fitted], RIDGES)
     scores = [np.mean(r2_score(_apply(w, history[held_out]), target[held_out])) for w in candidates]
     chosen = RIDGES[int(np.argmax(scores))]
-    return _apply(ridge_weights(history[train], target[train], (chosen,))[0], history)
+    weights = ridge_weights(history[train], target[train], (chosen,))[0]
+    return Fitted(_apply(weights, history), lambda i: _apply(weights, history[i]))
 
 
 def with_history(counts: Array, n_lags: int) -> Array:
@@ -145,12 +186,8 @@ def _apply(weights: Array, features: Array) -> Array:
     return decoded
 
 
-def kalman(config: TrainConfig, recording: Recording) -> Array:
-    """Kalman filter (Wu et al. 2006) of the targets and their change, observed through the counts.
-
-    Returns:
-        (n_bins, dims) for every bin of the recording.
-    """
+def kalman(config: TrainConfig, recording: Recording) -> Fitted:
+    """Kalman filter (Wu et al. 2006) of the targets and their change, observed in the counts."""
     target = _present(config, recording)
     hidden = np.concatenate([target, np.gradient(target, axis=0)], axis=1)
     offset, scale = np.nanmean(hidden, axis=0), np.nanstd(hidden, axis=0) + 1e-12
@@ -158,11 +195,11 @@ def kalman(config: TrainConfig, recording: Recording) -> Array:
     counts = counts_of(recording)
     part = slice(recording.train.first, recording.train.last)
     seen = (counts - counts[part].mean(axis=0)) / (counts[part].std(axis=0) + 0.05)
-    transition, moved, observation, left = _kalman_parameters(hidden[part], seen[part])
-    filtered = _filter(transition, moved, observation, left, seen)
+    kalman_filter = _Filter(*_kalman_parameters(hidden[part], seen[part]))
+    filtered = kalman_filter.run(seen)
     n_dims = target.shape[1]
     decoded: Array = filtered[:, :n_dims] * scale[:n_dims] + offset[:n_dims]
-    return decoded
+    return Fitted(decoded, lambda i: kalman_filter.beat(*kalman_filter.start, seen[i]))
 
 
 def _kalman_parameters(hidden: Array, seen: Array) -> tuple[Array, Array, Array, Array]:
@@ -178,34 +215,35 @@ def _kalman_parameters(hidden: Array, seen: Array) -> tuple[Array, Array, Array,
     return transition, np.atleast_2d(moved), observation, left
 
 
-def _filter(
-    transition: Array,
-    moved: Array,
-    observation: Array,
-    left: Array,
-    seen: Array,
-) -> Array:
-    """The filtered estimate of every bin; information form, as the observations are many."""
-    weighed = observation.T @ np.linalg.inv(left)
-    information = weighed @ observation
-    n = len(transition)
-    path = np.zeros((len(seen), n))
-    mean: Array = np.zeros(n)
-    spread: Array = np.eye(n)
-    for i, evidence in enumerate(seen @ weighed.T):
-        mean, spread = transition @ mean, transition @ spread @ transition.T + moved
-        spread = np.linalg.inv(np.linalg.inv(spread) + information)
-        mean = mean + spread @ (evidence - information @ mean)
-        path[i] = mean
-    return path
+class _Filter:
+    """Information form, as the observations are many."""
+
+    def __init__(self, transition: Array, moved: Array, observation: Array, left: Array) -> None:
+        self._transition, self._moved = transition, moved
+        self._weighed = observation.T @ np.linalg.inv(left)
+        self._information = self._weighed @ observation
+        n = len(transition)
+        self.start: tuple[Array, Array] = (np.zeros(n), np.eye(n))
+
+    def beat(self, mean: Array, spread: Array, seen: Array) -> tuple[Array, Array]:
+        """Mean and spread after one bin more."""
+        transition, evidence = self._transition, self._weighed @ seen
+        mean, spread = transition @ mean, transition @ spread @ transition.T + self._moved
+        spread = np.linalg.inv(np.linalg.inv(spread) + self._information)
+        return mean + spread @ (evidence - self._information @ mean), spread
+
+    def run(self, seen: Array) -> Array:
+        """The filtered estimate of every bin."""
+        mean, spread = self.start
+        path = np.zeros((len(seen), len(mean)))
+        for i, counts in enumerate(seen):
+            mean, spread = self.beat(mean, spread, counts)
+            path[i] = mean
+        return path
 
 
-def gru(config: TrainConfig, recording: Recording) -> Array:
-    """A GRU on binned counts, trained by the config's recipe.
-
-    Returns:
-        (n_bins, dims) for every bin of the recording.
-    """
+def gru(config: TrainConfig, recording: Recording) -> Fitted:
+    """A GRU on binned counts, trained by the config's recipe."""
     offset, scale = normalisation([recording], scored_outputs(config, recording))
     counts = counts_of(recording)[recording.train.first : recording.train.last]
     fabric = launch(config)
@@ -220,7 +258,14 @@ def gru(config: TrainConfig, recording: Recording) -> Array:
     trainer = Trainer(config, [recording], fabric, network)
     while trainer.i_step < config.training.steps:
         trainer.step()
-    return trainer.decode(0, 0, recording.n_bins).astype(np.float64)
+    decoded = trainer.decode(0, 0, recording.n_bins).astype(np.float64)
+    return Fitted(decoded, lambda i: _one_gru_beat(trainer, i))
+
+
+@torch.no_grad()
+def _one_gru_beat(trainer: Trainer, i_bin: int) -> object:
+    plan = Plan(0, 0, trainer.corpus.i_present, i_bin + 1, (Piece(0, i_bin, 1),))
+    return trainer.average(trainer.corpus.window([plan], 1), trainer.memory[:1])
 
 
 def _present(config: TrainConfig, recording: Recording) -> Array:

@@ -7,9 +7,11 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from export.bundle import DecoderBundle
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this group."""
-    for add in (_add_train, _add_export, _add_evaluate, _add_adapt, _add_registry):
+    for add in (_add_train, _add_export, _add_evaluate, _add_baseline, _add_adapt, _add_registry):
         add(commands)
 
 
@@ -91,6 +93,57 @@ def _evaluate(a: argparse.Namespace) -> None:
 
     result = evaluate(a.bundle, a.sessions, split=a.split, figure=a.figure)
     sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
+
+
+def _add_baseline(commands: Commands) -> None:
+    p = commands.add_parser("baseline", help="fit and score what a decoder must beat")
+    p.add_argument("config", type=Path, metavar="CONFIG.toml")
+    p.add_argument("--names", default="wiener,kalman,gru", help="which, separated by commas")
+    p.add_argument("--seed", type=int, default=None, help="of the GRU; by default the config's")
+    p.add_argument(
+        "--out",
+        dest="folder",
+        type=Path,
+        default=None,
+        metavar="RUN",
+        help="run that wrote simulated sessions",
+    )
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=_baseline)
+
+
+def _baseline(a: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from calibration.baselines import evaluate_baselines
+
+    errors = Console(stderr=True)
+    result = evaluate_baselines(
+        a.config,
+        a.names.split(","),
+        seed=a.seed,
+        run_dir=a.folder,
+        on_progress=lambda session, name: errors.print(f"{session}: fitting {name} ..."),
+    )
+    if a.json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        Console().print(*(_baselines(id_, one) for id_, one in result["sessions"].items()))
+
+
+def _baselines(session: str, results: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=session, title_justify="left")
+    for heading in ("baseline", "output", "R2", "95 %", "fit", "decode p50"):
+        table.add_column(heading, no_wrap=True)
+    for name, result in results.items():
+        for output, score in result["outputs"].items():
+            r2 = " / ".join(f"{value:.3f}" for value in score["r2"])
+            ci = ", ".join(f"{low:.2f}-{high:.2f}" for low, high in score["ci"])
+            fit, decode = f"{result['fit_s']:.1f} s", f"{result['decode_ms']['p50']:.3f} ms"
+            table.add_row(name, output, r2, ci, fit, decode)
+    return table
 
 
 def _add_adapt(commands: Commands) -> None:
