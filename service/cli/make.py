@@ -132,9 +132,10 @@ def _baseline(a: argparse.Namespace) -> None:
 
 
 def _baselines(session: str, results: dict[str, Any]) -> Table:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=session, title_justify="left")
+    table = Table(title=session, title_justify="left", box=box.SIMPLE, pad_edge=False)
     for heading in ("baseline", "output", "R2", "95 %", "fit", "decode p50"):
         table.add_column(heading, no_wrap=True)
     for name, result in results.items():
