@@ -14,6 +14,7 @@ from service.loop.lineup import Lineup
 from service.loop.percentiles import Histogram
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper, as_values
+from service.loop.token_cap import TokenCap
 from service.loop.validity import REASONS, Evidence, ValidityJudge
 from streams.clock import Clock
 from streams.messages import Int64s, SpikeBatch, TokenWindow
@@ -60,6 +61,7 @@ class Outcome:
     t_done: float
     raw: Raw | None
     n_tokens: int
+    token_cap: int | None
 
 
 class Beat:
@@ -74,6 +76,7 @@ class Beat:
         shaper: from raw to published values.
         run_id: of this run of the daemon.
         lead_s: how far ahead to decode.
+        token_cap: of how many tokens a beat may hold; None for what the decoders themselves say.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Beat:
         shaper: Shaper,
         run_id: str,
         lead_s: float,
+        token_cap: TokenCap | None = None,
     ) -> None:
         self.counts = BeatCounts()
         self.decode_ms = Histogram(1e-3, 1e4)
@@ -99,6 +103,7 @@ class Beat:
         self.n_spikes_of_unit = np.zeros(0, np.int64)
         self.last_k = 0
         self.lead_s = lead_s
+        self.token_cap = token_cap
         self.lineup = Lineup(Seat(decoder, judge, shaper), ring.hop_us)
         self.ring, self.schedule = ring, schedule
         self._clock = clock
@@ -175,7 +180,7 @@ class Beat:
         """A decode that carries no estimate but the safe value, published when the daemon ends."""
         self.lineup.active.reason = reason
         k, t_s = self.last_k + 1, self._clock.now()
-        outcome = Outcome(k, self.schedule.window_end_s(k), t_s, t_s, None, 0)
+        outcome = Outcome(k, self.schedule.window_end_s(k), t_s, t_s, None, 0, None)
         self.counts.seq += 1
         return self._decode(self.lineup.active, self.counts.seq, outcome, settle_s)
 
@@ -213,7 +218,12 @@ class Beat:
     def _cut_and_run(self, k: int) -> Outcome:
         t_cut = self._clock.now()
         spikes, slots = self.ring.cut(k * self.ring.hop_us)
+        if self.token_cap is not None:
+            self.token_cap.offer(len(spikes), self.decoder.n_fitting)
         outcome, window, kept = self._run(self.decoder, k, spikes, t_cut)
+        if self.token_cap is not None:
+            n_seats = len(self.lineup.seats)
+            self.token_cap.note(outcome.n_tokens, outcome.t_done - t_cut, n_seats)
         self.ring.settle(slots[kept], "used")
         if not self.lineup.all_known:
             strange = self.decoder.row_of[spikes.unit] < 0
@@ -229,10 +239,12 @@ class Beat:
     ) -> tuple[Outcome, TokenWindow, Int64s]:
         t_window = self.schedule.window_end_s(k)
         k_reset = decoder.k_reset
+        decoder.cap(self.token_cap.in_force if self.token_cap is not None else None)
         window, kept = decoder.cut(spikes, k, t_window)
         raw = decoder.run(window, k, self.lead_s)
         self.counts.resets += decoder.k_reset != k_reset
-        outcome = Outcome(k, t_window, t_cut, self._clock.now(), raw, len(window))
+        cap = decoder.tokenizer.token_cap
+        outcome = Outcome(k, t_window, t_cut, self._clock.now(), raw, len(window), cap)
         return outcome, window, kept
 
     def _forget(self, k: int) -> None:
@@ -297,5 +309,5 @@ class Beat:
             t_cut=outcome.t_cut,
             backend=decoder.backend.name,
             precision=decoder.backend.precision,
-            token_cap=decoder.tokenizer.token_cap,
+            token_cap=outcome.token_cap,
         )

@@ -26,6 +26,7 @@ from service.loop.ingest import Arrival, Ingest, Source
 from service.loop.realtime import apply
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper
+from service.loop.token_cap import CapChange, TokenCap
 from service.loop.transfer import Transfers
 from service.loop.validity import REASONS, ValidityJudge
 from streams.clock import MonotonicClock
@@ -37,6 +38,12 @@ from streams.wire import Decode, Event, Heartbeat, encode
 HEARTBEAT_EVERY_S = 1.0
 RING_S = 5.0
 OUTGOING_KEPT = 1000
+
+
+_CAP_BEGAN = (
+    "decoding nears its time: spikes above `token_cap` a beat are left out, evenly over units, "
+    "until there is room"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class Daemon:
                 bundle.row_of_key,
                 self.source.keys,
                 config.beat.token_cap,
+                self.opened.step_p99_s,
             )
         )
         self.settle_s, self.settling, self.settled_from_beat = self._first_settle()
@@ -157,7 +165,10 @@ class Daemon:
             lead_s=manifest.lead_s.default
             if config.decoder.lead_s is None
             else config.decoder.lead_s,
+            token_cap=TokenCap(manifest.hop_s) if config.beat.shed_tokens else None,
         )
+        if beat.token_cap is not None:
+            beat.token_cap.on_change = self._cap_changed
         beat.clock_jumped = lambda: self.source.offset.jumped
         return beat
 
@@ -352,6 +363,18 @@ class Daemon:
         if seat is self.beat.lineup.active:
             self.health = self._health_of(manifest)
         self.report(change, {"decoder_id": manifest.name, "checksum": manifest.id})
+
+    def _cap_changed(self, change: CapChange) -> None:
+        detail: dict[str, Any] = {
+            "token_cap": change.cap,
+            "before": change.before,
+            "why": change.why,
+            "decode_ms": change.taken_s * 1e3,
+            "limit_ms": change.limit_s * 1e3,
+        }
+        if change.before is None:
+            detail["warning"] = _CAP_BEGAN
+        self.report("token_cap", detail)
 
     def fail(self, err: Exception) -> None:
         """End the run with the error that a part of it ended with; from any thread."""

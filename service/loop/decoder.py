@@ -10,6 +10,7 @@ from export.backends import Backend
 from export.errors import BackendError
 from export.manifest import Manifest
 from service.loop.shaping import Shaper
+from service.loop.token_cap import LIMIT_OF_HOP
 from service.loop.validity import ValidityJudge
 from streams.messages import Int64s, SpikeBatch, TokenWindow
 from streams.tokenizer import Tokenizer
@@ -25,6 +26,7 @@ class Decoder:
         k_reset: the beat after which its memory began.
         row_of: (n_source_units,) int32, its row of each source unit; -1 where unknown.
         known: (n_source_units,) bool.
+        n_fitting: tokens of a bin that decoding has time for; None where nobody timed it.
 
     Args:
         manifest: of the bundle.
@@ -32,6 +34,7 @@ class Decoder:
         row_of_key: the bundle's unit map.
         source_keys: the source's growing list of keys.
         token_cap: at most this many tokens a bin; None for no cap.
+        step_s: what a step at the largest bucket takes, seconds; None where nobody timed it.
     """
 
     def __init__(
@@ -41,8 +44,11 @@ class Decoder:
         row_of_key: Mapping[str, int],
         source_keys: Sequence[str],
         token_cap: int | None = None,
+        step_s: float | None = None,
     ) -> None:
         self.manifest, self.backend = manifest, backend
+        self._token_cap = token_cap
+        self.n_fitting = None if step_s is None else _fitting(manifest, step_s)
         self.names = [output.name for output in manifest.outputs]
         self.units = {output.name: output.unit for output in manifest.outputs}
         self.last_k = self.k_reset = 0
@@ -66,6 +72,14 @@ class Decoder:
         self.known = self.row_of >= 0
         self.tokenizer.row_of = self.row_of
         return True
+
+    def cap(self, n_most: int | None) -> None:
+        """Let no bin from now on hold more tokens than this, or than it was made for."""
+        fixed = self._token_cap
+        if n_most is None or fixed is None:
+            self.tokenizer.token_cap = fixed if n_most is None else n_most
+        else:
+            self.tokenizer.token_cap = min(fixed, n_most)
 
     def cut(self, spikes: SpikeBatch, k: int, t_window: float) -> tuple[TokenWindow, Int64s]:
         """The tokens of beat k's bin, and the index into `spikes` of each."""
@@ -94,6 +108,10 @@ class Decoder:
             bool((raw[name] >= low).all() and (raw[name] <= high).all())
             for name, low, high in self._bounds
         )
+
+
+def _fitting(manifest: Manifest, step_s: float) -> int:
+    return int(manifest.token_buckets[-1] * LIMIT_OF_HOP * manifest.hop_s / max(step_s, 1e-9))
 
 
 def is_finite(raw: Raw) -> bool:

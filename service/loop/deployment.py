@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from export.backends import open_backend
+from export.backends import OpenedBackend, open_backend
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.config import ServeConfig
@@ -138,7 +138,7 @@ class Deployer:
             "parity", error=opened.parity_error, backend=opened.backend.name,
             step_p99_ms=opened.step_p99_s * 1e3,
         )  # fmt: skip
-        seat = self._warmed_up(bundle, opened.backend)
+        seat = self._warmed_up(bundle, opened)
         self.change(Request("join", seat))
         deployment.reach("shadow")
         if deployment.hold:
@@ -177,10 +177,15 @@ class Deployer:
         known = np.array([key in bundle.row_of_key for key in keys], dtype=np.bool_)
         return (float(np.mean(~known[unit])), len(unit)) if len(unit) else (0.0, 0)
 
-    def _warmed_up(self, bundle: DecoderBundle, backend: Any) -> Seat:
+    def _warmed_up(self, bundle: DecoderBundle, opened: OpenedBackend) -> Seat:
         manifest, beat = bundle.manifest, self._beat
         decoder = Decoder(
-            manifest, backend, bundle.row_of_key, self._source_keys, self._config.beat.token_cap
+            manifest,
+            opened.backend,
+            bundle.row_of_key,
+            self._source_keys,
+            self._config.beat.token_cap,
+            opened.step_p99_s,
         )
         judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, self._keep_alive_every_s)
         recent = list(beat.lineup.recent)
