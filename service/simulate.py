@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 from service.errors import ConfigError
 
 
-def _until_signalled() -> Callable[[], bool]:
+def until_signalled() -> Callable[[], bool]:
     """True once SIGTERM or SIGINT came."""
     came: list[int] = []
 
@@ -58,7 +58,7 @@ def simulate(a: Namespace) -> None:
     note = Console(stderr=True)
     how = f"watching the decodes of {a.decodes}" if a.decodes else "moving the cursor by hand"
     note.print(f"subject {a.subject}, day {a.day}, {a.units} units as {a.name!r} on LSL, {how}")
-    summary = run_subject(options, _until_signalled())
+    summary = run_subject(options, until_signalled())
     note.print(
         f"{summary.targets_acquired} targets acquired in {summary.engaged_s:.0f} s, "
         f"{summary.spikes_sent} spikes sent"
@@ -104,7 +104,7 @@ def replay(a: Namespace) -> None:
             wait_s=a.wait,
             on_waiting=lambda name: console.print(f"stream {name!r} is up, waiting for a listener"),
             on_progress=on_progress,
-            is_stopped=_until_signalled(),
+            is_stopped=until_signalled(),
         )
     if a.json:
         sys.stdout.write(json.dumps(asdict(summary)) + "\n")

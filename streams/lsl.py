@@ -133,6 +133,7 @@ class Inlet:
         with self._answering(INFO_WITHIN_S):
             full = self._inlet.info(timeout=INFO_WITHIN_S)
         self.labels = tuple(label or "" for label in full.get_channel_labels() or ())
+        self.xml: str = full.as_xml()
         self._max_samples = max(1024, math.ceil(budget_per_s))
 
     @property

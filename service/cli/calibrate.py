@@ -1,0 +1,125 @@
+"""Commands of the morning: record, convert, calibrate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this group."""
+    for add in (_add_calibrate, _add_record, _add_convert):
+        add(commands)
+
+
+def _add_calibrate(commands: Commands) -> None:
+    p = commands.add_parser("calibrate", help="make today's decoder, prove it, put it in service")
+    p.add_argument("config", type=Path, metavar="CONFIG.toml")
+    p.add_argument("--folder", type=Path, default=None, help="of this calibration")
+    p.add_argument("--auto", action="store_true", help="ask nobody: go by the config's thresholds")
+    p.add_argument("--json", action="store_true", help="with --auto: one JSON object at the end")
+    p.add_argument("--resume", action="store_true", help="go on where the last one was left")
+    p.set_defaults(run=_calibrate, uses_lsl=True)
+
+
+def _calibrate(a: argparse.Namespace) -> int:
+    from calibration.wizard.start import calibrate
+
+    return calibrate(a.config, folder=a.folder, auto=a.auto, as_json=a.json, resume=a.resume)
+
+
+def _add_record(commands: Commands) -> None:
+    p = commands.add_parser("record", help="record LSL streams to an XDF file")
+    p.add_argument("file", type=Path, metavar="FILE.xdf")
+    p.add_argument(
+        "--stream", action="append", required=True, metavar="TYPE[:NAME]", help="may be given again"
+    )
+    p.add_argument("--seconds", type=float, default=None, help="end after so long")
+    p.add_argument("--wait", type=float, default=5.0, help="seconds to look for each stream")
+    p.add_argument("--budget", type=float, default=50_000.0, help="samples/s to be ready for")
+    p.add_argument("--status", type=Path, default=None, help="say here how it stands (JSON)")
+    p.add_argument("--until-stdin-ends", action="store_true", help="end with who started it")
+    p.set_defaults(run=_record, uses_lsl=True)
+
+
+def _record(a: argparse.Namespace) -> None:
+    import os
+
+    from service.simulate import until_signalled
+    from streams.clock import wait_readable
+    from streams.recording.recorder import Wanted, record
+
+    pairs = [text.partition(":") for text in a.stream]
+    is_signalled = until_signalled()
+
+    def is_stopped() -> bool:
+        if a.until_stdin_ends and wait_readable(0, 0.0) and not os.read(0, 1024):
+            return True
+        return is_signalled()
+
+    status = record(
+        [Wanted(kind, name, budget_per_s=a.budget) for kind, _, name in pairs],
+        a.file,
+        seconds=a.seconds,
+        wait_s=a.wait,
+        is_stopped=is_stopped,
+        status_path=a.status,
+    )
+    sys.stdout.write(json.dumps(status) + "\n")
+
+
+def _add_convert(commands: Commands) -> None:
+    p = commands.add_parser("convert", help="make an NWB session of XDF recordings")
+    p.add_argument("files", type=Path, nargs="+", metavar="FILE.xdf")
+    p.add_argument("-o", "--out", type=Path, required=True, metavar="SESSION.nwb")
+    p.add_argument("--id", default=None, metavar="SUBJECT/YYYY-MM-DD/NAME")
+    p.add_argument("--bundle", type=Path, default=None, help="whose units the session has, too")
+    p.add_argument("--spikes", default="Spikes", metavar="TYPE[:NAME]")
+    p.add_argument("--markers", default="Markers", metavar="TYPE[:NAME]", help="'' for none")
+    p.add_argument("--array", default="", help="prefix of the unit keys")
+    p.add_argument("--trial-start", default="trial_start", help="how its markers begin")
+    p.add_argument("--trial-stop", default="trial_stop")
+    p.add_argument("--body", default="cursor", help="what moves, if the labels do not say")
+    p.set_defaults(run=_convert)
+
+
+def _convert(a: argparse.Namespace) -> None:
+    from streams.nwb import write_session
+    from streams.recording.sessions import Reading, convert
+
+    spikes, markers = a.spikes.partition(":"), a.markers.partition(":")
+    reading = Reading(
+        spikes=spikes[0],
+        spikes_name=spikes[2],
+        array=a.array,
+        known_keys=_keys_of(a.bundle) if a.bundle else (),
+        markers=markers[0],
+        markers_name=markers[2],
+        trial_start=a.trial_start,
+        trial_stop=a.trial_stop,
+        body=a.body,
+    )
+    session = convert(a.files, a.id, reading)
+    write_session(session, a.out)
+    n_trials = 0 if session.trials is None else len(session.trials)
+    told = {
+        "session": session.id,
+        "units": len(session.unit_keys),
+        "spikes": len(session.spikes),
+        "seconds": round(session.duration_s, 3),
+        "trials": n_trials,
+        "behavior": sorted(session.behavior),
+    }
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+def _keys_of(bundle: Path) -> tuple[str, ...]:
+    from export.bundle import open_bundle
+
+    return tuple(unit.key for unit in open_bundle(bundle).manifest.units)
