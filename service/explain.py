@@ -13,6 +13,7 @@ from service.errors import ConfigError
 from service.loop.flight import causes, read_dump
 
 BEFORE, AFTER = 5, 2
+_TIMES = ("due", "cut", "tokens", "done", "sent", "out", "end")
 
 
 def explain(path: Path) -> None:
@@ -35,12 +36,15 @@ def explain(path: Path) -> None:
 
 def _table(beats: list[dict[str, Any]]) -> Table:
     table = Table(title="milliseconds since the window's end", title_justify="left")
-    for name in ("beat", "due", "cut", "done", "sent", "end", "tokens", "arrivals waiting"):
+    for name in ("beat", *_TIMES, "spikes' age", "tokens", "waiting"):
         table.add_column(name, justify="right")
     for beat in beats:
-        times = [f"{1e3 * beat[f'{name}_s']:.2f}" for name in ("due", "cut", "done", "sent", "end")]
+        times = [f"{1e3 * beat[f'{name}_s']:.2f}" for name in _TIMES]
+        age = "" if beat["lsl_age_s"] is None else f"{1e3 * beat['lsl_age_s']:.2f}"
+        cap = "" if beat["token_cap"] is None else f" of {beat['token_cap']}"
         style = "red" if beat["late"] or beat["skipped"] else ""
         table.add_row(
-            str(beat["beat"]), *times, str(beat["tokens"]), str(beat["queued"]), style=style
-        )
+            str(beat["beat"]), *times, age, f"{beat['tokens']}{cap}", str(beat["queued"]),
+            style=style,
+        )  # fmt: skip
     return table

@@ -94,6 +94,24 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, Any]
 
 
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of one beat went (topic `timing`), sent once the beat is over."""
+
+    schema: int = SCHEMA
+    run_id: str
+    seq: int
+    beat: int
+    t_window: float
+    lsl_age_s: float | None
+    t_due: float
+    t_cut: float
+    t_tokens: float
+    t_done: float
+    t_sent: float
+    t_out: float
+    t_end: float
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request to the control socket."""
 
@@ -117,7 +135,7 @@ _reply_decoder = msgspec.json.Decoder(Reply)
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def encode(message: Decode | Heartbeat | Event | Command | Reply) -> bytes:
+def encode(message: Decode | Heartbeat | Event | Timing | Command | Reply) -> bytes:
     """The message as JSON."""
     return _encoder.encode(message)
 

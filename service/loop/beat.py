@@ -58,6 +58,7 @@ class Outcome:
     k: int
     t_window: float
     t_cut: float
+    t_tokens: float
     t_done: float
     raw: Raw | None
     n_tokens: int
@@ -66,6 +67,11 @@ class Outcome:
 
 class Beat:
     """Turns arrivals into decodes; one thread owns it.
+
+    Attributes:
+        lsl_age_s: how old, on average, the spikes were that arrived since the beat before; None
+            where none did.
+        t_tokens: when the newest beat's tokens were ready for the graph.
 
     Args:
         clock: the daemon's clock.
@@ -101,6 +107,8 @@ class Beat:
         self.trace_arrival: Callable[[Arrival], None] | None = None
         self.keeps_alive = False
         self.n_spikes_of_unit = np.zeros(0, np.int64)
+        self.lsl_age_s: float | None = None
+        self.t_tokens = 0.0
         self.last_k = 0
         self.lead_s = lead_s
         self.token_cap = token_cap
@@ -110,6 +118,7 @@ class Beat:
         self._run_id = run_id
         self._newest_us: int | None = None
         self._was_jumped = False
+        self._age_s, self._n_aged = 0.0, 0
 
     @property
     def decoder(self) -> Decoder:
@@ -134,9 +143,7 @@ class Beat:
             self.ring.fates.duplicate += arrival.n_duplicate
             self.counts.lost_in_transport += arrival.n_lost
             self._hear(arrival)
-            if self.settle_meter is not None:
-                lag_s = (arrival.t_s - self.schedule.t0_s) - arrival.batch.t_us * 1e-6
-                self.settle_meter.add(lag_s, arrival.t_s)
+            self._age(arrival)
 
     def begin(self, k: int) -> None:
         """Run every bin up to beat k's, so that the first decode knows what came before it."""
@@ -151,7 +158,10 @@ class Beat:
         """Do beat k, after running the bins between the last one and it through the memory."""
         self.lineup.attend()
         self._catch_up(k)
+        self.lsl_age_s = self._age_s / self._n_aged if self._n_aged else None
+        self._age_s, self._n_aged = 0.0, 0
         outcome = self._cut_and_run(k)
+        self.t_tokens = outcome.t_tokens
         self.decode_ms.add((outcome.t_done - outcome.t_cut) * 1e3)
         self._mind_the_clock(k)
         self.last_k = k
@@ -180,9 +190,16 @@ class Beat:
         """A decode that carries no estimate but the safe value, published when the daemon ends."""
         self.lineup.active.reason = reason
         k, t_s = self.last_k + 1, self._clock.now()
-        outcome = Outcome(k, self.schedule.window_end_s(k), t_s, t_s, None, 0, None)
+        outcome = Outcome(k, self.schedule.window_end_s(k), t_s, t_s, t_s, None, 0, None)
         self.counts.seq += 1
         return self._decode(self.lineup.active, self.counts.seq, outcome, settle_s)
+
+    def _age(self, arrival: Arrival) -> None:
+        t_us, since_t0_s = arrival.batch.t_us, arrival.t_s - self.schedule.t0_s
+        if self.settle_meter is not None:
+            self.settle_meter.add(since_t0_s - t_us * 1e-6, arrival.t_s)
+        self._age_s += len(t_us) * since_t0_s - 1e-6 * float(t_us.sum())
+        self._n_aged += len(t_us)
 
     def _count_units(self, batch: SpikeBatch) -> None:
         n_units = len(self.lineup.known)
@@ -241,10 +258,11 @@ class Beat:
         k_reset = decoder.k_reset
         decoder.cap(self.token_cap.in_force if self.token_cap is not None else None)
         window, kept = decoder.cut(spikes, k, t_window)
+        t_tokens = self._clock.now()
         raw = decoder.run(window, k, self.lead_s)
         self.counts.resets += decoder.k_reset != k_reset
-        cap = decoder.tokenizer.token_cap
-        outcome = Outcome(k, t_window, t_cut, self._clock.now(), raw, len(window), cap)
+        t_done, cap = self._clock.now(), decoder.tokenizer.token_cap
+        outcome = Outcome(k, t_window, t_cut, t_tokens, t_done, raw, len(window), cap)
         return outcome, window, kept
 
     def _forget(self, k: int) -> None:

@@ -22,6 +22,7 @@ from service.loop.decoder import Decoder, Seat
 from service.loop.deployment import Deployer
 from service.loop.flight import FlightRecorder
 from service.loop.health import UnitHealth
+from service.loop.heartbeat import heartbeat_of
 from service.loop.ingest import Arrival, Ingest, Source
 from service.loop.realtime import apply
 from service.loop.settle import SettleMeter
@@ -33,7 +34,7 @@ from streams.clock import MonotonicClock
 from streams.lsl import ValuesOutlet
 from streams.ring import SpikeRing
 from streams.sockets import Publisher
-from streams.wire import Decode, Event, Heartbeat, encode
+from streams.wire import Decode, Event, Heartbeat, Timing, encode
 
 HEARTBEAT_EVERY_S = 1.0
 RING_S = 5.0
@@ -274,6 +275,7 @@ class Daemon:
             beat.take_in(self._inbox)
             decode = beat.turn(k, self.settle_s)
             self._publish(decode)
+            t_out = clock.now()
             shadow = beat.follow(self.settle_s)
             if shadow is not None:
                 self._publisher.send(b"shadow", encode(shadow))
@@ -284,7 +286,25 @@ class Daemon:
                 self._publisher.send(b"heartbeat", encode(self.heartbeat()))
             while self._outgoing:
                 self._publisher.send(*self._outgoing.popleft())
-            self.flight.note(decode, self.settle_s, clock.now(), len(self._inbox))
+            self._time(decode, t_out)
+
+    def _time(self, decode: Decode, t_out: float) -> None:
+        timing = Timing(
+            run_id=self.run_id,
+            seq=decode.seq,
+            beat=decode.beat,
+            t_window=decode.t_window,
+            lsl_age_s=self.beat.lsl_age_s,
+            t_due=decode.t_window + self.settle_s,
+            t_cut=decode.t_cut,
+            t_tokens=self.beat.t_tokens,
+            t_done=decode.t_done,
+            t_sent=decode.t_sent,
+            t_out=t_out,
+            t_end=self._clock.now(),
+        )
+        self._publisher.send(b"timing", encode(timing))
+        self.flight.note(decode, timing, len(self._inbox))
 
     def _publish(self, decode: Decode) -> None:
         self._publisher.send(b"decode", encode(decode))
@@ -319,34 +339,14 @@ class Daemon:
 
     def heartbeat(self) -> Heartbeat:
         """How the run stands."""
-        beat, manifest = self.beat, self.beat.decoder.manifest
-        estimate = self.source.offset.current
-        return Heartbeat(
+        return heartbeat_of(
+            self.beat,
+            self.source,
             run_id=self.run_id,
             t_sent=self._clock.now(),
-            beat=beat.last_k,
-            seq=beat.counts.seq,
-            validity=REASONS[beat.reason].name.lower(),
-            reason=beat.reason,
-            settle_ms=self.settle_s * 1e3,
+            settle_s=self.settle_s,
             settling=self.settling,
             settled_from_beat=self.settled_from_beat,
-            hop_ms=self.schedule.hop_us * 1e-3,
-            decoder_id=manifest.name,
-            checksum=manifest.id,
-            backend=beat.decoder.backend.name,
-            precision=beat.decoder.backend.precision,
-            source=self.source.inlet.description.name,
-            fates=beat.ring.fates.as_dict(),
-            spikes_in=beat.ring.fates.spikes_in,
-            spikes_pending=beat.ring.n_pending,
-            spikes_lost=beat.counts.lost_in_transport,
-            beats_late=beat.counts.late,
-            beats_skipped=beat.counts.skipped,
-            clock_offset_s=estimate.offset_s,
-            clock_uncertainty_s=estimate.uncertainty_s,
-            decode_ms=beat.decode_ms.summary(),
-            flags=[],
         )
 
     def now(self) -> float:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streams.wire import Decode
+from streams.wire import Decode, Timing
 
 KEPT_S = 30.0
 DUMP_EVERY_S = 10.0
 FIELDS = (
-    "beat", "t_window", "due_s", "cut_s", "done_s", "sent_s", "end_s",
-    "tokens", "queued", "late", "skipped",
+    "beat", "t_window", "due_s", "cut_s", "tokens_s", "done_s", "sent_s", "out_s", "end_s",
+    "lsl_age_s", "tokens", "token_cap", "queued", "late", "skipped",
 )  # fmt: skip
 
 
@@ -40,21 +40,21 @@ class FlightRecorder:
         self._t_dump_s = float("-inf")
         self.dumps: deque[Missed] = deque(maxlen=4)
 
-    def note(self, decode: Decode, settle_s: float, t_end_s: float, queued: int) -> None:
-        """Note a beat once it is out; times are seconds since its window ended.
+    def note(self, decode: Decode, timing: Timing, queued: int) -> None:
+        """Note a beat once it is over; times are seconds since its window ended.
 
         Args:
             decode: as it was sent.
-            settle_s: in force.
-            t_end_s: when the beat's work was over.
-            queued: arrivals that waited when it was cut.
+            timing: of the same beat.
+            queued: arrivals that waited when it was over.
         """
-        t_s = decode.t_window
+        t_s, t_end_s = decode.t_window, timing.t_end
         skipped = decode.beats_skipped - self._skipped
         self._skipped = decode.beats_skipped
         self._records.append(
-            (decode.beat, t_s, settle_s, decode.t_cut - t_s, decode.t_done - t_s,
-             decode.t_sent - t_s, t_end_s - t_s, decode.tokens, queued, decode.late, skipped)
+            (decode.beat, t_s, timing.t_due - t_s, timing.t_cut - t_s, timing.t_tokens - t_s,
+             timing.t_done - t_s, timing.t_sent - t_s, timing.t_out - t_s, t_end_s - t_s,
+             timing.lsl_age_s, decode.tokens, decode.token_cap, queued, decode.late, skipped)
         )  # fmt: skip
         if (decode.late or skipped) and t_end_s > self._t_dump_s + DUMP_EVERY_S:
             self._t_dump_s = t_end_s
@@ -94,16 +94,20 @@ def causes(beats: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], str]]:
 
 _STEPS = {
     "wake": "woken late (another program, or the interpreter, held the core)",
-    "infer": "cutting and the graph",
-    "publish": "judging, shaping and sending",
+    "cut": "cutting the tokens",
+    "infer": "the graph",
+    "shape": "judging and shaping",
+    "publish": "sending",
 }
 
 
 def _steps(beat: dict[str, Any]) -> dict[str, float]:
     return {
         "wake": beat["cut_s"] - beat["due_s"],
-        "infer": beat["done_s"] - beat["cut_s"],
-        "publish": beat["sent_s"] - beat["done_s"],
+        "cut": beat["tokens_s"] - beat["cut_s"],
+        "infer": beat["done_s"] - beat["tokens_s"],
+        "shape": beat["sent_s"] - beat["done_s"],
+        "publish": beat["out_s"] - beat["sent_s"],
     }
 
 

@@ -18,7 +18,7 @@ from service.loop.flight import (
     read_dump,
     write_dump,
 )
-from streams.wire import Decode
+from streams.wire import Decode, Timing
 from tests.service.beat_rig import HOP_S, SETTLE_S, BeatRig
 
 
@@ -31,8 +31,10 @@ def flown(recorder: FlightRecorder, decode: Decode, k: int, **changes: float) ->
     """Note beat k, each of whose steps takes a millisecond but for what is said."""
     t_s = decode.t_window + k * HOP_S
     cut_s = SETTLE_S + changes.get("wake_s", 1e-3)
-    done_s = cut_s + changes.get("infer_s", 1e-3)
-    sent_s = done_s + changes.get("publish_s", 1e-3)
+    tokens_s = cut_s + changes.get("cut_s", 1e-3)
+    done_s = tokens_s + changes.get("infer_s", 1e-3)
+    sent_s = done_s + changes.get("shape_s", 1e-3)
+    out_s = sent_s + changes.get("publish_s", 1e-3)
     noted = msgspec.structs.replace(
         decode,
         beat=k,
@@ -40,10 +42,24 @@ def flown(recorder: FlightRecorder, decode: Decode, k: int, **changes: float) ->
         t_cut=t_s + cut_s,
         t_done=t_s + done_s,
         t_sent=t_s + sent_s,
-        late=sent_s > SETTLE_S + HOP_S / 2,
+        late=out_s > SETTLE_S + HOP_S / 2,
         beats_skipped=int(changes.get("skipped", 0)),
     )
-    recorder.note(noted, SETTLE_S, t_s + sent_s + 1e-4, 0)
+    timing = Timing(
+        run_id=noted.run_id,
+        seq=noted.seq,
+        beat=k,
+        t_window=t_s,
+        lsl_age_s=2e-3,
+        t_due=t_s + SETTLE_S,
+        t_cut=noted.t_cut,
+        t_tokens=t_s + tokens_s,
+        t_done=noted.t_done,
+        t_sent=noted.t_sent,
+        t_out=t_s + out_s,
+        t_end=t_s + out_s + 1e-4,
+    )
+    recorder.note(noted, timing, 0)
 
 
 def test_beats_in_time_leave_no_dump(decode: Decode) -> None:
@@ -54,7 +70,14 @@ def test_beats_in_time_leave_no_dump(decode: Decode) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "told"), [("wake_s", "woken late"), ("infer_s", "the graph"), ("publish_s", "sending")]
+    ("step", "told"),
+    [
+        ("wake_s", "woken late"),
+        ("cut_s", "cutting"),
+        ("infer_s", "the graph"),
+        ("shape_s", "shaping"),
+        ("publish_s", "sending"),
+    ],
 )
 def test_a_late_beat_is_dumped_and_its_step_is_named(
     decode: Decode, step: str, told: str, tmp_path: Path

@@ -26,6 +26,7 @@ from streams.wire import (
     Event,
     Heartbeat,
     Reply,
+    Timing,
     WireError,
     decode_command,
     decode_reply,
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 DOC = (ROOT / "docs" / "wire.md").read_text()
 CLIENT = ROOT / "examples" / "client.py"
-Message = Decode | Heartbeat | Event | Command | Reply
+Message = Decode | Heartbeat | Event | Timing | Command | Reply
 
 DECODE = Decode(
     run_id="7f3a",
@@ -100,9 +101,24 @@ HEARTBEAT = Heartbeat(
     decode_ms={"p50": 0.25, "p95": 0.3, "p99": 0.35, "p999": 0.6, "max": 0.9},
     flags=[],
 )
+TIMING = Timing(
+    run_id="7f3a",
+    seq=1041,
+    beat=1042,
+    t_window=5123.42,
+    lsl_age_s=0.0031,
+    t_due=5123.4219,
+    t_cut=5123.422,
+    t_tokens=5123.4221,
+    t_done=5123.4229,
+    t_sent=5123.423,
+    t_out=5123.4231,
+    t_end=5123.4232,
+)
 MESSAGES: dict[str, Message] = {
     "decode": DECODE,
     "heartbeat": HEARTBEAT,
+    "timing": TIMING,
     "event": Event(run_id="7f3a", t_sent=4136.004, event="settled", detail={"settle_ms": 6.25}),
     "command": Command(command="pause"),
     "reply": Reply(ok=True, result={"paused": True}),
@@ -144,6 +160,7 @@ def test_every_golden_message_is_held() -> None:
         ("### `decode`", Decode),
         ("### `heartbeat`", Heartbeat),
         ("### `event`", Event),
+        ("### `timing`", Timing),
         ("### Request", Command),
         ("### Reply", Reply),
     ],
