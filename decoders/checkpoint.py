@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,18 +17,29 @@ from decoders.streaming.decoder import StreamingConfig
 
 FORMAT = 1
 FAMILY = "streaming"
+POYO = "poyo"
+FAMILIES = (FAMILY, POYO)
 NEEDED = ("format", "family", "network", "config", "sessions", "weights", "step")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all; every value is a tensor or plain JSON types."""
+    """Write a checkpoint whole or not at all; every value is a tensor or plain JSON types.
+
+    Args:
+        path: the file.
+        content: with a `family` of its own where it is not a streaming decoder's.
+    """
     beside = path.with_name(f".{path.name}.part")
     torch.save({"format": FORMAT, "family": FAMILY, **content}, beside)
     os.replace(beside, path)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, family: str | None = FAMILY) -> dict[str, Any]:
     """Read a checkpoint.
+
+    Args:
+        path: the file.
+        family: that it must be of; any of `FAMILIES` if None.
 
     Raises:
         TrainingError: missing, not a checkpoint, or one of another architecture or version.
@@ -40,16 +52,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path} holds more than tensors and numbers: {error}") from error
     except (RuntimeError, ValueError, EOFError, OSError) as error:
         raise TrainingError(f"{path} is not a readable checkpoint: {error}") from error
-    _require_ours(path, content)
+    _require_ours(path, content, FAMILIES if family is None else (family,))
     checkpoint: dict[str, Any] = content
     return checkpoint
 
 
-def _require_ours(path: Path, content: Any) -> None:
+def _require_ours(path: Path, content: Any, families: Sequence[str]) -> None:
     family = content.get("family", "another program's") if isinstance(content, dict) else "no"
-    if family != FAMILY:
+    if family not in families:
+        wanted = " or ".join(repr(one) for one in families)
         raise TrainingError(
-            f"{path} is {family} checkpoint, not one of `spikeloop train`'s {FAMILY!r} family"
+            f"{path} is {family} checkpoint, not one of `spikeloop train`'s {wanted} family"
         )
     missing = [key for key in NEEDED if key not in content]
     if missing or content["format"] != FORMAT:
@@ -65,7 +78,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> 
     Raises:
         TrainingError: names or shapes differ; the text says which.
     """
-    own = module.state_dict()
+    own = {name: value for name, value in module.state_dict().items() if torch.is_tensor(value)}
     missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     reshaped = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
     if missing or foreign or reshaped:

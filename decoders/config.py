@@ -133,6 +133,49 @@ class Training(Section):
     evaluate_every: Natural = 500
 
 
+POYO_USES = frozenset(
+    {
+        "steps",
+        "unit_dropout",
+        "cuts",
+        "jitter_ms",
+        "clip",
+        "average",
+        "checkpoint_every",
+        "evaluate_every",
+    }
+)
+
+
+class PoyoChoice(Section):
+    """Train POYO on whole windows instead of the streaming decoder; by default the published 1.3M.
+
+    Of [training] it takes the keys of `POYO_USES`. `end_weight`: share of the loss at the window's
+    end, where the live decoder reads; the rest is spread over the window's hops, as POYO does.
+    `hold`: share of the training at the full rate, a cosine after it. `time_budget_s`: steps for
+    this long instead of [training] steps; the rate follows the share of time that has gone.
+    """
+
+    sequence_s: Annotated[float, pydantic.Field(gt=0, le=4)] = 1.0
+    latent_step_s: Positive = 0.125
+    n_latents_per_step: Natural = 16
+    dim: Natural = 64
+    depth: Natural = 6
+    dim_head: Annotated[int, pydantic.Field(ge=4, multiple_of=4)] = 64
+    cross_heads: Natural = 2
+    self_heads: Natural = 8
+    ffn_dropout: Share = 0.2
+    lin_dropout: Share = 0.4
+    atn_dropout: Share = 0.0
+    batch: Natural = 16
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, pydantic.Field(ge=0)] = 1e-4
+    warmup: Share = 0.05
+    hold: Share = 0.5
+    end_weight: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.5
+    time_budget_s: Positive | None = None
+
+
 class Devices(Section):
     """Handed to Lightning Fabric; several processes start with `torchrun`."""
 
@@ -159,9 +202,37 @@ class TrainConfig(Section):
     lead: Lead = Lead()
     split: Annotated[str, pydantic.Field(pattern=r"^(last:0\.\d+|none)$")] = "last:0.2"
     network: Network = Network()
+    poyo: PoyoChoice | None = None
     training: Training = Training()
     devices: Devices = Devices()
     start: Start | None = None
+
+    @property
+    def family(self) -> str:
+        """Which decoder is trained."""
+        return "streaming" if self.poyo is None else "poyo"
+
+    @pydantic.model_validator(mode="after")
+    def _poyo_is_whole(self) -> TrainConfig:
+        """What cannot be said of POYO is an error rather than passed over."""
+        if self.poyo is None:
+            return self
+        hops = self.poyo.sequence_s * 1000 / self.beat.hop_ms
+        told = {name for name, value in self.training if value != getattr(Training(), name)}
+        unused = sorted(told - POYO_USES)
+        faults = {
+            f"[training] {', '.join(unused)} do not concern [poyo]": bool(unused),
+            "[network] and [start] do not concern [poyo]": self.network != Network()
+            or self.start is not None,
+            "[poyo] reads continuous outputs only": any(out.classes for out in self.outputs),
+            "[poyo] looks ahead by an output's lag_s, not by [lead]": self.lead != Lead(),
+            "[poyo] needs bin_ms = hop_ms": self.beat.bin_ms != self.beat.hop_ms,
+            "[poyo] sequence_s must be a whole number of hops": abs(hops - round(hops)) > 1e-6,
+        }
+        found = [fault for fault, is_so in faults.items() if is_so]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -220,6 +291,7 @@ SECTIONS: dict[str, type[pydantic.BaseModel]] = {
     "beat": Beat,
     "lead": Lead,
     "network": Network,
+    "poyo": PoyoChoice,
     "training": Training,
     "devices": Devices,
     "start": Start,

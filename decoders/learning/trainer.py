@@ -68,6 +68,15 @@ class Trainer:
         self.loss: list[float] = []
         self.scores: list[tuple[int, dict[str, float]]] = []
 
+    @property
+    def share_done(self) -> float:
+        """Of the steps."""
+        return self.i_step / self.config.training.steps
+
+    def summary(self) -> dict[str, Any]:
+        """Sizes of the network."""
+        return {"n_parameters": self.network.n_parameters, "n_units": self.corpus.n_rows}
+
     def _new_lanes(self) -> Lanes:
         hop_s, recipe = self.config.beat.hop_ms / 1000, self.config.training
         return Lanes(

@@ -8,13 +8,20 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from torch import distributed
 
 from decoders.checkpoint import load_checkpoint, save_checkpoint
 from decoders.config import Simulated, TrainConfig, load_config
@@ -23,6 +30,7 @@ from decoders.learning.curves import draw_curves
 from decoders.learning.recordings import Recording, record
 from decoders.learning.start import start_from
 from decoders.learning.trainer import Trainer, new_network
+from decoders.poyo.training import PoyoTrainer
 from decoders.streaming.network import SessionNetwork
 from streams.clock import MonotonicClock
 from streams.nwb import read_session, write_session
@@ -54,14 +62,60 @@ def train(config_path: Path, *, resume: bool = False, out: Path | None = None) -
         _simulate(config.sessions.simulated, run_dir)
     fabric.barrier()
     recordings = load_recordings(config, config_path.parent, run_dir)
-    trainer = Trainer(config, recordings, fabric, started(config, config_path.parent, recordings))
+    trainer = new_trainer(config, config_path.parent, recordings, fabric)
     if resume:
-        trainer.restore(load_checkpoint(run_dir / CHECKPOINT))
+        trainer.restore(load_checkpoint(run_dir / CHECKPOINT, config.family))
     clock = MonotonicClock()
     t_start = clock.now()
     _run(trainer, run_dir)
     _finish(trainer, run_dir, clock.now() - t_start)
+    _leave_together(fabric)
     return run_dir
+
+
+class AnyTrainer(Protocol):
+    """What a run needs of the training of a family."""
+
+    config: TrainConfig
+    fabric: Fabric
+    i_step: int
+    loss: list[float]
+    scores: list[tuple[int, dict[str, float]]]
+
+    @property
+    def share_done(self) -> float:
+        """From 0 to 1, where the training ends."""
+
+    def step(self) -> float:
+        """One gradient step; returns the loss."""
+
+    def score(self) -> dict[str, dict[str, list[float]]]:
+        """Per session and output, on the test part."""
+
+    def summary(self) -> dict[str, Any]:
+        """Sizes, for the metrics."""
+
+    def progress(self) -> dict[str, Any]:
+        """For a checkpoint."""
+
+    def restore(self, progress: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+
+
+def new_trainer(
+    config: TrainConfig, config_dir: Path, recordings: Sequence[Recording], fabric: Fabric
+) -> AnyTrainer:
+    """The training of the config's family."""
+    if config.family == "poyo":
+        return PoyoTrainer(config, recordings, fabric)
+    return Trainer(config, recordings, fabric, started(config, config_dir, recordings))
+
+
+def _leave_together(fabric: Fabric) -> None:
+    """A process that leaves before the others have done lets them abort."""
+    if fabric.world_size > 1 and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def started(
@@ -173,24 +227,25 @@ def session_paths(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[
     return list(dict.fromkeys(paths))
 
 
-def _run(trainer: Trainer, run_dir: Path) -> None:
+def _run(trainer: AnyTrainer, run_dir: Path) -> None:
     recipe = trainer.config.training
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     show = trainer.fabric.is_global_zero
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show) as progress:
-        task = progress.add_task("training", total=recipe.steps, completed=trainer.i_step)
-        while trainer.i_step < recipe.steps:
+        task = progress.add_task("training", total=1.0)
+        while trainer.share_done < 1.0:
             loss = trainer.step()
-            progress.update(task, advance=1, description=f"loss {loss:.4f}")
-            at_end = trainer.i_step == recipe.steps
+            text = f"step {trainer.i_step}  loss {loss:.4f}"
+            progress.update(task, completed=trainer.share_done, description=text)
+            at_end = trainer.share_done >= 1.0
             if at_end or trainer.i_step % recipe.evaluate_every == 0:
                 trainer.scores.append((trainer.i_step, mean_scores(trainer.score())))
             if at_end or trainer.i_step % recipe.checkpoint_every == 0:
                 _save(trainer, run_dir)
 
 
-def _save(trainer: Trainer, run_dir: Path) -> None:
+def _save(trainer: AnyTrainer, run_dir: Path) -> None:
     progress = trainer.progress()
     if trainer.fabric.is_global_zero:
         save_checkpoint(run_dir / CHECKPOINT, progress)
@@ -205,15 +260,14 @@ def mean_scores(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:
     }
 
 
-def _finish(trainer: Trainer, run_dir: Path, train_s: float) -> None:
+def _finish(trainer: AnyTrainer, run_dir: Path, train_s: float) -> None:
     scores = trainer.score()
     if not trainer.fabric.is_global_zero:
         return
     metrics: dict[str, Any] = {
         "steps": trainer.i_step,
         "train_s": round(train_s, 1),
-        "n_parameters": trainer.network.n_parameters,
-        "n_units": trainer.corpus.n_rows,
+        **trainer.summary(),
         "loss": trainer.loss[-1] if trainer.loss else None,
         "test": mean_scores(scores),
         "sessions": scores,

@@ -19,43 +19,29 @@ def join_heads(x: Tensor) -> Tensor:
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_turn: Turn,
-    k_turn: Turn,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
     *,
-    n_heads: int,
     dropout: float,
-    turn_values: bool,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Scaled dot-product attention between tokens that stand at times.
+    """Scaled dot-product attention of heads.
 
     Args:
-        q: (B, N_q, n_heads * dim_head).
-        k: (B, N_k, n_heads * dim_head).
-        v: the same shape as k.
-        q_turn: rotation at the queries' times, (B, N_q, dim_head // 2).
-        k_turn: rotation at the keys' times.
-        n_heads: number of heads.
+        queries: (B, H, N_q, dim_head).
+        keys: (B, H, N_k, dim_head).
+        values: (B, H, N_k, dim_head).
         dropout: chance that a weight is dropped.
-        turn_values: carry values from the keys' times to the queries'.
         bias: (B, N_k) added to the logits of a key; None for none.
 
     Returns:
-        (B, N_q, n_heads * dim_head).
+        (B, H, N_q, dim_head).
     """
-    q_turn, k_turn = q_turn.over_heads(), k_turn.over_heads()
-    queries = q_turn.apply(split_heads(q, n_heads))
-    keys, values = k_turn.apply(split_heads(k, n_heads)), split_heads(v, n_heads)
-    if turn_values:
-        values = k_turn.apply(values)
-    mask = None if bias is None else bias[:, None, None, :].to(q.dtype)
-    out = functional.scaled_dot_product_attention(
+    mask = None if bias is None else bias[:, None, None, :].to(queries.dtype)
+    return functional.scaled_dot_product_attention(
         queries, keys, values, attn_mask=mask, dropout_p=dropout
     )
-    return join_heads(q_turn.back().apply(out) if turn_values else out)
 
 
 class CrossAttention(nn.Module):
@@ -95,19 +81,18 @@ class CrossAttention(nn.Module):
         bias: Tensor | None = None,
     ) -> Tensor:
         """(B, N_q, dim) queries and (B, N_k, 2 * width) folded context -> (B, N_q, dim)."""
-        k, v = folded.chunk(2, dim=-1)
-        out = attend(
-            self.to_q(self.norm(query)),
-            k,
-            v,
-            q_turn,
-            k_turn,
-            n_heads=self.n_heads,
-            dropout=self.dropout if self.training else 0.0,
-            turn_values=self.turn_values,
-            bias=bias,
-        )
-        answer: Tensor = self.to_out(out)
+        q_turn, k_turn = q_turn.over_heads(), k_turn.over_heads()
+        queries = q_turn.apply(split_heads(self.to_q(self.norm(query)), self.n_heads))
+        context = split_heads(folded, 2 * self.n_heads)
+        if self.turn_values:
+            keys, values = k_turn.apply(context).chunk(2, dim=1)
+        else:
+            keys, values = context.chunk(2, dim=1)
+            keys = k_turn.apply(keys)
+        dropout = self.dropout if self.training else 0.0
+        out = attend(queries, keys, values, dropout=dropout, bias=bias)
+        out = q_turn.back().apply(out) if self.turn_values else out
+        answer: Tensor = self.to_out(join_heads(out))
         return answer
 
 
@@ -130,18 +115,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, turn: Turn) -> Tensor:
         """(B, N, dim) at the times of `turn` -> (B, N, dim)."""
-        q, k, v = self.to_qkv(self.norm(x)).chunk(3, dim=-1)
-        out = attend(
-            q,
-            k,
-            v,
-            turn,
-            turn,
-            n_heads=self.n_heads,
-            dropout=self.dropout if self.training else 0.0,
-            turn_values=True,
-        )
-        answer: Tensor = self.to_out(out)
+        turn = turn.over_heads()
+        heads = turn.apply(split_heads(self.to_qkv(self.norm(x)), 3 * self.n_heads))
+        dropout = self.dropout if self.training else 0.0
+        out = turn.back().apply(attend(*heads.chunk(3, dim=1), dropout=dropout))
+        answer: Tensor = self.to_out(join_heads(out))
         return answer
 
 

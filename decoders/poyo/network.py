@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from decoders.poyo.attention import CrossAttention, SelfAttention, normed_feed_forward
 from decoders.poyo.config import PoyoConfig
@@ -80,6 +81,19 @@ class Poyo(nn.Module):
         Returns:
             (B, Q, dim_out), normalised as in training.
         """
+        return self.answer(batch, self.unit_emb.weight, self.session_emb.weight)
+
+    def answer(self, batch: PoyoBatch, units: Tensor, sessions: Tensor) -> Tensor:
+        """Decode windows with other embeddings than the network's own.
+
+        Args:
+            batch: B windows, Q queries each; rows are of the two tables.
+            units: (R, dim).
+            sessions: (S, dim).
+
+        Returns:
+            (B, Q, dim_out), normalised as in training.
+        """
         n_windows, c = len(batch.unit), self.config
         times_s = self.latent_times_s().repeat_interleave(c.n_latents_per_step)
         latent_turn = self.rotary_emb(times_s.expand(n_windows, -1))
@@ -87,7 +101,7 @@ class Poyo(nn.Module):
         latents = latents.expand(n_windows, -1, -1)
         latents = latents + self.enc_atn(
             latents,
-            self._folded(batch.unit, batch.kind),
+            self._folded(batch.unit, batch.kind, units),
             latent_turn,
             self.rotary_emb(batch.t_s),
             torch.log(batch.count),
@@ -96,7 +110,7 @@ class Poyo(nn.Module):
         for attention, feed_forward in self.layers():
             latents = latents + self.dropout(attention(latents, latent_turn))
             latents = latents + self.dropout(feed_forward(latents))
-        queries = self.session_emb(batch.session).unsqueeze(1)
+        queries = functional.embedding(batch.session, sessions).unsqueeze(1)
         queries = queries.expand(-1, batch.query_s.shape[1], -1)
         query_turn = self.rotary_emb(batch.query_s)
         context = self.dec_atn.fold(latents)
@@ -104,8 +118,9 @@ class Poyo(nn.Module):
         answer: Tensor = self.readout(queries + self.dec_ffn(queries))
         return answer
 
-    def _folded(self, unit: Tensor, kind: Tensor) -> Tensor:
+    def _folded(self, unit: Tensor, kind: Tensor, units: Tensor) -> Tensor:
         """Keys and values of tokens (B, M) -> (B, M, 2 * width), each distinct one made once."""
         distinct, which = torch.unique(unit * N_TOKEN_TYPES + kind, return_inverse=True)
         unit, kind = distinct // N_TOKEN_TYPES, distinct % N_TOKEN_TYPES
-        return self.enc_atn.fold(self.unit_emb(unit) + self.token_type_emb(kind))[which]
+        embedded = functional.embedding(unit, units, padding_idx=0) + self.token_type_emb(kind)
+        return functional.embedding(which, self.enc_atn.fold(embedded))

@@ -23,10 +23,9 @@ class Turn:
 
     def apply(self, x: Tensor) -> Tensor:
         """Turn pairs (x[2i], x[2i + 1]) of (..., dim_head), broadcast against cos and sin."""
-        first, second = x[..., 0::2], x[..., 1::2]
-        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
-        turned = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
-        return turned.flatten(-2)
+        turn = torch.complex(self.cos.to(x.dtype), self.sin.to(x.dtype))
+        pairs = torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * turn).flatten(-2)
 
     def back(self) -> Turn:
         """The opposite rotation."""

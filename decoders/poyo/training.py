@@ -1,0 +1,279 @@
+"""Training of POYO: windows from anywhere in the recordings, read at their end as live."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from decoders.checkpoint import POYO, load_weights
+from decoders.config import PoyoChoice, TrainConfig
+from decoders.errors import TrainingError
+from decoders.learning.loss import loss_sums, n_scored, r2_score
+from decoders.learning.recordings import Recording
+from decoders.learning.trainer import lanes_of, normalisation, scored_outputs, session_record
+from decoders.poyo.config import PoyoConfig
+from decoders.poyo.network import Poyo
+from decoders.poyo.sampling import Stretch, WindowCorpus
+from streams.clock import MonotonicClock
+
+N_SCORED = 400
+
+
+class PoyoTrainer:
+    """One training, at some step.
+
+    Args:
+        config: the whole config, with its [poyo].
+        recordings: the sessions.
+        fabric: launched.
+    """
+
+    def __init__(
+        self, config: TrainConfig, recordings: Sequence[Recording], fabric: Fabric
+    ) -> None:
+        if config.poyo is None:
+            raise TrainingError("the config has no [poyo] section")
+        self.config, self.recipe, self.fabric = config, config.poyo, fabric
+        self.recordings = list(recordings)
+        self.outputs = scored_outputs(config, recordings[0])
+        hop_us = round(config.beat.hop_ms * 1000)
+        n_hops = round(config.poyo.sequence_s * 1e6 / hop_us)
+        self.corpus = WindowCorpus(recordings, hop_us, n_hops)
+        _require_windows(self.corpus)
+        self.offset, self.scale = normalisation(recordings, self.outputs)
+        torch.manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.network = Poyo(poyo_shape(config.poyo, len(self.offset)), *self.corpus.words())
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.average.to(fabric.device)
+        optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.poyo.weight_decay))
+        self.module, self.optimizer = fabric.setup(self.network, optimizer)
+        self.mine = lanes_of(fabric.global_rank, fabric.world_size, config.poyo.batch)
+        torch.manual_seed(config.seed + fabric.global_rank)
+        self.clock = MonotonicClock()
+        self.taken_s = 0.0
+        self.i_step = 0
+        self.loss: list[float] = []
+        self.scores: list[tuple[int, dict[str, float]]] = []
+
+    @property
+    def share_done(self) -> float:
+        """Of the time budget where there is one, else of the steps."""
+        if self.recipe.time_budget_s is None:
+            return self.i_step / self.config.training.steps
+        return min(1.0, self.taken_s / self.recipe.time_budget_s)
+
+    def summary(self) -> dict[str, Any]:
+        """Sizes of the network and of what it has seen; an epoch is all train parts once."""
+        seen_s = self.i_step * self.recipe.batch * self.corpus.sequence_s
+        return {
+            "n_parameters": sum(p.numel() for p in self.network.parameters()),
+            "n_units": len(self.network.unit_emb.words),
+            "epochs": round(seen_s / self.corpus.train_s, 2),
+            "steps_s": round(self.taken_s, 1),
+        }
+
+    def step(self) -> float:
+        """One gradient step.
+
+        Returns:
+            The loss over the windows of all processes.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        t_start = self.clock.now()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.share_done, self.recipe)
+        stretches = self.corpus.draw(self.recipe.batch, self.generator)
+        kept = self._kept_units(stretches)[self.mine]
+        batch = self.corpus.batch(stretches[self.mine], kept).to(self.fabric.device)
+        targets = torch.from_numpy(self.corpus.targets(stretches)).to(self.fabric.device)
+        loss = self._loss(self.module(batch), targets)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss * self.fabric.world_size)
+        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.training.clip)
+        self.optimizer.step()
+        self.i_step += 1
+        self._update_average()
+        value = self._note_loss(loss.detach())
+        self.taken_s += self._first_process_s(self.clock.now() - t_start)
+        return value
+
+    def _kept_units(self, stretches: Sequence[Stretch]) -> list[np.ndarray]:
+        """Each window draws its own rate; no window loses all its units."""
+        most = self.config.training.unit_dropout
+        rates = torch.rand(len(stretches), generator=self.generator) * most
+        kept = []
+        for at, rate in zip(stretches, rates, strict=True):
+            n_units = len(self.corpus.recordings[at.session].unit_keys)
+            mask = (torch.rand(n_units, generator=self.generator) >= rate).numpy()
+            kept.append(mask if mask.any() else ~mask)
+        return kept
+
+    def _loss(self, answer: Tensor, targets: Tensor) -> Tensor:
+        """Over the windows of this process, by the number of known targets of all.
+
+        Args:
+            answer: (B of this process, n_hops, dims).
+            targets: (B of all, n_hops, n_columns).
+        """
+        at_end = self.recipe.end_weight
+        parts = ((slice(None, -1), 1.0 - at_end), (slice(-1, None), at_end))
+        weights = torch.tensor([out.weight for out in self.outputs], device=answer.device)
+        offset, scale = self.offset.to(answer.device), self.scale.to(answer.device)
+        loss = torch.zeros((), device=answer.device)
+        for hops, weight in parts:
+            wanted = targets[:, hops]
+            given = answer[:, hops].to(wanted.dtype)
+            sums = loss_sums(given, wanted[self.mine], offset, scale, self.outputs)
+            counts = n_scored(wanted, self.outputs).clamp(min=1)
+            loss = loss + weight * (weights * sums / counts).sum()
+        return loss
+
+    def _note_loss(self, loss: Tensor) -> float:
+        total = self.fabric.all_reduce(loss, reduce_op="sum")
+        value = float(total if isinstance(total, Tensor) else loss)
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {self.i_step}: lower [poyo] learning_rate, "
+                "or look for non-finite behaviour"
+            )
+        self.loss.append(value)
+        return value
+
+    def _first_process_s(self, taken_s: float) -> float:
+        """All processes follow the clock of the first, so that they stop at the same step."""
+        return float(self.fabric.broadcast(taken_s, src=0))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        share = min(self.config.training.average, (1 + self.i_step) / (10 + self.i_step))
+        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+        for slow, fast in pairs:
+            slow.lerp_(fast, 1.0 - share)
+
+    def score(self) -> dict[str, dict[str, list[float]]]:
+        """R2 of the averaged weights at the end of some windows of every test part, evenly chosen.
+
+        Returns:
+            Per session and output: R2 per dimension.
+        """
+        return {
+            recording.id: self._score_one(i, recording)
+            for i, recording in enumerate(self.recordings)
+            if recording.test.last > recording.test.first
+        }
+
+    def _score_one(self, i_session: int, recording: Recording) -> dict[str, list[float]]:
+        ends = self.corpus.ends(recording.test)
+        chosen = np.unique(np.linspace(ends[0], ends[-1], N_SCORED).round().astype(int))
+        stretches = [Stretch(i_session, 0, last) for last in chosen.tolist()]
+        answer, actual = self._decode(stretches), self.corpus.targets(stretches)[:, -1]
+        return {
+            out.name: r2_score(answer[:, out.answer], actual[:, out.target]) for out in self.outputs
+        }
+
+    @torch.no_grad()
+    def _decode(self, stretches: Sequence[Stretch]) -> np.ndarray:
+        """(n, dims) at the windows' ends, physical units."""
+        answers = []
+        for i in range(0, len(stretches), self.recipe.batch):
+            some = stretches[i : i + self.recipe.batch]
+            all_units = [np.ones(len(self.recordings[at.session].unit_keys), bool) for at in some]
+            batch = self.corpus.batch(some, all_units).to(self.fabric.device)
+            answers.append(self.average(batch)[:, -1].cpu() * self.scale + self.offset)
+        return torch.cat(answers).numpy()
+
+    def progress(self) -> dict[str, Any]:
+        """Everything that `restore` and export need, as tensors and plain JSON types."""
+        return {
+            "family": POYO,
+            "network": json.dumps(self.network.config.to_dict()),
+            "config": self.config.model_dump_json(),
+            "sessions": json.dumps([self._session_record(r) for r in self.recordings]),
+            "weights": tensors_of(self.average),
+            "live": tensors_of(self.network),
+            "offset": self.offset,
+            "scale": self.scale,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "noise": torch.get_rng_state(),
+            "taken_s": self.taken_s,
+            "step": self.i_step,
+            "loss": self.loss,
+            "scores": [list(score) for score in self.scores],
+        }
+
+    def _session_record(self, recording: Recording) -> dict[str, Any]:
+        offsets = recording.tokens.offsets
+        n_tokens = offsets[self.corpus.n_hops :] - offsets[: -self.corpus.n_hops]
+        return session_record(recording) | {"tokens_p999": float(np.quantile(n_tokens, 0.999))}
+
+    def restore(self, progress: dict[str, Any]) -> None:
+        """Go on from a checkpoint of the same config; bit for bit where it has no time budget.
+
+        Raises:
+            TrainingError: it is of another config or architecture.
+        """
+        if progress["config"] != self.config.model_dump_json():
+            raise TrainingError(
+                "the run's config has changed since its checkpoint: give the new config another "
+                "`name`, or start it again without --resume"
+            )
+        load_weights(self.average, progress["weights"], "the checkpoint")
+        load_weights(self.network, progress["live"], "the checkpoint")
+        self.optimizer.load_state_dict(progress["optimizer"])
+        self.generator.set_state(progress["generator"])
+        torch.set_rng_state(progress["noise"])
+        self.taken_s, self.i_step = progress["taken_s"], progress["step"]
+        self.loss = list(progress["loss"])
+        self.scores = [(step, score) for step, score in progress["scores"]]
+
+
+def poyo_shape(choice: PoyoChoice, dim_out: int) -> PoyoConfig:
+    """The network that a [poyo] section describes."""
+    sizes = choice.model_dump(include={field.name for field in fields(PoyoConfig)})
+    return PoyoConfig(dim_out=dim_out, **sizes)
+
+
+def tensors_of(network: Poyo) -> dict[str, Tensor]:
+    """The state dict without the vocabularies, which the sessions tell."""
+    return {k: v for k, v in network.state_dict().items() if isinstance(v, Tensor)}
+
+
+def learning_rate(share_done: float, recipe: PoyoChoice) -> float:
+    """Linear warm-up, flat, then a cosine to zero."""
+    if share_done < recipe.warmup:
+        return recipe.learning_rate * (0.1 + 0.9 * share_done / recipe.warmup)
+    if share_done < recipe.hold:
+        return recipe.learning_rate
+    left = (share_done - recipe.hold) / max(1e-9, 1.0 - recipe.hold)
+    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, left)))
+
+
+def _parameter_groups(network: Poyo, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on the matrices of linear maps, not on embeddings, gains and offsets."""
+    decayed = [p for n, p in network.named_parameters() if p.ndim > 1 and "_emb." not in n]
+    others = [p for n, p in network.named_parameters() if p.ndim < 2 or "_emb." in n]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def _require_windows(corpus: WindowCorpus) -> None:
+    for recording in corpus.recordings:
+        if not len(corpus.ends(recording.train)):
+            raise TrainingError(
+                f"session {recording.id} has no window of {corpus.sequence_s:g} s to learn from"
+            )
