@@ -43,12 +43,12 @@ class Recipe:
     """
 
     n_steps: int = 80
-    look_every: int = 10
-    patience: int = 3
+    look_every: int = 20
+    patience: int = 2
     learning_rate: float = 5e-3
-    lanes: int = 16
-    window_s: float = 3.0
-    burn_in_s: float = 0.75
+    lanes: int = 4
+    window_s: float = 2.0
+    burn_in_s: float = 0.5
     unit_dropout: float = 0.7
     memory: float = 0.95
     clip: float = 1.0
@@ -115,16 +115,23 @@ class Attempts:
     @torch.no_grad()
     def held_out_losses(self) -> np.ndarray:
         """(A,) loss on the labelled bins that each leaves out; NaN where it has none."""
-        n_bins, n_burn_in = self._lengths()
         part = self.material.recording.train
+        left_out = ~self.fitted
+        left_out[:, : part.first] = left_out[:, part.last :] = False
+        losses = [self._held_out_loss(i, left) for i, left in enumerate(left_out)]
+        return np.array(losses)
+
+    def _held_out_loss(self, i_attempt: int, left_out: Tensor) -> float:
+        """Over the windows that hold such bins behind their burn-in."""
+        n_bins, n_burn_in = self._lengths()
+        part, one = self.material.recording.train, slice(i_attempt, i_attempt + 1)
         starts = torch.arange(part.first, part.last, n_bins - n_burn_in) - n_burn_in
-        latest = max(0, part.last - n_bins)
-        starts = starts.clamp(min=0, max=latest)
-        losses = self._losses(
-            self.mean_embedding, self.mean_session, starts, ~self.fitted, kept=None
-        )
-        left_out = (~self.fitted[:, part.first : part.last]).any(dim=1)
-        return torch.where(left_out, losses, torch.nan).numpy()
+        starts = starts.clamp(min=0, max=max(0, part.last - n_bins))
+        starts = starts[left_out[starts[:, None] + torch.arange(n_burn_in, n_bins)].any(dim=1)]
+        if not len(starts):
+            return float("nan")
+        embedding, session = self.mean_embedding[one], self.mean_session[one]
+        return float(self._losses(embedding, session, starts, left_out[None], kept=None))
 
     def _lengths(self) -> tuple[int, int]:
         """Bins of a window, and how many of them only fill the memory."""

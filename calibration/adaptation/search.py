@@ -15,6 +15,8 @@ N_FOLDS = 2
 N_TRIAL_STEPS = 10
 FEWEST_BLOCKS = 4
 STEPS_UNTESTED = 30
+USUAL_S = 60.0
+MOST_MINUTES = 4.0
 
 Progress = Callable[[int, int], None]
 
@@ -53,7 +55,7 @@ def search(
         recipe: how the steps are taken.
         on_progress: told steps done, and steps at most.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or recipe_for(material)
     starts = Starts(base, material, same_array)
     labelled = material.labelled
     held_out = held_out_bins(material, labelled)
@@ -65,6 +67,14 @@ def search(
     fitted = np.stack([*(labelled & ~left for left in held_out), labelled])
     attempts = Attempts(base.decoder, material, begin, fitted, recipe, seed)
     return _run(attempts, recipe, on_progress)
+
+
+def recipe_for(material: Material) -> Recipe:
+    """More steps where there is more to learn from; a minute and less take the fewest."""
+    part, usual = material.recording.train, Recipe()
+    share = (part.last - part.first) * material.hop_s / USUAL_S
+    n_steps = round(usual.n_steps * min(max(share, 1.0), MOST_MINUTES))
+    return replace(usual, n_steps=n_steps - n_steps % usual.look_every)
 
 
 def _run(attempts: Attempts, recipe: Recipe, on_progress: Progress | None) -> Found:
@@ -99,8 +109,7 @@ def _best_start(
         return 0
     begin = [start for fold in candidates for start in fold]
     fitted = np.repeat(labelled & ~held_out, n_starts, axis=0)
-    brief = replace(recipe, lanes=max(4, recipe.lanes // 2))
-    attempts = Attempts(base.decoder, material, begin, fitted, brief, seed)
+    attempts = Attempts(base.decoder, material, begin, fitted, recipe, seed)
     for _ in range(N_TRIAL_STEPS):
         attempts.step()
     losses = attempts.held_out_losses().reshape(len(candidates), n_starts)
