@@ -1,0 +1,172 @@
+"""A graph in reduced precision: the types stand in the graph, for engines take them from there.
+
+Multiplications by weights and attention logits run in 16 bits; everything that a sum over spikes,
+an exponential, a normalisation, a time or the memory goes through stays in 32:
+
+- `MatMul` and `Gemm` over a length that is known are reduced; over tokens (sums of many spikes,
+  which overflow fp16 and lose the small weights) they are not, nor is the last one, the readout.
+- `Mul`, `Gelu`, `Neg` and what only moves values follow where all they read is reduced already.
+- The rest (`Add`, `Exp`, `Softmax`, `LayerNormalization`, `Cos`, gates, residuals...) is fp32.
+
+Inputs and outputs of the graph keep their types: nobody outside sees a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from export.compiled.constants import folded, static_shapes, with_nodes
+from export.errors import ExportError
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+CONTRACTIONS = ("MatMul", "Gemm")
+MOVERS = ("Concat", "Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose")
+FOLLOWERS = frozenset(("Gelu", "Mul", "Neg", "Unsqueeze", *MOVERS))
+LARGEST_FP16 = 65504.0
+
+
+def in_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """The model with what may be reduced in `precision`, weights included.
+
+    Args:
+        model: fp32, its lengths not yet fixed: that is how sums over tokens are told.
+        precision: "fp32", "fp16" or "bf16".
+
+    Raises:
+        ExportError: no such precision, or a weight that fp16 cannot hold.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"no precision {precision!r}; there are: {', '.join(PRECISIONS)}")
+    model = folded(model)
+    if precision == "fp32":
+        return model
+    chosen = _chosen(model)
+    rewriter = _Rewriter(model, _TYPES[precision])
+    for i_node, node in enumerate(model.graph.node):
+        rewriter.take(node, contracts=i_node in chosen)
+    return folded(rewriter.finished())
+
+
+def reduced_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the first outputs of the contractions that `in_precision` reduces."""
+    chosen = _chosen(folded(model))
+    return [node.output[0] for i, node in enumerate(folded(model).graph.node) if i in chosen]
+
+
+def _chosen(model: onnx.ModelProto) -> set[int]:
+    """Places of the contractions over a known length that another contraction follows."""
+    shapes = _known_dims(model)
+    nodes = list(model.graph.node)
+    return {
+        i
+        for i, node in enumerate(nodes)
+        if node.op_type in CONTRACTIONS and _length(node, shapes) and _is_followed(i, nodes)
+    }
+
+
+def _known_dims(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Per tensor its lengths, 0 where one varies."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    dims = {name: list(shape) for name, shape in static_shapes(model).items()}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        if value.type.tensor_type.HasField("shape"):
+            dims[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    return dims
+
+
+def _length(node: onnx.NodeProto, dims: Mapping[str, list[int]]) -> int:
+    """Of the contraction; 0 where it varies or is not known."""
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    left, right = dims.get(node.input[0], [0]), dims.get(node.input[1], [0])
+    right_transposed = any(a.name == "transB" and a.i for a in node.attribute)
+    of_left = left[0 if transposed else -1]
+    of_right = right[-1 if right_transposed or len(right) == 1 else -2]
+    return of_left and of_right
+
+
+def _is_followed(i_node: int, nodes: Sequence[onnx.NodeProto]) -> bool:
+    reached = set(nodes[i_node].output)
+    for node in nodes[i_node + 1 :]:
+        if reached & set(node.input):
+            if node.op_type in CONTRACTIONS:
+                return True
+            reached |= set(node.output)
+    return False
+
+
+@dataclass(slots=True)
+class _Rewriter:
+    """Writes the nodes anew, with casts where the precision changes.
+
+    Attributes:
+        nodes: those written so far.
+        reduced: per tensor that exists in 16 bits, its name there.
+        only_reduced: those of them that do not exist in fp32 (yet).
+        floats: names of the fp32 tensors of the model.
+        constants: values of the model's constants.
+    """
+
+    model: onnx.ModelProto
+    reduced_type: int
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    reduced: dict[str, str] = field(default_factory=dict)
+    only_reduced: set[str] = field(default_factory=set)
+    floats: set[str] = field(init=False)
+    constants: dict[str, np.ndarray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.constants = {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
+        inferred = onnx.shape_inference.infer_shapes(self.model).graph
+        values = (*inferred.input, *inferred.value_info, *inferred.output)
+        self.floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+        self.floats |= {n for n, value in self.constants.items() if value.dtype == np.float32}
+
+    def take(self, node: onnx.NodeProto, *, contracts: bool) -> None:
+        """Write the next node."""
+        floats = [name for name in node.input if name in self.floats]
+        made = [name for name in floats if name not in self.constants]
+        follows = node.op_type in FOLLOWERS and made and all(n in self.reduced for n in made)
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        if contracts or follows:
+            copy.input[:] = [self._narrow(n) if n in floats else n for n in node.input]
+            copy.output[:] = [f"{name}__reduced" for name in node.output]
+            self.reduced.update(zip(node.output, copy.output, strict=True))
+            self.only_reduced.update(node.output)
+        else:
+            self._widen(floats)
+        self.nodes.append(copy)
+
+    def finished(self) -> onnx.ModelProto:
+        """The model of the nodes written, its outputs as they were."""
+        self._widen([output.name for output in self.model.graph.output])
+        return with_nodes(self.model, self.nodes, self.constants)
+
+    def _narrow(self, name: str) -> str:
+        if name not in self.reduced:
+            if name in self.constants and self.reduced_type == TensorProto.FLOAT16:
+                _require_in_range(name, self.constants[name])
+            self.reduced[name] = f"{name}__reduced"
+            self._cast(name, self.reduced[name], self.reduced_type)
+        return self.reduced[name]
+
+    def _widen(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name in self.only_reduced:
+                self.only_reduced.remove(name)
+                self._cast(self.reduced[name], name, TensorProto.FLOAT)
+
+    def _cast(self, source: str, target: str, to: int) -> None:
+        self.nodes.append(helper.make_node("Cast", [source], [target], to=to))
+
+
+def _require_in_range(name: str, value: np.ndarray) -> None:
+    largest = float(np.abs(value).max()) if value.size else 0.0
+    if largest > LARGEST_FP16:
+        raise ExportError(f"weight {name!r} goes to {largest:.3g}, beyond fp16: use bf16 or fp32")

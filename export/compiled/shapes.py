@@ -1,0 +1,100 @@
+"""Every length fixed: a graph for one bucket of tokens, and the rows that its table is padded to.
+
+A compiled engine and a CUDA graph want shapes that never change. A bin's tokens are padded to the
+smallest bucket that holds them; a padding token has `count` 0 and weighs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from export.compiled.constants import folded, static_shapes
+from export.errors import ExportError
+from export.manifest import TOKEN_INPUTS, Graph
+
+ROWS_STEP = 128
+
+
+def pinned(model: onnx.ModelProto, lengths: Mapping[str, int]) -> onnx.ModelProto:
+    """The model with every varying length fixed, and what follows from that folded.
+
+    Args:
+        model: with named lengths.
+        lengths: value of each name.
+
+    Raises:
+        ExportError: a length has no value, or a shape still varies.
+    """
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    del fixed.graph.value_info[:]
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if not dim.HasField("dim_value"):
+                if dim.dim_param not in lengths:
+                    raise ExportError(
+                        f"`{value.name}` has a length {dim.dim_param!r} that nothing fixes"
+                    )
+                dim.dim_value = lengths[dim.dim_param]
+    fixed = _folded_fully(fixed)
+    require_static(fixed)
+    return fixed
+
+
+def _folded_fully(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A folded length may make the next shape known: repeat until nothing is left to fold."""
+    while True:
+        less = folded(model)
+        if len(less.graph.node) == len(model.graph.node):
+            return less
+        model = less
+
+
+def require_static(model: onnx.ModelProto) -> None:
+    """Refuse a graph in which a tensor's shape is not known before it runs.
+
+    Raises:
+        ExportError: naming the tensor and the node that makes it.
+    """
+    shapes = static_shapes(model)
+    for node in model.graph.node:
+        for name in node.output:
+            if name and name not in shapes:
+                raise ExportError(
+                    f"the shape of {name!r}, made by {node.op_type}, is not known before it runs: "
+                    "no engine can be built of this graph"
+                )
+
+
+def lengths_of(signature: Graph, *, n_tokens: int, n_rows: int) -> dict[str, int]:
+    """Value of each length that the graph's inputs leave open: tokens, and rows of the tables."""
+    tokens = {
+        length
+        for tensor in signature.inputs
+        if tensor.name in TOKEN_INPUTS
+        for length in tensor.shape
+        if isinstance(length, str)
+    }
+    rows = {
+        length
+        for tensor in signature.tables
+        for length in tensor.shape
+        if isinstance(length, str) and length not in tokens
+    }
+    return dict.fromkeys(rows, n_rows) | dict.fromkeys(tokens, n_tokens)
+
+
+def rows_for(model: onnx.ModelProto, signature: Graph, n_rows: int) -> int:
+    """How many rows to compile for: with room for other sessions, where that changes nothing.
+
+    More rows change nothing where tokens gather rows and nothing else reads the table; POYO asks
+    every row for its START and END: its engines are made for exactly as many units.
+    """
+    tables = {t.name for t in signature.tables if isinstance(t.shape[0], str)}
+    readers = [node for node in model.graph.node if tables & set(node.input)]
+    only_gathered = all(
+        node.op_type == "Gather" and node.input[1] not in tables for node in readers
+    )
+    return -(-n_rows // ROWS_STEP) * ROWS_STEP if only_gathered else n_rows
