@@ -85,7 +85,10 @@ def evaluate(
     for i, path in enumerate(session_paths):
         session = read_session(path)
         scored = intervals or parse_split(split, session.duration_s)
-        decoded = decode_session(bundle, backend, session, scored[-1][1], lead_s)
+        # Without memory a decode needs no decode before it.
+        since_s = 0.0 if bundle.manifest.graph.memory else min(start_s for start_s, _ in scored)
+        until_s = max(stop_s for _, stop_s in scored)
+        decoded = decode_session(bundle, backend, session, until_s, lead_s, since_s=since_s)
         results[session.id] = _result(bundle, session, decoded, scored, lead_s)
         if figure is not None and i == 0:
             _draw(figure, bundle, session, decoded, scored, lead_s)
@@ -101,9 +104,15 @@ def evaluate(
 
 
 def decode_session(
-    bundle: DecoderBundle, backend: Backend, session: Session, until_s: float, lead_s: float
+    bundle: DecoderBundle,
+    backend: Backend,
+    session: Session,
+    until_s: float,
+    lead_s: float,
+    *,
+    since_s: float = 0.0,
 ) -> Decoded:
-    """Decode every beat from the session's start, with the live tokenizer, from zero memory.
+    """Decode every beat after `since_s` with the live tokenizer, from zero memory.
 
     Raises:
         CalibrationError: the decoder knows none of the session's units.
@@ -112,7 +121,8 @@ def decode_session(
     hop_us, bin_us = round(manifest.hop_s * 1e6), round(manifest.bin_s * 1e6)
     spikes = known_spikes(session, rows_of(bundle, session))
     tokenizer = Tokenizer(bin_us, rows_of(bundle, session))
-    ends_us = np.arange(hop_us, round(min(until_s, session.duration_s) * 1e6) + 1, hop_us)
+    first_us = (round(since_s * 1e6) // hop_us + 1) * hop_us
+    ends_us = np.arange(first_us, round(min(until_s, session.duration_s) * 1e6) + 1, hop_us)
     first = np.searchsorted(spikes.t_us, ends_us - bin_us, side="right")
     last = np.searchsorted(spikes.t_us, ends_us, side="right")
     values = {o.name: np.zeros((len(ends_us), o.dims)) for o in manifest.outputs}

@@ -20,7 +20,7 @@ from torch import Tensor
 from decoders.checkpoint import load_checkpoint, load_weights, network_config
 from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.streaming.decoder import StepModule, StreamingConfig
+from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig
 from decoders.streaming.network import SessionNetwork
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
@@ -80,7 +80,7 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
     """
     path = run_dir / CHECKPOINT if run_dir.is_dir() else run_dir
     run = open_run(path)
-    i_session = _find(run.sessions, session, path)
+    i_session = find_session(run.sessions, session, path)
     keys, rows = exported_rows(run.sessions, i_session, run.config.sessions.same_array)
     held = run.network.bundle_tables(i_session, own_rows(run.sessions, i_session), rows)
     tables = {name: value.numpy() for name, value in held.items()}
@@ -151,7 +151,12 @@ def own_rows(sessions: Sequence[Mapping[str, Any]], i_session: int) -> range:
     return range(first, first + len(sessions[i_session]["unit_keys"]))
 
 
-def _find(sessions: Sequence[Mapping[str, Any]], wanted: str | None, path: Path) -> int:
+def find_session(sessions: Sequence[Mapping[str, Any]], wanted: str | None, path: Path) -> int:
+    """Which session of a run: the last if none is named.
+
+    Raises:
+        ExportError: the run has no such session.
+    """
     ids = [session["id"] for session in sessions]
     if wanted is None:
         return len(ids) - 1
@@ -208,10 +213,10 @@ def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
         "stale_after_s": max(0.1, 2.0 * silence_s),
         "token_buckets": token_buckets(max(session["tokens_p999"] for session in sessions)),
         "lead_s": {"min": config.lead.min_s, "max": config.lead.max_s, "default": 0.0},
-        "outputs": _outputs(config, run.shape, sessions),
+        "outputs": declared_outputs(config, run.shape.outputs, sessions),
         "parity": {"atol_fp32": 1e-4},
         "training": {
-            "unit_rates_hz": _rates_hz(sessions[i_session], run.bin_s),
+            "unit_rates_hz": rates_hz(sessions[i_session], run.bin_s),
             "recipe": config.model_dump(mode="json"),
             "sessions": [session["id"] for session in sessions],
             "steps": run.steps,
@@ -220,7 +225,7 @@ def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _rates_hz(session: Mapping[str, Any], bin_s: float) -> dict[str, float]:
+def rates_hz(session: Mapping[str, Any], bin_s: float) -> dict[str, float]:
     """Rate of each unit in training: what a running daemon holds today's against."""
     per_bin = zip(session["unit_keys"], session.get("spikes_per_bin", ()), strict=False)
     return {key: spikes / bin_s for key, spikes in per_bin}
@@ -234,13 +239,14 @@ def token_buckets(n_tokens: float) -> list[int]:
     return buckets
 
 
-def _outputs(
-    config: TrainConfig, shape: StreamingConfig, sessions: Sequence[Mapping[str, Any]]
+def declared_outputs(
+    config: TrainConfig, outputs: Sequence[OutputSpec], sessions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
+    """The manifest's outputs; their bounds hold what training saw."""
     low = np.min([session["low"] for session in sessions], axis=0)
     high = np.max([session["high"] for session in sessions], axis=0)
     fields, i_column = [], 0
-    for choice, output in zip(config.outputs, shape.outputs, strict=True):
+    for choice, output in zip(config.outputs, outputs, strict=True):
         columns = slice(i_column, i_column + (1 if output.classes else output.dims))
         i_column = columns.stop
         bounds = (

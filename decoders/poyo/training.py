@@ -203,6 +203,7 @@ class PoyoTrainer:
             "sessions": json.dumps([self._session_record(r) for r in self.recordings]),
             "weights": tensors_of(self.average),
             "live": tensors_of(self.network),
+            "dims": list(self.recordings[0].dims),
             "offset": self.offset,
             "scale": self.scale,
             "optimizer": self.optimizer.state_dict(),

@@ -59,9 +59,9 @@ def _export(a: argparse.Namespace) -> None:
 
 
 def _export_run(a: argparse.Namespace) -> DecoderBundle:
-    from export.graph import export_run
+    from export.runs import export_trained
 
-    return export_run(a.source, a.out, session=a.session)
+    return export_trained(a.source, a.out, session=a.session)
 
 
 def _export_checkpoint(a: argparse.Namespace) -> DecoderBundle:
@@ -155,6 +155,7 @@ def _add_adapt(commands: Commands) -> None:
     p.add_argument("--start", type=float, default=None, help="where that begins; the first label")
     p.add_argument("--same-array", action="store_true", help="unit keys name the same channels")
     p.add_argument("--test", default="last:0.2", help="the part that is scored, never learnt from")
+    p.add_argument("--unfreeze", action="store_true", help="a second stage: the network learns too")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE")
     p.add_argument("--json", action="store_true")
@@ -177,6 +178,7 @@ def _adapt(a: argparse.Namespace) -> None:
             start_s=a.start,
             same_array=a.same_array,
             test=a.test,
+            unfreeze=a.unfreeze,
             seed=a.seed,
             on_progress=lambda done, most: bar.update(task, completed=done, total=most),
         )
