@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import linalg
 
 from calibration.errors import CalibrationError
 from calibration.scoring import r2_score, score_output
@@ -173,12 +174,30 @@ def with_history(counts: Array, n_lags: int) -> Array:
 
 
 def ridge_weights(features: Array, target: Array, ridges: Sequence[float]) -> list[Array]:
-    """Ridge regression for several ridges; the last feature, a one, is not penalised."""
-    gram = (features.T @ features).astype(np.float64)
-    moment = features.T.astype(np.float64) @ target
-    penalty = np.ones(len(gram))
-    penalty[-1] = 0.0
-    return [np.linalg.solve(gram + np.diag(ridge * penalty), moment) for ridge in ridges]
+    """Ridge regression for several ridges; the last feature, a one, is not penalised.
+
+    Solved in as many unknowns as there are rows where these are fewer than features.
+
+    Args:
+        features: (n, p + 1).
+        target: (n, dims).
+        ridges: above 0.
+
+    Returns:
+        Per ridge (p + 1, dims) float64.
+    """
+    mean_x, mean_y = features[:, :-1].mean(axis=0), target.mean(axis=0)
+    x, y = features[:, :-1] - mean_x, target - mean_y
+    few_rows = len(x) < x.shape[1]
+    gram = (x @ x.T if few_rows else x.T @ x).astype(np.float64)
+    moment = y if few_rows else x.T @ y
+    weights = []
+    for ridge in ridges:
+        factor = linalg.cho_factor(gram + ridge * np.eye(len(gram)), check_finite=False)
+        solved = linalg.cho_solve(factor, moment, check_finite=False)
+        slopes = x.T @ solved if few_rows else solved
+        weights.append(np.concatenate([slopes, (mean_y - mean_x @ slopes)[None]]))
+    return weights
 
 
 def _apply(weights: Array, features: Array) -> Array:

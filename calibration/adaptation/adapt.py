@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from calibration.adaptation.learning import Start
 from calibration.adaptation.material import Material, gather
-from calibration.adaptation.network import FrozenNetwork
+from calibration.adaptation.network import WindowDecoder
 from calibration.adaptation.scores import decode, measure, rows_in, shuffled, verify, wiener
 from calibration.adaptation.search import Found, search
+from calibration.adaptation.second_stage import Unfrozen, second_stage
 from calibration.adaptation.starts import Base, load_base, profiles_of
 from calibration.errors import CalibrationError
 from decoders.learning.recordings import longest_silence_s
+from decoders.streaming.decoder import StepModule, StreamingDecoder
 from export.bundle import DecoderBundle, open_bundle, write_bundle
-from export.graph import token_buckets
+from export.graph import streaming_graph, token_buckets
 from export.onnxruntime_backend import OnnxruntimeBackend, record_parity
 from export.parity import random_tokens
 from streams.clock import MonotonicClock
@@ -36,6 +37,7 @@ def adapt(
     start_s: float | None = None,
     same_array: bool = False,
     test: str = "last:0.2",
+    unfreeze: bool = False,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -53,6 +55,8 @@ def adapt(
         start_s: where that begins, seconds; the first label if None.
         same_array: unit keys name the same channels as they did for the decoder.
         test: the part that is scored and never learnt from: `last:SHARE` or `START-STOP,...`.
+        unfreeze: add a second stage in which the whole network learns, if held-out trials gain by
+            it; the bundle then has a graph of its own, and the JSON's `n_steps_unfrozen` is not 0.
         seed: the same seed gives the same bundle.
         on_progress: told steps done, and steps at most.
 
@@ -75,11 +79,16 @@ def adapt(
     t_start = clock.now()
     material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
     found = search(base, material, same_array=same_array, seed=seed, on_progress=on_progress)
+    last = Unfrozen(base.decoder, found.end, 0)
+    if unfreeze:
+        last = second_stage(base, material, found, seed=seed, on_progress=on_progress)
     adapt_s = clock.now() - t_start
-    tables = FrozenNetwork(base.decoder, material).tables(found.end.embedding, found.end.session)
-    outputs, verification = _scores(bundle, tables, material, seed)
-    fields = _fields(bundle, material, found, seed) | {"verification": verification}
-    adapted = _write(Path(out), bundle, fields, tables, _learnt(base, material, found.end))
+    tables = WindowDecoder(last.decoder, material).tables(last.end.embedding, last.end.session)
+    graph = _graph(last.decoder) if last.n_steps else bundle.graph_path.read_bytes()
+    outputs, verification = _scores(bundle, graph, tables, material, seed)
+    fields = _fields(bundle, material, found, last.n_steps, seed) | {"verification": verification}
+    learnt = _learnt(base, material, last)
+    adapted = _write(Path(out), bundle, graph, fields, tables, learnt)
     part, hop_s = material.recording.train, material.hop_s
     return {
         "adapt_s": round(adapt_s, 3),
@@ -92,24 +101,29 @@ def adapt(
         "n_units": len(session.unit_keys),
         "start": found.end.name,
         "n_steps": found.n_steps,
+        "n_steps_unfrozen": last.n_steps,
         "seed": seed,
         "outputs": outputs,
     }
 
 
 def _scores(
-    bundle: DecoderBundle, tables: Mapping[str, np.ndarray], material: Material, seed: int
+    bundle: DecoderBundle,
+    graph: bytes,
+    tables: Mapping[str, np.ndarray],
+    material: Material,
+    seed: int,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What is told of each output, and the manifest's `verification`."""
     keys, manifest = material.recording.unit_keys, bundle.manifest
-    graph, names = bundle.graph_path.read_bytes(), [output.name for output in manifest.outputs]
+    before, names = bundle.graph_path.read_bytes(), [output.name for output in manifest.outputs]
     own = np.arange(len(keys), dtype=np.int32)
     decoded = {
-        name: decode(OnnxruntimeBackend(graph, manifest.graph, held, names), material, row_of)
-        for name, held, row_of in (
-            ("r2", tables, own),
-            ("r2_before", bundle.tables, rows_in(bundle, keys)),
-            ("shuffled_r2", tables, shuffled(own, seed)),
+        name: decode(OnnxruntimeBackend(run, manifest.graph, held, names), material, row_of)
+        for name, run, held, row_of in (
+            ("r2", graph, tables, own),
+            ("r2_before", before, bundle.tables, rows_in(bundle, keys)),
+            ("shuffled_r2", graph, tables, shuffled(own, seed)),
         )
     }
     measures = {name: measure(material, values) for name, values in decoded.items()}
@@ -123,7 +137,15 @@ def _scores(
     return outputs, verify(material, decoded["r2"])
 
 
-def _fields(bundle: DecoderBundle, material: Material, found: Found, seed: int) -> dict[str, Any]:
+def _graph(decoder: StreamingDecoder) -> bytes:
+    step = StepModule(decoder.config)
+    step.decoder.load_state_dict(decoder.state_dict())
+    return streaming_graph(step)
+
+
+def _fields(
+    bundle: DecoderBundle, material: Material, found: Found, n_steps_unfrozen: int, seed: int
+) -> dict[str, Any]:
     """The new manifest: the base's, for another session and other units."""
     said = bundle.manifest.model_dump(mode="json")
     kept = ("family", "hop_s", "bin_s", "context_s", "lead_s", "outputs", "graph", "parity")
@@ -147,16 +169,18 @@ def _fields(bundle: DecoderBundle, material: Material, found: Found, seed: int) 
                 "seconds": round((part.last - part.first) * material.hop_s, 6),
                 "start": found.end.name,
                 "n_steps": found.n_steps,
+                "n_steps_unfrozen": n_steps_unfrozen,
                 "seed": seed,
             },
         },
     }
 
 
-def _learnt(base: Base, material: Material, end: Start) -> dict[str, np.ndarray]:
-    """What the next adaptation needs to know of these units."""
-    return {
-        "units.embedding": end.embedding.numpy(),
+def _learnt(base: Base, material: Material, last: Unfrozen) -> dict[str, np.ndarray]:
+    """What the next adaptation needs to know of these units, and of the network if it learnt."""
+    weights = last.decoder.state_dict() if last.n_steps else {}
+    return {f"decoder.{name}": value.numpy() for name, value in weights.items()} | {
+        "units.embedding": last.end.embedding.numpy(),
         "units.profile": profiles_of(base, material).numpy(),
     }
 
@@ -164,11 +188,12 @@ def _learnt(base: Base, material: Material, end: Start) -> dict[str, np.ndarray]
 def _write(
     out: Path,
     bundle: DecoderBundle,
+    graph: bytes,
     fields: Mapping[str, Any],
     tables: Mapping[str, np.ndarray],
     learnt: Mapping[str, np.ndarray],
 ) -> DecoderBundle:
-    graph, signature = bundle.graph_path.read_bytes(), bundle.manifest.graph
+    signature = bundle.manifest.graph
     tokens = random_tokens(
         np.random.default_rng(0),
         n_rows=len(fields["units"]),

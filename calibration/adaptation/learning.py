@@ -1,4 +1,4 @@
-"""Gradient steps on unit embeddings and session vector, the network frozen.
+"""Gradient steps on unit embeddings and session vector, and on the network where it is not frozen.
 
 Several attempts learn side by side in one batch: some leave out a part of the trials and tell, by
 that part, how many steps are good; the last one learns from everything and is stopped there.
@@ -6,6 +6,7 @@ that part, how many steps are good; the last one learns from everything and is s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from calibration.adaptation.material import Material
-from calibration.adaptation.network import FrozenNetwork
+from calibration.adaptation.network import WindowDecoder
 from decoders.learning.loss import loss_sums, n_scored
 from decoders.streaming.decoder import StreamingDecoder
 
@@ -46,6 +47,8 @@ class Recipe:
     look_every: int = 20
     patience: int = 2
     learning_rate: float = 5e-3
+    weights_rate: float = 5e-4
+    weight_decay: float = 1e-2
     lanes: int = 4
     window_s: float = 2.0
     burn_in_s: float = 0.5
@@ -58,7 +61,7 @@ class Attempts:
     """Several attempts at one session, each with its own embeddings and its own labels.
 
     Args:
-        decoder: the network; it is not changed.
+        decoder: the network; it is changed where it is not frozen, and then by one attempt only.
         material: the session.
         starts: one per attempt.
         fitted: (A, n_bins) bool, the bins each may learn from.
@@ -79,21 +82,31 @@ class Attempts:
         self.recipe = recipe
         self.starts = list(starts)
         self.fitted = torch.from_numpy(fitted)
-        self.network = FrozenNetwork(decoder, material)
+        self.weights = [p for p in decoder.parameters() if p.requires_grad]
+        self.network = WindowDecoder(decoder, material)
+        self.slow = self.network
+        if self.weights:
+            self.slow = WindowDecoder(copy.deepcopy(decoder).requires_grad_(False), material)
         self.targets = torch.from_numpy(material.targets.astype(np.float32))
         self.generator = torch.Generator().manual_seed(seed)
         self.embedding = torch.stack([start.embedding for start in starts]).requires_grad_()
         self.session = torch.stack([start.session for start in starts]).requires_grad_()
         self.mean_embedding = self.embedding.detach().clone()
         self.mean_session = self.session.detach().clone()
-        self.optimizer = torch.optim.AdamW(
-            [self.embedding, self.session], lr=recipe.learning_rate, weight_decay=0.0
-        )
+        groups = [
+            {"params": [self.embedding, self.session], "lr": recipe.learning_rate},
+            {
+                "params": self.weights,
+                "lr": recipe.weights_rate,
+                "weight_decay": recipe.weight_decay,
+            },
+        ]
+        self.optimizer = torch.optim.AdamW(groups[: 2 if self.weights else 1], weight_decay=0.0)
 
-    def end(self, i_attempt: int) -> Start:
-        """What an attempt has learnt so far."""
-        embedding, session = self.mean_embedding[i_attempt], self.mean_session[i_attempt]
-        return Start(self.starts[i_attempt].name, embedding.clone(), session.clone())
+    def ends(self) -> list[Start]:
+        """What each attempt has learnt so far."""
+        learnt = zip(self.starts, self.mean_embedding, self.mean_session, strict=True)
+        return [Start(start.name, e.clone(), s.clone()) for start, e, s in learnt]
 
     def step(self) -> None:
         """One step of every attempt, on the same windows."""
@@ -104,13 +117,22 @@ class Attempts:
         rate = torch.rand(n_lanes, 1, generator=self.generator) * self.recipe.unit_dropout
         drawn = torch.rand(n_lanes, self.network.n_units, generator=self.generator)
         kept = (drawn >= rate).float()
-        loss = self._losses(self.embedding, self.session, starts, self.fitted, kept).sum()
+        learnt = (self.embedding, self.session)
+        loss = self._losses(self.network, *learnt, starts, self.fitted, kept).sum()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._clip()
         self.optimizer.step()
-        self.mean_embedding.lerp_(self.embedding.detach(), 1.0 - self.recipe.memory)
-        self.mean_session.lerp_(self.session.detach(), 1.0 - self.recipe.memory)
+        self._follow()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the running means."""
+        share = 1.0 - self.recipe.memory
+        self.mean_embedding.lerp_(self.embedding, share)
+        self.mean_session.lerp_(self.session, share)
+        for slow, fast in zip(self.slow.decoder.parameters(), self.weights, strict=False):
+            slow.lerp_(fast, share)
 
     @torch.no_grad()
     def held_out_losses(self) -> np.ndarray:
@@ -131,7 +153,8 @@ class Attempts:
         if not len(starts):
             return float("nan")
         embedding, session = self.mean_embedding[one], self.mean_session[one]
-        return float(self._losses(embedding, session, starts, left_out[None], kept=None))
+        answer = self._losses(self.slow, embedding, session, starts, left_out[None], kept=None)
+        return float(answer)
 
     def _lengths(self) -> tuple[int, int]:
         """Bins of a window, and how many of them only fill the memory."""
@@ -141,6 +164,7 @@ class Attempts:
 
     def _losses(
         self,
+        network: WindowDecoder,
         embedding: Tensor,
         session: Tensor,
         starts: Tensor,
@@ -149,9 +173,9 @@ class Attempts:
     ) -> Tensor:
         """(A,) mean loss over the windows that begin at `starts`, memory filled."""
         n_bins, n_burn_in = self._lengths()
-        answer = self.network(embedding, session, starts, n_bins, kept)
+        answer = network(embedding, session, starts, n_bins, kept)
         bins = starts[:, None] + torch.arange(n_burn_in, n_bins)
-        decoder, outputs = self.network.decoder, self.material.outputs
+        decoder, outputs = network.decoder, self.material.outputs
         losses = []
         for given, counted in zip(answer[:, :, n_burn_in:], scored, strict=True):
             wanted = torch.where(counted[bins].unsqueeze(-1), self.targets[bins], torch.nan)
@@ -163,6 +187,7 @@ class Attempts:
         """Bound each attempt's gradient on its own."""
         for i in range(len(self.starts)):
             grads = [p.grad[i] for p in (self.embedding, self.session) if p.grad is not None]
+            grads += [p.grad for p in self.weights if p.grad is not None]
             norm = torch.cat([grad.flatten() for grad in grads]).norm()
             for grad in grads:
                 grad.mul_((self.recipe.clip / (norm + 1e-6)).clamp(max=1.0))

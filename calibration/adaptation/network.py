@@ -1,4 +1,4 @@
-"""The frozen network over windows of one session, for several embeddings of its units at once."""
+"""A decoder over windows of one session, for several embeddings of its units at once."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.tuning import counts_matrix
 
 
-class FrozenNetwork:
-    """Decodes windows of a session from any embeddings; gradients flow to these alone.
+class WindowDecoder:
+    """Decodes windows of a session from any embeddings.
 
     Args:
-        decoder: the network.
+        decoder: the network; what of it is learnt is said by its parameters.
         material: the session.
     """
 
     def __init__(self, decoder: StreamingDecoder, material: Material) -> None:
-        self.decoder = decoder.eval().requires_grad_(False)
+        self.decoder = decoder
         tokens = material.recording.tokens
         self.n_units = len(material.recording.unit_keys)
         self.offsets = torch.from_numpy(tokens.offsets)
         self.unit = torch.from_numpy(tokens.unit.astype(np.int64))
         self.t_rel = torch.from_numpy(tokens.t_rel)
         self.count = torch.from_numpy(tokens.count)
-        self.spikes_per_bin = torch.from_numpy(material.recording.spikes_per_bin).float()
         self.spikes_per_bin = torch.from_numpy(material.recording.spikes_per_bin).float()
         self.dense: Tensor | None = None
         if decoder.config.n_frequencies == 0:

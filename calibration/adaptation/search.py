@@ -29,11 +29,13 @@ class Found:
         end: embeddings and session vector.
         n_steps: gradient steps behind them.
         held_out: loss on held-out trials, one value per look; empty where there were too few.
+        without: the same as `end` in each fold, learnt without the trials that it leaves out.
     """
 
     end: Start
     n_steps: int
     held_out: tuple[float, ...]
+    without: tuple[Start, ...] = ()
 
 
 def search(
@@ -80,18 +82,19 @@ def recipe_for(material: Material) -> Recipe:
 def _run(attempts: Attempts, recipe: Recipe, on_progress: Progress | None) -> Found:
     """Steps until the held-out trials have not gained for long; what everything gave by then."""
     losses = [float(np.nanmean(attempts.held_out_losses()))]
-    ends = [attempts.end(-1)]
+    ends = [attempts.ends()]
     for i_step in range(1, recipe.n_steps + 1):
         attempts.step()
         if i_step % recipe.look_every == 0:
             losses.append(float(np.nanmean(attempts.held_out_losses())))
-            ends.append(attempts.end(-1))
+            ends.append(attempts.ends())
             if on_progress is not None:
                 on_progress(i_step, recipe.n_steps)
             if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
                 break
     best = int(np.argmin(losses))
-    return Found(ends[best], best * recipe.look_every, tuple(losses))
+    *without, end = ends[best]
+    return Found(end, best * recipe.look_every, tuple(losses), tuple(without))
 
 
 def _best_start(
@@ -129,7 +132,7 @@ def _untested(
     attempts = Attempts(base.decoder, material, [begin], labelled[None], recipe, seed)
     for _ in range(STEPS_UNTESTED):
         attempts.step()
-    return Found(attempts.end(0), STEPS_UNTESTED, ())
+    return Found(attempts.ends()[0], STEPS_UNTESTED, ())
 
 
 def held_out_bins(material: Material, labelled: np.ndarray) -> np.ndarray:

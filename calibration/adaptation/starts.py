@@ -69,7 +69,7 @@ def load_base(bundle: DecoderBundle) -> Base:
         own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         module.load_state_dict(own)
     return Base(
-        decoder=decoder,
+        decoder=decoder.eval().requires_grad_(False),
         identity=identity.requires_grad_(False),
         row_of_key=dict(bundle.row_of_key),
         embedding=weights["units.embedding"],

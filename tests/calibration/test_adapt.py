@@ -259,3 +259,15 @@ def test_a_bundle_is_never_overwritten(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(CalibrationError, match="never changed"):
         adapted(folder, tmp_path / "out")
+
+
+def test_second_stage_has_its_own_graph_and_goes_on(folder: Path, tmp_path: Path) -> None:
+    result = adapted(folder, tmp_path / "out", seconds=40.0, unfreeze=True)
+    told = open_bundle(tmp_path / "out").manifest.training["adaptation"]
+    assert told["n_steps_unfrozen"] == result["n_steps_unfrozen"] > 0
+    same = (tmp_path / "out/graph.onnx").read_bytes() == (folder / "counts/graph.onnx").read_bytes()
+    assert not same
+    assert min(result["outputs"]["velocity"]["r2"]) > 0.6
+    open_backend(open_bundle(tmp_path / "out"), "onnxruntime-cpu")
+    again = adapt(tmp_path / "out", folder / "day-1.nwb", out=tmp_path / "next", seconds=30.0)
+    assert min(again["outputs"]["velocity"]["r2"]) > 0.5
