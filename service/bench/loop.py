@@ -2,57 +2,97 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from export.bundle import open_bundle
 from export.generated import derive_bundle
-from service.bench.rig import Listener, Rig
+from service.bench import machine
+from service.bench.figure import draw, require_matplotlib
+from service.bench.listener import TOPICS, Listener
+from service.bench.rig import Rig
 from service.bench.screen import show
 from service.bench.sender import unit_keys
+from service.bench.stages import stages_ms, summary
 from service.errors import ExitCode
 from service.serve import bundle_path
+from streams.clock import MonotonicClock
 
 PRIORITY = 50
 """Asked for as a rig would; where it is not permitted the daemon says so and goes on."""
+SAMPLE_EVERY_S = 1.0
 
 
-def bench_loop(
-    *,
-    n_units: int,
-    rate_hz: float,
-    hop_s: float,
-    seconds: float,
-    block_s: float,
-    base: str | None,
-    as_json: bool,
-) -> int:
-    """Measure the loop over a generated bundle, and print what came out.
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `bench loop` measures.
 
-    Args:
+    Attributes:
         n_units: units sent.
         rate_hz: spikes per second of each.
         hop_s: between beats.
         seconds: how long to measure.
         block_s: how the sender blocks its spikes.
         base: bundle whose graph is used; None for the shipped one.
+        priority: SCHED_FIFO priority asked for the beat; 0 for none.
+    """
+
+    n_units: int
+    rate_hz: float
+    hop_s: float
+    seconds: float
+    block_s: float
+    base: str | None = None
+    priority: int = PRIORITY
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the result."""
+        return {
+            "units": self.n_units,
+            "spikes_per_s": self.n_units * self.rate_hz,
+            "seconds": self.seconds,
+            "block_ms": self.block_s * 1e3,
+            "bundle": self.base or "shipped:demo",
+            "priority": self.priority,
+        }
+
+
+def bench_loop(settings: Settings, *, figure: Path | None, as_json: bool) -> int:
+    """Measure the loop over a generated bundle, and print what came out.
+
+    Args:
+        settings: what to measure.
+        figure: a picture to write; None for none.
         as_json: one JSON object instead of a table.
 
     Returns:
-        8 when spikes were dropped or beats missed beyond the bare timer's, else 0.
+        8 when spikes were dropped, beats missed beyond the bare timer's, or memory grew; else 0.
     """
+    if figure is not None:
+        require_matplotlib()
+    gc.collect()
+    gc.freeze()
     with Rig() as rig:
-        result = _measure(rig, n_units, rate_hz, hop_s, seconds, block_s, base)
+        listener, usage = _measure(rig, settings)
+    stages = stages_ms(listener)
+    result = listener.summary() | summary(stages)
+    result |= {"settings": settings.as_dict(), "processes": usage, "machine": machine.describe()}
+    if figure is not None:
+        draw(figure, result, stages, listener.end_to_end_ms())
     show("bench loop", result, as_json=as_json)
     return ExitCode.DONE if held(result) else ExitCode.BELOW_THRESHOLD
 
 
 def held(result: dict[str, Any]) -> bool:
-    """Whether every spike had its place and the beat was as punctual as the machine."""
-    return bool(result["spikes_dropped"] == 0 and punctual(result))
+    """Whether every spike had its place, the beat was punctual, and the daemon's memory flat."""
+    growth = result["processes"].get("daemon", {}).get("growth")
+    is_flat = growth is None or growth <= machine.FLAT
+    return bool(result["spikes_dropped"] == 0 and punctual(result) and is_flat)
 
 
 def punctual(result: dict[str, Any]) -> bool:
@@ -60,36 +100,48 @@ def punctual(result: dict[str, Any]) -> bool:
     return bool(result["missed_beats"] <= result["bare_timer_late"] * 1.2 + 2)
 
 
-def _measure(
-    rig: Rig,
-    n_units: int,
-    rate_hz: float,
-    hop_s: float,
-    seconds: float,
-    block_s: float,
-    base: str | None,
-) -> dict[str, Any]:
+def _measure(rig: Rig, settings: Settings) -> tuple[Listener, dict[str, Any]]:
     name = f"spikeloop-bench-{os.getpid()}"
-    keys = unit_keys(n_units)
     derive_bundle(
-        open_bundle(bundle_path(base or "shipped:demo")),
+        open_bundle(bundle_path(settings.base or "shipped:demo")),
         rig.path / "bundle",
-        unit_keys=keys,
-        hop_s=hop_s,
-        bin_s=hop_s,
+        unit_keys=unit_keys(settings.n_units),
+        hop_s=settings.hop_s,
+        bin_s=settings.hop_s,
         name="generated",
         seed=0,
     )
-    config = rig.path / "serve.toml"
-    config.write_text(_config(rig.path / "bundle", name, n_units * rate_hz))
-    announced = rig.path / "daemon.json"
+    config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
+    config.write_text(_config(rig.path / "bundle", name, settings))
     rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
     endpoint = rig.wait_for_file(announced, "daemon")["decode"]
+    start_sender(rig, name, settings)
+    usage = machine.Usage(rig.pids() | {"subscriber": os.getpid()})
+    listener = listen_beside_timer(
+        rig, endpoint, settings.hop_s, settings.seconds, _sampling(usage), (*TOPICS, "timing")
+    )
+    return listener, usage.summary()
+
+
+def start_sender(rig: Rig, name: str, settings: Settings) -> None:
+    """Start the process that sends the spikes, for as long as is measured and some more."""
     rig.start(
-        "sender", "bench", "sender", "--name", name, "--units", str(n_units), "--rate",
-        str(rate_hz), "--block-ms", str(block_s * 1e3), "--seconds", str(seconds + 120),
+        "sender", "bench", "sender", "--name", name, "--units", str(settings.n_units), "--rate",
+        str(settings.rate_hz), "--block-ms", str(settings.block_s * 1e3),
+        "--seconds", str(settings.seconds + 120),
     )  # fmt: skip
-    return listen_beside_timer(rig, endpoint, hop_s, seconds).summary()
+
+
+def _sampling(usage: machine.Usage) -> Callable[[dict[str, Any] | None], None]:
+    """Samples once a second, right after a decode: then the most time is left to the next."""
+    clock, due_s = MonotonicClock(), [0.0]
+
+    def each(decode: dict[str, Any] | None) -> None:
+        if decode is not None and clock.now() >= due_s[0]:
+            due_s[0] = clock.now() + SAMPLE_EVERY_S
+            usage.sample(clock.now())
+
+    return each
 
 
 def listen_beside_timer(
@@ -98,6 +150,7 @@ def listen_beside_timer(
     hop_s: float,
     seconds: float,
     also: Callable[[dict[str, Any] | None], None] = lambda decode: None,
+    topics: Sequence[str] = TOPICS,
 ) -> Listener:
     """Listen for `seconds` while a bare timer of the same hop runs beside.
 
@@ -107,6 +160,7 @@ def listen_beside_timer(
         hop_s: between beats.
         seconds: how long.
         also: called with each decode, and with None when none came for a while.
+        topics: what to listen to.
 
     Returns:
         What was received; `bare_timer` filled in.
@@ -117,20 +171,21 @@ def listen_beside_timer(
         rig.check("daemon")
         if len(listener.decodes) == 1 and decode is not None:
             hop_ms = str(hop_s * 1e3)
-            rig.start("timer", "bench", "timer", "--hop-ms", hop_ms, "--seconds", "100000")
+            rig.start("timer", "bench", "timer", "--hop-ms", hop_ms, "--seconds", "1000000")
         also(decode)
 
-    listener.listen(endpoint, seconds, each)
+    listener.listen(endpoint, seconds, each, topics)
     listener.bare_timer = json.loads(rig.end("timer"))
     return listener
 
 
-def _config(bundle: Path, name: str, spikes_per_s: float) -> str:
+def _config(bundle: Path, name: str, settings: Settings) -> str:
+    spikes_per_s = settings.n_units * settings.rate_hz
     return (
         f'[input]\nname = "{name}"\nwait_s = 60.0\n'
         f"budget_spikes_per_s = {max(50_000, round(2 * spikes_per_s))}\n"
         f'[decoder]\nbundle = "{bundle}"\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
         f'lsl_name = "{name}-decodes"\n'
-        f"[realtime]\npriority = {PRIORITY}\n"
+        f"[realtime]\npriority = {settings.priority}\n"
     )

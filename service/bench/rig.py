@@ -1,4 +1,4 @@
-"""Starts the loop's processes, listens as a client would, and cleans everything up."""
+"""Starts the loop's processes, and cleans everything up."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from service.errors import ServiceError
-from service.loop.percentiles import percentiles
 from streams.clock import MonotonicClock
-from streams.sockets import DecodeSubscriber
 
 START_WITHIN_S = 60.0
 END_WITHIN_S = 10.0
@@ -78,6 +74,10 @@ class Rig:
         if self._is_interrupted:
             raise KeyboardInterrupt
 
+    def pids(self) -> dict[str, int]:
+        """The process id of each."""
+        return {name: process.pid for name, process in self._processes.items()}
+
     def check(self, name: str) -> None:
         """Raise when the process has ended with a failure.
 
@@ -126,90 +126,3 @@ class Rig:
 
 
 _RUN = "import sys; from service.cli import main; sys.exit(main(sys.argv[1:]))"
-
-
-@dataclass(slots=True)
-class Listener:
-    """Receives what the daemon publishes, and keeps what a measurement needs.
-
-    Latencies count from the beat on that the settle time was fixed at.
-    """
-
-    decodes: list[dict[str, Any]] = field(default_factory=list)
-    received_s: list[float] = field(default_factory=list)
-    heartbeat: dict[str, Any] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    bare_timer: dict[str, int] = field(default_factory=dict)
-
-    def listen(
-        self,
-        endpoint: str,
-        seconds: float,
-        each: Callable[[dict[str, Any] | None], None] = lambda decode: None,
-    ) -> None:
-        """Listen for `seconds` from the first decode on, then wait for the settle time if need be.
-
-        Args:
-            endpoint: the daemon's decodes.
-            seconds: how long.
-            each: called with each decode, and with None when none came for a while.
-        """
-        clock = MonotonicClock()
-        subscriber = DecodeSubscriber(endpoint, ("decode", "heartbeat", "event"))
-        t_end_s: float | None = None
-        while t_end_s is None or clock.now() < t_end_s:
-            received = subscriber.receive(0.2)
-            now_s = clock.now()
-            each(self._take(received, now_s))
-            if t_end_s is None and self.decodes:
-                t_end_s = now_s + seconds
-        subscriber.close()
-
-    def _take(
-        self, received: tuple[str, dict[str, Any]] | None, now_s: float
-    ) -> dict[str, Any] | None:
-        if received is None:
-            return None
-        topic, message = received
-        if topic == "decode":
-            self.decodes.append(message)
-            self.received_s.append(now_s)
-            return message
-        if topic == "heartbeat":
-            self.heartbeat = message
-        else:
-            self.events.append(message)
-        return None
-
-    def summary(self) -> dict[str, Any]:
-        """The fields of the loop that demo and bench share."""
-        last, beat = self.decodes[-1], self.heartbeat
-        skipped_before = self.decodes[0]["beats_skipped"]
-        late = sum(decode["late"] for decode in self.decodes)
-        skipped = last["beats_skipped"] - skipped_before
-        settled = [
-            (decode, t_s)
-            for decode, t_s in zip(self.decodes, self.received_s, strict=True)
-            if decode["beat"] >= beat["settled_from_beat"]
-        ]
-        return {
-            "beats": last["beat"] - self.decodes[0]["beat"] + 1,
-            "missed_beats": late + skipped,
-            "late_beats": late,
-            "skipped_beats": skipped,
-            "bare_timer_late": self.bare_timer["missed"],
-            "decode_ms": percentiles([1e3 * (d["t_done"] - d["t_cut"]) for d, _ in settled]),
-            "end_to_end_ms": percentiles([1e3 * (t_s - d["t_window"]) for d, t_s in settled]),
-            "spikes_in": last["spikes_in"],
-            "spikes_late": last["spikes_late"],
-            "spikes_dropped": last["spikes_dropped"],
-            "fates": beat["fates"],
-            "spikes_pending": beat["spikes_pending"],
-            "spikes_lost": beat["spikes_lost"],
-            "messages_lost": last["seq"] - self.decodes[0]["seq"] + 1 - len(self.decodes),
-            "settle_ms": beat["settle_ms"],
-            "hop_ms": beat["hop_ms"],
-            "realtime": [one["detail"] for one in self.events if one["event"] == "realtime"],
-            "backend": last["backend"],
-            "decoder_id": last["decoder_id"],
-        }

@@ -112,6 +112,8 @@ def _add_bench(commands: Commands) -> None:
     loop.add_argument("--seconds", type=float, default=60.0)
     loop.add_argument("--block-ms", type=float, default=5.0, help="how the sender blocks spikes")
     loop.add_argument("--bundle", default=None, help="a bundle to take the graph from")
+    loop.add_argument("--priority", type=int, default=50, help="SCHED_FIFO of the beat; 0: none")
+    loop.add_argument("--figure", type=Path, default=None, metavar="FILE.png")
     loop.add_argument("--json", action="store_true")
     loop.set_defaults(run=_bench_loop, uses_lsl=True)
     decode = parts.add_parser("decode", help="the graph alone, over tokens and backends")
@@ -134,17 +136,18 @@ def _add_bench(commands: Commands) -> None:
 
 
 def _bench_loop(a: argparse.Namespace) -> int:
-    from service.bench.loop import bench_loop
+    from service.bench.loop import Settings, bench_loop
 
-    return bench_loop(
+    settings = Settings(
         n_units=a.units,
         rate_hz=a.rate,
         hop_s=a.hop_ms * 1e-3,
         seconds=a.seconds,
         block_s=a.block_ms * 1e-3,
         base=a.bundle,
-        as_json=a.json,
+        priority=a.priority,
     )
+    return bench_loop(settings, figure=a.figure, as_json=a.json)
 
 
 def _bench_decode(a: argparse.Namespace) -> int:

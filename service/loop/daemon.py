@@ -274,8 +274,7 @@ class Daemon:
             clock.sleep_until(t_window + self.settle_s)
             beat.take_in(self._inbox)
             decode = beat.turn(k, self.settle_s)
-            self._publish(decode)
-            t_out = clock.now()
+            t_out = self._publish(decode)
             shadow = beat.follow(self.settle_s)
             if shadow is not None:
                 self._publisher.send(b"shadow", encode(shadow))
@@ -306,10 +305,12 @@ class Daemon:
         self._publisher.send(b"timing", encode(timing))
         self.flight.note(decode, timing, len(self._inbox))
 
-    def _publish(self, decode: Decode) -> None:
+    def _publish(self, decode: Decode) -> float:
+        """Send a decode both ways; when ZeroMQ had it."""
         self._publisher.send(b"decode", encode(decode))
+        t_out = self._clock.now()
         if self._outlet is None:
-            return
+            return t_out
         values: list[float] = []
         for output in self.bundle.manifest.outputs:
             value = decode.value[output.name]
@@ -320,6 +321,7 @@ class Daemon:
             )
         validity = REASONS[decode.reason]
         self._outlet.push([*values, float(validity), decode.seq, decode.beat], decode.t_window)
+        return t_out
 
     def _try_settle(self, k: int) -> None:
         meter = self.beat.settle_meter

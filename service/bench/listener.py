@@ -1,0 +1,142 @@
+"""Listens as a client does, and keeps in columns what a measurement needs, for hours if asked."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from service.loop.percentiles import percentiles
+from streams.clock import Clock, MonotonicClock
+from streams.messages import Float64s
+from streams.sockets import DecodeSubscriber
+
+TOPICS = ("decode", "heartbeat", "event")
+DECODE_COLUMNS = ("beat", "t_window", "t_cut", "t_done", "late", "tokens")
+TIMING_COLUMNS = (
+    "beat", "lsl_age_s", "t_due", "t_cut", "t_tokens", "t_done", "t_sent", "t_out", "t_end",
+)  # fmt: skip
+
+
+class Columns:
+    """Rows of numbers, a column each; null becomes NaN."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._columns = {name: array("d") for name in names}
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def __getitem__(self, name: str) -> Float64s:
+        return np.array(self._columns[name], np.float64)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append the row's fields of these names."""
+        for name, column in self._columns.items():
+            value = row[name]
+            column.append(math.nan if value is None else value)
+
+
+class Listener:
+    """Receives what the daemon publishes. Latencies count from the beat that settled on.
+
+    Attributes:
+        decodes: one row a decode, with the time that it was received at.
+        timings: one row a beat, where the topic `timing` is listened to.
+        first, last: the first and the newest decode.
+        bare_timer: what the timer that ran beside counted.
+    """
+
+    def __init__(self) -> None:
+        self.decodes = Columns((*DECODE_COLUMNS, "received"))
+        self.timings = Columns(TIMING_COLUMNS)
+        self.first: dict[str, Any] = {}
+        self.last: dict[str, Any] = {}
+        self.heartbeat: dict[str, Any] = {}
+        self.events: list[dict[str, Any]] = []
+        self.bare_timer: dict[str, int] = {}
+
+    def listen(
+        self,
+        endpoint: str,
+        seconds: float,
+        each: Callable[[dict[str, Any] | None], None] = lambda decode: None,
+        topics: Sequence[str] = TOPICS,
+        clock: Clock | None = None,
+    ) -> None:
+        """Listen for `seconds` from the first decode on.
+
+        Args:
+            endpoint: the daemon's decodes.
+            seconds: how long.
+            each: called with each decode, and with None after anything else or a while.
+            topics: what to listen to.
+            clock: the machine's, by default.
+        """
+        clock = clock or MonotonicClock()
+        subscriber = DecodeSubscriber(endpoint, topics)
+        t_end_s: float | None = None
+        while t_end_s is None or clock.now() < t_end_s:
+            received = subscriber.receive(0.2)
+            now_s = clock.now()
+            each(self._take(received, now_s))
+            if t_end_s is None and len(self.decodes):
+                t_end_s = now_s + seconds
+        subscriber.close()
+
+    def _take(
+        self, received: tuple[str, dict[str, Any]] | None, now_s: float
+    ) -> dict[str, Any] | None:
+        if received is None:
+            return None
+        topic, message = received
+        if topic == "decode":
+            self.decodes.add(message | {"received": now_s})
+            self.first = self.first or message
+            self.last = message
+            return message
+        if topic == "heartbeat":
+            self.heartbeat = message
+        elif topic == "timing":
+            self.timings.add(message)
+        else:
+            self.events.append(message)
+        return None
+
+    def summary(self) -> dict[str, Any]:
+        """The fields of the loop that demo and bench share."""
+        first, last, beat, decodes = self.first, self.last, self.heartbeat, self.decodes
+        skipped = last["beats_skipped"] - first["beats_skipped"]
+        late = int(decodes["late"].sum())
+        settled = decodes["beat"] >= beat["settled_from_beat"]
+        decode_ms = 1e3 * (decodes["t_done"] - decodes["t_cut"])[settled]
+        return {
+            "beats": last["beat"] - first["beat"] + 1,
+            "missed_beats": late + skipped,
+            "late_beats": late,
+            "skipped_beats": skipped,
+            "bare_timer_late": self.bare_timer["missed"],
+            "decode_ms": percentiles(decode_ms.tolist()),
+            "end_to_end_ms": percentiles(self.end_to_end_ms().tolist()),
+            "spikes_in": last["spikes_in"],
+            "spikes_late": last["spikes_late"],
+            "spikes_dropped": last["spikes_dropped"],
+            "fates": beat["fates"],
+            "spikes_pending": beat["spikes_pending"],
+            "spikes_lost": beat["spikes_lost"],
+            "messages_lost": last["seq"] - first["seq"] + 1 - len(decodes),
+            "settle_ms": beat["settle_ms"],
+            "hop_ms": beat["hop_ms"],
+            "realtime": [one["detail"] for one in self.events if one["event"] == "realtime"],
+            "backend": last["backend"],
+            "decoder_id": last["decoder_id"],
+        }
+
+    def end_to_end_ms(self) -> Float64s:
+        """From the window's end to its decode in the subscriber's hands, of the settled beats."""
+        settled = self.decodes["beat"] >= self.heartbeat["settled_from_beat"]
+        taken_ms: Float64s = 1e3 * (self.decodes["received"] - self.decodes["t_window"])
+        return taken_ms[settled]

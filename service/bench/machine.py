@@ -1,0 +1,120 @@
+"""The machine a measurement ran on, and what the measured processes took of it (Linux's /proc)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from array import array
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LIBRARIES = ("spikeloop", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "pylsl", "pyzmq")
+WARM_S = 60.0
+FLAT = 0.01
+_MIB = 2**20
+
+
+def describe() -> dict[str, Any]:
+    """CPU, cores, kernel, governor, clock source, load and versions; null where not readable."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "kernel": platform.release(),
+        "preemption": _preemption(),
+        "governor": _line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "clock_source": _line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        "isolated_cores": _line("/sys/devices/system/cpu/isolated"),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in LIBRARIES if _version(name)},
+    }
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _preemption() -> str:
+    kinds = [kind for kind in ("PREEMPT_RT", "PREEMPT_DYNAMIC", "PREEMPT")
+             if kind in platform.version().split()]  # fmt: skip
+    return kinds[0] if kinds else "voluntary or none"
+
+
+def _line(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class Usage:
+    """Processor time and resident memory of processes, sampled as the measurement goes.
+
+    Args:
+        pids: by name.
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = dict(pids)
+        self._t_s = array("d")
+        self._cpu_s = {name: array("d") for name in pids}
+        self._bytes = {name: array("d") for name in pids}
+
+    def sample(self, t_s: float) -> None:
+        """Read all of them now; a process that is gone keeps its last numbers."""
+        self._t_s.append(t_s)
+        for name, pid in self._pids.items():
+            cpu, held = self._cpu_s[name], self._bytes[name]
+            read = _read(pid)
+            cpu.append(read[0] if read else cpu[-1] if cpu else 0.0)
+            held.append(read[1] if read else held[-1] if held else 0.0)
+
+    def summary(self) -> dict[str, Any]:
+        """Per process, `cores` (share of one), `rss_mib` at the end, and `growth` after a minute.
+
+        Growth is the largest reading after the first minute over the one there, less 1; null for
+        a run too short to tell.
+        """
+        if len(self._t_s) < 2:
+            return {}
+        t_s = np.array(self._t_s) - self._t_s[0]
+        warm = int(np.searchsorted(t_s, WARM_S))
+        result = {}
+        for name in self._pids:
+            cpu_s, held = np.array(self._cpu_s[name]), np.array(self._bytes[name])
+            growth = float(held[warm:].max() / held[warm] - 1) if warm < len(held) - 1 else None
+            result[name] = {
+                "cores": float((cpu_s[-1] - cpu_s[0]) / t_s[-1]),
+                "rss_mib": float(held[-1] / _MIB),
+                "growth": growth,
+            }
+        return result
+
+
+def _read(pid: int) -> tuple[float, int] | None:
+    """Processor seconds so far, and resident bytes."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), pages * os.sysconf(
+        "SC_PAGE_SIZE"
+    )

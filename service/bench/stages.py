@@ -1,0 +1,53 @@
+"""Where the time of the decodes went, stage by stage, from what the daemon said of each beat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from service.bench.listener import Listener
+from service.loop.percentiles import percentiles
+from streams.messages import Float64s
+
+STAGES = {
+    "lsl_age": "LSL: a spike's arrival after its stamp",
+    "wait": "wait: cutting starts after it is due",
+    "cut": "cut: ring to tokens",
+    "infer": "infer: the graph",
+    "shape": "shape: judged, shaped, message made",
+    "publish": "publish: written and given to ZeroMQ",
+    "receive": "receive: read by the subscriber",
+}
+
+
+def stages_ms(listener: Listener) -> dict[str, Float64s]:
+    """Per stage, (n_decodes,) milliseconds of the settled beats that both sides tell of."""
+    decodes, timings = listener.decodes, listener.timings
+    of_beat, i_decode, i_timing = np.intersect1d(
+        decodes["beat"], timings["beat"], return_indices=True
+    )
+    settled = of_beat >= listener.heartbeat["settled_from_beat"]
+    received = decodes["received"][i_decode[settled]]
+    t = {
+        name: timings[name][i_timing[settled]]
+        for name in ("t_due", "t_cut", "t_tokens", "t_done", "t_sent", "t_out")
+    }
+    taken_s = {
+        "lsl_age": timings["lsl_age_s"][i_timing[settled]],
+        "wait": t["t_cut"] - t["t_due"],
+        "cut": t["t_tokens"] - t["t_cut"],
+        "infer": t["t_done"] - t["t_tokens"],
+        "shape": t["t_sent"] - t["t_done"],
+        "publish": t["t_out"] - t["t_sent"],
+        "receive": received - t["t_out"],
+    }
+    return {name: 1e3 * values for name, values in taken_s.items()}
+
+
+def summary(stages: dict[str, Float64s]) -> dict[str, Any]:
+    """`NAME_ms`: percentiles of each stage."""
+    return {
+        f"{name}_ms": percentiles(values[np.isfinite(values)].tolist())
+        for name, values in stages.items()
+    }
