@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from export.backends import open_backend
+from export.backend_table import BACKENDS, Backend, parse_choice
+from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from export.generated import derive_bundle
 from service.bench.screen import show
 from service.bench.sender import unit_keys
-from service.errors import ExitCode
+from service.errors import ConfigError, ExitCode
 from service.loop.percentiles import percentiles
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
@@ -26,18 +28,19 @@ from streams.messages import TokenWindow
 
 TOKENS_PER_S = (200, 1_000, 4_000, 10_000, 20_000)
 UNIT_HZ = 20.0
-N_WARM, N_RUNS = 100, 2_000
-LONG_S = 20.0
+N_WARM, N_RUNS, N_LEAST = 100, 2_000, 10
+WARM_S, LONG_S = 1.0, 10.0
 BYTES = 4
 
 
 def bench_decode(
-    *, bundles: Sequence[str], backends: Sequence[str], hop_s: float, as_json: bool
+    *, bundles: Sequence[str], poyo: bool, backends: Sequence[str], hop_s: float, as_json: bool
 ) -> int:
-    """Time single steps and print one row per bundle, backend and number of tokens.
+    """Time single steps and print one row per bundle, number of tokens and backend.
 
     Args:
         bundles: bundles whose graphs are timed, each over units drawn from its table.
+        poyo: whether POYO 1.3M is timed too, with random weights.
         backends: those that cannot run are listed with the reason.
         hop_s: between beats; with the spike rate it gives the tokens of a bin.
         as_json: one JSON object instead of a table.
@@ -45,7 +48,15 @@ def bench_decode(
     gc.collect()
     gc.freeze()
     gc.disable()
-    rows = [row for named in bundles for row in _rows_of(named, backends, hop_s)]
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="spikeloop-") as folder, console.status("") as status:
+        paths = [bundle_path(named) for named in bundles]
+        if poyo:
+            paths.append(_random_poyo(Path(folder) / "poyo-1.3M"))
+        rows = []
+        for row in (row for path in paths for row in _rows_of(path, backends, hop_s)):
+            rows.append(row)
+            status.update(f"{row['family']}, {row['tokens_per_s']:,} tokens/s, {row['backend']}")
     if as_json:
         show("", {"hop_ms": hop_s * 1e3, "threads": 1, "rows": rows}, as_json=True)
     else:
@@ -53,8 +64,19 @@ def bench_decode(
     return ExitCode.DONE
 
 
-def _rows_of(named: str, backends: Sequence[str], hop_s: float) -> Iterator[dict[str, Any]]:
-    base = open_bundle(bundle_path(named))
+def _random_poyo(path: Path) -> Path:
+    try:
+        from export.generated_poyo import random_poyo
+    except ImportError as err:
+        raise ConfigError(
+            f"POYO is made with torch and onnx, and {err.name} is not installed: "
+            "pip install 'spikeloop[train]', or say --no-poyo"
+        ) from err
+    return random_poyo(path).path
+
+
+def _rows_of(path: Path, backends: Sequence[str], hop_s: float) -> Iterator[dict[str, Any]]:
+    base = open_bundle(path)
     for tokens_per_s in TOKENS_PER_S:
         with tempfile.TemporaryDirectory(prefix="spikeloop-") as folder:
             bundle = _sized(base, Path(folder) / "bundle", tokens_per_s, hop_s)
@@ -71,20 +93,32 @@ def _sized(base: DecoderBundle, path: Path, tokens_per_s: int, hop_s: float) -> 
     )
 
 
-def _time(bundle: DecoderBundle, name: str, tokens_per_s: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"backend": name, "refused": ""}
+def _time(bundle: DecoderBundle, choice: str, tokens_per_s: int) -> dict[str, Any]:
+    """Without the gate's own timing: what is too slow for a hop is to be shown here."""
+    row: dict[str, Any] = {"backend": choice, "refused": ""}
     try:
-        backend = open_backend(bundle, name).backend
+        name, precision = parse_choice(choice)
+        backend = BACKENDS[name](bundle, precision)
+        require_parity(bundle, backend)
     except ExportError as err:
-        return row | {"refused": str(err), "decode_ms": percentiles([])}
-    clock, window = MonotonicClock(), _window(bundle, tokens_per_s)
-    lead_s, t_end_s = bundle.manifest.lead_s.default, clock.now() + LONG_S
-    taken_ms: list[float] = []
-    while len(taken_ms) < N_WARM + N_RUNS and (len(taken_ms) < N_WARM or clock.now() < t_end_s):
+        return row | {"refused": str(err), "runs": 0, "decode_ms": percentiles([])}
+    window, lead_s = _window(bundle, tokens_per_s), bundle.manifest.lead_s.default
+    _run(backend, window, lead_s, N_WARM, WARM_S)
+    taken_ms = _run(backend, window, lead_s, N_RUNS, LONG_S)
+    return row | {"runs": len(taken_ms), "decode_ms": percentiles(taken_ms)}
+
+
+def _run(
+    backend: Backend, window: TokenWindow, lead_s: float, n_runs: int, long_s: float
+) -> list[float]:
+    """Milliseconds of each run: `n_runs`, or those that fit into `long_s`, but a few at least."""
+    clock = MonotonicClock()
+    t_end_s, taken_ms = clock.now() + long_s, list[float]()
+    while len(taken_ms) < n_runs and (len(taken_ms) < N_LEAST or clock.now() < t_end_s):
         t_start_s = clock.now()
         backend.step(window, lead_s)
         taken_ms.append(1e3 * (clock.now() - t_start_s))
-    return row | {"runs": len(taken_ms) - N_WARM, "decode_ms": percentiles(taken_ms[N_WARM:])}
+    return taken_ms
 
 
 def _window(bundle: DecoderBundle, tokens_per_s: int) -> TokenWindow:
@@ -99,9 +133,14 @@ def _window(bundle: DecoderBundle, tokens_per_s: int) -> TokenWindow:
 
 
 def _floor(bundle: DecoderBundle, tokens_per_s: int) -> dict[str, Any]:
-    """What must at least be moved and multiplied: the weights once, and each token's row."""
+    """What must at least be moved: the weights once, and each token's row.
+
+    POYO's tokens are the spikes, and START and END of each unit.
+    """
     n_weights = sum(weight.size for weight in bundle.weights().values())
-    n_tokens = round(tokens_per_s * bundle.manifest.bin_s)
+    n_spikes = max(1, round(tokens_per_s * bundle.manifest.bin_s))
+    n_edges = 2 * len(bundle.row_of_key) if bundle.manifest.family == "poyo" else 0
+    n_tokens = n_spikes + n_edges
     widths = [
         int(np.prod(bundle.tables[tensor.name].shape[1:]))
         for tensor in bundle.manifest.graph.tables
@@ -115,23 +154,32 @@ def _floor(bundle: DecoderBundle, tokens_per_s: int) -> dict[str, Any]:
         "tokens": n_tokens,
         "parameters": n_weights,
         "floor_kib": (n_weights + n_tokens * sum(widths)) * BYTES / 1024,
-        "floor_mflop": 2e-6 * (n_weights + n_tokens * sum(widths)),
     }
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="bench decode: one step, milliseconds", title_justify="left")
-    for name in ("family", "backend", "units", "tokens", "p50", "p99", "p99.9", "max", "floor KiB"):
-        table.add_column(name, justify="right")
+    title = "bench decode: one step on one thread, milliseconds"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for name in ("family", "backend"):
+        table.add_column(name, no_wrap=True)
+    for name in ("tokens/s", "tokens", "params", "floor", "p50", "p99", "p99.9", "max"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        times = [f"{row['decode_ms'][name]:.3f}" for name in ("p50", "p99", "p999", "max")]
-        if row["refused"]:
-            times = ["refused", "", "", ""]
+        times = [_digits(row["decode_ms"][name]) for name in ("p50", "p99", "p999", "max")]
         table.add_row(
-            row["family"], row["backend"], str(row["units"]), str(row["tokens"]), *times,
-            f"{row['floor_kib']:.0f}",
-        )  # fmt: skip
+            row["family"],
+            row["backend"],
+            f"{row['tokens_per_s']:,}",
+            f"{row['tokens']:,}",
+            f"{row['parameters'] / 1e6:.2f}M",
+            f"{row['floor_kib'] / 1024:.1f} MB",
+            *(["refused", "", "", ""] if row["refused"] else times),
+        )
     Console().print(table)
-    for row in rows:
-        if row["refused"]:
-            Console().print(f"{row['backend']}, {row['tokens']} tokens: {row['refused']}")
+    for reason in dict.fromkeys(f"{row['backend']}: {row['refused']}" for row in rows):
+        if not reason.endswith(": "):
+            Console().print(reason)
+
+
+def _digits(ms: float) -> str:
+    return f"{ms:.3f}" if ms < 1 else f"{ms:.2f}" if ms < 10 else f"{ms:.1f}"

@@ -119,6 +119,10 @@ def _add_bench(commands: Commands) -> None:
     decode = parts.add_parser("decode", help="the graph alone, over tokens and backends")
     decode.add_argument("--bundle", action="append", default=None, help="may be given again")
     decode.add_argument("--backend", action="append", default=None, help="may be given again")
+    decode.add_argument(
+        "--poyo", action=argparse.BooleanOptionalAction, default=None,
+        help="POYO 1.3M with random weights; by default where no --bundle is named",
+    )  # fmt: skip
     decode.add_argument("--hop-ms", type=float, default=20.0)
     decode.add_argument("--json", action="store_true")
     decode.set_defaults(run=_bench_decode)
@@ -155,7 +159,8 @@ def _bench_decode(a: argparse.Namespace) -> int:
 
     return bench_decode(
         bundles=a.bundle or ["shipped:demo"],
-        backends=a.backend or ["onnxruntime-cpu"],
+        poyo=a.bundle is None if a.poyo is None else a.poyo,
+        backends=a.backend or ["onnxruntime-cpu", "torch"],
         hop_s=a.hop_ms * 1e-3,
         as_json=a.json,
     )
