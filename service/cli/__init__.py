@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(exit_code(err))
     except CalibrationError as err:
         sys.stderr.write(f"spikeloop: {err}\n")
-        return int(ExitCode.USAGE)
+        return int(getattr(err, "code", ExitCode.USAGE))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -38,6 +38,7 @@ PULL_EVERY_S = 0.05
 SYNC_EVERY_S = 0.5
 OFFSET_EVERY_S = 5.0
 OFFSET_WITHIN_S = 0.5
+FIRST_OFFSET_WITHIN_S = 3.0
 LATE_S = 1.0
 """Waited for what is still under way when the recording ends."""
 
@@ -105,7 +106,7 @@ class Recorder:
         for number, inlet in enumerate(inlets, start=1):
             self._lines.append(_Line(inlet, number))
             self._write(frame(STREAM_HEADER, inlet.xml.encode(), number))
-        self._measure_clocks()
+        self._measure_clocks(FIRST_OFFSET_WITHIN_S)
         self._sync()
 
     def step(self) -> None:
@@ -118,7 +119,7 @@ class Recorder:
             self._pull(line)
         now_s = self.clock.now()
         if now_s >= self._t_offset_s + OFFSET_EVERY_S:
-            self._measure_clocks()
+            self._measure_clocks(OFFSET_WITHIN_S)
         if now_s >= self._t_sync_s + SYNC_EVERY_S:
             self._sync()
 
@@ -161,10 +162,10 @@ class Recorder:
             line.n_samples += len(stamps)
             values, stamps = _pulled(line.inlet)
 
-    def _measure_clocks(self) -> None:
+    def _measure_clocks(self, within_s: float) -> None:
         self._t_offset_s = self.clock.now()
         for line in self._lines:
-            measured = line.inlet.clock_offset(OFFSET_WITHIN_S)
+            measured = line.inlet.clock_offset(within_s)
             if measured is not None:
                 line.offset_s, line.uncertainty_s = measured.offset_s, measured.uncertainty_s
                 content = clock_offset(measured.t_s, measured.offset_s)

@@ -77,6 +77,16 @@ def convert(paths: Sequence[Path], session_id: str | None, reading: Reading) -> 
     return replace(session, id=session_id or f"unknown/{date}/{paths[0].stem}")
 
 
+def session_of(recording: Recording, reading: Reading) -> Session:
+    """One recording, as far as it has come, as a session without a name.
+
+    Raises:
+        RecordingError: it holds no spikes.
+        StreamUnfitError: the spikes are of no layout that we read.
+    """
+    return _part(recording, 0.0, reading)
+
+
 def trials_of(
     texts: Sequence[str], t_s: Float64s, *, trial_start: str, trial_stop: str
 ) -> list[dict[str, float]]:
@@ -162,14 +172,16 @@ def velocity(t_s: Float64s, position: Float64s, width_s: float = SLOPE_WIDTH_S) 
     first = np.searchsorted(t_s, t_s - half_s, side="left")
     last = np.searchsorted(t_s, t_s + half_s, side="right")
     count = (last - first)[:, None].astype(np.float64)
-    t, x = (t_s - t_s[0])[:, None], position - np.nanmean(position, axis=0)
+    missing = ~np.asarray(np.isfinite(position).all(axis=1))
+    if missing.all():
+        return np.full(position.shape, np.nan)
+    t, x = (t_s - t_s[0])[:, None], position - position[~missing].mean(axis=0)
 
     def total(values: Float64s) -> Float64s:
         sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
         held: Float64s = sums[last] - sums[first]
         return held
 
-    missing = ~np.isfinite(x).all(axis=1)
     x = np.where(missing[:, None], 0.0, x)
     st, sx = total(t), total(x)
     spread = total(t * t) - st * st / count
@@ -295,8 +307,10 @@ def _joined(parts: Sequence[Session]) -> Session:
         behavior={name: _chained(name, parts) for part in parts for name in part.behavior},
         trials=_chained_trials(trials) if trials else None,
         duration_s=parts[-1].duration_s,
-        provenance=parts[0].provenance
-        | {"recording": ", ".join(part.provenance["recording"] for part in parts)},
+        provenance={
+            **parts[0].provenance,
+            "recording": ", ".join(part.provenance["recording"] for part in parts),
+        },
     )
 
 

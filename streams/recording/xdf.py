@@ -1,4 +1,4 @@
-"""XDF 1.0, the format of LabRecorder: chunks of framed bytes, written as they come, read as they grow.
+"""XDF 1.0, the format of LabRecorder: chunks of framed bytes, written and read as they come.
 
 A chunk is its length, a tag and the content; a file that was cut anywhere is whole up to its last
 whole chunk. https://github.com/sccn/xdf/wiki/Specifications

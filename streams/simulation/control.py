@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +11,26 @@ from typing import Any
 
 from streams.simulation.hand import TICK_S, Point
 
+BLOCK = re.compile(r"^block (?P<kind>open-loop|closed-loop|rest)(?: assist=(?P<assist>[\d.]+))?$")
+"""What a calibration notes in the daemon's record when a block begins; a task program obeys it."""
 SILENCE_S = 0.2
 """Without a decode for this long the cursor stands still."""
 _KEPT_TICKS = round(3.0 / TICK_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Which block is on: `open-loop`, `closed-loop` with a share of assistance, or `rest`."""
+
+    kind: str
+    assist: float = 0.0
+
+
+def block_of(event: Mapping[str, Any]) -> Block | None:
+    """The block that an event of the daemon announces; None where it announces none."""
+    text = event["detail"].get("text", "") if event["event"] == "mark" else ""
+    match = BLOCK.match(text)
+    return Block(match["kind"], min(1.0, float(match["assist"] or 0.0))) if match else None
 
 
 @dataclass(frozen=True, slots=True)

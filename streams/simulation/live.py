@@ -13,7 +13,7 @@ import numpy as np
 from streams.clock import Clock, MonotonicClock
 from streams.lsl import KEEP_ALIVE_EVERY_S, MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import SpikeBatch
-from streams.simulation.control import DecodedVelocity, VelocityScore, guided
+from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S
 from streams.simulation.population import SimulationError
@@ -106,7 +106,9 @@ def run_subject(
         SimulationError: options that make no sense together.
     """
     _check(options)
-    subscriber = DecodeSubscriber(options.decodes) if options.control == "decoder" else None
+    subscriber = None
+    if options.control == "decoder":
+        subscriber = DecodeSubscriber(options.decodes, ("decode", "event"))
     try:
         live = LiveSubject(options, subscriber, clock or MonotonicClock())
         try:
@@ -142,11 +144,14 @@ class LiveSubject:
         self._decoded, self._score = DecodedVelocity(), VelocityScore()
         self.outlets = Outlets(options, cortex.unit_keys)
         self._n_ticks = self._n_engaged = 0
+        kind = "open-loop" if options.control == "hand" else "closed-loop"
+        self._block = Block(kind, options.assist)
 
     @property
     def engaged(self) -> bool:
         """Whether the task runs; under a decoder's control from its first trustworthy decode."""
-        return self._decodes is None or self._decoded.connected
+        connected = self._block.kind == "open-loop" or self._decoded.connected
+        return self._block.kind != "rest" and connected
 
     def run(self, stop: Callable[[], bool]) -> SubjectSummary:
         """Tick on absolute deadlines; a late tick delays no later one."""
@@ -165,7 +170,7 @@ class LiveSubject:
             self._decoded.at(self._clock.now()),
             self._behavior.cursor,
             self._task.target,
-            self._options.assist,
+            self._block.assist,
         )
         tick, spikes = self._subject.step(velocity, engaged=engaged)
         self._n_ticks += 1
@@ -175,9 +180,23 @@ class LiveSubject:
 
     def _listen(self) -> None:
         while self._decodes is not None and (message := self._decodes.receive(0.0)) is not None:
-            estimate = self._decoded.take(message[1], self._clock.now())
+            topic, content = message
+            if topic == "event":
+                self._obey(block_of(content))
+                continue
+            estimate = self._decoded.take(content, self._clock.now())
             if estimate is not None:
                 self._score.expect(estimate)
+
+    def _obey(self, block: Block | None) -> None:
+        """Go on as the block says."""
+        if block is None:
+            return
+        was_hand, is_hand = (one.kind == "open-loop" for one in (self._block, block))
+        self._block = block
+        if was_hand != is_hand:
+            control: Control = "hand" if is_hand else "decoder"
+            self._behavior.switch(User(self._options.seed, control), control)
 
     def _summary(self) -> SubjectSummary:
         return SubjectSummary(

@@ -52,6 +52,10 @@ class Behavior:
         self._hand = Hand()
         self._i_tick = 0
 
+    def switch(self, user: User, control: Control) -> None:
+        """From now on another control moves the cursor, with plans made for it."""
+        self._user, self._control = user, control
+
     def step(self, decoded: Point = STILL, *, engaged: bool = True) -> Tick:
         """Live through one tick.
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from calibration.wizard.config import load_config as load_calibration
 from decoders.config import load_config as load_training
 from service.config import ServeConfig, load_config
 
@@ -20,6 +21,7 @@ SERVE = CONFIGS / "serve.toml"
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "serve": lambda path: load_config(path, ServeConfig),
     "train": load_training,
+    "calibrate": load_calibration,
 }
 SECTIONS: dict[str, type[BaseModel]] = {
     name: field.annotation

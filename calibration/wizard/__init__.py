@@ -1,0 +1,1 @@
+"""The calibration wizard: from streams to a proven decoder in service, a step at a time."""

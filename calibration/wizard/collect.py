@@ -1,0 +1,287 @@
+"""Step 2: cued trials, recorded as they come, with a count, their balance and a learning curve."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.wizard.aims import Aim, aims_of
+from calibration.wizard.collect_page import body_of, line_of
+from calibration.wizard.cues import Cues, cues_of
+from calibration.wizard.curve import Point, point_of, still_helps
+from calibration.wizard.daemon import Daemon
+from calibration.wizard.errors import STREAM, WizardError
+from calibration.wizard.face import Choice, Page
+from calibration.wizard.recorder import Recorder, reading_of, wanted
+from calibration.wizard.run import Run, run_command
+from calibration.wizard.trials import LEAST_BALANCE, Count, count_trials
+from export.bundle import open_bundle
+from streams.messages import StreamsError
+from streams.recording.reading import read_recording
+from streams.recording.sessions import convert, marker_texts
+from streams.session import Session
+
+STEP = "collect"
+TITLE = "Collecting cued trials"
+REFRESH_S = 0.2
+LOOK_EVERY_S = 1.0
+LOOK_SHARE = 0.1
+"""Of the time, spent on looking at what has come."""
+FEWEST_BIN_S = 1.0
+FROZEN = 1e-6
+
+
+@dataclass(slots=True)
+class Seen:
+    """What has come so far.
+
+    Attributes:
+        seconds: recorded, earlier parts of this calibration too.
+        count: of trials.
+        spikes_per_s: over everything.
+        points: of the learning curve.
+        troubles: what is wrong, and what to do.
+    """
+
+    seconds: float = 0.0
+    count: Count = field(default_factory=Count)
+    spikes_per_s: float = 0.0
+    points: list[Point] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+
+    @property
+    def helps(self) -> bool | None:
+        """Whether more data still help."""
+        return still_helps(self.points)
+
+
+def run(held: Run) -> dict[str, Any]:
+    """Record until there is enough, and make a session of it.
+
+    Raises:
+        WizardError: the streams give nothing to learn from.
+    """
+    bundle = open_bundle(held.base)
+    keys, aims = tuple(unit.key for unit in bundle.manifest.units), aims_of(bundle)
+    if _wants_anew(held):
+        held.progress.keep("recordings", [])
+    seen, t_begin_s = Seen(), held.clock.now()
+    if not _enough(held, _look(held, seen, keys, aims)):
+        _record(held, seen, keys, aims)
+    spent_s = held.clock.now() - t_begin_s + (held.progress.note("collect_s") or 0.0)
+    held.progress.keep("collect_s", spent_s)
+    session, told = _session(held)
+    _require(held, seen)
+    return {
+        **told,
+        "collect_s": spent_s,
+        "trials": seen.count.n,
+        "sectors": list(seen.count.sectors),
+        "balance": seen.count.balance,
+        "curve": [asdict(point) for point in seen.points],
+        "more_helps": seen.helps,
+        "test": test_part(session, held.config.collect.verify_s),
+    }
+
+
+def recordings(held: Run) -> list[Path]:
+    """What was recorded so far, in order."""
+    paths = [held.folder / name for name in held.progress.note("recordings") or []]
+    return [path for path in paths if path.is_file()]
+
+
+def test_part(session: Session, verify_s: float) -> str:
+    """The last seconds, from the start of a trial on, as `adapt` takes them."""
+    begin_s = session.duration_s - verify_s
+    if session.trials is not None:
+        starts_s = session.trials.start_s[session.trials.start_s <= begin_s]
+        begin_s = float(starts_s.max()) if len(starts_s) else begin_s
+    return f"{begin_s:.3f}-{session.duration_s:.3f}"
+
+
+def _wants_anew(held: Run) -> bool:
+    parts = recordings(held)
+    if not parts:
+        return False
+    told = f"{len(parts)} recording(s) of this calibration are kept"
+    page = Page(STEP, TITLE, f"{told}. Add to them, or leave them aside and begin anew?", told)
+    choices = (Choice("a", "add to them"), Choice("n", "begin anew"))
+    return held.face.ask(page, choices) == "n"
+
+
+def _record(held: Run, seen: Seen, keys: tuple[str, ...], aims: list[Aim]) -> None:
+    names = held.progress.note("recordings") or []
+    path = held.folder / f"collect-{_first_free(held.folder)}.xdf"
+    held.progress.keep("recordings", [*names, path.name])
+    daemon = Daemon(held.config.deploy.control) if held.config.deploy.control else None
+    cues = cues_of(held) if held.config.cues.builtin else None
+    recorder = Recorder(held, path, wanted(held.config, cues.name if cues else ""))
+    try:
+        if daemon is not None:
+            daemon.mark("block open-loop")
+        _watch(held, recorder, cues, seen, keys, aims)
+    finally:
+        recorder.stop()
+        if cues is not None:
+            cues.close()
+        if daemon is not None:
+            daemon.mark("block rest")
+    _look(held, seen, keys, aims)
+
+
+def _first_free(folder: Path) -> int:
+    n = 1
+    while (folder / f"collect-{n}.xdf").exists():
+        n += 1
+    return n
+
+
+def _watch(
+    held: Run,
+    recorder: Recorder,
+    cues: Cues | None,
+    seen: Seen,
+    keys: tuple[str, ...],
+    aims: list[Aim],
+) -> None:
+    """Until there is enough, or the operator ends it."""
+    clock, config = held.clock, held.config.collect
+    t_begin_s, t_look_s = clock.now(), clock.now() + LOOK_EVERY_S
+    while True:
+        recorder.check()
+        if cues is not None:
+            cues.show_for(REFRESH_S)
+        page = Page(STEP, TITLE, body_of(held, seen, cues), line_of(seen))
+        choices = (Choice("f", "finish"),) if seen.count.n else ()
+        if held.face.ask(page, choices, wait_s=0.0 if cues else REFRESH_S) == "f":
+            return
+        if clock.now() < t_look_s:
+            continue
+        t_now_s = clock.now()
+        _look(held, seen, keys, aims)
+        t_look_s = clock.now() + max(LOOK_EVERY_S, (clock.now() - t_now_s) / LOOK_SHARE)
+        elapsed_s = clock.now() - t_begin_s
+        if held.auto and seen.troubles and elapsed_s > config.patience_s:
+            raise WizardError(" ".join(seen.troubles), STREAM)
+        if _enough(held, seen) and held.auto:
+            return
+        if elapsed_s > config.most_s and held.auto:
+            return
+
+
+def _look(held: Run, seen: Seen, keys: tuple[str, ...], aims: list[Aim]) -> Seen:
+    """Take in what has come; `seen` afterwards."""
+    try:
+        paths = recordings(held)
+        if not paths:
+            return seen
+        session = convert(paths, held.session_id, reading_of(held.config, keys))
+    except StreamsError as err:
+        seen.troubles = [str(err)]
+        return seen
+    seen.seconds = session.duration_s
+    seen.count = count_trials(session, held.config.behavior.body)
+    seen.spikes_per_s = len(session.spikes) / max(session.duration_s, 1e-9)
+    seen.troubles = _troubles(held, session, aims, paths[-1])
+    point = None if seen.troubles else point_of(session, aims[0])
+    if point is not None and (not seen.points or point.n_trials > seen.points[-1].n_trials):
+        seen.points.append(point)
+    return seen
+
+
+def _troubles(held: Run, session: Session, aims: list[Aim], newest: Path) -> list[str]:
+    found = []
+    if session.trials is None or not len(session.trials):
+        found.append(_no_trials(held, newest))
+    for aim in aims:
+        try:
+            values = session.signal(aim.behavior).values
+        except StreamsError as err:
+            found.append(f"{err}: name the stream under [behavior].")
+            continue
+        known = values[np.isfinite(values).all(axis=1)]
+        if len(known) > 1 and session.duration_s > FEWEST_BIN_S and np.ptp(known) < FROZEN:
+            found.append(
+                f"{aim.behavior} is frozen: it has not moved in {session.duration_s:.0f} s. Does "
+                "the task run, and is this the stream of what moves?"
+            )
+    return found
+
+
+def _no_trials(held: Run, newest: Path) -> str:
+    markers = held.config.markers
+    try:
+        texts = marker_texts(read_recording(newest).of_type(markers.type))
+    except StreamsError as err:
+        return f"No trial: {err}."
+    if not texts:
+        return (
+            f"No trial: the stream of {markers.type} brought no marker. Does the task run, and "
+            "does it send markers?"
+        )
+    return (
+        f"No trial: {len(texts)} markers came ({texts[-1]!r} was the last), no pair of them begins "
+        f"with {markers.trial_start!r} and {markers.trial_stop!r}. Say under [markers] how "
+        "yours do."
+    )
+
+
+def _enough(held: Run, seen: Seen) -> bool:
+    config = held.config.collect
+    return (
+        not seen.troubles
+        and seen.seconds >= config.learn_s + config.verify_s
+        and seen.count.n >= config.fewest_trials
+        and (seen.count.n_directed == 0 or seen.count.balance >= LEAST_BALANCE)
+    )
+
+
+def _require(held: Run, seen: Seen) -> None:
+    """Refuse what nothing could be learnt from; it stays recorded.
+
+    Raises:
+        WizardError: says what is missing.
+    """
+    config = held.config.collect
+    if seen.troubles:
+        raise WizardError(" ".join(seen.troubles), STREAM)
+    if seen.count.n < config.fewest_trials:
+        raise WizardError(
+            f"too few trials: {seen.count.n} in {seen.seconds:.0f} s, where {config.fewest_trials} "
+            "are needed. Go on collecting (they are kept), or lower `fewest_trials`",
+            STREAM,
+        )
+    if seen.count.n_directed and seen.count.balance < LEAST_BALANCE:
+        raise WizardError(
+            f"all {seen.count.n} trials go along one direction (balance "
+            f"{seen.count.balance:.2f}): the other cannot be learnt. Show targets all around",
+            STREAM,
+        )
+
+
+def _session(held: Run) -> tuple[Session, dict[str, Any]]:
+    """Make the NWB in a process of its own; the session, and what the process told."""
+    from streams.nwb import read_session
+
+    config, out = held.config, held.folder / "session.nwb"
+    told = run_command(
+        "convert", *map(str, recordings(held)), "-o", str(out), "--id", held.session_id,
+        "--bundle", str(held.base), "--spikes", config.spikes.type,
+        "--markers", config.markers.type, "--array", config.spikes.array,
+        "--trial-start", config.markers.trial_start, "--trial-stop", config.markers.trial_stop,
+        "--body", config.behavior.body,
+        out=held.folder / "convert.out", err=held.folder / "convert.err",
+    )  # fmt: skip
+    summary = json.loads(told)
+    return read_session(out), {
+        "session": str(out),
+        "session_id": summary["session"],
+        "recordings": [path.name for path in recordings(held)],
+        "units": summary["units"],
+        "spikes": summary["spikes"],
+        "seconds": summary["seconds"],
+    }

@@ -1,0 +1,160 @@
+"""`configs/calibrate.toml`: where the streams are, how much to collect, what is good enough."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from calibration.wizard.errors import WizardError
+
+SHIPPED = "shipped:"
+
+
+class Section(BaseModel):
+    """A table of the file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class CalibrationSection(Section):
+    """`[calibration]`: whose, from which decoder, and where things are kept."""
+
+    subject: str = Field("subject", pattern=r"^[^/\s]+$")
+    folder: str = Field("calibrations", min_length=1)
+    registry: str = Field("bundles", min_length=1)
+    base: str = ""
+    same_array: bool = True
+    seed: int = Field(0, ge=0)
+
+
+class SpikesSection(Section):
+    """`[spikes]`: the LSL stream of spikes, as in the daemon's config."""
+
+    type: str = Field("Spikes", min_length=1)
+    name: str = ""
+    array: str = Field("", pattern=r"^[^:/]*$")
+    budget_per_s: float = Field(50_000.0, gt=0, strict=False)
+
+
+class MarkersSection(Section):
+    """`[markers]`: what says when trials start and stop."""
+
+    type: str = Field("Markers", min_length=1)
+    name: str = ""
+    trial_start: str = Field("trial_start", min_length=1)
+    trial_stop: str = Field("trial_stop", min_length=1)
+
+
+class BehaviorSection(Section):
+    """`[behavior]`: position of what moves, and of the targets where they are sent."""
+
+    type: str = Field("Position", min_length=1)
+    name: str = ""
+    body: str = Field("cursor", min_length=1)
+
+
+class CuesSection(Section):
+    """`[cues]`: our own task, for labs that have none: it shows targets and sends all three."""
+
+    builtin: bool = False
+    n_targets: int = Field(8, ge=3, le=16)
+    reach_cm: float = Field(10.0, gt=0, strict=False)
+    move_s: float = Field(1.0, ge=0.2, le=10, strict=False)
+    hold_s: float = Field(0.4, ge=0, le=10, strict=False)
+
+
+class CollectSection(Section):
+    """`[collect]`: how much is enough."""
+
+    check_s: float = Field(5.0, ge=2, le=60, strict=False)
+    learn_s: float = Field(60.0, ge=5, le=3600, strict=False)
+    verify_s: float = Field(20.0, ge=3, le=3600, strict=False)
+    most_s: float = Field(300.0, ge=10, le=7200, strict=False)
+    fewest_trials: int = Field(16, ge=4)
+    wait_s: float = Field(5.0, gt=0, le=3600, strict=False)
+    patience_s: float = Field(30.0, ge=2, le=3600, strict=False)
+
+
+class DecideSection(Section):
+    """`[decide]`: what a decoder must reach on held-out trials; R2 is the mean over dimensions."""
+
+    least_r2: float = Field(0.4, ge=-1, le=1, strict=False)
+    over_shuffled: float = Field(0.2, ge=-1, le=2, strict=False)
+    over_yesterday: float = Field(-0.03, ge=-1, le=2, strict=False)
+    over_wiener: float = Field(-0.05, ge=-1, le=2, strict=False)
+
+
+class DeploySection(Section):
+    """`[deploy]`: the running daemon; `control = ""` for none."""
+
+    control: str = "tcp://127.0.0.1:5571"
+    keys: str = ""
+    shadow_s: float = Field(5.0, ge=0, le=600, strict=False)
+    watch_s: float = Field(10.0, ge=1, le=600, strict=False)
+    least_ok: float = Field(0.95, ge=0, le=1, strict=False)
+
+
+class RecalibrateSection(Section):
+    """`[recalibrate]`: blocks in which the subject drives, each with less assistance."""
+
+    assist: tuple[float, ...] = Field((), strict=False)
+    block_s: float = Field(40.0, ge=5, le=3600, strict=False)
+
+
+class CalibrateConfig(Section):
+    """`configs/calibrate.toml`."""
+
+    calibration: CalibrationSection = CalibrationSection()
+    spikes: SpikesSection = SpikesSection()
+    markers: MarkersSection = MarkersSection()
+    behavior: BehaviorSection = BehaviorSection()
+    cues: CuesSection = CuesSection()
+    collect: CollectSection = CollectSection()
+    decide: DecideSection = DecideSection()
+    deploy: DeploySection = DeploySection()
+    recalibrate: RecalibrateSection = RecalibrateSection()
+
+
+def load_config(path: Path) -> CalibrateConfig:
+    """Read the wizard's config.
+
+    Raises:
+        WizardError: unreadable, not TOML, or a key or value that cannot be.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WizardError(
+            f"no config file {path}; configs/calibrate.toml is one to start from"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise WizardError(f"{path} cannot be read as TOML: {err}") from err
+    try:
+        return CalibrateConfig.model_validate(fields)
+    except pydantic.ValidationError as err:
+        raise WizardError(f"{path}: " + "; ".join(map(_explain, err.errors()))) from err
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return f"{where}: {problem['msg']} (got {problem['input']!r})"
+    section: type[BaseModel] = CalibrateConfig
+    for part in problem["loc"][:-1]:
+        found = section.model_fields[str(part)].annotation
+        section = found if isinstance(found, type) else section
+    near = difflib.get_close_matches(str(problem["loc"][-1]), section.model_fields, 1, 0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(section.model_fields)}"
+    return f"unknown key {where!r}; {hint}"
+
+
+def bundle_path(named: str, registry: Path) -> Path:
+    """Where the base decoder lies: the registry's current one where none is named."""
+    if named.startswith(SHIPPED):
+        return Path(__file__).parents[2] / "configs" / "bundles" / named.removeprefix(SHIPPED)
+    return Path(named) if named else registry / "current"

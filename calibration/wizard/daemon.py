@@ -1,0 +1,59 @@
+"""The running daemon, over the wire: what it is asked, and what it publishes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from calibration.wizard.errors import UNREACHABLE, WizardError
+from streams.keys import Keys, read_keys
+from streams.sockets import DecodeSubscriber, UnreachableError, request
+from streams.wire import Command, decode_reply, encode
+
+ANSWERS_WITHIN_S = 5.0
+
+
+class Daemon:
+    """Asks a daemon.
+
+    Args:
+        control: its `[output] control`.
+        keys: file of the client's keys; "" for none.
+    """
+
+    def __init__(self, control: str, keys: str = "") -> None:
+        self.control = control
+        self._keys: Keys | None = read_keys(Path(keys)) if keys else None
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Send a command; its result.
+
+        Raises:
+            WizardError: nobody answered, or the daemon declined.
+        """
+        payload = encode(Command(command=command, arguments=arguments))
+        try:
+            held = request(self.control, payload, timeout_s=ANSWERS_WITHIN_S, keys=self._keys)
+        except UnreachableError as err:
+            raise WizardError(str(err), UNREACHABLE) from err
+        reply = decode_reply(held)
+        if not reply.ok:
+            raise WizardError(f"the daemon declined `{command}`: {reply.error}")
+        return reply.result
+
+    def mark(self, text: str) -> None:
+        """Note in the daemon's record which block is on; nothing happens without a daemon."""
+        try:
+            self.ask("mark", text=text)
+        except WizardError as err:
+            if err.code != UNREACHABLE:
+                raise
+
+    def subscribe(self, topics: tuple[str, ...]) -> DecodeSubscriber:
+        """Listen to what it publishes.
+
+        Raises:
+            WizardError: nobody answered.
+        """
+        endpoint = self.ask("status")["decode_endpoint"]
+        return DecodeSubscriber(endpoint, topics, self._keys)
