@@ -143,6 +143,23 @@ class Registry:
             self._point("rollback", bundle, why)
         return bundle.manifest.id
 
+    def follow(self, id_: str, why: str) -> bool:
+        """Bring `current` to what a daemon now runs: a step back where that was before, else ahead.
+
+        Args:
+            id_: the whole id of the decoder that runs.
+            why: for the history.
+
+        Returns:
+            Whether the registry knows the decoder; nothing is changed where it does not.
+        """
+        if not self._place(id_).is_dir():
+            return False
+        if id_ != self.current():
+            before = self._line_of_succession()
+            _ = self.rollback(why) if before[-2:-1] == [id_] else self.promote(id_, why)
+        return True
+
     def current(self) -> str | None:
         """Id of the current decoder; None before the first was promoted."""
         link = self.root / CURRENT

@@ -135,7 +135,11 @@ def command(client: Client, name: str, arguments: dict[str, Any], *, as_json: bo
     Raises:
         UnreachableError: no daemon answered.
     """
-    reply = client.reply(name, **arguments)
+    return answer(name, client.reply(name, **arguments), as_json=as_json)
+
+
+def answer(name: str, reply: Reply, *, as_json: bool) -> int:
+    """Print the answer to a command; the exit code."""
     if as_json:
         sys.stdout.write(encode(reply).decode() + "\n")
     elif not reply.ok:

@@ -19,6 +19,7 @@ def add_commands(commands: Commands) -> None:
     for add in (
         _add_watch,
         _add_control,
+        _add_succession,
         _add_swap,
         _add_shape,
         _add_keys,
@@ -55,9 +56,7 @@ def _add_control(commands: Commands) -> None:
         "pause": "publish the safe value until resumed",
         "resume": "end a pause",
         "stop": "end the daemon in order",
-        "promote": "put the decoder in shadow into service",
         "dismiss": "take the decoder in shadow out",
-        "rollback": "put the decoder before back into service",
     }
     for name, text in texts.items():
         p = commands.add_parser(name, help=text)
@@ -69,6 +68,29 @@ def _control(a: argparse.Namespace) -> int:
     from service.client import Client, command
 
     return command(Client(a.control, a.keys), a.command, {}, as_json=a.json)
+
+
+def _add_succession(commands: Commands) -> None:
+    texts = {
+        "promote": "put the decoder in shadow into service",
+        "rollback": "put the decoder before back into service",
+    }
+    for name, text in texts.items():
+        p = commands.add_parser(name, help=f"{text}; the registry follows")
+        p.add_argument("--registry", type=Path, default=Path("bundles"), metavar="FOLDER")
+        p.add_argument("--why", default=f"{name} by hand", help="for the registry's history")
+        _add_address(p)
+        p.set_defaults(run=_succession, command=name)
+
+
+def _succession(a: argparse.Namespace) -> int:
+    from calibration.registry import STORE, Registry
+    from service.client import Client, answer
+
+    reply = Client(a.control, a.keys).reply(a.command)
+    if reply.ok and (a.registry / STORE).is_dir():
+        Registry(a.registry).follow(reply.result["checksum"], a.why)
+    return answer(a.command, reply, as_json=a.json)
 
 
 def _add_swap(commands: Commands) -> None:

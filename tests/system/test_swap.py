@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from calibration.registry import Registry
 from streams.wire import Command, encode
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import HOP_S, UNIT_KEYS
@@ -131,3 +132,29 @@ def test_rollback_without_a_swap_is_an_error(daemon: Daemon) -> None:
     reply = daemon.ask("rollback")
     assert not reply.ok
     assert "nothing was swapped" in reply.error
+
+
+def test_the_registry_follows_what_the_daemon_runs(
+    daemon: Daemon,
+    source: Living,
+    bundle: Path,
+    other: Path,
+    run: Callable[..., Process],
+    tmp_path: Path,
+) -> None:
+    registry = Registry(tmp_path / "registry")
+    first, second = (registry.add(path, "new") for path in (bundle, other))
+    registry.promote(first, "this morning's")
+    options = ("--registry", str(registry.root), "--control", daemon.control)
+    for arguments, current in (
+        (("swap", second), second),
+        (("rollback",), first),
+        (("swap", second, "--hold"), first),
+        (("promote",), second),
+    ):
+        told = run(*arguments, *options)
+        wait_until(lambda told=told: not told.is_alive, source.send_due)
+        assert told.code() == 0, told.err
+        assert registry.current() == current
+    assert daemon.ask("status").result["checksum"] == second
+    assert [event.what for event in registry.history()][-3:] == ["promote", "rollback", "promote"]
