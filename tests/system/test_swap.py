@@ -60,7 +60,17 @@ def test_swaps_under_load_lose_nothing(
     names = [decode["decoder_id"] for decode in daemon.heard.decodes[i_first:]]
     changes = sum(before != after for before, after in itertools.pairwise(names))
     assert changes == N_SWAPS
+    i_without = len(daemon.heard.decodes)
+
+    def listen() -> None:
+        source.send_due()
+        daemon.listen()
+
+    wait_until(lambda: len(daemon.heard.decodes) >= 2 * i_without - i_first, listen)
     assert_no_hole(daemon, i_first)
+    late = [decode["late"] for decode in daemon.heard.decodes]
+    n_with, n_without = sum(late[i_first:i_without]), sum(late[i_without:])
+    assert n_with <= 1.2 * n_without + 2, f"{n_with} late beats with swaps, {n_without} without"
 
 
 def test_a_refused_bundle_leaves_the_old_one_decoding(
