@@ -139,4 +139,5 @@ class Listener:
         """From the window's end to its decode in the subscriber's hands, of the settled beats."""
         settled = self.decodes["beat"] >= self.heartbeat["settled_from_beat"]
         taken_ms: Float64s = 1e3 * (self.decodes["received"] - self.decodes["t_window"])
-        return taken_ms[settled]
+        of_settled: Float64s = taken_ms[settled]
+        return of_settled

@@ -40,6 +40,7 @@ class Settings:
         block_s: how the sender blocks its spikes.
         base: bundle whose graph is used; None for the shipped one.
         priority: SCHED_FIFO priority asked for the beat; 0 for none.
+        cut: `[beat] cut` of the daemon.
     """
 
     n_units: int
@@ -49,6 +50,7 @@ class Settings:
     block_s: float
     base: str | None = None
     priority: int = PRIORITY
+    cut: str = "settled"
 
     def as_dict(self) -> dict[str, Any]:
         """For the result."""
@@ -59,6 +61,7 @@ class Settings:
             "block_ms": self.block_s * 1e3,
             "bundle": self.base or "shipped:demo",
             "priority": self.priority,
+            "cut": self.cut,
         }
 
 
@@ -101,21 +104,9 @@ def punctual(result: dict[str, Any]) -> bool:
 
 
 def _measure(rig: Rig, settings: Settings) -> tuple[Listener, dict[str, Any]]:
-    name = f"spikeloop-bench-{os.getpid()}"
-    derive_bundle(
-        open_bundle(bundle_path(settings.base or "shipped:demo")),
-        rig.path / "bundle",
-        unit_keys=unit_keys(settings.n_units),
-        hop_s=settings.hop_s,
-        bin_s=settings.hop_s,
-        name="generated",
-        seed=0,
-    )
-    config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
-    config.write_text(_config(rig.path / "bundle", name, settings))
-    rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
-    endpoint = rig.wait_for_file(announced, "daemon")["decode"]
-    start_sender(rig, name, settings)
+    stream = f"spikeloop-bench-{os.getpid()}"
+    endpoint = start_daemon(rig, "daemon", stream, settings)
+    start_sender(rig, stream, settings, seconds=settings.seconds + 120)
     usage = machine.Usage(rig.pids() | {"subscriber": os.getpid()})
     listener = listen_beside_timer(
         rig, endpoint, settings.hop_s, settings.seconds, _sampling(usage), (*TOPICS, "timing")
@@ -123,12 +114,46 @@ def _measure(rig: Rig, settings: Settings) -> tuple[Listener, dict[str, Any]]:
     return listener, usage.summary()
 
 
-def start_sender(rig: Rig, name: str, settings: Settings) -> None:
-    """Start the process that sends the spikes, for as long as is measured and some more."""
+def start_daemon(
+    rig: Rig, name: str, stream: str, settings: Settings, cut: str | None = None
+) -> str:
+    """Start a daemon for a stream that the sender sends; where its decodes leave.
+
+    Args:
+        rig: where it runs.
+        name: of the process.
+        stream: name of the LSL stream.
+        settings: what is measured.
+        cut: `[beat] cut`, if it is to be another than the settings'.
+    """
+    bundle, announced = rig.path / "bundle", rig.path / f"{name}.json"
+    if not bundle.exists():
+        _generate(bundle, settings)
+    config = rig.path / f"{name}.toml"
+    config.write_text(_config(bundle, stream, settings, cut or settings.cut))
+    rig.start(name, "serve", str(config), "--log", "json", "--announce", str(announced))
+    endpoint: str = rig.wait_for_file(announced, name)["decode"]
+    return endpoint
+
+
+def _generate(bundle: Path, settings: Settings) -> None:
+    derive_bundle(
+        open_bundle(bundle_path(settings.base or "shipped:demo")),
+        bundle,
+        unit_keys=unit_keys(settings.n_units),
+        hop_s=settings.hop_s,
+        bin_s=settings.hop_s,
+        name="generated",
+        seed=0,
+    )
+
+
+def start_sender(rig: Rig, stream: str, settings: Settings, seconds: float) -> None:
+    """Start the process that sends the spikes for `seconds`."""
     rig.start(
-        "sender", "bench", "sender", "--name", name, "--units", str(settings.n_units), "--rate",
+        "sender", "bench", "sender", "--name", stream, "--units", str(settings.n_units), "--rate",
         str(settings.rate_hz), "--block-ms", str(settings.block_s * 1e3),
-        "--seconds", str(settings.seconds + 120),
+        "--seconds", str(seconds),
     )  # fmt: skip
 
 
@@ -179,13 +204,13 @@ def listen_beside_timer(
     return listener
 
 
-def _config(bundle: Path, name: str, settings: Settings) -> str:
+def _config(bundle: Path, stream: str, settings: Settings, cut: str) -> str:
     spikes_per_s = settings.n_units * settings.rate_hz
     return (
-        f'[input]\nname = "{name}"\nwait_s = 60.0\n'
+        f'[input]\nname = "{stream}"\nwait_s = 60.0\n'
         f"budget_spikes_per_s = {max(50_000, round(2 * spikes_per_s))}\n"
-        f'[decoder]\nbundle = "{bundle}"\n'
+        f'[decoder]\nbundle = "{bundle}"\n[beat]\ncut = "{cut}"\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
-        f'lsl_name = "{name}-decodes"\n'
+        f'lsl_name = "{stream}-decodes"\n'
         f"[realtime]\npriority = {settings.priority}\n"
     )

@@ -15,8 +15,9 @@ from typing import Any, Self
 from service.errors import ServiceError
 from streams.clock import MonotonicClock
 
-START_WITHIN_S = 60.0
+START_WITHIN_S = 120.0
 END_WITHIN_S = 10.0
+FINISH_WITHIN_S = 1200.0
 
 
 class ProcessFailedError(ServiceError):
@@ -63,16 +64,70 @@ class Rig:
 
     def start(self, name: str, *arguments: str) -> None:
         """Start `spikeloop ARGUMENTS` as a process of its own, in its own process group."""
+        self.run(name, [sys.executable, "-c", _RUN, *arguments])
+
+    def run(self, name: str, command: list[str], *, answers: bool = False) -> None:
+        """Start a command likewise.
+
+        Args:
+            name: that it is known by from here on.
+            command: with its arguments.
+            answers: `ask` will be used; what it writes is then no file.
+        """
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", _RUN, *arguments]
+        pipe = subprocess.PIPE if answers else None
         self._is_starting = True  # an interrupt now would lose the process from our list
         with self._out(name).open("wb") as out, self._err(name).open("wb") as err:
             self._processes[name] = subprocess.Popen(
-                command, stdout=out, stderr=err, env=environment, start_new_session=True
-            )
+                command, stdin=pipe, stdout=pipe or out, stderr=err, env=environment,
+                start_new_session=True,
+            )  # fmt: skip
         self._is_starting = False
         if self._is_interrupted:
             raise KeyboardInterrupt
+
+    def ask(self, name: str, line: str = "") -> dict[str, Any]:
+        """Write a line to a process, where there is one, and wait for the JSON line it answers.
+
+        Raises:
+            ProcessFailedError: it ended instead.
+        """
+        process = self._processes[name]
+        if process.stdin is None or process.stdout is None:
+            raise ValueError(f"{name} was not started to answer")
+        if line:
+            process.stdin.write(line.encode() + b"\n")
+            process.stdin.flush()
+        answer = process.stdout.readline()
+        if not answer:
+            process.wait(END_WITHIN_S)
+            self.check(name)
+            raise ProcessFailedError(f"{name} ended without an answer", 1)
+        told: dict[str, Any] = json.loads(answer)
+        return told
+
+    def wait_for_end(self, name: str) -> None:
+        """Wait until a process has ended by itself.
+
+        Raises:
+            ProcessFailedError: it failed, or took too long.
+        """
+        try:
+            self._processes[name].wait(START_WITHIN_S)
+        except subprocess.TimeoutExpired as err:
+            raise ProcessFailedError(f"{name} did not end in {START_WITHIN_S:g} s", 1) from err
+        self.check(name)
+
+    def stop(self, name: str) -> None:
+        """End a process however it takes it."""
+        process = self._processes.pop(name)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def pids(self) -> dict[str, int]:
         """The process id of each."""
@@ -103,6 +158,19 @@ class Rig:
             self._clock.sleep_until(self._clock.now() + 0.02)
         content: dict[str, Any] = json.loads(path.read_text())
         return content
+
+    def finish(self, name: str, within_s: float = FINISH_WITHIN_S) -> str:
+        """Wait for a process to end by itself; what it wrote on its standard output.
+
+        Raises:
+            ProcessFailedError: it failed, or took too long.
+        """
+        try:
+            self._processes[name].wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise ProcessFailedError(f"{name} did not end within {within_s:g} s", 1) from None
+        self.check(name)
+        return self._out(name).read_text()
 
     def end(self, name: str) -> str:
         """End a process in order; what it wrote on its standard output."""

@@ -18,24 +18,35 @@ def add_commands(commands: Commands) -> None:
 
 def _add_demo(commands: Commands) -> None:
     p = commands.add_parser("demo", help="close the loop with a simulated subject")
-    p.add_argument("--seconds", type=float, default=30.0)
+    p.add_argument("--seconds", type=float, default=None, help="30, or 60 for --recalibrate")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a screen")
+    p.add_argument("--recalibrate", action="store_true", help="a day on which the decoder fails")
     p.add_argument("--shuffle-units", action="store_true", help="the control: units permuted")
     p.add_argument("--subject", type=int, default=1, help="seed of the subject")
-    p.add_argument("--day", type=int, default=8, help="the shipped decoder knows days 0 to 7")
+    p.add_argument("--day", type=int, default=None, help="8; the shipped decoder knows 0 to 7")
     p.add_argument("--bundle", default="shipped:demo", help="another decoder")
     p.set_defaults(run=_demo, uses_lsl=True)
 
 
 def _demo(a: argparse.Namespace) -> int:
+    if a.recalibrate:
+        from service.demo.recalibrate import recalibrate
+
+        return recalibrate(
+            seconds=a.seconds or 60.0,
+            as_json=a.json,
+            subject=a.subject,
+            day=25 if a.day is None else a.day,
+            bundle=a.bundle,
+        )
     from service.demo.demo import demo
 
     return demo(
-        seconds=a.seconds,
+        seconds=a.seconds or 30.0,
         as_json=a.json,
         shuffle_units=a.shuffle_units,
         subject=a.subject,
-        day=a.day,
+        day=8 if a.day is None else a.day,
         bundle=a.bundle,
     )
 
@@ -113,6 +124,7 @@ def _add_bench(commands: Commands) -> None:
     loop.add_argument("--block-ms", type=float, default=5.0, help="how the sender blocks spikes")
     loop.add_argument("--bundle", default=None, help="a bundle to take the graph from")
     loop.add_argument("--priority", type=int, default=50, help="SCHED_FIFO of the beat; 0: none")
+    loop.add_argument("--cut", choices=("settled", "arrived"), default="settled")
     loop.add_argument("--figure", type=Path, default=None, metavar="FILE.png")
     loop.add_argument("--json", action="store_true")
     loop.set_defaults(run=_bench_loop, uses_lsl=True)
@@ -126,6 +138,16 @@ def _add_bench(commands: Commands) -> None:
     decode.add_argument("--hop-ms", type=float, default=20.0)
     decode.add_argument("--json", action="store_true")
     decode.set_defaults(run=_bench_decode)
+    peers = parts.add_parser("peers", help="ours beside POYO, ezmsg and a plain script")
+    peers.add_argument("--units", type=int, default=1000)
+    peers.add_argument("--rate", type=float, default=20.0, help="spikes per second and unit")
+    peers.add_argument("--hop-ms", type=float, default=20.0)
+    peers.add_argument("--seconds", type=float, default=15.0, help="of each turn")
+    peers.add_argument("--block-ms", type=float, default=4.7, help="no divisor of the hop")
+    peers.add_argument("--rounds", type=int, default=3, help="turns of each")
+    peers.add_argument("--python", type=Path, default=None, help="one with the peers' packages")
+    peers.add_argument("--json", action="store_true")
+    peers.set_defaults(run=_bench_peers, uses_lsl=True)
     sender = parts.add_parser("sender", help="the sending process of `bench loop`")
     sender.add_argument("--units", type=int, default=1000)
     sender.add_argument("--rate", type=float, default=20.0)
@@ -150,8 +172,23 @@ def _bench_loop(a: argparse.Namespace) -> int:
         block_s=a.block_ms * 1e-3,
         base=a.bundle,
         priority=a.priority,
+        cut=a.cut,
     )
     return bench_loop(settings, figure=a.figure, as_json=a.json)
+
+
+def _bench_peers(a: argparse.Namespace) -> int:
+    from service.bench.loop import Settings
+    from service.bench.peers.compare import bench_peers
+
+    settings = Settings(
+        n_units=a.units,
+        rate_hz=a.rate,
+        hop_s=a.hop_ms * 1e-3,
+        seconds=a.seconds,
+        block_s=a.block_ms * 1e-3,
+    )
+    return bench_peers(settings, python=a.python, n_rounds=a.rounds, as_json=a.json)
 
 
 def _bench_decode(a: argparse.Namespace) -> int:

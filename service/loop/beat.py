@@ -145,6 +145,10 @@ class Beat:
             self._hear(arrival)
             self._age(arrival)
 
+    def has_heard_of(self, k: int) -> bool:
+        """Whether something stamped later than beat k's window has come."""
+        return self._newest_us is not None and self._newest_us > k * self.ring.hop_us
+
     def begin(self, k: int) -> None:
         """Run every bin up to beat k's, so that the first decode knows what came before it."""
         if not self.decoder.manifest.graph.memory:

@@ -24,14 +24,14 @@ from service.loop.flight import FlightRecorder
 from service.loop.health import UnitHealth
 from service.loop.heartbeat import heartbeat_of
 from service.loop.ingest import Arrival, Ingest, Source
+from service.loop.outlet import DecodeOutlet
 from service.loop.realtime import apply
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper
 from service.loop.token_cap import CapChange, TokenCap
 from service.loop.transfer import Transfers
-from service.loop.validity import REASONS, ValidityJudge
+from service.loop.validity import ValidityJudge
 from streams.clock import MonotonicClock
-from streams.lsl import ValuesOutlet
 from streams.ring import SpikeRing
 from streams.sockets import Publisher
 from streams.wire import Decode, Event, Heartbeat, Timing, encode
@@ -84,7 +84,11 @@ class Daemon:
         self.opened = open_backend(bundle, config.decoder.backend, config.decoder.fallback)
         keys = tuple(unit.key for unit in manifest.units)
         self.source = Source(config.input, keys, self._clock)
-        self._outlet = self._make_outlet() if config.output.lsl_outlet else None
+        self._outlet = (
+            DecodeOutlet(config.output.lsl_name, manifest.outputs)
+            if config.output.lsl_outlet
+            else None
+        )
         self.schedule = Schedule(self._choose_t0(), round(manifest.hop_s * 1e6))
         self.beat = self._make_beat(
             Decoder(
@@ -179,17 +183,6 @@ class Daemon:
             return settle_ms * 1e-3, False, 1
         return self.bundle.manifest.hop_s, True, 0
 
-    def _make_outlet(self) -> ValuesOutlet:
-        labels = [
-            f"{output.name}_{i}" if output.dims > 1 else output.name
-            for output in self.bundle.manifest.outputs
-            for i in range(output.dims)
-        ]
-        name = self.config.output.lsl_name
-        return ValuesOutlet(
-            name, "Decoder", f"spikeloop-{name}", [*labels, "validity", "seq", "beat"]
-        )
-
     def stop(self) -> None:
         """Ask the beat to end; returns at once, from any thread or signal handler."""
         self._stopping.set()
@@ -271,8 +264,7 @@ class Daemon:
             t_window = schedule.window_end_s(k)
             clock.sleep_until(t_window)
             beat.take_in(self._inbox)
-            clock.sleep_until(t_window + self.settle_s)
-            beat.take_in(self._inbox)
+            t_due = self._wait_for_spikes(k, t_window + self.settle_s)
             decode = beat.turn(k, self.settle_s)
             t_out = self._publish(decode)
             shadow = beat.follow(self.settle_s)
@@ -285,16 +277,29 @@ class Daemon:
                 self._publisher.send(b"heartbeat", encode(self.heartbeat()))
             while self._outgoing:
                 self._publisher.send(*self._outgoing.popleft())
-            self._time(decode, t_out)
+            self._time(decode, t_due, t_out)
 
-    def _time(self, decode: Decode, t_out: float) -> None:
+    def _wait_for_spikes(self, k: int, t_settled: float) -> float:
+        """Wait until beat k may be cut, and take in what came; when that was due."""
+        clock, beat, arrived = self._clock, self.beat, self._ingest.arrived
+        if self.config.beat.cut == "arrived" and not self.settling:
+            while not beat.has_heard_of(k) and (left_s := t_settled - clock.now()) > 0:
+                arrived.wait(left_s)
+                arrived.clear()
+                beat.take_in(self._inbox)
+            return min(t_settled, clock.now())
+        clock.sleep_until(t_settled)
+        beat.take_in(self._inbox)
+        return t_settled
+
+    def _time(self, decode: Decode, t_due: float, t_out: float) -> None:
         timing = Timing(
             run_id=self.run_id,
             seq=decode.seq,
             beat=decode.beat,
             t_window=decode.t_window,
             lsl_age_s=self.beat.lsl_age_s,
-            t_due=decode.t_window + self.settle_s,
+            t_due=t_due,
             t_cut=decode.t_cut,
             t_tokens=self.beat.t_tokens,
             t_done=decode.t_done,
@@ -309,18 +314,8 @@ class Daemon:
         """Send a decode both ways; when ZeroMQ had it."""
         self._publisher.send(b"decode", encode(decode))
         t_out = self._clock.now()
-        if self._outlet is None:
-            return t_out
-        values: list[float] = []
-        for output in self.bundle.manifest.outputs:
-            value = decode.value[output.name]
-            values += (
-                [math.nan] * output.dims
-                if value is None
-                else [math.nan if v is None else v for v in value]
-            )
-        validity = REASONS[decode.reason]
-        self._outlet.push([*values, float(validity), decode.seq, decode.beat], decode.t_window)
+        if self._outlet is not None:
+            self._outlet.push(decode)
         return t_out
 
     def _try_settle(self, k: int) -> None:

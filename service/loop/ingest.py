@@ -187,6 +187,9 @@ class Ingest(threading.Thread):
         inbox: where arrivals go.
         report: called with (event, detail) when the source goes or comes back.
         failed: called once with the error that ended the thread.
+
+    Attributes:
+        arrived: set whenever something was handed over.
     """
 
     def __init__(
@@ -201,6 +204,7 @@ class Ingest(threading.Thread):
         super().__init__(name="ingest", daemon=True)
         self._source, self._clock, self._t0_s = source, clock, t0_s
         self._inbox, self._report, self._failed = inbox, report, failed
+        self.arrived = threading.Event()
         self._stopping = threading.Event()
         self._caught_up = threading.Event()
         self._offsets = threading.Thread(target=self._measure, name="clock", daemon=True)
@@ -240,6 +244,7 @@ class Ingest(threading.Thread):
             return
         if parsed is not None:
             self._inbox.append(self._arrival(parsed))
+            self.arrived.set()
         if parsed is None or not len(parsed.t_s) or self._is_recent(float(parsed.t_s[-1])):
             self._caught_up.set()
 
