@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from calibration.wizard.run import Run
 STEP = "adapt"
 TITLE = "Making today's decoder"
 EVERYTHING_S = 1e6
+POLITELY = 5
+"""A daemon may run on the same machine, and comes first."""
 
 
 def run(held: Run) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def adapted(held: Run, base: Path, session: Path, out: Path, test: str) -> dict[
     """
     from calibration.adaptation.adapt import adapt
 
+    os.nice(POLITELY)
     _show(held, 0, 0)
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -168,7 +168,7 @@ def velocity(t_s: Float64s, position: Float64s, width_s: float = SLOPE_WIDTH_S) 
     n = len(t_s)
     if n < 3:
         return np.full(position.shape, np.nan)
-    half_s = max(width_s / 2.0, 1.01 * float(np.median(np.diff(t_s))))
+    half_s = max(width_s / 2.0, 1.5 * float(np.median(np.diff(t_s))))
     first = np.searchsorted(t_s, t_s - half_s, side="left")
     last = np.searchsorted(t_s, t_s + half_s, side="right")
     count = (last - first)[:, None].astype(np.float64)
