@@ -1,0 +1,238 @@
+"""The wizard's parts: channels, balance, learning curve, thresholds, progress, config, charts."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibration.wizard import svg
+from calibration.wizard.aims import Aim
+from calibration.wizard.channels import look_at_channels
+from calibration.wizard.config import CalibrateConfig, DecideSection, load_config
+from calibration.wizard.curve import Point, point_of, still_helps
+from calibration.wizard.decide import judge
+from calibration.wizard.errors import WizardError
+from calibration.wizard.progress import Progress
+from calibration.wizard.trials import count_trials
+from streams.messages import SpikeBatch
+from streams.session import Behavior, Session, Trials
+from tests.decoders.sessions import tuned_session
+
+CONFIG = Path(__file__).parents[2] / "configs" / "calibrate.toml"
+POSITION = "processing/behavior/Position/cursor_position"
+
+
+def spikes_of(trains: list[np.ndarray]) -> SpikeBatch:
+    """Trains of seconds as a batch."""
+    unit = np.repeat(np.arange(len(trains)), [len(one) for one in trains]).astype(np.int32)
+    t_us = np.rint(np.concatenate(trains) * 1e6).astype(np.int64)
+    order = np.argsort(t_us, kind="stable")
+    return SpikeBatch(t_us[order], unit[order], np.ones(len(unit), np.int32))
+
+
+def poisson(rate_hz: float, seed: int, seconds: float = 10.0) -> np.ndarray:
+    """A regular enough neuron: exponential intervals after 3 ms of refractoriness."""
+    rng = np.random.default_rng(seed)
+    intervals = 0.003 + rng.exponential(1.0 / rate_hz, round(3 * rate_hz * seconds))
+    times = np.cumsum(intervals)
+    return times[times < seconds]
+
+
+def test_bad_channels_are_told_from_neurons() -> None:
+    good = [poisson(20.0, seed) for seed in range(6)]
+    twin = good[0] + 1e-4
+    burst = np.concatenate([start + np.arange(40) * 0.004 for start in (1.0, 4.0, 8.0)])
+    noise = np.sort(np.random.default_rng(9).uniform(0, 10, 2000))
+    session = Session(
+        id="s/2026-01-01/a",
+        unit_keys=(*(f"u{i}" for i in range(6)), "twin", "burst", "noise", "dead", "quiet"),
+        spikes=spikes_of([*good, twin, burst, noise, np.zeros(0), np.zeros(0)]),
+        behavior={},
+        trials=None,
+        duration_s=10.0,
+    )
+    before = {key: 20.0 for key in session.unit_keys if key not in ("u3", "quiet")} | {"quiet": 0.1}
+    seen = look_at_channels(session, before)
+    assert seen.dead == ["dead"]
+    assert seen.duplicated == [("u0", "twin")]
+    assert seen.bursting == ["burst"]
+    assert seen.noisy == ["noise"]
+    assert seen.unknown == ["u3"]
+    assert seen.rates_hz["u1"] == pytest.approx(20.0, rel=0.25)
+
+
+def centre_out(angles: np.ndarray) -> Session:
+    """Trials from the centre to ten centimetres away."""
+    n = len(angles)
+    t_s = np.arange(0.0, 2.0 * n, 0.01)
+    where = Behavior(t_s, np.zeros((len(t_s), 2)), "cm")
+    starts = 2.0 * np.arange(n) + 0.5
+    targets = 10.0 * np.column_stack([np.cos(angles), np.sin(angles)])
+    trials = Trials(starts, starts + 1.0, {"target": targets})
+    return replace(tuned_session(), behavior={POSITION: where}, trials=trials)
+
+
+def test_directions_are_counted_and_one_line_is_no_balance() -> None:
+    around = count_trials(centre_out(np.arange(16) * np.pi / 4), "cursor")
+    assert (around.n, around.sectors) == (16, (2,) * 8)
+    assert around.balance == pytest.approx(1.0)
+    line = count_trials(centre_out(np.array([0.0, np.pi] * 8)), "cursor")
+    assert line.sectors == (8, 0, 0, 0, 8, 0, 0, 0)
+    assert line.balance == pytest.approx(0.0, abs=1e-9)
+    unknown = count_trials(centre_out(np.zeros(3)), "hand")
+    assert (unknown.n, unknown.n_directed) == (3, 0)
+    assert count_trials(replace(centre_out(np.zeros(3)), trials=None), "cursor").n == 0
+
+
+def test_the_curve_rises_with_data_and_stays_down_without_tuning() -> None:
+    aim = Aim("velocity", "velocity", "cm/s", 2)
+    session = tuned_session(n_units=12, duration_s=40.0)
+    point = point_of(session, aim)
+    assert point is not None
+    assert point.r2 > 0.5
+    mixed = np.random.default_rng(0).permutation(session.spikes.unit)
+    lost = replace(session, spikes=replace(session.spikes, unit=mixed))
+    control = point_of(lost, aim)
+    assert control is not None
+    assert control.r2 < 0.2
+    assert point_of(replace(session, trials=None), aim) is None
+
+
+@pytest.mark.parametrize(
+    ("r2", "helps"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], True),
+        ([0.1, 0.3, 0.5, 0.5, 0.5, 0.5], False),
+        ([0.1, 0.2], None),
+        ([], None),
+    ],
+)
+def test_more_data_help_as_long_as_the_last_third_gained(
+    r2: list[float], helps: bool | None
+) -> None:
+    points = [Point(10.0 * (i + 1), i + 1, value) for i, value in enumerate(r2)]
+    assert still_helps(points) is helps
+
+
+def verified(today: float, yesterday: float, wiener: float, shuffled: float) -> dict[str, Any]:
+    means = {"yesterday": yesterday, "wiener": wiener, "shuffled": shuffled}
+    return {
+        "decoders": {"today": {"mean": today}},
+        "gains": {name: {"mean": today - mean} for name, mean in means.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("scores", "failing"),
+    [
+        ((0.8, 0.3, 0.6, -0.1), []),
+        ((0.3, 0.2, 0.2, -0.1), ["R2 on held-out trials"]),
+        ((0.5, 0.6, 0.4, 0.0), ["above yesterday's decoder"]),
+        ((0.5, 0.4, 0.6, 0.45), ["above the shuffled control", "above the Wiener filter"]),
+    ],
+)
+def test_each_threshold_is_held_on_its_own(
+    scores: tuple[float, float, float, float], failing: list[str]
+) -> None:
+    rules = judge(verified(*scores), DecideSection())
+    assert [rule["rule"] for rule in rules if not rule["holds"]] == failing
+    assert len(rules) == 4
+
+
+def test_progress_survives_and_keeps_its_results(tmp_path: Path) -> None:
+    progress = Progress(tmp_path / "day", resume=False)
+    progress.done("preflight", {"a": 1})
+    progress.keep("recordings", ["x.xdf"])
+    progress.close()
+    again = Progress(tmp_path / "day", resume=True)
+    assert again.steps == {"preflight": {"a": 1}}
+    assert again.note("recordings") == ["x.xdf"]
+    assert again.started_utc == progress.started_utc
+    again.forget(["preflight", "collect"])
+    assert again.steps == {}
+    again.close()
+
+
+def test_a_calibration_is_neither_overwritten_nor_made_up(tmp_path: Path) -> None:
+    progress = Progress(tmp_path / "day", resume=False)
+    progress.done("preflight", {})
+    progress.close()
+    with pytest.raises(WizardError, match="holds a calibration already"):
+        Progress(tmp_path / "day", resume=False)
+    with pytest.raises(WizardError, match="nothing to resume"):
+        Progress(tmp_path / "other", resume=True)
+    (tmp_path / "day" / "progress.json").write_text("{")
+    with pytest.raises(WizardError, match="cannot be read"):
+        Progress(tmp_path / "day", resume=True)
+
+
+def _try(folder: Path, told: Any) -> None:
+    try:
+        Progress(folder, resume=False)
+    except WizardError as err:
+        told.put(str(err))
+
+
+def test_a_second_wizard_is_kept_out(tmp_path: Path) -> None:
+    first = Progress(tmp_path, resume=False)
+    told: Any = multiprocessing.get_context("fork").Queue()
+    other = multiprocessing.get_context("fork").Process(target=_try, args=(tmp_path, told))
+    other.start()
+    other.join()
+    said = told.get(timeout=10)
+    assert re.search(r"another wizard \(process \d+\) works in", said)
+    first.close()
+    Progress(tmp_path, resume=False).close()
+
+
+def test_calibrate_toml_says_every_default() -> None:
+    assert load_config(CONFIG) == CalibrateConfig()
+    said = tomllib.loads(CONFIG.read_text())
+    defaults = CalibrateConfig().model_dump(mode="json")
+    assert said == defaults
+    text = CONFIG.read_text()
+    for section, fields in defaults.items():
+        for key in fields:
+            assert re.search(rf"^{key} = \S.*# \S", text, flags=re.M), f"{section}.{key}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[colect]\n", "did you mean 'collect'"),
+        ("[collect]\nlearn = 5\n", "did you mean 'learn_s'"),
+        ("[collect]\nlearn_s = 1\n", "greater than or equal to 5"),
+        ("[decide]\nleast_r2 = 'much'\n", "decide.least_r2"),
+        ("nonsense", "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_config_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(WizardError, match=re.escape(message)):
+        load_config(tmp_path / "a.toml")
+
+
+def test_charts_are_well_formed_and_hold_what_they_show() -> None:
+    x = np.arange(5.0)
+    y = np.array([0.0, 1.0, np.nan, 3.0, 4.0])
+    charts = [
+        svg.chart([svg.Curve(x, y, "red", "a < b", dots=True)], "x & y", "z"),
+        svg.chart([], "nothing", "at all"),
+        svg.rose([(1.0, 2.0, "red", "u1 <x>")], 2.0),
+        svg.bars([(1.0, 2.0, "red", "u1")], "units", "spikes/s"),
+        svg.intervals([("one", 0.5, -3.0, 0.8, "red")], "R2"),
+    ]
+    for chart in charts:
+        ElementTree.fromstring(chart)
+    assert charts[0].count("<polyline") == 2
+    assert charts[0].count("<circle") == 4
+    assert json.dumps(charts)
