@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from calibration.errors import CalibrationError
-from calibration.scoring import in_intervals, parse_split, score_output
+from calibration.scoring import in_intervals, parse_split, r2_score, score_output
 from decoders.learning.curves import draw_decodes
-from export.backends import Backend, require_parity
+from export.backend_table import BACKENDS, Backend, parse_choice
+from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.onnxruntime_backend import open_cpu
 from streams.clock import MonotonicClock
@@ -56,6 +57,8 @@ def evaluate(
     intervals: Sequence[tuple[float, float]] | None = None,
     figure: Path | None = None,
     lead_s: float | None = None,
+    blocks_s: float | None = None,
+    against: str | None = None,
 ) -> dict[str, Any]:
     """Decode recordings causally and score the decoder.
 
@@ -66,6 +69,9 @@ def evaluate(
         intervals: scored seconds; overrides `split`.
         figure: PNG of decoded against actual to write, of the first session.
         lead_s: asked of the decoder; its default if None.
+        blocks_s: score each stretch of this length on its own too, under `by_time`.
+        against: a backend that decodes the same beats, memory carried along: how far the two come
+            apart is told under `largest_difference`, per output in its unit.
 
     Returns:
         JSON-able: `outputs.NAME.r2`, a list per dimension, with `ci`, `best_lag_s` and
@@ -90,6 +96,13 @@ def evaluate(
         until_s = max(stop_s for _, stop_s in scored)
         decoded = decode_session(bundle, backend, session, until_s, lead_s, since_s=since_s)
         results[session.id] = _result(bundle, session, decoded, scored, lead_s)
+        if blocks_s is not None:
+            results[session.id]["by_time"] = _by_time(bundle, session, decoded, lead_s, blocks_s)
+        if against is not None:
+            other = BACKENDS[parse_choice(against)[0]](bundle, parse_choice(against)[1])
+            again = decode_session(bundle, other, session, until_s, lead_s, since_s=since_s)
+            results[session.id]["against"] = against
+            results[session.id]["largest_difference"] = largest_difference(decoded, again)
         if figure is not None and i == 0:
             _draw(figure, bundle, session, decoded, scored, lead_s)
     return {
@@ -138,6 +151,11 @@ def decode_session(
         for name, value in answer.items():
             values[name][i] = value
     return Decoded(np.asarray(ends_us * 1e-6, np.float64), values, decode_ms, n_tokens)
+
+
+def largest_difference(one: Decoded, other: Decoded) -> dict[str, float]:
+    """Per output, over all beats and dimensions."""
+    return {name: float(np.abs(v - other.values[name]).max()) for name, v in one.values.items()}
 
 
 def rows_of(bundle: DecoderBundle, session: Session) -> Int32s:
@@ -201,6 +219,27 @@ def _result(
         "decode_ms": {"p50": p50, "p99": p99},
         "unknown_units": sum(key not in bundle.row_of_key for key in session.unit_keys),
     }
+
+
+def _by_time(
+    bundle: DecoderBundle, session: Session, decoded: Decoded, lead_s: float, blocks_s: float
+) -> list[dict[str, Any]]:
+    """R2 of the continuous outputs in each stretch, the decodes before it behind it."""
+    first_s, last_s = float(decoded.t_s[0]), float(decoded.t_s[-1])
+    edges_s = np.arange(first_s // blocks_s, last_s // blocks_s + 1.0) * blocks_s
+    told = []
+    for start_s in edges_s.tolist():
+        inside = in_intervals(decoded.t_s, [(start_s, start_s + blocks_s)])
+        r2 = {
+            name: r2_score(
+                decoded.values[name][inside],
+                session.signal(aim.behavior).at(decoded.t_s[inside] + lead_s + aim.lag_s),
+            )
+            for name, aim in aims_of(bundle).items()
+            if not aim.classes
+        }
+        told.append({"start_s": start_s, "n": int(np.count_nonzero(inside)), "r2": r2})
+    return [block for block in told if block["n"]]
 
 
 def _mean_outputs(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

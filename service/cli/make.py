@@ -84,6 +84,8 @@ def _add_evaluate(commands: Commands) -> None:
     p.add_argument("sessions", type=Path, nargs="+", metavar="SESSION.nwb")
     p.add_argument("--split", default="last:0.2")
     p.add_argument("--figure", type=Path, default=None)
+    p.add_argument("--blocks", type=float, default=None, metavar="S", help="R2 of each S seconds")
+    p.add_argument("--against", default=None, help="a backend whose decodes are compared")
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=_evaluate)
 
@@ -91,7 +93,14 @@ def _add_evaluate(commands: Commands) -> None:
 def _evaluate(a: argparse.Namespace) -> None:
     from calibration.evaluate import evaluate
 
-    result = evaluate(a.bundle, a.sessions, split=a.split, figure=a.figure)
+    result = evaluate(
+        a.bundle,
+        a.sessions,
+        split=a.split,
+        figure=a.figure,
+        blocks_s=a.blocks,
+        against=a.against,
+    )
     sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
 
 
