@@ -79,10 +79,13 @@ class Usage:
 
     def sample(self, t_s: float) -> None:
         """Read all of them now; a process that is gone keeps its last numbers."""
+        self.add(t_s, {name: _read(pid) for name, pid in self._pids.items()})
+
+    def add(self, t_s: float, readings: Mapping[str, tuple[float, int] | None]) -> None:
+        """Take in processor seconds so far, and resident bytes, of each process."""
         self._t_s.append(t_s)
-        for name, pid in self._pids.items():
+        for name, read in readings.items():
             cpu, held = self._cpu_s[name], self._bytes[name]
-            read = _read(pid)
             cpu.append(read[0] if read else cpu[-1] if cpu else 0.0)
             held.append(read[1] if read else held[-1] if held else 0.0)
 

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from service.errors import ConfigError
@@ -21,13 +21,17 @@ def program(name: str) -> str:
     return str(PROGRAMS / f"{name}.py")
 
 
-def packages() -> list[str]:
+def packages(required: Sequence[str] | None = None) -> list[str]:
     """What the extra `peers` names.
+
+    Args:
+        required: the distribution's requirements; by default those of the installed one.
 
     Raises:
         ConfigError: spikeloop was installed before it had that extra.
     """
-    required = importlib.metadata.requires("spikeloop") or []
+    if required is None:
+        required = importlib.metadata.requires("spikeloop") or []
     marked = (line.partition(";") for line in required)
     found = [name.strip() for name, _, marker in marked if f"'{EXTRA}'" in marker.replace('"', "'")]
     if not found:
@@ -41,12 +45,15 @@ def cache_folder() -> Path:
     return Path(caches) / "spikeloop" / "peers"
 
 
-def interpreter(named: Path | None, say: Callable[[str], None]) -> Path:
+def interpreter(
+    named: Path | None, say: Callable[[str], None], needed: Sequence[str] = NEEDED
+) -> Path:
     """The peers' python; makes its environment where none is named and none is there.
 
     Args:
         named: one that has the packages; None for the cached environment.
         say: told what takes long.
+        needed: modules that it must have.
 
     Raises:
         ConfigError: it lacks a package, or its environment cannot be made.
@@ -56,11 +63,11 @@ def interpreter(named: Path | None, say: Callable[[str], None]) -> Path:
         if named is not None:
             raise ConfigError(f"no interpreter {named}")
         _make(cache_folder(), say)
-    lacking = [name for name in NEEDED if not _has(python, name)]
+    lacking = [name for name in needed if not _has(python, name)]
     if lacking:
         raise ConfigError(
-            f"{python} lacks {', '.join(lacking)}: install {' '.join(packages())} there, or remove "
-            f"{cache_folder()} and let this command make it anew"
+            f"{python} lacks {', '.join(lacking)}: install what the extra `peers` names there, or "
+            f"remove {cache_folder()} and let this command make it anew"
         )
     return python
 

@@ -1,0 +1,204 @@
+"""What the bench makes of what it heard: columns, stages, ratios, usage and the picture."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.bench import machine
+from service.bench.bare_timer import run_timer
+from service.bench.figure import draw
+from service.bench.listener import Listener
+from service.bench.loop import Settings, held
+from service.bench.peers import environment
+from service.bench.peers.per_decode import summed_up
+from service.bench.stages import STAGES, stages_ms, summary
+from service.errors import ConfigError
+from streams.clock import ManualClock, MonotonicClock
+
+HOP_S, SETTLE_S = 0.02, 0.005
+STEPS_S = {
+    "wait": 1e-4, "cut": 2e-4, "infer": 3e-4, "shape": 4e-4, "publish": 5e-4, "receive": 6e-4,
+}  # fmt: skip
+
+
+def heard(
+    n: int, *, settled_from: int = 1, lost: tuple[int, ...] = (), skipped: int = 0
+) -> Listener:
+    """Beats 1 to n, each step of which takes as long as `STEPS_S` says; some decodes lost."""
+    listener = Listener()
+    for k in range(1, n + 1):
+        t_s = 1000.0 + k * HOP_S
+        at = np.cumsum([SETTLE_S, *STEPS_S.values()]) + t_s
+        decode = {
+            "beat": k, "seq": k, "t_window": t_s, "t_cut": at[1], "t_done": at[3], "tokens": 9,
+            "late": k % 10 == 0, "beats_skipped": skipped * (k > 1), "spikes_in": 9 * k,
+            "spikes_late": 0, "spikes_dropped": 0, "backend": "onnxruntime-cpu",
+            "decoder_id": "generated",
+        }  # fmt: skip
+        timing = {
+            "beat": k, "lsl_age_s": 3e-3 if k % 2 else None, "t_due": at[0], "t_cut": at[1],
+            "t_tokens": at[2], "t_done": at[3], "t_sent": at[4], "t_out": at[5], "t_end": at[5],
+        }  # fmt: skip
+        if k not in lost:
+            listener._take(("decode", decode), at[6])
+        listener._take(("timing", timing), at[6])
+    beat = {"settled_from_beat": settled_from, "fates": {}, "spikes_pending": 0, "spikes_lost": 0}
+    listener._take(("heartbeat", beat | {"settle_ms": 5.0, "hop_ms": 20.0}), 0.0)
+    listener._take(("event", {"event": "realtime", "detail": {"warning": "no"}}), 0.0)
+    listener.bare_timer = {"missed": 3}
+    return listener
+
+
+def test_the_stages_of_a_decode_are_told_apart() -> None:
+    stages = stages_ms(heard(100))
+    assert set(stages) == set(STAGES)
+    for name, taken_s in STEPS_S.items():
+        np.testing.assert_allclose(stages[name], 1e3 * taken_s, atol=1e-6)
+    assert summary(stages)["lsl_age_ms"]["max"] == pytest.approx(3.0)
+    assert np.isnan(stages["lsl_age"]).sum() == 50
+
+
+def test_only_settled_beats_that_both_sides_tell_of_count() -> None:
+    listener = heard(100, settled_from=51, lost=(60, 61))
+    assert all(len(values) == 48 for values in stages_ms(listener).values())
+    assert len(listener.end_to_end_ms()) == 48
+    told = listener.summary()
+    assert told["messages_lost"] == 2
+    assert told["beats"] == 100
+    assert told["realtime"] == [{"warning": "no"}]
+
+
+def test_missed_beats_are_late_and_skipped_ones() -> None:
+    told = heard(100, skipped=4).summary()
+    assert (told["late_beats"], told["skipped_beats"], told["missed_beats"]) == (10, 4, 14)
+    assert told["end_to_end_ms"]["p50"] == pytest.approx(1e3 * (SETTLE_S + sum(STEPS_S.values())))
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({}, True),
+        ({"missed_beats": 5}, True),
+        ({"missed_beats": 6}, False),
+        ({"spikes_dropped": 1}, False),
+        ({"processes": {"daemon": {"growth": 0.02}}}, False),
+        ({"processes": {"daemon": {"growth": 0.005}}}, True),
+    ],
+)
+def test_what_a_run_must_hold(changes: dict[str, Any], holds: bool) -> None:
+    result = {
+        "missed_beats": 0, "bare_timer_late": 3, "spikes_dropped": 0,
+        "processes": {"daemon": {"growth": None}},
+    }  # fmt: skip
+    assert held(result | changes) == holds
+
+
+def test_the_picture_is_drawn(tmp_path: Path) -> None:
+    listener = heard(100)
+    stages, path = stages_ms(listener), tmp_path / "loop.png"
+    settings = Settings(n_units=9, rate_hz=20.0, hop_s=HOP_S, seconds=2.0, block_s=0.005)
+    result = listener.summary() | {"settings": settings.as_dict()}
+    draw(path, result, stages, listener.end_to_end_ms())
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_machine_is_described() -> None:
+    told = machine.describe()
+    assert told["cores"] >= 1
+    assert told["libraries"]["numpy"] == np.__version__
+    assert {"cpu", "kernel", "governor", "load_average", "python"} <= set(told)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux's /proc")
+def test_usage_is_that_of_the_process() -> None:
+    usage, clock = machine.Usage({"me": os.getpid(), "gone": 2**22 + 1}), MonotonicClock()
+    usage.sample(clock.now())
+    held_bytes = bytearray(64 * 2**20)
+    t_end_s = clock.now() + 0.3
+    while clock.now() < t_end_s:
+        held_bytes[0] ^= 1
+    usage.sample(clock.now())
+    told = usage.summary()
+    assert told["me"]["rss_mib"] > 64
+    assert told["me"]["growth"] is None
+    assert 0 < told["me"]["cores"] < 2
+    assert told["gone"]["cores"] == 0
+
+
+def test_growth_counts_from_the_first_minute_on() -> None:
+    usage = machine.Usage({"daemon": 1})
+    for t_s, held in ((0.0, 100), (30.0, 200), (61.0, 300), (90.0, 330), (120.0, 303)):
+        usage.add(t_s, {"daemon": (0.0, held)})
+    assert usage.summary()["daemon"]["growth"] == pytest.approx(0.1)
+
+
+def test_a_bare_timer_on_a_perfect_clock_misses_nothing() -> None:
+    counts = run_timer(ManualClock(5.0), 0.02, 2.0, [])
+    assert (counts.beats, counts.missed) == (100, 0)
+
+
+class Sluggish(ManualClock):
+    """Every tenth wait returns 1.4 hops late."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.n = 0
+
+    def sleep_until(self, t_s: float) -> None:
+        self.n += 1
+        super().sleep_until(t_s + 0.028 * (self.n % 10 == 0))
+
+
+def test_a_bare_timer_counts_what_the_machine_misses() -> None:
+    counts = run_timer(Sluggish(), 0.02, 2.0, [])
+    assert counts.late == pytest.approx(9, abs=1)
+    assert counts.beats + counts.skipped == pytest.approx(100, abs=2)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)), min_size=1, max_size=5))
+def test_ratios_are_taken_within_a_round(rounds: list[tuple[float, float]]) -> None:
+    told = summed_up([{"peer": [a] * 3, "ours": [b] * 3} for a, b in rounds], "ours")
+    assert told["peer"]["median_ratio"] == pytest.approx([a / b for a, b in rounds])
+    assert told["ours"]["p99_ratio"] == pytest.approx([1.0] * len(rounds))
+    assert told["peer"]["median_ms"] == pytest.approx([a for a, _ in rounds])
+
+
+def test_the_peers_packages_are_those_of_the_extra() -> None:
+    required = [
+        "numpy>=1.26", "ezmsg>=3.10; extra == 'peers'", 'torch>=2; extra == "peers"',
+        "torch>=2; extra == 'train'",
+    ]  # fmt: skip
+    assert environment.packages(required) == ["ezmsg>=3.10", "torch>=2"]
+    with pytest.raises(ConfigError, match="no extra `peers`"):
+        environment.packages(required[:1])
+
+
+def test_an_interpreter_without_the_peers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no interpreter"):
+        environment.interpreter(tmp_path / "python", lambda text: None)
+    here = Path(sys.executable)
+    with pytest.raises(ConfigError, match="lacks no_such_module: install"):
+        environment.interpreter(here, lambda text: None, ("numpy", "no_such_module"))
+    assert environment.interpreter(here, lambda text: None, ("numpy",)) == here
+
+
+def test_the_peers_programs_use_nothing_of_ours() -> None:
+    for path in environment.PROGRAMS.glob("*.py"):
+        text = path.read_text()
+        rooms = ("streams", "decoders", "export", "calibration", "service")
+        assert not any(f"{verb} {room}" in text for room in rooms for verb in ("import", "from"))
+        compile(text, path.name, "exec")
+
+
+def test_null_is_no_number() -> None:
+    listener = heard(2)
+    assert math.isnan(listener.timings["lsl_age_s"][1])
