@@ -1,4 +1,4 @@
-"""Which backends there are, and the gate that each must pass before it decodes.
+"""The gate that each backend must pass before it decodes.
 
 A backend that disagrees with the recorded outputs, or is too slow for the hop, is refused; what to
 try next is named by whoever opens it, and what was tried is reported.
@@ -6,60 +6,33 @@ try next is named by whoever opens it, and what was tried is reported.
 
 from __future__ import annotations
 
-import difflib
-import importlib.metadata
-import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from export.backend_table import BACKENDS, Backend, parse_choice, require_one_onnxruntime
 from export.bundle import DecoderBundle
 from export.errors import BackendUnavailable, BundleError, ExportError
 from export.parity import largest_error
 from streams.clock import Clock, MonotonicClock, ThreadClock
-from streams.messages import Float32s, TokenWindow
+from streams.messages import TokenWindow
 
-__all__ = ["BACKENDS", "Backend", "BackendUnavailable", "OpenedBackend", "open_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendUnavailable",
+    "OpenedBackend",
+    "open_backend",
+    "require_one_onnxruntime",
+    "require_parity",
+]
 
 N_WARMUP_RUNS = 20
 N_TIMED_RUNS = 200
 N_TIMED_ROUNDS = 3
 IN_CALLING_THREAD = ("onnxruntime-cpu", "torch")
-
-
-class Backend(Protocol):
-    """Runs a decoder's graph, one bin a step, and carries its memory.
-
-    Attributes:
-        name: as in the config.
-        precision: "fp32", "fp16" or "bf16".
-    """
-
-    name: str
-    precision: str
-
-    def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
-        """Run one bin and advance the memory.
-
-        Returns:
-            Per output, (dims,) float32 in physical units, valid until the next step.
-
-        Raises:
-            BackendError: the run failed.
-        """
-
-    def reset(self) -> None:
-        """Zero the memory."""
-
-    def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
-        """Decode with other tables from the next step on.
-
-        Raises:
-            BundleError: a table is missing or does not fit the graph.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +48,7 @@ class OpenedBackend:
     """A backend that passed the gate.
 
     Attributes:
+        choice: its name, and its precision if one was asked for, as in the config.
         backend: ready for its first step, with zero memory.
         parity_error: largest absolute difference from the recorded outputs, physical units.
         step_p50_s: median of the timed runs at the largest bucket, seconds.
@@ -82,78 +56,12 @@ class OpenedBackend:
         tried: those refused before it.
     """
 
+    choice: str
     backend: Backend
     parity_error: float
     step_p50_s: float
     step_p99_s: float
     tried: tuple[Attempt, ...]
-
-
-def _onnxruntime_cpu(bundle: DecoderBundle) -> Backend:
-    require_one_onnxruntime()
-    from export.onnxruntime_backend import open_cpu
-
-    return open_cpu(bundle)
-
-
-def _onnxruntime_cuda(bundle: DecoderBundle) -> Backend:
-    require_one_onnxruntime()
-    from export.onnxruntime_backend import open_cuda
-
-    return open_cuda(bundle)
-
-
-def _torch(bundle: DecoderBundle) -> Backend:
-    if importlib.util.find_spec("torch") is None:
-        raise BackendUnavailable("torch is not installed: pip install 'spikeloop[train]'")
-    from export.torch_backend import open_cpu
-
-    return open_cpu(bundle)
-
-
-def _tensorrt(bundle: DecoderBundle) -> Backend:
-    if importlib.util.find_spec("tensorrt") is None:
-        raise BackendUnavailable(
-            "TensorRT is not installed: no python package 'tensorrt'; install NVIDIA's TensorRT "
-            "10 or 11 by the line in README, then `spikeloop build BUNDLE --backend tensorrt`"
-        )
-    raise BackendUnavailable(
-        f"{bundle.path} has no TensorRT engine, and this version of spikeloop builds none; "
-        "use onnxruntime-cuda or onnxruntime-cpu"
-    )
-
-
-BACKENDS: Mapping[str, Callable[[DecoderBundle], Backend]] = {
-    "onnxruntime-cpu": _onnxruntime_cpu,
-    "onnxruntime-cuda": _onnxruntime_cuda,
-    "tensorrt": _tensorrt,
-    "torch": _torch,
-}
-
-
-def require_one_onnxruntime() -> None:
-    """Refuse an installation with no ONNX Runtime, or with both of its distributions.
-
-    Raises:
-        BackendUnavailable: with the commands that mend it.
-    """
-    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
-    if len(found) == 2:
-        raise BackendUnavailable(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
-            "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'spikeloop[cpu]' "
-            "or 'spikeloop[gpu]'"
-        )
-    if not found:
-        raise BackendUnavailable("onnxruntime is not installed: pip install 'spikeloop[cpu]'")
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def open_backend(
@@ -163,7 +71,7 @@ def open_backend(
 
     Args:
         bundle: the decoder.
-        name: of the backend.
+        name: of the backend; `NAME:PRECISION` for another precision than fp32.
         fallback: backends to try next, in this order, when it is refused.
         clock: times the runs; by default the thread's processor time where a backend computes in
             the calling thread, so that a busy moment of the machine refuses no decoder.
@@ -174,7 +82,7 @@ def open_backend(
     """
     names = [name, *fallback]
     for candidate in names:
-        _require_known(candidate)
+        parse_choice(candidate)
     refusals: list[tuple[str, ExportError]] = []
     for candidate in names:
         try:
@@ -197,27 +105,20 @@ def _refusal(refusals: Sequence[tuple[str, ExportError]]) -> ExportError:
     return (BundleError if of_bundle else BackendUnavailable)(f"every backend refused: {text}")
 
 
-def _clock_of(name: str) -> Clock:
-    return ThreadClock() if name in IN_CALLING_THREAD else MonotonicClock()
-
-
-def _require_known(name: str) -> None:
-    if name in BACKENDS:
-        return
-    near = difflib.get_close_matches(name, BACKENDS, n=2)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-    raise BackendUnavailable(f"no backend {name!r}{hint} there are: {', '.join(BACKENDS)}")
+def _clock_of(choice: str) -> Clock:
+    return ThreadClock() if parse_choice(choice)[0] in IN_CALLING_THREAD else MonotonicClock()
 
 
 def _open_one(
-    bundle: DecoderBundle, name: str, clock: Clock, tried: tuple[Attempt, ...]
+    bundle: DecoderBundle, choice: str, clock: Clock, tried: tuple[Attempt, ...]
 ) -> OpenedBackend:
-    backend = BACKENDS[name](bundle)
+    name, precision = parse_choice(choice)
+    backend = BACKENDS[name](bundle, precision)
     error = require_parity(bundle, backend)
     p50_s, p99_s = _timed(bundle, backend, clock)
     if p99_s > bundle.manifest.hop_s / 2:
-        raise BundleError(_too_slow(bundle, name, p99_s))
-    return OpenedBackend(backend, error, p50_s, p99_s, tried)
+        raise BundleError(_too_slow(bundle, choice, p99_s))
+    return OpenedBackend(choice, backend, error, p50_s, p99_s, tried)
 
 
 def require_parity(bundle: DecoderBundle, backend: Backend) -> float:

@@ -1,43 +1,34 @@
-"""ONNX Runtime runs the bundle's graph: the only file that imports it.
+"""ONNX Runtime runs the bundle's graph on the CPU, bins of any length.
 
 A step allocates nothing of its own: the outputs have kept buffers, and the memory goes back and
-forth between two, on the provider's device, so that what a step writes is what the next one reads.
+forth between two, so that what a step writes is what the next one reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-from pydantic import ValidationError
 
 from export.bundle import DecoderBundle, require_fit
-from export.errors import BackendError, BackendUnavailable, BundleError
-from export.manifest import Graph, Tensor, describe
+from export.compiled.builds import Environment, find_build
+from export.compiled.tables import fixed_zeros
+from export.errors import BackendError, BundleError
+from export.manifest import Graph
+from export.onnxruntime_session import (
+    ORT_ERRORS,
+    VERSION,
+    describe_graph,
+    open_session,
+    require_declared,
+    signature_of,
+    value_on,
+)
 from export.parity import ParityRecord, replay
 from streams.messages import Float32s, TokenWindow
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-_ONNX_DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-}
-_ORT_ERRORS = (
-    RuntimeError,
-    ValueError,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-    ort_errors.EPFail,
-)
+__all__ = ["OnnxruntimeBackend", "describe_graph", "open_cpu", "record_parity"]
 
 # A graph may legally be run on no tokens, but an Einsum over none ends the process with SIGFPE
 # (onnxruntime 1.31). One padding token means the same and cannot.
@@ -54,14 +45,14 @@ class OnnxruntimeBackend:
         signature: what the manifest declares of it.
         tables: the inputs that belong to the decoder.
         outputs: names of the outputs that are handed out.
-        on_cuda: run on the first GPU.
+        precision: of the graph's multiplications.
 
     Raises:
         BundleError: the graph does not load, or is not the declared one.
-        BackendUnavailable: the GPU cannot be used.
     """
 
-    precision = "fp32"
+    name = "onnxruntime-cpu"
+    n_most_tokens: int | None = None
 
     def __init__(
         self,
@@ -69,15 +60,14 @@ class OnnxruntimeBackend:
         signature: Graph,
         tables: Mapping[str, np.ndarray],
         outputs: Sequence[str],
-        *,
-        on_cuda: bool = False,
+        precision: str = "fp32",
     ) -> None:
-        self.name = "onnxruntime-cuda" if on_cuda else "onnxruntime-cpu"
-        self._session = _open_session(graph, on_cuda)
-        _require_declared(_signature_of(self._session, signature.opset), signature)
+        self.precision = precision
+        self._session = open_session(graph)
+        require_declared(signature_of(self._session, signature.opset), signature)
         self._signature = signature
-        self._values = {t.name: _zeros(t) for t in signature.outputs if t.name in outputs}
-        self._memory = [self._zero_memory("cuda" if on_cuda else "cpu") for _ in range(2)]
+        self._values = {t.name: fixed_zeros(t) for t in signature.outputs if t.name in outputs}
+        self._memory = [self._zero_memory() for _ in range(2)]
         self._bindings = [self._bind(self._memory[i], self._memory[1 - i]) for i in range(2)]
         self._turn = 0
         self._lead_s = 0.0
@@ -107,7 +97,7 @@ class OnnxruntimeBackend:
             binding.bind_cpu_input("t_rel", window.t_rel)
             binding.bind_cpu_input("count", window.count)
             self._session.run_with_iobinding(binding)
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             raise BackendError(f"{self.name} failed on {len(window)} tokens: {error}") from error
         self._turn = 1 - self._turn
         return self._values
@@ -139,13 +129,11 @@ class OnnxruntimeBackend:
             binding.bind_cpu_input("lead_s", values)
         self._lead_s = lead_s
 
-    def _zero_memory(self, device: str) -> dict[str, ort.OrtValue]:
+    def _zero_memory(self) -> dict[str, Any]:
         inputs = [t for t in self._signature.inputs if t.name in self._signature.memory]
-        return {t.name: ort.OrtValue.ortvalue_from_numpy(_zeros(t), device) for t in inputs}
+        return {t.name: value_on("cpu", fixed_zeros(t)) for t in inputs}
 
-    def _bind(
-        self, read: Mapping[str, ort.OrtValue], written: Mapping[str, ort.OrtValue]
-    ) -> ort.IOBinding:
+    def _bind(self, read: Mapping[str, Any], written: Mapping[str, Any]) -> Any:
         """Bind what stays: the memory read and written, and the outputs."""
         binding = self._session.io_binding()
         for name in self._signature.memory:
@@ -156,105 +144,27 @@ class OnnxruntimeBackend:
         return binding
 
 
-def open_cpu(bundle: DecoderBundle) -> OnnxruntimeBackend:
-    """The bundle's graph on one core of the CPU."""
-    return _of_bundle(bundle, on_cuda=False)
-
-
-def open_cuda(bundle: DecoderBundle) -> OnnxruntimeBackend:
-    """The bundle's graph on the first GPU.
+def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> OnnxruntimeBackend:
+    """The bundle's graph on one core of the CPU.
 
     Raises:
-        BackendUnavailable: the installed ONNX Runtime has no CUDA, or CUDA does not start.
+        BackendUnavailable: another precision than fp32 has not been built.
+        BundleError: the graph does not load, or is not the declared one.
     """
-    if CUDA not in ort.get_available_providers():
-        raise BackendUnavailable(
-            "the installed ONNX Runtime has no CUDA: pip uninstall onnxruntime, "
-            "then pip install 'spikeloop[gpu]'"
-        )
-    return _of_bundle(bundle, on_cuda=True)
-
-
-def _of_bundle(bundle: DecoderBundle, *, on_cuda: bool) -> OnnxruntimeBackend:
-    manifest, graph = bundle.manifest, bundle.graph_path.read_bytes()
-    outputs = [output.name for output in manifest.outputs]
+    path = bundle.graph_path
+    if precision != "fp32":
+        path = find_build(bundle, "onnxruntime-cpu", precision, environment()).file("graph.onnx")
+    manifest, outputs = bundle.manifest, [output.name for output in bundle.manifest.outputs]
+    graph = path.read_bytes()
     try:
-        return OnnxruntimeBackend(graph, manifest.graph, bundle.tables, outputs, on_cuda=on_cuda)
+        return OnnxruntimeBackend(graph, manifest.graph, bundle.tables, outputs, precision)
     except BundleError as error:
-        raise BundleError(f"{bundle.graph_path}: {error}; export the bundle again") from error
+        raise BundleError(f"{path}: {error}; export the bundle again") from error
 
 
-def _open_session(graph: bytes, on_cuda: bool) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Patterns are kept for every token count ever seen: 4 % faster, but the process grows.
-    options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = [(CUDA, {"use_tf32": "0"}), CPU] if on_cuda else [CPU]
-    try:
-        session = ort.InferenceSession(graph, options, providers=providers)
-    except _ORT_ERRORS as error:
-        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load it: {error}") from error
-    if on_cuda and CUDA not in session.get_providers():
-        raise BackendUnavailable(
-            "ONNX Runtime has CUDA but could not start it and fell back to the CPU; are the "
-            "NVIDIA driver, CUDA and cuDNN of the versions that onnxruntime-gpu asks for installed?"
-        )
-    return session
-
-
-def _zeros(tensor: Tensor) -> np.ndarray:
-    shape = [length for length in tensor.shape if isinstance(length, int)]
-    if len(shape) != len(tensor.shape):
-        raise BundleError(f"`{tensor.name}` has a length that varies: {list(tensor.shape)}")
-    return np.zeros(shape, tensor.dtype)
-
-
-def describe_graph(graph: bytes, opset: int) -> Graph:
-    """The signature of an ONNX file, for the manifest.
-
-    Raises:
-        BundleError: it does not load, or does not obey the graph contract.
-    """
-    return _signature_of(_open_session(graph, on_cuda=False), opset)
-
-
-def _signature_of(session: ort.InferenceSession, opset: int) -> Graph:
-    inputs = [_described(value) for value in session.get_inputs()]
-    names = [str(tensor["name"]) for tensor in inputs]
-    fields = {
-        "opset": opset,
-        "inputs": inputs,
-        "outputs": [_described(value) for value in session.get_outputs()],
-        "memory": [name for name in names if name.startswith("memory_")],
-    }
-    try:
-        return Graph.model_validate(fields)
-    except ValidationError as error:
-        raise BundleError(f"it does not obey the graph contract: {describe(error)}") from error
-
-
-def _described(value: ort.NodeArg) -> dict[str, object]:
-    dtype = _ONNX_DTYPES.get(value.type, value.type)
-    return {"name": value.name, "dtype": dtype, "shape": value.shape}
-
-
-def _require_declared(found: Graph, declared: Graph) -> None:
-    have = {tensor.name: tensor for tensor in (*found.inputs, *found.outputs)}
-    want = {tensor.name: tensor for tensor in (*declared.inputs, *declared.outputs)}
-    for name in want | have:
-        if have.get(name) != want.get(name):
-            raise BundleError(
-                f"`{name}` is {_told(have.get(name))} in the graph, "
-                f"{_told(want.get(name))} in the manifest"
-            )
-
-
-def _told(tensor: Tensor | None) -> str:
-    return f"{tensor.dtype} {list(tensor.shape)}" if tensor else "absent"
+def environment() -> Environment:
+    """What a build for this backend depends on."""
+    return Environment(f"onnxruntime {VERSION}", "cpu")
 
 
 def record_parity(

@@ -42,6 +42,7 @@ class TorchBackend:
 
     name = "torch"
     precision = "fp32"
+    n_most_tokens: int | None = None
 
     def __init__(
         self,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 
-from export.bundle import DecoderBundle, is_per_unit
+from export.bundle import DecoderBundle
 from export.compiled.precision import in_precision
 from export.compiled.shapes import lengths_of, pinned, rows_for
-from export.manifest import Graph, Tensor
+from export.compiled.tables import n_rows_of
+from export.manifest import Graph
 
 
 def lowered(bundle: DecoderBundle, precision: str) -> onnx.ModelProto:
@@ -25,12 +25,6 @@ def n_rows_compiled(bundle: DecoderBundle, model: onnx.ModelProto) -> int:
     return rows_for(model, bundle.manifest.graph, n_rows_of(bundle))
 
 
-def n_rows_of(bundle: DecoderBundle) -> int:
-    """Rows of its tables that have one a unit; 0 where there is none."""
-    per_unit = [t.name for t in bundle.manifest.graph.tables if is_per_unit(t)]
-    return max((len(bundle.tables[name]) for name in per_unit), default=0)
-
-
 def for_bucket(
     bundle: DecoderBundle, model: onnx.ModelProto, n_tokens: int, n_rows: int
 ) -> onnx.ModelProto:
@@ -40,15 +34,6 @@ def for_bucket(
         ExportError: a shape varies with more than tokens and rows.
     """
     return pinned(model, lengths_of(bundle.manifest.graph, n_tokens=n_tokens, n_rows=n_rows))
-
-
-def padded_table(tensor: Tensor, values: np.ndarray, n_rows: int) -> np.ndarray:
-    """A table with rows of zeros up to `n_rows`, where it has one row a unit; else itself."""
-    if not is_per_unit(tensor) or len(values) == n_rows:
-        return np.ascontiguousarray(values)
-    padded = np.zeros((n_rows, *values.shape[1:]), values.dtype)
-    padded[: len(values)] = values
-    return padded
 
 
 def static_signature(signature: Graph, *, n_tokens: int, n_rows: int) -> Graph:

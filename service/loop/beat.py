@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class Beat:
         self.lead_s = lead_s
         self.token_cap = token_cap
         self.lineup = Lineup(Seat(decoder, judge, shaper), ring.hop_us)
+        self.backend_failed = threading.Event()
         self.ring, self.schedule = ring, schedule
         self._clock = clock
         self._run_id = run_id
@@ -161,6 +163,7 @@ class Beat:
     def turn(self, k: int, settle_s: float) -> Decode:
         """Do beat k, after running the bins between the last one and it through the memory."""
         self.lineup.attend()
+        self._bring_up()
         self._catch_up(k)
         self.lsl_age_s = self._age_s / self._n_aged if self._n_aged else None
         self._age_s, self._n_aged = 0.0, 0
@@ -170,6 +173,8 @@ class Beat:
         self._mind_the_clock(k)
         self.last_k = k
         seat = self.lineup.active
+        if outcome.raw is None:
+            self.backend_failed.set()
         seat.reason = self._judged(seat, outcome)
         self.lineup.watch_range(outcome.raw)
         self.counts.seq += 1
@@ -221,6 +226,13 @@ class Beat:
             if arrival.newest_keep_alive_us <= arrival.latest_us:
                 heard.append(arrival.newest_keep_alive_us)
         self._newest_us = max((us for us in heard if us is not None), default=None)
+
+    def _bring_up(self) -> None:
+        """A backend that took over runs the bins cut since it was warmed up."""
+        decoder = self.decoder
+        if decoder.manifest.graph.memory:
+            for k, spikes in self.lineup.missed(self.lineup.active):
+                self._run(decoder, k, spikes, self._clock.now())
 
     def _catch_up(self, k: int) -> None:
         """Skipped bins still run through the memory, up to a second of them, if there is one."""

@@ -104,6 +104,7 @@ class Daemon:
         self.deployer = Deployer(
             config, self.beat, self.source.keys, self.source.keep_alive_every_s, self.report
         )
+        self.deployer.failover.prepare(bundle, self.opened)
         self.transfers = Transfers(Path(config.decoder.incoming))
         self.beat.lineup.on_change = self._changed
         self.health = self._health_of(manifest)
@@ -205,6 +206,7 @@ class Daemon:
             GuardError: a part failed; the safe value was published last.
         """
         self._ingest.start()
+        self.deployer.failover.start()
         for what, holds, said in apply(self.config.realtime):
             self.report("realtime", {what: said} if holds else {"warning": said})
         self.report("started", self._description())

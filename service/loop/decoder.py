@@ -26,6 +26,7 @@ class Decoder:
         k_reset: the beat after which its memory began.
         row_of: (n_source_units,) int32, its row of each source unit; -1 where unknown.
         known: (n_source_units,) bool.
+        failure: what its backend failed with last; None while it never did.
         n_fitting: tokens of a bin that decoding has time for; None where nobody timed it.
 
     Args:
@@ -47,7 +48,9 @@ class Decoder:
         step_s: float | None = None,
     ) -> None:
         self.manifest, self.backend = manifest, backend
-        self._token_cap = token_cap
+        self.failure: BackendError | None = None
+        limits = [n for n in (token_cap, backend.n_most_tokens) if n is not None]
+        self._token_cap = token_cap = min(limits, default=None)
         self.n_fitting = None if step_s is None else _fitting(manifest, step_s)
         self.names = [output.name for output in manifest.outputs]
         self.units = {output.name: output.unit for output in manifest.outputs}
@@ -90,7 +93,8 @@ class Decoder:
         self.last_k = k
         try:
             raw = self.backend.step(window, lead_s)
-        except BackendError:
+        except BackendError as error:
+            self.failure = error
             self.forget(k)
             return None
         if not is_finite(raw):

@@ -21,6 +21,7 @@ from service.config import ServeConfig
 from service.errors import ServiceError
 from service.loop.beat import Beat
 from service.loop.decoder import Decoder, Seat
+from service.loop.failover import Failover
 from service.loop.lineup import Request
 from service.loop.validity import UNKNOWN_SHARE, ValidityJudge
 
@@ -89,6 +90,8 @@ class Deployer:
         self._report = report
         self._stopping = threading.Event()
         self.latest: Deployment | None = None
+        choices = (config.decoder.backend, *config.decoder.fallback)
+        self.failover = Failover(choices, beat, self.warmed_up, self.change, report)
 
     def start(self, deployment: Deployment) -> None:
         """Begin; returns at once.
@@ -138,7 +141,8 @@ class Deployer:
             "parity", error=opened.parity_error, backend=opened.backend.name,
             step_p99_ms=opened.step_p99_s * 1e3,
         )  # fmt: skip
-        seat = self._warmed_up(bundle, opened)
+        self.failover.prepare(bundle, opened)
+        seat = self.warmed_up(bundle, opened)
         self.change(Request("join", seat))
         deployment.reach("shadow")
         if deployment.hold:
@@ -177,7 +181,8 @@ class Deployer:
         known = np.array([key in bundle.row_of_key for key in keys], dtype=np.bool_)
         return (float(np.mean(~known[unit])), len(unit)) if len(unit) else (0.0, 0)
 
-    def _warmed_up(self, bundle: DecoderBundle, opened: OpenedBackend) -> Seat:
+    def warmed_up(self, bundle: DecoderBundle, opened: OpenedBackend) -> Seat:
+        """A seat that has run the bins of the last seconds, if its network carries memory."""
         manifest, beat = bundle.manifest, self._beat
         decoder = Decoder(
             manifest,
@@ -190,8 +195,11 @@ class Deployer:
         judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, self._keep_alive_every_s)
         recent = list(beat.lineup.recent)
         decoder.k_reset = recent[0][0] - 1 if recent else beat.last_k
-        decoder.last_k = decoder.k_reset
-        for k, spikes in recent:
-            window, _ = decoder.cut(spikes, k, beat.schedule.window_end_s(k))
-            decoder.run(window, k, beat.lead_s)
+        carries = bool(manifest.graph.memory)
+        decoder.last_k = decoder.k_reset if carries or not recent else recent[-1][0]
+        while carries and recent:
+            for k, spikes in recent:
+                window, _ = decoder.cut(spikes, k, beat.schedule.window_end_s(k))
+                decoder.run(window, k, beat.lead_s)
+            recent = [held for held in list(beat.lineup.recent) if held[0] > decoder.last_k]
         return Seat(decoder, judge, beat.lineup.active.shaper.fresh())

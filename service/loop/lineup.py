@@ -22,7 +22,7 @@ CATCH_UP_BINS = 8
 RANGE_OVER_S = 10.0
 RANGE_SHARE = 0.1
 
-Change = Literal["join", "promote", "dismiss", "rollback"]
+Change = Literal["join", "promote", "dismiss", "rollback", "fell_back"]
 
 
 @dataclass(slots=True)
@@ -109,6 +109,11 @@ class Lineup:
     def _carry_out(self, request: Request) -> str:
         if request.change == "join":
             self.shadow = request.seat
+        elif request.change == "fell_back":
+            if request.seat is None or request.seat.decoder.manifest.id != self._id_in_service:
+                return "another decoder took over meanwhile"
+            request.seat.shaper.continue_from(self.active.shaper)
+            self.active = request.seat
         elif request.change == "dismiss":
             self.shadow = None
         elif request.change == "promote":
@@ -121,8 +126,13 @@ class Lineup:
         else:
             self._roll_back()
         self._merge_known()
-        self.on_change(request.change, self.shadow or self.active)
+        told = self.active if request.change == "fell_back" else self.shadow or self.active
+        self.on_change(request.change, told)
         return ""
+
+    @property
+    def _id_in_service(self) -> str:
+        return self.active.decoder.manifest.id
 
     def _roll_back(self) -> None:
         if self.standby is not None:

@@ -9,12 +9,12 @@ from onnx.reference import ReferenceEvaluator
 
 from export import onnxruntime_backend
 from export.bundle import DecoderBundle
+from export.compiled.onnxruntime_static import open_cuda
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.onnxruntime_backend import (
     OnnxruntimeBackend,
     describe_graph,
     open_cpu,
-    open_cuda,
     record_parity,
 )
 from export.parity import largest_error, random_tokens, replay

@@ -13,11 +13,10 @@ from export.compiled.lowering import (
     for_bucket,
     lowered,
     n_rows_compiled,
-    n_rows_of,
-    padded_table,
     static_signature,
 )
 from export.compiled.shapes import pinned, require_static
+from export.compiled.tables import n_rows_of, padded_table
 from export.errors import ExportError
 from export.onnxruntime_backend import OnnxruntimeBackend, open_cpu
 from streams.messages import TokenWindow

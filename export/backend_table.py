@@ -1,0 +1,179 @@
+"""Which backends there are: each by its name in the config, and what opens it for a bundle.
+
+`NAME:PRECISION` asks for another precision than fp32, where `spikeloop build` has made it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from export.bundle import DecoderBundle
+from export.errors import BackendUnavailable
+from streams.messages import Float32s, TokenWindow
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+TENSORRT_INSTALL = "pip install --extra-index-url https://pypi.nvidia.com tensorrt cuda-python"
+
+
+class Backend(Protocol):
+    """Runs a decoder's graph, one bin a step, and carries its memory.
+
+    Attributes:
+        name: as in the config.
+        precision: "fp32", "fp16" or "bf16".
+        n_most_tokens: tokens that a step takes at most; None where any number does.
+    """
+
+    name: str
+    precision: str
+    n_most_tokens: int | None
+
+    def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run one bin and advance the memory.
+
+        Returns:
+            Per output, (dims,) float32 in physical units, valid until the next step.
+
+        Raises:
+            BackendError: the run failed.
+        """
+
+    def reset(self) -> None:
+        """Zero the memory."""
+
+    def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
+        """Decode with other tables from the next step on.
+
+        Raises:
+            BundleError: a table is missing or does not fit the graph.
+        """
+
+
+def _onnxruntime_cpu(bundle: DecoderBundle, precision: str) -> Backend:
+    require_one_onnxruntime()
+    from export.onnxruntime_backend import open_cpu
+
+    return open_cpu(bundle, precision)
+
+
+def _onnxruntime_cuda(bundle: DecoderBundle, precision: str) -> Backend:
+    require_one_onnxruntime()
+    from export.compiled.onnxruntime_static import open_cuda
+
+    return open_cuda(bundle, precision)
+
+
+def _onnxruntime_tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
+    require_one_onnxruntime()
+    from export.compiled.onnxruntime_static import open_tensorrt
+
+    return open_tensorrt(bundle, precision)
+
+
+def _torch(bundle: DecoderBundle, precision: str) -> Backend:
+    _require_torch("torch", precision)
+    from export.torch_backend import open_cpu
+
+    return open_cpu(bundle)
+
+
+def _torch_cuda(bundle: DecoderBundle, precision: str) -> Backend:
+    _require_torch("torch-cuda", precision)
+    from export.torch_cuda_backend import open_cuda
+
+    return open_cuda(bundle)
+
+
+def _require_torch(name: str, precision: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise BackendUnavailable("torch is not installed: pip install 'spikeloop[train]'")
+    if precision != "fp32":
+        raise BackendUnavailable(f"{name} is the reference: it runs fp32, not {precision}")
+
+
+def _tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
+    require_tensorrt()
+    from export.compiled.tensorrt_backend import open_tensorrt
+
+    return open_tensorrt(bundle, precision)
+
+
+BACKENDS: Mapping[str, Callable[[DecoderBundle, str], Backend]] = {
+    "onnxruntime-cpu": _onnxruntime_cpu,
+    "onnxruntime-cuda": _onnxruntime_cuda,
+    "onnxruntime-tensorrt": _onnxruntime_tensorrt,
+    "tensorrt": _tensorrt,
+    "torch": _torch,
+    "torch-cuda": _torch_cuda,
+}
+
+
+def parse_choice(choice: str) -> tuple[str, str]:
+    """`NAME` or `NAME:PRECISION` of the config as a name and a precision.
+
+    Raises:
+        BackendUnavailable: there is no such backend or precision.
+    """
+    name, _, precision = choice.partition(":")
+    if name not in BACKENDS:
+        near = difflib.get_close_matches(name, BACKENDS, n=2)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+        raise BackendUnavailable(f"no backend {name!r}{hint} there are: {', '.join(BACKENDS)}")
+    if precision and precision not in PRECISIONS:
+        raise BackendUnavailable(
+            f"no precision {precision!r} in {choice!r}; there are: {', '.join(PRECISIONS)}"
+        )
+    return name, precision or "fp32"
+
+
+def require_tensorrt() -> None:
+    """Refuse an installation without TensorRT, or without what it is driven with.
+
+    Raises:
+        BackendUnavailable: with NVIDIA's install line.
+    """
+    lacking = [name for name in ("tensorrt", "cuda.bindings") if not _is_importable(name)]
+    if lacking:
+        packages = " and ".join(repr(name) for name in lacking)
+        raise BackendUnavailable(
+            f"TensorRT is not installed: no python package {packages}; install NVIDIA's TensorRT "
+            f"10 or 11: {TENSORRT_INSTALL}; then `spikeloop build BUNDLE --backend tensorrt`"
+        )
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def require_one_onnxruntime() -> None:
+    """Refuse an installation with no ONNX Runtime, or with both of its distributions.
+
+    Raises:
+        BackendUnavailable: with the commands that mend it.
+    """
+    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if len(found) == 2:
+        raise BackendUnavailable(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
+            "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'spikeloop[cpu]' "
+            "or 'spikeloop[gpu]'"
+        )
+    if not found:
+        raise BackendUnavailable("onnxruntime is not installed: pip install 'spikeloop[cpu]'")
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,281 @@
+"""ONNX Runtime on a GPU: a static graph per bucket, bound once, replayed as a CUDA graph.
+
+By its CUDA provider, or by its TensorRT provider, which compiles each graph when it is built and
+finds the engine again when it is opened. Inputs, tables and memory have fixed addresses on the
+device; a step copies tokens there and the outputs back. On "cpu" the same code runs without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from export.bundle import DecoderBundle
+from export.compiled.builds import Build, Environment, find_build
+from export.compiled.gpu import describe_gpu
+from export.compiled.staging import Staging
+from export.compiled.tables import fitted_tables, fixed_zeros
+from export.errors import BackendError, BackendUnavailable
+from export.manifest import TOKEN_INPUTS, Graph
+from export.onnxruntime_session import (
+    CUDA,
+    ORT_ERRORS,
+    TENSORRT,
+    VERSION,
+    Provider,
+    open_session,
+    providers_at_hand,
+    value_on,
+)
+from streams.messages import Float32s, TokenWindow
+
+N_CAPTURE_RUNS = 4
+"""The CUDA provider captures after two plain runs; then once more, to see that it replays."""
+ENGINES = "engines"
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What a build's graphs are made for.
+
+    Attributes:
+        signature: of the bundle's graph, its lengths open.
+        outputs: names of the outputs that are handed out.
+        n_rows: rows of the tables.
+        rows_padded: whether fewer rows may be padded.
+    """
+
+    signature: Graph
+    outputs: tuple[str, ...]
+    n_rows: int
+    rows_padded: bool
+
+
+class _Bucket:
+    """The session of one bucket, bound to its tokens and to what all buckets share."""
+
+    def __init__(
+        self,
+        graph: bytes,
+        n_tokens: int,
+        providers: Sequence[Provider],
+        device: str,
+        shared: tuple[Mapping[str, Any], Mapping[str, Any]],
+    ) -> None:
+        self._session = open_session(graph, providers)
+        self._n_tokens = n_tokens
+        dtypes = (np.int32, np.float32, np.float32)
+        self._tokens = {
+            name: value_on(device, np.zeros(n_tokens, dtype))
+            for name, dtype in zip(TOKEN_INPUTS, dtypes, strict=True)
+        }
+        self._binding = self._session.io_binding()
+        for name, value in (self._tokens | dict(shared[0])).items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in shared[1].items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, staging: Staging) -> None:
+        for name, value in self._tokens.items():
+            value.update_inplace(getattr(staging, name)[: self._n_tokens])
+        self._session.run_with_iobinding(self._binding)
+
+
+class StaticOnnxruntimeBackend:
+    """Runs one bin per step.
+
+    Args:
+        name: as in the config.
+        precision: of the graphs' multiplications.
+        graphs: per bucket an ONNX file's content, every shape static.
+        shapes: what they are made for.
+        tables: the inputs that belong to the decoder.
+        providers: of the sessions, for one that has none of its own.
+        device: "cuda" or "cpu": where inputs, tables and memory lie.
+
+    Raises:
+        BundleError: a graph does not load, or a table does not fit.
+        BackendUnavailable: the GPU cannot be used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        precision: str,
+        graphs: Mapping[int, bytes],
+        shapes: Shapes,
+        tables: Mapping[str, np.ndarray],
+        *,
+        providers: Sequence[Provider],
+        device: str,
+    ) -> None:
+        self.name, self.precision, self._shapes = name, precision, shapes
+        self._staging = Staging(sorted(graphs))
+        self.n_most_tokens: int | None = self._staging.n_most
+        signature = shapes.signature
+        known = {t.name: t for t in (*signature.inputs, *signature.outputs)}
+
+        def zeros(name: str) -> Any:
+            return value_on(device, fixed_zeros(known[name]))
+
+        fitted = fitted_tables(signature, tables, shapes.n_rows, pads=shapes.rows_padded)
+        self._tables = {name: value_on(device, values) for name, values in fitted.items()}
+        self._lead, self._lead_s = zeros("lead_s"), 0.0
+        self._memory = {name: zeros(name) for name in signature.memory}
+        self._written = {f"{name}_out": zeros(name) for name in signature.memory}
+        self._values = {name: zeros(name) for name in shapes.outputs}
+        self._zero_memory = {name: fixed_zeros(known[name]) for name in signature.memory}
+        shared = (
+            {"lead_s": self._lead, **self._tables, **self._memory},
+            {**self._values, **self._written},
+        )
+        self._buckets = {
+            n_tokens: _Bucket(graphs[n_tokens], n_tokens, providers, device, shared)
+            for n_tokens in self._staging.buckets
+        }
+        self._capture()
+
+    def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run one bin and advance the memory.
+
+        Args:
+            window: its tokens; none is legal.
+            lead_s: how far ahead of the window's end to estimate.
+
+        Returns:
+            Per output, (dims,) float32 in physical units.
+
+        Raises:
+            BackendError: the run failed.
+        """
+        bucket = self._staging.take(window, lead_s)
+        try:
+            if lead_s != self._lead_s:
+                self._lead.update_inplace(self._staging.lead_s)
+                self._lead_s = lead_s
+            self._buckets[bucket].run(self._staging)
+            for name, value in self._memory.items():
+                value.update_inplace(self._written[f"{name}_out"])
+            return {name: value.numpy() for name, value in self._values.items()}
+        except ORT_ERRORS as error:
+            raise BackendError(f"{self.name} failed on {len(window)} tokens: {error}") from error
+
+    def reset(self) -> None:
+        """Zero the memory."""
+        for name, value in self._memory.items():
+            value.update_inplace(self._zero_memory[name])
+
+    def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
+        """Decode with other tables from the next step on: they are uploaded, nothing else changes.
+
+        Raises:
+            BundleError: one is missing or does not fit.
+        """
+        shapes = self._shapes
+        fitted = fitted_tables(shapes.signature, tables, shapes.n_rows, pads=shapes.rows_padded)
+        for name, values in fitted.items():
+            self._tables[name].update_inplace(values)
+
+    def _capture(self) -> None:
+        """Run every bucket, so that each has its CUDA graph before the first beat needs it."""
+        try:
+            for bucket in self._buckets.values():
+                for _ in range(N_CAPTURE_RUNS):
+                    bucket.run(self._staging)
+        except ORT_ERRORS as error:
+            raise BackendUnavailable(
+                f"{self.name} cannot run what was built: {error}; build it again, or use another "
+                "backend"
+            ) from error
+        self.reset()
+
+
+def open_cuda(bundle: DecoderBundle, precision: str = "fp32") -> StaticOnnxruntimeBackend:
+    """The bundle's graph on the first GPU, by the CUDA provider.
+
+    Raises:
+        BackendUnavailable: the installed ONNX Runtime has no CUDA, CUDA does not start, or the
+            graph has not been built for it.
+    """
+    build = find_build(bundle, "onnxruntime-cuda", precision, cuda_environment())
+    return open_build(bundle, build)
+
+
+def open_tensorrt(bundle: DecoderBundle, precision: str = "fp32") -> StaticOnnxruntimeBackend:
+    """The bundle's graph on the first GPU, by the TensorRT provider.
+
+    Raises:
+        BackendUnavailable: see `open_cuda`.
+    """
+    build = find_build(bundle, "onnxruntime-tensorrt", precision, tensorrt_environment())
+    return open_build(bundle, build)
+
+
+def open_build(bundle: DecoderBundle, build: Build) -> StaticOnnxruntimeBackend:
+    """What was built, with the bundle's tables.
+
+    Raises:
+        BundleError, BackendUnavailable: it does not run here.
+    """
+    graphs = {n: build.bucket_file(n, "onnx").read_bytes() for n in build.token_buckets}
+    backend, manifest = str(build.record["backend"]), bundle.manifest
+    outputs = tuple(output.name for output in manifest.outputs)
+    shapes = Shapes(manifest.graph, outputs, build.n_rows, bool(build.record["rows_padded"]))
+    on_cpu = backend == "onnxruntime-cpu"
+    return StaticOnnxruntimeBackend(
+        backend,
+        str(build.record["precision"]),
+        graphs,
+        shapes,
+        bundle.tables,
+        providers=_providers(build),
+        device="cpu" if on_cpu else "cuda",
+    )
+
+
+def _providers(build: Build) -> list[Provider]:
+    cuda: Provider = (CUDA, {"use_tf32": "0", "enable_cuda_graph": "True"})
+    if build.record["backend"] == "onnxruntime-cuda":
+        return [cuda]
+    precision, cache = build.record["precision"], str(build.file(ENGINES))
+    options = {
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": cache,
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": cache,
+        "trt_cuda_graph_enable": "True",
+    }
+    if precision != "fp32":
+        options[f"trt_{precision}_enable"] = "True"
+    return [(TENSORRT, options), (CUDA, {"use_tf32": "0"})]
+
+
+def cuda_environment() -> Environment:
+    """What a build for the CUDA provider depends on.
+
+    Raises:
+        BackendUnavailable: the installed ONNX Runtime has no CUDA, or there is no GPU.
+    """
+    _require_provider(CUDA)
+    return Environment(f"onnxruntime {VERSION}", describe_gpu())
+
+
+def tensorrt_environment() -> Environment:
+    """What a build for the TensorRT provider depends on.
+
+    Raises:
+        BackendUnavailable: see `cuda_environment`.
+    """
+    _require_provider(TENSORRT)
+    return Environment(f"onnxruntime {VERSION}", describe_gpu())
+
+
+def _require_provider(provider: str) -> None:
+    if provider not in providers_at_hand():
+        raise BackendUnavailable(
+            f"the installed ONNX Runtime has no {provider}: pip uninstall onnxruntime, "
+            "then pip install 'spikeloop[gpu]'"
+        )

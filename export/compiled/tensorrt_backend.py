@@ -1,0 +1,171 @@
+"""TensorRT runs the bundle: one launch of a CUDA graph a step, copies in and out included.
+
+Per bucket there is an engine and one captured graph: tokens from pinned memory to the device, the
+engine, its memory copied to where it reads it, its outputs to pinned memory. Tables lie on the
+device, and a swap uploads tables only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.bundle import DecoderBundle
+from export.compiled.builds import Build, Environment, find_build
+from export.compiled.cuda_runtime import CapturedGraph, DeviceArray, PinnedMemory, Stream
+from export.compiled.gpu import describe_gpu
+from export.compiled.staging import Staging
+from export.compiled.tables import fitted_tables, fixed_zeros
+from export.compiled.tensorrt_library import VERSION, Engine
+from export.errors import BackendError, BackendUnavailable
+from export.manifest import TOKEN_INPUTS
+from streams.messages import Float32s, TokenWindow
+
+N_WARM_RUNS = 2
+N_BYTES = 4
+"""Of a token's row, time and count, and of every other number that goes in or out."""
+
+
+class TensorrtBackend:
+    """Runs one bin per step.
+
+    Args:
+        bundle: the decoder.
+        build: its engines.
+
+    Raises:
+        BackendUnavailable: the engines do not open here.
+        BundleError: a table does not fit them.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, bundle: DecoderBundle, build: Build) -> None:
+        self.precision = str(build.record["precision"])
+        self._signature, self._build = bundle.manifest.graph, build
+        self._pinned: list[PinnedMemory] = []
+        self._staging = Staging(build.token_buckets, self._pinned_array)
+        self.n_most_tokens: int | None = self._staging.n_most
+        self._stream = Stream()
+        known = {t.name: t for t in (*self._signature.inputs, *self._signature.outputs)}
+        memory = {name: fixed_zeros(known[name]) for name in self._signature.memory}
+        self._values: dict[str, np.ndarray] = {
+            output.name: self._pinned_array(output.dims, np.float32)
+            for output in bundle.manifest.outputs
+        }
+        tables = self._fitted(bundle.tables)
+        sizes = (
+            {name: self._staging.n_most * N_BYTES for name in TOKEN_INPUTS}
+            | {name: values.nbytes for name, values in (tables | memory).items()}
+            | {f"{name}_out": values.nbytes for name, values in memory.items()}
+            | {name: values.nbytes for name, values in self._values.items()}
+            | {"lead_s": N_BYTES}
+        )
+        self._device = {name: DeviceArray(n_bytes) for name, n_bytes in sizes.items()}
+        self._upload(tables)
+        addresses = {name: held.address for name, held in self._device.items()}
+        self._engines = {
+            n: Engine(build.bucket_file(n, "plan").read_bytes(), addresses)
+            for n in self._staging.buckets
+        }
+        self._graphs = {n: self._captured(n) for n in self._staging.buckets}
+        self.reset()
+
+    def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run one bin and advance the memory.
+
+        Args:
+            window: its tokens; none is legal.
+            lead_s: how far ahead of the window's end to estimate.
+
+        Returns:
+            Per output, (dims,) float32 in physical units; the next step overwrites them.
+
+        Raises:
+            BackendError: the run failed.
+        """
+        self._graphs[self._staging.take(window, lead_s)].launch()
+        self._stream.wait()
+        return self._values
+
+    def reset(self) -> None:
+        """Zero the memory."""
+        for name in self._signature.memory:
+            self._stream.zero(self._device[name])
+        self._stream.wait()
+
+    def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
+        """Decode with other tables from the next step on: they are uploaded, nothing else changes.
+
+        Raises:
+            BundleError: one is missing or does not fit.
+        """
+        self._upload(self._fitted(tables))
+
+    def _fitted(self, tables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        pads = bool(self._build.record["rows_padded"])
+        return fitted_tables(self._signature, tables, self._build.n_rows, pads=pads)
+
+    def _upload(self, tables: Mapping[str, np.ndarray]) -> None:
+        for name, values in tables.items():
+            self._stream.upload(self._device[name], values.ctypes.data, values.nbytes)
+        self._stream.wait()
+
+    def _pinned_array(self, length: int, dtype: type[np.generic]) -> np.ndarray:
+        memory = PinnedMemory(length * np.dtype(dtype).itemsize)
+        self._pinned.append(memory)
+        return memory.array(length, dtype)
+
+    def _captured(self, bucket: int) -> CapturedGraph:
+        """TensorRT sets up what it needs in plain runs; then a run is recorded."""
+        for _ in range(N_WARM_RUNS):
+            self._enqueue(bucket)
+            self._stream.wait()
+        with self._stream.capturing() as captured:
+            self._enqueue(bucket)
+        return captured
+
+    def _enqueue(self, bucket: int) -> None:
+        stream, device = self._stream, self._device
+        for name in TOKEN_INPUTS:
+            held: np.ndarray = getattr(self._staging, name)
+            stream.upload(device[name], held.ctypes.data, bucket * N_BYTES)
+        stream.upload(device["lead_s"], self._staging.lead_s.ctypes.data, N_BYTES)
+        self._engines[bucket].run(int(stream.handle))
+        for name in self._signature.memory:
+            stream.copy(device[name], device[f"{name}_out"])
+        for name, values in self._values.items():
+            stream.download(values.ctypes.data, device[name], values.nbytes)
+
+
+def open_tensorrt(bundle: DecoderBundle, precision: str = "fp32") -> TensorrtBackend:
+    """The bundle's engines on the first GPU.
+
+    Raises:
+        BackendUnavailable: there is no GPU, or the graph has not been built for it.
+        BundleError: a table does not fit the engines.
+    """
+    build = find_build(bundle, "tensorrt", precision, environment())
+    return open_build(bundle, build)
+
+
+def open_build(bundle: DecoderBundle, build: Build) -> TensorrtBackend:
+    """What was built, with the bundle's tables.
+
+    Raises:
+        BackendUnavailable, BundleError: it does not run here.
+    """
+    try:
+        return TensorrtBackend(bundle, build)
+    except BackendError as error:
+        raise BackendUnavailable(f"TensorRT cannot run what was built: {error}") from error
+
+
+def environment() -> Environment:
+    """What an engine depends on.
+
+    Raises:
+        BackendUnavailable: there is no GPU.
+    """
+    return Environment(f"tensorrt {VERSION}", describe_gpu())

@@ -1,0 +1,42 @@
+"""A backend that a test breaks while it serves: ONNX Runtime, handed rows that no table has.
+
+Imported before `spikeloop` starts, it stands in the backend table beside the others. It runs the
+bundle's graph as `onnxruntime-cpu` does, until the file that `SPIKELOOP_BREAK` names exists: from
+then on every step asks for a row beyond the table, and ONNX Runtime refuses for real.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from export.backend_table import BACKENDS, Backend
+from export.bundle import DecoderBundle
+from export.onnxruntime_backend import OnnxruntimeBackend
+from streams.messages import TokenWindow
+
+NAME, SWITCH = "flaky", "SPIKELOOP_BREAK"
+
+
+class FlakyBackend(OnnxruntimeBackend):
+    name = NAME
+
+    def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Any]:
+        if Path(os.environ[SWITCH]).exists():
+            beyond = np.full(1, 10**6, np.int32)
+            zero = np.zeros(1, np.float32)
+            window = TokenWindow(beyond, zero, zero, window.t_window)
+        return super().step(window, lead_s)
+
+
+def _open(bundle: DecoderBundle, precision: str) -> Backend:
+    outputs = [output.name for output in bundle.manifest.outputs]
+    graph = bundle.graph_path.read_bytes()
+    return FlakyBackend(graph, bundle.manifest.graph, bundle.tables, outputs)
+
+
+cast(dict[str, Any], BACKENDS)[NAME] = _open
