@@ -6,7 +6,9 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check demo-bundle clean
+SOAK_HOURS ?= 8
+
+.PHONY: demo test check demo-bundle soak clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
@@ -24,6 +26,12 @@ demo-bundle: $(VENV)/.test
 	$(BIN)/spikeloop train configs/train-demo.toml
 	rm -rf configs/bundles/demo
 	$(BIN)/spikeloop export runs/train-demo -o configs/bundles/demo
+
+# Ends with code 8 if a spike was dropped, beats were missed that a bare timer was not late for, or
+# the daemon's memory grew by over 1 % after the first minute.
+soak: $(VENV)/.cpu
+	$(BIN)/spikeloop bench loop --units 1000 --rate 20 --hop-ms 10 \
+	  --seconds $$($(BIN)/python -c 'print($(SOAK_HOURS) * 3600)') --json
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("spikeloop needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'

@@ -136,8 +136,8 @@ def test_usage_is_that_of_the_process() -> None:
 
 def test_growth_counts_from_the_first_minute_on() -> None:
     usage = machine.Usage({"daemon": 1})
-    for t_s, held in ((0.0, 100), (30.0, 200), (61.0, 300), (90.0, 330), (120.0, 303)):
-        usage.add(t_s, {"daemon": (0.0, held)})
+    for t_s, n in ((0.0, 100), (30.0, 200), (61.0, 300), (90.0, 330), (120.0, 303)):
+        usage.add(t_s, {"daemon": (0.0, n)})
     assert usage.summary()["daemon"]["growth"] == pytest.approx(0.1)
 
 

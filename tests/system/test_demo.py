@@ -97,17 +97,3 @@ def test_interrupted_demo_leaves_no_process(tmp_path, number):
     assert not processes_that_mention(f"spikeloop-demo-{demo.pid}")
     assert not processes_that_mention(str(tmp_path))
     assert not list(tmp_path.glob("spikeloop-*"))
-
-
-def test_bench_loop_drops_nothing_and_accounts_for_every_beat():
-    _, result = spikeloop(
-        "bench", "loop", "--units", "1000", "--rate", "20", "--hop-ms", "10", "--seconds", "15",
-        "--json",
-    )  # fmt: skip
-    assert result["spikes_dropped"] == 0
-    assert result["spikes_lost"] == 0
-    fates = result["fates"]
-    assert fates["used"] > 0
-    assert fates["unknown_unit"] == fates["invalid"] == fates["future"] == 0
-    assert result["messages_lost"] == 0
-    assert punctual(result)

@@ -1,0 +1,42 @@
+"""What the operating system does not permit is said, and is no failure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from service.config import RealtimeConfig
+from service.loop.realtime import apply
+
+UNPRIVILEGED = """
+import json, os, resource
+from service.config import RealtimeConfig
+from service.loop.realtime import apply
+resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+if os.getuid() == 0:
+    os.setuid(65534)
+config = RealtimeConfig(priority=50, cores=(4095,), lock_memory=True)
+print(json.dumps(list(apply(config))))
+"""
+
+
+def test_nothing_is_asked_for_by_default() -> None:
+    assert list(apply(RealtimeConfig())) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
+def test_what_is_not_permitted_is_said_with_what_to_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNPRIVILEGED], capture_output=True, text=True, check=True
+    )
+    told = {what: (holds, said) for what, holds, said in json.loads(done.stdout)}
+    assert set(told) == {"priority", "cores", "lock_memory"}
+    assert not any(holds for holds, _ in told.values())
+    assert "SCHED_FIFO 50 is not permitted" in told["priority"][1]
+    assert "limits.conf" in told["priority"][1]
+    assert "[4095]" in told["cores"][1]
+    assert "`memlock`" in told["lock_memory"][1]

@@ -1,0 +1,72 @@
+"""`spikeloop bench loop` end to end: what it says of the loop, and that the loop holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.bench.loop import punctual
+from service.bench.stages import STAGES
+from tests.system.running import Process
+
+SECONDS, HOP_S = 15, 0.01
+PERCENTILES = {"p50", "p95", "p99", "p999", "max"}
+
+
+@pytest.fixture(scope="module")
+def figure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench") / "loop.png"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, figure: Path) -> dict[str, Any]:
+    """1,000 units, 20,000 spikes/s, 100 decodes/s."""
+    bench = Process(
+        tmp_path_factory.mktemp("run"), "bench", "loop", "--units", "1000", "--rate", "20",
+        "--hop-ms", str(1e3 * HOP_S), "--seconds", str(SECONDS), "--figure", str(figure), "--json",
+    )  # fmt: skip
+    try:
+        code = bench.popen.wait(120)
+        assert bench.out, bench.err
+        result: dict[str, Any] = json.loads(bench.out)
+        assert code in (0, 8), bench.err
+        return result
+    finally:
+        bench.kill()
+
+
+def test_nothing_is_dropped_and_every_beat_accounted_for(measured: dict[str, Any]) -> None:
+    fates = measured["fates"]
+    assert measured["spikes_dropped"] == measured["spikes_lost"] == measured["messages_lost"] == 0
+    assert fates["used"] > 0.9 * SECONDS * 20_000
+    assert fates["unknown_unit"] == fates["invalid"] == fates["future"] == fates["overflow"] == 0
+    assert measured["beats"] >= 0.9 * SECONDS / HOP_S
+    assert punctual(measured)
+
+
+def test_the_stages_make_up_the_whole(measured: dict[str, Any]) -> None:
+    for name in (*STAGES, "decode", "end_to_end"):
+        assert set(measured[f"{name}_ms"]) == PERCENTILES
+    medians = {name: measured[f"{name}_ms"]["p50"] for name in STAGES}
+    after_settle = sum(medians.values()) - medians["lsl_age"]
+    whole = measured["end_to_end_ms"]["p50"] - measured["settle_ms"]
+    assert whole == pytest.approx(after_settle, rel=0.5)
+    assert (
+        0
+        < medians["cut"] + medians["infer"]
+        == pytest.approx(measured["decode_ms"]["p50"], rel=0.2)
+    )
+    assert 0 < medians["lsl_age"] < measured["settle_ms"]
+
+
+def test_machine_processes_and_settings_are_told(measured: dict[str, Any], figure: Path) -> None:
+    assert set(measured["processes"]) == {"daemon", "sender", "subscriber"}
+    assert 0 < measured["processes"]["daemon"]["cores"] < 1
+    assert measured["processes"]["daemon"]["rss_mib"] > 20
+    assert measured["settings"]["spikes_per_s"] == 20_000
+    assert measured["machine"]["cores"] >= 1
+    assert len(measured["realtime"]) == 1
+    assert figure.read_bytes().startswith(b"\x89PNG")
