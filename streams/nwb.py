@@ -1,8 +1,7 @@
-"""NWB 2.x files become `Session`s, and back. The only file that imports pynwb and h5py."""
+"""NWB 2.x files become `Session`s, and back. The only file that imports pynwb."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -30,7 +29,8 @@ from pynwb.misc import DecompositionSeries, Units
 from pynwb.ophys import RoiResponseSeries
 
 from streams.messages import Float64s, SpikeBatch
-from streams.session import Behavior, Session, SessionError, Trials
+from streams.session import Behavior, Session, SessionError, Trials, digest
+from streams.torch_brain import is_torch_brain, read_torch_brain
 
 SESSION_ID = re.compile(r"^(?P<subject>[^/]+)/(?P<date>\d{4}-\d\d-\d\d)/(?P<name>[^/]+)$")
 KEY_OF_ID = re.compile(r"^u(0|[1-9]\d*)$")
@@ -44,6 +44,7 @@ MAX_VALUES = 50_000_000
 def read_session(path: str | os.PathLike[str]) -> Session:
     """Read a recording: units, behaviour, trials and where it came from.
 
+    A file `.h5` or `.hdf5` that is not NWB is read as torch_brain's; what follows is of NWB.
     Behaviour is every numeric series under `processing` and `acquisition`, directly or inside a
     container; neural and image series are left out, and what could not be used is named in
     `provenance["skipped"]`. Times stay those of the file.
@@ -54,6 +55,8 @@ def read_session(path: str | os.PathLike[str]) -> Session:
     path = Path(path)
     if not path.is_file():
         raise SessionError(f"no file {path}: give the path of an NWB file")
+    if is_torch_brain(path):
+        return read_torch_brain(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -74,7 +77,7 @@ def write_session(session: Session, path: str | os.PathLike[str]) -> None:
             `processing/<module>/[<container>/]<name>` or `acquisition/[<container>/]<name>`.
     """
     path = Path(path)
-    identifier = _digest(session)
+    identifier = digest(session)
     nwb = _nwb_file(session, identifier)
     _add_units(nwb, session)
     _add_behavior(nwb, session.behavior)
@@ -264,24 +267,6 @@ def _end_s(spikes: SpikeBatch, behavior: Mapping[str, Behavior], trials: Trials 
     if trials is not None and len(trials):
         ends += [float(stop_s) for stop_s in trials.stop_s if np.isfinite(stop_s)]
     return max(ends, default=0.0)
-
-
-def _digest(session: Session) -> str:
-    """sha256 over everything in the session."""
-    digest = hashlib.sha256()
-    own = [session.id, session.unit_keys, session.duration_s, dict(session.provenance)]
-    digest.update(json.dumps(own, sort_keys=True).encode())
-    arrays: list[np.ndarray] = [session.spikes.t_us, session.spikes.unit, session.spikes.count]
-    for path, signal in sorted(session.behavior.items()):
-        digest.update(f"{path} {signal.unit}".encode())
-        arrays += [signal.t_s, signal.values]
-    if session.trials is not None:
-        arrays += [session.trials.start_s, session.trials.stop_s]
-        digest.update(" ".join(session.trials.columns).encode())
-        arrays += list(session.trials.columns.values())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _nwb_file(session: Session, identifier: str) -> NWBFile:

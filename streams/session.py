@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -106,3 +108,21 @@ class Session:
             what = "several behaviours that end in" if matches else "no behaviour"
             raise SessionError(f"session {self.id} has {what} {name!r}; it has: {have}")
         return self.behavior[matches[0]]
+
+
+def digest(session: Session) -> str:
+    """sha256 over everything in the session."""
+    digest = hashlib.sha256()
+    own = [session.id, session.unit_keys, session.duration_s, dict(session.provenance)]
+    digest.update(json.dumps(own, sort_keys=True).encode())
+    arrays: list[np.ndarray] = [session.spikes.t_us, session.spikes.unit, session.spikes.count]
+    for path, signal in sorted(session.behavior.items()):
+        digest.update(f"{path} {signal.unit}".encode())
+        arrays += [signal.t_s, signal.values]
+    if session.trials is not None:
+        arrays += [session.trials.start_s, session.trials.stop_s]
+        digest.update(" ".join(session.trials.columns).encode())
+        arrays += list(session.trials.columns.values())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
