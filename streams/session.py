@@ -46,9 +46,13 @@ class Behavior:
         if len(known_s) < 2:
             return out
         right = np.clip(np.searchsorted(known_s, t_s, side="left"), 1, len(known_s) - 1)
+        steps_s = np.diff(known_s)
+        limit_s = max(max_gap_s, 1.5 * float(np.median(steps_s)))
+        # The first sample after a gap is known: it begins the stretch that follows.
+        begins = (known_s[right] == t_s) & (steps_s[right - 1] > limit_s)
+        right = np.minimum(right + begins, len(known_s) - 1)
         left = right - 1
         step_s = known_s[right] - known_s[left]
-        limit_s = max(max_gap_s, 1.5 * float(np.median(np.diff(known_s))))
         inside = (t_s >= known_s[0]) & (t_s <= known_s[-1]) & (step_s <= limit_s)
         share = np.clip((t_s - known_s[left]) / step_s, 0.0, 1.0)[:, None]
         mixed = known[left] * (1.0 - share) + known[right] * share

@@ -65,6 +65,12 @@ def test_a_sample_that_is_partly_unknown_counts_as_a_gap() -> None:
     assert np.isnan(far.at(np.array([0.1]))).all()
 
 
+def test_the_first_sample_after_a_gap_is_known() -> None:
+    signal = Behavior(np.array([0.0, 0.02, 0.04, 1.1, 1.12]), np.arange(5.0)[:, None], "cm")
+    got = signal.at(np.array([0.04, 0.5, 1.1, 1.11]))[:, 0]
+    np.testing.assert_allclose(got, [2.0, np.nan, 3.0, 3.5])
+
+
 def test_a_signal_answers_to_its_path_and_to_the_end_of_it() -> None:
     session = session_with("processing/behavior/Position/hand", "acquisition/eval_mask")
     assert session.signal("hand") is session.signal("processing/behavior/Position/hand")
