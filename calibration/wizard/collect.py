@@ -74,8 +74,9 @@ def run(held: Run) -> dict[str, Any]:
         _record(held, seen, keys, aims)
     spent_s = held.clock.now() - t_begin_s + (held.progress.note("collect_s") or 0.0)
     held.progress.keep("collect_s", spent_s)
-    session, told = _session(held)
     _require(held, seen)
+    held.face.ask(Page(STEP, TITLE, "making a session of it", ""), (), wait_s=0.0)
+    session, told = _session(held)
     return {
         **told,
         "collect_s": spent_s,
@@ -121,6 +122,8 @@ def _record(held: Run, seen: Seen, keys: tuple[str, ...], aims: list[Aim]) -> No
     cues = cues_of(held) if held.config.cues.builtin else None
     recorder = Recorder(held, path, wanted(held.config, cues.name if cues else ""))
     try:
+        while not recorder.is_recording:
+            held.face.ask(Page(STEP, TITLE, "looking for the streams", ""), (), wait_s=REFRESH_S)
         if daemon is not None:
             daemon.mark("block open-loop")
         _watch(held, recorder, cues, seen, keys, aims)
@@ -156,7 +159,8 @@ def _watch(
         if cues is not None:
             cues.show_for(REFRESH_S)
         page = Page(STEP, TITLE, body_of(held, seen, cues), line_of(seen))
-        choices = (Choice("f", "finish"),) if seen.count.n else ()
+        ready = _enough(held, seen)
+        choices = (Choice("f", "finish" if ready else "finish early"),) if seen.count.n else ()
         if held.face.ask(page, choices, wait_s=0.0 if cues else REFRESH_S) == "f":
             return
         if clock.now() < t_look_s:
@@ -167,7 +171,7 @@ def _watch(
         elapsed_s = clock.now() - t_begin_s
         if held.auto and seen.troubles and elapsed_s > config.patience_s:
             raise WizardError(" ".join(seen.troubles), STREAM)
-        if _enough(held, seen) and held.auto:
+        if held.auto and _enough(held, seen):
             return
         if elapsed_s > config.most_s and held.auto:
             return

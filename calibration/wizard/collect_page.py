@@ -36,6 +36,8 @@ def body_of(held: Run, seen: Seen, cues: Cues | None) -> Group:
     table.add_row("learning curve", _spark(seen.points), _latest(seen.points))
     table.add_row("", _advice(seen), "")
     table.add_row("spikes", f"{seen.spikes_per_s:.0f} a second", "")
+    if seen.seconds >= wanted_s and seen.count.n >= config.fewest_trials and not seen.troubles:
+        table.add_row("", Text("enough: finish when it suits you", style="bold green"), "")
     parts: list[RenderableType] = [
         table,
         *(Text(f"\n{one}", style="bold yellow") for one in seen.troubles),

@@ -85,7 +85,9 @@ def _head(held: Run, steps: Mapping[str, Any]) -> str:
         f"{collected['seconds']:.0f} s, {collected['trials']} trials, {collected['units']} units, "
         f"{collected['spikes']} spikes; begun {held.progress.started_utc} UTC"
     )
-    return f"<h1>{html.escape(held.session_id)}</h1><p class='sub'>{html.escape(told)}</p>"
+    subject, day, name = held.session_id.split("/")
+    title = f"Calibration of {subject}, {day}" + ("" if name == day else f" ({name})")
+    return f"<h1>{html.escape(title)}</h1><p class='sub'>{html.escape(told)}</p>"
 
 
 def _verdict(steps: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH, HEIGHT = 860, 220
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 26, 34
 N_TICKS = 5
 
 
@@ -99,10 +99,10 @@ def bars(values: Sequence[tuple[float, float, str, str]], x_label: str, y_label:
         x_label: what the items are.
         y_label: of the height.
     """
-    height = 170
+    width, height = 620, 190
     top = max([1e-9, *(max(a, b) for a, b, _, _ in values)])
-    step = (WIDTH - LEFT - RIGHT) / max(len(values), 1)
-    parts = [_open(WIDTH, height, f"{y_label} of each of {x_label}")]
+    step = (width - LEFT - RIGHT) / max(len(values), 1)
+    parts = [_open(width, height, f"{y_label} of each of {x_label}")]
     floor = height - BOTTOM
 
     def tall(value: float) -> float:
@@ -110,7 +110,7 @@ def bars(values: Sequence[tuple[float, float, str, str]], x_label: str, y_label:
 
     for tick in _ticks(0.0, top):
         at = floor - tall(tick)
-        parts.append(_line(LEFT, at, WIDTH - RIGHT, at, "grid"))
+        parts.append(_line(LEFT, at, width - RIGHT, at, "grid"))
         parts.append(_text(LEFT - 6, at + 4, f"{tick:g}", "end"))
     for i, (grey, coloured, colour, text) in enumerate(values):
         at = LEFT + i * step
@@ -120,7 +120,7 @@ def bars(values: Sequence[tuple[float, float, str, str]], x_label: str, y_label:
             + _rect(at + 0.2 * step, floor - tall(coloured), 0.45 * step, tall(coloured), colour)
             + "</g>"
         )
-    parts.append(_text((LEFT + WIDTH) / 2, height - 6, x_label, "middle"))
+    parts.append(_text((LEFT + width) / 2, height - 6, x_label, "middle"))
     parts.append(
         f'<text transform="translate(14 {floor / 2:.0f}) rotate(-90)" text-anchor="middle">'
         f"{html.escape(y_label)}</text>"
@@ -182,8 +182,8 @@ def _legend(curves: Sequence[Curve]) -> list[str]:
     parts, at = [], LEFT + 8
     for curve in curves:
         if curve.name:
-            parts.append(_rect(at, TOP, 14, 4, curve.colour))
-            parts.append(_text(at + 19, TOP + 7, curve.name, "start"))
+            parts.append(_rect(at, 10, 14, 4, curve.colour))
+            parts.append(_text(at + 19, 16, curve.name, "start"))
             at += 34 + 7 * len(curve.name)
     return parts
 

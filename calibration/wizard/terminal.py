@@ -21,7 +21,6 @@ from streams.clock import Clock, wait_readable
 
 REDRAW_S = 0.25
 BACK, QUIT = Choice("b", "back"), Choice("q", "quit")
-_NAMES = {"\r": "enter", "\n": "enter", "\x7f": "backspace", "\x08": "backspace"}
 LONGEST_LINE = 300
 
 
@@ -40,7 +39,9 @@ class TerminalFace:
         self, page: Page, choices: Sequence[Choice] = (NEXT,), wait_s: float | None = None
     ) -> str | None:
         """Show a page; the key of a choice, or None after `wait_s`."""
-        offered = [*choices, BACK, QUIT]
+        offered = [*choices, *([BACK] if page.step != STEPS[0] else []), QUIT]
+        if wait_s is None:
+            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)  # what was typed ahead of it
         t_end_s = float("inf") if wait_s is None else self._clock.now() + wait_s
         self._draw(page, _keys(offered))
         while True:
@@ -49,7 +50,7 @@ class TerminalFace:
                 key = _pressed()
                 if key == QUIT.key:
                     self._leave(page)
-                elif key == BACK.key:
+                elif key == BACK.key and BACK in offered:
                     raise BackError
                 elif key in [choice.key for choice in choices]:
                     return key
@@ -60,19 +61,20 @@ class TerminalFace:
     def write(self, page: Page, prompt: str) -> str:
         """Ask for a line; enter ends it once it is not empty."""
         text = ""
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
         while True:
             line = Text.assemble((f"{prompt} ", "bold"), text, ("_", "blink"))
             hint = Text("type the reason, then enter; ctrl-c leaves", style="dim")
             self._draw(page, Group(line, hint))
             if not wait_readable(sys.stdin.fileno(), REDRAW_S):
                 continue
-            key = _pressed()
-            if key == "enter" and text.strip():
-                return text.strip()
-            if key == "backspace":
-                text = text[:-1]
-            elif len(key) == 1 and key.isprintable() and len(text) < LONGEST_LINE:
-                text += key
+            for letter in _typed():
+                if letter in "\r\n" and text.strip():
+                    return text.strip()
+                if letter in "\x7f\x08":
+                    text = text[:-1]
+                elif letter.isprintable() and len(text) < LONGEST_LINE:
+                    text += letter
 
     def _leave(self, page: Page) -> None:
         """Quit, if that was meant."""
@@ -110,15 +112,19 @@ def terminal_face(clock: Clock) -> Iterator[TerminalFace]:
         termios.tcsetattr(handle, termios.TCSADRAIN, before)
 
 
-def _pressed() -> str:
-    """The key; an arrow or another that sends several bytes counts as none."""
-    held = os.read(sys.stdin.fileno(), 64)
+def _typed() -> str:
+    """What was typed; an arrow or another key that sends an escape counts as nothing."""
+    held = os.read(sys.stdin.fileno(), 1024)
     if not held:
         raise QuitError
     text = held.decode("utf-8", "replace")
-    if text.startswith("\x1b"):
-        return ""
-    return _NAMES.get(text[0], text[0].lower() if len(text) == 1 else text[0])
+    return "" if text.startswith("\x1b") else text
+
+
+def _pressed() -> str:
+    """The key; the first, where several were hit."""
+    text = _typed()[:1]
+    return "enter" if text in ("\r", "\n") else text.lower()
 
 
 def _keys(choices: Sequence[Choice]) -> Text:
