@@ -17,3 +17,7 @@ class BackendUnavailable(ExportError):
 
 class BackendError(ExportError):
     """A step failed; the memory may be half advanced, so `reset` before the next one."""
+
+
+class GateError(ExportError):
+    """What was built decodes worse than the bound allows; it was not kept."""

@@ -7,12 +7,13 @@ forth between two, so that what a step writes is what the next one reads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export.bundle import DecoderBundle, require_fit
-from export.compiled.builds import Environment, find_build
+from export.compiled.builds import Build, Environment, find_build
 from export.compiled.tables import fixed_zeros
 from export.errors import BackendError, BundleError
 from export.manifest import Graph
@@ -151,11 +152,23 @@ def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> OnnxruntimeBacke
         BackendUnavailable: another precision than fp32 has not been built.
         BundleError: the graph does not load, or is not the declared one.
     """
-    path = bundle.graph_path
-    if precision != "fp32":
-        path = find_build(bundle, "onnxruntime-cpu", precision, environment()).file("graph.onnx")
-    manifest, outputs = bundle.manifest, [output.name for output in bundle.manifest.outputs]
-    graph = path.read_bytes()
+    if precision == "fp32":
+        return _opened(bundle, bundle.graph_path, precision)
+    return open_build(bundle, find_build(bundle, "onnxruntime-cpu", precision, environment()))
+
+
+def open_build(bundle: DecoderBundle, build: Build) -> OnnxruntimeBackend:
+    """A graph that was built, with the bundle's tables.
+
+    Raises:
+        BundleError: it does not load, or is not the declared one.
+    """
+    return _opened(bundle, build.file("graph.onnx"), str(build.record["precision"]))
+
+
+def _opened(bundle: DecoderBundle, path: Path, precision: str) -> OnnxruntimeBackend:
+    manifest, graph = bundle.manifest, path.read_bytes()
+    outputs = [output.name for output in manifest.outputs]
     try:
         return OnnxruntimeBackend(graph, manifest.graph, bundle.tables, outputs, precision)
     except BundleError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from decoders.errors import DecodersError
-from export.errors import BackendUnavailable, BundleError, ExportError
+from export.errors import BackendUnavailable, BundleError, ExportError, GateError
 from streams.lsl import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
 from streams.messages import StreamsError
 from streams.sockets import AddressError, UnreachableError
@@ -45,6 +45,7 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (StreamUnfitError, ExitCode.STREAM),
     (BundleError, ExitCode.BUNDLE),
     (BackendUnavailable, ExitCode.BACKEND),
+    (GateError, ExitCode.BELOW_THRESHOLD),
     (AddressError, ExitCode.ADDRESS),
     (UnreachableError, ExitCode.UNREACHABLE),
     (StreamsError, ExitCode.USAGE),

@@ -86,15 +86,19 @@ def lengths_of(signature: Graph, *, n_tokens: int, n_rows: int) -> dict[str, int
     return dict.fromkeys(rows, n_rows) | dict.fromkeys(tokens, n_tokens)
 
 
-def rows_for(model: onnx.ModelProto, signature: Graph, n_rows: int) -> int:
-    """How many rows to compile for: with room for other sessions, where that changes nothing.
+def rows_are_gathered(model: onnx.ModelProto, signature: Graph) -> bool:
+    """Whether tokens gather rows of the tables, and nothing else reads these.
 
-    More rows change nothing where tokens gather rows and nothing else reads the table; POYO asks
-    every row for its START and END: its engines are made for exactly as many units.
+    Then further rows change nothing, and an engine can be made with room for other sessions. POYO
+    asks every row for its START and END: its engines are made for exactly as many units.
     """
     tables = {t.name for t in signature.tables if isinstance(t.shape[0], str)}
     readers = [node for node in model.graph.node if tables & set(node.input)]
-    only_gathered = all(
-        node.op_type == "Gather" and node.input[1] not in tables for node in readers
-    )
-    return -(-n_rows // ROWS_STEP) * ROWS_STEP if only_gathered else n_rows
+    return all(node.op_type == "Gather" and node.input[1] not in tables for node in readers)
+
+
+def rows_for(model: onnx.ModelProto, signature: Graph, n_rows: int) -> int:
+    """How many rows to compile for: up to a multiple of 128, where more change nothing."""
+    if not rows_are_gathered(model, signature):
+        return n_rows
+    return -(-n_rows // ROWS_STEP) * ROWS_STEP

@@ -1,0 +1,90 @@
+"""What reduced precision costs: R2 of a backend against that of fp32, on the same beats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from calibration.errors import CalibrationError
+from calibration.evaluate import Decoded, aims_of, decode_session
+from calibration.scoring import in_intervals, parse_split, score_output
+from export.backends import Backend
+from export.bundle import DecoderBundle
+from export.onnxruntime_backend import open_cpu
+from streams.nwb import read_session
+from streams.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """R2 lost.
+
+    Attributes:
+        session: id of the recording.
+        r2_fp32: per output, per dimension, of `onnxruntime-cpu` in fp32.
+        r2: the same of the backend judged.
+        drop: the largest loss over outputs and dimensions; below 0 where it gained everywhere.
+    """
+
+    session: str
+    r2_fp32: Mapping[str, list[float]]
+    r2: Mapping[str, list[float]]
+    drop: float
+
+
+class PrecisionGate:
+    """Scores backends of a bundle on one recording.
+
+    Args:
+        bundle: the decoder.
+        session_path: an NWB file that it has not learnt from.
+        split: the scored part, as of `spikeloop evaluate`.
+
+    Raises:
+        CalibrationError: nothing can be scored.
+        streams.messages.StreamsError: the recording cannot be read.
+    """
+
+    def __init__(self, bundle: DecoderBundle, session_path: Path, split: str = "last:0.2") -> None:
+        self._bundle = bundle
+        self._session = read_session(session_path)
+        self._scored = parse_split(split, self._session.duration_s)
+        self.r2_fp32 = self._r2(open_cpu(bundle))
+
+    def judge(self, backend: Backend) -> Cost:
+        """Decode the recording with another backend, and say what that costs."""
+        r2 = self._r2(backend)
+        drop = max(
+            before - after
+            for name in r2
+            for before, after in zip(self.r2_fp32[name], r2[name], strict=True)
+        )
+        return Cost(self._session.id, self.r2_fp32, r2, drop)
+
+    def _r2(self, backend: Backend) -> dict[str, list[float]]:
+        bundle, session, scored = self._bundle, self._session, self._scored
+        lead_s = bundle.manifest.lead_s.default
+        since_s = 0.0 if bundle.manifest.graph.memory else min(start for start, _ in scored)
+        until_s = max(stop for _, stop in scored)
+        decoded = decode_session(bundle, backend, session, until_s, lead_s, since_s=since_s)
+        return _scores(bundle, session, decoded, in_intervals(decoded.t_s, scored), lead_s)
+
+
+def _scores(
+    bundle: DecoderBundle, session: Session, decoded: Decoded, chosen: np.ndarray, lead_s: float
+) -> dict[str, list[float]]:
+    if not chosen.any():
+        raise CalibrationError(f"session {session.id} has no beat in the scored part")
+    found: dict[str, list[float]] = {}
+    for name, aim in aims_of(bundle).items():
+        at_s, values = decoded.t_s[chosen] + lead_s + aim.lag_s, decoded.values[name][chosen]
+        signal = session.signal(aim.behavior)
+        if aim.classes:
+            newest = np.maximum(np.searchsorted(signal.t_s, at_s, side="right") - 1, 0)
+            found[name] = [float((values.argmax(axis=1) == signal.values[newest, 0]).mean())]
+        else:
+            found[name] = score_output(values, at_s, signal, session).r2
+    return found
