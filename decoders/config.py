@@ -167,12 +167,12 @@ class PoyoChoice(Section):
     ffn_dropout: Share = 0.2
     lin_dropout: Share = 0.4
     atn_dropout: Share = 0.0
-    batch: Natural = 16
-    learning_rate: Positive = 1e-3
+    batch: Natural = 8
+    learning_rate: Positive = 3e-4
     weight_decay: Annotated[float, pydantic.Field(ge=0)] = 1e-4
     warmup: Share = 0.05
     hold: Share = 0.5
-    end_weight: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.5
+    end_weight: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.2
     time_budget_s: Positive | None = None
 
 

@@ -23,9 +23,11 @@ from decoders.learning.trainer import lanes_of, normalisation, scored_outputs, s
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.sampling import Stretch, WindowCorpus
+from decoders.poyo.start import centre_attention
 from streams.clock import MonotonicClock
 
 N_SCORED = 400
+N_STARTED_FROM = 32
 
 
 class PoyoTrainer:
@@ -53,6 +55,8 @@ class PoyoTrainer:
         torch.manual_seed(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.network = Poyo(poyo_shape(config.poyo, len(self.offset)), *self.corpus.words())
+        some = self.corpus.draw(N_STARTED_FROM, self.generator)
+        centre_attention(self.network, self.corpus.batch(some, self._all_units(some)))
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.average.to(fabric.device)
         optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.poyo.weight_decay))
@@ -119,6 +123,9 @@ class PoyoTrainer:
             mask = (torch.rand(n_units, generator=self.generator) >= rate).numpy()
             kept.append(mask if mask.any() else ~mask)
         return kept
+
+    def _all_units(self, stretches: Sequence[Stretch]) -> list[np.ndarray]:
+        return [np.ones(len(self.recordings[at.session].unit_keys), bool) for at in stretches]
 
     def _loss(self, answer: Tensor, targets: Tensor) -> Tensor:
         """Over the windows of this process, by the number of known targets of all.
@@ -189,8 +196,7 @@ class PoyoTrainer:
         answers = []
         for i in range(0, len(stretches), self.recipe.batch):
             some = stretches[i : i + self.recipe.batch]
-            all_units = [np.ones(len(self.recordings[at.session].unit_keys), bool) for at in some]
-            batch = self.corpus.batch(some, all_units).to(self.fabric.device)
+            batch = self.corpus.batch(some, self._all_units(some)).to(self.fabric.device)
             answers.append(self.average(batch)[:, -1].cpu() * self.scale + self.offset)
         return torch.cat(answers).numpy()
 
