@@ -88,6 +88,22 @@ class OnnxruntimeBackend:
         Raises:
             BackendError: the run failed.
         """
+        self._run(window, lead_s)
+        self._turn = 1 - self._turn
+        return self._values
+
+    def rehearse(self, window: TokenWindow, lead_s: float) -> None:
+        """Run a bin without consequence: what a step reads is then close to the core.
+
+        What it writes, the next step overwrites: the memory stays as it was, and the outputs of
+        the step before are gone.
+
+        Raises:
+            BackendError: the run failed.
+        """
+        self._run(window, lead_s)
+
+    def _run(self, window: TokenWindow, lead_s: float) -> None:
         if not len(window):
             window = _NO_TOKENS
         binding = self._bindings[self._turn]
@@ -100,8 +116,6 @@ class OnnxruntimeBackend:
             self._session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
             raise BackendError(f"{self.name} failed on {len(window)} tokens: {error}") from error
-        self._turn = 1 - self._turn
-        return self._values
 
     def reset(self) -> None:
         """Zero the memory."""

@@ -148,6 +148,15 @@ def _add_bench(commands: Commands) -> None:
     peers.add_argument("--python", type=Path, default=None, help="one with the peers' packages")
     peers.add_argument("--json", action="store_true")
     peers.set_defaults(run=_bench_peers, uses_lsl=True)
+    gpu = parts.add_parser("gpu", help="decoders of published sizes, random weights, host to host")
+    gpu.add_argument("--backend", action="append", default=None, help="may be given again")
+    gpu.add_argument("--size", action="append", default=[], help="one decoder; may be given again")
+    gpu.add_argument("--units", type=int, default=1000)
+    gpu.add_argument("--hop-ms", type=float, default=10.0)
+    gpu.add_argument("--many", action="store_true", help="how many decoders are served at the hop")
+    gpu.add_argument("--folder", type=Path, default=None, help="keep the bundles here")
+    gpu.add_argument("--json", action="store_true")
+    gpu.set_defaults(run=_bench_gpu)
     sender = parts.add_parser("sender", help="the sending process of `bench loop`")
     sender.add_argument("--units", type=int, default=1000)
     sender.add_argument("--rate", type=float, default=20.0)
@@ -199,6 +208,20 @@ def _bench_decode(a: argparse.Namespace) -> int:
         poyo=a.bundle is None if a.poyo is None else a.poyo,
         backends=a.backend or ["onnxruntime-cpu", "torch"],
         hop_s=a.hop_ms * 1e-3,
+        as_json=a.json,
+    )
+
+
+def _bench_gpu(a: argparse.Namespace) -> int:
+    from service.bench.gpu import bench_gpu
+
+    return bench_gpu(
+        sizes=a.size,
+        backends=a.backend or ["torch-cuda", "onnxruntime-cpu"],
+        n_units=a.units,
+        hop_s=a.hop_ms * 1e-3,
+        folder=a.folder,
+        with_many=a.many,
         as_json=a.json,
     )
 
