@@ -46,6 +46,7 @@ class BeatConfig(Section):
     hop_ms: float | None = Field(None, ge=1, le=1000)
     settle_ms: float | Literal["auto"] = Field("auto")
     cut: Literal["settled", "arrived"] = "settled"
+    rehearse: bool = True
     token_cap: int | None = Field(None, ge=1)
     shed_tokens: bool = True
 

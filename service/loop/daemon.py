@@ -31,6 +31,7 @@ from service.loop.shaping import Shaper
 from service.loop.token_cap import CapChange, TokenCap
 from service.loop.transfer import Transfers
 from service.loop.validity import ValidityJudge
+from service.loop.wait import Wait
 from streams.clock import MonotonicClock
 from streams.ring import SpikeRing
 from streams.sockets import Publisher
@@ -253,7 +254,9 @@ class Daemon:
         }
 
     def _beats(self) -> None:
-        clock, schedule, beat = self._clock, self.schedule, self.beat
+        clock, schedule, beat, chosen = self._clock, self.schedule, self.beat, self.config.beat
+        arrived = self._ingest.arrived
+        wait = Wait(clock, beat, self._inbox, arrived, cut=chosen.cut, rehearse=chosen.rehearse)
         self._ingest.wait_until_caught_up()
         t_heartbeat_s = clock.now()
         if self.settling:
@@ -266,7 +269,7 @@ class Daemon:
             t_window = schedule.window_end_s(k)
             clock.sleep_until(t_window)
             beat.take_in(self._inbox)
-            t_due = self._wait_for_spikes(k, t_window + self.settle_s)
+            t_due = wait.until_settled(k, t_window + self.settle_s, settling=self.settling)
             decode = beat.turn(k, self.settle_s)
             t_out = self._publish(decode)
             shadow = beat.follow(self.settle_s)
@@ -280,19 +283,6 @@ class Daemon:
             while self._outgoing:
                 self._publisher.send(*self._outgoing.popleft())
             self._time(decode, t_due, t_out)
-
-    def _wait_for_spikes(self, k: int, t_settled: float) -> float:
-        """Wait until beat k may be cut, and take in what came; when that was due."""
-        clock, beat, arrived = self._clock, self.beat, self._ingest.arrived
-        if self.config.beat.cut == "arrived" and not self.settling:
-            while not beat.has_heard_of(k) and (left_s := t_settled - clock.now()) > 0:
-                arrived.wait(left_s)
-                arrived.clear()
-                beat.take_in(self._inbox)
-            return min(t_settled, clock.now())
-        clock.sleep_until(t_settled)
-        beat.take_in(self._inbox)
-        return t_settled
 
     def _time(self, decode: Decode, t_due: float, t_out: float) -> None:
         timing = Timing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -100,6 +101,15 @@ class Decoder:
         if not is_finite(raw):
             self.forget(k)
         return raw
+
+    def rehearse(self, spikes: SpikeBatch, k: int, t_window: float, lead_s: float) -> None:
+        """Run beat k's bin as far as it has come, without consequence, where the backend can."""
+        rehearse = getattr(self.backend, "rehearse", None)
+        if rehearse is None:
+            return
+        window, _ = self.cut(spikes, k, t_window)
+        with contextlib.suppress(BackendError):  # the step itself will say so
+            rehearse(window, lead_s)
 
     def forget(self, k: int) -> None:
         """Begin the memory anew after beat k."""

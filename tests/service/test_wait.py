@@ -1,0 +1,86 @@
+"""The wait before a cut: until when, and that a rehearsal in it leaves no trace."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from export.bundle import DecoderBundle
+from export.onnxruntime_backend import open_cpu
+from service.loop.wait import Wait
+from streams.messages import TokenWindow
+from tests.service.beat_rig import HOP_US, SETTLE_S, BeatRig, estimate
+
+SETTLED, ARRIVED = "settled", "arrived"
+
+
+def wait_of(rig: BeatRig, cut: str, *, rehearse: bool = False) -> Wait:
+    return Wait(
+        rig.clock, rig.beat, rig.inbox, threading.Event(), cut=cut, rehearse=rehearse  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def window_end_s(rig: BeatRig, k: int) -> float:
+    return rig.beat.schedule.window_end_s(k)
+
+
+def test_a_beat_waits_for_its_settle_time(rig: BeatRig) -> None:
+    rig.clock.sleep_until(window_end_s(rig, 1))
+    rig.arrive([(HOP_US + 5, 0)])
+    t_settled = window_end_s(rig, 1) + SETTLE_S
+    assert wait_of(rig, SETTLED).until_settled(1, t_settled, settling=False) == t_settled
+    assert rig.clock.now() == t_settled
+
+
+@pytest.mark.parametrize(("stamp_us", "waits"), [(HOP_US, True), (HOP_US + 1, False)])
+def test_a_later_stamp_ends_the_wait(rig: BeatRig, stamp_us: int, waits: bool) -> None:
+    t_end = window_end_s(rig, 1)
+    rig.clock.sleep_until(t_end)
+    rig.arrive([(stamp_us, 0)])
+    if waits:
+        rig.clock.sleep_until(t_end + SETTLE_S)
+    due = wait_of(rig, ARRIVED).until_settled(1, t_end + SETTLE_S, settling=False)
+    assert due == (t_end + SETTLE_S if waits else t_end)
+
+
+def test_no_beat_is_cut_early_while_settling(rig: BeatRig) -> None:
+    rig.clock.sleep_until(window_end_s(rig, 1))
+    rig.arrive([(HOP_US + 5, 0)])
+    t_settled = window_end_s(rig, 1) + SETTLE_S
+    assert wait_of(rig, ARRIVED).until_settled(1, t_settled, settling=True) == t_settled
+
+
+@pytest.mark.parametrize("cut", [SETTLED, ARRIVED])
+def test_a_rehearsal_leaves_no_trace(bundle: DecoderBundle, cut: str) -> None:
+    decodes = []
+    for rehearse in (False, True):
+        rig = BeatRig(bundle)
+        wait = wait_of(rig, cut, rehearse=rehearse)
+        for k in range(1, 30):
+            rig.clock.sleep_until(window_end_s(rig, k))
+            rig.arrive([(k * HOP_US - 7 - k, k % 2), (k * HOP_US + 1, 3)])
+            wait.until_settled(k, window_end_s(rig, k) + SETTLE_S, settling=False)
+            decodes.append(estimate(rig.beat.turn(k, SETTLE_S)))
+        decodes.append(rig.beat.ring.fates.as_dict())
+    assert decodes[:30] == decodes[30:]
+
+
+def test_a_rehearsed_step_is_the_step_bit_for_bit(bundle: DecoderBundle) -> None:
+    rng = np.random.default_rng(0)
+    plain, rehearsed = open_cpu(bundle), open_cpu(bundle)
+    for n in (0, 3, 60, 1):
+        window, other = (
+            TokenWindow(
+                rng.integers(0, 4, m, dtype=np.int32),
+                rng.uniform(0, 0.02, m).astype(np.float32),
+                np.ones(m, np.float32),
+                0.0,
+            )
+            for m in (n, n + 5)
+        )
+        rehearsed.rehearse(other, 0.05)
+        rehearsed.rehearse(window, 0.0)
+        want, got = plain.step(window, 0.0), rehearsed.step(window, 0.0)
+        assert all(want[name].tobytes() == got[name].tobytes() for name in want)
