@@ -12,6 +12,7 @@ from calibration.adaptation.material import Material
 from calibration.adaptation.starts import Base, Starts
 
 N_FOLDS = 2
+EVERY = 4
 N_TRIAL_STEPS = 10
 FEWEST_BLOCKS = 4
 STEPS_UNTESTED = 30
@@ -141,6 +142,6 @@ def held_out_bins(material: Material, labelled: np.ndarray) -> np.ndarray:
     if len(blocks) < FEWEST_BLOCKS:
         return np.zeros((0, len(labelled)), np.bool_)
     place = np.searchsorted(blocks, material.block)
-    n_each = 2 * N_FOLDS
-    folds = [labelled & (place % n_each == i * n_each // N_FOLDS) for i in range(N_FOLDS)]
+    shift = EVERY // N_FOLDS
+    folds = [labelled & (place % EVERY == i * shift) for i in range(N_FOLDS)]
     return np.stack(folds)
