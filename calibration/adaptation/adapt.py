@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from calibration.adaptation.adapted import Adapted, Options
 from calibration.adaptation.material import Material, gather
 from calibration.adaptation.network import WindowDecoder
-from calibration.adaptation.scores import decode, measure, rows_in, shuffled, verify, wiener
-from calibration.adaptation.search import Found, search
+from calibration.adaptation.poyo import adapt_poyo
+from calibration.adaptation.scores import (
+    LEAD_IN_S,
+    bins_of,
+    decode,
+    measure,
+    rows_in,
+    shuffled,
+    verify,
+    wiener,
+)
+from calibration.adaptation.search import search
 from calibration.adaptation.second_stage import Unfrozen, second_stage
 from calibration.adaptation.starts import Base, load_base, profiles_of
 from calibration.errors import CalibrationError
@@ -74,21 +85,23 @@ def adapt(
         raise CalibrationError(f"{out} exists, and a bundle is never changed; choose another name")
     torch.set_num_threads(1)
     bundle, session = open_bundle(Path(bundle_path)), read_session(session_path)
-    base = load_base(bundle)
+    options = Options(same_array, seed, on_progress)
     clock = MonotonicClock()
-    t_start = clock.now()
-    material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
-    found = search(base, material, same_array=same_array, seed=seed, on_progress=on_progress)
-    last = Unfrozen(base.decoder, found.end, 0)
-    if unfreeze:
-        last = second_stage(base, material, found, seed=seed, on_progress=on_progress)
+    if bundle.manifest.family == "poyo":
+        if unfreeze:
+            raise CalibrationError("of a POYO only embeddings are learnt: adapt without --unfreeze")
+        t_start = clock.now()
+        material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
+        found = adapt_poyo(bundle, material, options)
+    else:
+        base = load_base(bundle)
+        t_start = clock.now()
+        material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
+        found = _adapt_streaming(bundle, base, material, options, unfreeze)
     adapt_s = clock.now() - t_start
-    tables = WindowDecoder(last.decoder, material).tables(last.end.embedding, last.end.session)
-    graph = _graph(last.decoder) if last.n_steps else bundle.graph_path.read_bytes()
-    outputs, verification = _scores(bundle, graph, tables, material, seed)
-    fields = _fields(bundle, material, found, last.n_steps, seed) | {"verification": verification}
-    learnt = _learnt(base, material, last)
-    adapted = _write(Path(out), bundle, graph, fields, tables, learnt)
+    outputs, verification = _scores(bundle, found, material, seed)
+    fields = _fields(bundle, material, found, seed) | {"verification": verification}
+    adapted = _write(Path(out), bundle, found, fields)
     part, hop_s = material.recording.train, material.hop_s
     return {
         "adapt_s": round(adapt_s, 3),
@@ -99,31 +112,55 @@ def adapt(
         "seconds": round((part.last - part.first) * hop_s, 6),
         "start_s": round(part.first * hop_s, 6),
         "n_units": len(session.unit_keys),
-        "start": found.end.name,
+        "start": found.start,
         "n_steps": found.n_steps,
-        "n_steps_unfrozen": last.n_steps,
+        "n_steps_unfrozen": found.n_steps_unfrozen,
         "seed": seed,
         "outputs": outputs,
     }
 
 
+def _adapt_streaming(
+    bundle: DecoderBundle, base: Base, material: Material, options: Options, unfreeze: bool
+) -> Adapted:
+    seed, tell = options.seed, options.on_progress
+    found = search(base, material, same_array=options.same_array, seed=seed, on_progress=tell)
+    last = Unfrozen(base.decoder, found.end, 0)
+    if unfreeze:
+        last = second_stage(base, material, found, seed=seed, on_progress=tell)
+    part = material.recording.train
+    return Adapted(
+        graph=_graph(last.decoder) if last.n_steps else bundle.graph_path.read_bytes(),
+        tables=WindowDecoder(last.decoder, material).tables(last.end.embedding, last.end.session),
+        learnt=_learnt(base, material, last),
+        window_of=bins_of(material),
+        lead_in_s=LEAD_IN_S,
+        start=found.end.name,
+        n_steps=found.n_steps,
+        n_steps_unfrozen=last.n_steps,
+        n_tokens=np.diff(material.recording.tokens.offsets[part.first : part.last + 1]),
+    )
+
+
 def _scores(
-    bundle: DecoderBundle,
-    graph: bytes,
-    tables: Mapping[str, np.ndarray],
-    material: Material,
-    seed: int,
+    bundle: DecoderBundle, found: Adapted, material: Material, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """What is told of each output, and the manifest's `verification`."""
     keys, manifest = material.recording.unit_keys, bundle.manifest
     before, names = bundle.graph_path.read_bytes(), [output.name for output in manifest.outputs]
     own = np.arange(len(keys), dtype=np.int32)
     decoded = {
-        name: decode(OnnxruntimeBackend(run, manifest.graph, held, names), material, row_of)
+        name: decode(
+            OnnxruntimeBackend(run, manifest.graph, held, names),
+            material,
+            row_of,
+            found.window_of,
+            found.lead_in_s,
+        )
         for name, run, held, row_of in (
-            ("r2", graph, tables, own),
+            ("r2", found.graph, found.tables, own),
             ("r2_before", before, bundle.tables, rows_in(bundle, keys)),
-            ("shuffled_r2", graph, tables, shuffled(own, seed)),
+            ("shuffled_r2", found.graph, found.tables, shuffled(own, seed)),
         )
     }
     measures = {name: measure(material, values) for name, values in decoded.items()}
@@ -143,17 +180,14 @@ def _graph(decoder: StreamingDecoder) -> bytes:
     return streaming_graph(step)
 
 
-def _fields(
-    bundle: DecoderBundle, material: Material, found: Found, n_steps_unfrozen: int, seed: int
-) -> dict[str, Any]:
+def _fields(bundle: DecoderBundle, material: Material, found: Adapted, seed: int) -> dict[str, Any]:
     """The new manifest: the base's, for another session and other units."""
     said = bundle.manifest.model_dump(mode="json")
     kept = ("family", "hop_s", "bin_s", "context_s", "lead_s", "outputs", "graph", "parity")
     recording, part = material.recording, material.recording.train
-    n_tokens = np.diff(recording.tokens.offsets[part.first : part.last + 1])
     silence_s = longest_silence_s(material.session.spikes, round(part.last * material.hop_s * 1e6))
-    rates_hz = recording.spikes_per_bin / bundle.manifest.bin_s
-    buckets = {*said["token_buckets"], *token_buckets(float(np.quantile(n_tokens, 0.999)))}
+    rates_hz = recording.spikes_per_bin * 1000 / material.config.beat.bin_ms
+    buckets = {*said["token_buckets"], *token_buckets(float(np.quantile(found.n_tokens, 0.999)))}
     return {field: said[field] for field in kept} | {
         "parent_id": said["id"],
         "session": material.session.id,
@@ -161,15 +195,16 @@ def _fields(
         "stale_after_s": max(said["stale_after_s"], 2.0 * silence_s),
         "token_buckets": sorted(buckets),
         "training": said["training"]
+        | dict(found.training)
         | {
             "unit_rates_hz": dict(zip(recording.unit_keys, rates_hz.tolist(), strict=True)),
             "adaptation": {
                 "session": material.session.id,
                 "start_s": round(part.first * material.hop_s, 6),
                 "seconds": round((part.last - part.first) * material.hop_s, 6),
-                "start": found.end.name,
+                "start": found.start,
                 "n_steps": found.n_steps,
-                "n_steps_unfrozen": n_steps_unfrozen,
+                "n_steps_unfrozen": found.n_steps_unfrozen,
                 "seed": seed,
             },
         },
@@ -186,12 +221,7 @@ def _learnt(base: Base, material: Material, last: Unfrozen) -> dict[str, np.ndar
 
 
 def _write(
-    out: Path,
-    bundle: DecoderBundle,
-    graph: bytes,
-    fields: Mapping[str, Any],
-    tables: Mapping[str, np.ndarray],
-    learnt: Mapping[str, np.ndarray],
+    out: Path, bundle: DecoderBundle, found: Adapted, fields: Mapping[str, Any]
 ) -> DecoderBundle:
     signature = bundle.manifest.graph
     tokens = random_tokens(
@@ -204,8 +234,8 @@ def _write(
     return write_bundle(
         out,
         {**fields, "name": out.name},
-        graph=graph,
-        tables=tables,
-        weights={**bundle.weights(), **learnt},
-        parity=record_parity(graph, signature, tables, tokens, names),
+        graph=found.graph,
+        tables=found.tables,
+        weights={**bundle.weights(), **found.learnt},
+        parity=record_parity(found.graph, signature, found.tables, tokens, names),
     )

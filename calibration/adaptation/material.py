@@ -95,7 +95,7 @@ def recipe_of(manifest: Manifest) -> TrainConfig:
     Raises:
         CalibrationError: its manifest does not say.
     """
-    recipe: Any = manifest.training.get("recipe")
+    recipe: Any = manifest.training.get("recipe", _recipe_by_name(manifest))
     if not isinstance(recipe, dict):
         raise CalibrationError(
             f"decoder {manifest.name!r} does not say what its outputs were trained on "
@@ -107,6 +107,30 @@ def recipe_of(manifest: Manifest) -> TrainConfig:
         raise CalibrationError(str(error)) from error
     training = config.training.model_copy(update={"cuts": 1})
     return config.model_copy(update={"split": "none", "lead": Lead(), "training": training})
+
+
+def _recipe_by_name(manifest: Manifest) -> dict[str, Any] | None:
+    """Of a POYO that another program trained nothing is told: outputs are named as behaviour."""
+    if manifest.family != "poyo":
+        return None
+    hop_ms = manifest.hop_s * 1000
+    outputs = [
+        {"name": o.name, "behavior": o.name, "unit": o.unit, "safe": o.safe}
+        for o in manifest.outputs
+    ]
+    return {
+        "name": "by-name",
+        "sessions": {},
+        "beat": {"hop_ms": hop_ms, "bin_ms": hop_ms},
+        "outputs": outputs,
+    }
+
+
+def _normalisation(bundle: DecoderBundle) -> tuple[Float64s, Float64s]:
+    """(n_dims,) offset and scale."""
+    weights, prefix = bundle.weights(), "" if bundle.manifest.family == "poyo" else "decoder."
+    offset, scale = (weights[prefix + name].astype(np.float64) for name in ("offset", "scale"))
+    return offset, scale
 
 
 def gather(
@@ -137,14 +161,14 @@ def gather(
         raise CalibrationError(str(error)) from error
     _require_dimensions(bundle.manifest, recording)
     outputs = scored_outputs(config, recording)
-    weights = bundle.weights()
+    offset, scale = _normalisation(bundle)
     material = Material(
         session=session,
         config=config,
         recording=recording,
         outputs=outputs,
-        offset=weights["decoder.offset"].astype(np.float64),
-        scale=weights["decoder.scale"].astype(np.float64),
+        offset=offset,
+        scale=scale,
         scored=parse_split(test, session.duration_s),
         block=np.zeros(recording.n_bins, np.int64),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,35 +17,51 @@ from streams.messages import Float64s, Int32s, TokenWindow
 
 LEAD_IN_S = 20.0
 
+WindowOf = Callable[[int, Int32s], TokenWindow]
+"""The tokens of a bin, with (U,) rows of the session's units, -1 where unknown."""
 
-def decode(backend: Backend, material: Material, row_of: Int32s) -> dict[str, Float64s]:
+
+def decode(
+    backend: Backend,
+    material: Material,
+    row_of: Int32s,
+    window_of: WindowOf,
+    lead_in_s: float = LEAD_IN_S,
+) -> dict[str, Float64s]:
     """Decode the test part through the exported graph, causally, after a lead-in.
 
     Args:
         backend: with zero memory.
         material: the session.
         row_of: (U,) the table's row of each unit, -1 where unknown.
+        window_of: cuts what the backend takes.
+        lead_in_s: decoded before the test part, to fill the memory.
 
     Returns:
         Per output (n_bins, dims), NaN outside the test part.
     """
     n_bins = material.recording.n_bins
     scored = in_intervals(material.ends_s, material.scored)
-    first = max(0, material.recording.test.first - round(LEAD_IN_S / material.hop_s))
+    first = max(0, material.recording.test.first - round(lead_in_s / material.hop_s))
     values: dict[str, Float64s] = {}
     for i in range(first, material.recording.test.last):
-        answer = backend.step(_window(material, i, row_of), lead_s=0.0)
+        answer = backend.step(window_of(i, row_of), lead_s=0.0)
         for name, value in answer.items() if scored[i] else ():
             values.setdefault(name, np.full((n_bins, len(value)), np.nan))[i] = value
     return values
 
 
-def _window(material: Material, i_bin: int, row_of: Int32s) -> TokenWindow:
+def bins_of(material: Material) -> WindowOf:
+    """The bins that the session was cut into."""
     tokens = material.recording.tokens
-    held = slice(int(tokens.offsets[i_bin]), int(tokens.offsets[i_bin + 1]))
-    row = row_of[tokens.unit[held]]
-    known = row >= 0
-    return TokenWindow(row[known], tokens.t_rel[held][known], tokens.count[held][known], 0.0)
+
+    def window(i_bin: int, row_of: Int32s) -> TokenWindow:
+        held = slice(int(tokens.offsets[i_bin]), int(tokens.offsets[i_bin + 1]))
+        row = row_of[tokens.unit[held]]
+        known = row >= 0
+        return TokenWindow(row[known], tokens.t_rel[held][known], tokens.count[held][known], 0.0)
+
+    return window
 
 
 def measure(material: Material, values: Mapping[str, Float64s]) -> dict[str, list[float]]:
