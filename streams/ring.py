@@ -28,7 +28,8 @@ class Fates:
     @property
     def spikes_in(self) -> int:
         """Spikes whose fate is settled: the sum of the fates."""
-        return sum(getattr(self, f.name) for f in fields(self))
+        arrived = self.used + self.late + self.future + self.duplicate
+        return arrived + self.unknown_unit + self.invalid + self.overflow
 
     def as_dict(self) -> dict[str, int]:
         """The counters by name."""
