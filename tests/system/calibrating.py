@@ -20,13 +20,49 @@ from typing import Any
 
 import numpy as np
 
+from decoders.learning.training import train
+from export.graph import export_run
 from streams.lsl import MarkerOutlet, PositionOutlet, SpikeOutlet
+from streams.messages import SpikeBatch
+from streams.nwb import write_session
+from streams.session import Behavior, Session, Trials
 from tests.system.running import _RUN, WITHIN_S, HungError, clock, toml, wait_until
 
 LABELS = ("cursor_x", "cursor_y", "target_x", "target_y")
 STEP_S = 0.01
-TRIAL_S = 0.8
+STEPS_PER_TRIAL = 80
 REACH_CM = 8.0
+PLACE = "processing/behavior"
+TRAINING = """
+name = "yesterday"
+split = "last:0.2"
+[sessions]
+glob = ["day-*.nwb"]
+same_array = true
+[beat]
+hop_ms = 20
+bin_ms = 20
+rotary = false
+[[outputs]]
+name = "velocity"
+behavior = "cursor_velocity"
+unit = "cm/s"
+[network]
+n_latents = 4
+d_unit = 16
+d_value = 16
+d_model = 24
+d_memory = 32
+[training]
+steps = 150
+lanes = 8
+window_s = 1.2
+context_s = 0.4
+learning_rate = 1e-2
+dropout = 0.0
+unit_dropout = 0.2
+average = 0.9
+"""
 
 
 class Lab(threading.Thread):
@@ -53,31 +89,29 @@ class Lab(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self.name_ = name
+        self._keys = keys
         self._spikes = SpikeOutlet(name, name, keys)
         self._markers = MarkerOutlet(f"{name}-markers", f"{name}-markers")
         self._cursor = PositionOutlet(f"{name}-cursor", f"{name}-cursor", LABELS, "cm")
         self._with_markers, self._is_moving = with_markers, is_moving
         self._n_directions, self._is_firing = n_directions, is_firing
         self._rng = np.random.default_rng(5)
-        angles = 2.0 * np.pi * np.arange(len(keys)) / len(keys)
-        self._tuning = np.stack([np.cos(angles), np.sin(angles)])
         self._ending = threading.Event()
 
     def run(self) -> None:
         """Trial after trial: out to a target in turn, and back."""
-        t0_s, i_step, i_trial = clock.now(), 0, -1
-        begin, target = (0.0, 0.0), (0.0, 0.0)
+        t0_s, i_step = clock.now(), 0
         while not self._ending.is_set():
-            i_step += 1
-            t_s = t0_s + i_step * STEP_S
+            t_s = t0_s + (i_step + 1) * STEP_S
             clock.sleep_until(t_s)
-            share = (i_step * STEP_S) % TRIAL_S / TRIAL_S
-            if int(i_step * STEP_S / TRIAL_S) != i_trial:
-                self._mark(f"trial_stop i={i_trial}", t_s)
-                i_trial += 1
-                begin, target = target, self._next(i_trial)
-                self._mark(f"trial_start i={i_trial} x={target[0]:.2f} y={target[1]:.2f}", t_s)
-            self._step(t_s, begin, target, share)
+            i_trial, i_in_trial = divmod(i_step, STEPS_PER_TRIAL)
+            if not i_in_trial and self._with_markers:
+                if i_trial:
+                    self._markers.push(f"trial_stop i={i_trial - 1} success=1", t_s)
+                x, y = target_of(i_trial, self._n_directions)
+                self._markers.push(f"trial_start i={i_trial} x={x:.2f} y={y:.2f}", t_s)
+            self._step(i_step, t_s)
+            i_step += 1
 
     def close(self) -> None:
         """Take the streams off the network."""
@@ -86,31 +120,78 @@ class Lab(threading.Thread):
         for outlet in (self._spikes, self._markers, self._cursor):
             outlet.close()
 
-    def _next(self, i_trial: int) -> tuple[float, float]:
-        if i_trial % 2:
-            return (0.0, 0.0)
-        angle = 2.0 * math.pi * (i_trial // 2 % self._n_directions) / self._n_directions
-        return REACH_CM * math.cos(angle), REACH_CM * math.sin(angle)
-
-    def _mark(self, text: str, t_s: float) -> None:
-        if self._with_markers and "i=-1" not in text:
-            self._markers.push(text, t_s)
-
-    def _step(
-        self, t_s: float, begin: tuple[float, float], target: tuple[float, float], share: float
-    ) -> None:
-        way = np.subtract(target, begin)
-        smooth = share**3 * (10.0 - 15.0 * share + 6.0 * share**2)
-        speed = 30.0 * share**2 * (1.0 - share) ** 2 / TRIAL_S
-        cursor = np.add(begin, smooth * way) if self._is_moving else np.zeros(2)
-        self._cursor.push([*cursor, *target], t_s)
+    def _step(self, i_step: int, t_s: float) -> None:
+        cursor, velocity = reach_at(i_step, self._n_directions)
+        if not self._is_moving:
+            cursor = velocity = np.zeros(2)
+        self._cursor.push([*cursor, *target_of(i_step // STEPS_PER_TRIAL, 8)], t_s)
         if not self._is_firing:
             self._spikes.keep_alive(t_s)
             return
-        rate_hz = 15.0 * np.exp(speed * way / 12.0 @ self._tuning)
-        unit = np.flatnonzero(self._rng.random(len(rate_hz)) < rate_hz * STEP_S)
+        chance = rates_hz(velocity, len(self._keys)) * STEP_S
+        unit = np.flatnonzero(self._rng.random(len(chance)) < chance)
         at_s = np.sort(t_s - STEP_S * self._rng.random(len(unit)))
         self._spikes.push(at_s, unit.astype(np.int32))
+
+
+def target_of(i_trial: int, n_directions: int) -> tuple[float, float]:
+    """On a circle in turn, each followed by the centre."""
+    if i_trial < 0 or i_trial % 2:
+        return (0.0, 0.0)
+    angle = 2.0 * math.pi * (i_trial // 2 % n_directions) / n_directions
+    return REACH_CM * math.cos(angle), REACH_CM * math.sin(angle)
+
+
+def reach_at(i_step: int, n_directions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cursor and velocity of a minimum-jerk reach after so many steps."""
+    i_trial, i_in_trial = divmod(i_step, STEPS_PER_TRIAL)
+    begin = np.array(target_of(i_trial - 1, n_directions))
+    way = np.subtract(target_of(i_trial, n_directions), begin)
+    share = i_in_trial / STEPS_PER_TRIAL
+    speed = 30.0 * share**2 * (1.0 - share) ** 2 / (STEPS_PER_TRIAL * STEP_S)
+    return begin + share**3 * (10.0 - 15.0 * share + 6.0 * share**2) * way, speed * way
+
+
+def rates_hz(velocity: np.ndarray, n_units: int) -> np.ndarray:
+    """(..., n_units) of cosine-tuned units, their directions all around; (..., 2) in."""
+    angles = 2.0 * np.pi * np.arange(n_units) / n_units
+    rates: np.ndarray = 15.0 * np.exp(velocity @ np.stack([np.cos(angles), np.sin(angles)]) / 12.0)
+    return rates
+
+
+def session_of_yesterday(keys: tuple[str, ...], seconds: float, seed: int) -> Session:
+    """What a lab would have recorded, without the wait."""
+    rng = np.random.default_rng(seed)
+    n_steps = round(seconds / STEP_S)
+    cursor, velocity = (
+        np.array(one) for one in zip(*(reach_at(i, 8) for i in range(n_steps)), strict=True)
+    )
+    fired = rng.random((n_steps, len(keys))) < rates_hz(velocity, len(keys)) * STEP_S
+    i_step, unit = np.nonzero(fired)
+    t_us = i_step * round(STEP_S * 1e6) + 1 + rng.integers(0, round(STEP_S * 1e6) - 1, len(unit))
+    order = np.argsort(t_us, kind="stable")
+    t_s = (np.arange(n_steps) + 1.0) * STEP_S
+    starts_s = np.arange(0.0, seconds - 1.0, STEPS_PER_TRIAL * STEP_S)
+    return Session(
+        id=f"lab/2026-01-01/seed-{seed}",
+        unit_keys=keys,
+        spikes=SpikeBatch(t_us[order], unit[order].astype(np.int32), np.ones(len(unit), np.int32)),
+        behavior={
+            f"{PLACE}/BehavioralTimeSeries/cursor_velocity": Behavior(t_s, velocity, "cm/s"),
+            f"{PLACE}/Position/cursor_position": Behavior(t_s, cursor, "cm"),
+        },
+        trials=Trials(starts_s, starts_s + STEPS_PER_TRIAL * STEP_S),
+        duration_s=seconds,
+    )
+
+
+def make_base(folder: Path, keys: tuple[str, ...]) -> Path:
+    """A small decoder of two sessions of the lab's units, as a bundle."""
+    for seed in (1, 2):
+        write_session(session_of_yesterday(keys, 60.0, seed), folder / f"day-{seed}.nwb")
+    (folder / "train.toml").write_text(TRAINING)
+    export_run(train(folder / "train.toml", out=folder / "run"), folder / "yesterday")
+    return folder / "yesterday"
 
 
 def write_config(folder: Path, name: str, base: Path | str, **sections: dict[str, Any]) -> Path:

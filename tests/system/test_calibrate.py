@@ -1,0 +1,276 @@
+"""The wizard as a technician meets it: in a terminal, killed and resumed, on bad streams."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibration.adaptation.adapt import adapt
+from calibration.registry import Registry
+from calibration.wizard.wizard import STEPS
+from streams.nwb import read_session
+from streams.recording.sessions import Reading, convert
+from tests.system.calibrating import Lab, Terminal, make_base, until_done, write_config
+from tests.system.conftest import DaemonStarter
+from tests.system.running import Process, unique, wait_until
+
+KEYS = tuple(f"ch{i}/u1" for i in range(1, 25))
+FOLDER = "day"
+Run = Callable[..., Process]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Yesterday's decoder of the lab's units."""
+    return make_base(tmp_path_factory.mktemp("base"), KEYS)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A laboratory in which all is well."""
+    made = Lab(unique("lab"), KEYS)
+    made.start()
+    yield made
+    made.close()
+
+
+def progress_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / FOLDER / "progress.json").read_text())
+    return content
+
+
+def test_from_start_to_finish_through_a_terminal(
+    lab: Lab, base: Path, serve: DaemonStarter, tmp_path: Path
+) -> None:
+    daemon = serve(lab.name_, base)
+    daemon.until_validity("ok")
+    config = write_config(tmp_path, lab.name_, base, deploy={"control": daemon.control})
+    seat = Terminal("calibrate", str(config), "--folder", str(tmp_path / FOLDER))
+    try:
+        seat.until("go on")
+        assert "Is everything in place?" in seat.text
+        seat.press("\r")
+        seat.until("finish early")
+        seat.press("q")
+        seat.until("Leave?")
+        seat.press("n")
+        seat.until("enough: finish when it suits you")
+        seat.press("f")
+        seat.until("control: units shuffled", within_s=120.0)
+        seat.press("b")  # back: the decoder is made again, and comes out the same
+        seat.until("Making today's decoder", within_s=60.0)
+        checksum = progress_of(tmp_path)["steps"].get("adapt", {}).get("checksum")
+        seat.until("control: units shuffled", within_s=120.0)
+        seat.press("\r")
+        seat.until("opens in any browser")
+        seat.press("\r")
+        seat.until("accept: put it in service")
+        seat.press("a")
+        daemon.until(lambda heard: any(e["event"] == "promote" for e in heard.events))
+        seat.until("confirm: keep it", within_s=60.0)
+        seat.press("c")
+        assert seat.code() == 0
+    finally:
+        seat.kill()
+    made = progress_of(tmp_path)["steps"]
+    assert checksum in (None, made["adapt"]["checksum"])
+    assert daemon.ask("status").result["checksum"] == made["adapt"]["checksum"]
+    assert Registry(tmp_path / "bundles").current() == made["adapt"]["checksum"]
+    assert made["decide"]["by"] == "operator"
+    report = tmp_path / "bundles" / "store" / made["adapt"]["checksum"] / "report"
+    page = (report / "calibration.html").read_text()
+    assert "Accepted by the operator" in page
+    assert "In service" in page
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_killed_at_each_step_and_resumed(lab: Lab, base: Path, run: Run, tmp_path: Path) -> None:
+    config = write_config(tmp_path, lab.name_, base)
+    arguments = ["calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER)]
+    progress = tmp_path / FOLDER / "progress.json"
+    first = tmp_path / FOLDER / "collect-1.xdf"
+    for step in ("preflight", "collect", "adapt"):
+        wizard = run(*arguments, *(["--resume"] if progress.exists() else []))
+        until_done(progress, step, lambda held=wizard: held.is_alive)  # type: ignore[misc]
+        wait_until(lambda: first.exists() and first.stat().st_size > 60_000)
+        wizard.signal(signal.SIGKILL)
+        wizard.code()
+    before = progress_of(tmp_path)["steps"]
+    for step in STEPS[3:-1]:
+        _forget_after(progress, step)
+        wizard = run(*arguments, "--resume")
+        until_done(progress, step, lambda held=wizard: True)  # type: ignore[misc]
+        wizard.signal(signal.SIGKILL)
+        wizard.code()
+    last = run(*arguments, "--resume")
+    last.popen.wait(90.0)
+    assert last.code() == 0, last.err
+    told = json.loads(last.out)
+    steps = progress_of(tmp_path)["steps"]
+    assert steps["collect"] == before["collect"]
+    assert steps["adapt"] == before["adapt"]
+    _assert_nothing_lost(tmp_path / FOLDER, steps)
+    again = adapt(
+        Path(progress_of(tmp_path)["notes"]["base"]),
+        Path(told["session"]),
+        out=tmp_path / Path(told["bundle"]).name,
+        seconds=1e6,
+        same_array=True,
+        test=steps["collect"]["test"],
+    )
+    assert again["checksum"] == told["checksum"] == Registry(tmp_path / "bundles").current()
+
+
+def _forget_after(progress: Path, step: str) -> None:
+    """Undo what a wizard that was too quick to be killed has done beyond a step."""
+    content = json.loads(progress.read_text())
+    kept = STEPS[: STEPS.index(step)]
+    content["steps"] = {name: content["steps"][name] for name in kept}
+    progress.write_text(json.dumps(content))
+
+
+def _assert_nothing_lost(folder: Path, steps: dict[str, Any]) -> None:
+    parts = sorted(folder.glob("collect-*.xdf"))
+    assert [part.name for part in parts] == steps["collect"]["recordings"]
+    assert len(parts) == 2
+    session = read_session(steps["collect"]["session"])
+    alone = [convert([part], None, Reading()) for part in parts]
+    assert len(session.spikes) == sum(len(one.spikes) for one in alone)
+    assert session.trials is not None
+    assert len(session.trials) == sum(len(one.trials or ()) for one in alone)
+
+
+def test_a_daemon_that_is_gone_at_deploy(
+    lab: Lab, base: Path, serve: DaemonStarter, run: Run, tmp_path: Path
+) -> None:
+    daemon = serve(lab.name_, base)
+    daemon.until_validity("ok")
+    control = daemon.control
+    config = write_config(tmp_path, lab.name_, base, deploy={"control": control})
+    arguments = ["calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER)]
+    wizard = run(*arguments)
+    until_done(tmp_path / FOLDER / "progress.json", "collect", lambda: wizard.is_alive)
+    daemon.kill()
+    wizard.popen.wait(90.0)
+    assert wizard.code() == 7, wizard.err
+    assert "--resume" in wizard.err
+    told = json.loads(wizard.out)
+    assert "no spikeloop daemon answered" in told["error"]
+    steps = progress_of(tmp_path)["steps"]
+    assert "deploy" not in steps
+    registry = Registry(tmp_path / "bundles")
+    assert [entry.id for entry in registry.entries()] == [steps["adapt"]["checksum"]]
+    assert registry.current() is None
+    back = serve(lab.name_, base, output={"control": control})
+    back.until_validity("ok")
+    resumed = run(*arguments, "--resume")
+    resumed.popen.wait(90.0)
+    assert resumed.code() == 0, resumed.err
+    assert json.loads(resumed.out)["deployment"]["ok"] == 1.0
+    assert back.ask("status").result["checksum"] == steps["adapt"]["checksum"]
+    assert registry.current() == steps["adapt"]["checksum"]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A laboratory in which something is wrong, and what the wizard says of it."""
+
+    lab: dict[str, Any]
+    config: dict[str, Any]
+    code: int
+    says: str
+
+
+BAD = {
+    "no markers": Bad({"with_markers": False}, {}, 3, "brought no marker"),
+    "frozen": Bad({"is_moving": False}, {}, 3, "is frozen"),
+    "one direction": Bad({"n_directions": 2}, {"most_s": 10.0}, 3, "along one direction"),
+    "too few trials": Bad({}, {"fewest_trials": 500, "most_s": 10.0}, 3, "too few trials"),
+    "all units dead": Bad({"is_firing": False}, {}, 3, "brought no spike"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_days(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Process]]:
+    """A wizard for each bad laboratory, all at once; all have ended."""
+    labs, wizards = [], {}
+    for name, bad in BAD.items():
+        lab = Lab(unique("bad"), KEYS, **bad.lab)
+        lab.start()
+        labs.append(lab)
+        folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
+        config = write_config(folder, lab.name_, base, collect=bad.config)
+        arguments = ("--auto", "--json", "--folder", str(folder / FOLDER))
+        wizards[name] = Process(folder, "calibrate", str(config), *arguments)
+    for wizard in wizards.values():
+        wizard.popen.wait(120.0)
+    yield wizards
+    for lab in labs:
+        lab.close()
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_streams_are_told_and_nothing_is_made_of_them(
+    bad_days: dict[str, Process], name: str
+) -> None:
+    wizard, bad = bad_days[name], BAD[name]
+    assert wizard.code() == bad.code, wizard.err
+    assert bad.says in json.loads(wizard.out)["error"]
+    assert "Traceback" not in wizard.err
+
+
+def test_a_second_wizard_in_the_same_folder_is_refused(
+    lab: Lab, base: Path, run: Run, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, lab.name_, base)
+    arguments = ("calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER))
+    first = run(*arguments)
+    wait_until(lambda: (tmp_path / FOLDER / ".lock").exists() or not first.is_alive)
+    wait_until(lambda: (tmp_path / FOLDER / ".lock").read_text() == str(first.popen.pid))
+    second = run(*arguments)
+    assert second.code() == 2
+    assert f"another wizard (process {first.popen.pid}) works in" in second.err
+    assert first.is_alive
+
+
+def test_without_a_terminal_it_says_what_to_do(run: Run, tmp_path: Path) -> None:
+    wizard = run("calibrate", str(write_config(tmp_path, "nobody", tmp_path)))
+    assert wizard.code() == 2
+    assert "use --auto" in wizard.err
+
+
+def test_what_must_be_mended_first_stops_an_unattended_run(run: Run, tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path, unique("nobody"), tmp_path / "no-bundle", deploy={"control": "tcp://127.0.0.1:9"}
+    )
+    wizard = run("calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER))
+    assert wizard.code() == 4
+    told = json.loads(wizard.out)["error"]
+    assert "no decoder bundle at" in told
+    assert "no spikeloop daemon answered" in told
+
+
+def test_spikes_of_the_session_are_those_that_were_sent(lab: Lab, run: Run, tmp_path: Path) -> None:
+    recorder = run(
+        "record", str(tmp_path / "a.xdf"), "--stream", f"Spikes:{lab.name_}", "--stream",
+        f"Markers:{lab.name_}-markers", "--stream", f"Position:{lab.name_}-cursor",
+        "--seconds", "3",
+    )  # fmt: skip
+    recorder.popen.wait(60.0)
+    assert recorder.code() == 0, recorder.err
+    converter = run("convert", str(tmp_path / "a.xdf"), "-o", str(tmp_path / "a.nwb"))
+    converter.popen.wait(60.0)
+    assert converter.code() == 0, converter.err
+    told = json.loads(converter.out)
+    session = read_session(tmp_path / "a.nwb")
+    assert len(session.spikes) == told["spikes"] > 100
+    assert told["trials"] >= 2
+    velocity = session.signal("cursor_velocity")
+    assert np.nanmax(np.abs(velocity.values)) == pytest.approx(1.875 * 8.0 / 0.8, rel=0.05)
