@@ -18,7 +18,7 @@ from export.errors import BackendUnavailable
 from streams.messages import Float32s, TokenWindow
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-TENSORRT_INSTALL = "pip install --extra-index-url https://pypi.nvidia.com tensorrt cuda-python"
+TENSORRT_INSTALL = "python3 -m pip install --upgrade tensorrt cuda-bindings"
 
 
 class Backend(Protocol):

@@ -109,7 +109,7 @@ def test_a_damaged_build_is_not_found(pristine: DecoderBundle, folder: Path) -> 
     [
         ("torch", "fp32", "torch runs bundles as they are"),
         (CPU, "bf16", "has no kernels for bf16"),
-        ("tensorrt", "fp32", r"pip install --extra-index-url .* tensorrt"),
+        ("tensorrt", "fp32", r"pip install --upgrade tensorrt cuda-bindings"),
         ("onnxruntime-tensorrt", "fp32", r"no TensorrtExecutionProvider.*spikeloop\[gpu\]"),
         ("onnxruntime-cuda", "fp32", r"no CUDAExecutionProvider.*spikeloop\[gpu\]"),
         ("abacus", "fp32", "no backend 'abacus'"),
