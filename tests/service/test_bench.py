@@ -202,3 +202,13 @@ def test_the_peers_programs_use_nothing_of_ours() -> None:
 def test_null_is_no_number() -> None:
     listener = heard(2)
     assert math.isnan(listener.timings["lsl_age_s"][1])
+
+
+def test_the_docs_describe_every_field() -> None:
+    doc = (Path(__file__).parents[2] / "docs" / "latency.md").read_text()
+    _, _, section = doc.partition("## What `spikeloop bench loop --json` says")
+    listener = heard(20)
+    fields = listener.summary() | summary(stages_ms(listener))
+    settings = Settings(n_units=9, rate_hz=20.0, hop_s=HOP_S, seconds=2.0, block_s=0.005)
+    named = {*fields, *settings.as_dict(), "settings", "processes", "machine", "growth", "rss_mib"}
+    assert not {name for name in named if f"`{name}`" not in section}
