@@ -95,7 +95,7 @@ def score_output(
         max_gap_s: behaviour is not bridged across longer gaps.
 
     Raises:
-        CalibrationError: no behaviour there, or one that does not vary.
+        CalibrationError: no behaviour there, one that does not vary, or a single trial.
     """
     actual = signal.at(t_s, max_gap_s)
     if actual.shape != decoded.shape:
@@ -111,6 +111,11 @@ def score_output(
         )
     block, kind = blocks_of(session, t_s[known])
     sums = _block_sums(decoded[known], actual[known], block)
+    if len(sums) < 2:
+        raise CalibrationError(
+            f"session {session.id}: the scored part holds one trial only (or one stretch of "
+            f"{BLOCK_S:.0f} s), which tells nothing of how sure R2 is: score a longer part"
+        )
     lag_s, at_lag = best_lag(decoded, t_s, signal, max_gap_s)
     return Score(
         r2=_r2_of_sums(sums.sum(axis=0)).tolist(),

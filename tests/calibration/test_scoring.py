@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from calibration.scoring import (
     r2_score,
     score_output,
 )
-from streams.session import Behavior
+from streams.session import Behavior, Trials
 from tests.decoders.sessions import VELOCITY, tuned_session
 
 SESSION = tuned_session()
@@ -85,3 +87,10 @@ def test_behaviour_that_is_absent_still_or_of_another_length_is_refused() -> Non
         score_output(np.zeros((len(T_S), 2)), T_S, still, SESSION)
     with pytest.raises(CalibrationError, match="gives 3 dimensions"):
         score_output(np.zeros((len(T_S), 3)), T_S, SIGNAL, SESSION)
+
+
+def test_one_trial_alone_is_refused() -> None:
+    chosen = (T_S > 2.0) & (T_S < 6.0)
+    alone = replace(SESSION, trials=Trials(np.array([1.0]), np.array([7.0])))
+    with pytest.raises(CalibrationError, match=r"one trial only .*score a longer part"):
+        score_output(SIGNAL.at(T_S[chosen]), T_S[chosen], SIGNAL, alone)
