@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -98,10 +100,8 @@ def _require_torch(name: str, precision: str) -> None:
 
 
 def _tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
-    require_tensorrt()
-    from export.compiled.tensorrt_backend import open_tensorrt
-
-    return open_tensorrt(bundle, precision)
+    opened: Backend = load_tensorrt().open_tensorrt(bundle, precision)
+    return opened
 
 
 BACKENDS: Mapping[str, Callable[[DecoderBundle, str], Backend]] = {
@@ -145,6 +145,22 @@ def require_tensorrt() -> None:
             f"TensorRT is not installed: no python package {packages}; install NVIDIA's TensorRT "
             f"10 or 11: {TENSORRT_INSTALL}; then `spikeloop build BUNDLE --backend tensorrt`"
         )
+
+
+def load_tensorrt() -> ModuleType:
+    """The module that runs TensorRT.
+
+    Raises:
+        BackendUnavailable: it is not installed, or does not load.
+    """
+    require_tensorrt()
+    try:
+        return importlib.import_module("export.compiled.tensorrt_backend")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BackendUnavailable(
+            f"TensorRT is installed but does not load: {error}; are its libraries and CUDA of one "
+            f"version? {TENSORRT_INSTALL}"
+        ) from error
 
 
 def _is_importable(module: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from export.backend_table import Backend, parse_choice, require_one_onnxruntime, require_tensorrt
+from export.backend_table import Backend, load_tensorrt, parse_choice, require_one_onnxruntime
 from export.backends import require_parity
 from export.bundle import DecoderBundle
 from export.compiled.builds import (
@@ -181,10 +181,8 @@ def _onnxruntime_tensorrt() -> Maker:
 
 
 def _tensorrt() -> Maker:
-    require_tensorrt()
-    from export.compiled.tensorrt_backend import environment, open_build
-
-    return Maker(environment, _write_plans, open_build)
+    backend = load_tensorrt()
+    return Maker(backend.environment, _write_plans, backend.open_build)
 
 
 def _write_graph(

@@ -184,6 +184,18 @@ def test_both_distributions_of_onnxruntime_are_refused(
         open_backend(pristine, CPU)
 
 
+def test_tensorrt_that_does_not_load_says_so(
+    pristine: DecoderBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an installation without NVIDIA's libraries."""
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: cannot open')")
+    (tmp_path / "cuda" / "bindings").mkdir(parents=True)
+    (tmp_path / "cuda" / "bindings" / "runtime.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendUnavailable, match=r"does not load: libnvinfer.*pip install"):
+        open_backend(pristine, "tensorrt")
+
+
 def test_no_onnxruntime_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
