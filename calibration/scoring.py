@@ -73,13 +73,18 @@ def in_intervals(t_s: Float64s, intervals: Sequence[tuple[float, float]]) -> np.
 
 
 def blocks_of(session: Session, t_s: Float64s) -> tuple[Int64s, str]:
-    """Which block each time belongs to: its trial (up to the next one's start), or its 10 s."""
+    """Which block each time belongs to: its trial (up to the next one's start), or its 10 s.
+
+    Fewer than five trials count only where there are still fewer stretches of 10 s.
+    """
+    stretch = (t_s // BLOCK_S).astype(np.int64)
     if session.trials is not None:
         starts = np.sort(session.trials.start_s)
         block = np.searchsorted(starts, t_s, side="right").astype(np.int64)
-        if len(np.unique(block)) >= FEWEST_TRIALS:
+        n_trials = len(np.unique(block))
+        if n_trials >= FEWEST_TRIALS or n_trials > len(np.unique(stretch)):
             return block, "trials"
-    return (t_s // BLOCK_S).astype(np.int64), f"{BLOCK_S:.0f} s blocks"
+    return stretch, f"{BLOCK_S:.0f} s blocks"
 
 
 def score_output(

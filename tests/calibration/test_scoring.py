@@ -57,12 +57,15 @@ def test_a_lag_is_positive_when_the_decode_is_of_the_future(lag_s: float) -> Non
     assert min(scores) > 0.999
 
 
-def test_few_trials_give_blocks_of_ten_seconds() -> None:
-    late = T_S[T_S > 35.0]
-    block, kind = blocks_of(SESSION, late)
+def test_few_trials_give_blocks_of_ten_seconds_unless_those_are_fewer() -> None:
+    long_ones = replace(SESSION, trials=Trials(np.array([1.0, 20.0]), np.array([7.0, 30.0])))
+    block, kind = blocks_of(long_ones, T_S)
     assert kind == "10 s blocks"
-    assert set(block.tolist()) == {3}
+    assert set(block.tolist()) == {0, 1, 2, 3}
     assert blocks_of(SESSION, T_S)[1] == "trials"
+    block, kind = blocks_of(SESSION, T_S[T_S > 35.0])
+    assert kind == "trials"
+    assert set(block.tolist()) == {18, 19}
 
 
 def test_splits() -> None:
