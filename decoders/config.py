@@ -153,7 +153,8 @@ class PoyoChoice(Section):
     Of [training] it takes the keys of `POYO_USES`. `end_weight`: share of the loss at the window's
     end, where the live decoder reads; the rest is spread over the window's hops, as POYO does.
     `hold`: share of the training at the full rate, a cosine after it. `time_budget_s`: steps for
-    this long instead of [training] steps; the rate follows the share of time that has gone.
+    this long instead of [training] steps; the rate follows the share of time that has gone. On one
+    thread of a CPU it is processor time: what the clock on the wall would show on an idle machine.
     """
 
     sequence_s: Annotated[float, pydantic.Field(gt=0, le=4)] = 1.0
