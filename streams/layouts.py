@@ -125,6 +125,8 @@ class SequenceCheck:
         if self._next < 0 or self._is_restart(int(seq[0]), float(t_s[0])):
             self._seen[:] = -1
             self._next = int(seq[0])
+        if seq[0] == self._next and (np.diff(seq) == 1).all():
+            return self._all_fresh(seq, t_s), 0
         fresh = np.zeros(len(seq), np.bool_)
         fresh[np.unique(seq, return_index=True)[1]] = True
         fresh &= self._seen[seq % SEQ_KEPT] != seq
@@ -135,6 +137,15 @@ class SequenceCheck:
         self._next = max(self._next, int(ahead[-1]) + 1) if len(ahead) else self._next
         self._newest_s = max(self._newest_s, float(t_s.max()))
         return fresh, n_lost
+
+    def _all_fresh(self, seq: Int64s, t_s: Float64s) -> np.ndarray:
+        """The usual case, numbers that go on where they left off: nothing to search for."""
+        kept = slice(-SEQ_KEPT, None)
+        self._seen[seq[kept] % SEQ_KEPT] = seq[kept]
+        self._stamp_s[seq[kept] % SEQ_KEPT] = t_s[kept]
+        self._next = int(seq[-1]) + 1
+        self._newest_s = max(self._newest_s, float(t_s.max()))
+        return np.ones(len(seq), np.bool_)
 
     def _is_restart(self, seq: int, t_s: float) -> bool:
         slot = seq % SEQ_KEPT

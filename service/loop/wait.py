@@ -11,6 +11,7 @@ from service.loop.ingest import Arrival
 from streams.clock import Clock
 
 REHEARSAL_S = 0.2e-3
+REHEARSED_EVERY_S = 1e-3
 REHEARSED_OF_HOP = 0.1
 """A decoder that takes longer than this share of a hop gains little from a rehearsal."""
 
@@ -55,15 +56,22 @@ class Wait:
         clock, beat = self._clock, self._beat
         on_arrival = self._cut == "arrived" and not settling
         self._rehearse(k, t_settled, at_once=on_arrival)
-        while on_arrival and not beat.has_heard_of(k) and t_settled > clock.now():
-            self._arrived.wait(max(0.0, t_settled - clock.now()))
-            self._arrived.clear()
-            beat.take_in(self._inbox)
         if on_arrival:
-            return min(t_settled, clock.now())
+            return self._until_heard_of(k, t_settled)
         clock.sleep_until(t_settled)
         beat.take_in(self._inbox)
         return t_settled
+
+    def _until_heard_of(self, k: int, t_settled: float) -> float:
+        """Wait for a later stamp; nobody knows when it comes, so that a rehearsal is repeated."""
+        clock, beat = self._clock, self._beat
+        while not beat.has_heard_of(k) and (left_s := t_settled - clock.now()) > 0:
+            if self._arrived.wait(min(left_s, REHEARSED_EVERY_S)):
+                self._arrived.clear()
+                beat.take_in(self._inbox)
+            else:
+                self._rehearse(k, t_settled, at_once=True)
+        return min(t_settled, clock.now())
 
     def _rehearse(self, k: int, t_settled: float, *, at_once: bool) -> None:
         """As close before the cut as can be, so that little comes between; if there is time."""
