@@ -268,24 +268,35 @@ def _require(held: Run, seen: Seen) -> None:
 
 
 def _session(held: Run) -> tuple[Session, dict[str, Any]]:
-    """Make the NWB in a process of its own; the session, and what the process told."""
+    """The session, and what there is in it."""
     from streams.nwb import read_session
 
-    config, out = held.config, held.folder / "session.nwb"
+    paths, out = recordings(held), held.folder / "session.nwb"
+    summary = convert_to_nwb(held, paths, out)
+    return read_session(out), {
+        "session": str(out),
+        "session_id": summary["session"],
+        "recordings": [path.name for path in paths],
+        "units": summary["units"],
+        "spikes": summary["spikes"],
+        "seconds": summary["seconds"],
+    }
+
+
+def convert_to_nwb(held: Run, paths: list[Path], out: Path) -> dict[str, Any]:
+    """Make a session of recordings, in a process of its own; what that told.
+
+    Raises:
+        WizardError: they hold no session.
+    """
+    config = held.config
     told = run_command(
-        "convert", *map(str, recordings(held)), "-o", str(out), "--id", held.session_id,
+        "convert", *map(str, paths), "-o", str(out), "--id", held.session_id,
         "--bundle", str(held.base), "--spikes", config.spikes.type,
         "--markers", config.markers.type, "--array", config.spikes.array,
         "--trial-start", config.markers.trial_start, "--trial-stop", config.markers.trial_stop,
         "--body", config.behavior.body,
         out=held.folder / "convert.out", err=held.folder / "convert.err",
     )  # fmt: skip
-    summary = json.loads(told)
-    return read_session(out), {
-        "session": str(out),
-        "session_id": summary["session"],
-        "recordings": [path.name for path in recordings(held)],
-        "units": summary["units"],
-        "spikes": summary["spikes"],
-        "seconds": summary["seconds"],
-    }
+    summary: dict[str, Any] = json.loads(told)
+    return summary

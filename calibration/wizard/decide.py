@@ -19,7 +19,12 @@ TITLE = "Accept it?"
 
 def run(held: Run) -> dict[str, Any]:
     """Propose, ask, and note who decided what and why."""
-    rules = judge(held.result("verify"), held.config.decide)
+    return decided(held, held.result("verify"))
+
+
+def decided(held: Run, verified: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for any decoder that was verified."""
+    rules = judge(verified, held.config.decide)
     proposed = all(rule["holds"] for rule in rules)
     words = {True: "accept", False: "reject"}
     choices = [

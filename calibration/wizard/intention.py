@@ -14,7 +14,8 @@ from calibration.wizard.errors import STREAM, WizardError
 from streams.messages import Float64s
 from streams.session import Behavior, Session
 
-REACTION_S = 0.25
+N_BINS = 24
+REACTION_S = 0.4
 """After another target has appeared, nobody knows yet what the subject means."""
 PLACE = "processing/behavior"
 
@@ -48,7 +49,10 @@ def with_intention(session: Session, body: str, on_target: float) -> Session:
 
 
 def intended(velocity: Float64s, cursor: Float64s, target: Float64s, on_target: float) -> Float64s:
-    """As fast as the cursor went, straight to the target; at rest on it.
+    """Straight to the target, as fast as the cursor usually came nearer from there; at rest on it.
+
+    The speed of one instant is the decoder's noise as much as the subject's will; the mean over all
+    instants at that distance is not.
 
     Args:
         velocity: (n, d) of the cursor.
@@ -60,10 +64,33 @@ def intended(velocity: Float64s, cursor: Float64s, target: Float64s, on_target: 
         (n, d), NaN where there was no target.
     """
     way = target - cursor
-    away = np.linalg.norm(way, axis=1, keepdims=True)
-    speed = np.linalg.norm(velocity, axis=1, keepdims=True)
-    meant: Float64s = speed * way / np.maximum(away, 1e-9)
-    return np.where(away <= on_target, 0.0 * way, meant)
+    away = np.linalg.norm(way, axis=1)
+    straight = way / np.maximum(away, 1e-9)[:, None]
+    speed = usual_speed(away, (velocity * straight).sum(axis=1))
+    speed[away <= on_target] = 0.0
+    meant: Float64s = speed[:, None] * straight
+    return meant
+
+
+def usual_speed(away: Float64s, progress: Float64s) -> Float64s:
+    """The mean progress at each distance, over bins that hold equally many samples.
+
+    Args:
+        away: (n,) distance to the target, NaN where there is none.
+        progress: (n,) speed toward it.
+
+    Returns:
+        (n,) not below zero, NaN where the distance is.
+    """
+    known = np.isfinite(away) & np.isfinite(progress)
+    if np.count_nonzero(known) < N_BINS:
+        return np.full(len(away), np.nan)
+    order = np.flatnonzero(known)[np.argsort(away[known])]
+    bins = np.array_split(order, N_BINS)
+    middles = [float(away[one].mean()) for one in bins]
+    means = [max(0.0, float(progress[one].mean())) for one in bins]
+    usual: Float64s = np.interp(away, [0.0, *middles], [0.0, *means])
+    return usual
 
 
 def _held(target: Behavior, t_s: Float64s) -> Float64s:

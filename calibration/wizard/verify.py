@@ -55,7 +55,7 @@ def run(held: Run) -> dict[str, Any]:
         held.folder / "verify.npz",
         held.config.calibration.seed,
     )
-    held.face.ask(Page(STEP, TITLE, table_of(result), _line(result)))
+    held.face.ask(Page(STEP, TITLE, table_of(result), line_of(result)))
     return result
 
 
@@ -219,7 +219,8 @@ def table_of(result: Mapping[str, Any]) -> Group:
     return Group(table, Text(), note)
 
 
-def _line(result: Mapping[str, Any]) -> str:
+def line_of(result: Mapping[str, Any]) -> str:
+    """The same in one line."""
     return "R2 " + ", ".join(
         f"{name} {one['mean']:.2f}" for name, one in result["decoders"].items()
     )

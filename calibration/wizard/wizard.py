@@ -23,6 +23,7 @@ MODULES = {
     "report": "report",
     "decide": "decide",
     "deploy": "deploy",
+    "recalibrate": "recalibrate",
 }
 STEPS = tuple(MODULES)
 

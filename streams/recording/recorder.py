@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -164,8 +165,10 @@ class Recorder:
 
     def _measure_clocks(self, within_s: float) -> None:
         self._t_offset_s = self.clock.now()
-        for line in self._lines:
-            measured = line.inlet.clock_offset(within_s)
+        inlets = [line.inlet for line in self._lines]
+        with ThreadPoolExecutor(len(inlets)) as together:
+            found = list(together.map(lambda inlet: inlet.clock_offset(within_s), inlets))
+        for line, measured in zip(self._lines, found, strict=True):
             if measured is not None:
                 line.offset_s, line.uncertainty_s = measured.offset_s, measured.uncertainty_s
                 content = clock_offset(measured.t_s, measured.offset_s)
@@ -225,13 +228,18 @@ def record(
         StreamAbsentError, StreamAmbiguousError: a stream is not there, or there several times.
     """
     clock = clock or MonotonicClock()
-    inlets = [
-        find_inlet(
-            one.type, name=one.name, source_id=one.source_id,
-            budget_per_s=one.budget_per_s, timeout_s=wait_s,
+
+    def find(one: Wanted) -> Inlet:
+        return find_inlet(
+            one.type,
+            name=one.name,
+            source_id=one.source_id,
+            budget_per_s=one.budget_per_s,
+            timeout_s=wait_s,
         )
-        for one in wanted
-    ]  # fmt: skip
+
+    with ThreadPoolExecutor(len(wanted)) as together:
+        inlets = list(together.map(find, wanted))
     recorder = Recorder(path, clock)
     recorder.open(inlets)
     t_start_s = t_next_s = clock.now()

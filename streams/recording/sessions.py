@@ -67,12 +67,7 @@ def convert(paths: Sequence[Path], session_id: str | None, reading: Reading) -> 
         StreamUnfitError: the spikes are of no layout that we read.
     """
     recordings = [read_recording(path) for path in paths]
-    parts, begin_s = [], 0.0
-    for recording in recordings:
-        part = _part(recording, begin_s, reading)
-        begin_s = part.duration_s + PARTS_APART_S
-        parts.append(part)
-    session = _joined(parts)
+    session = joined([session_of(recording, reading) for recording in recordings])
     date = recordings[0].created[:10] or datetime.now().astimezone().date().isoformat()
     return replace(session, id=session_id or f"unknown/{date}/{paths[0].stem}")
 
@@ -84,7 +79,36 @@ def session_of(recording: Recording, reading: Reading) -> Session:
         RecordingError: it holds no spikes.
         StreamUnfitError: the spikes are of no layout that we read.
     """
-    return _part(recording, 0.0, reading)
+    source = recording.of_type(reading.spikes, reading.spikes_name)
+    spikes_s, unit, count, keys = _spikes(source, reading)
+    others = [
+        one
+        for one in recording.streams.values()
+        if one is not source and one.description.format != "string" and len(one)
+    ]
+    first_s = min([float(t.min()) for t in (spikes_s, *(o.t_s for o in others)) if len(t)] or [0.0])
+    shift_s = -first_s
+    t_us = np.rint((spikes_s + shift_s) * 1e6).astype(np.int64)
+    order = canonical_order(t_us, unit)
+    behavior: dict[str, Behavior] = {}
+    for stream in others:
+        behavior |= _behavior(stream, shift_s, reading.body)
+    ends_s = [float(t.max()) for t in (spikes_s, *(o.t_s for o in others)) if len(t)]
+    trials = _trials(recording, shift_s, behavior, reading)
+    return Session(
+        id="unknown/2026-01-01/part",
+        unit_keys=tuple(keys),
+        spikes=SpikeBatch(t_us[order], unit[order], count[order]),
+        behavior=behavior,
+        trials=trials,
+        duration_s=max(ends_s, default=0.0) + shift_s,
+        provenance={
+            "recording": recording.path.name,
+            "recorded": recording.created,
+            "source": str(source.description),
+            "lsl_time_of_start": repr(-shift_s),
+        },
+    )
 
 
 def trials_of(
@@ -192,40 +216,6 @@ def velocity(t_s: Float64s, position: Float64s, width_s: float = SLOPE_WIDTH_S) 
     return slope
 
 
-def _part(recording: Recording, begin_s: float, reading: Reading) -> Session:
-    """One recording, moved so that it begins at `begin_s`."""
-    source = recording.of_type(reading.spikes, reading.spikes_name)
-    spikes_s, unit, count, keys = _spikes(source, reading)
-    others = [
-        one
-        for one in recording.streams.values()
-        if one is not source and one.description.format != "string" and len(one)
-    ]
-    first_s = min([float(t.min()) for t in (spikes_s, *(o.t_s for o in others)) if len(t)] or [0.0])
-    shift_s = begin_s - first_s
-    t_us = np.rint((spikes_s + shift_s) * 1e6).astype(np.int64)
-    order = canonical_order(t_us, unit)
-    behavior: dict[str, Behavior] = {}
-    for stream in others:
-        behavior |= _behavior(stream, shift_s, reading.body)
-    ends_s = [float(t.max()) for t in (spikes_s, *(o.t_s for o in others)) if len(t)]
-    trials = _trials(recording, shift_s, behavior, reading)
-    return Session(
-        id="unknown/2026-01-01/part",
-        unit_keys=tuple(keys),
-        spikes=SpikeBatch(t_us[order], unit[order], count[order]),
-        behavior=behavior,
-        trials=trials,
-        duration_s=max(ends_s, default=0.0) + shift_s,
-        provenance={
-            "recording": recording.path.name,
-            "recorded": recording.created,
-            "source": str(source.description),
-            "lsl_time_of_start": repr(-shift_s),
-        },
-    )
-
-
 def _spikes(
     source: Recorded, reading: Reading
 ) -> tuple[Float64s, np.ndarray, np.ndarray, list[str]]:
@@ -288,44 +278,59 @@ def _trials(
     )
 
 
-def _joined(parts: Sequence[Session]) -> Session:
-    """Several parts as one session; units by key."""
+def joined(parts: Sequence[Session]) -> Session:
+    """Several sessions as one, each a second after the one before; units by key."""
     if len(parts) == 1:
         return parts[0]
     keys = tuple(dict.fromkeys(key for part in parts for key in part.unit_keys))
     row = {key: i for i, key in enumerate(keys)}
+    lasted_s = np.array([part.duration_s + PARTS_APART_S for part in parts])
+    begins_s = np.concatenate([[0.0], np.cumsum(lasted_s)[:-1]]).tolist()
     spikes = []
-    for part in parts:
+    for part, begin_s in zip(parts, begins_s, strict=True):
         index = np.array([row[key] for key in part.unit_keys], np.int32)
-        spikes.append((part.spikes.t_us, index[part.spikes.unit], part.spikes.count))
+        held = part.spikes
+        spikes.append((held.t_us + round(begin_s * 1e6), index[held.unit], held.count))
     t_us, unit, count = (np.concatenate(columns) for columns in zip(*spikes, strict=True))
-    trials = [part.trials for part in parts if part.trials is not None]
+    names = [name for name in parts[0].behavior if all(name in one.behavior for one in parts)]
     return Session(
         id=parts[0].id,
         unit_keys=keys,
         spikes=SpikeBatch(t_us, unit, count),
-        behavior={name: _chained(name, parts) for part in parts for name in part.behavior},
-        trials=_chained_trials(trials) if trials else None,
-        duration_s=parts[-1].duration_s,
+        behavior={name: _chained(name, parts, begins_s) for name in names},
+        trials=_chained_trials(parts, begins_s),
+        duration_s=begins_s[-1] + parts[-1].duration_s,
         provenance={
             **parts[0].provenance,
-            "recording": ", ".join(part.provenance["recording"] for part in parts),
+            "recording": ", ".join(part.provenance.get("recording", "") for part in parts),
         },
     )
 
 
-def _chained(name: str, parts: Sequence[Session]) -> Behavior:
-    held = [part.behavior[name] for part in parts if name in part.behavior]
-    t_s = np.concatenate([one.t_s for one in held])
-    return Behavior(t_s, np.concatenate([one.values for one in held]), held[0].unit)
+def _chained(name: str, parts: Sequence[Session], begins_s: Sequence[float]) -> Behavior:
+    held = [part.behavior[name] for part in parts]
+    t_s = [one.t_s + begin_s for one, begin_s in zip(held, begins_s, strict=True)]
+    return Behavior(np.concatenate(t_s), np.concatenate([one.values for one in held]), held[0].unit)
 
 
-def _chained_trials(trials: Sequence[Trials]) -> Trials:
+def _chained_trials(parts: Sequence[Session], begins_s: Sequence[float]) -> Trials | None:
+    """All trials, with the columns that every part has."""
+    held = [
+        (part.trials, begin_s)
+        for part, begin_s in zip(parts, begins_s, strict=True)
+        if part.trials is not None
+    ]
+    if not held:
+        return None
+    first = held[0][0]
+    shapes = {name: column.shape[1:] for name, column in first.columns.items()}
+    shared = [
+        name
+        for name, shape in shapes.items()
+        if all(name in one.columns and one.columns[name].shape[1:] == shape for one, _ in held)
+    ]
     return Trials(
-        start_s=np.concatenate([one.start_s for one in trials]),
-        stop_s=np.concatenate([one.stop_s for one in trials]),
-        columns={
-            name: np.concatenate([one.columns[name] for one in trials])
-            for name in trials[0].columns
-        },
+        start_s=np.concatenate([one.start_s + begin_s for one, begin_s in held]),
+        stop_s=np.concatenate([one.stop_s + begin_s for one, begin_s in held]),
+        columns={name: np.concatenate([one.columns[name] for one, _ in held]) for name in shared},
     )

@@ -208,8 +208,8 @@ def write_config(folder: Path, name: str, base: Path | str, **sections: dict[str
         "behavior": {"name": f"{name}-cursor"},
         "collect": {
             "check_s": 2.0,
-            "learn_s": 8.0,
-            "verify_s": 4.0,
+            "learn_s": 6.0,
+            "verify_s": 3.0,
             "fewest_trials": 8,
             "patience_s": 2.0,
             "most_s": 30.0,

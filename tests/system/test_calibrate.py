@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from calibration.adaptation.adapt import adapt
@@ -19,7 +18,8 @@ from streams.nwb import read_session
 from streams.recording.sessions import Reading, convert
 from tests.system.calibrating import Lab, Terminal, make_base, until_done, write_config
 from tests.system.conftest import DaemonStarter
-from tests.system.running import Process, unique, wait_until
+from tests.system.conftest import write_config as write_serve_config
+from tests.system.running import Daemon, Process, unique, wait_until
 
 KEYS = tuple(f"ch{i}/u1" for i in range(1, 25))
 FOLDER = "day"
@@ -35,8 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """A laboratory in which all is well."""
-    made = Lab(unique("lab"), KEYS)
-    made.start()
+    made = started_lab({})
     yield made
     made.close()
 
@@ -147,37 +146,6 @@ def _assert_nothing_lost(folder: Path, steps: dict[str, Any]) -> None:
     assert len(session.trials) == sum(len(one.trials or ()) for one in alone)
 
 
-def test_a_daemon_that_is_gone_at_deploy(
-    lab: Lab, base: Path, serve: DaemonStarter, run: Run, tmp_path: Path
-) -> None:
-    daemon = serve(lab.name_, base)
-    daemon.until_validity("ok")
-    control = daemon.control
-    config = write_config(tmp_path, lab.name_, base, deploy={"control": control})
-    arguments = ["calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER)]
-    wizard = run(*arguments)
-    until_done(tmp_path / FOLDER / "progress.json", "collect", lambda: wizard.is_alive)
-    daemon.kill()
-    wizard.popen.wait(90.0)
-    assert wizard.code() == 7, wizard.err
-    assert "--resume" in wizard.err
-    told = json.loads(wizard.out)
-    assert "no spikeloop daemon answered" in told["error"]
-    steps = progress_of(tmp_path)["steps"]
-    assert "deploy" not in steps
-    registry = Registry(tmp_path / "bundles")
-    assert [entry.id for entry in registry.entries()] == [steps["adapt"]["checksum"]]
-    assert registry.current() is None
-    back = serve(lab.name_, base, output={"control": control})
-    back.until_validity("ok")
-    resumed = run(*arguments, "--resume")
-    resumed.popen.wait(90.0)
-    assert resumed.code() == 0, resumed.err
-    assert json.loads(resumed.out)["deployment"]["ok"] == 1.0
-    assert back.ask("status").result["checksum"] == steps["adapt"]["checksum"]
-    assert registry.current() == steps["adapt"]["checksum"]
-
-
 @dataclass(frozen=True)
 class Bad:
     """A laboratory in which something is wrong, and what the wizard says of it."""
@@ -197,33 +165,91 @@ BAD = {
 }
 
 
+@dataclass(frozen=True)
+class Deserted:
+    """A wizard whose daemon went while it worked, and what it takes to go on."""
+
+    lab: Lab
+    folder: Path
+    control: str
+    arguments: tuple[str, ...]
+    wizard: Process
+
+
+@dataclass(frozen=True)
+class Days:
+    """Wizards that ran at the same time, and have ended."""
+
+    bad: dict[str, Process]
+    deserted: Deserted
+
+
 @pytest.fixture(scope="module")
-def bad_days(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Process]]:
-    """A wizard for each bad laboratory, all at once; all have ended."""
-    labs, wizards = [], {}
-    for name, bad in BAD.items():
-        lab = Lab(unique("bad"), KEYS, **bad.lab)
-        lab.start()
+def days(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Days]:
+    """A wizard for each bad laboratory, and one whose daemon goes, all at once."""
+    labs, bad = [], {}
+    for name, one in BAD.items():
+        lab = started_lab(one.lab)
         labs.append(lab)
         folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
-        config = write_config(folder, lab.name_, base, collect=bad.config)
-        arguments = ("--auto", "--json", "--folder", str(folder / FOLDER))
-        wizards[name] = Process(folder, "calibrate", str(config), *arguments)
-    for wizard in wizards.values():
+        config = write_config(folder, lab.name_, base, collect=one.config)
+        arguments = ("calibrate", str(config), "--auto", "--json", "--folder", str(folder / FOLDER))
+        bad[name] = Process(folder, *arguments)
+    labs.append(started_lab({}))
+    deserted = _desert(labs[-1], base, tmp_path_factory.mktemp("deserted"))
+    for wizard in (*bad.values(), deserted.wizard):
         wizard.popen.wait(120.0)
-    yield wizards
+    yield Days(bad, deserted)
     for lab in labs:
         lab.close()
 
 
+def started_lab(options: dict[str, Any]) -> Lab:
+    made = Lab(unique("lab"), KEYS, **options)
+    made.start()
+    return made
+
+
+def _desert(lab: Lab, base: Path, folder: Path) -> Deserted:
+    """Start daemon and wizard, and end the daemon once the trials are collected."""
+    daemon = Daemon(folder, write_serve_config(folder, lab.name_, base))
+    daemon.until_validity("ok")
+    config = write_config(folder, lab.name_, base, deploy={"control": daemon.control})
+    arguments = ("calibrate", str(config), "--auto", "--json", "--folder", str(folder / FOLDER))
+    wizard = Process(folder, *arguments)
+    until_done(folder / FOLDER / "progress.json", "collect", lambda: wizard.is_alive)
+    daemon.kill()
+    return Deserted(lab, folder, daemon.control, arguments, wizard)
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_bad_streams_are_told_and_nothing_is_made_of_them(
-    bad_days: dict[str, Process], name: str
-) -> None:
-    wizard, bad = bad_days[name], BAD[name]
+def test_bad_streams_are_told_and_nothing_is_made_of_them(days: Days, name: str) -> None:
+    wizard, bad = days.bad[name], BAD[name]
     assert wizard.code() == bad.code, wizard.err
     assert bad.says in json.loads(wizard.out)["error"]
     assert "Traceback" not in wizard.err
+
+
+def test_a_daemon_that_is_gone_at_deploy(
+    days: Days, base: Path, serve: DaemonStarter, run: Run
+) -> None:
+    held = days.deserted
+    assert held.wizard.code() == 7, held.wizard.err
+    assert "--resume" in held.wizard.err
+    assert "no spikeloop daemon answered" in json.loads(held.wizard.out)["error"]
+    steps = progress_of(held.folder)["steps"]
+    assert "deploy" not in steps
+    registry = Registry(held.folder / "bundles")
+    assert [entry.id for entry in registry.entries()] == [steps["adapt"]["checksum"]]
+    assert registry.current() is None
+    back = serve(held.lab.name_, base, output={"control": held.control})
+    back.until_validity("ok")
+    resumed = run(*held.arguments, "--resume")
+    resumed.popen.wait(90.0)
+    assert resumed.code() == 0, resumed.err
+    assert json.loads(resumed.out)["deployment"]["ok"] == 1.0
+    assert back.ask("status").result["checksum"] == steps["adapt"]["checksum"]
+    assert registry.current() == steps["adapt"]["checksum"]
 
 
 def test_a_second_wizard_in_the_same_folder_is_refused(
@@ -255,22 +281,3 @@ def test_what_must_be_mended_first_stops_an_unattended_run(run: Run, tmp_path: P
     told = json.loads(wizard.out)["error"]
     assert "no decoder bundle at" in told
     assert "no spikeloop daemon answered" in told
-
-
-def test_spikes_of_the_session_are_those_that_were_sent(lab: Lab, run: Run, tmp_path: Path) -> None:
-    recorder = run(
-        "record", str(tmp_path / "a.xdf"), "--stream", f"Spikes:{lab.name_}", "--stream",
-        f"Markers:{lab.name_}-markers", "--stream", f"Position:{lab.name_}-cursor",
-        "--seconds", "3",
-    )  # fmt: skip
-    recorder.popen.wait(60.0)
-    assert recorder.code() == 0, recorder.err
-    converter = run("convert", str(tmp_path / "a.xdf"), "-o", str(tmp_path / "a.nwb"))
-    converter.popen.wait(60.0)
-    assert converter.code() == 0, converter.err
-    told = json.loads(converter.out)
-    session = read_session(tmp_path / "a.nwb")
-    assert len(session.spikes) == told["spikes"] > 100
-    assert told["trials"] >= 2
-    velocity = session.signal("cursor_velocity")
-    assert np.nanmax(np.abs(velocity.values)) == pytest.approx(1.875 * 8.0 / 0.8, rel=0.05)

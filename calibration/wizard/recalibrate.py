@@ -1,0 +1,124 @@
+"""Step 8, optional: the subject drives, less and less assisted, and teaches by what it meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from calibration.registry import STORE, Registry
+from calibration.wizard import verify
+from calibration.wizard.adapting import adapted, decoder_name
+from calibration.wizard.collect import REFRESH_S, convert_to_nwb, test_part
+from calibration.wizard.daemon import Daemon
+from calibration.wizard.decide import decided
+from calibration.wizard.deploy import swapped_in
+from calibration.wizard.face import Choice, Page
+from calibration.wizard.intention import with_intention
+from calibration.wizard.recorder import Recorder, wanted
+from calibration.wizard.run import Run
+from export.bundle import open_bundle
+from streams.nwb import read_session, write_session
+from streams.recording.sessions import joined
+
+STEP = "recalibrate"
+TITLE = "The subject drives"
+
+
+def run(held: Run) -> dict[str, Any]:
+    """Blocks in closed loop, a decoder from what was meant, and its way into service.
+
+    Raises:
+        WizardError: as the steps that it repeats.
+    """
+    assist = held.config.recalibrate.assist
+    if not assist or not held.result("deploy").get("deployed"):
+        return {"done": False}
+    if not _wanted(held):
+        return {"done": False, "why": "the operator left it out"}
+    paths = _drive(held, assist)
+    session = _meant(held, paths)
+    test = test_part(read_session(session), held.config.recalibrate.verify_s)
+    today = Path(held.result("adapt")["bundle"])
+    out = held.folder / "decoder" / f"{decoder_name(held)}-driven"
+    made = adapted(held, today, session, out, test)
+    verified = verify.verified(
+        open_bundle(today),
+        open_bundle(out),
+        read_session(session),
+        test,
+        held.folder / "verify-driven.npz",
+        held.config.calibration.seed,
+    )
+    held.face.ask(Page(STEP, TITLE, verify.table_of(verified), verify.line_of(verified)))
+    judged = decided(held, verified)
+    result = {"done": True, "recordings": [path.name for path in paths], "session": str(session)}
+    result |= {"adapt": made, "verify": verified, "decide": judged}
+    if judged["decided"] == "accept":
+        result["deploy"] = _deploy(held, out, judged["reason"])
+    return result
+
+
+def _wanted(held: Run) -> bool:
+    n, block_s = len(held.config.recalibrate.assist), held.config.recalibrate.block_s
+    told = f"{n} blocks of {block_s:g} s in which the subject drives, with less and less assistance"
+    choices = (Choice("enter", "begin"), Choice("s", "leave it out"))
+    return held.face.ask(Page(STEP, TITLE, Text(told), told), choices) != "s"
+
+
+def _drive(held: Run, assist: tuple[float, ...]) -> list[Path]:
+    """Record each block that is not there yet."""
+    done = [held.folder / name for name in held.progress.note("driven") or []]
+    daemon = Daemon(held.config.deploy.control, held.config.deploy.keys)
+    for i in range(len(done), len(assist)):
+        path = held.folder / f"driven-{i + 1}.xdf"
+        path.unlink(missing_ok=True)  # of a wizard that was killed inside the block
+        daemon.mark(f"block closed-loop assist={assist[i]:.2f}")
+        try:
+            _record(held, path, i + 1, assist[i])
+        finally:
+            daemon.mark("block closed-loop assist=0")
+        done.append(path)
+        held.progress.keep("driven", [one.name for one in done])
+    return done
+
+
+def _record(held: Run, path: Path, number: int, assist: float) -> None:
+    recorder = Recorder(held, path, wanted(held.config))
+    try:
+        while not recorder.is_recording:
+            held.face.ask(Page(STEP, TITLE, "looking for the streams", ""), (), wait_s=REFRESH_S)
+        block_s = held.config.recalibrate.block_s
+        t_end_s = held.clock.now() + block_s
+        while (left_s := t_end_s - held.clock.now()) > 0:
+            recorder.check()
+            told = f"block {number} of {len(held.config.recalibrate.assist)}, {assist:.0%} assisted"
+            bar = ProgressBar(total=block_s, completed=block_s - left_s, width=50)
+            page = Page(STEP, TITLE, Group(Text(told), bar), told)
+            held.face.ask(page, (), wait_s=REFRESH_S)
+    finally:
+        recorder.stop()
+
+
+def _meant(held: Run, paths: list[Path]) -> Path:
+    """The blocks as a session of what was meant, behind what was collected in open loop."""
+    driven = held.folder / "driven.nwb"
+    convert_to_nwb(held, paths, driven)
+    body, on_target = held.config.behavior.body, held.config.recalibrate.on_target
+    meant = with_intention(read_session(driven), body, on_target)
+    collected = read_session(Path(held.result("collect")["session"]))
+    out = held.folder / "meant.nwb"
+    write_session(joined([collected, meant]), out)
+    return out
+
+
+def _deploy(held: Run, bundle: Path, reason: str) -> dict[str, Any]:
+    why = f"closed-loop recalibration {held.session_id}: {reason}"
+    registry = Registry(held.registry)
+    id_ = registry.add(bundle, why)
+    result = swapped_in(held, held.registry / STORE / id_, id_)
+    registry.promote(id_, why)
+    return result
