@@ -1,0 +1,60 @@
+"""A day on which yesterday's decoder fails: calibrated unattended, and as good as with minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+
+from service.demo.recalibrate import held
+from tests.system.running import Process
+
+FIELDS = {
+    "acquisition_per_min_before",
+    "acquisition_per_min_after",
+    "acquisition_per_min_reference",
+    "missed_beats",
+    "skipped_beats",
+    "lost_messages",
+    "collect_s",
+    "adapt_s",
+    "total_s",
+    "r2_before",
+    "r2_after",
+}
+GOOD = {
+    "acquisition_per_min_before": 10.0,
+    "acquisition_per_min_after": 28.0,
+    "acquisition_per_min_reference": 30.0,
+    "skipped_beats": 0,
+    "lost_messages": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "holds"),
+    [
+        ({}, True),
+        ({"acquisition_per_min_after": 26.9}, False),
+        ({"acquisition_per_min_before": 28.5}, False),
+        ({"skipped_beats": 1}, False),
+        ({"lost_messages": 1}, False),
+    ],
+)
+def test_what_the_demonstration_must_show(change: dict[str, float], holds: bool) -> None:
+    assert held(GOOD | change) is holds
+
+
+@pytest.mark.skipif(
+    "SPIKELOOP_FULL" not in os.environ, reason="takes six minutes: SPIKELOOP_FULL=1"
+)
+def test_a_lost_day_is_won_back(run: Callable[..., Process]) -> None:
+    demo = run("demo", "--recalibrate", "--json")
+    demo.popen.wait(1200.0)
+    result = json.loads(demo.out)
+    assert set(result) == FIELDS
+    assert demo.code() == 0, result
+    assert held(result)
+    assert min(result["r2_after"]) > max(result["r2_before"])
