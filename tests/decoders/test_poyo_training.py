@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +199,24 @@ def test_too_little_to_learn_from_is_named(config: TrainConfig) -> None:
     recordings = [record(tuned_session("short", duration_s=0.6), config)]
     with pytest.raises(TrainingError, match=r"session .*short has no window of 0.5 s"):
         PoyoTrainer(config, recordings, Fabric(accelerator="cpu"))
+
+
+def test_torchrun_s_processes_share_a_training_and_leave_together(tmp_path: Path) -> None:
+    """Through the command line; two processes see the windows that one would see."""
+    write_session(tuned_session("one"), tmp_path / "one.nwb")
+    (tmp_path / "train.toml").write_text(TINY.replace("steps = 120", "steps = 3"))
+    config = load_config(tmp_path / "train.toml")
+    torchrun = "-m torch.distributed.run --standalone --nproc-per-node 2 -m service.cli train"
+    paths = [str(tmp_path / "train.toml"), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, *torchrun.split(), *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    shared = load_checkpoint(tmp_path / "run" / "checkpoint.pt", "poyo")["loss"]
+    alone = PoyoTrainer(config, [record(tuned_session("one"), config)], Fabric(accelerator="cpu"))
+    np.testing.assert_allclose(shared, [alone.step() for _ in range(3)], rtol=1e-5)
