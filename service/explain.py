@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +14,8 @@ from service.errors import ConfigError
 from service.loop.flight import causes, read_dump
 
 BEFORE, AFTER = 5, 2
-_TIMES = ("due", "cut", "tokens", "done", "sent", "out", "end")
+_TIMES = {"due": "due", "cut": "cut", "tokens": "ready", "done": "done", "sent": "sent",
+          "out": "out", "end": "end"}  # fmt: skip
 
 
 def explain(path: Path) -> None:
@@ -35,13 +37,16 @@ def explain(path: Path) -> None:
 
 
 def _table(beats: list[dict[str, Any]]) -> Table:
-    table = Table(title="milliseconds since the window's end", title_justify="left")
-    for name in ("beat", *_TIMES, "spikes' age", "tokens", "waiting"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title="milliseconds since the window's end; age of the spikes when they arrived",
+        title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
+    for name in ("beat", *_TIMES.values(), "age", "tokens", "queue"):
+        table.add_column(name, justify="right", no_wrap=True)
     for beat in beats:
         times = [f"{1e3 * beat[f'{name}_s']:.2f}" for name in _TIMES]
         age = "" if beat["lsl_age_s"] is None else f"{1e3 * beat['lsl_age_s']:.2f}"
-        cap = "" if beat["token_cap"] is None else f" of {beat['token_cap']}"
+        cap = "" if beat["token_cap"] is None else f"/{beat['token_cap']}"
         style = "red" if beat["late"] or beat["skipped"] else ""
         table.add_row(
             str(beat["beat"]), *times, age, f"{beat['tokens']}{cap}", str(beat["queued"]),
