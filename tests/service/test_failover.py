@@ -1,0 +1,113 @@
+"""A backend failed: the beat says so, and only the decoder's own spare takes its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.backends import open_backend
+from export.bundle import DecoderBundle
+from export.errors import BackendError
+from export.onnxruntime_backend import open_cpu
+from service.loop.decoder import Decoder, Seat
+from service.loop.failover import Failover
+from service.loop.lineup import Request
+from service.loop.shaping import Shaper
+from service.loop.validity import ValidityJudge
+from tests.export.tiny_graph import write_tiny_bundle
+from tests.service.beat_rig import BeatRig
+
+CPU = "onnxruntime-cpu"
+
+
+def seat_of(bundle: DecoderBundle, rig: BeatRig) -> Seat:
+    manifest = bundle.manifest
+    decoder = Decoder(manifest, open_cpu(bundle), bundle.row_of_key, rig.source_keys)
+    decoder.k_reset = decoder.last_k = rig.beat.last_k
+    judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, 0.05)
+    return Seat(decoder, judge, Shaper(manifest.outputs))
+
+
+def break_memory(rig: BeatRig) -> None:
+    """Let ONNX Runtime refuse the next steps: a memory of another width."""
+    for binding in rig.backend._bindings:
+        binding.bind_cpu_input("memory_h", np.zeros((1, 3), np.float32))
+
+
+def test_a_failing_step_wakes_the_failover(rig: BeatRig) -> None:
+    k = rig.warm()
+    assert not rig.beat.backend_failed.is_set()
+    break_memory(rig)
+    decode = rig.fed_turn(k + 1)
+    assert (decode.validity, decode.reason) == ("fault", "backend_error")
+    assert rig.beat.backend_failed.is_set()
+    assert isinstance(rig.decoder.failure, BackendError)
+
+
+def test_its_spare_takes_over_at_the_next_beat_and_runs_what_it_missed(
+    rig: BeatRig, bundle: DecoderBundle
+) -> None:
+    whole = BeatRig(bundle)
+    k = rig.warm()
+    whole.warm()
+    spare = seat_of(bundle, rig)
+    for held_k, spikes in list(rig.beat.lineup.recent)[:-3]:
+        window, _ = spare.decoder.cut(spikes, held_k, rig.beat.schedule.window_end_s(held_k))
+        spare.decoder.run(window, held_k, rig.beat.lead_s)
+    spare.decoder.k_reset = 0
+    request = Request("fell_back", spare)
+    rig.beat.lineup.requests.append(request)
+    decode, expected = rig.fed_turn(k + 1), whole.fed_turn(k + 1)
+    assert request.error == ""
+    assert decode.validity == "ok"
+    assert rig.beat.decoder is spare.decoder
+    np.testing.assert_allclose(decode.value_raw["velocity"], expected.value_raw["velocity"])
+
+
+def test_the_spare_of_another_decoder_does_not(rig: BeatRig, tmp_path: Path) -> None:
+    k = rig.warm()
+    other = write_tiny_bundle(tmp_path / "other", ("u3", "u1"), seed=4)
+    request = Request("fell_back", seat_of(other, rig))
+    rig.beat.lineup.requests.append(request)
+    rig.fed_turn(k + 1)
+    assert request.error == "another decoder took over meanwhile"
+    assert rig.beat.decoder is rig.decoder
+
+
+def failover_of(
+    rig: BeatRig, choices: list[str], told: list[tuple[str, dict[str, Any]]]
+) -> Failover:
+    return Failover(
+        choices,
+        rig.beat,
+        lambda bundle, opened: seat_of(bundle, rig),
+        lambda request: rig.beat.lineup.requests.append(request),
+        lambda event, detail: told.append((event, detail)),
+    )
+
+
+def test_the_spare_is_the_next_in_the_list_that_opens(rig: BeatRig, bundle: DecoderBundle) -> None:
+    failover = failover_of(rig, [CPU, "tensorrt", "torch-cuda", CPU], [])
+    failover.prepare(bundle, open_backend(bundle, CPU))
+    assert failover.spare == CPU
+    assert set(failover.refused) == {"tensorrt", "torch-cuda"}
+
+
+def test_no_fallback_that_opens_is_told(rig: BeatRig, bundle: DecoderBundle) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    failover = failover_of(rig, [CPU, "tensorrt"], told)
+    failover.prepare(bundle, open_backend(bundle, CPU))
+    assert failover.spare == ""
+    assert told[0][0] == "fallback_refused"
+    assert "TensorRT is not installed" in told[0][1]["warning"]
+
+
+def test_a_backend_that_takes_so_many_tokens_caps_them(bundle: DecoderBundle) -> None:
+    backend = open_cpu(bundle)
+    backend.n_most_tokens = 100
+    manifest, rows = bundle.manifest, bundle.row_of_key
+    assert Decoder(manifest, backend, rows, []).tokenizer.token_cap == 100
+    assert Decoder(manifest, backend, rows, [], 40).tokenizer.token_cap == 40
+    assert Decoder(manifest, backend, rows, [], 400).tokenizer.token_cap == 100
