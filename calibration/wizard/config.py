@@ -105,7 +105,8 @@ class RecalibrateSection(Section):
     assist: tuple[float, ...] = Field((), strict=False)
     block_s: float = Field(40.0, ge=5, le=3600, strict=False)
     verify_s: float = Field(20.0, ge=3, le=3600, strict=False)
-    on_target: float = Field(1.0, ge=0, strict=False)
+    on_target: float = Field(0.5, ge=0, strict=False)
+    least_r2: float = Field(0.2, ge=-1, le=1, strict=False)
 
 
 class CalibrateConfig(Section):

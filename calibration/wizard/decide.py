@@ -19,12 +19,12 @@ TITLE = "Accept it?"
 
 def run(held: Run) -> dict[str, Any]:
     """Propose, ask, and note who decided what and why."""
-    return decided(held, held.result("verify"))
+    return decided(held, held.result("verify"), held.config.decide)
 
 
-def decided(held: Run, verified: Mapping[str, Any]) -> dict[str, Any]:
+def decided(held: Run, verified: Mapping[str, Any], config: DecideSection) -> dict[str, Any]:
     """The same for any decoder that was verified."""
-    rules = judge(verified, held.config.decide)
+    rules = judge(verified, config)
     proposed = all(rule["holds"] for rule in rules)
     words = {True: "accept", False: "reject"}
     choices = [

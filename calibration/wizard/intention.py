@@ -1,12 +1,12 @@
-"""What the subject meant while it drove: its velocity turned to the target, zero on it.
+"""What the subject meant while it drove: straight to the target, at its own pace, at rest on it.
 
 Gilja et al. 2012 (ReFIT): a subject in control means to go straight to the target, whatever the
-decoder made of it, and to rest once it is there.
+decoder made of it, and to rest once it is there. How fast, its own open-loop reaches tell.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,50 +14,83 @@ from calibration.wizard.errors import STREAM, WizardError
 from streams.messages import Float64s
 from streams.session import Behavior, Session
 
-N_BINS = 24
 REACTION_S = 0.4
 """After another target has appeared, nobody knows yet what the subject means."""
+TOP_QUANTILE = 0.9
+MOVING_SHARE = 0.1
 PLACE = "processing/behavior"
 
 
-def with_intention(session: Session, body: str, on_target: float) -> Session:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How the subject reaches: at top speed from afar, slowing down on the second half of the way.
+
+    Attributes:
+        top: speed, in the position's unit a second.
+        slow_within: distance to the target from which on it slows down.
+    """
+
+    top: float
+    slow_within: float
+
+    def speed(self, away: Float64s) -> Float64s:
+        """(n,) at each distance."""
+        speed: Float64s = self.top * np.minimum(1.0, away / self.slow_within)
+        return speed
+
+
+def pace_of(session: Session, body: str) -> Pace:
+    """The pace of a subject that moved by itself.
+
+    Raises:
+        WizardError: it did not move, or there are no targets.
+    """
+    moved, position, target = _signals(session, body)
+    speed = np.linalg.norm(moved.values, axis=1)
+    speed = speed[np.isfinite(speed)]
+    moving = speed[speed > MOVING_SHARE * np.max(speed, initial=0.0)]
+    trials = session.trials
+    starts_s = trials.start_s if trials is not None else np.zeros(0)
+    shown = _held(target, starts_s + 0.05)
+    reach = np.linalg.norm(shown - position.at(starts_s), axis=1)
+    reach = reach[np.isfinite(reach) & (reach > 0)]
+    if not len(moving) or not len(reach):
+        raise WizardError(
+            f"{body!r} does not move to targets in what was collected: how fast the subject means "
+            "to go cannot be known",
+            STREAM,
+        )
+    return Pace(float(np.quantile(moving, TOP_QUANTILE)), 0.5 * float(np.median(reach)))
+
+
+def with_intention(session: Session, body: str, pace: Pace, on_target: float) -> Session:
     """The session, its velocity replaced by the one that was meant.
 
     Args:
         session: in which the subject drove; with the position of `body` and of the target.
         body: what moved.
+        pace: of the subject.
         on_target: how close counts as on the target, in the position's unit.
 
     Raises:
         WizardError: there is no target to mean.
     """
-    position = session.behavior.get(f"{PLACE}/Position/{body}_position")
-    target = session.behavior.get(f"{PLACE}/Position/target_position")
-    name = f"{PLACE}/BehavioralTimeSeries/{body}_velocity"
-    moved = session.behavior.get(name)
-    if position is None or target is None or moved is None:
-        raise WizardError(
-            f"the streams give no position of {body!r} and of the target: what the subject means "
-            "cannot be known. Send `target_x`, `target_y` beside the cursor",
-            STREAM,
-        )
+    moved, position, target = _signals(session, body)
     shown = _held(target, moved.t_s)
-    meant = intended(moved.values, position.at(moved.t_s), shown, on_target)
+    meant = intended(position.at(moved.t_s), shown, pace, on_target)
     meant[_just_changed(moved.t_s, shown)] = np.nan
+    name = f"{PLACE}/BehavioralTimeSeries/{body}_velocity"
     behavior = {**session.behavior, name: Behavior(moved.t_s, meant, moved.unit)}
     return replace(session, behavior=behavior)
 
 
-def intended(velocity: Float64s, cursor: Float64s, target: Float64s, on_target: float) -> Float64s:
-    """Straight to the target, as fast as the cursor usually came nearer from there; at rest on it.
-
-    The speed of one instant is the decoder's noise as much as the subject's will; the mean over all
-    instants at that distance is not.
+def intended(cursor: Float64s, target: Float64s, pace: Pace, on_target: float) -> Float64s:
+    """Straight to the target at the subject's pace; at rest on it.
 
     Args:
-        velocity: (n, d) of the cursor.
         cursor: (n, d).
         target: (n, d), NaN where none was shown.
+        pace: of the subject.
         on_target: how close counts as on it.
 
     Returns:
@@ -65,32 +98,26 @@ def intended(velocity: Float64s, cursor: Float64s, target: Float64s, on_target: 
     """
     way = target - cursor
     away = np.linalg.norm(way, axis=1)
-    straight = way / np.maximum(away, 1e-9)[:, None]
-    speed = usual_speed(away, (velocity * straight).sum(axis=1))
-    speed[away <= on_target] = 0.0
-    meant: Float64s = speed[:, None] * straight
+    speed = np.where(away <= on_target, 0.0, pace.speed(away))
+    meant: Float64s = (speed / np.maximum(away, 1e-9))[:, None] * way
     return meant
 
 
-def usual_speed(away: Float64s, progress: Float64s) -> Float64s:
-    """The mean progress at each distance, over bins that hold equally many samples.
-
-    Args:
-        away: (n,) distance to the target, NaN where there is none.
-        progress: (n,) speed toward it.
-
-    Returns:
-        (n,) not below zero, NaN where the distance is.
-    """
-    known = np.isfinite(away) & np.isfinite(progress)
-    if np.count_nonzero(known) < N_BINS:
-        return np.full(len(away), np.nan)
-    order = np.flatnonzero(known)[np.argsort(away[known])]
-    bins = np.array_split(order, N_BINS)
-    middles = [float(away[one].mean()) for one in bins]
-    means = [max(0.0, float(progress[one].mean())) for one in bins]
-    usual: Float64s = np.interp(away, [0.0, *middles], [0.0, *means])
-    return usual
+def _signals(session: Session, body: str) -> tuple[Behavior, Behavior, Behavior]:
+    """Velocity and position of the body, and position of the target."""
+    names = (
+        f"{PLACE}/BehavioralTimeSeries/{body}_velocity",
+        f"{PLACE}/Position/{body}_position",
+        f"{PLACE}/Position/target_position",
+    )
+    moved, position, target = (session.behavior.get(name) for name in names)
+    if moved is None or position is None or target is None:
+        raise WizardError(
+            f"the streams give no position of {body!r} and of the target: what the subject means "
+            "cannot be known. Send `target_x`, `target_y` beside the cursor",
+            STREAM,
+        )
+    return moved, position, target
 
 
 def _held(target: Behavior, t_s: Float64s) -> Float64s:

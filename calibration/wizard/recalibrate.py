@@ -17,7 +17,7 @@ from calibration.wizard.daemon import Daemon
 from calibration.wizard.decide import decided
 from calibration.wizard.deploy import swapped_in
 from calibration.wizard.face import Choice, Page
-from calibration.wizard.intention import with_intention
+from calibration.wizard.intention import pace_of, with_intention
 from calibration.wizard.recorder import Recorder, wanted
 from calibration.wizard.run import Run
 from export.bundle import open_bundle
@@ -54,7 +54,8 @@ def run(held: Run) -> dict[str, Any]:
         held.config.calibration.seed,
     )
     held.face.ask(Page(STEP, TITLE, verify.table_of(verified), verify.line_of(verified)))
-    judged = decided(held, verified)
+    least_r2 = held.config.recalibrate.least_r2
+    judged = decided(held, verified, held.config.decide.model_copy(update={"least_r2": least_r2}))
     result = {"done": True, "recordings": [path.name for path in paths], "session": str(session)}
     result |= {"adapt": made, "verify": verified, "decide": judged}
     if judged["decided"] == "accept":
@@ -108,8 +109,9 @@ def _meant(held: Run, paths: list[Path]) -> Path:
     driven = held.folder / "driven.nwb"
     convert_to_nwb(held, paths, driven)
     body, on_target = held.config.behavior.body, held.config.recalibrate.on_target
-    meant = with_intention(read_session(driven), body, on_target)
     collected = read_session(Path(held.result("collect")["session"]))
+    pace = pace_of(collected, body)
+    meant = with_intention(read_session(driven), body, pace, on_target)
     out = held.folder / "meant.nwb"
     write_session(joined([collected, meant]), out)
     return out

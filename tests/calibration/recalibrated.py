@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.adaptation.adapt import adapt
-from calibration.wizard.intention import with_intention
+from calibration.wizard.intention import pace_of, with_intention
 from streams.nwb import write_session
 from streams.recording.sessions import joined
 from streams.simulation.openloop import record_open_loop
@@ -14,9 +14,9 @@ from tests.calibration.closed_loop import drive
 
 BASE = Path(__file__).parents[2] / "configs" / "bundles" / "demo"
 SUBJECT, DAY = 1, 25
-OPEN_LOOP_S, HELD_OUT_S, DRIVING_S, JUDGED_S = 60.0, 20.0, 90.0, 100.0
+OPEN_LOOP_S, HELD_OUT_S, DRIVING_S, JUDGED_S = 15.0, 10.0, 90.0, 60.0
 ASSIST = (0.5, 0.25, 0.0)
-ON_TARGET_CM = 1.0
+ON_TARGET_CM = 0.5
 LENGTHS = f"open loop {OPEN_LOOP_S:g} s, driving {DRIVING_S:g} s, judged over {JUDGED_S:g} s"
 
 
@@ -26,6 +26,11 @@ class Pair:
 
     open_loop_per_min: float
     driven_per_min: float
+
+    @property
+    def gain(self) -> float:
+        """Of driving."""
+        return self.driven_per_min - self.open_loop_per_min
 
 
 def recalibrated(folder: Path, seed: int) -> Pair:
@@ -38,7 +43,8 @@ def recalibrated(folder: Path, seed: int) -> Pair:
     _adapt(folder, BASE, "open-loop", f"{OPEN_LOOP_S}-{collected.duration_s}", seed)
     opened = folder / "open-loop"
     driven = drive(opened, SUBJECT, DAY, DRIVING_S, seed=300 + seed, assist=ASSIST)
-    meant = joined([collected, with_intention(driven.session, "cursor", ON_TARGET_CM)])
+    pace = pace_of(collected, "cursor")
+    meant = joined([collected, with_intention(driven.session, "cursor", pace, ON_TARGET_CM)])
     write_session(meant, folder / "driven.nwb")
     held_out = f"{meant.duration_s - HELD_OUT_S}-{meant.duration_s}"
     _adapt(folder, opened, "driven", held_out, seed)
