@@ -59,6 +59,8 @@ def rendered(held: Run) -> str:
     parts = [_head(held, steps), _verdict(steps)]
     if "verify" in steps:
         parts.append(_verified(held, steps["verify"]))
+    if steps.get("recalibrate", {}).get("done"):
+        parts.append(_driven(steps["recalibrate"]))
     parts.append(_collected(steps["collect"]))
     parts.append(_units(held))
     parts.append(_preflight(steps.get("preflight", {})))
@@ -144,6 +146,23 @@ def _verified(held: Run, verified: Mapping[str, Any]) -> str:
         f"<p class='sub'>Today's above, on the same trials: {html.escape(gains)}</p>"
         f"{_traces(held, verified)}"
     )
+
+
+def _driven(driven: Mapping[str, Any]) -> str:
+    """What driving added; "yesterday" is here the decoder of the open loop."""
+    verified, decided = driven["verify"], driven["decide"]
+    names = NAMES | {"today": "learnt from driving too", "yesterday": "of the open loop alone"}
+    decoders = verified["decoders"]
+    rows = [
+        (text, decoders[name]["mean"], *decoders[name]["mean_ci"], COLOURS[name])
+        for name, text in names.items()
+    ]
+    told = (
+        f"Of what was meant in {verified['seconds']:.0f} s that were never learnt from. "
+        f"{decided['decided'].capitalize()}ed: {decided['reason']}."
+    )
+    figure = svg.intervals(rows, "R2, mean over dimensions")
+    return f"<h2>While the subject drove</h2><p>{html.escape(told)}</p>{figure}"
 
 
 def _traces(held: Run, verified: Mapping[str, Any]) -> str:

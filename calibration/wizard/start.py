@@ -44,23 +44,28 @@ def calibrate(
         raise WizardError("the wizard needs a terminal; without one, use --auto")
     where = folder or _folder(Path(config.calibration.folder), resume=resume)
     progress = Progress(where, resume=resume)
+    again = f"spikeloop calibrate {config_path} --folder {where} --resume"
     t_begin_s = clock.now()
     try:
         with _face(auto, clock) as face:
             held = Run(config, progress, face, clock, auto)
             go_through(held)
     except QuitError:
-        sys.stderr.write(f"left; go on with: {_again(config_path, where)}\n")
+        sys.stderr.write(f"left; go on with: {again}\n")
         return 0
     except (WizardError, StreamsError, ExportError) as err:
         if as_json:
             _say({"ok": False, "folder": str(where), "error": str(err)})
         if progress.steps:
-            sys.stderr.write(f"what is done is saved; go on with: {_again(config_path, where)}\n")
+            sys.stderr.write(f"what is done is saved; go on with: {again}\n")
         raise
     finally:
         progress.close()
-    result = summary(held, clock.now() - t_begin_s)
+    return _close(summary(held, clock.now() - t_begin_s), auto=auto, as_json=as_json)
+
+
+def _close(result: dict[str, Any], *, auto: bool, as_json: bool) -> int:
+    """Say what came of it; the exit code."""
     if as_json:
         _say(result)
     elif not auto:
@@ -89,6 +94,7 @@ def summary(held: Run, total_s: float) -> dict[str, Any]:
         "reason": decided["reason"],
         "deployed": deployed["deployed"],
         "deployment": deployed,
+        "recalibrated": steps["recalibrate"],
         "report": steps["report"]["report"],
     }
 
@@ -116,10 +122,6 @@ def _folder(under: Path, *, resume: bool) -> Path:
     while (path := under / (today if n == 1 else f"{today}-{n}")).joinpath(FILE).exists():
         n += 1
     return path
-
-
-def _again(config_path: Path, folder: Path) -> str:
-    return f"spikeloop calibrate {config_path} --folder {folder} --resume"
 
 
 def _say(result: dict[str, Any]) -> None:

@@ -94,13 +94,17 @@ def verified(
     }
     actual = session.signal(aim.behavior).at(t_s)
     chosen = in_intervals(t_s, scored) & np.isfinite(actual).all(axis=1)
-    if np.count_nonzero(chosen) < 2 or not (np.ptp(actual[chosen], axis=0) > 0).all():
-        raise WizardError(
-            f"{aim.behavior} is not known, or does not vary, in the held-out {test} s", STREAM
-        )
+    _require_movement(actual[chosen], aim, test)
     held = {name: values[chosen] for name, values in decodes.items()}
     np.savez_compressed(traces, t_s=t_s[chosen], actual=actual[chosen], **held)  # type: ignore[arg-type]
     return _scores(session, t_s[chosen], actual[chosen], held, aim, test, seed)
+
+
+def _require_movement(actual: Float64s, aim: Aim, test: str) -> None:
+    if len(actual) < 2 or not (np.ptp(actual, axis=0) > 0).all():
+        raise WizardError(
+            f"{aim.behavior} is not known, or does not vary, in the held-out {test} s", STREAM
+        )
 
 
 def _decoded(

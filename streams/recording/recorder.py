@@ -228,20 +228,8 @@ def record(
         StreamAbsentError, StreamAmbiguousError: a stream is not there, or there several times.
     """
     clock = clock or MonotonicClock()
-
-    def find(one: Wanted) -> Inlet:
-        return find_inlet(
-            one.type,
-            name=one.name,
-            source_id=one.source_id,
-            budget_per_s=one.budget_per_s,
-            timeout_s=wait_s,
-        )
-
-    with ThreadPoolExecutor(len(wanted)) as together:
-        inlets = list(together.map(find, wanted))
     recorder = Recorder(path, clock)
-    recorder.open(inlets)
+    recorder.open(_found(wanted, wait_s))
     t_start_s = t_next_s = clock.now()
     t_end_s = float("inf") if seconds is None else t_start_s + seconds
     while clock.now() < t_end_s and not is_stopped():
@@ -253,6 +241,22 @@ def record(
     recorder.close()
     _told(recorder, status_path, 0.0)
     return recorder.status()
+
+
+def _found(wanted: Sequence[Wanted], wait_s: float) -> list[Inlet]:
+    """The inlet of each, looked for at the same time."""
+
+    def find(one: Wanted) -> Inlet:
+        return find_inlet(
+            one.type,
+            name=one.name,
+            source_id=one.source_id,
+            budget_per_s=one.budget_per_s,
+            timeout_s=wait_s,
+        )
+
+    with ThreadPoolExecutor(len(wanted)) as together:
+        return list(together.map(find, wanted))
 
 
 def _pulled(inlet: Inlet) -> tuple[np.ndarray, Float64s]:
