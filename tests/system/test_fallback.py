@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from streams.wire import Command, encode
+from tests.export.tiny_graph import write_tiny_bundle
 from tests.system import running
-from tests.system.conftest import DaemonStarter
+from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
 from tests.system.flaky_backend import NAME, SWITCH
 from tests.system.running import Daemon, wait_until
 from tests.system.sources import Living
@@ -100,16 +101,19 @@ def test_without_a_fallback_it_stays_a_fault_until_the_backend_runs_again(
 
 
 def test_a_swapped_decoder_has_its_own_fallback(
-    serve: DaemonStarter, stream: str, bundle: Path, source: Living, switch: Path, other: Path
+    serve: DaemonStarter, stream: str, bundle: Path, source: Living, switch: Path, tmp_path: Path
 ) -> None:
     daemon = started(serve, stream, bundle, source, [CPU])
-    swap = Command(command="swap", arguments={"bundle": str(other)})
+    again = write_tiny_bundle(
+        tmp_path / "again", UNIT_KEYS, HOP_S, HOP_S, with_position=True, name="again"
+    )
+    swap = Command(command="swap", arguments={"bundle": str(again.path)})
     assert daemon.send(encode(swap)).ok
     daemon.until_event("promote", source.send_due)
     switch.touch()
     daemon.until_event("fell_back", source.send_due)
-    again = daemon.until_validity("ok", source.send_due)
-    assert (again["decoder_id"], again["backend"]) == ("other", CPU)
+    decode = daemon.until_validity("ok", source.send_due)
+    assert (decode["decoder_id"], decode["backend"]) == ("again", CPU)
 
 
 def test_tensorrt_that_is_absent_ends_serve_with_5_and_what_to_install(
