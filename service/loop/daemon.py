@@ -262,8 +262,10 @@ class Daemon:
         if self.settling:
             beat.settle_meter = SettleMeter(self.bundle.manifest.hop_s, t_heartbeat_s)
         beat.take_in(self._inbox)
-        while (due := schedule.newest_due(clock.now(), self.settle_s)) > beat.last_k:
-            beat.begin(due)
+        n_before = math.inf  # a decoder that is too slow would never be done beginning
+        while 0 < (n := self._n_due()) < n_before:
+            beat.begin(beat.last_k + n)
+            n_before = n
         while not self._stopping.is_set():
             k = max(beat.last_k + 1, schedule.newest_due(clock.now(), self.settle_s))
             t_window = schedule.window_end_s(k)
@@ -283,6 +285,10 @@ class Daemon:
             while self._outgoing:
                 self._publisher.send(*self._outgoing.popleft())
             self._time(decode, t_due, t_out)
+
+    def _n_due(self) -> int:
+        """How many beats might be cut by now."""
+        return self.schedule.newest_due(self._clock.now(), self.settle_s) - self.beat.last_k
 
     def _time(self, decode: Decode, t_due: float, t_out: float) -> None:
         timing = Timing(

@@ -17,7 +17,9 @@ N_UNITS, RATE_HZ, HOP_S = 20, 1000.0, 0.05
 BUCKET = 200
 BUCKET_OF_HOP = 0.25
 """The spikes of a beat would take 1.25 hops."""
-N_BEATS = 60
+AHEAD = {"priority": 10}
+"""Where it is permitted, other programs on the machine take no time from either run."""
+N_BEATS = 40
 N_STARTING = 20
 
 
@@ -38,13 +40,13 @@ def sending(run: Callable[..., Process], stream: str) -> Process:
 
 
 def decoded(daemon: Daemon) -> list[dict[str, Any]]:
-    """The decodes of 3 s, once a second of them is over."""
+    """The decodes of 2 s, once a second of them is over."""
 
     def enough(heard: Heard) -> bool:
         beats = [decode["beat"] for decode in heard.decodes if decode["tokens"]]
         return bool(beats) and beats[-1] - beats[0] >= N_STARTING + N_BEATS
 
-    daemon.until(enough)
+    daemon.until(enough, within_s=90.0)
     decodes = daemon.heard.decodes
     first = next(decode["beat"] for decode in decodes if decode["tokens"])
     return [decode for decode in decodes if decode["beat"] >= first + N_STARTING]
@@ -58,12 +60,12 @@ def share_missed(decodes: list[dict[str, Any]]) -> float:
 def test_the_cap_keeps_the_beat_and_sheds_nothing_but_tokens(
     serve: DaemonStarter, slow: Path, stream: str, sending: Process
 ) -> None:
-    without = serve(stream, slow, beat={"shed_tokens": False})
+    without = serve(stream, slow, beat={"shed_tokens": False}, realtime=AHEAD)
     missed_without = share_missed(decoded(without))
     assert all(decode["token_cap"] is None for decode in without.heard.decodes)
     assert without.end() == 0
 
-    daemon = serve(stream, slow)
+    daemon = serve(stream, slow, realtime=AHEAD)
     decodes = decoded(daemon)
     assert share_missed(decodes) < 0.2 * missed_without
     assert missed_without > 0.5
