@@ -1,0 +1,223 @@
+"""`spikeloop demo --recalibrate`: a day on which yesterday's decoder fails, and its calibration.
+
+Real processes and sockets: the simulated subject, the daemon, the wizard unattended. Then the same
+daemon with a reference: the same base decoder, adapted to minutes of that day instead of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+
+from service.bench.loop import PRIORITY
+from service.bench.rig import Rig
+from service.bench.screen import show
+from service.client import Client
+from service.demo.demo import LEAD_S, SMOOTHING
+from service.errors import ExitCode, ServiceError
+from service.serve import bundle_path
+from streams.clock import MonotonicClock
+from streams.lsl import find_inlet
+from streams.sockets import DecodeSubscriber
+
+SETTLING_S = 5.0
+"""A user needs a moment with another decoder before the rate is that of the decoder."""
+REFERENCE_MINUTES = 6.0
+WITHIN = 0.1
+I_ACQUIRED = 4
+
+
+class FailedError(ServiceError):
+    """A part of the demonstration did not do what it must."""
+
+
+def recalibrate(*, seconds: float, as_json: bool, subject: int, day: int, bundle: str) -> int:
+    """Fail with yesterday's decoder, calibrate, and compare with a reference.
+
+    Args:
+        seconds: that each acquisition rate is measured for.
+        as_json: one JSON object instead of a table.
+        subject: seed of the subject.
+        day: on which the decoder fails.
+        bundle: yesterday's decoder.
+
+    Returns:
+        8 when the rate did not come within 10 % of the reference's, or a beat or message was lost.
+    """
+    sys.setswitchinterval(1e-4)
+    note = Console(stderr=True, quiet=as_json)
+    with Rig() as rig:
+        result = _run(rig, note, seconds, (subject, day), bundle)
+    show("spikeloop demo --recalibrate", result, as_json=as_json)
+    return ExitCode.DONE if held(result) else ExitCode.BELOW_THRESHOLD
+
+
+def held(result: dict[str, Any]) -> bool:
+    """Within 10 % of the reference, better than before, and nothing lost on the way."""
+    after = result["acquisition_per_min_after"]
+    enough = after >= (1.0 - WITHIN) * result["acquisition_per_min_reference"]
+    whole = result["skipped_beats"] == 0 and result["lost_messages"] == 0
+    return bool(enough and after > result["acquisition_per_min_before"] and whole)
+
+
+def _run(
+    rig: Rig, note: Console, seconds: float, who: tuple[int, int], bundle: str
+) -> dict[str, Any]:
+    name = f"spikeloop-recalibrate-{os.getpid()}"
+    endpoints = _start_daemon(rig, name, bundle)
+    subject, day = (str(one) for one in who)
+    rig.start(
+        "subject", "simulate", "--subject", subject, "--day", day, "--name", name,
+        "--decodes", endpoints["decode"],
+    )  # fmt: skip
+    with Audience(endpoints["decode"]) as audience:
+        rate = _RateMeter(rig, name, seconds)
+        note.print("yesterday's decoder ...")
+        before = rate.measure()
+        note.print(f"{before:.1f} targets a minute; calibrating ...")
+        told = _calibrate(rig, name, subject, endpoints["control"], bundle)
+        after = rate.measure()
+        note.print(f"{after:.1f} targets a minute; making the reference ...")
+        _serve_reference(rig, subject, day, endpoints["control"], bundle)
+        reference = rate.measure()
+        note.print(f"reference: {reference:.1f} targets a minute")
+    rig.end("subject")
+    rig.end("daemon")
+    return {
+        "acquisition_per_min_before": before,
+        "acquisition_per_min_after": after,
+        "acquisition_per_min_reference": reference,
+        "missed_beats": audience.n_late + audience.n_skipped,
+        "skipped_beats": audience.n_skipped,
+        "lost_messages": audience.n_lost,
+        "collect_s": told["collect_s"],
+        "adapt_s": told["adapt_s"],
+        "total_s": told["total_s"],
+        "r2_before": told["r2"]["yesterday"],
+        "r2_after": told["r2"]["today"],
+    }
+
+
+@dataclass(slots=True)
+class _RateMeter:
+    """Targets acquired a minute, counted from the subject's own stream."""
+
+    rig: Rig
+    name: str
+    seconds: float
+
+    def measure(self) -> float:
+        """The rate over the next while, after a moment to settle."""
+        clock = MonotonicClock()
+        inlet = find_inlet("Position", name=f"{self.name}-cursor", timeout_s=30.0)
+        inlet.open()
+        counts: list[tuple[float, float]] = []
+        t_begin_s = clock.now() + SETTLING_S
+        while not counts or counts[-1][0] < t_begin_s + self.seconds:
+            self.rig.check("subject")
+            self.rig.check("daemon")
+            samples, stamps = inlet.pull(0.2)
+            counts += [
+                (float(t_s), float(row[I_ACQUIRED]))
+                for row, t_s in zip(samples, stamps, strict=True)
+                if t_s >= t_begin_s
+            ]
+        inlet.close()
+        (t_first_s, n_first), (t_last_s, n_last) = counts[0], counts[-1]
+        return 60.0 * (n_last - n_first) / (t_last_s - t_first_s)
+
+
+class Audience:
+    """A subscriber of its own thread: counts what the daemon skipped and what got lost.
+
+    Args:
+        endpoint: the daemon's decodes.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.n_late = self.n_skipped = self.n_lost = 0
+        self._endpoint = endpoint
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="audience", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ending.set()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        subscriber = DecodeSubscriber(self._endpoint)
+        last: dict[str, Any] | None = None
+        while not self._ending.is_set():
+            received = subscriber.receive(0.2)
+            if received is None:
+                continue
+            decode = received[1]
+            self.n_late += decode["late"]
+            if last is not None:
+                self.n_skipped += decode["beat"] - last["beat"] - (decode["seq"] - last["seq"])
+                self.n_lost += decode["seq"] - last["seq"] - 1
+            last = decode
+        subscriber.close()
+
+
+def _start_daemon(rig: Rig, name: str, bundle: str) -> dict[str, Any]:
+    config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
+    config.write_text(
+        f'[input]\nname = "{name}"\nwait_s = 60.0\n'
+        f'[decoder]\nbundle = "{bundle}"\nlead_s = {LEAD_S}\n'
+        '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
+        f'lsl_name = "{name}-decodes"\n'
+        f"[shaping]\nsmoothing = {SMOOTHING}\n"
+        f"[realtime]\npriority = {PRIORITY}\n"
+    )
+    rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
+    return rig.wait_for_file(announced, "daemon")
+
+
+def _calibrate(rig: Rig, name: str, subject: str, control: str, bundle: str) -> dict[str, Any]:
+    """The wizard, unattended; what it says at the end."""
+    config = rig.path / "calibrate.toml"
+    config.write_text(
+        f'[calibration]\nsubject = "sim-{subject}"\nfolder = "{rig.path}/calibrations"\n'
+        f'registry = "{rig.path}/bundles"\nbase = "{bundle}"\n'
+        f'[spikes]\nname = "{name}"\n[markers]\nname = "{name}-markers"\n'
+        f'[behavior]\nname = "{name}-cursor"\n[deploy]\ncontrol = "{control}"\n'
+    )
+    rig.start("wizard", "calibrate", str(config), "--auto", "--json")
+    told: dict[str, Any] = json.loads(rig.finish("wizard"))
+    return told
+
+
+def _serve_reference(rig: Rig, subject: str, day: str, control: str, bundle: str) -> None:
+    """Adapt the base to minutes of the day, and put that in service."""
+    session, reference = rig.path / "reference.nwb", rig.path / "reference"
+    rig.start(
+        "session", "simulate", "--subject", subject, "--day", day, "--seed", "1", "--task",
+        "random", "--minutes", str(REFERENCE_MINUTES), "--write", str(session),
+    )  # fmt: skip
+    rig.finish("session")
+    base = bundle_path(bundle)
+    rig.start(
+        "reference", "adapt", str(base), str(session), "--seconds", "1e6", "--test", "last:0.1",
+        "--same-array", "-o", str(reference),
+    )  # fmt: skip
+    rig.finish("reference")
+    refused = Client(control).swap(reference, shadow_s=1.0, hold=False, tell=lambda stage: None)
+    if refused:
+        raise FailedError(f"the daemon refused the reference: {refused}")
