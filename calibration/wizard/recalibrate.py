@@ -10,7 +10,6 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from calibration.registry import STORE, Registry
-from calibration.wizard import verify
 from calibration.wizard.adapting import adapted, decoder_name
 from calibration.wizard.collect import REFRESH_S, convert_to_nwb, test_part
 from calibration.wizard.daemon import Daemon
@@ -20,6 +19,7 @@ from calibration.wizard.face import Choice, Page
 from calibration.wizard.intention import pace_of, with_intention
 from calibration.wizard.recorder import Recorder, wanted
 from calibration.wizard.run import Run
+from calibration.wizard.verify_page import line_of, table_of
 from export.bundle import open_bundle
 from streams.nwb import read_session, write_session
 from streams.recording.sessions import joined
@@ -45,22 +45,24 @@ def run(held: Run) -> dict[str, Any]:
     today = Path(held.result("adapt")["bundle"])
     out = held.folder / "decoder" / f"{decoder_name(held)}-driven"
     made = adapted(held, today, session, out, test)
-    verified = verify.verified(
-        open_bundle(today),
-        open_bundle(out),
-        read_session(session),
-        test,
-        held.folder / "verify-driven.npz",
-        held.config.calibration.seed,
-    )
-    held.face.ask(Page(STEP, TITLE, verify.table_of(verified), verify.line_of(verified)))
+    compared = _compared(held, today, out, session, test)
+    held.face.ask(Page(STEP, TITLE, table_of(compared), line_of(compared)))
     least_r2 = held.config.recalibrate.least_r2
-    judged = decided(held, verified, held.config.decide.model_copy(update={"least_r2": least_r2}))
+    judged = decided(held, compared, held.config.decide.model_copy(update={"least_r2": least_r2}))
     result = {"done": True, "recordings": [path.name for path in paths], "session": str(session)}
-    result |= {"adapt": made, "verify": verified, "decide": judged}
+    result |= {"adapt": made, "verify": compared, "decide": judged}
     if judged["decided"] == "accept":
         result["deploy"] = _deploy(held, out, judged["reason"])
     return result
+
+
+def _compared(held: Run, today: Path, driven: Path, session: Path, test: str) -> dict[str, Any]:
+    """What driving added to the decoder of the open loop, on what was meant."""
+    from calibration.wizard.verify import verified  # brings torch; most mornings do without here
+
+    traces, seed = held.folder / "verify-driven.npz", held.config.calibration.seed
+    before, after = open_bundle(today), open_bundle(driven)
+    return verified(before, after, read_session(session), test, traces, seed)
 
 
 def _wanted(held: Run) -> bool:

@@ -15,7 +15,7 @@ from calibration.wizard import svg
 from calibration.wizard.face import NEXT, Page
 from calibration.wizard.run import Run
 from calibration.wizard.units import UnitRow, units_of
-from calibration.wizard.verify import NAMES
+from calibration.wizard.verify_page import NAMES
 from export.bundle import open_bundle
 from streams.nwb import read_session
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from calibration.baselines import RIDGES, ridge_weights, with_history
@@ -19,6 +17,7 @@ from calibration.wizard.aims import Aim, aims_of
 from calibration.wizard.errors import STREAM, WizardError
 from calibration.wizard.face import Page
 from calibration.wizard.run import Run
+from calibration.wizard.verify_page import line_of, table_of
 from export.bundle import DecoderBundle, open_bundle
 from export.onnxruntime_backend import open_cpu
 from streams.messages import Float64s
@@ -27,12 +26,6 @@ from streams.session import Session
 
 STEP = "verify"
 TITLE = "Is it any good?"
-NAMES = {
-    "today": "today's decoder",
-    "yesterday": "yesterday's decoder",
-    "wiener": "Wiener filter, same data",
-    "shuffled": "control: units shuffled",
-}
 HISTORY_S = 1.0
 N_RESAMPLES = 2000
 HELD_BACK = 0.2
@@ -204,27 +197,3 @@ def _resampled(decoded: Float64s, actual: Float64s, block: np.ndarray, seed: int
     spread = squares - np.square(total) / n
     r2: Float64s = 1.0 - error / np.where(spread > 0, spread, np.nan)
     return np.nan_to_num(r2, nan=float(np.nanmin(r2)))
-
-
-def table_of(result: Mapping[str, Any]) -> Group:
-    """Decoders in rows."""
-    table = Table(box=None, padding=(0, 2))
-    table.add_column("R2 on held-out trials")
-    for column in ("mean", "95 %", "each dimension"):
-        table.add_column(column, justify="right")
-    for name, text in NAMES.items():
-        one = result["decoders"][name]
-        low, high = one["mean_ci"]
-        each = " / ".join(f"{value:.2f}" for value in one["r2"])
-        style = "bold" if name == "today" else ""
-        table.add_row(text, f"{one['mean']:.2f}", f"{low:.2f} to {high:.2f}", each, style=style)
-    held_out = f"{result['seconds']:.0f} s, {result['n_blocks']} {result['blocks']}"
-    note = Text(f"{result['output']} ({result['unit']}) over {held_out}, never learnt from", "dim")
-    return Group(table, Text(), note)
-
-
-def line_of(result: Mapping[str, Any]) -> str:
-    """The same in one line."""
-    return "R2 " + ", ".join(
-        f"{name} {one['mean']:.2f}" for name, one in result["decoders"].items()
-    )
