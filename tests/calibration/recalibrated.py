@@ -22,10 +22,17 @@ LENGTHS = f"open loop {OPEN_LOOP_S:g} s, driving {DRIVING_S:g} s, judged over {J
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Targets a minute with the decoder of the open loop alone, and with that of driving too."""
+    """Targets a minute with the decoder of the open loop alone, and with that of driving too.
+
+    Attributes:
+        open_loop_per_min: of the short open loop.
+        driven_per_min: of the same and driving.
+        as_long_per_min: of an open loop that lasts as long as both.
+    """
 
     open_loop_per_min: float
     driven_per_min: float
+    as_long_per_min: float
 
     @property
     def gain(self) -> float:
@@ -48,10 +55,21 @@ def recalibrated(folder: Path, seed: int) -> Pair:
     write_session(meant, folder / "driven.nwb")
     held_out = f"{meant.duration_s - HELD_OUT_S}-{meant.duration_s}"
     _adapt(folder, opened, "driven", held_out, seed)
-    return Pair(
-        drive(opened, SUBJECT, DAY, JUDGED_S, seed=200 + seed).per_min,
-        drive(folder / "driven", SUBJECT, DAY, JUDGED_S, seed=200 + seed).per_min,
+    _open_loop_as_long(folder, seed)
+    rates = [
+        drive(folder / name, SUBJECT, DAY, JUDGED_S, seed=200 + seed).per_min
+        for name in ("open-loop", "driven", "as-long")
+    ]
+    return Pair(*rates)
+
+
+def _open_loop_as_long(folder: Path, seed: int) -> None:
+    learnt_s = OPEN_LOOP_S + DRIVING_S
+    session = record_open_loop(
+        SUBJECT, DAY, (learnt_s + HELD_OUT_S) / 60.0, task="centre-out", seed=100 + seed
     )
+    write_session(session, folder / "as-long.nwb")
+    _adapt(folder, BASE, "as-long", f"{learnt_s}-{session.duration_s}", seed)
 
 
 def _adapt(folder: Path, base: Path, name: str, test: str, seed: int) -> None:

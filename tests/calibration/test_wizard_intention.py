@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,9 @@ def test_where_no_target_is_shown_nothing_is_meant() -> None:
 
 
 @pytest.mark.skipif("SPIKELOOP_FULL" not in os.environ, reason="takes long: SPIKELOOP_FULL=1")
-def test_driving_makes_a_better_decoder_than_open_loop_alone(tmp_path: Path) -> None:
+def test_driving_makes_a_better_decoder_than_open_loop_alone(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     pairs = [recalibrated(tmp_path / str(seed), seed) for seed in range(5)]
+    record_property(LENGTHS, str(pairs))
     assert np.mean([pair.gain for pair in pairs]) > 0.0, (LENGTHS, pairs)
