@@ -25,6 +25,7 @@ from tests.system.running import Daemon, Process, unique, wait_until
 KEYS = tuple(f"ch{i}/u1" for i in range(1, 25))
 FOLDER = "day"
 IS_FULL = "SPIKELOOP_FULL" in os.environ
+EARLY_STEPS = ("preflight", "collect", "adapt") if IS_FULL else ("preflight", "collect")
 LATE_STEPS = STEPS[STEPS.index("verify") : -1] if IS_FULL else ("decide",)
 Run = Callable[..., Process]
 
@@ -66,11 +67,11 @@ def test_from_start_to_finish_through_a_terminal(
         seat.until("enough: finish when it suits you")
         seat.press("f")
         seat.until("control: units shuffled", within_s=120.0)
-        seat.press("b")  # back: the decoder is made again, and comes out the same
-        seat.until("Making today's decoder", within_s=60.0)
-        checksum = progress_of(tmp_path)["steps"].get("adapt", {}).get("checksum")
-        seat.until("control: units shuffled", within_s=120.0)
         seat.press("\r")
+        seat.until("opens in any browser")
+        seat.press("\r")
+        seat.until("accept: put it in service")
+        seat.press("b")
         seat.until("opens in any browser")
         seat.press("\r")
         seat.until("accept: put it in service")
@@ -82,7 +83,6 @@ def test_from_start_to_finish_through_a_terminal(
     finally:
         seat.kill()
     made = progress_of(tmp_path)["steps"]
-    assert checksum in (None, made["adapt"]["checksum"])
     assert daemon.ask("status").result["checksum"] == made["adapt"]["checksum"]
     assert Registry(tmp_path / "bundles").current() == made["adapt"]["checksum"]
     assert made["decide"]["by"] == "operator"
@@ -98,7 +98,7 @@ def test_killed_at_each_step_and_resumed(lab: Lab, base: Path, run: Run, tmp_pat
     arguments = ["calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER)]
     progress = tmp_path / FOLDER / "progress.json"
     first = tmp_path / FOLDER / "collect-1.xdf"
-    for step in ("preflight", "collect", "adapt"):
+    for step in EARLY_STEPS:
         wizard = run(*arguments, *(["--resume"] if progress.exists() else []))
         until_done(progress, step, lambda held=wizard: held.is_alive)  # type: ignore[misc]
         wait_until(lambda: first.exists() and first.stat().st_size > 60_000)
@@ -117,7 +117,7 @@ def test_killed_at_each_step_and_resumed(lab: Lab, base: Path, run: Run, tmp_pat
     told = json.loads(last.out)
     steps = progress_of(tmp_path)["steps"]
     assert steps["collect"] == before["collect"]
-    assert steps["adapt"] == before["adapt"]
+    assert before.get("adapt", steps["adapt"]) == steps["adapt"]
     _assert_nothing_lost(tmp_path / FOLDER, steps)
     again = adapt(
         Path(progress_of(tmp_path)["notes"]["base"]),
