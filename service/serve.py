@@ -13,6 +13,7 @@ from service.config import ServeConfig
 from service.errors import ConfigError
 from service.loop.control import Control
 from service.loop.daemon import Daemon
+from service.loop.realtime import bound_heaps
 from service.loop.token_log import TokenLog
 from streams.keys import read_keys
 from streams.sockets import ControlServer, Publisher
@@ -39,6 +40,7 @@ def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None
         BundleError, BackendUnavailable, StreamsError, ConfigError: it could not start.
         GuardError: it ended itself.
     """
+    bound_heaps()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     bundle = open_bundle(bundle_path(config.decoder.bundle))
