@@ -13,7 +13,7 @@ from service.config import RealtimeConfig
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
 M_ARENA_MAX = -8
-N_ARENAS = 2
+N_ARENAS = 1
 
 
 def apply(config: RealtimeConfig) -> Iterator[tuple[str, bool, str]]:
@@ -31,9 +31,9 @@ def apply(config: RealtimeConfig) -> Iterator[tuple[str, bool, str]]:
 
 
 def bound_heaps() -> None:
-    """Let glibc keep two heaps for all threads, where it is the C library.
+    """Let glibc keep one heap for all threads, where it is the C library.
 
-    One a thread is its default: each is fragmented on its own, and the process grows for hours.
+    Its default, several, are fragmented each on its own, and the process grows for hours.
     To be called before threads start.
     """
     libc = ctypes.CDLL(None)
