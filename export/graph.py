@@ -194,10 +194,22 @@ def streaming_graph(step: StepModule) -> bytes:
         )
     if program is None:
         raise ExportError("torch gave no ONNX graph for this decoder")
-    model = program.model_proto
+    return graph_bytes(program.model_proto)
+
+
+def graph_bytes(model: onnx.ModelProto) -> bytes:
+    """A model checked, and without the exporter's notes: they name files of this machine.
+
+    The same network so gives the same bytes, and its bundle the same id, wherever it is exported.
+    """
+    graph = model.graph
+    noted = (graph.node, graph.value_info, graph.initializer, graph.input, graph.output)
+    for held in (graph, *(one for many in noted for one in many)):
+        del held.metadata_props[:]
+        held.doc_string = ""
     onnx.checker.check_model(model)
-    graph: bytes = model.SerializeToString()
-    return graph
+    stripped: bytes = model.SerializeToString()
+    return stripped
 
 
 def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 
 from decoders.errors import DecodersError
@@ -23,6 +22,7 @@ from decoders.poyo.step import PoyoStep, step_config, step_of_session
 from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
+from export.graph import graph_bytes
 from export.manifest import Graph, LeadRange
 from export.onnxruntime_backend import describe_graph
 from export.parity import ParityRecord, random_tokens, replay
@@ -277,10 +277,7 @@ def poyo_graph(step: PoyoStep) -> bytes:
         )
     if program is None:
         raise ExportError("torch gave no ONNX graph for this decoder")
-    model = program.model_proto
-    onnx.checker.check_model(model)
-    graph: bytes = model.SerializeToString()
-    return graph
+    return graph_bytes(program.model_proto)
 
 
 @contextlib.contextmanager

@@ -12,10 +12,11 @@ from lightning_fabric import Fabric
 from decoders.checkpoint import save_checkpoint
 from decoders.learning.recordings import Recording, record
 from decoders.learning.trainer import Trainer
+from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig
 from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
-from export.graph import export_run, exported_rows, token_buckets
+from export.graph import export_run, exported_rows, streaming_graph, token_buckets
 from export.onnxruntime_backend import open_cpu
 from streams.messages import TokenWindow
 from tests.decoders.sessions import small_config, tuned_session
@@ -151,3 +152,8 @@ def test_memory_is_carried_and_reset(trained: Trained) -> None:
     backend.reset()
     assert np.abs(first - second).max() > 1e-7
     np.testing.assert_array_equal(backend.step(window, 0.0)["velocity"], first)
+
+
+def test_the_graph_names_no_file_of_the_machine_that_made_it() -> None:
+    config = StreamingConfig(outputs=(OutputSpec("velocity", 2),), bin_s=0.02)
+    assert b".py" not in streaming_graph(StepModule(config))
