@@ -72,6 +72,38 @@ def _require_ours(path: Path, content: Any, families: Sequence[str]) -> None:
         )
 
 
+def restore_learner(
+    progress: dict[str, Any],
+    config: str,
+    average: nn.Module,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> None:
+    """Bring what learns, of either family, to where a checkpoint left it.
+
+    Args:
+        progress: of the checkpoint.
+        config: of the run, as JSON; that of the checkpoint must be the same.
+        average: network with the averaged weights.
+        network: with the live ones.
+        optimizer: of the live ones.
+        generator: of every draw.
+
+    Raises:
+        TrainingError: it is of another config or architecture.
+    """
+    if progress["config"] != config:
+        raise TrainingError(
+            "the run's config has changed since its checkpoint: give the new config another "
+            "`name`, or start it again without --resume"
+        )
+    load_weights(average, progress["weights"], "the checkpoint")
+    load_weights(network, progress["live"], "the checkpoint")
+    optimizer.load_state_dict(progress["optimizer"])
+    generator.set_state(progress["generator"])
+
+
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Copy weights into a module.
 

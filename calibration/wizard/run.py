@@ -92,10 +92,10 @@ def run_command(*arguments: str, out: Path, err: Path) -> str:
     process = start_command(*arguments, out=out, err=err)
     try:
         code = process.wait()
-    except BaseException:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
     if code:
         raise WizardError(said(err) or f"`spikeloop {arguments[0]}` ended with {code}", code)
     return out.read_text()

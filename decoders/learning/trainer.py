@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from decoders.checkpoint import load_weights
+from decoders.checkpoint import restore_learner
 from decoders.config import TrainConfig, Training
 from decoders.errors import TrainingError
 from decoders.learning.gru_on_bins import GruOnBins
@@ -217,15 +217,8 @@ class Trainer:
         Raises:
             TrainingError: it is of another config or architecture.
         """
-        if progress["config"] != self.config.model_dump_json():
-            raise TrainingError(
-                "the run's config has changed since its checkpoint: give the new config another "
-                "`name`, or start it again without --resume"
-            )
-        load_weights(self.average, progress["weights"], "the checkpoint")
-        load_weights(self.network, progress["live"], "the checkpoint")
-        self.optimizer.load_state_dict(progress["optimizer"])
-        self.generator.set_state(progress["generator"])
+        learner = (self.average, self.network, self.optimizer, self.generator)
+        restore_learner(progress, self.config.model_dump_json(), *learner)
         self.lanes.restore(progress["lanes"])
         self.memory = progress["memory"][self.mine].to(self.fabric.device)
         self.i_step = progress["step"]

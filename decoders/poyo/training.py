@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from decoders.checkpoint import POYO, load_weights
+from decoders.checkpoint import POYO, restore_learner
 from decoders.config import PoyoChoice, TrainConfig
 from decoders.errors import TrainingError
 from decoders.learning.loss import loss_sums, n_scored, r2_score
@@ -233,15 +233,8 @@ class PoyoTrainer:
         Raises:
             TrainingError: it is of another config or architecture.
         """
-        if progress["config"] != self.config.model_dump_json():
-            raise TrainingError(
-                "the run's config has changed since its checkpoint: give the new config another "
-                "`name`, or start it again without --resume"
-            )
-        load_weights(self.average, progress["weights"], "the checkpoint")
-        load_weights(self.network, progress["live"], "the checkpoint")
-        self.optimizer.load_state_dict(progress["optimizer"])
-        self.generator.set_state(progress["generator"])
+        learner = (self.average, self.network, self.optimizer, self.generator)
+        restore_learner(progress, self.config.model_dump_json(), *learner)
         torch.set_rng_state(progress["noise"])
         self.taken_s, self.i_step = progress["taken_s"], progress["step"]
         self.loss = list(progress["loss"])

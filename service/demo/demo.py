@@ -7,7 +7,6 @@ import os
 import statistics
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 from export.bundle import open_bundle
@@ -68,7 +67,7 @@ def _run(
     with_screen: bool,
 ) -> dict[str, Any]:
     name = f"spikeloop-demo-{os.getpid()}"
-    endpoint = _start_daemon(rig, name, bundle)
+    endpoint = start_daemon(rig, name, bundle)["decode"]
     summary = rig.path / "subject.json"
     rig.start(
         "subject", "simulate", "--subject", str(who[0]), "--day", str(who[1]), "--name", name,
@@ -86,7 +85,8 @@ def _run(
     return _result(json.loads(summary.read_text()), listener.summary())
 
 
-def _start_daemon(rig: Rig, name: str, bundle: str) -> str:
+def start_daemon(rig: Rig, name: str, bundle: str) -> dict[str, Any]:
+    """A daemon that decodes the stream of that name; its endpoints, by kind."""
     config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
     config.write_text(
         f'[input]\nname = "{name}"\nwait_s = 60.0\n'
@@ -97,8 +97,7 @@ def _start_daemon(rig: Rig, name: str, bundle: str) -> str:
         f"[realtime]\npriority = {PRIORITY}\n"
     )
     rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
-    endpoint: str = rig.wait_for_file(Path(announced), "daemon")["decode"]
-    return endpoint
+    return rig.wait_for_file(announced, "daemon")
 
 
 def _result(subject: dict[str, Any], loop: dict[str, Any]) -> dict[str, Any]:

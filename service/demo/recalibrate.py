@@ -16,11 +16,10 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from service.bench.loop import PRIORITY
 from service.bench.rig import Rig
 from service.bench.screen import show
 from service.client import Client
-from service.demo.demo import LEAD_S, SMOOTHING
+from service.demo.demo import start_daemon
 from service.errors import ExitCode, ServiceError
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
@@ -71,7 +70,7 @@ def _run(
     rig: Rig, note: Console, seconds: float, who: tuple[int, int], bundle: str
 ) -> dict[str, Any]:
     name = f"spikeloop-recalibrate-{os.getpid()}"
-    endpoints = _start_daemon(rig, name, bundle)
+    endpoints = start_daemon(rig, name, bundle)
     subject, day = (str(one) for one in who)
     rig.start(
         "subject", "simulate", "--subject", subject, "--day", day, "--name", name,
@@ -174,20 +173,6 @@ class Audience:
                 self.n_lost += decode["seq"] - last["seq"] - 1
             last = decode
         subscriber.close()
-
-
-def _start_daemon(rig: Rig, name: str, bundle: str) -> dict[str, Any]:
-    config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
-    config.write_text(
-        f'[input]\nname = "{name}"\nwait_s = 60.0\n'
-        f'[decoder]\nbundle = "{bundle}"\nlead_s = {LEAD_S}\n'
-        '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
-        f'lsl_name = "{name}-decodes"\n'
-        f"[shaping]\nsmoothing = {SMOOTHING}\n"
-        f"[realtime]\npriority = {PRIORITY}\n"
-    )
-    rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
-    return rig.wait_for_file(announced, "daemon")
 
 
 def _calibrate(rig: Rig, name: str, subject: str, control: str, bundle: str) -> dict[str, Any]:
