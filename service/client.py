@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from export.sending import send_bundle
 from service.errors import ConfigError, ExitCode, ServiceError
-from service.loop.transfer import CHUNK_BYTES
 from streams.clock import MonotonicClock
 from streams.keys import Keys, read_keys
 from streams.sockets import request
@@ -70,18 +69,7 @@ class Client:
 
     def send(self, path: Path, *, shadow_s: float, hold: bool, tell: Tell) -> str:
         """Send a bundle's files and deploy it; why it was refused, "" if it was not."""
-        files = {
-            str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()
-        }
-        sizes = {name: file.stat().st_size for name, file in files.items()}
-        transfer = self.ask("send_begin", files=sizes)["transfer"]
-        for name, file in files.items():
-            for offset, held in _chunks(file):
-                self.ask(
-                    "send_chunk", held, transfer=transfer, file=name, offset=offset,
-                    sha256=hashlib.sha256(held).hexdigest(),
-                )  # fmt: skip
-        self.ask("send_end", transfer=transfer, shadow_s=shadow_s, hold=hold)
+        send_bundle(self.ask, path, shadow_s=shadow_s, hold=hold)
         return self._follow(tell)
 
     def _follow(self, tell: Tell) -> str:
@@ -94,14 +82,6 @@ class Client:
             if result["over"]:
                 return str(result["refused"])
             clock.sleep_until(clock.now() + POLL_S)
-
-
-def _chunks(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        offset = 0
-        while held := file.read(CHUNK_BYTES):
-            yield offset, held
-            offset += len(held)
 
 
 def deploy(

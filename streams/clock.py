@@ -23,6 +23,9 @@ class Clock(Protocol):
     def sleep_until(self, t_s: float) -> None:
         """Return at `t_s`, or at once when it has passed."""
 
+    def spin_until(self, t_s: float) -> None:
+        """The same without giving up the core: for less than a millisecond."""
+
 
 class MonotonicClock:
     """The machine's monotonic clock."""
@@ -35,6 +38,11 @@ class MonotonicClock:
         """Sleep on an absolute deadline; never returns early."""
         while (left_s := t_s - time.monotonic()) > 0:
             time.sleep(left_s)
+
+    def spin_until(self, t_s: float) -> None:
+        """Ask for the time until it is `t_s`."""
+        while time.monotonic() < t_s:
+            pass
 
 
 class ThreadClock:
@@ -52,6 +60,11 @@ class ThreadClock:
         """
         raise RuntimeError("processor time does not pass while a thread sleeps")
 
+    def spin_until(self, t_s: float) -> None:
+        """Use up processor time until `t_s`."""
+        while time.thread_time() < t_s:
+            pass
+
 
 class ManualClock:
     """A clock that stands still until a test moves it; sleeping moves it to the deadline."""
@@ -66,6 +79,10 @@ class ManualClock:
     def sleep_until(self, t_s: float) -> None:
         """Jump to `t_s` unless it has passed."""
         self.t_s = max(self.t_s, t_s)
+
+    def spin_until(self, t_s: float) -> None:
+        """As `sleep_until`."""
+        self.sleep_until(t_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ LOOK_SHARE = 0.1
 """Of the time, spent on looking at what has come."""
 FEWEST_BIN_S = 1.0
 FROZEN = 1e-6
+FEWEST_HELD_OUT = 4
+"""Trials: fewer tell little of how sure R2 is."""
 
 
 @dataclass(slots=True)
@@ -96,11 +98,16 @@ def recordings(held: Run) -> list[Path]:
 
 
 def test_part(session: Session, verify_s: float) -> str:
-    """The last seconds, from the start of a trial on, as `adapt` takes them."""
+    """What is held out, as `adapt` takes it: the last seconds, from the start of a trial on.
+
+    Where they hold few trials, `FEWEST_HELD_OUT` are taken, but no more than half of all.
+    """
     begin_s = session.duration_s - verify_s
     if session.trials is not None:
-        starts_s = session.trials.start_s[session.trials.start_s <= begin_s]
-        begin_s = float(starts_s.max()) if len(starts_s) else begin_s
+        starts_s = np.sort(session.trials.start_s[np.isfinite(session.trials.start_s)])
+        i_first = int(np.searchsorted(starts_s, begin_s, side="right")) - 1
+        i_first = min(i_first, len(starts_s) - min(FEWEST_HELD_OUT, len(starts_s) // 2))
+        begin_s = float(starts_s[i_first]) if i_first >= 0 else begin_s
     return f"{begin_s:.3f}-{session.duration_s:.3f}"
 
 
@@ -118,7 +125,8 @@ def _record(held: Run, seen: Seen, keys: tuple[str, ...], aims: list[Aim]) -> No
     names = held.progress.note("recordings") or []
     path = held.folder / f"collect-{_first_free(held.folder)}.xdf"
     held.progress.keep("recordings", [*names, path.name])
-    daemon = Daemon(held.config.deploy.control) if held.config.deploy.control else None
+    deploy = held.config.deploy
+    daemon = Daemon(deploy.control, deploy.keys) if deploy.control else None
     cues = cues_of(held) if held.config.cues.builtin else None
     recorder = Recorder(held, path, wanted(held.config, cues.name if cues else ""))
     try:

@@ -94,6 +94,7 @@ class DeploySection(Section):
 
     control: str = "tcp://127.0.0.1:5571"
     keys: str = ""
+    send: bool = False
     shadow_s: float = Field(5.0, ge=0, le=600, strict=False)
     watch_s: float = Field(10.0, ge=1, le=600, strict=False)
     least_ok: float = Field(0.95, ge=0, le=1, strict=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from calibration.wizard.errors import UNREACHABLE, WizardError
 from streams.keys import Keys, read_keys
@@ -11,6 +12,7 @@ from streams.sockets import DecodeSubscriber, UnreachableError, request
 from streams.wire import Command, decode_reply, encode
 
 ANSWERS_WITHIN_S = 5.0
+EVERYWHERE = ("0.0.0.0", "::")
 
 
 class Daemon:
@@ -25,15 +27,21 @@ class Daemon:
         self.control = control
         self._keys: Keys | None = read_keys(Path(keys)) if keys else None
 
-    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """Send a command; its result.
+    def ask(self, command: str, attached: bytes | None = None, **arguments: Any) -> dict[str, Any]:
+        """Send a command, perhaps with bytes; its result.
 
         Raises:
             WizardError: nobody answered, or the daemon declined.
         """
         payload = encode(Command(command=command, arguments=arguments))
         try:
-            held = request(self.control, payload, timeout_s=ANSWERS_WITHIN_S, keys=self._keys)
+            held = request(
+                self.control,
+                payload,
+                timeout_s=ANSWERS_WITHIN_S,
+                keys=self._keys,
+                attached=attached,
+            )
         except UnreachableError as err:
             raise WizardError(str(err), UNREACHABLE) from err
         reply = decode_reply(held)
@@ -55,5 +63,13 @@ class Daemon:
         Raises:
             WizardError: nobody answered.
         """
-        endpoint = self.ask("status")["decode_endpoint"]
+        endpoint = reachable(self.ask("status")["decode_endpoint"], self.control)
         return DecodeSubscriber(endpoint, topics, self._keys)
+
+
+def reachable(endpoint: str, control: str) -> str:
+    """Where decodes come from: of a daemon that listens on every address, the one that answered."""
+    bound, answered = urlsplit(endpoint), urlsplit(control)
+    if bound.hostname not in EVERYWHERE:
+        return endpoint
+    return f"tcp://{answered.netloc.rpartition(':')[0]}:{bound.port}"

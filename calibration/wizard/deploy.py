@@ -16,6 +16,7 @@ from calibration.wizard.daemon import Daemon
 from calibration.wizard.errors import BELOW_THRESHOLD, BUNDLE, WizardError
 from calibration.wizard.face import BackError, Choice, Page, QuitError
 from calibration.wizard.run import Run
+from export.sending import send_bundle
 
 STEP = "deploy"
 TITLE = "Putting it in service"
@@ -108,7 +109,11 @@ def swapped_in(held: Run, bundle: Path, id_: str) -> dict[str, Any]:
 
 def _swap(held: Run, daemon: Daemon, bundle: Path) -> list[dict[str, Any]]:
     shadow_s = held.config.deploy.shadow_s
-    daemon.ask("swap", bundle=str(bundle.resolve()), shadow_s=shadow_s, hold=False)
+    if held.config.deploy.send:
+        held.face.ask(Page(STEP, TITLE, "sending the decoder to the daemon", ""), (), wait_s=0.0)
+        send_bundle(daemon.ask, bundle, shadow_s=shadow_s, hold=False)
+    else:
+        daemon.ask("swap", bundle=str(bundle.resolve()), shadow_s=shadow_s, hold=False)
     t_end_s = held.clock.now() + shadow_s + DEPLOYS_WITHIN_S
     while held.clock.now() < t_end_s:
         result = daemon.ask("deployment")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.loop.blocks import Blocks
 from service.loop.decoder import Decoder, Raw, Seat, is_finite
 from service.loop.ingest import Arrival
 from service.loop.lineup import Lineup
@@ -70,6 +71,7 @@ class Beat:
     """Turns arrivals into decodes; one thread owns it.
 
     Attributes:
+        blocks: when arrivals come.
         lsl_age_s: how old, on average, the spikes were that arrived since the beat before; None
             where none did.
         t_tokens: when the newest beat's tokens were ready for the graph.
@@ -116,6 +118,7 @@ class Beat:
         self.lead_s = lead_s
         self.token_cap = token_cap
         self.lineup = Lineup(Seat(decoder, judge, shaper), ring.hop_us)
+        self.blocks = Blocks()
         self.backend_failed = threading.Event()
         self.ring, self.schedule = ring, schedule
         self._clock = clock
@@ -140,6 +143,7 @@ class Beat:
             arrival = inbox.popleft()
             if self.trace_arrival is not None:
                 self.trace_arrival(arrival)
+            self.blocks.note(arrival.t_s)
             self.lineup.follow_source()
             self._count_units(arrival.batch)
             self.ring.admit(arrival.batch, self.lineup.known, arrival.latest_us)

@@ -25,7 +25,7 @@ from service.loop.health import UnitHealth
 from service.loop.heartbeat import heartbeat_of
 from service.loop.ingest import Arrival, Ingest, Source
 from service.loop.outlet import DecodeOutlet
-from service.loop.realtime import apply
+from service.loop.realtime import apply, lift_carriers
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper
 from service.loop.token_cap import CapChange, TokenCap
@@ -208,8 +208,7 @@ class Daemon:
         """
         self._ingest.start()
         self.deployer.failover.start()
-        for what, holds, said in apply(self.config.realtime):
-            self.report("realtime", {what: said} if holds else {"warning": said})
+        self._ask_for_realtime()
         self.report("started", self._description())
         gc.collect()
         gc.freeze()
@@ -224,6 +223,13 @@ class Daemon:
             self._end()
         if self.failure is not None:
             raise GuardError(f"the daemon ended itself: {self.failure}") from self.failure
+
+    def _ask_for_realtime(self) -> None:
+        asked, priority = list(apply(self.config.realtime)), self.config.realtime.priority
+        if priority and all(holds for _, holds, _ in asked):
+            asked.append(("carriers", *lift_carriers(priority, self._ingest)))
+        for what, holds, said in asked:
+            self.report("realtime", {what: said} if holds else {"warning": said})
 
     @property
     def decode_endpoint(self) -> str:
@@ -270,7 +276,6 @@ class Daemon:
             k = max(beat.last_k + 1, schedule.newest_due(clock.now(), self.settle_s))
             t_window = schedule.window_end_s(k)
             clock.sleep_until(t_window)
-            beat.take_in(self._inbox)
             t_due = wait.until_settled(k, t_window + self.settle_s, settling=self.settling)
             decode = beat.turn(k, self.settle_s)
             t_out = self._publish(decode)

@@ -5,13 +5,17 @@ Each is asked for in `[realtime]`; what is not permitted is said, and the daemon
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from service.config import RealtimeConfig
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
+TASKS = Path("/proc/self/task")
 M_ARENA_MAX = -8
 N_ARENAS = 1
 
@@ -28,6 +32,27 @@ def apply(config: RealtimeConfig) -> Iterator[tuple[str, bool, str]]:
         yield "cores", *_set_cores(set(config.cores))
     if config.lock_memory:
         yield "lock_memory", *_lock_memory()
+
+
+def lift_carriers(priority: int, ingest: threading.Thread) -> tuple[bool, str]:
+    """Give those who carry spikes in and decodes out the beat's priority too, on Linux.
+
+    They are the ingest thread, and LSL's and ZeroMQ's own threads: the beat waits for them as it
+    does for the processor. Threads of Python that are not of the loop stay as they are.
+
+    Returns:
+        Whether it holds, and what was done, or what to do if not.
+    """
+    of_python = {thread.native_id for thread in threading.enumerate()}
+    tasks = [int(task.name) for task in TASKS.iterdir()] if TASKS.exists() else []
+    carriers = [task for task in tasks if task not in of_python or task == ingest.native_id]
+    try:
+        for task in carriers:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.sched_setscheduler(task, os.SCHED_FIFO, os.sched_param(priority))
+    except OSError as err:
+        return False, f"threads of LSL and ZeroMQ keep their priority ({err})"
+    return True, f"SCHED_FIFO {priority}: {len(carriers)} threads of ingest, LSL and ZeroMQ"
 
 
 def bound_heaps() -> None:

@@ -9,9 +9,9 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from export.sending import CHUNK_BYTES
 from service.errors import ServiceError
 
-CHUNK_BYTES = 2**20
 BUNDLE_BYTES_AT_MOST = 2**31
 _NAME = re.compile(r"^(report/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
 

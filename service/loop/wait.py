@@ -1,4 +1,8 @@
-"""The wait between a window's end and its cutting: for stamped spikes, and made use of."""
+"""The wait between a window's end and its cutting: for stamped spikes, and made use of.
+
+After a sleep, code and weights are far from the core: a decode takes three times as long as one
+just after another. Therefore decodes are rehearsed, without consequence, until the cut is due.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,15 @@ from service.loop.beat import Beat
 from service.loop.ingest import Arrival
 from streams.clock import Clock
 
-REHEARSAL_S = 0.2e-3
+AWAKE_S, AWAKE_OF_HOP = 3e-3, 0.3
+"""How long before a cut the rehearsals begin, at most this share of a hop: the first are slow."""
 REHEARSED_EVERY_S = 1e-3
 REHEARSED_OF_HOP = 0.1
 """A decoder that takes longer than this share of a hop gains little from a rehearsal."""
+LEEWAY = 1.2
+"""A rehearsal may take so much longer than the one before it."""
+MOST_REHEARSALS = 100
+"""Before one cut."""
 
 
 class Wait:
@@ -26,7 +35,7 @@ class Wait:
         arrived: set whenever something arrived.
         cut: `settled`: when the settle time is over; `arrived`: as soon as something stamped later
             than the window came, if that is earlier.
-        rehearse: decode just before, without consequence.
+        rehearse: decode before, without consequence.
     """
 
     def __init__(
@@ -53,34 +62,48 @@ class Wait:
         Returns:
             When cutting was due.
         """
-        clock, beat = self._clock, self._beat
-        on_arrival = self._cut == "arrived" and not settling
-        self._rehearse(k, t_settled, at_once=on_arrival)
-        if on_arrival:
+        self._beat.take_in(self._inbox)
+        if self._cut == "arrived" and not settling:
             return self._until_heard_of(k, t_settled)
-        clock.sleep_until(t_settled)
-        beat.take_in(self._inbox)
+        self._awake(k, t_settled)
+        self._clock.spin_until(t_settled)
+        self._beat.take_in(self._inbox)
         return t_settled
 
+    def _awake(self, k: int, t_settled: float) -> None:
+        """Sleep until shortly before the cut; from then on the core does not."""
+        hop_s = self._beat.ring.hop_us * 1e-6
+        self._clock.sleep_until(t_settled - min(AWAKE_S, AWAKE_OF_HOP * hop_s))
+        for _ in range(MOST_REHEARSALS):
+            self._beat.take_in(self._inbox)
+            if not self._rehearse(k, t_settled):
+                return
+
     def _until_heard_of(self, k: int, t_settled: float) -> float:
-        """Wait for a later stamp; nobody knows when it comes, so that a rehearsal is repeated."""
+        """Wait for a later stamp; rehearse while none is expected to come meanwhile."""
         clock, beat = self._clock, self._beat
-        while not beat.has_heard_of(k) and (left_s := t_settled - clock.now()) > 0:
-            if self._arrived.wait(min(left_s, REHEARSED_EVERY_S)):
+        while not beat.has_heard_of(k) and clock.now() < t_settled:
+            t_now = clock.now()
+            may_come = beat.blocks.may_come(t_now, t_now + self._rehearsal_s)
+            rehearsed = not may_come and self._rehearse(k, t_settled)
+            left_s = t_settled - clock.now()
+            if self._arrived.wait(min(left_s, REHEARSED_EVERY_S) if rehearsed else left_s):
                 self._arrived.clear()
                 beat.take_in(self._inbox)
-            else:
-                self._rehearse(k, t_settled, at_once=True)
         return min(t_settled, clock.now())
 
-    def _rehearse(self, k: int, t_settled: float, *, at_once: bool) -> None:
-        """As close before the cut as can be, so that little comes between; if there is time."""
+    @property
+    def _rehearsal_s(self) -> float:
+        """What a rehearsal may take."""
+        return LEEWAY * min(self._beat.rehearsal_s, self._beat.taken_s)
+
+    def _rehearse(self, k: int, t_until: float) -> bool:
+        """Rehearse once if that is done by `t_until`; whether it was."""
         beat = self._beat
         is_quick = beat.taken_s < REHEARSED_OF_HOP * beat.ring.hop_us * 1e-6
-        t_start = t_settled - REHEARSAL_S - 1.2 * max(beat.rehearsal_s, beat.taken_s)
-        if not (self._may_rehearse and is_quick and t_start > self._clock.now()):
-            return
-        if not at_once:
-            self._clock.sleep_until(t_start)
-            beat.take_in(self._inbox)
+        if not (self._may_rehearse and is_quick):
+            return False
+        if self._clock.now() + self._rehearsal_s >= t_until:
+            return False
         beat.rehearse(k)
+        return True

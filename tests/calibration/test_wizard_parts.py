@@ -7,6 +7,7 @@ import multiprocessing
 import re
 import tomllib
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from calibration.wizard import svg
 from calibration.wizard.aims import Aim
 from calibration.wizard.channels import look_at_channels
+from calibration.wizard.collect import test_part as held_out
 from calibration.wizard.config import CalibrateConfig, DecideSection, load_config
 from calibration.wizard.curve import Point, point_of, still_helps
 from calibration.wizard.decide import judge
@@ -236,3 +238,22 @@ def test_charts_are_well_formed_and_hold_what_they_show() -> None:
     assert charts[0].count("<polyline") == 2
     assert charts[0].count("<circle") == 4
     assert json.dumps(charts)
+
+
+@pytest.mark.parametrize(
+    ("starts_s", "verify_s", "begins_s"),
+    [
+        (range(0, 60, 2), 20.0, 40.0),
+        (range(0, 60, 3), 20.0, 39.0),
+        (range(0, 60, 10), 20.0, 30.0),
+        (range(0, 60, 10), 45.0, 10.0),
+        ((5, 30, float("nan")), 20.0, 30.0),
+        ((), 20.0, 40.0),
+    ],
+)
+def test_enough_trials_are_held_out_but_no_more_than_half(
+    starts_s: Iterable[float], verify_s: float, begins_s: float
+) -> None:
+    starts = np.array(list(starts_s), np.float64)
+    session = replace(tuned_session(), trials=Trials(starts, starts + 1.0), duration_s=60.0)
+    assert held_out(session, verify_s) == f"{begins_s:.3f}-60.000"

@@ -40,3 +40,37 @@ def test_what_is_not_permitted_is_said_with_what_to_do() -> None:
     assert "limits.conf" in told["priority"][1]
     assert "[4095]" in told["cores"][1]
     assert "`memlock`" in told["lock_memory"][1]
+
+
+CARRIERS = """
+import json, os, threading
+from service.loop.realtime import lift_carriers
+from streams.sockets import Publisher
+wait = threading.Event()
+ingest, other = (threading.Thread(target=wait.wait, name=name) for name in ("ingest", "control"))
+ingest.start(), other.start()
+publisher = Publisher("tcp://127.0.0.1:*")
+holds, said = lift_carriers(7, ingest)
+python = {thread.native_id for thread in threading.enumerate()}
+tasks = [int(task) for task in os.listdir("/proc/self/task")]
+priority = {task: os.sched_getparam(task).sched_priority for task in tasks}
+wait.set()
+publisher.close()
+print(json.dumps({
+    "holds": holds, "said": said, "ingest": priority[ingest.native_id],
+    "python": [priority[task] for task in python - {ingest.native_id}],
+    "others": [priority[task] for task in tasks if task not in python],
+}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are told by /proc")
+def test_those_who_carry_get_the_priority_and_nobody_else() -> None:
+    done = subprocess.run([sys.executable, "-c", CARRIERS], capture_output=True, text=True)
+    told = json.loads(done.stdout)
+    if not told["holds"]:
+        pytest.skip(told["said"])
+    assert told["ingest"] == 7
+    assert set(told["python"]) == {0}
+    assert len(told["others"]) >= 2
+    assert set(told["others"]) == {7}

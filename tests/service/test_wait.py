@@ -11,7 +11,7 @@ from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
 from service.loop.wait import Wait
 from streams.messages import TokenWindow
-from tests.service.beat_rig import HOP_US, SETTLE_S, BeatRig, estimate
+from tests.service.beat_rig import HOP_US, SETTLE_S, T0_S, BeatRig, estimate
 
 SETTLED, ARRIVED = "settled", "arrived"
 
@@ -84,3 +84,40 @@ def test_a_rehearsed_step_is_the_step_bit_for_bit(bundle: DecoderBundle) -> None
         rehearsed.rehearse(window, 0.0)
         want, got = plain.step(window, 0.0), rehearsed.step(window, 0.0)
         assert all(want[name].tobytes() == got[name].tobytes() for name in want)
+
+
+class Passing(threading.Event):
+    """Waiting for it lets the rig's time pass."""
+
+    def __init__(self, rig: BeatRig) -> None:
+        super().__init__()
+        self._clock = rig.clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._clock.t_s += timeout or 0.0
+        return False
+
+
+def test_rehearsals_end_before_the_next_block_may_come(bundle: DecoderBundle) -> None:
+    """A source in blocks of 3 ms: nothing is begun in the last moments before one is due."""
+    rig = BeatRig(bundle)
+    block_s, taken_s = 3e-3, 0.5e-3
+    begun_s: list[float] = []
+    rehearse = rig.beat.rehearse
+
+    def timed(k: int) -> None:
+        begun_s.append(rig.clock.now())
+        rehearse(k)
+        rig.beat.rehearsal_s = taken_s
+        rig.clock.t_s += taken_s
+
+    rig.beat.rehearse = timed  # type: ignore[method-assign]
+    for i in range(20):
+        rig.clock.t_s = T0_S + i * 1e-3
+        if i % 3 == 0:
+            rig.arrive([(i * 1000, 0)])
+    t_newest = T0_S + 18e-3
+    wait = Wait(rig.clock, rig.beat, rig.inbox, Passing(rig), cut=ARRIVED, rehearse=True)
+    wait.until_settled(1, t_newest + 2 * block_s, settling=False)
+    assert begun_s
+    assert max(begun_s) <= t_newest + block_s - taken_s

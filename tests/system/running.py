@@ -150,12 +150,18 @@ class Daemon(Process):
         self.heard = Heard([], [], [], [])
         self._subscriber: DecodeSubscriber | None = None
 
-    def connect(self) -> None:
-        """Subscribe as soon as its sockets are bound."""
+    @property
+    def announced(self) -> dict[str, str]:
+        """Its endpoints, once its sockets are bound."""
         wait_until(lambda: self._announced.exists() or not self.is_alive)
         if not self._announced.exists():
             raise HungError(f"serve ended with code {self.code()}: {self.err}")
-        endpoints = json.loads(self._announced.read_text())
+        endpoints: dict[str, str] = json.loads(self._announced.read_text())
+        return endpoints
+
+    def connect(self) -> None:
+        """Subscribe as soon as its sockets are bound."""
+        endpoints = self.announced
         self.control: str = endpoints["control"]
         self.endpoint: str = endpoints["decode"]
         topics = ("decode", "heartbeat", "event", "shadow")

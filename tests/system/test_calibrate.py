@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tests.system.running import Daemon, Process, unique, wait_until
 
 KEYS = tuple(f"ch{i}/u1" for i in range(1, 25))
 FOLDER = "day"
+ROOM = 60_000
 IS_FULL = "SPIKELOOP_FULL" in os.environ
 EARLY_STEPS = ("preflight", "collect", "adapt") if IS_FULL else ("preflight", "collect")
 LATE_STEPS = STEPS[STEPS.index("verify") : -1] if IS_FULL else ("decide",)
@@ -128,6 +130,24 @@ def test_killed_at_each_step_and_resumed(lab: Lab, base: Path, run: Run, tmp_pat
         test=steps["collect"]["test"],
     )
     assert again["checksum"] == told["checksum"] == Registry(tmp_path / "bundles").current()
+
+
+def test_a_full_disk_while_collecting_and_room_again(
+    lab: Lab, base: Path, run: Run, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, lab.name_, base)
+    arguments = ["calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER)]
+    wizard = run(*arguments)
+    resource.prlimit(wizard.popen.pid, resource.RLIMIT_FSIZE, (ROOM, ROOM))
+    wizard.popen.wait(90.0)
+    assert wizard.code() == 2, wizard.err
+    told = json.loads(wizard.out)["error"]
+    assert "the disk refused more of" in told
+    assert "What was recorded is kept" in told
+    resumed = run(*arguments, "--resume")
+    resumed.popen.wait(90.0)
+    assert resumed.code() == 0, resumed.err
+    _assert_nothing_lost(tmp_path / FOLDER, progress_of(tmp_path)["steps"])
 
 
 def _forget_after(progress: Path, step: str) -> None:
@@ -253,6 +273,34 @@ def test_a_daemon_that_is_gone_at_deploy(
     assert json.loads(resumed.out)["deployment"]["ok"] == 1.0
     assert back.ask("status").result["checksum"] == steps["adapt"]["checksum"]
     assert registry.current() == steps["adapt"]["checksum"]
+
+
+def test_a_daemon_on_another_machine_is_sent_the_decoder(
+    lab: Lab, base: Path, serve: DaemonStarter, run: Run, tmp_path: Path
+) -> None:
+    assert run("keys", str(tmp_path / "keys")).code() == 0
+    everywhere = {"decode": "tcp://0.0.0.0:*", "control": "tcp://0.0.0.0:*"}
+    daemon = serve(
+        lab.name_,
+        base,
+        output=everywhere | {"keys": str(tmp_path / "keys" / "server.json")},
+        decoder={"incoming": str(tmp_path / "incoming")},
+    )
+    control = daemon.announced["control"].replace("0.0.0.0", "127.0.0.1")
+    client = tmp_path / "keys" / "client.json"
+    deploy = {"control": control, "keys": str(client), "send": True}
+    config = write_config(tmp_path, lab.name_, base, deploy=deploy)
+    wizard = run("calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER))
+    wizard.popen.wait(120.0)
+    assert wizard.code() == 0, wizard.err
+    told = json.loads(wizard.out)["deployment"]
+    assert told["ok"] == 1.0
+    assert told["decodes"] > 10
+    status = run("status", "--json", "--control", control, "--keys", str(client))
+    assert status.code() == 0, status.err
+    in_service = json.loads(status.out)["result"]["checksum"]
+    assert in_service == progress_of(tmp_path)["steps"]["adapt"]["checksum"]
+    assert [one.name for one in (tmp_path / "incoming").iterdir()]
 
 
 def test_a_second_wizard_in_the_same_folder_is_refused(

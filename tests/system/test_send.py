@@ -24,11 +24,6 @@ def keys(tmp_path: Path, run: Callable[..., Process]) -> Path:
     return tmp_path / "keys"
 
 
-def endpoints_of(folder: Path) -> dict[str, str]:
-    announced = next(folder.glob("announced-*.json"))
-    return json.loads(announced.read_text())
-
-
 @pytest.fixture
 def guarded(
     serve: DaemonStarter, bundle: Path, stream: str, source: Living, keys: Path, tmp_path: Path
@@ -42,8 +37,7 @@ def guarded(
     daemon = serve(
         stream, bundle, output=everywhere, decoder={"incoming": str(tmp_path / "incoming")}
     )
-    wait_until(lambda: list(tmp_path.glob("announced-*.json")), source.send_due)
-    endpoints = endpoints_of(tmp_path)
+    endpoints = daemon.announced
     daemon.control = endpoints["control"].replace("0.0.0.0", "127.0.0.1")
     daemon.endpoint = endpoints["decode"].replace("0.0.0.0", "127.0.0.1")
     return daemon

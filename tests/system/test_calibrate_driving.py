@@ -1,0 +1,58 @@
+"""The subject drives a running daemon, and a decoder of what it meant takes over, over sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from calibration.registry import Registry
+from service.serve import bundle_path
+from tests.system.calibrating import write_config
+from tests.system.conftest import DaemonStarter
+from tests.system.running import Process, unique
+
+SUBJECT, DAY = "1", "25"
+BASE = bundle_path("shipped:demo")
+FOLDER = "day"
+ASSIST = [0.5, 0.0]
+
+
+def test_a_decoder_of_what_was_meant_takes_over(
+    run: Callable[..., Process], serve: DaemonStarter, tmp_path: Path
+) -> None:
+    name = unique("driving")
+    daemon = serve(name, BASE, decoder={"lead_s": 0.1}, shaping={"smoothing": 0.5})
+    daemon.connect()
+    subject = run(
+        "simulate", "--subject", SUBJECT, "--day", DAY, "--name", name, "--decodes", daemon.endpoint
+    )
+    daemon.until_validity("ok")
+    config = write_config(
+        tmp_path,
+        name,
+        BASE,
+        calibration={"subject": f"sim-{SUBJECT}"},
+        collect={"learn_s": 8.0, "verify_s": 4.0, "fewest_trials": 4, "patience_s": 20.0},
+        deploy={"control": daemon.control},
+        recalibrate={"assist": ASSIST, "block_s": 10.0, "verify_s": 4.0, "least_r2": -1.0},
+    )
+    folder = tmp_path / FOLDER
+    wizard = run("calibrate", str(config), "--auto", "--json", "--folder", str(folder))
+    daemon.until(lambda heard: not wizard.is_alive, within_s=240.0)
+    assert wizard.code() == 0, wizard.err
+    assert subject.is_alive, subject.err
+    steps = json.loads((folder / "progress.json").read_text())["steps"]
+    driven = steps["recalibrate"]
+    assert driven["recordings"] == ["driven-1.xdf", "driven-2.xdf"]
+    assert driven["decide"]["decided"] == "accept"
+    first, last = steps["adapt"]["checksum"], driven["adapt"]["checksum"]
+    assert driven["deploy"]["before"] == first
+    assert driven["deploy"]["lost_messages"] == 0
+    assert daemon.ask("status").result["checksum"] == last
+    assert Registry(tmp_path / "bundles").current() == last
+    served = list(dict.fromkeys(decode["checksum"] for decode in daemon.heard.decodes))
+    assert served[1:] == [first, last]
+    marks = [event["detail"]["text"] for event in daemon.heard.events if event["event"] == "mark"]
+    wanted = [f"block closed-loop assist={share:.2f}" for share in ASSIST]
+    assert [mark for mark in marks if mark in wanted] == wanted
