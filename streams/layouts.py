@@ -119,7 +119,7 @@ class SequenceCheck:
 
     def fresh(self, seq: Int64s, t_s: Float64s) -> tuple[np.ndarray, int]:
         """Which samples are new, and how many numbers were jumped over. (n,), (n,) -> (n,) bool."""
-        if self._next >= 0:  # an int32 begins anew at 0 after 2**31 samples
+        if self._next > SEQ_WRAP // 2:  # an int32 begins anew at 0 after 2**31 samples
             seq = seq + self._next // SEQ_WRAP * SEQ_WRAP
             seq = np.where(seq < self._next - SEQ_WRAP // 2, seq + SEQ_WRAP, seq)
         if self._next < 0 or self._is_restart(int(seq[0]), float(t_s[0])):
@@ -140,9 +140,14 @@ class SequenceCheck:
 
     def _all_fresh(self, seq: Int64s, t_s: Float64s) -> np.ndarray:
         """The usual case, numbers that go on where they left off: nothing to search for."""
-        kept = slice(-SEQ_KEPT, None)
-        self._seen[seq[kept] % SEQ_KEPT] = seq[kept]
-        self._stamp_s[seq[kept] % SEQ_KEPT] = t_s[kept]
+        first = int(seq[0]) % SEQ_KEPT
+        if first + len(seq) <= SEQ_KEPT:
+            self._seen[first : first + len(seq)] = seq
+            self._stamp_s[first : first + len(seq)] = t_s
+        else:
+            kept = slice(-SEQ_KEPT, None)
+            self._seen[seq[kept] % SEQ_KEPT] = seq[kept]
+            self._stamp_s[seq[kept] % SEQ_KEPT] = t_s[kept]
         self._next = int(seq[-1]) + 1
         self._newest_s = max(self._newest_s, float(t_s.max()))
         return np.ones(len(seq), np.bool_)
@@ -177,6 +182,14 @@ class EventLayout:
         fresh, n_lost = self._fresh(samples, stamps)
         unit = samples[:, self._i_unit]
         channel = np.zeros_like(unit) if self._i_channel is None else samples[:, self._i_channel]
+        if _are_plain(unit, channel, stamps) and fresh.all():
+            return Parsed(
+                t_s=stamps,
+                unit=self.table.lookup(channel.astype(np.int64), unit.astype(np.int64)),
+                count=np.ones(len(stamps), np.int32),
+                keep_alive_s=_NO_STAMPS,
+                n_lost=n_lost,
+            )
         keep_alive = unit == KEEP_ALIVE_UNIT
         stamped = _is_stamp(stamps)
         good = _is_index(unit) & _is_index(channel) & stamped
@@ -229,6 +242,20 @@ class CountsLayout:
             keep_alive_s=stamps[good.any(axis=1)],
             n_invalid=int(np.count_nonzero(~good)),
         )
+
+
+_NO_STAMPS = np.zeros(0)
+
+
+def _are_plain(unit: np.ndarray, channel: np.ndarray, stamps: Float64s) -> bool:
+    """Whether all are spikes of sound stamps, as nearly always: then nothing needs to be chosen."""
+    return bool(
+        len(stamps)
+        and unit.dtype == channel.dtype == np.int32
+        and min(unit.min(), channel.min()) >= 0
+        and stamps.min() > 0
+        and np.isfinite(stamps.max())
+    )
 
 
 def _is_stamp(stamps: Float64s) -> np.ndarray:

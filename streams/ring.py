@@ -84,14 +84,13 @@ class SpikeRing:
         Returns:
             How many were admitted.
         """
-        batch = self._settle_arrival("unknown_unit", batch, ~known[batch.unit])
-        batch = self._settle_arrival("future", batch, batch.t_us > latest_us)
-        batch = self._settle_arrival("duplicate", batch, self._is_duplicate(batch, len(known)))
-        batch = self._settle_arrival("late", batch, batch.t_us <= self._next_start_us)
+        batch = self._keep("unknown_unit", batch, known[batch.unit])
+        batch = self._keep("future", batch, batch.t_us <= latest_us)
+        batch = self._keep("duplicate", batch, ~self._is_duplicate(batch, len(known)))
+        batch = self._keep("late", batch, batch.t_us > self._next_start_us)
         if len(batch) > self.capacity:
-            batch = self._settle_arrival(
-                "overflow", batch, np.arange(len(batch), 0, -1) > self.capacity
-            )
+            is_newest = np.arange(len(batch), 0, -1) <= self.capacity
+            batch = self._keep("overflow", batch, is_newest)
         self._store(batch)
         return len(batch)
 
@@ -100,10 +99,10 @@ class SpikeRing:
 
         Bins are cut in order. Follow with `settle`, then `close`.
         """
-        slots = self._slots(self._i_live)
-        t_us = self._t_us[slots]
-        chosen = (t_us > bin_end_us - self.bin_us) & (t_us <= bin_end_us)
-        slots = slots[chosen]
+        held = self._held_from(self._i_live)
+        t_us = self._t_us[held]
+        chosen = np.flatnonzero((t_us > bin_end_us - self.bin_us) & (t_us <= bin_end_us))
+        slots = held.start + chosen if isinstance(held, slice) else held[chosen]
         return SpikeBatch(t_us[chosen], self._unit[slots], self._count[slots]), slots
 
     def settle(self, slots: Int64s, fate: Literal["used", "unknown_unit", "overflow"]) -> None:
@@ -119,18 +118,18 @@ class SpikeRing:
     def close(self, bin_end_us: int) -> None:
         """The bin that ends there, and all before it, are cut or skipped for good."""
         self._next_start_us = max(self._next_start_us, bin_end_us - self.bin_us + self.hop_us)
-        slots = self._slots(self._i_live)
-        dead = self._t_us[slots] <= self._next_start_us
-        self.settle(slots[dead], "overflow")
-        self._i_live += len(slots) if dead.all() else int(np.argmin(dead))
+        dead = self._t_us[self._held_from(self._i_live)] <= self._next_start_us
+        if dead.any():
+            open_slots = self._slots(self._i_live)[dead]
+            self.settle(open_slots, "overflow")
+        self._i_live += len(dead) if dead.all() else int(np.argmin(dead))
 
-    def _settle_arrival(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
-        """Give these entries their fate; returns the others."""
-        if not which.any():
+    def _keep(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
+        """These entries; the others have this fate."""
+        if which.all():
             return batch
-        setattr(self.fates, fate, getattr(self.fates, fate) + int(batch.count[which].sum()))
-        others = ~which
-        return SpikeBatch(batch.t_us[others], batch.unit[others], batch.count[others])
+        setattr(self.fates, fate, getattr(self.fates, fate) + int(batch.count[~which].sum()))
+        return SpikeBatch(batch.t_us[which], batch.unit[which], batch.count[which])
 
     def _is_duplicate(self, batch: SpikeBatch, n_units: int) -> np.ndarray:
         """True where an entry that is still held, or an earlier one here, has the same identity.
@@ -175,7 +174,7 @@ class SpikeRing:
         if n_over > 0:
             self.settle(self._slots(self._i_live, self._i_live + n_over), "overflow")
             self._i_live += n_over
-        slots = self._slots(self._n_admitted, self._n_admitted + n)
+        slots = self._held_from(self._n_admitted, self._n_admitted + n)
         self._t_us[slots], self._unit[slots] = batch.t_us, batch.unit
         self._count[slots], self._settled[slots] = batch.count, False
         self._n_admitted += n
@@ -183,12 +182,21 @@ class SpikeRing:
         newest = int(batch.t_us.max())
         self.newest_us = newest if self.newest_us is None else max(self.newest_us, newest)
 
-    def _slots(self, i_from: int, i_to: int | None = None) -> Int64s:
-        """Where the entries number `i_from` up to `i_to` (all that were admitted) lie."""
+    def _held_from(self, i_from: int, i_to: int | None = None) -> slice | Int64s:
+        """Where the entries number `i_from` up to `i_to` (all that were admitted) lie.
+
+        A slice but where they go around the end: reading through one copies nothing.
+        """
         first = i_from % self.capacity
-        n = (self._n_admitted if i_to is None else i_to) - i_from
-        slots = np.arange(first, first + n)
-        return slots if first + n <= self.capacity else slots % self.capacity
+        last = first + (self._n_admitted if i_to is None else i_to) - i_from
+        if last <= self.capacity:
+            return slice(first, last)
+        return np.arange(first, last) % self.capacity
+
+    def _slots(self, i_from: int, i_to: int | None = None) -> Int64s:
+        """The same as indices."""
+        held = self._held_from(i_from, i_to)
+        return np.arange(held.start, held.stop) if isinstance(held, slice) else held
 
 
 def _repeats(key: Int64s) -> np.ndarray:

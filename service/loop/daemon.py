@@ -111,7 +111,13 @@ class Daemon:
         self.health = self._health_of(manifest)
         self.flight = FlightRecorder(manifest.hop_s)
         self._ingest = Ingest(
-            self.source, self._clock, self.schedule.t0_s, self._inbox, self.report, self.fail
+            self.source,
+            self._clock,
+            self.schedule.t0_s,
+            self._inbox,
+            self.report,
+            self.fail,
+            by_beat=config.beat.cut == "arrived",
         )
 
     def _check_config(self) -> None:
@@ -261,8 +267,8 @@ class Daemon:
 
     def _beats(self) -> None:
         clock, schedule, beat, chosen = self._clock, self.schedule, self.beat, self.config.beat
-        arrived = self._ingest.arrived
-        wait = Wait(clock, beat, self._inbox, arrived, cut=chosen.cut, rehearse=chosen.rehearse)
+        arrival = self._ingest.await_arrival
+        wait = Wait(clock, beat, self._inbox, arrival, cut=chosen.cut, rehearse=chosen.rehearse)
         self._ingest.wait_until_caught_up()
         t_heartbeat_s = clock.now()
         if self.settling:
@@ -274,9 +280,7 @@ class Daemon:
             n_before = n
         while not self._stopping.is_set():
             k = max(beat.last_k + 1, schedule.newest_due(clock.now(), self.settle_s))
-            t_window = schedule.window_end_s(k)
-            clock.sleep_until(t_window)
-            t_due = wait.until_settled(k, t_window + self.settle_s, settling=self.settling)
+            t_due = wait.until_settled(k, self.settle_s, settling=self.settling)
             decode = beat.turn(k, self.settle_s)
             t_out = self._publish(decode)
             shadow = beat.follow(self.settle_s)

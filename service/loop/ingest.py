@@ -174,11 +174,15 @@ def _to_us(stamps: Float64s, offset_s: float, t0_s: float, bin_s: float | None) 
     since_s = stamps + offset_s - t0_s
     if bin_s is not None:
         since_s = np.rint(since_s / bin_s) * bin_s
-    return np.rint(np.clip(since_s, -FAR_S, FAR_S) * 1e6).astype(np.int64)
+    return np.rint(since_s.clip(-FAR_S, FAR_S) * 1e6).astype(np.int64)
 
 
 class Ingest(threading.Thread):
     """Pulls until told to stop; a second thread of its own keeps the sender's clock measured.
+
+    A beat that waits for an arrival may pull itself (`by_beat`): spikes reach it without waking
+    another thread. Should the source be lost for good, this thread looks for it, and pulls from
+    then on: no beat waits for that.
 
     Args:
         source: the stream.
@@ -187,9 +191,7 @@ class Ingest(threading.Thread):
         inbox: where arrivals go.
         report: called with (event, detail) when the source goes or comes back.
         failed: called once with the error that ended the thread.
-
-    Attributes:
-        arrived: set whenever something was handed over.
+        by_beat: the beat's thread pulls, in `await_arrival`.
     """
 
     def __init__(
@@ -200,51 +202,79 @@ class Ingest(threading.Thread):
         inbox: deque[Arrival],
         report: Callable[[str, dict[str, object]], None],
         failed: Callable[[Exception], None],
+        *,
+        by_beat: bool = False,
     ) -> None:
         super().__init__(name="ingest", daemon=True)
         self._source, self._clock, self._t0_s = source, clock, t0_s
         self._inbox, self._report, self._failed = inbox, report, failed
-        self.arrived = threading.Event()
+        self._by_beat, self._is_lost = by_beat, False
+        self._arrived = threading.Event()
         self._stopping = threading.Event()
         self._caught_up = threading.Event()
         self._offsets = threading.Thread(target=self._measure, name="clock", daemon=True)
 
     def start(self) -> None:
-        """Start both threads."""
-        super().start()
+        """Start both threads; where the beat pulls, the second alone."""
+        if not self._by_beat:
+            super().start()
         self._offsets.start()
 
     def wait_until_caught_up(self) -> None:
-        """Wait until what was sent before this thread started is handed over, a while at most."""
-        self._caught_up.wait(CATCH_UP_WITHIN_S)
+        """Wait until what was sent before the start is handed over, a while at most."""
+        t_end = self._clock.now() + CATCH_UP_WITHIN_S
+        while not self._caught_up.is_set() and (left_s := t_end - self._clock.now()) > 0:
+            self.await_arrival(min(left_s, PULL_WAIT_S))
+
+    def await_arrival(self, wait_s: float) -> None:
+        """Return once something was handed over, at the latest after `wait_s`.
+
+        Raises:
+            StreamUnfitError: where the beat pulls, what came cannot be read.
+        """
+        if self._by_beat:
+            self._pull_once(max(0.0, wait_s))
+        elif self._arrived.wait(wait_s):
+            self._arrived.clear()
 
     def stop(self) -> None:
         """End both threads and wait for them."""
         self._stopping.set()
-        self.join(timeout=5.0)
-        self._offsets.join(timeout=5.0)
+        for thread in (self, self._offsets):
+            if thread.is_alive():
+                thread.join(timeout=5.0)
         self._source.inlet.close()
 
     def run(self) -> None:
         """Pull, convert, hand over."""
         try:
             while not self._stopping.is_set():
-                self._pull_once()
+                if self._is_lost:
+                    self._look_for_source()
+                else:
+                    self._pull_once(PULL_WAIT_S)
         except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
             self._failed(err)
 
-    def _pull_once(self) -> None:
+    def _look_for_source(self) -> None:
+        """Until it is back, for a second at a time."""
+        if self._source.reopen():
+            self._is_lost = False
+            self._report("source_back", {"stream": str(self._source.inlet.description)})
+
+    def _pull_once(self, wait_s: float) -> None:
         try:
-            parsed = self._source.pull(PULL_WAIT_S)
+            parsed = self._source.pull(wait_s)
         except StreamLostError:
             self._report("source_lost", {"stream": str(self._source.inlet.description)})
-            while not self._stopping.is_set() and not self._source.reopen():
-                pass
-            self._report("source_back", {"stream": str(self._source.inlet.description)})
+            self._is_lost = True
+            if self._by_beat:
+                self._by_beat = False
+                super().start()
             return
         if parsed is not None:
             self._inbox.append(self._arrival(parsed))
-            self.arrived.set()
+            self._arrived.set()
         if parsed is None or not len(parsed.t_s) or self._is_recent(float(parsed.t_s[-1])):
             self._caught_up.set()
 
@@ -255,13 +285,16 @@ class Ingest(threading.Thread):
     def _arrival(self, parsed: Parsed) -> Arrival:
         t_s, estimate = self._clock.now(), self._source.offset.current
         bin_s = self._source.bin_s
-        keep_alive_us = _to_us(parsed.keep_alive_s, estimate.offset_s, self._t0_s, bin_s)
+        alive_us = None
+        if len(parsed.keep_alive_s):
+            newest_s = parsed.keep_alive_s.max(keepdims=True)
+            alive_us = int(_to_us(newest_s, estimate.offset_s, self._t0_s, bin_s)[0])
         latest_s = t_s - self._t0_s + FUTURE_TOLERANCE_S + estimate.uncertainty_s
         return Arrival(
             t_s=t_s,
             batch=convert(parsed, estimate.offset_s, self._t0_s, bin_s),
             latest_us=round(latest_s * 1e6),
-            newest_keep_alive_us=int(keep_alive_us.max()) if len(keep_alive_us) else None,
+            newest_keep_alive_us=alive_us,
             n_invalid=parsed.n_invalid,
             n_duplicate=parsed.n_duplicate,
             n_lost=parsed.n_lost,

@@ -6,8 +6,8 @@ just after another. Therefore decodes are rehearsed, without consequence, until 
 
 from __future__ import annotations
 
-import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from service.loop.beat import Beat
@@ -32,7 +32,7 @@ class Wait:
         clock: the daemon's.
         beat: takes in what arrives meanwhile.
         inbox: where that is.
-        arrived: set whenever something arrived.
+        await_arrival: returns once something arrived, at the latest after so many seconds.
         cut: `settled`: when the settle time is over; `arrived`: as soon as something stamped later
             than the window came, if that is earlier.
         rehearse: decode before, without consequence.
@@ -43,54 +43,67 @@ class Wait:
         clock: Clock,
         beat: Beat,
         inbox: deque[Arrival],
-        arrived: threading.Event,
+        await_arrival: Callable[[float], None],
         *,
         cut: Literal["settled", "arrived"],
         rehearse: bool,
     ) -> None:
-        self._clock, self._beat, self._inbox, self._arrived = clock, beat, inbox, arrived
+        self._clock, self._beat, self._inbox = clock, beat, inbox
+        self._await_arrival = await_arrival
         self._cut, self._may_rehearse = cut, rehearse
 
-    def until_settled(self, k: int, t_settled: float, *, settling: bool) -> float:
+    def until_settled(self, k: int, settle_s: float, *, settling: bool) -> float:
         """Wait for beat k, and take in what came.
 
         Args:
             k: the beat.
-            t_settled: its window's end and the settle time.
+            settle_s: how long spikes are waited for after its window.
             settling: the settle time is still being measured, so that no beat is cut earlier.
 
         Returns:
             When cutting was due.
         """
-        self._beat.take_in(self._inbox)
-        if self._cut == "arrived" and not settling:
-            return self._until_heard_of(k, t_settled)
-        self._awake(k, t_settled)
-        self._clock.spin_until(t_settled)
-        self._beat.take_in(self._inbox)
+        clock, beat = self._clock, self._beat
+        t_window = beat.schedule.window_end_s(k)
+        t_settled = t_window + settle_s
+        hop_s = beat.ring.hop_us * 1e-6
+        awake_s = min(AWAKE_S, AWAKE_OF_HOP * hop_s) if self._may_rehearse else 0.0
+        if self._cut == "arrived":
+            self._take_in_until(t_settled if settling else t_window)
+            return self._until_heard_of(k, t_window + awake_s, t_settled)
+        clock.sleep_until(min(t_window, t_settled - awake_s))
+        beat.take_in(self._inbox)
+        clock.sleep_until(t_settled - awake_s)
+        for _ in range(MOST_REHEARSALS):
+            beat.take_in(self._inbox)
+            if not self._rehearse(k, t_settled):
+                break
+        clock.spin_until(t_settled) if self._may_rehearse else clock.sleep_until(t_settled)
+        beat.take_in(self._inbox)
         return t_settled
 
-    def _awake(self, k: int, t_settled: float) -> None:
-        """Sleep until shortly before the cut; from then on the core does not."""
-        hop_s = self._beat.ring.hop_us * 1e-6
-        self._clock.sleep_until(t_settled - min(AWAKE_S, AWAKE_OF_HOP * hop_s))
-        for _ in range(MOST_REHEARSALS):
+    def _take_in_until(self, t_s: float) -> None:
+        """Take in arrivals as they come."""
+        while (left_s := t_s - self._clock.now()) > 0:
+            self._await_arrival(left_s)
             self._beat.take_in(self._inbox)
-            if not self._rehearse(k, t_settled):
-                return
 
-    def _until_heard_of(self, k: int, t_settled: float) -> float:
-        """Wait for a later stamp; rehearse while none is expected to come meanwhile."""
+    def _until_heard_of(self, k: int, t_awake: float, t_settled: float) -> float:
+        """Wait for a stamp later than the window; rehearse while no arrival is expected.
+
+        One after another until `t_awake`, then now and then: where no unit fires, the wait is long.
+        """
         clock, beat = self._clock, self._beat
-        while not beat.has_heard_of(k) and clock.now() < t_settled:
-            t_now = clock.now()
+        while (t_now := clock.now()) < t_settled:
+            beat.take_in(self._inbox)
+            if beat.has_heard_of(k):
+                return clock.now()
             may_come = beat.blocks.may_come(t_now, t_now + self._rehearsal_s)
-            rehearsed = not may_come and self._rehearse(k, t_settled)
-            left_s = t_settled - clock.now()
-            if self._arrived.wait(min(left_s, REHEARSED_EVERY_S) if rehearsed else left_s):
-                self._arrived.clear()
-                beat.take_in(self._inbox)
-        return min(t_settled, clock.now())
+            if may_come or not self._rehearse(k, t_settled):
+                self._await_arrival(t_settled - clock.now())
+            elif t_now >= t_awake:
+                self._await_arrival(min(t_settled - clock.now(), REHEARSED_EVERY_S))
+        return t_settled
 
     @property
     def _rehearsal_s(self) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -17,9 +15,12 @@ SETTLED, ARRIVED = "settled", "arrived"
 
 
 def wait_of(rig: BeatRig, cut: str, *, rehearse: bool = False) -> Wait:
-    return Wait(
-        rig.clock, rig.beat, rig.inbox, threading.Event(), cut=cut, rehearse=rehearse  # type: ignore[arg-type]
-    )  # fmt: skip
+    """Nothing arrives while it waits: time passes."""
+
+    def let_pass(wait_s: float) -> None:
+        rig.clock.t_s += max(0.0, wait_s)
+
+    return Wait(rig.clock, rig.beat, rig.inbox, let_pass, cut=cut, rehearse=rehearse)  # type: ignore[arg-type]
 
 
 def window_end_s(rig: BeatRig, k: int) -> float:
@@ -30,7 +31,7 @@ def test_a_beat_waits_for_its_settle_time(rig: BeatRig) -> None:
     rig.clock.sleep_until(window_end_s(rig, 1))
     rig.arrive([(HOP_US + 5, 0)])
     t_settled = window_end_s(rig, 1) + SETTLE_S
-    assert wait_of(rig, SETTLED).until_settled(1, t_settled, settling=False) == t_settled
+    assert wait_of(rig, SETTLED).until_settled(1, SETTLE_S, settling=False) == t_settled
     assert rig.clock.now() == t_settled
 
 
@@ -41,7 +42,7 @@ def test_a_later_stamp_ends_the_wait(rig: BeatRig, stamp_us: int, waits: bool) -
     rig.arrive([(stamp_us, 0)])
     if waits:
         rig.clock.sleep_until(t_end + SETTLE_S)
-    due = wait_of(rig, ARRIVED).until_settled(1, t_end + SETTLE_S, settling=False)
+    due = wait_of(rig, ARRIVED).until_settled(1, SETTLE_S, settling=False)
     assert due == (t_end + SETTLE_S if waits else t_end)
 
 
@@ -49,7 +50,7 @@ def test_no_beat_is_cut_early_while_settling(rig: BeatRig) -> None:
     rig.clock.sleep_until(window_end_s(rig, 1))
     rig.arrive([(HOP_US + 5, 0)])
     t_settled = window_end_s(rig, 1) + SETTLE_S
-    assert wait_of(rig, ARRIVED).until_settled(1, t_settled, settling=True) == t_settled
+    assert wait_of(rig, ARRIVED).until_settled(1, SETTLE_S, settling=True) == t_settled
 
 
 @pytest.mark.parametrize("cut", [SETTLED, ARRIVED])
@@ -61,7 +62,7 @@ def test_a_rehearsal_leaves_no_trace(bundle: DecoderBundle, cut: str) -> None:
         for k in range(1, 30):
             rig.clock.sleep_until(window_end_s(rig, k))
             rig.arrive([(k * HOP_US - 7 - k, k % 2), (k * HOP_US + 1, 3)])
-            wait.until_settled(k, window_end_s(rig, k) + SETTLE_S, settling=False)
+            wait.until_settled(k, SETTLE_S, settling=False)
             decodes.append(estimate(rig.beat.turn(k, SETTLE_S)))
         decodes.append(rig.beat.ring.fates.as_dict())
     assert decodes[:30] == decodes[30:]
@@ -86,18 +87,6 @@ def test_a_rehearsed_step_is_the_step_bit_for_bit(bundle: DecoderBundle) -> None
         assert all(want[name].tobytes() == got[name].tobytes() for name in want)
 
 
-class Passing(threading.Event):
-    """Waiting for it lets the rig's time pass."""
-
-    def __init__(self, rig: BeatRig) -> None:
-        super().__init__()
-        self._clock = rig.clock
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self._clock.t_s += timeout or 0.0
-        return False
-
-
 def test_rehearsals_end_before_the_next_block_may_come(bundle: DecoderBundle) -> None:
     """A source in blocks of 3 ms: nothing is begun in the last moments before one is due."""
     rig = BeatRig(bundle)
@@ -108,16 +97,17 @@ def test_rehearsals_end_before_the_next_block_may_come(bundle: DecoderBundle) ->
     def timed(k: int) -> None:
         begun_s.append(rig.clock.now())
         rehearse(k)
-        rig.beat.rehearsal_s = taken_s
+        rig.beat.rehearsal_s = taken_s  # on a clock that stands still it took nothing
         rig.clock.t_s += taken_s
 
     rig.beat.rehearse = timed  # type: ignore[method-assign]
+    rig.beat.rehearsal_s = rig.beat.taken_s = taken_s
     for i in range(20):
         rig.clock.t_s = T0_S + i * 1e-3
         if i % 3 == 0:
             rig.arrive([(i * 1000, 0)])
     t_newest = T0_S + 18e-3
-    wait = Wait(rig.clock, rig.beat, rig.inbox, Passing(rig), cut=ARRIVED, rehearse=True)
-    wait.until_settled(1, t_newest + 2 * block_s, settling=False)
+    settle_s = t_newest + 2 * block_s - window_end_s(rig, 1)
+    wait_of(rig, ARRIVED, rehearse=True).until_settled(1, settle_s, settling=False)
     assert begun_s
     assert max(begun_s) <= t_newest + block_s - taken_s
