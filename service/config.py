@@ -87,7 +87,7 @@ class ShapingConfig(Section):
 
 
 class RealtimeConfig(Section):
-    """`[realtime]`: what to ask of the operating system for the beat's thread."""
+    """`[realtime]`: what to ask of the operating system for the beat, and those it waits for."""
 
     priority: int = Field(0, ge=0, le=99)
     cores: tuple[int, ...] = Field((), strict=False)

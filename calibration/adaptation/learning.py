@@ -39,8 +39,9 @@ class Start:
 class Recipe:
     """How the steps are taken; lengths in seconds.
 
-    What is kept is the running mean of the steps, with `memory` of the mean before: single steps
-    are noisy where labels are few.
+    A window has at most `most_bins`: they are run one after another, and that takes the time. What
+    is kept is the running mean of the steps, with `memory` of the mean before: single steps are
+    noisy where labels are few.
     """
 
     n_steps: int = 80
@@ -51,6 +52,7 @@ class Recipe:
     weight_decay: float = 1e-2
     lanes: int = 4
     window_s: float = 2.0
+    most_bins: int = 60
     burn_in_s: float = 0.5
     unit_dropout: float = 0.7
     memory: float = 0.95
@@ -159,7 +161,8 @@ class Attempts:
     def _lengths(self) -> tuple[int, int]:
         """Bins of a window, and how many of them only fill the memory."""
         part, hop_s = self.material.recording.train, self.material.hop_s
-        n_bins = min(round(self.recipe.window_s / hop_s), part.last - part.first)
+        n_bins = min(round(self.recipe.window_s / hop_s), self.recipe.most_bins)
+        n_bins = min(n_bins, part.last - part.first)
         return n_bins, min(round(self.recipe.burn_in_s / hop_s), n_bins // 4)
 
     def _losses(

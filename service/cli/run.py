@@ -18,7 +18,7 @@ def add_commands(commands: Commands) -> None:
 
 def _add_demo(commands: Commands) -> None:
     p = commands.add_parser("demo", help="close the loop with a simulated subject")
-    p.add_argument("--seconds", type=float, default=None, help="30, or 60 for --recalibrate")
+    p.add_argument("--seconds", type=float, default=None, help="30, or 120 for --recalibrate")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a screen")
     p.add_argument("--recalibrate", action="store_true", help="a day on which the decoder fails")
     p.add_argument("--shuffle-units", action="store_true", help="the control: units permuted")
@@ -33,7 +33,7 @@ def _demo(a: argparse.Namespace) -> int:
         from service.demo.recalibrate import recalibrate
 
         return recalibrate(
-            seconds=a.seconds or 60.0,
+            seconds=a.seconds or 120.0,
             as_json=a.json,
             subject=a.subject,
             day=25 if a.day is None else a.day,
