@@ -108,7 +108,9 @@ class Training(Section):
     """The recipe; lengths in seconds so that it does not depend on the hop.
 
     `cuts`: where spikes have their true times, each session is also learnt from with its bins
-    beginning elsewhere within the hop and its spikes jittered by `jitter_ms`.
+    beginning elsewhere within the hop and its spikes jittered by `jitter_ms`. `made_up`: so many
+    sessions of made-up neurons are learnt from beside each recording: for a decoder of few sessions
+    that is to be adapted to neurons that it has not met.
     """
 
     steps: Natural = 600
@@ -122,6 +124,7 @@ class Training(Section):
     unit_dropout: Share = 0.3
     session_dropout: Share = 0.1
     newcomers: Share = 0.25
+    made_up: Annotated[int, pydantic.Field(ge=0)] = 0
     cuts: Natural = 4
     jitter_ms: Annotated[float, pydantic.Field(ge=0)] = 1.0
     pieces: Natural = 1

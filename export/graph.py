@@ -140,7 +140,8 @@ def exported_rows(
         dict(zip(session["unit_keys"], own_rows(sessions, i), strict=True))
         for i, session in enumerate(sessions)
     ]
-    latest = {key: row for held in row_of for key, row in held.items()} if same_array else {}
+    others = [held for held, one in zip(row_of, sessions, strict=True) if not one.get("made_up")]
+    latest = {key: row for held in others for key, row in held.items()} if same_array else {}
     chosen = latest | row_of[i_session]
     return list(chosen), list(chosen.values())
 
@@ -159,7 +160,7 @@ def find_session(sessions: Sequence[Mapping[str, Any]], wanted: str | None, path
     """
     ids = [session["id"] for session in sessions]
     if wanted is None:
-        return len(ids) - 1
+        return len(ids) - 1  # made-up sessions stand before
     if wanted not in ids:
         raise ExportError(f"{path} was not trained on session {wanted!r}; it has: {', '.join(ids)}")
     return ids.index(wanted)
@@ -213,11 +214,12 @@ def graph_bytes(model: onnx.ModelProto) -> bytes:
 
 
 def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
-    config, sessions = run.config, run.sessions
+    config = run.config
+    sessions = [session for session in run.sessions if not session.get("made_up")]
     silence_s = max(session["longest_silence_s"] for session in sessions)
     return {
         "family": "streaming",
-        "session": sessions[i_session]["id"],
+        "session": run.sessions[i_session]["id"],
         "units": [{"key": key, "row": row} for row, key in enumerate(keys)],
         "hop_s": run.hop_s,
         "bin_s": run.bin_s,
@@ -228,7 +230,7 @@ def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
         "outputs": declared_outputs(config, run.shape.outputs, sessions),
         "parity": {"atol_fp32": 1e-4},
         "training": {
-            "unit_rates_hz": rates_hz(sessions[i_session], run.bin_s),
+            "unit_rates_hz": rates_hz(run.sessions[i_session], run.bin_s),
             "recipe": config.model_dump(mode="json"),
             "sessions": [session["id"] for session in sessions],
             "steps": run.steps,

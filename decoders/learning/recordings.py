@@ -9,6 +9,7 @@ import numpy as np
 
 from decoders.config import Lead, OutputChoice, TrainConfig
 from decoders.errors import TrainingError
+from decoders.learning.made_up import made_up_sessions
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
 from streams.session import Behavior, Session
 from streams.tokenizer import TokenBins, cut_bins
@@ -52,6 +53,7 @@ class Recording:
         train: what may be learnt from.
         test: held out.
         longest_silence_s: of all units together in the train part.
+        made_up: whether it is of neurons that do not exist; to learn from alone.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Recording:
     train: Part
     test: Part
     longest_silence_s: float
+    made_up: bool = False
 
     @property
     def tokens(self) -> TokenBins:
@@ -124,6 +127,20 @@ def record(session: Session, config: TrainConfig) -> Recording:
         test=test,
         longest_silence_s=longest_silence_s(session.spikes, edge_us),
     )
+
+
+def record_made_up(session: Session, config: TrainConfig, seed: int) -> list[Recording]:
+    """As many made-up sessions of a recording as the config asks for, cut; nothing to score."""
+    classes = tuple(output.behavior for output in config.outputs if output.classes)
+    sessions = made_up_sessions(
+        session,
+        config.training.made_up,
+        hop_us=round(config.beat.hop_ms * 1000),
+        as_they_are=[path for path in session.behavior if path.endswith(classes)],
+        seed=seed,
+    )
+    recordings = (record(one, config) for one in sessions)
+    return [replace(one, test=Part(one.n_bins, one.n_bins), made_up=True) for one in recordings]
 
 
 def _cut(

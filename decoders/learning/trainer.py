@@ -294,9 +294,12 @@ def normalisation(
 ) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each output's targets in the train parts; 0 and 1 for classes.
 
+    Of recordings alone: in made-up sessions the behaviour is turned.
+
     Raises:
         TrainingError: a behaviour never changes.
     """
+    recordings = [recording for recording in recordings if not recording.made_up]
     offsets: list[np.ndarray] = []
     scales: list[np.ndarray] = []
     for out in outputs:
@@ -334,6 +337,7 @@ def session_record(recording: Recording) -> dict[str, Any]:
     known = train.reshape(-1, train.shape[-1])
     return {
         "id": recording.id,
+        "made_up": recording.made_up,
         "unit_keys": list(recording.unit_keys),
         "spikes_per_bin": recording.spikes_per_bin.tolist(),
         "longest_silence_s": recording.longest_silence_s,

@@ -27,7 +27,7 @@ from decoders.checkpoint import load_checkpoint, save_checkpoint
 from decoders.config import Simulated, TrainConfig, load_config
 from decoders.errors import TrainingError
 from decoders.learning.curves import draw_curves
-from decoders.learning.recordings import Recording, record
+from decoders.learning.recordings import Recording, record, record_made_up
 from decoders.learning.start import start_from
 from decoders.learning.trainer import Trainer, new_network
 from decoders.poyo.training import PoyoTrainer
@@ -199,18 +199,22 @@ def simulated_sessions(
 def load_recordings(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[Recording]:
     """Read and cut every session that the config names, in the order of their ids.
 
+    Before them stand made-up ones, where the config asks for some.
+
     Raises:
         TrainingError: a glob matches nothing, or the sessions' outputs differ in length.
     """
     paths = session_paths(config, config_dir, run_dir)
-    recordings = sorted((record(read_session(p), config) for p in paths), key=lambda r: r.id)
+    sessions = sorted((read_session(path) for path in paths), key=lambda session: session.id)
+    recordings = [record(session, config) for session in sessions]
     for recording in recordings:
         if recording.dims != recordings[0].dims:
             raise TrainingError(
                 f"outputs have {recording.dims} dimensions in session {recording.id} "
                 f"but {recordings[0].dims} in {recordings[0].id}: name the same behaviour in all"
             )
-    return recordings
+    made_up = [record_made_up(one, config, config.seed + i) for i, one in enumerate(sessions)]
+    return [*(one for of_session in made_up for one in of_session), *recordings]
 
 
 def session_paths(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[Path]:

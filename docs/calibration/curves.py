@@ -5,7 +5,8 @@
 trains the decoders that are to be adapted, adapts them with `spikeloop adapt`'s own function over
 lengths and seeds, and writes `curves.jsonl`, a table and `curves.png`. What is there is not made
 again. M1 and S1 have their units split at random into two halves: a decoder learns from one half
-and is adapted to the other, which to it are neurons never seen.
+and is adapted to the other, which to it are neurons never seen. With `--made-up 32` it also learns
+from that many sessions of made-up neurons (four times the steps).
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Case:
     same_array: bool
 
 
-def cases(name: str, work: Path) -> Iterator[Case]:
+def cases(name: str, work: Path, made_up: int) -> Iterator[Case]:
     """Make what is to be measured."""
     if name == "simulated":
         bundle = trained(HERE.parent / "accuracy" / "simulated.toml", work / name)
@@ -70,8 +71,13 @@ def cases(name: str, work: Path) -> Iterator[Case]:
             yield Case(name, bundle, path, same_array=True)
         return
     halves = split_units(DATA / RECORDINGS[name], work / name)
-    yield Case(name, trained(half_config(name, "a", halves[0], work), work / f"{name}-a"),
-               halves[1], same_array=False)  # fmt: skip
+    config = half_config(name, "a", halves[0], work)
+    if made_up:
+        config = with_made_up(config, made_up)
+    bundle = trained(config, work / config.stem)
+    yield Case(
+        f"{name}{f', {made_up} made up' if made_up else ''}", bundle, halves[1], same_array=False
+    )
 
 
 def trained(config: Path, run: Path) -> Path:
@@ -88,6 +94,16 @@ def half_config(name: str, half: str, session: Path, work: Path) -> Path:
     named = tomllib.loads(text)["sessions"]["glob"][0]
     path = work / f"{name}-{half}.toml"
     path.write_text(text.replace(named, session.name))
+    return path
+
+
+def with_made_up(config: Path, n: int) -> Path:
+    """The config with sessions of made-up neurons, and the time to learn from them."""
+    recipe = tomllib.loads(config.read_text())["training"]
+    recipe |= {"made_up": n, "newcomers": 0.5, "unit_dropout": 0.5, "steps": 4 * recipe["steps"]}
+    before = config.read_text().partition("[training]")[0]
+    path = config.with_name(f"{config.stem}-made-up-{n}.toml")
+    path.write_text(before + "[training]\n" + "".join(f"{k} = {v}\n" for k, v in recipe.items()))
     return path
 
 
@@ -207,6 +223,7 @@ def main() -> None:
     """Measure what is asked for and not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="+", choices=["simulated", *RECORDINGS])
+    parser.add_argument("--made-up", type=int, default=0, metavar="N")
     parser.add_argument("--work", type=Path, default=Path("runs/curves"))
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
@@ -214,7 +231,7 @@ def main() -> None:
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {(row.get("case"), row.get("session")) for row in rows}
     for name in asked.cases:
-        for case in cases(name, asked.work):
+        for case in cases(name, asked.work, asked.made_up):
             if (case.name, case.session.name) in done:
                 continue
             for row in measure(case, asked.work):

@@ -41,7 +41,6 @@ HEARTBEAT_EVERY_S = 1.0
 RING_S = 5.0
 OUTGOING_KEPT = 1000
 
-
 _CAP_BEGAN = (
     "decoding nears its time: spikes above `token_cap` a beat are left out, evenly over units, "
     "until there is room"
@@ -281,8 +280,9 @@ class Daemon:
         while not self._stopping.is_set():
             k = max(beat.last_k + 1, schedule.newest_due(clock.now(), self.settle_s))
             t_due = wait.until_settled(k, self.settle_s, settling=self.settling)
-            decode = beat.turn(k, self.settle_s)
-            t_out = self._publish(decode)
+            with self._ingest.held_off():
+                decode = beat.turn(k, self.settle_s)
+                t_out = self._publish(decode)
             shadow = beat.follow(self.settle_s)
             if shadow is not None:
                 self._publisher.send(b"shadow", encode(shadow))

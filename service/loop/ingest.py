@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ BEFORE_OPEN_S = 0.1
 RECENT_S = 0.05
 CATCH_UP_WITHIN_S = 2.0
 PULL_WAIT_S = 0.1
+HELD_OFF_AT_MOST_S = 0.05
 OFFSET_EVERY_S = 1.0
 FIRST_OFFSET_WITHIN_S = 5.0
 
@@ -125,14 +127,13 @@ class Source:
             )
         return float(stamps[0]) + self.offset.current.offset_s - self.bin_s
 
-    def pull(self, timeout_s: float) -> Parsed | None:
-        """Wait for samples; None when none came.
+    def pull(self, timeout_s: float) -> tuple[np.ndarray, Float64s]:
+        """Wait for samples; see `Inlet.pull`.
 
         Raises:
             StreamLostError: the source ended and cannot be recovered by LSL itself.
         """
-        samples, stamps = self._held.pop() if self._held else self.inlet.pull(timeout_s)
-        return self.layout.parse(samples, stamps) if len(stamps) else None
+        return self._held.pop() if self._held else self.inlet.pull(timeout_s)
 
     def reopen(self) -> bool:
         """Look for the stream again; True when it is back with the layout that it had.
@@ -210,6 +211,8 @@ class Ingest(threading.Thread):
         self._inbox, self._report, self._failed = inbox, report, failed
         self._by_beat, self._is_lost = by_beat, False
         self._arrived = threading.Event()
+        self._may_convert = threading.Event()
+        self._may_convert.set()
         self._stopping = threading.Event()
         self._caught_up = threading.Event()
         self._offsets = threading.Thread(target=self._measure, name="clock", daemon=True)
@@ -236,6 +239,15 @@ class Ingest(threading.Thread):
             self._pull_once(max(0.0, wait_s))
         elif self._arrived.wait(wait_s):
             self._arrived.clear()
+
+    @contextmanager
+    def held_off(self) -> Iterator[None]:
+        """What arrives meanwhile is converted afterwards: the interpreter is the beat's alone."""
+        self._may_convert.clear()
+        try:
+            yield
+        finally:
+            self._may_convert.set()
 
     def stop(self) -> None:
         """End both threads and wait for them."""
@@ -264,7 +276,7 @@ class Ingest(threading.Thread):
 
     def _pull_once(self, wait_s: float) -> None:
         try:
-            parsed = self._source.pull(wait_s)
+            samples, stamps = self._source.pull(wait_s)
         except StreamLostError:
             self._report("source_lost", {"stream": str(self._source.inlet.description)})
             self._is_lost = True
@@ -272,8 +284,11 @@ class Ingest(threading.Thread):
                 self._by_beat = False
                 super().start()
             return
-        if parsed is not None:
-            self._inbox.append(self._arrival(parsed))
+        t_s, parsed = self._clock.now(), None
+        if len(stamps):
+            self._may_convert.wait(HELD_OFF_AT_MOST_S)
+            parsed = self._source.layout.parse(samples, stamps)
+            self._inbox.append(self._arrival(parsed, t_s))
             self._arrived.set()
         if parsed is None or not len(parsed.t_s) or self._is_recent(float(parsed.t_s[-1])):
             self._caught_up.set()
@@ -282,8 +297,8 @@ class Ingest(threading.Thread):
         t_s = stamp_s + self._source.offset.current.offset_s
         return self._clock.now() - t_s < RECENT_S
 
-    def _arrival(self, parsed: Parsed) -> Arrival:
-        t_s, estimate = self._clock.now(), self._source.offset.current
+    def _arrival(self, parsed: Parsed, t_s: float) -> Arrival:
+        estimate = self._source.offset.current
         bin_s = self._source.bin_s
         alive_us = None
         if len(parsed.keep_alive_s):
