@@ -74,11 +74,12 @@ class Wait:
         clock.sleep_until(min(t_window, t_settled - awake_s))
         beat.take_in(self._inbox)
         clock.sleep_until(t_settled - awake_s)
-        for _ in range(MOST_REHEARSALS):
+        beat.take_in(self._inbox)
+        n_rehearsed = 0
+        while self._rehearse(k, t_settled) and n_rehearsed < MOST_REHEARSALS:
+            n_rehearsed += 1
             beat.take_in(self._inbox)
-            if not self._rehearse(k, t_settled):
-                break
-        clock.spin_until(t_settled) if self._may_rehearse else clock.sleep_until(t_settled)
+        clock.spin_until(t_settled) if n_rehearsed else clock.sleep_until(t_settled)
         beat.take_in(self._inbox)
         return t_settled
 
@@ -99,10 +100,11 @@ class Wait:
             if beat.has_heard_of(k):
                 return clock.now()
             may_come = beat.blocks.may_come(t_now, t_now + self._rehearsal_s)
-            if may_come or not self._rehearse(k, t_settled):
-                self._await_arrival(t_settled - clock.now())
-            elif t_now >= t_awake:
-                self._await_arrival(min(t_settled - clock.now(), REHEARSED_EVERY_S))
+            rehearsed = not may_come and self._rehearse(k, t_settled)
+            wait_s = t_settled - clock.now()
+            if rehearsed:
+                wait_s = 0.0 if t_now < t_awake else min(wait_s, REHEARSED_EVERY_S)
+            self._await_arrival(wait_s)
         return t_settled
 
     @property
