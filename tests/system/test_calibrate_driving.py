@@ -15,7 +15,7 @@ from tests.system.running import Process, unique
 SUBJECT, DAY = "1", "25"
 BASE = bundle_path("shipped:demo")
 FOLDER = "day"
-ASSIST = [0.5, 0.0]
+ASSIST = [0.25]
 
 
 def test_a_decoder_of_what_was_meant_takes_over(
@@ -33,9 +33,9 @@ def test_a_decoder_of_what_was_meant_takes_over(
         name,
         BASE,
         calibration={"subject": f"sim-{SUBJECT}"},
-        collect={"learn_s": 8.0, "verify_s": 4.0, "fewest_trials": 4, "patience_s": 20.0},
+        collect={"learn_s": 5.0, "verify_s": 3.0, "fewest_trials": 4, "patience_s": 20.0},
         deploy={"control": daemon.control},
-        recalibrate={"assist": ASSIST, "block_s": 10.0, "verify_s": 4.0, "least_r2": -1.0},
+        recalibrate={"assist": ASSIST, "block_s": 6.0, "verify_s": 3.0, "least_r2": -1.0},
     )
     folder = tmp_path / FOLDER
     wizard = run("calibrate", str(config), "--auto", "--json", "--folder", str(folder))
@@ -44,7 +44,7 @@ def test_a_decoder_of_what_was_meant_takes_over(
     assert subject.is_alive, subject.err
     steps = json.loads((folder / "progress.json").read_text())["steps"]
     driven = steps["recalibrate"]
-    assert driven["recordings"] == ["driven-1.xdf", "driven-2.xdf"]
+    assert driven["recordings"] == ["driven-1.xdf"]
     assert driven["decide"]["decided"] == "accept"
     first, last = steps["adapt"]["checksum"], driven["adapt"]["checksum"]
     assert driven["deploy"]["before"] == first
