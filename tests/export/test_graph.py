@@ -66,8 +66,13 @@ def test_the_last_session_s_rows_stand_for_its_keys_and_others_fill_in(trained: 
     folded = network.tables().numpy()
     row = bundle.row_of_key
     assert sorted(row) == [f"u{i}" for i in range(9)]
-    np.testing.assert_array_equal(bundle.tables["table"][row["u3"]], folded[9 + 3])
-    np.testing.assert_array_equal(bundle.tables["table"][row["u8"]], folded[8])
+    for key, i_row in (
+        ("u3", 9 + 3),
+        ("u8", 8),
+    ):  # folded twice: on some processors not bit for bit
+        away = np.abs(folded - bundle.tables["table"][row[key]]).max(axis=1)
+        assert away[i_row] < 1e-5
+        assert np.delete(away, i_row).min() > 1e-3
     np.testing.assert_array_equal(bundle.tables["session"], network.session[1].numpy())
 
 
