@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from decoders.streaming.turning import LARGEST_TURNED
 from streams.messages import Int64s, SpikeBatch
 from streams.session import Behavior, Session
 
-LARGEST_TURNED = 3
 BLENDED = 0.5
 LEAST_KEPT = 0.6
 MOST_SHIFTED_S = 0.15

@@ -205,16 +205,20 @@ def load_recordings(config: TrainConfig, config_dir: Path, run_dir: Path) -> lis
         TrainingError: a glob matches nothing, or the sessions' outputs differ in length.
     """
     paths = session_paths(config, config_dir, run_dir)
-    sessions = sorted((read_session(path) for path in paths), key=lambda session: session.id)
-    recordings = [record(session, config) for session in sessions]
+    recordings: list[Recording] = []
+    made_up: list[Recording] = []
+    for i, path in enumerate(paths):
+        session = read_session(path)
+        recordings.append(record(session, config))
+        made_up += record_made_up(session, config, config.seed + i)
+    recordings.sort(key=lambda recording: recording.id)
     for recording in recordings:
         if recording.dims != recordings[0].dims:
             raise TrainingError(
                 f"outputs have {recording.dims} dimensions in session {recording.id} "
                 f"but {recordings[0].dims} in {recordings[0].id}: name the same behaviour in all"
             )
-    made_up = [record_made_up(one, config, config.seed + i) for i, one in enumerate(sessions)]
-    return [*(one for of_session in made_up for one in of_session), *recordings]
+    return [*made_up, *recordings]
 
 
 def session_paths(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[Path]:

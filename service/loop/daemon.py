@@ -38,8 +38,7 @@ from streams.sockets import Publisher
 from streams.wire import Decode, Event, Heartbeat, Timing, encode
 
 HEARTBEAT_EVERY_S = 1.0
-RING_S = 5.0
-OUTGOING_KEPT = 1000
+RING_S, OUTGOING_KEPT = 5.0, 1000
 
 _CAP_BEGAN = (
     "decoding nears its time: spikes above `token_cap` a beat are left out, evenly over units, "
