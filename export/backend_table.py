@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -55,6 +55,21 @@ class Backend(Protocol):
         Raises:
             BundleError: a table is missing or does not fit the graph.
         """
+
+
+@runtime_checkable
+class DecodesAhead(Protocol):
+    """A backend that can run a bin before it is known to be whole."""
+
+    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run a bin as `step` does, but for the memory, which stays as it was.
+
+        Raises:
+            BackendError: the run failed.
+        """
+
+    def accept(self) -> None:
+        """What was rehearsed last, just before, is the step: advance the memory by it."""
 
 
 def _onnxruntime_cpu(bundle: DecoderBundle, precision: str) -> Backend:

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.backend_table import BACKENDS, Backend, parse_choice, require_one_onnxruntime
+from export.backend_table import (
+    BACKENDS,
+    Backend,
+    DecodesAhead,
+    parse_choice,
+    require_one_onnxruntime,
+)
 from export.bundle import DecoderBundle
 from export.errors import BackendUnavailable, BundleError, ExportError
 from export.parity import largest_error
@@ -23,6 +29,7 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "BackendUnavailable",
+    "DecodesAhead",
     "OpenedBackend",
     "open_backend",
     "require_one_onnxruntime",

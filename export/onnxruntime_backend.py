@@ -92,16 +92,24 @@ class OnnxruntimeBackend:
         self._turn = 1 - self._turn
         return self._values
 
-    def rehearse(self, window: TokenWindow, lead_s: float) -> None:
-        """Run a bin without consequence: what a step reads is then close to the core.
+    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run a bin without consequence, unless `accept` follows.
 
         What it writes, the next step overwrites: the memory stays as it was, and the outputs of
         the step before are gone.
+
+        Returns:
+            As `step`.
 
         Raises:
             BackendError: the run failed.
         """
         self._run(window, lead_s)
+        return self._values
+
+    def accept(self) -> None:
+        """Advance the memory by what was rehearsed just before, as if it had been a step."""
+        self._turn = 1 - self._turn
 
     def _run(self, window: TokenWindow, lead_s: float) -> None:
         if not len(window):

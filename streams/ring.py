@@ -9,6 +9,7 @@ import numpy as np
 
 from streams.messages import Int64s, SpikeBatch
 
+NEVER_US = np.iinfo(np.int64).max
 DUPLICATE_MEMORY = 65_536
 """Entries among which a late spike is looked for, to tell that it came before."""
 
@@ -58,11 +59,13 @@ class SpikeRing:
         self.hop_us = hop_us
         self.fates = Fates()
         self.newest_us: int | None = None
+        self._changed_from_us: int = NEVER_US
         self._t_us = np.zeros(capacity, np.int64)
         self._unit = np.zeros(capacity, np.int32)
         self._count = np.zeros(capacity, np.int32)
         self._settled = np.zeros(capacity, np.bool_)
         self._latest_of_unit = np.zeros(0, np.int64)
+        self._latest_us: int = -NEVER_US
         self._n_admitted = 0
         self._i_live = 0
         self._n_pending = 0
@@ -85,9 +88,11 @@ class SpikeRing:
             How many were admitted.
         """
         batch = self._keep("unknown_unit", batch, known[batch.unit])
-        batch = self._keep("future", batch, batch.t_us <= latest_us)
+        if len(batch) and batch.t_us.max() > latest_us:
+            batch = self._keep("future", batch, batch.t_us <= latest_us)
         batch = self._keep("duplicate", batch, ~self._is_duplicate(batch, len(known)))
-        batch = self._keep("late", batch, batch.t_us > self._next_start_us)
+        if len(batch) and batch.t_us.min() <= self._next_start_us:
+            batch = self._keep("late", batch, batch.t_us > self._next_start_us)
         if len(batch) > self.capacity:
             is_newest = np.arange(len(batch), 0, -1) <= self.capacity
             batch = self._keep("overflow", batch, is_newest)
@@ -99,11 +104,16 @@ class SpikeRing:
 
         Bins are cut in order. Follow with `settle`, then `close`.
         """
+        self._changed_from_us = NEVER_US
         held = self._held_from(self._i_live)
         t_us = self._t_us[held]
         chosen = np.flatnonzero((t_us > bin_end_us - self.bin_us) & (t_us <= bin_end_us))
         slots = held.start + chosen if isinstance(held, slice) else held[chosen]
         return SpikeBatch(t_us[chosen], self._unit[slots], self._count[slots]), slots
+
+    def is_as_cut(self, bin_end_us: int) -> bool:
+        """Whether the last `cut`, if it was of this bin, would give the same again."""
+        return self._changed_from_us > bin_end_us
 
     def settle(self, slots: Int64s, fate: Literal["used", "unknown_unit", "overflow"]) -> None:
         """Give the spikes in these slots their fate, but for those that have one."""
@@ -137,12 +147,23 @@ class SpikeRing:
         Only a stamp that is no later than its unit's latest can have come before, so that a
         source in order costs no search.
         """
+        if not len(batch):
+            return np.zeros(0, np.bool_)
         key = batch.t_us * n_units + batch.unit
         is_duplicate = _repeats(key)
         if len(self._latest_of_unit) < n_units:
             n_more = n_units - len(self._latest_of_unit)
-            never = np.full(n_more, np.iinfo(np.int64).min)
+            never = np.full(n_more, -NEVER_US)
             self._latest_of_unit = np.concatenate((self._latest_of_unit, never))
+        if batch.t_us.min() <= self._latest_us:
+            is_duplicate |= self._came_before(batch, key, n_units)
+        np.maximum.at(self._latest_of_unit, batch.unit, batch.t_us)
+        self._latest_us = max(self._latest_us, int(batch.t_us.max()))
+        return is_duplicate
+
+    def _came_before(self, batch: SpikeBatch, key: Int64s, n_units: int) -> np.ndarray:
+        """True where an entry with the same identity is still held."""
+        came_before = np.zeros(len(batch), np.bool_)
         doubtful = batch.t_us <= self._latest_of_unit[batch.unit]
         if doubtful.any():
             # Those in time can only repeat a live entry; the others may repeat any.
@@ -150,9 +171,8 @@ class SpikeRing:
                 which = np.flatnonzero(doubtful & ((batch.t_us > self._next_start_us) == in_time))
                 if len(which):
                     i_from = self._i_live if in_time else self._n_admitted - DUPLICATE_MEMORY
-                    is_duplicate[which] |= self._are_held(key[which], n_units, i_from)
-        np.maximum.at(self._latest_of_unit, batch.unit, batch.t_us)
-        return is_duplicate
+                    came_before[which] = self._are_held(key[which], n_units, i_from)
+        return came_before
 
     def _are_held(self, key: Int64s, n_units: int, i_from: int) -> np.ndarray:
         """Whether each of (n,) keys is that of an entry held since number `i_from`."""
@@ -172,6 +192,7 @@ class SpikeRing:
             return
         n_over = self._n_admitted + n - self.capacity - self._i_live
         if n_over > 0:
+            self._changed_from_us = -NEVER_US
             self.settle(self._slots(self._i_live, self._i_live + n_over), "overflow")
             self._i_live += n_over
         slots = self._held_from(self._n_admitted, self._n_admitted + n)
@@ -179,6 +200,7 @@ class SpikeRing:
         self._count[slots], self._settled[slots] = batch.count, False
         self._n_admitted += n
         self._n_pending += int(batch.count.sum())
+        self._changed_from_us = min(self._changed_from_us, int(batch.t_us.min()))
         newest = int(batch.t_us.max())
         self.newest_us = newest if self.newest_us is None else max(self.newest_us, newest)
 

@@ -14,15 +14,20 @@ import numpy as np
 from streams.messages import Float32s, Int32s, Int64s, SpikeBatch, TokenWindow
 
 
+MOST_ROWS = 2**20
+ONE_KEY_US = 2**63 // MOST_ROWS
+"""Within this time a stamp and a row, below `MOST_ROWS`, make one number (three months)."""
+
+
 def canonical_order(t_us: Int64s, row: Int32s) -> Int64s:
-    """The order (stamp, row) of tokens, rows 0 and up. Returns (n,) indices."""
+    """The order (stamp, row) of tokens, rows from 0 to `MOST_ROWS`. Returns (n,) indices."""
     if not len(t_us):
         return np.zeros(0, np.int64)
-    first_us, n_rows = int(t_us.min()), int(row.max()) + 1
-    if (int(t_us.max()) - first_us + 1) * n_rows > np.iinfo(np.int64).max:
+    first_us = t_us.min()
+    if t_us.max() - first_us >= ONE_KEY_US:
         return np.lexsort((row, t_us))
     # One key, nearly in order already, sorts ten times faster than two.
-    return np.argsort((t_us - first_us) * n_rows + row, kind="stable")
+    return np.argsort((t_us - first_us) * MOST_ROWS + row, kind="stable")
 
 
 def relative_s(t_us: Int64s, bin_start_us: int | Int64s) -> Float32s:
@@ -61,7 +66,7 @@ class Tokenizer:
             The window, and (N,) the index into `spikes` of each token.
         """
         row = self.row_of[spikes.unit]
-        if (row < 0).any():
+        if len(row) and row.min() < 0:
             known = np.flatnonzero(row >= 0)
             order = known[canonical_order(spikes.t_us[known], row[known])]
         else:

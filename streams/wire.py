@@ -107,6 +107,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     t_cut: float
     t_tokens: float
     t_done: float
+    run_s: float
+    was_ahead: bool
     t_sent: float
     t_out: float
     t_end: float

@@ -96,7 +96,8 @@ class WindowDecoder:
         slot = (slot + torch.arange(n_latents) * self.n_units).flatten()
         per_attempt = []
         for table in tables:
-            weights = encoder.weights(table[unit], t_rel, count).flatten()
+            coefficients = table[:, config.d_value + 1 :][unit]
+            weights = encoder.weights(coefficients, t_rel, count).flatten()
             dense = torch.zeros(n_cells * n_latents * self.n_units).index_add(0, slot, weights)
             per_attempt.append(dense.view(-1, self.n_units) @ table[:, : config.d_value + 1])
         return torch.stack(per_attempt).view(len(tables), len(starts), n_bins, n_latents, -1)

@@ -122,6 +122,8 @@ class SpikeEncoder(nn.Module):
     frequencies: Tensor
     shifts: Tensor
     caps: Tensor
+    spread: Tensor
+    gather: Tensor
 
     def __init__(self, config: StreamingConfig) -> None:
         super().__init__()
@@ -134,6 +136,10 @@ class SpikeEncoder(nn.Module):
         self.register_buffer("frequencies", torch.cat([torch.zeros(1), turns, turns]))
         caps = [config.logit_cap] + [config.time_cap] * (config.n_basis - 1)
         self.register_buffer("caps", torch.tensor(caps).repeat_interleave(config.n_latents))
+        every_basis, every_latent = torch.eye(config.n_basis), torch.eye(config.n_latents)
+        spread = every_basis.repeat_interleave(config.n_latents, dim=1)
+        self.register_buffer("spread", spread, persistent=False)
+        self.register_buffer("gather", every_latent.repeat(config.n_basis, 1), persistent=False)
         quarter = torch.full((config.n_frequencies,), math.pi / 2)
         self.register_buffer("shifts", torch.cat([torch.zeros(1 + config.n_frequencies), -quarter]))
 
@@ -175,23 +181,22 @@ class SpikeEncoder(nn.Module):
         weights = (mean_weight * spikes_per_bin.unsqueeze(-1)).transpose(-1, -2)
         return self.pool(weights @ rows[..., : config.d_value + 1])
 
-    def weights(self, rows: Tensor, t_rel: Tensor, count: Tensor) -> Tensor:
+    def weights(self, coefficients: Tensor, t_rel: Tensor, count: Tensor) -> Tensor:
         """What each token adds to each latent's sums.
 
         Args:
-            rows: (N, table_width).
+            coefficients: (N, n_basis * n_latents), the last columns of the tokens' rows.
             t_rel: (N,) seconds since the start of the bin.
             count: (N,) spikes that the token stands for; 0 is padding.
 
         Returns:
             (N, n_latents).
         """
-        coefficients = rows[:, self.config.d_value + 1 :]
         if self.config.n_frequencies == 0:
             return torch.exp(coefficients) * count.unsqueeze(-1)
-        basis = torch.cos(t_rel.unsqueeze(-1) * self.frequencies + self.shifts)
-        shaped = coefficients.view(-1, self.config.n_basis, self.config.n_latents)
-        logit = (shaped * basis.unsqueeze(-1)).sum(dim=1)
+        turns = functional.linear(t_rel.unsqueeze(-1), self.frequencies.unsqueeze(-1), self.shifts)
+        # Multiplied by ones and zeros, which is faster than by broadcast and sum.
+        logit = (coefficients * (torch.cos(turns) @ self.spread)) @ self.gather
         return torch.exp(logit) * count.unsqueeze(-1)
 
     def pool(self, sums: Tensor) -> Tensor:
@@ -256,7 +261,8 @@ class StreamingDecoder(nn.Module):
         Returns:
             (..., d_model).
         """
-        x = self.mix((self.encoder.pool(sums) - centre) * self.pooled_gain)
+        away = self.encoder.pool(sums) - centre
+        x = functional.linear(away, self.mix.weight * self.pooled_gain, self.mix.bias)
         mixed: Tensor = x + self.mix_geglu(self.mix_norm(x))
         return mixed
 
@@ -271,19 +277,26 @@ class StreamingDecoder(nn.Module):
         Returns:
             (..., n_dims); for classes, logits.
         """
-        lead = self.lead_narrow(torch.tanh(self.lead_widen(lead_s / LEAD_SCALE_S)))
-        query = self.query(self.memory_norm(memory)) + session + lead
-        answer: Tensor = self.readout(query + self.readout_geglu(query))
+        answer: Tensor = self.readout(self._answering(memory, session, lead_s))
         return answer
 
-    def physical(self, answer: Tensor) -> list[Tensor]:
-        """Split (..., n_dims) into outputs in physical units, classes into probabilities."""
-        dims = [output.dims for output in self.config.outputs]
-        parts = torch.split(answer * self.scale + self.offset, dims, dim=-1)
+    def read_physical(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> list[Tensor]:
+        """The same, split into outputs in physical units, classes into probabilities."""
+        weight = self.readout.weight * self.scale.unsqueeze(-1)
+        bias = self.readout.bias * self.scale + self.offset
+        answer = functional.linear(self._answering(memory, session, lead_s), weight, bias)
+        parts = torch.split(answer, [output.dims for output in self.config.outputs], dim=-1)
         return [
             torch.softmax(part, dim=-1) if output.classes else part
             for part, output in zip(parts, self.config.outputs, strict=True)
         ]
+
+    def _answering(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
+        """What the readout reads: (..., d_readout)."""
+        lead = self.lead_narrow(torch.tanh(self.lead_widen(lead_s / LEAD_SCALE_S)))
+        query = self.query(self.memory_norm(memory)) + (session + lead)
+        answering: Tensor = query + self.readout_geglu(query)
+        return answering
 
 
 class StepModule(nn.Module):
@@ -324,22 +337,24 @@ class StepModule(nn.Module):
             One (dims,) tensor per output in physical units, then memory_h_out (1, d_memory).
         """
         decoder = self.decoder
-        rows = torch.index_select(table, 0, unit)
-        weights = decoder.encoder.weights(rows, t_rel, count)
-        sums = weights.t() @ rows[:, : decoder.config.d_value + 1]
+        config, rows = decoder.config, torch.index_select(table, 0, unit)
+        n_coefficients = config.n_latents * config.n_basis
+        values, coefficients = torch.split(rows, [config.d_value + 1, n_coefficients], dim=1)
+        sums = decoder.encoder.weights(coefficients, t_rel, count).t() @ values
         x = decoder.mixed(sums.unsqueeze(0), centre)
         memory = gru_cell(decoder.gru, x, memory_h)
-        answer = decoder.read(memory, session, lead_s)
-        return (*(part[0] for part in decoder.physical(answer)), memory)
+        outputs = decoder.read_physical(memory, session, lead_s.unsqueeze(0))
+        return (*(output[0] for output in outputs), memory)
 
 
 def gru_cell(gru: nn.GRU, x: Tensor, memory: Tensor) -> Tensor:
     """One GRU step as plain algebra, with torch's weights and gate order (reset, update, new)."""
-    weights = gru.all_weights[0]
-    from_x = functional.linear(x, weights[0], weights[2])
-    from_memory = functional.linear(memory, weights[1], weights[3])
-    width = gru.hidden_size
-    gates = torch.sigmoid(from_x[:, : 2 * width] + from_memory[:, : 2 * width])
-    reset, update = gates[:, :width], gates[:, width:]
-    new = torch.tanh(from_x[:, 2 * width :] + reset * from_memory[:, 2 * width :])
-    return new + update * (memory - new)
+    of_x, of_memory, bias_x, bias_memory = gru.all_weights[0]
+    both, new = slice(0, 2 * gru.hidden_size), slice(2 * gru.hidden_size, None)
+    weight = torch.cat((of_x[both], of_memory[both]), dim=1)
+    bias = bias_x[both] + bias_memory[both]
+    gates = torch.sigmoid(functional.linear(torch.cat((x, memory), dim=1), weight, bias))
+    reset, update = gates.chunk(2, dim=1)
+    from_memory = functional.linear(memory, of_memory[new], bias_memory[new])
+    fresh = torch.tanh(functional.linear(x, of_x[new], bias_x[new]) + reset * from_memory)
+    return fresh + update * (memory - fresh)

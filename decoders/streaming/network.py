@@ -282,7 +282,8 @@ class SessionNetwork(nn.Module):
             mixed = (weights.unsqueeze(-1) * values.unsqueeze(-2)).flatten(-2)
             sums = dense.view(n_lanes, window.n_bins, n_units) @ mixed
             return sums.view(n_lanes, window.n_bins, config.n_latents, -1)
-        weights = encoder.weights(table[row[window.lane, window.unit]], window.t_rel, count)
+        coefficients = table[row[window.lane, window.unit], config.d_value + 1 :]
+        weights = encoder.weights(coefficients, window.t_rel, count)
         latent = torch.arange(config.n_latents, device=count.device) * n_units
         slot = (cell * config.n_latents * n_units + window.unit).unsqueeze(-1) + latent
         dense = torch.zeros(n_cells * config.n_latents * n_units, device=count.device)

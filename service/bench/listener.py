@@ -17,7 +17,8 @@ from streams.sockets import DecodeSubscriber
 TOPICS = ("decode", "heartbeat", "event")
 DECODE_COLUMNS = ("beat", "t_window", "t_cut", "t_done", "late", "tokens")
 TIMING_COLUMNS = (
-    "beat", "lsl_age_s", "t_due", "t_cut", "t_tokens", "t_done", "t_sent", "t_out", "t_end",
+    "beat", "lsl_age_s", "t_due", "t_cut", "t_tokens", "t_done", "run_s", "was_ahead", "t_sent",
+    "t_out", "t_end",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from service.bench.listener import TOPICS, Listener
 from service.bench.rig import Rig
 from service.bench.screen import show
 from service.bench.sender import unit_keys
-from service.bench.stages import stages_ms, summary
+from service.bench.stages import runs, stages_ms, summary
 from service.errors import ExitCode
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
@@ -83,7 +83,7 @@ def bench_loop(settings: Settings, *, figure: Path | None, as_json: bool) -> int
     with Rig() as rig:
         listener, usage = _measure(rig, settings)
     stages = stages_ms(listener)
-    result = listener.summary() | summary(stages)
+    result = listener.summary() | summary(stages) | runs(listener)
     result |= {"settings": settings.as_dict(), "processes": usage, "machine": machine.describe()}
     if figure is not None:
         draw(figure, result, stages, listener.end_to_end_ms())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from streams.messages import Float64s
 STAGES = {
     "lsl_age": "LSL: a spike's arrival after its stamp",
     "wait": "wait: cutting starts after it is due",
-    "cut": "cut: ring to tokens",
-    "infer": "infer: the graph",
+    "cut": "cut: ring to tokens; nothing where decoded ahead",
+    "infer": "infer: the graph, or its decode made ahead confirmed",
     "shape": "shape: judged, shaped, message made",
     "publish": "publish: written and given to ZeroMQ",
     "receive": "receive: read by the subscriber",
@@ -43,6 +44,15 @@ def stages_ms(listener: Listener) -> dict[str, Float64s]:
         "receive": received - t["t_out"],
     }
     return {name: 1e3 * values for name, values in taken_s.items()}
+
+
+def runs(listener: Listener) -> dict[str, Any]:
+    """`ahead_share` of the settled beats that were decoded ahead, and `run_ms`, all the same."""
+    timings = listener.timings
+    settled = timings["beat"] >= listener.heartbeat["settled_from_beat"]
+    run_ms, was_ahead = 1e3 * timings["run_s"][settled], timings["was_ahead"][settled]
+    share = float(was_ahead.mean()) if len(was_ahead) else math.nan
+    return {"ahead_share": share, "run_ms": percentiles(run_ms.tolist())}
 
 
 def summary(stages: dict[str, Float64s]) -> dict[str, Any]:

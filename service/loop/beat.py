@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.loop.ahead import Ahead
 from service.loop.blocks import Blocks
 from service.loop.decoder import Decoder, Raw, Seat, is_finite
 from service.loop.ingest import Arrival
@@ -21,7 +23,7 @@ from service.loop.validity import REASONS, Evidence, ValidityJudge
 from streams.clock import Clock
 from streams.messages import Int64s, SpikeBatch, TokenWindow
 from streams.ring import SpikeRing
-from streams.wire import Decode
+from streams.wire import Decode, encode
 
 CATCH_UP_S = 1.0
 
@@ -55,7 +57,14 @@ class BeatCounts:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run of a decoder: what it said of beat k, and when."""
+    """One run of a decoder: what it said of beat k, and when.
+
+    Attributes:
+        t_cut: from here on no spike is taken into the bin.
+        t_tokens: the graph began; `t_cut` where the decode was made ahead.
+        run_s: how long cutting and the graph took, be it before `t_cut`.
+        was_ahead: whether it was.
+    """
 
     k: int
     t_window: float
@@ -65,6 +74,8 @@ class Outcome:
     raw: Raw | None
     n_tokens: int
     token_cap: int | None
+    run_s: float
+    was_ahead: bool = False
 
 
 class Beat:
@@ -74,8 +85,7 @@ class Beat:
         blocks: when arrivals come.
         lsl_age_s: how old, on average, the spikes were that arrived since the beat before; None
             where none did.
-        t_tokens: when the newest beat's tokens were ready for the graph.
-        taken_s: how long it took to decode it.
+        newest: the newest beat's run.
         rehearsal_s: how long the newest rehearsal took.
 
     Args:
@@ -113,7 +123,10 @@ class Beat:
         self.keeps_alive = False
         self.n_spikes_of_unit = np.zeros(0, np.int64)
         self.lsl_age_s: float | None = None
-        self.t_tokens = self.taken_s = self.rehearsal_s = 0.0
+        self.newest = Outcome(0, schedule.t0_s, 0.0, 0.0, 0.0, None, 0, None, 0.0)
+        self.rehearsal_s = 0.0
+        self._ahead: Ahead | None = None
+        self._understudy = Seat(decoder, judge.fresh(), shaper.fresh())
         self.last_k = 0
         self.lead_s = lead_s
         self.token_cap = token_cap
@@ -158,15 +171,45 @@ class Beat:
         return self._newest_us is not None and self._newest_us > k * self.ring.hop_us
 
     def rehearse(self, k: int) -> None:
-        """Decode what has come of beat k so far, without consequence, while there is time.
+        """Decode what has come of beat k so far: its decode, if nothing more comes for it.
 
-        After a wait, code and weights are far from the core: a decode just after another takes
-        half the time.
+        Otherwise it is without consequence, but for code and weights being close to the core.
         """
-        t_s = self._clock.now()
-        spikes, _ = self.ring.cut(k * self.ring.hop_us)
-        self.decoder.rehearse(spikes, k, self.schedule.window_end_s(k), self.lead_s)
-        self.rehearsal_s = self._clock.now() - t_s
+        t_s, decoder, lead_s = self._clock.now(), self.decoder, self.lead_s
+        spikes, slots = self.ring.cut(k * self.ring.hop_us)
+        if self.token_cap is not None:
+            self.token_cap.offer(len(spikes), decoder.n_fitting)
+        decoder.cap(self.token_cap.in_force if self.token_cap is not None else None)
+        window, kept = decoder.cut(spikes, k, self.schedule.window_end_s(k))
+        raw = decoder.rehearse(window, lead_s)
+        t_done = self._clock.now()
+        self.rehearsal_s = run_s = t_done - t_s
+        self._ahead = None
+        if raw is not None:
+            memory, cap = (decoder.last_k, decoder.k_reset), decoder.tokenizer.token_cap
+            self._ahead = Ahead(
+                decoder, k, lead_s, spikes, slots, window, kept, raw, t_done, run_s, memory, cap
+            )
+
+    def rehearse_telling(self, settle_s: float) -> None:
+        """Judge, shape and write what was rehearsed last, without consequence."""
+        ahead = self._ahead
+        if ahead is None:
+            return
+        seat = self._understudy
+        seat.decoder = ahead.decoder
+        outcome = self._outcome_of(ahead, ahead.t_done)
+        seat.reason = self._judged(seat, outcome)
+        encode(self._decode(seat, self.counts.seq, outcome, settle_s))
+
+    def is_ahead(self, k: int) -> bool:
+        """Whether beat k is decoded already, as far as its spikes have come."""
+        ahead = self._ahead
+        return (
+            ahead is not None
+            and ahead.would_be(self.decoder, k, self.lead_s)
+            and self.ring.is_as_cut(k * self.ring.hop_us)
+        )
 
     def begin(self, k: int) -> None:
         """Run every bin up to beat k's, so that the first decode knows what came before it."""
@@ -184,10 +227,8 @@ class Beat:
         self._catch_up(k)
         self.lsl_age_s = self._age_s / self._n_aged if self._n_aged else None
         self._age_s, self._n_aged = 0.0, 0
-        outcome = self._cut_and_run(k)
-        self.t_tokens = outcome.t_tokens
-        self.taken_s = outcome.t_done - outcome.t_cut
-        self.decode_ms.add(self.taken_s * 1e3)
+        self.newest = outcome = self._cut_and_run(k, self.schedule.window_end_s(k) + settle_s)
+        self.decode_ms.add((outcome.t_done - outcome.t_cut) * 1e3)
         self._mind_the_clock(k)
         self.last_k = k
         seat = self.lineup.active
@@ -217,7 +258,7 @@ class Beat:
         """A decode that carries no estimate but the safe value, published when the daemon ends."""
         self.lineup.active.reason = reason
         k, t_s = self.last_k + 1, self._clock.now()
-        outcome = Outcome(k, self.schedule.window_end_s(k), t_s, t_s, t_s, None, 0, None)
+        outcome = Outcome(k, self.schedule.window_end_s(k), t_s, t_s, t_s, None, 0, None, 0.0)
         self.counts.seq += 1
         return self._decode(self.lineup.active, self.counts.seq, outcome, settle_s)
 
@@ -266,15 +307,20 @@ class Beat:
         for k_missing in missing:
             self._cut_and_run(k_missing)
 
-    def _cut_and_run(self, k: int) -> Outcome:
+    def _cut_and_run(self, k: int, t_settled: float = math.inf) -> Outcome:
         t_cut = self._clock.now()
-        spikes, slots = self.ring.cut(k * self.ring.hop_us)
+        ahead, self._ahead = (self._ahead if self.is_ahead(k) else None), None
+        if ahead is not None:
+            spikes, slots, window, kept = ahead.spikes, ahead.slots, ahead.window, ahead.kept
+            # What a run that was begun in time takes beyond the settle time counts as decoding.
+            outcome = self._accept(ahead, t_settled if ahead.t_done > t_settled else t_cut)
+        else:
+            spikes, slots = self.ring.cut(k * self.ring.hop_us)
+            if self.token_cap is not None:
+                self.token_cap.offer(len(spikes), self.decoder.n_fitting)
+            outcome, window, kept = self._run(self.decoder, k, spikes, t_cut)
         if self.token_cap is not None:
-            self.token_cap.offer(len(spikes), self.decoder.n_fitting)
-        outcome, window, kept = self._run(self.decoder, k, spikes, t_cut)
-        if self.token_cap is not None:
-            n_seats = len(self.lineup.seats)
-            self.token_cap.note(outcome.n_tokens, outcome.t_done - t_cut, n_seats)
+            self.token_cap.note(outcome.n_tokens, outcome.run_s, len(self.lineup.seats))
         self.ring.settle(slots[kept], "used")
         if not self.lineup.all_known:
             strange = self.decoder.row_of[spikes.unit] < 0
@@ -284,6 +330,20 @@ class Beat:
         if self.trace_beat is not None:
             self.trace_beat(k, window)
         return outcome
+
+    def _accept(self, ahead: Ahead, t_cut: float) -> Outcome:
+        """The bin as it was decoded ahead: nothing has come for it since."""
+        decoder, k = ahead.decoder, ahead.k
+        k_reset = decoder.k_reset
+        decoder.accept(ahead.raw, k)
+        self.counts.resets += decoder.k_reset != k_reset
+        return self._outcome_of(ahead, t_cut)
+
+    def _outcome_of(self, ahead: Ahead, t_cut: float) -> Outcome:
+        return Outcome(
+            ahead.k, ahead.window.t_window, t_cut, t_cut, self._clock.now(), ahead.raw,
+            len(ahead.window), ahead.token_cap, ahead.run_s, was_ahead=True,
+        )  # fmt: skip
 
     def _run(
         self, decoder: Decoder, k: int, spikes: SpikeBatch, t_cut: float
@@ -296,7 +356,8 @@ class Beat:
         raw = decoder.run(window, k, self.lead_s)
         self.counts.resets += decoder.k_reset != k_reset
         t_done, cap = self._clock.now(), decoder.tokenizer.token_cap
-        outcome = Outcome(k, t_window, t_cut, t_tokens, t_done, raw, len(window), cap)
+        run_s = t_done - t_cut
+        outcome = Outcome(k, t_window, t_cut, t_tokens, t_done, raw, len(window), cap, run_s)
         return outcome, window, kept
 
     def _forget(self, k: int) -> None:

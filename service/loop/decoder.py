@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
-from export.backends import Backend
+from export.backends import Backend, DecodesAhead
 from export.errors import BackendError
 from export.manifest import Manifest
 from service.loop.shaping import Shaper
@@ -49,6 +51,7 @@ class Decoder:
         step_s: float | None = None,
     ) -> None:
         self.manifest, self.backend = manifest, backend
+        self._ahead = backend if isinstance(backend, DecodesAhead) else None
         self.failure: BackendError | None = None
         limits = [n for n in (token_cap, backend.n_most_tokens) if n is not None]
         self._token_cap = token_cap = min(limits, default=None)
@@ -102,14 +105,21 @@ class Decoder:
             self.forget(k)
         return raw
 
-    def rehearse(self, spikes: SpikeBatch, k: int, t_window: float, lead_s: float) -> None:
-        """Run beat k's bin as far as it has come, without consequence, where the backend can."""
-        rehearse = getattr(self.backend, "rehearse", None)
-        if rehearse is None:
-            return
-        window, _ = self.cut(spikes, k, t_window)
+    def rehearse(self, window: TokenWindow, lead_s: float) -> Raw | None:
+        """Run a bin as it may yet be, without consequence; None where the backend cannot."""
+        if self._ahead is None:
+            return None
         with contextlib.suppress(BackendError):  # the step itself will say so
-            rehearse(window, lead_s)
+            return self._ahead.rehearse(window, lead_s)
+        return None
+
+    def accept(self, raw: Raw, k: int) -> None:
+        """What `rehearse` gave last is what `run` of beat k's bin would have given."""
+        self.last_k = k
+        if self._ahead is not None:
+            self._ahead.accept()
+        if not is_finite(raw):
+            self.forget(k)
 
     def forget(self, k: int) -> None:
         """Begin the memory anew after beat k."""
@@ -130,7 +140,7 @@ def _fitting(manifest: Manifest, step_s: float) -> int:
 
 def is_finite(raw: Raw) -> bool:
     """Whether every output is finite."""
-    return all(bool(np.isfinite(value).all()) for value in raw.values())
+    return all(map(math.isfinite, chain.from_iterable(v.tolist() for v in raw.values())))
 
 
 class Seat:

@@ -67,8 +67,13 @@ class ValidityJudge:
     def __init__(self, context_s: float, stale_after_s: float, keep_alive_every_s: float) -> None:
         self.context_s = context_s
         self.stale_after_s = stale_after_s
+        self._keep_alive_every_s = keep_alive_every_s
         self._keep_alive_limit_s = KEEP_ALIVES_MISSED * keep_alive_every_s
         self._counts: deque[tuple[float, int, int]] = deque()
+
+    def fresh(self) -> ValidityJudge:
+        """A judge alike that has seen nothing yet."""
+        return ValidityJudge(self.context_s, self.stale_after_s, self._keep_alive_every_s)
 
     def judge(self, evidence: Evidence) -> str:
         """The reason of the worst finding, "" when all is well."""

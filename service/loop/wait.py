@@ -1,7 +1,8 @@
 """The wait between a window's end and its cutting: for stamped spikes, and made use of.
 
-After a sleep, code and weights are far from the core: a decode takes three times as long as one
-just after another. Therefore decodes are rehearsed, without consequence, until the cut is due.
+The bin is decoded as far as it has come, and again when more comes: at the cut it is mostly done
+(see `ahead`). Where it is not, code and weights are at least near the core: after a sleep a decode
+takes three times as long as one just after another.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from streams.clock import Clock
 
 AWAKE_S, AWAKE_OF_HOP = 3e-3, 0.3
 """How long before a cut the rehearsals begin, at most this share of a hop: the first are slow."""
+LOOKED_EVERY_S = 50e-6
+"""How often a beat that is decoded looks whether more has come."""
 REHEARSED_EVERY_S = 1e-3
-REHEARSED_OF_HOP = 0.1
-"""A decoder that takes longer than this share of a hop gains little from a rehearsal."""
-LEEWAY = 1.2
+REHEARSED_OF_HOP = 0.2
+"""A decoder that takes longer than this share of a hop is not run ahead: it may have to run twice."""
+LEEWAY = 1.5
 """A rehearsal may take so much longer than the one before it."""
 MOST_REHEARSALS = 100
 """Before one cut."""
@@ -51,6 +54,7 @@ class Wait:
         self._clock, self._beat, self._inbox = clock, beat, inbox
         self._await_arrival = await_arrival
         self._cut, self._may_rehearse = cut, rehearse
+        self._warming_s = 0.0
 
     def until_settled(self, k: int, settle_s: float, *, settling: bool) -> float:
         """Wait for beat k, and take in what came.
@@ -75,13 +79,39 @@ class Wait:
         beat.take_in(self._inbox)
         clock.sleep_until(t_settled - awake_s)
         beat.take_in(self._inbox)
-        n_rehearsed = 0
-        while self._rehearse(k, t_settled) and n_rehearsed < MOST_REHEARSALS:
-            n_rehearsed += 1
-            beat.take_in(self._inbox)
-        clock.spin_until(t_settled) if n_rehearsed else clock.sleep_until(t_settled)
+        self._decode_ahead(k, settle_s)
         beat.take_in(self._inbox)
         return t_settled
+
+    def _decode_ahead(self, k: int, settle_s: float) -> None:
+        """Decode what has come, again whenever more does, and stay awake until the cut.
+
+        One that is begun in time may end after it: nothing is lost, as long as nothing comes.
+        """
+        clock, beat = self._clock, self._beat
+        t_settled = beat.schedule.window_end_s(k) + settle_s
+        if not self._may_rehearse or not self._is_quick:
+            clock.sleep_until(t_settled)
+            return
+        for _ in range(MOST_REHEARSALS):
+            if clock.now() >= t_settled:
+                return
+            if not beat.is_ahead(k):
+                beat.rehearse(k)
+            elif not self._keep_warm(k, settle_s, t_settled):
+                clock.spin_until(min(clock.now() + LOOKED_EVERY_S, t_settled))
+            beat.take_in(self._inbox)
+        clock.spin_until(t_settled)
+
+    def _keep_warm(self, k: int, settle_s: float, t_settled: float) -> bool:
+        """Do the whole beat once more, without consequence, if there is time; whether there was."""
+        t_s = self._clock.now()
+        if t_s + LEEWAY * self._warming_s >= t_settled:
+            return False
+        self._beat.rehearse(k)
+        self._beat.rehearse_telling(settle_s)
+        self._warming_s = self._clock.now() - t_s
+        return True
 
     def _take_in_until(self, t_s: float) -> None:
         """Take in arrivals as they come."""
@@ -110,15 +140,18 @@ class Wait:
     @property
     def _rehearsal_s(self) -> float:
         """What a rehearsal may take."""
-        return LEEWAY * min(self._beat.rehearsal_s, self._beat.taken_s)
+        return LEEWAY * min(self._beat.rehearsal_s, self._beat.newest.run_s)
 
     def _rehearse(self, k: int, t_until: float) -> bool:
         """Rehearse once if that is done by `t_until`; whether it was."""
-        beat = self._beat
-        is_quick = beat.taken_s < REHEARSED_OF_HOP * beat.ring.hop_us * 1e-6
-        if not (self._may_rehearse and is_quick):
+        if not (self._may_rehearse and self._is_quick):
             return False
         if self._clock.now() + self._rehearsal_s >= t_until:
             return False
-        beat.rehearse(k)
+        self._beat.rehearse(k)
         return True
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether there is time to run a bin twice."""
+        return self._beat.newest.run_s < REHEARSED_OF_HOP * self._beat.ring.hop_us * 1e-6

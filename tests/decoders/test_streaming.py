@@ -114,6 +114,7 @@ def test_time_inside_the_bin_counts_only_with_frequencies() -> None:
 def test_logits_are_bounded_whatever_the_embedding() -> None:
     encoder = StepModule(SHAPE).decoder.encoder
     rows = encoder.fold(torch.randn(50, SHAPE.d_unit) * 1e4)
+    rows = rows[:, SHAPE.d_value + 1 :]
     weights = encoder.weights(rows, torch.rand(50) * SHAPE.bin_s, torch.ones(50))
     n_time = 2 * SHAPE.n_frequencies
     bound = SHAPE.logit_cap + n_time * SHAPE.time_cap
@@ -132,7 +133,8 @@ def test_the_centre_is_the_mean_bin(n_frequencies: int) -> None:
     unit = np.repeat(np.arange(5), rng.poisson(spikes_per_bin * n_bins))
     t_rel = torch.from_numpy(rng.uniform(0.0, shape.bin_s, len(unit))).float()
     rows = table[torch.from_numpy(unit)]
-    weights = encoder.weights(rows, t_rel, torch.ones(len(unit))) / n_bins
+    coefficients = rows[:, shape.d_value + 1 :]
+    weights = encoder.weights(coefficients, t_rel, torch.ones(len(unit))) / n_bins
     mean_sums = weights.t() @ rows[:, : shape.d_value + 1]
     centre = encoder.centre(table, torch.from_numpy(spikes_per_bin).float())
     torch.testing.assert_close(encoder.pool(mean_sums), centre, atol=5e-3, rtol=0.0)

@@ -31,8 +31,8 @@ def beat(rig: BeatRig, k: int, recorder: FlightRecorder) -> None:
     t_s = decode.t_sent
     timing = Timing(
         run_id=decode.run_id, seq=decode.seq, beat=k, t_window=decode.t_window,
-        lsl_age_s=rig.beat.lsl_age_s, t_due=t_s, t_cut=decode.t_cut, t_tokens=rig.beat.t_tokens,
-        t_done=decode.t_done, t_sent=t_s, t_out=t_s, t_end=t_s,
+        lsl_age_s=rig.beat.lsl_age_s, t_due=t_s, t_cut=decode.t_cut, t_tokens=rig.beat.newest.t_tokens,
+        t_done=decode.t_done, run_s=0.0, was_ahead=False, t_sent=t_s, t_out=t_s, t_end=t_s,
     )  # fmt: skip
     encode(decode)
     encode(timing)

@@ -20,7 +20,7 @@ from service.bench.listener import Listener
 from service.bench.loop import Settings, held
 from service.bench.peers import environment
 from service.bench.peers.per_decode import summed_up
-from service.bench.stages import STAGES, stages_ms, summary
+from service.bench.stages import STAGES, runs, stages_ms, summary
 from service.errors import ConfigError
 from streams.clock import ManualClock, MonotonicClock
 
@@ -46,7 +46,7 @@ def heard(
         }  # fmt: skip
         timing = {
             "beat": k, "lsl_age_s": 3e-3 if k % 2 else None, "t_due": at[0], "t_cut": at[1],
-            "t_tokens": at[2], "t_done": at[3], "t_sent": at[4], "t_out": at[5], "t_end": at[5],
+            "t_tokens": at[2], "t_done": at[3], "run_s": 7e-4, "was_ahead": k % 4 > 0, "t_sent": at[4], "t_out": at[5], "t_end": at[5],
         }  # fmt: skip
         if k not in lost:
             listener._take(("decode", decode), at[6])
@@ -65,6 +65,12 @@ def test_the_stages_of_a_decode_are_told_apart() -> None:
         np.testing.assert_allclose(stages[name], 1e3 * taken_s, atol=1e-6)
     assert summary(stages)["lsl_age_ms"]["max"] == pytest.approx(3.0)
     assert np.isnan(stages["lsl_age"]).sum() == 50
+
+
+def test_decodes_made_ahead_are_counted_and_their_cost_told() -> None:
+    told = runs(heard(100))
+    assert told["ahead_share"] == 0.75
+    assert told["run_ms"]["p99"] == pytest.approx(0.7)
 
 
 def test_only_settled_beats_that_both_sides_tell_of_count() -> None:

@@ -55,6 +55,8 @@ def flown(recorder: FlightRecorder, decode: Decode, k: int, **changes: float) ->
         t_cut=noted.t_cut,
         t_tokens=t_s + tokens_s,
         t_done=noted.t_done,
+        run_s=1e-3,
+        was_ahead=False,
         t_sent=noted.t_sent,
         t_out=t_s + out_s,
         t_end=t_s + out_s + 1e-4,

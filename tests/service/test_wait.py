@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
+from service.loop.token_cap import TokenCap
 from service.loop.wait import Wait
 from streams.messages import TokenWindow
-from tests.service.beat_rig import HOP_US, SETTLE_S, T0_S, BeatRig, estimate
+from tests.service.beat_rig import HOP_S, HOP_US, SETTLE_S, T0_S, BeatRig, estimate
 
 SETTLED, ARRIVED = "settled", "arrived"
 
@@ -68,6 +72,139 @@ def test_a_rehearsal_leaves_no_trace(bundle: DecoderBundle, cut: str) -> None:
     assert decodes[:30] == decodes[30:]
 
 
+def prepare(bundle: DecoderBundle) -> BeatRig:
+    """Beat 12 is decoded as far as it has come: one spike that the memory has not seen."""
+    rig = BeatRig(bundle)
+    for k in range(1, 12):
+        rig.arrive([(k * HOP_US - 7 - k, k % 2)])
+        rig.turn(k)
+    rig.clock.sleep_until(window_end_s(rig, 12))
+    rig.arrive([(12 * HOP_US - 100, 1), (12 * HOP_US + 50, 3)])
+    rig.beat.take_in(rig.inbox)
+    return rig
+
+
+def late_spike(rig: BeatRig) -> None:
+    rig.arrive([(12 * HOP_US - 3, 3)])
+
+
+def early_spike_of_the_next_bin(rig: BeatRig) -> None:
+    rig.arrive([(12 * HOP_US + 1, 0)])
+
+
+def spike_that_came_before(rig: BeatRig) -> None:
+    rig.arrive([(12 * HOP_US - 100, 1)])
+
+
+def spike_of_a_unit_not_met_before(rig: BeatRig) -> None:
+    rig.source_keys.append("another stranger")
+    rig.arrive([(12 * HOP_US - 3, len(rig.source_keys) - 1)])
+
+
+def other_lead(rig: BeatRig) -> None:
+    rig.beat.lead_s = rig.bundle.manifest.lead_s.max
+
+
+def fewer_tokens(rig: BeatRig) -> None:
+    rig.arrive([(12 * HOP_US - 3, 3)])
+    rig.beat.take_in(rig.inbox)
+    rig.beat.token_cap = TokenCap(HOP_S)
+    rig.beat.token_cap.in_force = 1
+
+
+def nothing(rig: BeatRig) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        (nothing, True),
+        (late_spike, False),
+        (early_spike_of_the_next_bin, True),
+        (spike_that_came_before, True),
+        (spike_of_a_unit_not_met_before, True),
+        (other_lead, False),
+        (fewer_tokens, False),
+    ],
+)
+def test_a_decode_made_ahead_stands_if_nothing_of_it_changed(
+    bundle: DecoderBundle, change: Callable[[BeatRig], None], stays: bool
+) -> None:
+    """What the beat publishes is in any case what a beat that never decodes ahead publishes."""
+    ahead, plain = prepare(bundle), prepare(bundle)
+    ahead.beat.rehearse(12)
+    assert ahead.beat.is_ahead(12)
+    told = []
+    for rig in (ahead, plain):
+        change(rig)
+        rig.beat.take_in(rig.inbox)
+        told.append([estimate(rig.turn(12)), estimate(rig.turn(13)), rig.beat.ring.fates.as_dict()])
+    assert told[0] == told[1]
+    assert told[0][0]["tokens"] == 1 + (change is late_spike)
+    assert not plain.beat.newest.was_ahead
+    fresh = prepare(bundle)
+    fresh.beat.rehearse(12)
+    change(fresh)
+    fresh.turn(12)
+    assert fresh.beat.newest.was_ahead == stays
+
+
+def test_a_decode_made_ahead_is_dropped_when_the_memory_moves(bundle: DecoderBundle) -> None:
+    """Beats that were skipped run through the memory first; a pause of over a second empties it."""
+    for k in (14, 12 + 120):
+        told = []
+        for rig in (prepare(bundle), prepare(bundle)):
+            if not told:
+                rig.beat.rehearse(k)
+            rig.clock.sleep_until(window_end_s(rig, k))
+            told.append([estimate(rig.turn(k)), rig.beat.counts.skipped])
+            assert not rig.beat.newest.was_ahead
+        assert told[0] == told[1]
+
+
+def test_a_decode_that_is_not_finite_made_ahead_empties_the_memory(bundle: DecoderBundle) -> None:
+    rig = prepare(bundle)
+    tables = {name: values.copy() for name, values in bundle.tables.items()}
+    tables["session"] = np.full_like(tables["session"], np.nan)
+    rig.backend.set_tables(tables)
+    rig.beat.rehearse(12)
+    decode = rig.turn(12)
+    assert rig.beat.newest.was_ahead
+    assert (decode.validity, decode.reason) == ("fault", "non_finite")
+    assert rig.decoder.k_reset == 12
+
+
+def test_rehearsing_what_follows_a_decode_leaves_no_trace(bundle: DecoderBundle) -> None:
+    told = []
+    for rig in (prepare(bundle), prepare(bundle)):
+        rig.beat.rehearse(12)
+        for _ in range(3 if not told else 0):
+            rig.beat.rehearse_telling(SETTLE_S)
+        decodes = [rig.turn(12), rig.turn(13)]
+        told.append([(d.value, d.value_raw, d.validity, d.seq, d.late) for d in decodes])
+    assert told[0] == told[1]
+
+
+def test_a_run_that_ends_after_the_cut_counts_as_decoding(bundle: DecoderBundle) -> None:
+    rig = prepare(bundle)
+    t_settled = window_end_s(rig, 12) + SETTLE_S
+    rig.clock.sleep_until(t_settled - 1e-4)
+    run = rig.decoder.rehearse
+
+    def slow(*arguments: object) -> object:
+        rig.clock.t_s += 5e-4
+        return run(*arguments)  # type: ignore[arg-type]
+
+    rig.decoder.rehearse = slow  # type: ignore[method-assign, assignment]
+    rig.beat.rehearse(12)
+    decode = rig.beat.turn(12, SETTLE_S)
+    assert rig.beat.newest.was_ahead
+    assert decode.t_cut == t_settled
+    assert decode.t_done - decode.t_cut == pytest.approx(4e-4)
+    assert rig.beat.newest.run_s == pytest.approx(5e-4)
+
+
 def test_a_rehearsed_step_is_the_step_bit_for_bit(bundle: DecoderBundle) -> None:
     rng = np.random.default_rng(0)
     plain, rehearsed = open_cpu(bundle), open_cpu(bundle)
@@ -101,7 +238,8 @@ def test_rehearsals_end_before_the_next_block_may_come(bundle: DecoderBundle) ->
         rig.clock.t_s += taken_s
 
     rig.beat.rehearse = timed  # type: ignore[method-assign]
-    rig.beat.rehearsal_s = rig.beat.taken_s = taken_s
+    rig.beat.rehearsal_s = taken_s
+    rig.beat.newest = replace(rig.beat.newest, run_s=taken_s)
     for i in range(20):
         rig.clock.t_s = T0_S + i * 1e-3
         if i % 3 == 0:
