@@ -13,7 +13,6 @@ import numpy as np
 
 from streams.messages import Float32s, Int32s, Int64s, SpikeBatch, TokenWindow
 
-
 MOST_ROWS = 2**20
 ONE_KEY_US = 2**63 // MOST_ROWS
 """Within this time a stamp and a row, below `MOST_ROWS`, make one number (three months)."""

@@ -6,15 +6,15 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from service.loop.ahead import Ahead
+from service.loop.ahead import Ahead, Rehearsal
 from service.loop.blocks import Blocks
-from service.loop.decoder import Decoder, Raw, Seat, is_finite
+from service.loop.decoder import Decoder, Seat, is_finite
 from service.loop.ingest import Arrival
 from service.loop.lineup import Lineup
+from service.loop.outcome import BeatCounts, Outcome, Schedule
 from service.loop.percentiles import Histogram
 from service.loop.settle import SettleMeter
 from service.loop.shaping import Shaper, as_values
@@ -28,56 +28,6 @@ from streams.wire import Decode, encode
 CATCH_UP_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When beats fall: beat k ends its window at `t0_s + k * hop_us`, k = 1, 2, ..."""
-
-    t0_s: float
-    hop_us: int
-
-    def window_end_s(self, k: int) -> float:
-        """`t_window` of beat k."""
-        return self.t0_s + k * self.hop_us * 1e-6
-
-    def newest_due(self, t_s: float, settle_s: float) -> int:
-        """The newest beat whose cutting may start at `t_s`."""
-        return int((t_s - settle_s - self.t0_s) / (self.hop_us * 1e-6))
-
-
-@dataclass(slots=True)
-class BeatCounts:
-    """What became of the beats, and of samples that never came."""
-
-    seq: int = 0
-    late: int = 0
-    skipped: int = 0
-    resets: int = 0
-    lost_in_transport: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One run of a decoder: what it said of beat k, and when.
-
-    Attributes:
-        t_cut: from here on no spike is taken into the bin.
-        t_tokens: the graph began; `t_cut` where the decode was made ahead.
-        run_s: how long cutting and the graph took, be it before `t_cut`.
-        was_ahead: whether it was.
-    """
-
-    k: int
-    t_window: float
-    t_cut: float
-    t_tokens: float
-    t_done: float
-    raw: Raw | None
-    n_tokens: int
-    token_cap: int | None
-    run_s: float
-    was_ahead: bool = False
-
-
 class Beat:
     """Turns arrivals into decodes; one thread owns it.
 
@@ -86,7 +36,7 @@ class Beat:
         lsl_age_s: how old, on average, the spikes were that arrived since the beat before; None
             where none did.
         newest: the newest beat's run.
-        rehearsal_s: how long the newest rehearsal took.
+        rehearsal: of the beat to come.
 
     Args:
         clock: the daemon's clock.
@@ -124,8 +74,7 @@ class Beat:
         self.n_spikes_of_unit = np.zeros(0, np.int64)
         self.lsl_age_s: float | None = None
         self.newest = Outcome(0, schedule.t0_s, 0.0, 0.0, 0.0, None, 0, None, 0.0)
-        self.rehearsal_s = 0.0
-        self._ahead: Ahead | None = None
+        self.rehearsal = Rehearsal(clock, ring, schedule)
         self._understudy = Seat(decoder, judge.fresh(), shaper.fresh())
         self.last_k = 0
         self.lead_s = lead_s
@@ -175,28 +124,13 @@ class Beat:
 
         Otherwise it is without consequence, but for code and weights being close to the core.
         """
-        t_s, decoder, lead_s = self._clock.now(), self.decoder, self.lead_s
-        spikes, slots = self.ring.cut(k * self.ring.hop_us)
-        if self.token_cap is not None:
-            self.token_cap.offer(len(spikes), decoder.n_fitting)
-        decoder.cap(self.token_cap.in_force if self.token_cap is not None else None)
-        window, kept = decoder.cut(spikes, k, self.schedule.window_end_s(k))
-        raw = decoder.rehearse(window, lead_s)
-        t_done = self._clock.now()
-        self.rehearsal_s = run_s = t_done - t_s
-        self._ahead = None
-        if raw is not None:
-            memory, cap = (decoder.last_k, decoder.k_reset), decoder.tokenizer.token_cap
-            self._ahead = Ahead(
-                decoder, k, lead_s, spikes, slots, window, kept, raw, t_done, run_s, memory, cap
-            )
+        self.rehearsal.decode(self.decoder, k, self.lead_s, self.token_cap)
 
     def rehearse_telling(self, settle_s: float) -> None:
         """Judge, shape and write what was rehearsed last, without consequence."""
-        ahead = self._ahead
+        ahead, seat = self.rehearsal.newest, self._understudy
         if ahead is None:
             return
-        seat = self._understudy
         seat.decoder = ahead.decoder
         outcome = self._outcome_of(ahead, ahead.t_done)
         seat.reason = self._judged(seat, outcome)
@@ -204,12 +138,7 @@ class Beat:
 
     def is_ahead(self, k: int) -> bool:
         """Whether beat k is decoded already, as far as its spikes have come."""
-        ahead = self._ahead
-        return (
-            ahead is not None
-            and ahead.would_be(self.decoder, k, self.lead_s)
-            and self.ring.is_as_cut(k * self.ring.hop_us)
-        )
+        return self.rehearsal.standing(self.decoder, k, self.lead_s) is not None
 
     def begin(self, k: int) -> None:
         """Run every bin up to beat k's, so that the first decode knows what came before it."""
@@ -309,7 +238,7 @@ class Beat:
 
     def _cut_and_run(self, k: int, t_settled: float = math.inf) -> Outcome:
         t_cut = self._clock.now()
-        ahead, self._ahead = (self._ahead if self.is_ahead(k) else None), None
+        ahead = self.rehearsal.take(self.decoder, k, self.lead_s)
         if ahead is not None:
             spikes, slots, window, kept = ahead.spikes, ahead.slots, ahead.window, ahead.kept
             # What a run that was begun in time takes beyond the settle time counts as decoding.

@@ -17,13 +17,14 @@ from export.bundle import DecoderBundle
 from export.manifest import Manifest
 from service.config import ServeConfig
 from service.errors import ConfigError, GuardError
-from service.loop.beat import Beat, Schedule
+from service.loop.beat import Beat
 from service.loop.decoder import Decoder, Seat
 from service.loop.deployment import Deployer
-from service.loop.flight import FlightRecorder
+from service.loop.flight import FlightRecorder, timing_of
 from service.loop.health import UnitHealth
 from service.loop.heartbeat import heartbeat_of
 from service.loop.ingest import Arrival, Ingest, Source
+from service.loop.outcome import Schedule
 from service.loop.outlet import DecodeOutlet
 from service.loop.realtime import apply, lift_carriers
 from service.loop.settle import SettleMeter
@@ -35,7 +36,7 @@ from service.loop.wait import Wait
 from streams.clock import MonotonicClock
 from streams.ring import SpikeRing
 from streams.sockets import Publisher
-from streams.wire import Decode, Event, Heartbeat, Timing, encode
+from streams.wire import Decode, Event, Heartbeat, encode
 
 HEARTBEAT_EVERY_S = 1.0
 RING_S, OUTGOING_KEPT = 5.0, 1000
@@ -299,22 +300,7 @@ class Daemon:
         return self.schedule.newest_due(self._clock.now(), self.settle_s) - self.beat.last_k
 
     def _time(self, decode: Decode, t_due: float, t_out: float) -> None:
-        timing = Timing(
-            run_id=self.run_id,
-            seq=decode.seq,
-            beat=decode.beat,
-            t_window=decode.t_window,
-            lsl_age_s=self.beat.lsl_age_s,
-            t_due=t_due,
-            t_cut=decode.t_cut,
-            t_tokens=self.beat.newest.t_tokens,
-            t_done=decode.t_done,
-            run_s=self.beat.newest.run_s,
-            was_ahead=self.beat.newest.was_ahead,
-            t_sent=decode.t_sent,
-            t_out=t_out,
-            t_end=self._clock.now(),
-        )
+        timing = timing_of(decode, self.beat, t_due, t_out, self._clock.now())
         self._publisher.send(b"timing", encode(timing))
         self.flight.note(decode, timing, len(self._inbox))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.loop.beat import Beat
 from streams.wire import Decode, Timing
 
 KEPT_S = 30.0
@@ -59,6 +60,35 @@ class FlightRecorder:
         if (decode.late or skipped) and t_end_s > self._t_dump_s + DUMP_EVERY_S:
             self._t_dump_s = t_end_s
             self.dumps.append(Missed(decode.beat, list(self._records)))
+
+
+def timing_of(decode: Decode, beat: Beat, t_due: float, t_out: float, t_end: float) -> Timing:
+    """Where the time of the newest beat went.
+
+    Args:
+        decode: as it was sent.
+        beat: that made it.
+        t_due: when cutting might start.
+        t_out: when ZeroMQ had the message.
+        t_end: when the beat was over.
+    """
+    newest = beat.newest
+    return Timing(
+        run_id=decode.run_id,
+        seq=decode.seq,
+        beat=decode.beat,
+        t_window=decode.t_window,
+        lsl_age_s=beat.lsl_age_s,
+        t_due=t_due,
+        t_cut=decode.t_cut,
+        t_tokens=newest.t_tokens,
+        t_done=decode.t_done,
+        run_s=newest.run_s,
+        was_ahead=newest.was_ahead,
+        t_sent=decode.t_sent,
+        t_out=t_out,
+        t_end=t_end,
+    )
 
 
 def write_dump(missed: Missed, folder: Path, run_id: str) -> Path:

@@ -21,7 +21,7 @@ LOOKED_EVERY_S = 50e-6
 """How often a beat that is decoded looks whether more has come."""
 REHEARSED_EVERY_S = 1e-3
 REHEARSED_OF_HOP = 0.2
-"""A decoder that takes longer than this share of a hop is not run ahead: it may have to run twice."""
+"""A decoder that takes longer than this share of a hop is not run ahead: it may have to twice."""
 LEEWAY = 1.5
 """A rehearsal may take so much longer than the one before it."""
 MOST_REHEARSALS = 100
@@ -140,7 +140,7 @@ class Wait:
     @property
     def _rehearsal_s(self) -> float:
         """What a rehearsal may take."""
-        return LEEWAY * min(self._beat.rehearsal_s, self._beat.newest.run_s)
+        return LEEWAY * min(self._beat.rehearsal.taken_s, self._beat.newest.run_s)
 
     def _rehearse(self, k: int, t_until: float) -> bool:
         """Rehearse once if that is done by `t_until`; whether it was."""

@@ -10,9 +10,10 @@ import numpy as np
 
 from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
-from service.loop.beat import Beat, Schedule
+from service.loop.beat import Beat
 from service.loop.decoder import Decoder
 from service.loop.ingest import Arrival
+from service.loop.outcome import Schedule
 from service.loop.shaping import Shaper
 from service.loop.validity import ValidityJudge
 from streams.clock import ManualClock

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.loop.flight import KEPT_S, FlightRecorder
+from service.loop.flight import KEPT_S, FlightRecorder, timing_of
 from service.loop.token_cap import TokenCap
-from streams.wire import Timing, encode
+from streams.wire import encode
 from tests.service.beat_rig import HOP_S, HOP_US, SETTLE_S, BeatRig
 
 N_WARM, N_BEATS = 300, 1000
@@ -27,13 +27,11 @@ def collection_off() -> Iterator[None]:
 def beat(rig: BeatRig, k: int, recorder: FlightRecorder) -> None:
     rig.go_to(k)
     rig.arrive([((k - 1) * HOP_US + 1 + i, i % 4 + (i % 4 > 1)) for i in range(50)])
+    if k % 3:
+        rig.beat.rehearse(k)
+        rig.beat.rehearse_telling(SETTLE_S)
     decode = rig.beat.turn(k, SETTLE_S)
-    t_s = decode.t_sent
-    timing = Timing(
-        run_id=decode.run_id, seq=decode.seq, beat=k, t_window=decode.t_window,
-        lsl_age_s=rig.beat.lsl_age_s, t_due=t_s, t_cut=decode.t_cut, t_tokens=rig.beat.newest.t_tokens,
-        t_done=decode.t_done, run_s=0.0, was_ahead=False, t_sent=t_s, t_out=t_s, t_end=t_s,
-    )  # fmt: skip
+    timing = timing_of(decode, rig.beat, decode.t_cut, decode.t_sent, decode.t_sent)
     encode(decode)
     encode(timing)
     recorder.note(decode, timing, 0)

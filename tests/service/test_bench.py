@@ -46,7 +46,8 @@ def heard(
         }  # fmt: skip
         timing = {
             "beat": k, "lsl_age_s": 3e-3 if k % 2 else None, "t_due": at[0], "t_cut": at[1],
-            "t_tokens": at[2], "t_done": at[3], "run_s": 7e-4, "was_ahead": k % 4 > 0, "t_sent": at[4], "t_out": at[5], "t_end": at[5],
+            "t_tokens": at[2], "t_done": at[3], "run_s": 7e-4, "was_ahead": k % 4 > 0,
+            "t_sent": at[4], "t_out": at[5], "t_end": at[5],
         }  # fmt: skip
         if k not in lost:
             listener._take(("decode", decode), at[6])

@@ -234,11 +234,11 @@ def test_rehearsals_end_before_the_next_block_may_come(bundle: DecoderBundle) ->
     def timed(k: int) -> None:
         begun_s.append(rig.clock.now())
         rehearse(k)
-        rig.beat.rehearsal_s = taken_s  # on a clock that stands still it took nothing
+        rig.beat.rehearsal.taken_s = taken_s  # on a clock that stands still it took nothing
         rig.clock.t_s += taken_s
 
     rig.beat.rehearse = timed  # type: ignore[method-assign]
-    rig.beat.rehearsal_s = taken_s
+    rig.beat.rehearsal.taken_s = taken_s
     rig.beat.newest = replace(rig.beat.newest, run_s=taken_s)
     for i in range(20):
         rig.clock.t_s = T0_S + i * 1e-3
