@@ -13,6 +13,7 @@ from streams.messages import Float64s, Int32s, Int64s, StreamsError
 SEQ_KEPT = 65_536
 SEQ_WRAP = 2**31
 _CHANNEL_STEP = 2**32
+_GRID_CELLS = 2**20
 _MAX_KEYS = 200_000
 
 
@@ -54,11 +55,17 @@ class KeyTable:
         self._with_channel = with_channel
         self._codes = np.zeros(0, np.int64)
         self._index = np.zeros(0, np.int32)
+        self._grid = np.zeros((0, 0), np.int32)
         self._add(np.array(sorted(self._codes_of(keys)), dtype=np.int64))
 
-    def lookup(self, channel: Int64s, unit: Int64s) -> Int32s:
+    def lookup(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s:
         """Index of each (channel, unit), adding those not met before. Shapes (n,), (n,) -> (n,)."""
-        code = channel * _CHANNEL_STEP + unit
+        n_channels, n_units = self._grid.shape
+        if len(unit) and channel.max() < n_channels and unit.max() < n_units:
+            index: Int32s = self._grid[channel, unit]
+            if index.min() >= 0:
+                return index
+        code = channel.astype(np.int64) * _CHANNEL_STEP + unit
         place = self._place(code)
         new = self._codes[place] != code if len(self._codes) else np.ones(len(code), np.bool_)
         if new.any():
@@ -81,6 +88,17 @@ class KeyTable:
         order = np.argsort(np.concatenate((self._codes, codes)), kind="stable")
         self._codes = np.concatenate((self._codes, codes))[order]
         self._index = np.concatenate((self._index, fresh))[order]
+        self._spread_out()
+
+    def _spread_out(self) -> None:
+        """The same as a grid, where numbers are small: it is read without a search."""
+        channel, unit = np.divmod(self._codes, _CHANNEL_STEP)
+        shape = (int(channel.max(initial=-1)) + 1, int(unit.max(initial=-1)) + 1)
+        if shape[0] * shape[1] <= _GRID_CELLS:
+            self._grid = np.full(shape, -1, np.int32)
+            self._grid[channel, unit] = self._index
+        else:
+            self._grid = np.zeros((0, 0), np.int32)
 
     def _key(self, code: int) -> str:
         channel, unit = divmod(code, _CHANNEL_STEP)
@@ -185,7 +203,7 @@ class EventLayout:
         if _are_plain(unit, channel, stamps) and fresh.all():
             return Parsed(
                 t_s=stamps,
-                unit=self.table.lookup(channel.astype(np.int64), unit.astype(np.int64)),
+                unit=self.table.lookup(channel, unit),
                 count=np.ones(len(stamps), np.int32),
                 keep_alive_s=_NO_STAMPS,
                 n_lost=n_lost,
@@ -208,12 +226,11 @@ class EventLayout:
         )
 
     def _fresh(self, samples: np.ndarray, stamps: Float64s) -> tuple[np.ndarray, int]:
-        everything = np.ones(len(stamps), np.bool_)
         if self._i_seq is None or not len(stamps):
-            return everything, 0
+            return np.ones(len(stamps), np.bool_), 0
         seq = samples[:, self._i_seq]
-        if not _is_index(seq).all():
-            return everything, 0
+        if not (seq.min() >= 0 if seq.dtype == np.int32 else _is_index(seq).all()):
+            return np.ones(len(stamps), np.bool_), 0
         return self._sequence.fresh(seq.astype(np.int64), stamps)
 
 

@@ -26,6 +26,8 @@ from streams.ring import SpikeRing
 from streams.wire import Decode, encode
 
 CATCH_UP_S = 1.0
+MOST_UNCOUNTED = 100
+"""Arrivals that may wait to be counted; more than a beat brings, but at the start of a run."""
 
 
 class Beat:
@@ -88,6 +90,7 @@ class Beat:
         self._newest_us: int | None = None
         self._was_jumped = False
         self._age_s, self._n_aged = 0.0, 0
+        self._to_count: list[Arrival] = []
 
     @property
     def decoder(self) -> Decoder:
@@ -107,13 +110,16 @@ class Beat:
                 self.trace_arrival(arrival)
             self.blocks.note(arrival.t_s)
             self.lineup.follow_source()
-            self._count_units(arrival.batch)
             self.ring.admit(arrival.batch, self.lineup.known, arrival.latest_us)
             self.ring.fates.invalid += arrival.n_invalid
             self.ring.fates.duplicate += arrival.n_duplicate
             self.counts.lost_in_transport += arrival.n_lost
             self._hear(arrival)
-            self._age(arrival)
+            if self.settle_meter is not None:
+                self._measure(arrival, self.settle_meter)
+            self._to_count.append(arrival)
+            if len(self._to_count) > MOST_UNCOUNTED:
+                self._count()
 
     def has_heard_of(self, k: int) -> bool:
         """Whether something stamped later than beat k's window has come."""
@@ -154,8 +160,6 @@ class Beat:
         self.lineup.attend()
         self._bring_up()
         self._catch_up(k)
-        self.lsl_age_s = self._age_s / self._n_aged if self._n_aged else None
-        self._age_s, self._n_aged = 0.0, 0
         self.newest = outcome = self._cut_and_run(k, self.schedule.window_end_s(k) + settle_s)
         self.decode_ms.add((outcome.t_done - outcome.t_cut) * 1e3)
         self._mind_the_clock(k)
@@ -171,7 +175,13 @@ class Beat:
         return decode
 
     def follow(self, settle_s: float) -> Decode | None:
-        """Once the decode is out: run the decoders behind it; the shadow's decode, if any."""
+        """Once the decode is out: run the decoders behind it; the shadow's decode, if any.
+
+        What arrived for the beat is counted only now, by unit and age.
+        """
+        self._count()
+        self.lsl_age_s = self._age_s / self._n_aged if self._n_aged else None
+        self._age_s, self._n_aged = 0.0, 0
         for seat in self.lineup.behind:
             outcome = None
             for k, spikes in self.lineup.missed(seat):
@@ -191,21 +201,24 @@ class Beat:
         self.counts.seq += 1
         return self._decode(self.lineup.active, self.counts.seq, outcome, settle_s)
 
-    def _age(self, arrival: Arrival) -> None:
-        t_us, since_t0_s = arrival.batch.t_us, arrival.t_s - self.schedule.t0_s
-        if self.settle_meter is not None:
-            self.settle_meter.add(since_t0_s - t_us * 1e-6, arrival.t_s)
-        self._age_s += len(t_us) * since_t0_s - 1e-6 * float(t_us.sum())
-        self._n_aged += len(t_us)
+    def _measure(self, arrival: Arrival, meter: SettleMeter) -> None:
+        since_t0_s = arrival.t_s - self.schedule.t0_s
+        meter.add(since_t0_s - arrival.batch.t_us * 1e-6, arrival.t_s)
 
-    def _count_units(self, batch: SpikeBatch) -> None:
+    def _count(self) -> None:
+        """Count what arrived since the last time, by unit and by age."""
         n_units = len(self.lineup.known)
         if len(self.n_spikes_of_unit) < n_units:
             n_more = n_units - len(self.n_spikes_of_unit)
             self.n_spikes_of_unit = np.concatenate(
                 (self.n_spikes_of_unit, np.zeros(n_more, np.int64))
             )
-        np.add.at(self.n_spikes_of_unit, batch.unit, batch.count)
+        for arrival in self._to_count:
+            batch, since_t0_s = arrival.batch, arrival.t_s - self.schedule.t0_s
+            np.add.at(self.n_spikes_of_unit, batch.unit, batch.count)
+            self._age_s += len(batch) * since_t0_s - 1e-6 * float(batch.t_us.sum())
+            self._n_aged += len(batch)
+        self._to_count.clear()
 
     def _hear(self, arrival: Arrival) -> None:
         heard = [self._newest_us, self.ring.newest_us]
