@@ -6,7 +6,8 @@ trains the decoders that are to be adapted, adapts them with `spikeloop adapt`'s
 lengths and seeds, and writes `curves.jsonl`, a table and `curves.png`. What is there is not made
 again. M1 and S1 have their units split at random into two halves: a decoder learns from one half
 and is adapted to the other, which to it are neurons never seen. With `--made-up 32` it also learns
-from that many sessions of made-up neurons (four times the steps).
+from that many sessions of made-up neurons (four times the steps), and with `--beside m1` from
+another recording, its units in three sessions.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Case:
     same_array: bool
 
 
-def cases(name: str, work: Path, made_up: int) -> Iterator[Case]:
+def cases(name: str, work: Path, made_up: int, beside: str) -> Iterator[Case]:
     """Make what is to be measured."""
     if name == "simulated":
         bundle = trained(HERE.parent / "accuracy" / "simulated.toml", work / name)
@@ -71,13 +72,12 @@ def cases(name: str, work: Path, made_up: int) -> Iterator[Case]:
             yield Case(name, bundle, path, same_array=True)
         return
     halves = split_units(DATA / RECORDINGS[name], work / name)
-    config = half_config(name, "a", halves[0], work)
+    config, told = half_config(name, "a", halves[0], work), name
+    if beside:
+        config, told = with_sessions(config, beside, thirds(beside, work)), f"{told} and {beside}"
     if made_up:
-        config = with_made_up(config, made_up)
-    bundle = trained(config, work / config.stem)
-    yield Case(
-        f"{name}{f', {made_up} made up' if made_up else ''}", bundle, halves[1], same_array=False
-    )
+        config, told = with_made_up(config, made_up), f"{told}, {made_up} made up"
+    yield Case(told, trained(config, work / config.stem), halves[1], same_array=False)
 
 
 def trained(config: Path, run: Path) -> Path:
@@ -95,6 +95,36 @@ def half_config(name: str, half: str, session: Path, work: Path) -> Path:
     path = work / f"{name}-{half}.toml"
     path.write_text(text.replace(named, session.name))
     return path
+
+
+def with_sessions(config: Path, name: str, sessions: list[Path]) -> Path:
+    """The config with further sessions, which come before its own in the order of ids."""
+    more = "".join(f'"{session.name}", ' for session in sessions)
+    path = config.with_name(f"{config.stem}-{name}.toml")
+    path.write_text(config.read_text().replace("glob = [", f"glob = [{more}"))
+    return path
+
+
+def thirds(name: str, work: Path) -> list[Path]:
+    """A recording's units in three sessions, its behaviour in centimetres."""
+    session = in_centimetres(read_session(DATA / RECORDINGS[name]))
+    order = np.random.default_rng(0).permutation(len(session.unit_keys))
+    paths = [work / f"{name}-third-{i}.nwb" for i in range(3)]
+    for i, (path, chosen) in enumerate(zip(paths, np.array_split(order, 3), strict=True)):
+        if not path.exists():
+            write_session(of_units(session, np.sort(chosen), f"third-{i}"), path)
+    return paths
+
+
+def in_centimetres(session: Session) -> Session:
+    """The session with lengths and speeds in those."""
+    behavior = {
+        name: replace(held, values=held.values * 100.0, unit=f"c{held.unit}")
+        if held.unit in ("m", "m/s")
+        else held
+        for name, held in session.behavior.items()
+    }
+    return replace(session, behavior=behavior)
 
 
 def with_made_up(config: Path, n: int) -> Path:
@@ -224,6 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="+", choices=["simulated", *RECORDINGS])
     parser.add_argument("--made-up", type=int, default=0, metavar="N")
+    parser.add_argument("--beside", default="", choices=list(RECORDINGS))
     parser.add_argument("--work", type=Path, default=Path("runs/curves"))
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
@@ -231,7 +262,7 @@ def main() -> None:
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {(row.get("case"), row.get("session")) for row in rows}
     for name in asked.cases:
-        for case in cases(name, asked.work, asked.made_up):
+        for case in cases(name, asked.work, asked.made_up, asked.beside):
             if (case.name, case.session.name) in done:
                 continue
             for row in measure(case, asked.work):
