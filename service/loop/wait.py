@@ -24,6 +24,8 @@ REHEARSED_OF_HOP = 0.2
 """A decoder that takes longer than this share of a hop is not run ahead: it may have to twice."""
 LEEWAY = 1.5
 """A rehearsal may take so much longer than the one before it."""
+WARM_LEEWAY = 2.0
+"""The same where it only keeps things near the core: what is done already must not be delayed."""
 MOST_REHEARSALS = 100
 """Before one cut."""
 
@@ -54,7 +56,7 @@ class Wait:
         self._clock, self._beat, self._inbox = clock, beat, inbox
         self._await_arrival = await_arrival
         self._cut, self._may_rehearse = cut, rehearse
-        self._warming_s = 0.0
+        self._telling_s = 0.0
 
     def until_settled(self, k: int, settle_s: float, *, settling: bool) -> float:
         """Wait for beat k, and take in what came.
@@ -98,19 +100,21 @@ class Wait:
                 return
             if not beat.is_ahead(k):
                 beat.rehearse(k)
-            elif not self._keep_warm(k, settle_s, t_settled):
+            elif not self._keep_warm(k, settle_s, t_settled - clock.now()):
                 clock.spin_until(min(clock.now() + LOOKED_EVERY_S, t_settled))
             beat.take_in(self._inbox)
         clock.spin_until(t_settled)
 
-    def _keep_warm(self, k: int, settle_s: float, t_settled: float) -> bool:
-        """Do the whole beat once more, without consequence, if there is time; whether there was."""
-        t_s = self._clock.now()
-        if t_s + LEEWAY * self._warming_s >= t_settled:
+    def _keep_warm(self, k: int, settle_s: float, left_s: float) -> bool:
+        """Rehearse the decode once more, or nearer to the cut what follows it, if there is time."""
+        if left_s > WARM_LEEWAY * self._beat.rehearsal.taken_s:
+            self._beat.rehearse(k)
+        elif left_s > WARM_LEEWAY * self._telling_s:
+            t_s = self._clock.now()
+            self._beat.rehearse_telling(settle_s)
+            self._telling_s = self._clock.now() - t_s
+        else:
             return False
-        self._beat.rehearse(k)
-        self._beat.rehearse_telling(settle_s)
-        self._warming_s = self._clock.now() - t_s
         return True
 
     def _take_in_until(self, t_s: float) -> None:
