@@ -4,7 +4,8 @@ Multiplications by weights and attention logits run in 16 bits; everything that 
 an exponential, a normalisation, a time or the memory goes through stays in 32:
 
 - `MatMul` and `Gemm` over a length that is known are reduced; over tokens (sums of many spikes,
-  which overflow fp16 and lose the small weights) they are not, nor is the last one, the readout.
+  which overflow fp16 and lose the small weights) they are not, nor is the last one, the readout,
+  nor what sums nothing: a product of length 1 (a time and its frequencies), or with ones and zeros.
 - `Mul`, `Gelu`, `Neg` and what only moves values follow where all they read is reduced already.
 - The rest (`Add`, `Exp`, `Softmax`, `LayerNormalization`, `Cos`, gates, residuals...) is fp32.
 
@@ -62,12 +63,21 @@ def reduced_nodes(model: onnx.ModelProto) -> list[str]:
 def _chosen(model: onnx.ModelProto) -> set[int]:
     """Places of the contractions over a known length that another contraction follows."""
     shapes = _known_dims(model)
+    choices = {t.name for t in model.graph.initializer if _chooses(numpy_helper.to_array(t))}
     nodes = list(model.graph.node)
     return {
         i
         for i, node in enumerate(nodes)
-        if node.op_type in CONTRACTIONS and _length(node, shapes) and _is_followed(i, nodes)
+        if node.op_type in CONTRACTIONS
+        and _length(node, shapes) > 1
+        and node.input[1] not in choices
+        and _is_followed(i, nodes)
     }
+
+
+def _chooses(weights: np.ndarray) -> bool:
+    """Whether a product with it repeats or adds up columns."""
+    return weights.ndim == 2 and bool(np.isin(weights, (0.0, 1.0)).all())
 
 
 def _known_dims(model: onnx.ModelProto) -> dict[str, list[int]]:

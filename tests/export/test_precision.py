@@ -71,11 +71,14 @@ def test_sums_and_exponentials_stay_wide(family: DecoderBundle, precision: str) 
     assert "Add" not in {node.op_type for node in reduced}
 
 
-def test_sums_over_tokens_stay_wide(streaming_bundle: DecoderBundle) -> None:
+def test_sums_over_tokens_and_times_stay_wide(streaming_bundle: DecoderBundle) -> None:
+    """The shipped shape's only MatMuls are the sums over tokens, and the logits from times."""
     model = lowered(streaming_bundle, "fp16")
     types = types_of(model)
-    summed = next(node for node in model.graph.node if node.op_type == "MatMul")
-    assert types[summed.output[0]] == types[summed.input[0]] == TensorProto.FLOAT
+    wide = [node for node in model.graph.node if node.op_type in ("MatMul", "Cos")]
+    assert len(wide) == 4
+    for node in wide:
+        assert {types[name] for name in (node.input[0], *node.output)} == {TensorProto.FLOAT}
 
 
 def test_weights_take_half_the_space(streaming_bundle: DecoderBundle) -> None:
