@@ -78,7 +78,7 @@ class Rehearsal:
         self._clock, self._ring, self._schedule = clock, ring, schedule
 
     def decode(self, decoder: Decoder, k: int, lead_s: float, cap: TokenCap | None) -> None:
-        """Decode what has come of beat k, where the backend can do so without consequence."""
+        """Decode what has come of beat k; nothing is kept where the backend cannot, or fails."""
         t_s, self.newest = self._clock.now(), None
         spikes, slots = self._ring.cut(k * self._ring.hop_us)
         if cap is not None:

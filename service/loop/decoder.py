@@ -105,6 +105,11 @@ class Decoder:
             self.forget(k)
         return raw
 
+    @property
+    def can_rehearse(self) -> bool:
+        """Whether its backend can run a bin without consequence."""
+        return self._ahead is not None
+
     def rehearse(self, window: TokenWindow, lead_s: float) -> Raw | None:
         """Run a bin as it may yet be, without consequence; None where the backend cannot."""
         if self._ahead is None:

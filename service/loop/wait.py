@@ -73,7 +73,7 @@ class Wait:
         t_window = beat.schedule.window_end_s(k)
         t_settled = t_window + settle_s
         hop_s = beat.ring.hop_us * 1e-6
-        awake_s = min(AWAKE_S, AWAKE_OF_HOP * hop_s) if self._may_rehearse else 0.0
+        awake_s = min(AWAKE_S, AWAKE_OF_HOP * hop_s) if self._rehearses else 0.0
         if self._cut == "arrived":
             self._take_in_until(t_settled if settling else t_window)
             return self._until_heard_of(k, t_window + awake_s, t_settled)
@@ -92,7 +92,7 @@ class Wait:
         """
         clock, beat = self._clock, self._beat
         t_settled = beat.schedule.window_end_s(k) + settle_s
-        if not self._may_rehearse or not self._is_quick:
+        if not self._rehearses:
             clock.sleep_until(t_settled)
             return
         for _ in range(MOST_REHEARSALS):
@@ -148,7 +148,7 @@ class Wait:
 
     def _rehearse(self, k: int, t_until: float) -> bool:
         """Rehearse once if that is done by `t_until`; whether it was."""
-        if not (self._may_rehearse and self._is_quick):
+        if not self._rehearses:
             return False
         if self._clock.now() + self._rehearsal_s >= t_until:
             return False
@@ -156,6 +156,8 @@ class Wait:
         return True
 
     @property
-    def _is_quick(self) -> bool:
-        """Whether there is time to run a bin twice."""
-        return self._beat.newest.run_s < REHEARSED_OF_HOP * self._beat.ring.hop_us * 1e-6
+    def _rehearses(self) -> bool:
+        """Whether that is asked for and can be, and there is time to run a bin twice."""
+        beat = self._beat
+        is_quick = beat.newest.run_s < REHEARSED_OF_HOP * beat.ring.hop_us * 1e-6
+        return self._may_rehearse and is_quick and beat.decoder.can_rehearse

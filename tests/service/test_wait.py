@@ -186,6 +186,23 @@ def test_rehearsing_what_follows_a_decode_leaves_no_trace(bundle: DecoderBundle)
     assert told[0] == told[1]
 
 
+def test_what_cannot_be_rehearsed_is_slept_through(
+    bundle: DecoderBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No bin is cut for nothing: not for a backend that cannot, nor for a slow one."""
+    begun: list[int] = []
+    for slow in (False, True):
+        rig = prepare(bundle)
+        monkeypatch.setattr(rig.beat, "rehearse", begun.append)
+        if slow:
+            rig.beat.newest = replace(rig.beat.newest, run_s=0.25 * HOP_S)
+        else:
+            monkeypatch.setattr(rig.decoder, "_ahead", None)
+        wait_of(rig, SETTLED, rehearse=True).until_settled(12, SETTLE_S, settling=False)
+        assert rig.clock.now() == window_end_s(rig, 12) + SETTLE_S
+    assert not begun
+
+
 def test_a_run_that_ends_after_the_cut_counts_as_decoding(bundle: DecoderBundle) -> None:
     rig = prepare(bundle)
     t_settled = window_end_s(rig, 12) + SETTLE_S
