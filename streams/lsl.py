@@ -1,8 +1,8 @@
 """Lab Streaming Layer: finding streams, pulling them, and the outlets that we publish.
 
-The only file that imports pylsl. What it knows about LSL and peers get wrong: `max_buflen` of an
-irregular stream counts hundreds of samples, clock correction is ours to apply, and a blocking pull
-of one sample followed by what is there beats polling.
+With `pull_buffer` the only file that imports pylsl. What it knows about LSL and peers get wrong:
+`max_buflen` of an irregular stream counts hundreds of samples, clock correction is ours to apply,
+and a blocking pull of one sample followed by what is there beats polling.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pylsl
 
 from streams.clock import OffsetEstimate
 from streams.messages import Float64s, Int32s, StreamsError
+from streams.pull_buffer import PullBuffer
 
 BUFFER_S = 20.0
 RESOLVE_SLICE_S = 1.0
@@ -135,6 +136,11 @@ class Inlet:
         self.labels = tuple(label or "" for label in full.get_channel_labels() or ())
         self.xml: str = full.as_xml()
         self._max_samples = max(1024, math.ceil(budget_per_s))
+        self._buffer = (
+            None
+            if info.channel_format() == pylsl.cf_string
+            else PullBuffer(self._inlet, self._max_samples)
+        )
 
     @property
     def same_host(self) -> bool:
@@ -171,6 +177,8 @@ class Inlet:
             StreamLostError: the source ended for good.
         """
         try:
+            if self._buffer is not None:
+                return self._buffer.pull(timeout_s)
             samples, stamps = self._inlet.pull_chunk(
                 timeout=timeout_s, max_samples=self._max_samples, min_samples=1, as_numpy=True
             )

@@ -16,13 +16,15 @@ from streams.messages import TokenWindow
 from tests.service.beat_rig import HOP_S, HOP_US, SETTLE_S, T0_S, BeatRig, estimate
 
 SETTLED, ARRIVED = "settled", "arrived"
+A_LOOK_S = 3e-6
+"""What a look takes that finds nothing."""
 
 
 def wait_of(rig: BeatRig, cut: str, *, rehearse: bool = False) -> Wait:
     """Nothing arrives while it waits: time passes."""
 
     def let_pass(wait_s: float) -> None:
-        rig.clock.t_s += max(0.0, wait_s)
+        rig.clock.t_s += max(A_LOOK_S, wait_s)
 
     return Wait(rig.clock, rig.beat, rig.inbox, let_pass, cut=cut, rehearse=rehearse)  # type: ignore[arg-type]
 
@@ -266,3 +268,28 @@ def test_rehearsals_end_before_the_next_block_may_come(bundle: DecoderBundle) ->
     wait_of(rig, ARRIVED, rehearse=True).until_settled(1, settle_s, settling=False)
     assert begun_s
     assert max(begun_s) <= t_newest + block_s - taken_s
+
+
+def test_a_beat_sleeps_until_shortly_before_the_block_that_ends_its_wait(
+    bundle: DecoderBundle,
+) -> None:
+    """It comes 6 ms after the window's end: looked for without sleeping from 3 ms before it on."""
+    rig, looks = BeatRig(bundle), []
+    t_window = window_end_s(rig, 1)
+    for i in range(3, 0, -1):
+        rig.clock.t_s = t_window + 6e-3 - i * 9e-3
+        rig.arrive([(round((rig.clock.t_s - T0_S) * 1e6) - 1000, 0)])
+        rig.beat.take_in(rig.inbox)
+
+    def look(wait_s: float) -> None:
+        looks.append((rig.clock.now(), wait_s))
+        rig.clock.t_s += max(A_LOOK_S, wait_s)
+        if rig.clock.now() > t_window + 6.2e-3:
+            rig.arrive([(HOP_US + 5, 0)])
+
+    wait = Wait(rig.clock, rig.beat, rig.inbox, look, cut="arrived", rehearse=True)
+    due = wait.until_settled(1, SETTLE_S + 20e-3, settling=False)
+    assert due == pytest.approx(t_window + 6.2e-3, abs=2 * A_LOOK_S)
+    asleep = [(t_s, wait_s) for t_s, wait_s in looks if wait_s > 0]
+    assert [t_s + wait_s for t_s, wait_s in asleep] == [pytest.approx(t_window + 3e-3)]
+    assert all(t_s >= t_window + 3e-3 - 1e-9 for t_s, wait_s in looks if not wait_s)

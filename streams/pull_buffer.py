@@ -1,0 +1,55 @@
+"""Pulling numbers from an LSL inlet into memory that is kept."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pylsl
+
+from streams.messages import Float64s
+
+
+class PullBuffer:
+    """Where liblsl writes the numbers that it pulls: kept, so that a pull costs little.
+
+    Args:
+        inlet: of numbers.
+        n_samples: pulled at most at a time.
+    """
+
+    def __init__(self, inlet: pylsl.StreamInlet, n_samples: int) -> None:
+        self._inlet = inlet
+        self._take = pylsl.lib.fmt2pull_chunk[inlet.channel_format]
+        dtype = pylsl.lib.fmt2npdtype[inlet.channel_format]
+        self._n_channels = inlet.channel_count
+        self._values = np.zeros((n_samples, self._n_channels), dtype)
+        self._stamps = np.zeros(n_samples)
+        self._error = ctypes.c_int()
+        self._error_at = ctypes.byref(self._error)
+        # Wait for one sample, then take what else is there: a pull of many waits for all of them.
+        self._first, self._rest = self._room(0, 1), self._room(1, n_samples)
+
+    def _room(self, i_from: int, i_to: int) -> tuple[Any, ...]:
+        n = i_to - i_from
+        at = [ctypes.c_void_p(part[i_from:].ctypes.data) for part in (self._values, self._stamps)]
+        return (*at, ctypes.c_size_t(n * self._n_channels), ctypes.c_size_t(n))
+
+    def pull(self, timeout_s: float) -> tuple[np.ndarray, Float64s]:
+        """Copies of what came; see `streams.lsl.Inlet.pull`.
+
+        Raises:
+            pylsl.util.LostError: the source ended for good.
+        """
+        n = self._fill(self._first, timeout_s)
+        if n:
+            n += self._fill(self._rest, 0.0)
+        return self._values[:n].copy(), self._stamps[:n].copy()
+
+    def _fill(self, room: tuple[Any, ...], timeout_s: float) -> int:
+        self._error.value = 0
+        n_values = self._take(self._inlet.obj, *room, ctypes.c_double(timeout_s), self._error_at)
+        pylsl.util.handle_error(self._error)
+        n: int = n_values // self._n_channels
+        return n
