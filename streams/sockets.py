@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
@@ -138,15 +138,21 @@ class DecodeSubscriber:
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
+        self._timeout_ms = -1
         _present(self._socket, keys)
         self._socket.connect(endpoint)
 
     def receive(self, timeout_s: float) -> tuple[str, dict[str, Any]] | None:
         """Wait for a message: its topic and its fields; None when none came."""
-        if not self._socket.poll(max(0, round(timeout_s * 1e3))):
+        timeout_ms = max(0, round(timeout_s * 1e3))
+        if timeout_ms != self._timeout_ms:  # waiting in `recv` itself wakes sooner than a poll
+            self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
+            self._timeout_ms = timeout_ms
+        try:
+            topic, payload = self._socket.recv_multipart()
+        except zmq.Again:
             return None
-        topic, payload = self._socket.recv_multipart()
-        return topic.decode(), json.loads(payload)
+        return topic.decode(), msgspec.json.decode(payload)
 
     def close(self) -> None:
         """Close the socket."""

@@ -283,6 +283,7 @@ class Daemon:
             with self._ingest.held_off():
                 decode = beat.turn(k, self.settle_s)
                 t_out = self._publish(decode)
+            wait.while_carried()
             shadow = beat.follow(self.settle_s)
             if shadow is not None:
                 self._publisher.send(b"shadow", encode(shadow))

@@ -21,7 +21,7 @@ AWAKE_S, AWAKE_OF_HOP = 3e-3, 0.3
 LOOKED_EVERY_S = 50e-6
 """How often a beat that is decoded looks whether more has come."""
 OVERDUE_S = 1e-3
-"""So long a block that is overdue is waited for awake."""
+"""A block that is overdue by no more is still the one that is waited for."""
 REHEARSED_OF_HOP = 0.2
 """A decoder that takes longer than this share of a hop is not run ahead: it may have to twice."""
 LEEWAY = 1.5
@@ -30,6 +30,8 @@ WARM_LEEWAY = 2.0
 """The same where it only keeps things near the core: what is done already must not be delayed."""
 MOST_REHEARSALS = 100
 """Before one cut."""
+CARRIED_S, CARRIED_OF_HOP = 0.4e-3, 0.04
+"""What a decode takes to its client, about; the beat keeps still for it, for so much of a hop."""
 
 
 class Wait:
@@ -86,6 +88,16 @@ class Wait:
         beat.take_in(self._inbox)
         return t_settled
 
+    def while_carried(self) -> None:
+        """Keep still while a decode that has just been published is carried to its client.
+
+        Two hardware threads of one core, or a sender and a client on few cores, run at half their
+        speed beside a beat that goes on at once, and what it has left to do is in no hurry.
+        """
+        if self._is_quick:
+            hop_s = self._beat.ring.hop_us * 1e-6
+            self._clock.sleep_until(self._clock.now() + min(CARRIED_S, CARRIED_OF_HOP * hop_s))
+
     def _decode_ahead(self, k: int, settle_s: float) -> None:
         """Decode what has come, again whenever more does, and stay awake until the cut.
 
@@ -125,7 +137,11 @@ class Wait:
             self._beat.take_in(self._inbox)
 
     def _until_heard_of(self, k: int, t_window: float, t_settled: float) -> float:
-        """Wait for a stamp later than the window; awake, and rehearsing, when it is due."""
+        """Wait for a stamp later than the window; rehearse shortly before the block that has it.
+
+        What comes wakes the beat, so that nothing is gained by staying awake but for rehearsing:
+        that takes time from what brings the block, where cores are shared.
+        """
         clock, beat = self._clock, self._beat
         while (t_now := clock.now()) < t_settled:
             beat.take_in(self._inbox)
@@ -134,14 +150,17 @@ class Wait:
             t_awake = self._awake_from(t_now, t_window, t_settled)
             if t_awake > t_now:
                 self._await_arrival(t_awake - t_now)
-                continue
-            if not beat.blocks.may_come(t_now, t_now + self._rehearsal_s):
-                self._rehearse(k, t_settled)
-            self._await_arrival(0.0)
+            elif not beat.blocks.may_come(t_now, t_now + self._rehearsal_s) and self._rehearse(
+                k, t_settled
+            ):
+                self._await_arrival(0.0)
+            else:
+                t_last = t_settled - self._awake_s
+                self._await_arrival((t_last if t_now < t_last else t_settled) - t_now)
         return t_settled
 
     def _awake_from(self, t_now: float, t_window: float, t_settled: float) -> float:
-        """When to stop sleeping for what ends the wait: a block, also an overdue one, or time."""
+        """When rehearsing begins: before a block that is due, or before time is up."""
         if not self._rehearses:
             return t_settled
         t_due = self._beat.blocks.next_due(max(t_now - OVERDUE_S, t_window))
@@ -169,6 +188,10 @@ class Wait:
     @property
     def _rehearses(self) -> bool:
         """Whether that is asked for and can be, and there is time to run a bin twice."""
+        return self._may_rehearse and self._is_quick and self._beat.decoder.can_rehearse
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether a beat leaves most of its hop."""
         beat = self._beat
-        is_quick = beat.newest.run_s < REHEARSED_OF_HOP * beat.ring.hop_us * 1e-6
-        return self._may_rehearse and is_quick and beat.decoder.can_rehearse
+        return beat.newest.run_s < REHEARSED_OF_HOP * beat.ring.hop_us * 1e-6
