@@ -287,6 +287,7 @@ def test_rehearsals_begin_shortly_before_the_block_that_ends_the_wait(
     def timed(k: int) -> None:
         begun_s.append(rig.clock.now())
         rehearse(k)
+        rig.beat.rehearsal.taken_s = taken_s
         rig.clock.t_s += taken_s
 
     def look(wait_s: float) -> None:
