@@ -30,8 +30,9 @@ WARM_LEEWAY = 2.0
 """The same where it only keeps things near the core: what is done already must not be delayed."""
 MOST_REHEARSALS = 100
 """Before one cut."""
-CARRIED_S, CARRIED_OF_HOP = 0.4e-3, 0.04
-"""What a decode takes to its client, about; the beat keeps still for it, for so much of a hop."""
+CARRIED_S, CARRIED_OF_HOP = 0.4e-3, 0.05
+"""What a decode takes to its client, about; the beat keeps still for it if it is no more of a hop.
+For half of it would be worse than not at all: the beat would go on as the client wakes."""
 
 
 class Wait:
@@ -94,9 +95,9 @@ class Wait:
         Two hardware threads of one core, or a sender and a client on few cores, run at half their
         speed beside a beat that goes on at once, and what it has left to do is in no hurry.
         """
-        if self._is_quick:
-            hop_s = self._beat.ring.hop_us * 1e-6
-            self._clock.sleep_until(self._clock.now() + min(CARRIED_S, CARRIED_OF_HOP * hop_s))
+        hop_s = self._beat.ring.hop_us * 1e-6
+        if self._is_quick and CARRIED_OF_HOP * hop_s >= CARRIED_S:
+            self._clock.sleep_until(self._clock.now() + CARRIED_S)
 
     def _decode_ahead(self, k: int, settle_s: float) -> None:
         """Decode what has come, again whenever more does, and stay awake until the cut.
