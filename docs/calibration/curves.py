@@ -6,8 +6,8 @@ trains the decoders that are to be adapted, adapts them with `spikeloop adapt`'s
 lengths and seeds, and writes `curves.jsonl`, a table and `curves.png`. What is there is not made
 again. M1 and S1 have their units split at random into two halves: a decoder learns from one half
 and is adapted to the other, which to it are neurons never seen. With `--made-up 32` it also learns
-from that many sessions of made-up neurons (four times the steps), and with `--beside m1` from
-another recording, its units in three sessions.
+from that many sessions of made-up neurons (for four times the steps, or `--steps`), and with
+`--beside m1` from another recording, its units in three sessions.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Case:
     same_array: bool
 
 
-def cases(name: str, work: Path, made_up: int, beside: str) -> Iterator[Case]:
+def cases(name: str, work: Path, made_up: int, beside: str, steps: int) -> Iterator[Case]:
     """Make what is to be measured."""
     if name == "simulated":
         bundle = trained(HERE.parent / "accuracy" / "simulated.toml", work / name)
@@ -76,7 +76,7 @@ def cases(name: str, work: Path, made_up: int, beside: str) -> Iterator[Case]:
     if beside:
         config, told = with_sessions(config, beside, thirds(beside, work)), f"{told} and {beside}"
     if made_up:
-        config, told = with_made_up(config, made_up), f"{told}, {made_up} made up"
+        config, told = with_made_up(config, made_up, steps), f"{told}, {made_up} made up"
     yield Case(told, trained(config, work / config.stem), halves[1], same_array=False)
 
 
@@ -127,10 +127,11 @@ def in_centimetres(session: Session) -> Session:
     return replace(session, behavior=behavior)
 
 
-def with_made_up(config: Path, n: int) -> Path:
+def with_made_up(config: Path, n: int, steps: int) -> Path:
     """The config with sessions of made-up neurons, and the time to learn from them."""
     recipe = tomllib.loads(config.read_text())["training"]
-    recipe |= {"made_up": n, "newcomers": 0.5, "unit_dropout": 0.5, "steps": 4 * recipe["steps"]}
+    recipe |= {"made_up": n, "newcomers": 0.5, "unit_dropout": 0.5}
+    recipe["steps"] = steps or 4 * recipe["steps"]
     before = config.read_text().partition("[training]")[0]
     path = config.with_name(f"{config.stem}-made-up-{n}.toml")
     path.write_text(before + "[training]\n" + "".join(f"{k} = {v}\n" for k, v in recipe.items()))
@@ -255,6 +256,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="+", choices=["simulated", *RECORDINGS])
     parser.add_argument("--made-up", type=int, default=0, metavar="N")
     parser.add_argument("--beside", default="", choices=list(RECORDINGS))
+    parser.add_argument("--steps", type=int, default=0, help="of training with made-up neurons")
     parser.add_argument("--work", type=Path, default=Path("runs/curves"))
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
@@ -262,7 +264,7 @@ def main() -> None:
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     done = {(row.get("case"), row.get("session")) for row in rows}
     for name in asked.cases:
-        for case in cases(name, asked.work, asked.made_up, asked.beside):
+        for case in cases(name, asked.work, asked.made_up, asked.beside, asked.steps):
             if (case.name, case.session.name) in done:
                 continue
             for row in measure(case, asked.work):

@@ -162,6 +162,8 @@ class Beat:
         self._catch_up(k)
         self.newest = outcome = self._cut_and_run(k, self.schedule.window_end_s(k) + settle_s)
         self.decode_ms.add((outcome.t_done - outcome.t_cut) * 1e3)
+        if self.settle_meter is not None:
+            self.settle_meter.add_run(outcome.run_s)
         self._mind_the_clock(k)
         self.last_k = k
         seat = self.lineup.active
@@ -203,7 +205,10 @@ class Beat:
 
     def _measure(self, arrival: Arrival, meter: SettleMeter) -> None:
         since_t0_s = arrival.t_s - self.schedule.t0_s
-        meter.add(since_t0_s - arrival.batch.t_us * 1e-6, arrival.t_s)
+        t_us, hop_us = arrival.batch.t_us, self.ring.hop_us
+        meter.add(since_t0_s - t_us * 1e-6, arrival.t_s)
+        for k in np.unique(-(-t_us // hop_us)).tolist():
+            meter.add_end(k, since_t0_s - k * hop_us * 1e-6, arrival.t_s)
 
     def _count(self) -> None:
         """Count what arrived since the last time, by unit and by age."""

@@ -288,7 +288,7 @@ class Daemon:
             if shadow is not None:
                 self._publisher.send(b"shadow", encode(shadow))
             if self.settling:
-                self._try_settle(k)
+                self._try_settle(k, is_ahead=wait.is_ahead)
             if clock.now() >= t_heartbeat_s:
                 t_heartbeat_s += HEARTBEAT_EVERY_S
                 self._publisher.send(b"heartbeat", encode(self.heartbeat()))
@@ -313,14 +313,17 @@ class Daemon:
             self._outlet.push(decode)
         return t_out
 
-    def _try_settle(self, k: int) -> None:
-        meter = self.beat.settle_meter
-        settled = meter.result(self._clock.now()) if meter is not None else None
+    def _try_settle(self, k: int, *, is_ahead: bool) -> None:
+        meter, t_s = self.beat.settle_meter, self._clock.now()
+        settled = meter.result(t_s, is_ahead=is_ahead) if meter is not None else None
         if meter is None or settled is None:
             return
         self.settle_s, self.settling, self.settled_from_beat = settled.settle_s, False, k + 1
         self.beat.settle_meter = None
-        detail: dict[str, Any] = {"settle_ms": settled.settle_s * 1e3}
+        detail: dict[str, Any] = {
+            "settle_ms": settled.settle_s * 1e3,
+            "needed_ms": settled.needed_s * 1e3,
+        }
         if settled.needed_s > meter.hop_s:
             detail["warning"] = (
                 f"spikes arrive {settled.needed_s * 1e3:.1f} ms after their stamps: over a hop of "

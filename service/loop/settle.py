@@ -1,4 +1,9 @@
-"""How long a beat waits after its window for stamped spikes to arrive (DEFINITIONS, "Settle")."""
+"""How long a beat waits after its window for stamped spikes to arrive (DEFINITIONS, "Settle").
+
+Where the last spikes of every bin come just before the wait is over, there is no time to decode
+the bin ahead (see `ahead`), and every decode is as late and as uneven as one from scratch. The wait
+is then so much longer that there is: decodes are no later for it, and come at a constant time.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +15,18 @@ MEASURE_S = 9.5
 START_UP_S = 0.5
 LEAST_S = 1e-3
 QUANTILE = 0.999
+READY_BEATS = 0.995
+"""So many of the beats are to have been decoded when their wait is over."""
+USUAL_RUN = 0.9
+MOST_READYING = 0.1
+"""What a decode ahead may add to the wait, as a share of a hop."""
 _BIN_S = 50e-6
 _N_BINS = 40_000
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The outcome of the measurement: the wait, and what it would have needed to be."""
+    """The outcome of the measurement: the wait, and what spikes would have needed it to be."""
 
     settle_s: float
     needed_s: float
@@ -35,6 +45,8 @@ class SettleMeter:
         self._t_start_s = t_start_s + START_UP_S
         self._counts = np.zeros(_N_BINS, np.int64)
         self._t_first_s: float | None = None
+        self._after_end_s: dict[int, float] = {}
+        self._runs_s: list[float] = []
 
     def add(self, lag_s: np.ndarray, t_s: float) -> None:
         """Take in (n,) lags of an arrival at `t_s`."""
@@ -46,10 +58,32 @@ class SettleMeter:
         place = np.clip(lag_s / _BIN_S, 0, _N_BINS - 1).astype(np.int64)
         np.add.at(self._counts, place, 1)
 
-    def result(self, t_s: float) -> Settled | None:
-        """The settle time, once 10 s of the run's spikes are in; None before."""
+    def add_end(self, k: int, after_s: float, t_s: float) -> None:
+        """Spikes of bin k arrived at `t_s`, so long after its end."""
+        if t_s - after_s > self._t_start_s:
+            self._after_end_s[k] = after_s
+
+    def add_run(self, run_s: float) -> None:
+        """A bin took this long to decode."""
+        self._runs_s.append(run_s)
+
+    def result(self, t_s: float, *, is_ahead: bool = False) -> Settled | None:
+        """The settle time, once 10 s of the run's spikes are in; None before.
+
+        Args:
+            t_s: now.
+            is_ahead: whether bins are decoded ahead.
+        """
         if self._t_first_s is None or t_s < self._t_first_s + MEASURE_S:
             return None
         reached = np.cumsum(self._counts) >= QUANTILE * self._counts.sum()
         needed_s = float((np.argmax(reached) + 1) * _BIN_S)
-        return Settled(min(max(needed_s, LEAST_S), self.hop_s), needed_s)
+        wait_s = max(needed_s, LEAST_S)
+        if is_ahead and self._runs_s and self._after_end_s:
+            wait_s = max(wait_s, min(self._ready_s(), wait_s + MOST_READYING * self.hop_s))
+        return Settled(min(wait_s, self.hop_s), needed_s)
+
+    def _ready_s(self) -> float:
+        """When nearly all beats have heard the last of their bin, and decoded it."""
+        last_s = np.quantile(list(self._after_end_s.values()), READY_BEATS)
+        return float(last_s + np.quantile(self._runs_s, USUAL_RUN))

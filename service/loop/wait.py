@@ -89,6 +89,11 @@ class Wait:
         beat.take_in(self._inbox)
         return t_settled
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether bins are decoded while they wait."""
+        return self._cut == "settled" and self._rehearses
+
     def while_carried(self) -> None:
         """Keep still while a decode that has just been published is carried to its client.
 

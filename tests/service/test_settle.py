@@ -81,3 +81,56 @@ def test_spikes_that_waited_for_us_to_start_are_left_out() -> None:
     meter.add(np.linspace(0.0, 5.0, 100), START_S + 0.2)
     meter.add(np.array([0.6, 2e-3]), START_S + 1.0)
     assert settled(meter).needed_s == pytest.approx(2e-3, abs=51e-6)
+
+
+def with_beats(lags_s: np.ndarray, last_s: np.ndarray, run_s: float) -> SettleMeter:
+    """A meter that also saw when the last spikes of each bin came, and what a decode took."""
+    meter = fed(lags_s)
+    for k, after_s in enumerate(last_s):
+        meter.add_end(k, float(after_s), START_S + 1.0 + k * HOP_S)
+        meter.add_run(run_s)
+    return meter
+
+
+READY_LAGS_S, READY_LAST_S = np.linspace(1e-3, 6e-3, 5000), np.full(400, 6e-3)
+
+
+@pytest.mark.parametrize(
+    ("is_ahead", "run_s", "settle_s"),
+    [(True, 0.8e-3, 6.8e-3), (False, 0.8e-3, 6e-3), (True, 9e-3, 6e-3 + 0.1 * HOP_S)],
+    ids=["ahead", "not ahead", "slow"],
+)
+def test_a_bin_whose_last_spikes_come_at_the_cut_is_given_time_to_be_decoded(
+    is_ahead: bool, run_s: float, settle_s: float
+) -> None:
+    meter = with_beats(READY_LAGS_S, READY_LAST_S, run_s)
+    outcome = meter.result(START_S + 20.0, is_ahead=is_ahead)
+    assert outcome is not None
+    assert outcome.settle_s == pytest.approx(settle_s, abs=60e-6)
+    assert outcome.needed_s == pytest.approx(6e-3, abs=60e-6)
+
+
+def test_no_time_is_added_where_bins_are_whole_long_before_the_cut() -> None:
+    """A few spikes come late by far, and set the settle time; nearly all bins are whole before."""
+    lags_s = np.concatenate((READY_LAGS_S, np.full(20, 9e-3)))
+    outcome = with_beats(lags_s, READY_LAST_S, 0.8e-3).result(START_S + 20.0, is_ahead=True)
+    assert outcome is not None
+    assert outcome.settle_s == pytest.approx(9e-3, abs=60e-6)
+
+
+def test_time_to_decode_never_takes_the_wait_beyond_a_hop() -> None:
+    lags_s, last_s = np.full(1000, HOP_S - 0.3e-3), np.full(400, HOP_S - 0.3e-3)
+    outcome = with_beats(lags_s, last_s, 0.8e-3).result(START_S + 20.0, is_ahead=True)
+    assert outcome is not None
+    assert outcome.settle_s == HOP_S
+    assert outcome.needed_s < HOP_S
+
+
+def test_bins_of_spikes_that_waited_for_us_to_start_are_left_out() -> None:
+    meter = fed(READY_LAGS_S)
+    meter.add_run(0.8e-3)
+    meter.add_end(1, 19e-3, START_S + 0.4)
+    meter.add_end(2, 2e-3, START_S + 1.0)
+    outcome = meter.result(START_S + 20.0, is_ahead=True)
+    assert outcome is not None
+    assert outcome.settle_s == pytest.approx(6e-3, abs=60e-6)
