@@ -15,10 +15,10 @@ MEASURE_S = 9.5
 START_UP_S = 0.5
 LEAST_S = 1e-3
 QUANTILE = 0.999
-READY_BEATS = 0.995
+READY_BEATS = 0.998
 """So many of the beats are to have been decoded when their wait is over."""
 USUAL_RUN = 0.9
-MOST_READYING = 0.1
+MOST_READYING = 0.2
 """What a decode ahead may add to the wait, as a share of a hop."""
 _BIN_S = 50e-6
 _N_BINS = 40_000
