@@ -283,6 +283,7 @@ class Daemon:
             with self._ingest.held_off():
                 decode = beat.turn(k, self.settle_s)
                 t_out = self._publish(decode)
+            self._send_outgoing()
             wait.while_carried()
             shadow = beat.follow(self.settle_s)
             if shadow is not None:
@@ -292,8 +293,7 @@ class Daemon:
             if clock.now() >= t_heartbeat_s:
                 t_heartbeat_s += HEARTBEAT_EVERY_S
                 self._publisher.send(b"heartbeat", encode(self.heartbeat()))
-            while self._outgoing:
-                self._publisher.send(*self._outgoing.popleft())
+            self._send_outgoing()
             self._time(decode, t_due, t_out)
 
     def _n_due(self) -> int:
@@ -312,6 +312,10 @@ class Daemon:
         if self._outlet is not None:
             self._outlet.push(decode)
         return t_out
+
+    def _send_outgoing(self) -> None:
+        while self._outgoing:
+            self._publisher.send(*self._outgoing.popleft())
 
     def _try_settle(self, k: int, *, is_ahead: bool) -> None:
         meter, t_s = self.beat.settle_meter, self._clock.now()
@@ -383,8 +387,7 @@ class Daemon:
             self.report("failed", {"error": str(self.failure)})
         self.report("stopped", {"reason": reason})
         self._publish(self.beat.last_word(reason, self.settle_s))
-        while self._outgoing:
-            self._publisher.send(*self._outgoing.popleft())
+        self._send_outgoing()
         self.deployer.stop()
         self._ingest.stop()
         if self._outlet is not None:

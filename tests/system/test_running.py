@@ -85,6 +85,7 @@ def test_pause_publishes_the_safe_value_until_resume(
     assert daemon.ask("resume").ok
     resumed = daemon.until_validity("ok", source.send_due)
     assert resumed["value"]["velocity"] == resumed["value_raw"]["velocity"]
+    daemon.until_event("resumed", source.send_due)
     assert [event["event"] for event in daemon.heard.events][-2:] == ["paused", "resumed"]
 
 
