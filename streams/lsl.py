@@ -21,7 +21,7 @@ import pylsl
 
 from streams.clock import OffsetEstimate
 from streams.messages import Float64s, Int32s, StreamsError
-from streams.pull_buffer import PullBuffer
+from streams.pull_buffer import puller
 
 BUFFER_S = 20.0
 RESOLVE_SLICE_S = 1.0
@@ -135,12 +135,8 @@ class Inlet:
             full = self._inlet.info(timeout=INFO_WITHIN_S)
         self.labels = tuple(label or "" for label in full.get_channel_labels() or ())
         self.xml: str = full.as_xml()
-        self._max_samples = max(1024, math.ceil(budget_per_s))
-        self._buffer = (
-            None
-            if info.channel_format() == pylsl.cf_string
-            else PullBuffer(self._inlet, self._max_samples)
-        )
+        per_s = info.nominal_srate() or budget_per_s
+        self._pull = puller(self._inlet, max(1024, math.ceil(per_s)))
 
     @property
     def same_host(self) -> bool:
@@ -177,14 +173,9 @@ class Inlet:
             StreamLostError: the source ended for good.
         """
         try:
-            if self._buffer is not None:
-                return self._buffer.pull(timeout_s)
-            samples, stamps = self._inlet.pull_chunk(
-                timeout=timeout_s, max_samples=self._max_samples, min_samples=1, as_numpy=True
-            )
+            return self._pull(timeout_s)
         except pylsl.util.LostError as err:
             raise StreamLostError(f"LSL stream {self.description} ended") from err
-        return np.asarray(samples), np.asarray(stamps, dtype=np.float64)
 
     def clock_offset(self, timeout_s: float) -> OffsetEstimate | None:
         """Measure the sender's clock; None when it did not answer in time."""

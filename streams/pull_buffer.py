@@ -1,14 +1,31 @@
-"""Pulling numbers from an LSL inlet into memory that is kept."""
+"""Pulling from an LSL inlet: one sample is waited for, and what else is there is taken with it."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pylsl
 
 from streams.messages import Float64s
+
+Pull = Callable[[float], tuple[np.ndarray, Float64s]]
+
+
+def puller(inlet: pylsl.StreamInlet, n_samples: int) -> Pull:
+    """What pulls from this inlet, `n_samples` at most; see `streams.lsl.Inlet.pull`."""
+    if inlet.channel_format != pylsl.cf_string:
+        return PullBuffer(inlet, n_samples).pull
+
+    def pull_text(timeout_s: float) -> tuple[np.ndarray, Float64s]:
+        text, stamps = inlet.pull_chunk(
+            timeout=timeout_s, max_samples=n_samples, min_samples=1, as_numpy=True
+        )
+        return np.asarray(text), np.asarray(stamps, dtype=np.float64)
+
+    return pull_text
 
 
 class PullBuffer:
@@ -28,7 +45,7 @@ class PullBuffer:
         self._stamps = np.zeros(n_samples)
         self._error = ctypes.c_int()
         self._error_at = ctypes.byref(self._error)
-        # Wait for one sample, then take what else is there: a pull of many waits for all of them.
+        # In two: a pull of many waits for all of them.
         self._first, self._rest = self._room(0, 1), self._room(1, n_samples)
 
     def _room(self, i_from: int, i_to: int) -> tuple[Any, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections import deque
 
 SAME_BLOCK_S = 0.5e-3
@@ -35,11 +34,3 @@ class Blocks:
         shortest_s = min(self._apart_s)
         t_next = self._t_first + shortest_s
         return t_next < t_until and t_from < t_next + shortest_s
-
-    def next_due(self, t_s: float) -> float:
-        """When the first block after `t_s` is due, by those of late; never if that is unknown."""
-        apart_s = statistics.median_low(self._apart_s)
-        if not math.isfinite(apart_s):
-            return math.inf
-        n_more = max(1, math.ceil((t_s - self._t_first) / apart_s))
-        return self._t_first + n_more * apart_s

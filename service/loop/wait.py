@@ -7,7 +7,6 @@ takes three times as long as one just after another.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
 from typing import Literal
@@ -20,8 +19,7 @@ AWAKE_S, AWAKE_OF_HOP = 3e-3, 0.3
 """How long before a cut the rehearsals begin, at most this share of a hop: the first are slow."""
 LOOKED_EVERY_S = 50e-6
 """How often a beat that is decoded looks whether more has come."""
-OVERDUE_S = 1e-3
-"""A block that is overdue by no more is still the one that is waited for."""
+REHEARSED_EVERY_S = 1e-3
 REHEARSED_OF_HOP = 0.2
 """A decoder that takes longer than this share of a hop is not run ahead: it may have to twice."""
 LEEWAY = 1.5
@@ -77,10 +75,11 @@ class Wait:
         clock, beat = self._clock, self._beat
         t_window = beat.schedule.window_end_s(k)
         t_settled = t_window + settle_s
-        awake_s = self._awake_s if self._rehearses else 0.0
+        hop_s = beat.ring.hop_us * 1e-6
+        awake_s = min(AWAKE_S, AWAKE_OF_HOP * hop_s) if self._rehearses else 0.0
         if self._cut == "arrived":
-            self._take_in_until(t_settled if settling else -math.inf)
-            return self._until_heard_of(k, t_window, t_settled)
+            self._take_in_until(t_settled if settling else t_window)
+            return self._until_heard_of(k, t_window + awake_s, t_settled)
         clock.sleep_until(min(t_window, t_settled - awake_s))
         beat.take_in(self._inbox)
         clock.sleep_until(t_settled - awake_s)
@@ -142,40 +141,23 @@ class Wait:
             self._await_arrival(left_s)
             self._beat.take_in(self._inbox)
 
-    def _until_heard_of(self, k: int, t_window: float, t_settled: float) -> float:
-        """Wait for a stamp later than the window; rehearse shortly before the block that has it.
+    def _until_heard_of(self, k: int, t_awake: float, t_settled: float) -> float:
+        """Wait for a stamp later than the window; rehearse while no arrival is expected.
 
-        What comes wakes the beat, so that nothing is gained by staying awake but for rehearsing:
-        that takes time from what brings the block, where cores are shared.
+        One after another until `t_awake`, then now and then: where no unit fires, the wait is long.
         """
         clock, beat = self._clock, self._beat
         while (t_now := clock.now()) < t_settled:
             beat.take_in(self._inbox)
             if beat.has_heard_of(k):
                 return clock.now()
-            t_awake = self._awake_from(t_now, t_window, t_settled)
-            if t_awake > t_now:
-                self._await_arrival(t_awake - t_now)
-            elif not beat.blocks.may_come(t_now, t_now + self._rehearsal_s) and self._rehearse(
-                k, t_settled
-            ):
-                self._await_arrival(0.0)
-            else:
-                t_last = t_settled - self._awake_s
-                self._await_arrival((t_last if t_now < t_last else t_settled) - t_now)
+            may_come = beat.blocks.may_come(t_now, t_now + self._rehearsal_s)
+            rehearsed = not may_come and self._rehearse(k, t_settled)
+            wait_s = t_settled - clock.now()
+            if rehearsed:
+                wait_s = 0.0 if t_now < t_awake else min(wait_s, REHEARSED_EVERY_S)
+            self._await_arrival(wait_s)
         return t_settled
-
-    def _awake_from(self, t_now: float, t_window: float, t_settled: float) -> float:
-        """When rehearsing begins: before a block that is due, or before time is up."""
-        if not self._rehearses:
-            return t_settled
-        t_due = self._beat.blocks.next_due(max(t_now - OVERDUE_S, t_window))
-        return min(t_due, t_settled) - self._awake_s
-
-    @property
-    def _awake_s(self) -> float:
-        """How long before a cut, or a block, the beat is awake."""
-        return min(AWAKE_S, AWAKE_OF_HOP * self._beat.ring.hop_us * 1e-6)
 
     @property
     def _rehearsal_s(self) -> float:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import pytest
-
 from service.loop.blocks import N_KEPT, Blocks
 
 LENGTH_S = 5e-3
@@ -47,21 +43,3 @@ def test_the_shortest_distance_of_late_counts_and_is_forgotten_in_time() -> None
     for _ in range(N_KEPT):
         blocks.note(t_s := t_s + LENGTH_S)
     assert not blocks.may_come(t_s, t_s + 0.9 * LENGTH_S)
-
-
-def test_the_block_after_a_time_is_due_a_whole_number_of_blocks_after_the_newest() -> None:
-    t_newest, blocks = 9 * LENGTH_S, regular()
-    for after, n_more in ((-0.5, 1), (0.5, 1), (1.2, 2), (3.5, 4)):
-        t_due = blocks.next_due(t_newest + after * LENGTH_S)
-        assert t_due == pytest.approx(t_newest + n_more * LENGTH_S)
-
-
-def test_no_block_is_due_before_two_came() -> None:
-    assert Blocks().next_due(1.0) == math.inf
-    assert blocks_at(1.0).next_due(1.0) == math.inf
-
-
-def test_one_block_that_came_early_does_not_move_those_that_are_due() -> None:
-    times_s = [i * LENGTH_S for i in range(8)]
-    times_s[3] -= 0.3 * LENGTH_S
-    assert blocks_at(*times_s).next_due(times_s[-1]) == pytest.approx(8 * LENGTH_S)
