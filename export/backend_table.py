@@ -93,6 +93,19 @@ def _onnxruntime_tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
     return open_tensorrt(bundle, precision)
 
 
+def _numba_cpu(bundle: DecoderBundle, precision: str) -> Backend:
+    if not _is_importable("numba"):
+        raise BackendUnavailable("numba is not installed: pip install 'spikeloop[numba]'")
+    try:
+        from export.compiled.numba_backend import open_cpu
+    except RuntimeError as error:
+        raise BackendUnavailable(
+            f"numba cannot keep what it compiles: {error}; set NUMBA_CACHE_DIR to a folder that "
+            "can be written"
+        ) from error
+    return open_cpu(bundle, precision)
+
+
 def _torch(bundle: DecoderBundle, precision: str) -> Backend:
     _require_torch("torch", precision)
     from export.torch_backend import open_cpu
@@ -121,6 +134,7 @@ def _tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
 
 BACKENDS: Mapping[str, Callable[[DecoderBundle, str], Backend]] = {
     "onnxruntime-cpu": _onnxruntime_cpu,
+    "numba-cpu": _numba_cpu,
     "onnxruntime-cuda": _onnxruntime_cuda,
     "onnxruntime-tensorrt": _onnxruntime_tensorrt,
     "tensorrt": _tensorrt,

@@ -39,7 +39,7 @@ __all__ = [
 N_WARMUP_RUNS = 20
 N_TIMED_RUNS = 200
 N_TIMED_ROUNDS = 3
-IN_CALLING_THREAD = ("onnxruntime-cpu", "torch")
+IN_CALLING_THREAD = ("numba-cpu", "onnxruntime-cpu", "torch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from streams.lsl import find_inlet, lsl_now, visible_streams
 from streams.sockets import Publisher
 
 ROOMS = ("streams", "decoders", "export", "calibration", "service")
-EXTRAS = {"cpu": "onnxruntime", "nwb": "pynwb", "train": "torch"}
+EXTRAS = {"cpu": "onnxruntime", "numba": "numba", "nwb": "pynwb", "train": "torch"}
 CLOCK_LIMIT_S = 5e-3
 
 

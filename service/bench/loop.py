@@ -41,6 +41,7 @@ class Settings:
         base: bundle whose graph is used; None for the shipped one.
         priority: SCHED_FIFO priority asked for the beat; 0 for none.
         cut: `[beat] cut` of the daemon.
+        backend: that decodes.
     """
 
     n_units: int
@@ -51,6 +52,7 @@ class Settings:
     base: str | None = None
     priority: int = PRIORITY
     cut: str = "settled"
+    backend: str = "onnxruntime-cpu"
 
     def as_dict(self) -> dict[str, Any]:
         """For the result."""
@@ -62,6 +64,7 @@ class Settings:
             "bundle": self.base or "shipped:demo",
             "priority": self.priority,
             "cut": self.cut,
+            "backend": self.backend,
         }
 
 
@@ -114,9 +117,7 @@ def _measure(rig: Rig, settings: Settings) -> tuple[Listener, dict[str, Any]]:
     return listener, usage.summary()
 
 
-def start_daemon(
-    rig: Rig, name: str, stream: str, settings: Settings, cut: str | None = None
-) -> str:
+def start_daemon(rig: Rig, name: str, stream: str, settings: Settings) -> str:
     """Start a daemon for a stream that the sender sends; where its decodes leave.
 
     Args:
@@ -124,13 +125,12 @@ def start_daemon(
         name: of the process.
         stream: name of the LSL stream.
         settings: what is measured.
-        cut: `[beat] cut`, if it is to be another than the settings'.
     """
     bundle, announced = rig.path / "bundle", rig.path / f"{name}.json"
     if not bundle.exists():
         _generate(bundle, settings)
     config = rig.path / f"{name}.toml"
-    config.write_text(_config(bundle, stream, settings, cut or settings.cut))
+    config.write_text(_config(bundle, stream, settings))
     rig.start(name, "serve", str(config), "--log", "json", "--announce", str(announced))
     endpoint: str = rig.wait_for_file(announced, name)["decode"]
     return endpoint
@@ -204,12 +204,13 @@ def listen_beside_timer(
     return listener
 
 
-def _config(bundle: Path, stream: str, settings: Settings, cut: str) -> str:
+def _config(bundle: Path, stream: str, settings: Settings) -> str:
     spikes_per_s = settings.n_units * settings.rate_hz
     return (
         f'[input]\nname = "{stream}"\nwait_s = 60.0\n'
         f"budget_spikes_per_s = {max(50_000, round(2 * spikes_per_s))}\n"
-        f'[decoder]\nbundle = "{bundle}"\n[beat]\ncut = "{cut}"\n'
+        f'[decoder]\nbundle = "{bundle}"\nbackend = "{settings.backend}"\n'
+        f'[beat]\ncut = "{settings.cut}"\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
         f'lsl_name = "{stream}-decodes"\n'
         f"[realtime]\npriority = {settings.priority}\n"

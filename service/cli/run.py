@@ -125,6 +125,7 @@ def _add_bench(commands: Commands) -> None:
     loop.add_argument("--bundle", default=None, help="a bundle to take the graph from")
     loop.add_argument("--priority", type=int, default=50, help="SCHED_FIFO of the beat; 0: none")
     loop.add_argument("--cut", choices=("settled", "arrived"), default="settled")
+    loop.add_argument("--backend", default="onnxruntime-cpu")
     loop.add_argument("--figure", type=Path, default=None, metavar="FILE.png")
     loop.add_argument("--json", action="store_true")
     loop.set_defaults(run=_bench_loop, uses_lsl=True)
@@ -182,6 +183,7 @@ def _bench_loop(a: argparse.Namespace) -> int:
         base=a.bundle,
         priority=a.priority,
         cut=a.cut,
+        backend=a.backend,
     )
     return bench_loop(settings, figure=a.figure, as_json=a.json)
 
@@ -206,7 +208,7 @@ def _bench_decode(a: argparse.Namespace) -> int:
     return bench_decode(
         bundles=a.bundle or ["shipped:demo"],
         poyo=a.bundle is None if a.poyo is None else a.poyo,
-        backends=a.backend or ["onnxruntime-cpu", "torch"],
+        backends=a.backend or ["onnxruntime-cpu", "numba-cpu", "torch"],
         hop_s=a.hop_ms * 1e-3,
         as_json=a.json,
     )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,72 +8,18 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the reference is not run")
 
-from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig  # noqa: E402
 from export.backends import open_backend  # noqa: E402
 from export.bundle import DecoderBundle, write_bundle  # noqa: E402
 from export.errors import BackendError, BundleError  # noqa: E402
-from export.graph import OPSET, streaming_graph  # noqa: E402
-from export.onnxruntime_backend import describe_graph  # noqa: E402
-from export.parity import largest_error, random_tokens, replay  # noqa: E402
-from export.torch_backend import TorchBackend, open_cpu  # noqa: E402
+from export.parity import largest_error  # noqa: E402
+from export.torch_backend import open_cpu  # noqa: E402
 from streams.messages import TokenWindow  # noqa: E402
-
-KEYS = [f"u{i}" for i in range(30)]
-CONFIG = StreamingConfig(
-    outputs=(OutputSpec("velocity", 2), OutputSpec("target", 4, classes=True)),
-    bin_s=0.02,
-    n_latents=3,
-    d_unit=16,
-    d_value=8,
-    d_model=16,
-    d_memory=24,
-    d_readout=12,
-)
-
-
-def _parts() -> tuple[dict[str, Any], dict[str, Any]]:
-    """An untrained network as `write_bundle` takes it, its record made by torch."""
-    torch.manual_seed(0)
-    step = StepModule(CONFIG).eval()
-    step.decoder.scale[:] = 20.0
-    graph = streaming_graph(step)
-    signature = describe_graph(graph, OPSET)
-    rng = np.random.default_rng(0)
-    with torch.no_grad():
-        table = step.decoder.encoder.fold(torch.randn(len(KEYS), CONFIG.d_unit)).numpy()
-    tables = {"table": table, "session": rng.normal(0, 0.1, 12).astype(np.float32)}
-    tables["centre"] = rng.normal(0, 0.01, CONFIG.n_pooled).astype(np.float32)
-    tokens = random_tokens(rng, n_rows=len(KEYS), n_beats=100, bin_s=0.02)
-    names = [output.name for output in CONFIG.outputs]
-    fields = {
-        "name": "untrained",
-        "family": "streaming",
-        "session": "nobody/2026-11-21/untrained",
-        "units": [{"key": key, "row": row} for row, key in enumerate(KEYS)],
-        "hop_s": 0.02,
-        "bin_s": 0.02,
-        "context_s": 1.0,
-        "stale_after_s": 0.1,
-        "token_buckets": [64],
-        "lead_s": {"min": 0.0, "max": 0.0, "default": 0.0},
-        "outputs": [
-            {"name": "velocity", "dims": 2, "unit": "cm/s", "low": [-9.0] * 2, "high": [9.0] * 2},
-            {"name": "target", "dims": 4, "unit": "", "low": [0.0] * 4, "high": [1.0] * 4},
-        ],
-        "graph": signature.model_dump(),
-        "training": {"config": json.loads(json.dumps(CONFIG.to_dict()))},
-    }
-    return fields, {
-        "graph": graph,
-        "tables": tables,
-        "weights": {name: value.numpy() for name, value in step.state_dict().items()},
-        "parity": replay(TorchBackend(step, signature, tables, names), tokens),
-    }
+from tests.export.untrained import untrained_parts  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def parts() -> tuple[dict[str, Any], dict[str, Any]]:
-    return _parts()
+    return untrained_parts()
 
 
 @pytest.fixture(scope="module")

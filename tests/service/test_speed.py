@@ -75,6 +75,17 @@ def test_the_graph_keeps_up_with_plain_numpy(shipped: DecoderBundle, n_tokens: i
     assert ratio > 0.9
 
 
+@pytest.mark.parametrize("n_tokens", [80, 400])
+def test_numba_leaves_plain_numpy_behind(shipped: DecoderBundle, n_tokens: int) -> None:
+    numba_backend = pytest.importorskip("export.compiled.numba_backend")
+    backend, plain, tokens = numba_backend.open_cpu(shipped), PlainStep(shipped), window(n_tokens)
+    for _ in range(5):
+        value = backend.step(window(n_tokens), 0.05)["velocity"]
+        np.testing.assert_allclose(value, plain.step(window(n_tokens), 0.05), atol=1e-4)
+    ratio = times_faster(lambda: backend.step(tokens, 0.0), lambda: plain.step(tokens, 0.0))
+    assert ratio > 1.5
+
+
 def plain_cut(spikes: SpikeBatch, row_of: np.ndarray, end_us: int, bin_us: int) -> list[tuple]:
     """The tokens as a list comprehension makes them."""
     tokens = sorted(

@@ -21,11 +21,12 @@ def figure(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("bench") / "loop.png"
 
 
-def bench_loop(folder: Path, figure: Path) -> dict[str, Any]:
+def bench_loop(folder: Path, figure: Path, *more: str, seconds: float = SECONDS) -> dict[str, Any]:
     """1,000 units, 20,000 spikes/s, 100 decodes/s."""
     bench = Process(
         folder, "bench", "loop", "--units", "1000", "--rate", "20",
-        "--hop-ms", str(1e3 * HOP_S), "--seconds", str(SECONDS), "--figure", str(figure), "--json",
+        "--hop-ms", str(1e3 * HOP_S), "--seconds", str(seconds), "--figure", str(figure), "--json",
+        *more,
     )  # fmt: skip
     try:
         code = bench.popen.wait(120)
@@ -89,3 +90,12 @@ def test_machine_processes_and_settings_are_told(measured: dict[str, Any], figur
     asked = [name for told in measured["realtime"] for name in told]
     assert asked in (["priority", "carriers"], ["warning"])
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_backend_and_another_cut_are_measured_too(tmp_path: Path, figure: Path) -> None:
+    pytest.importorskip("numba", reason="numba is not installed: it is not run")
+    told = bench_loop(tmp_path, figure, "--backend", "numba-cpu", "--cut", "arrived", seconds=4)
+    assert (told["backend"], told["settings"]["backend"]) == ("numba-cpu", "numba-cpu")
+    assert told["settings"]["cut"] == "arrived"
+    assert told["spikes_dropped"] == told["messages_lost"] == 0
+    assert told["beats"] > 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 from service.bench.listener import Listener
 from service.bench.loop import Settings, start_daemon, start_sender
 from service.bench.peers.environment import program
-from service.bench.peers.per_decode import summed_up
+from service.bench.peers.per_decode import has_numba, summed_up
 from service.bench.rig import Rig
 from streams.clock import MonotonicClock
 from streams.lsl import Inlet, find_inlet
 
 OURS, OURS_EARLY = "spikeloop", "spikeloop, cut on arrival"
+OURS_NUMBA = "spikeloop, cut on arrival, numba-cpu"
 EZMSG, PLAIN = "ezmsg", "plain script"
 SETTLES_WITHIN_S = 12.0
 WARM_S = 6.0
@@ -54,17 +56,22 @@ def end_to_end(
 
 
 def _ours(rig: Rig, stream: str, settings: Settings, i: int) -> dict[str, list[float]]:
-    """Over ZeroMQ as it is set up by default and cutting on arrival, and over LSL."""
+    """Over ZeroMQ as it is set up by default, and cutting on arrival; and over LSL."""
     found = {}
-    for name, cut in ((OURS, "settled"), (OURS_EARLY, "arrived")):
-        endpoint = start_daemon(rig, f"ours-{i}-{cut}", stream, settings, cut=cut)
+    early = replace(settings, cut="arrived")
+    ways = {OURS: settings, OURS_EARLY: early}
+    if has_numba():
+        ways[OURS_NUMBA] = replace(early, backend="numba-cpu")
+    for name, way in ways.items():
+        process = f"ours-{i}-{way.cut}-{way.backend}"
+        endpoint = start_daemon(rig, process, stream, way)
         listener = Listener()
         listener.listen(endpoint, SETTLES_WITHIN_S + settings.seconds)
         taken_ms = listener.end_to_end_ms()
         found[name] = taken_ms[-round(settings.seconds / settings.hop_s) :].tolist()
         inlet = find_inlet("Decoder", name=f"{stream}-decodes", timeout_s=FOUND_WITHIN_S)
         found[f"{name}, over LSL"] = _received_ms(inlet, settings.seconds)
-        rig.stop(f"ours-{i}-{cut}")
+        rig.stop(process)
     return found
 
 

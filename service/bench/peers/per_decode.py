@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from export.backends import Backend
+from export.backends import BACKENDS, Backend
 from export.bundle import DecoderBundle, open_bundle
 from export.generated import derive_bundle
-from export.onnxruntime_backend import open_cpu
 from service.bench.peers.environment import program
 from service.bench.rig import Rig
 from service.bench.sender import unit_keys
@@ -23,12 +23,13 @@ from streams.messages import TokenWindow
 N_EAGER, N_ONNX, N_OURS = 10, 20, 1000
 N_WARM = 5
 EAGER, ONNX, OURS = "POYO 1.3M, torch eager", "POYO 1.3M, ONNX Runtime", "spikeloop"
+OURS_NUMBA = "spikeloop, numba-cpu"
 
 
 def per_decode(
     rig: Rig, python: Path, *, n_units: int, rate_hz: float, hop_s: float, n_rounds: int
 ) -> dict[str, Any]:
-    """Time decodes of the three in turn, `n_rounds` times.
+    """Time decodes of each in turn, `n_rounds` times; ours also by numba where that is installed.
 
     Args:
         rig: where the processes run.
@@ -50,7 +51,10 @@ def per_decode(
     )  # fmt: skip
     shape = rig.ask("poyo")
     theirs, ours = _exported(rig, checkpoint), _ours(rig, n_units, hop_s)
-    poyo, loop = open_cpu(theirs), open_cpu(ours)
+    poyo = BACKENDS["onnxruntime-cpu"](theirs, "fp32")
+    loops = {OURS: BACKENDS["onnxruntime-cpu"](ours, "fp32")}
+    if has_numba():
+        loops[OURS_NUMBA] = BACKENDS["numba-cpu"](ours, "fp32")
     clock = MonotonicClock()
     rig.ask("poyo", str(N_WARM))
     rounds: list[dict[str, list[float]]] = []
@@ -61,7 +65,10 @@ def per_decode(
                 EAGER: eager["forward"],
                 f"{EAGER}, with its tokenizer": eager["whole"],
                 ONNX: _timed_ms(poyo, theirs, n_units * rate_hz, N_ONNX, clock),
-                OURS: _timed_ms(loop, ours, n_units * rate_hz, N_OURS, clock),
+                **{
+                    name: _timed_ms(loop, ours, n_units * rate_hz, N_OURS, clock)
+                    for name, loop in loops.items()
+                },
             }
         )
     rig.stop("poyo")
@@ -122,6 +129,11 @@ def _window(bundle: DecoderBundle, spikes_per_s: float) -> TokenWindow:
         count=np.ones(n, np.float32),
         t_window=0.0,
     )
+
+
+def has_numba() -> bool:
+    """Whether `numba-cpu` can be measured too."""
+    return importlib.util.find_spec("numba") is not None
 
 
 def say(text: str) -> None:

@@ -1,0 +1,216 @@
+"""numba runs the streaming decoder on the CPU: one function per bin, compiled for this machine.
+
+A step reads the bundle's weights rather than its graph, and touches little else: after a wait it
+is several times faster than a runtime that walks the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from export.bundle import DecoderBundle, require_fit
+from export.compiled.streaming_kernel import Linear, Network, Norm, decode_bin, recall, room_for
+from export.errors import BackendError, BackendUnavailable, BundleError
+from export.manifest import Graph
+from streams.messages import Float32s, TokenWindow
+
+LEAD_SCALE_S = 0.1
+"""As in `decoders.streaming.decoder`; a bundle whose decoder has another fails its parity check."""
+
+
+class NumbaBackend:
+    """Runs one bin per step.
+
+    Args:
+        weights: of the streaming decoder, by their names in `decoders.streaming`.
+        signature: what the manifest declares of its graph.
+        tables: the inputs that belong to the decoder.
+        outputs: name, width and whether it holds classes, in the order of the readout.
+
+    Raises:
+        BundleError: a weight is missing, or a table does not fit.
+    """
+
+    name = "numba-cpu"
+    precision = "fp32"
+    n_most_tokens: int | None = None
+
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        signature: Graph,
+        tables: Mapping[str, np.ndarray],
+        outputs: Mapping[str, tuple[int, bool]],
+    ) -> None:
+        self._signature = signature
+        try:
+            self._network = _network(weights)
+            self._lead = [_of_linear(weights, f"lead_{way}") for way in ("widen", "narrow")]
+            frequencies = weights["encoder.frequencies"]
+        except KeyError as error:
+            raise BundleError(f"the weights lack {error}; export the bundle again") from error
+        self._turn_hz = np.float32(frequencies[1]) if len(frequencies) > 1 else np.float32(0)
+        self._n_latents = len(self._network.sink)
+        self._room = room_for(self._network)
+        self._memory = np.zeros((2, self._network.gru_of_memory.weight.shape[1]), np.float32)
+        self._turn = 0
+        self._has_recalled = False
+        self._lead_s = 0.0
+        self._answer = np.zeros(len(self._network.readout.bias), np.float32)
+        self._classes = [name for name, (_, is_classes) in outputs.items() if is_classes]
+        self._values = _parts(self._answer, {name: width for name, (width, _) in outputs.items()})
+        self._tables: dict[str, np.ndarray] = {}
+        self.set_tables(tables)
+
+    def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run one bin and advance the memory.
+
+        Args:
+            window: its tokens, contiguous arrays; none is legal.
+            lead_s: how far ahead of the window's end to estimate.
+
+        Returns:
+            Per output, (dims,) float32 in physical units; the next step overwrites them.
+
+        Raises:
+            BackendError: a token's row is not in the table, or an array is not what it should be.
+        """
+        values = self.rehearse(window, lead_s)
+        self.accept()
+        return values
+
+    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run a bin without consequence, unless `accept` follows.
+
+        What it writes, the next step overwrites: the memory stays as it was, and the outputs of
+        the step before are gone.
+
+        Returns:
+            As `step`.
+
+        Raises:
+            BackendError: as `step`.
+        """
+        if lead_s != self._lead_s:
+            self._set_lead(lead_s)
+        n_weights = len(window) * self._n_latents
+        if n_weights > len(self._room.weights):
+            self._room = self._room._replace(weights=np.zeros(2 * n_weights, np.float32))
+        if not self._has_recalled:
+            recall(self._network, self._room, self._memory[self._turn])
+            self._has_recalled = True
+        try:
+            i_wrong = decode_bin(
+                window.unit, window.t_rel, window.count, self._tables["table"],
+                self._tables["centre"], self._beside, self._turn_hz, self._network, self._room,
+                self._memory[self._turn], self._memory[1 - self._turn], self._answer,
+            )  # fmt: skip
+        except TypeError as error:
+            raise BackendError(f"{self.name} cannot read the tokens given: {error}") from error
+        if i_wrong >= 0:
+            raise BackendError(
+                f"{self.name} failed on {len(window)} tokens: row {window.unit[i_wrong]} of "
+                f"{len(self._tables['table'])}"
+            )
+        for name in self._classes:
+            _to_probabilities(self._values[name])
+        return self._values
+
+    def accept(self) -> None:
+        """Advance the memory by what was rehearsed just before, as if it had been a step."""
+        self._turn = 1 - self._turn
+        self._has_recalled = False
+
+    def reset(self) -> None:
+        """Zero the memory."""
+        self._memory[:] = 0
+        self._has_recalled = False
+
+    def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
+        """Decode with other tables from the next step on.
+
+        Raises:
+            BundleError: an array is missing or has another shape or type than the graph takes.
+        """
+        for tensor in self._signature.tables:
+            if tensor.name not in tables:
+                raise BundleError(f"the graph takes a table {tensor.name!r}, none was given")
+            require_fit(tensor, tables[tensor.name], "the new tables")
+        self._tables = {t.name: np.array(tables[t.name]) for t in self._signature.tables}
+        self._set_lead(self._lead_s)
+
+    def _set_lead(self, lead_s: float) -> None:
+        widen, narrow = self._lead
+        lead = widen.weight @ np.array([lead_s / LEAD_SCALE_S], np.float32) + widen.bias
+        lead = narrow.weight @ np.tanh(lead) + narrow.bias
+        self._beside = np.ascontiguousarray(self._tables["session"] + lead, np.float32)
+        self._lead_s = lead_s
+
+
+def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> NumbaBackend:
+    """The bundle's streaming decoder on one core of the CPU.
+
+    Raises:
+        BackendUnavailable: another family or precision.
+        BundleError: the weights are not those of its network.
+    """
+    manifest = bundle.manifest
+    config: Any = manifest.training.get("config")
+    if manifest.family != "streaming" or not isinstance(config, dict):
+        raise BackendUnavailable(
+            f"numba-cpu runs decoders of the family `streaming` as `spikeloop export` writes them; "
+            f"{manifest.name!r} is of {manifest.family!r}: use onnxruntime-cpu"
+        )
+    if precision != "fp32":
+        raise BackendUnavailable(f"numba-cpu runs fp32, not {precision}")
+    prefix = "decoder."
+    weights = {
+        name.removeprefix(prefix): np.ascontiguousarray(value, np.float32)
+        for name, value in bundle.weights().items()
+        if name.startswith(prefix)
+    }
+    outputs = {one["name"]: (one["dims"], one["classes"]) for one in config["outputs"]}
+    try:
+        return NumbaBackend(weights, manifest.graph, bundle.tables, outputs)
+    except BundleError as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+
+
+def _network(w: Mapping[str, np.ndarray]) -> Network:
+    mix, readout = _of_linear(w, "mix"), _of_linear(w, "readout")
+    return Network(
+        sink=np.exp(w["encoder.log_sink"]),
+        mix=Linear(mix.weight * w["pooled_gain"], mix.bias),
+        mix_norm=Norm(w["mix_norm.weight"], w["mix_norm.bias"]),
+        mix_widen=_of_linear(w, "mix_geglu.widen"),
+        mix_narrow=_of_linear(w, "mix_geglu.narrow"),
+        gru_of_input=Linear(w["gru.weight_ih_l0"], w["gru.bias_ih_l0"]),
+        gru_of_memory=Linear(w["gru.weight_hh_l0"], w["gru.bias_hh_l0"]),
+        memory_norm=Norm(w["memory_norm.weight"], w["memory_norm.bias"]),
+        query=_of_linear(w, "query"),
+        readout_widen=_of_linear(w, "readout_geglu.widen"),
+        readout_narrow=_of_linear(w, "readout_geglu.narrow"),
+        readout=Linear(
+            np.ascontiguousarray(readout.weight * w["scale"][:, None]),
+            readout.bias * w["scale"] + w["offset"],
+        ),
+    )
+
+
+def _of_linear(w: Mapping[str, np.ndarray], name: str) -> Linear:
+    return Linear(w[f"{name}.weight"], w[f"{name}.bias"])
+
+
+def _parts(answer: Float32s, widths: Mapping[str, int]) -> dict[str, Float32s]:
+    """The outputs as views of the readout."""
+    cuts = np.cumsum(list(widths.values()))[:-1]
+    return dict(zip(widths, np.split(answer, cuts), strict=True))
+
+
+def _to_probabilities(logits: Float32s) -> None:
+    """Softmax in place."""
+    np.exp(logits - logits.max(), out=logits)
+    logits /= logits.sum()
