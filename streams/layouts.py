@@ -15,6 +15,8 @@ SEQ_WRAP = 2**31
 _CHANNEL_STEP = 2**32
 _GRID_CELLS = 2**20
 _MAX_KEYS = 200_000
+ONES = 8192
+"""Longer pulls, as after a pause, are read the long way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,15 @@ class KeyTable:
         self._add(np.array(sorted(self._codes_of(keys)), dtype=np.int64))
 
     def lookup(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s:
-        """Index of each (channel, unit), adding those not met before. Shapes (n,), (n,) -> (n,)."""
-        n_channels, n_units = self._grid.shape
-        if len(unit) and channel.max() < n_channels and unit.max() < n_units:
-            index: Int32s = self._grid[channel, unit]
-            if index.min() >= 0:
-                return index
+        """Index of each (channel, unit), adding those not met before.
+
+        Args:
+            channel: (n,), from 0.
+            unit: (n,), from 0.
+        """
+        index = self._on_grid(channel, unit)
+        if index is not None:
+            return index
         code = channel.astype(np.int64) * _CHANNEL_STEP + unit
         place = self._place(code)
         new = self._codes[place] != code if len(self._codes) else np.ones(len(code), np.bool_)
@@ -72,6 +77,14 @@ class KeyTable:
             self._add(np.unique(code[new]))
             place = self._place(code)
         return self._index[place]
+
+    def _on_grid(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s | None:
+        """Their indices; None where one is not on the grid, or was not met before."""
+        try:
+            index: Int32s = self._grid[channel, unit]
+        except IndexError:
+            return None
+        return index if len(index) and np.minimum.reduce(index) >= 0 else None
 
     def _place(self, code: Int64s) -> Int64s:
         place = np.searchsorted(self._codes, code)
@@ -143,8 +156,8 @@ class SequenceCheck:
         if self._next < 0 or self._is_restart(int(seq[0]), float(t_s[0])):
             self._seen[:] = -1
             self._next = int(seq[0])
-        if seq[0] == self._next and (np.diff(seq) == 1).all():
-            return self._all_fresh(seq, t_s), 0
+        if self.go_on(seq, t_s):
+            return np.ones(len(seq), np.bool_), 0
         fresh = np.zeros(len(seq), np.bool_)
         fresh[np.unique(seq, return_index=True)[1]] = True
         fresh &= self._seen[seq % SEQ_KEPT] != seq
@@ -156,8 +169,10 @@ class SequenceCheck:
         self._newest_s = max(self._newest_s, float(t_s.max()))
         return fresh, n_lost
 
-    def _all_fresh(self, seq: Int64s, t_s: Float64s) -> np.ndarray:
-        """The usual case, numbers that go on where they left off: nothing to search for."""
+    def go_on(self, seq: Int64s | Int32s, t_s: Float64s) -> bool:
+        """Whether all are new and none is missing, as nearly always; then they are noted."""
+        if seq[0] != self._next or not (seq[1:] - seq[:-1] == 1).all():
+            return False
         first = int(seq[0]) % SEQ_KEPT
         if first + len(seq) <= SEQ_KEPT:
             self._seen[first : first + len(seq)] = seq
@@ -167,8 +182,8 @@ class SequenceCheck:
             self._seen[seq[kept] % SEQ_KEPT] = seq[kept]
             self._stamp_s[seq[kept] % SEQ_KEPT] = t_s[kept]
         self._next = int(seq[-1]) + 1
-        self._newest_s = max(self._newest_s, float(t_s.max()))
-        return np.ones(len(seq), np.bool_)
+        self._newest_s = max(self._newest_s, float(np.maximum.reduce(t_s)))
+        return True
 
     def _is_restart(self, seq: int, t_s: float) -> bool:
         slot = seq % SEQ_KEPT
@@ -193,21 +208,45 @@ class EventLayout:
     ) -> None:
         self.table = table
         self._i_channel, self._i_unit, self._i_seq = i_channel, i_unit, i_seq
+        self._n_read = 1 + max(i for i in (i_channel, i_unit, i_seq) if i is not None)
         self._sequence = SequenceCheck()
+        self._ones = np.ones(ONES, np.int32)
+        self._ones.flags.writeable = False
 
     def parse(self, samples: np.ndarray, stamps: Float64s) -> Parsed:
         """Read a pull: (n, n_channels) samples and their (n,) stamps."""
-        fresh, n_lost = self._fresh(samples, stamps)
-        unit = samples[:, self._i_unit]
-        channel = np.zeros_like(unit) if self._i_channel is None else samples[:, self._i_channel]
-        if _are_plain(unit, channel, stamps) and fresh.all():
+        if self._are_plain(samples, stamps):
             return Parsed(
                 t_s=stamps,
-                unit=self.table.lookup(channel, unit),
-                count=np.ones(len(stamps), np.int32),
+                unit=self.table.lookup(*self._columns(samples)),
+                count=self._ones[: len(stamps)],
                 keep_alive_s=_NO_STAMPS,
-                n_lost=n_lost,
             )
+        return self._parse_any(samples, stamps)
+
+    def _are_plain(self, samples: np.ndarray, stamps: Float64s) -> bool:
+        """Whether all are new spikes of sound stamps, as nearly always: nothing is to be chosen.
+
+        Asked of the whole pull at once: this stands between a spike and its decode.
+        """
+        return bool(
+            0 < len(stamps) <= ONES
+            and samples.dtype == np.int32
+            and np.minimum.reduce(samples[:, : self._n_read], axis=None) >= 0
+            and np.minimum.reduce(stamps) > 0
+            and np.maximum.reduce(stamps) < np.inf
+            and (self._i_seq is None or self._sequence.go_on(samples[:, self._i_seq], stamps))
+        )
+
+    def _columns(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Channel and unit of each sample."""
+        unit = samples[:, self._i_unit]
+        channel = np.zeros_like(unit) if self._i_channel is None else samples[:, self._i_channel]
+        return channel, unit
+
+    def _parse_any(self, samples: np.ndarray, stamps: Float64s) -> Parsed:
+        fresh, n_lost = self._fresh(samples, stamps)
+        channel, unit = self._columns(samples)
         keep_alive = unit == KEEP_ALIVE_UNIT
         stamped = _is_stamp(stamps)
         good = _is_index(unit) & _is_index(channel) & stamped
@@ -262,17 +301,6 @@ class CountsLayout:
 
 
 _NO_STAMPS = np.zeros(0)
-
-
-def _are_plain(unit: np.ndarray, channel: np.ndarray, stamps: Float64s) -> bool:
-    """Whether all are spikes of sound stamps, as nearly always: then nothing needs to be chosen."""
-    return bool(
-        len(stamps)
-        and unit.dtype == channel.dtype == np.int32
-        and min(unit.min(), channel.min()) >= 0
-        and stamps.min() > 0
-        and np.isfinite(stamps.max())
-    )
 
 
 def _is_stamp(stamps: Float64s) -> np.ndarray:

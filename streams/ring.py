@@ -88,15 +88,22 @@ class SpikeRing:
             How many were admitted.
         """
         batch = self._keep("unknown_unit", batch, known[batch.unit])
-        if len(batch) and batch.t_us.max() > latest_us:
+        span_us = _span_us(batch)
+        if span_us[1] > latest_us:
             batch = self._keep("future", batch, batch.t_us <= latest_us)
-        batch = self._keep("duplicate", batch, ~self._is_duplicate(batch, len(known)))
-        if len(batch) and batch.t_us.min() <= self._next_start_us:
+            span_us = _span_us(batch)
+        is_duplicate = self._is_duplicate(batch, span_us, len(known))
+        if is_duplicate is not None:
+            batch = self._keep("duplicate", batch, ~is_duplicate)
+            span_us = _span_us(batch)
+        if span_us[0] <= self._next_start_us:
             batch = self._keep("late", batch, batch.t_us > self._next_start_us)
+            span_us = _span_us(batch)
         if len(batch) > self.capacity:
             is_newest = np.arange(len(batch), 0, -1) <= self.capacity
             batch = self._keep("overflow", batch, is_newest)
-        self._store(batch)
+            span_us = _span_us(batch)
+        self._store(batch, span_us)
         return len(batch)
 
     def cut(self, bin_end_us: int) -> tuple[SpikeBatch, Int64s]:
@@ -117,22 +124,24 @@ class SpikeRing:
 
     def settle(self, slots: Int64s, fate: Literal["used", "unknown_unit", "overflow"]) -> None:
         """Give the spikes in these slots their fate, but for those that have one."""
-        open_slots = slots[~self._settled[slots]]
+        have_one = self._settled[slots]
+        open_slots = slots[~have_one] if have_one.any() else slots
         if not len(open_slots):
             return
         self._settled[open_slots] = True
-        newly = int(self._count[open_slots].sum())
+        newly = int(np.add.reduce(self._count[open_slots]))
         setattr(self.fates, fate, getattr(self.fates, fate) + newly)
         self._n_pending -= newly
 
     def close(self, bin_end_us: int) -> None:
         """The bin that ends there, and all before it, are cut or skipped for good."""
         self._next_start_us = max(self._next_start_us, bin_end_us - self.bin_us + self.hop_us)
-        dead = self._t_us[self._held_from(self._i_live)] <= self._next_start_us
-        if dead.any():
-            open_slots = self._slots(self._i_live)[dead]
-            self.settle(open_slots, "overflow")
-        self._i_live += len(dead) if dead.all() else int(np.argmin(dead))
+        held = self._held_from(self._i_live)
+        dead = self._t_us[held] <= self._next_start_us
+        never_cut = dead & ~self._settled[held]
+        if never_cut.any():
+            self.settle(self._slots(self._i_live)[never_cut], "overflow")
+        self._i_live += len(dead) if dead.all() else int(dead.argmin())
 
     def _keep(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
         """These entries; the others have this fate."""
@@ -141,24 +150,29 @@ class SpikeRing:
         setattr(self.fates, fate, getattr(self.fates, fate) + int(batch.count[~which].sum()))
         return SpikeBatch(batch.t_us[which], batch.unit[which], batch.count[which])
 
-    def _is_duplicate(self, batch: SpikeBatch, n_units: int) -> np.ndarray:
+    def _is_duplicate(
+        self, batch: SpikeBatch, span_us: tuple[int, int], n_units: int
+    ) -> np.ndarray | None:
         """True where an entry that is still held, or an earlier one here, has the same identity.
+
+        None where there is no such entry.
 
         Only a stamp that is no later than its unit's latest can have come before, so that a
         source in order costs no search.
         """
         if not len(batch):
-            return np.zeros(0, np.bool_)
+            return None
         key = batch.t_us * n_units + batch.unit
         is_duplicate = _repeats(key)
         if len(self._latest_of_unit) < n_units:
             n_more = n_units - len(self._latest_of_unit)
             never = np.full(n_more, -NEVER_US)
             self._latest_of_unit = np.concatenate((self._latest_of_unit, never))
-        if batch.t_us.min() <= self._latest_us:
-            is_duplicate |= self._came_before(batch, key, n_units)
+        if span_us[0] <= self._latest_us:
+            came_before = self._came_before(batch, key, n_units)
+            is_duplicate = came_before if is_duplicate is None else is_duplicate | came_before
         np.maximum.at(self._latest_of_unit, batch.unit, batch.t_us)
-        self._latest_us = max(self._latest_us, int(batch.t_us.max()))
+        self._latest_us = max(self._latest_us, span_us[1])
         return is_duplicate
 
     def _came_before(self, batch: SpikeBatch, key: Int64s, n_units: int) -> np.ndarray:
@@ -186,7 +200,7 @@ class SpikeRing:
         are_held: np.ndarray = held[at] == key
         return are_held
 
-    def _store(self, batch: SpikeBatch) -> None:
+    def _store(self, batch: SpikeBatch, span_us: tuple[int, int]) -> None:
         n = len(batch)
         if not n:
             return
@@ -199,10 +213,10 @@ class SpikeRing:
         self._t_us[slots], self._unit[slots] = batch.t_us, batch.unit
         self._count[slots], self._settled[slots] = batch.count, False
         self._n_admitted += n
-        self._n_pending += int(batch.count.sum())
-        self._changed_from_us = min(self._changed_from_us, int(batch.t_us.min()))
-        newest = int(batch.t_us.max())
-        self.newest_us = newest if self.newest_us is None else max(self.newest_us, newest)
+        self._n_pending += int(np.add.reduce(batch.count))
+        first_us, last_us = span_us
+        self._changed_from_us = min(self._changed_from_us, first_us)
+        self.newest_us = last_us if self.newest_us is None else max(self.newest_us, last_us)
 
     def _held_from(self, i_from: int, i_to: int | None = None) -> slice | Int64s:
         """Where the entries number `i_from` up to `i_to` (all that were admitted) lie.
@@ -221,11 +235,18 @@ class SpikeRing:
         return np.arange(held.start, held.stop) if isinstance(held, slice) else held
 
 
-def _repeats(key: Int64s) -> np.ndarray:
-    """True where an earlier entry of the (n,) keys is the same."""
+def _span_us(batch: SpikeBatch) -> tuple[int, int]:
+    """First and last stamp; of nothing, such as no limit is passed by."""
+    if not len(batch):
+        return NEVER_US, -NEVER_US
+    return int(np.minimum.reduce(batch.t_us)), int(np.maximum.reduce(batch.t_us))
+
+
+def _repeats(key: Int64s) -> np.ndarray | None:
+    """True where an earlier entry of the (n,) keys is the same; None where all differ."""
     ordered = np.sort(key)
     if (ordered[1:] != ordered[:-1]).all():
-        return np.zeros(len(key), np.bool_)
+        return None
     is_repeat = np.ones(len(key), np.bool_)
     is_repeat[np.unique(key, return_index=True)[1]] = False
     return is_repeat

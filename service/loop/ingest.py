@@ -172,10 +172,14 @@ def convert(parsed: Parsed, offset_s: float, t0_s: float, bin_s: float | None) -
 
 
 def _to_us(stamps: Float64s, offset_s: float, t0_s: float, bin_s: float | None) -> Int64s:
-    since_s = stamps + offset_s - t0_s
+    since_s = stamps + offset_s
+    since_s -= t0_s
     if bin_s is not None:
         since_s = np.rint(since_s / bin_s) * bin_s
-    return np.rint(since_s.clip(-FAR_S, FAR_S) * 1e6).astype(np.int64)
+    np.maximum(since_s, -FAR_S, out=since_s)
+    np.minimum(since_s, FAR_S, out=since_s)
+    since_s *= 1e6
+    return np.rint(since_s, out=since_s).astype(np.int64)
 
 
 class Ingest(threading.Thread):
