@@ -105,7 +105,7 @@ class Beat:
     def take_in(self, inbox: deque[Arrival]) -> None:
         """Admit what has arrived to the ring."""
         for _ in range(len(inbox)):
-            arrival = inbox.popleft()
+            t_begun, arrival = self._clock.now(), inbox.popleft()
             if self.trace_arrival is not None:
                 self.trace_arrival(arrival)
             self.blocks.note(arrival.t_s)
@@ -116,7 +116,7 @@ class Beat:
             self.counts.lost_in_transport += arrival.n_lost
             self._hear(arrival)
             if self.settle_meter is not None:
-                self._measure(arrival, self.settle_meter)
+                self._measure(arrival, self._clock.now() - t_begun, self.settle_meter)
             self._to_count.append(arrival)
             if len(self._to_count) > MOST_UNCOUNTED:
                 self._count()
@@ -203,12 +203,13 @@ class Beat:
         self.counts.seq += 1
         return self._decode(self.lineup.active, self.counts.seq, outcome, settle_s)
 
-    def _measure(self, arrival: Arrival, meter: SettleMeter) -> None:
-        since_t0_s = arrival.t_s - self.schedule.t0_s
+    def _measure(self, arrival: Arrival, admitted_s: float, meter: SettleMeter) -> None:
+        t0_s = self.schedule.t0_s
         t_us, hop_us = arrival.batch.t_us, self.ring.hop_us
-        meter.add(since_t0_s - t_us * 1e-6, arrival.t_s)
+        meter.add(arrival.t_s - t0_s - t_us * 1e-6, arrival.t_s)
+        t_ready_s = arrival.t_read_s + admitted_s
         for k in np.unique(-(-t_us // hop_us)).tolist():
-            meter.add_end(k, since_t0_s - k * hop_us * 1e-6, arrival.t_s)
+            meter.add_end(k, t_ready_s - t0_s - k * hop_us * 1e-6, arrival.t_s)
 
     def _count(self) -> None:
         """Count what arrived since the last time, by unit and by age."""

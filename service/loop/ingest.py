@@ -41,6 +41,7 @@ class Arrival:
 
     Attributes:
         t_s: when it arrived.
+        t_read_s: when it was read, and could be admitted.
         batch: the spikes; stamps in microseconds since t0.
         latest_us: stamps beyond this lie in the future.
         newest_keep_alive_us: None where the pull held none.
@@ -50,6 +51,7 @@ class Arrival:
     """
 
     t_s: float
+    t_read_s: float
     batch: SpikeBatch
     latest_us: int
     newest_keep_alive_us: int | None
@@ -309,9 +311,11 @@ class Ingest(threading.Thread):
             newest_s = parsed.keep_alive_s.max(keepdims=True)
             alive_us = int(_to_us(newest_s, estimate.offset_s, self._t0_s, bin_s)[0])
         latest_s = t_s - self._t0_s + FUTURE_TOLERANCE_S + estimate.uncertainty_s
+        batch = convert(parsed, estimate.offset_s, self._t0_s, bin_s)
         return Arrival(
             t_s=t_s,
-            batch=convert(parsed, estimate.offset_s, self._t0_s, bin_s),
+            t_read_s=self._clock.now(),
+            batch=batch,
             latest_us=round(latest_s * 1e6),
             newest_keep_alive_us=alive_us,
             n_invalid=parsed.n_invalid,

@@ -17,7 +17,7 @@ LEAST_S = 1e-3
 QUANTILE = 0.999
 READY_BEATS = 0.998
 """So many of the beats are to have been decoded when their wait is over."""
-USUAL_RUN = 0.9
+USUAL_RUN = 0.99
 MOST_READYING = 0.2
 """What a decode ahead may add to the wait, as a share of a hop."""
 _BIN_S = 50e-6
@@ -59,7 +59,7 @@ class SettleMeter:
         np.add.at(self._counts, place, 1)
 
     def add_end(self, k: int, after_s: float, t_s: float) -> None:
-        """Spikes of bin k arrived at `t_s`, so long after its end."""
+        """Spikes of bin k arrived at `t_s`; they could be decoded so long after its end."""
         if t_s - after_s > self._t_start_s:
             self._after_end_s[k] = after_s
 
@@ -84,6 +84,6 @@ class SettleMeter:
         return Settled(min(wait_s, self.hop_s), needed_s)
 
     def _ready_s(self) -> float:
-        """When nearly all beats have heard the last of their bin, and decoded it."""
+        """When nearly all beats have read the last of their bin, and decoded it."""
         last_s = np.quantile(list(self._after_end_s.values()), READY_BEATS)
         return float(last_s + np.quantile(self._runs_s, USUAL_RUN))

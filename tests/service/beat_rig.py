@@ -92,6 +92,7 @@ class BeatRig:
         self.inbox.append(
             Arrival(
                 t_s=self.clock.now(),
+                t_read_s=self.clock.now(),
                 batch=batch,
                 latest_us=now_us + 5000,
                 newest_keep_alive_us=keep_alive_us,
