@@ -139,7 +139,7 @@ class NumbaBackend:
             if tensor.name not in tables:
                 raise BundleError(f"the graph takes a table {tensor.name!r}, none was given")
             require_fit(tensor, tables[tensor.name], "the new tables")
-        self._tables = {t.name: np.array(tables[t.name]) for t in self._signature.tables}
+        self._tables = {t.name: np.array(tables[t.name], order="C") for t in self._signature.tables}
         self._set_lead(self._lead_s)
 
     def _set_lead(self, lead_s: float) -> None:
