@@ -22,6 +22,7 @@ from export.errors import BundleError, ExportError
 from export.manifest import (
     FORMAT,
     FileSum,
+    Graph,
     Manifest,
     Tensor,
     id_of,
@@ -221,6 +222,19 @@ def require_fit(tensor: Tensor, values: np.ndarray, where: Path | str) -> None:
             f"{where}: `{tensor.name}` is {values.dtype.name} {list(values.shape)}, "
             f"the graph takes {tensor.dtype} {list(tensor.shape)}; export the bundle again"
         )
+
+
+def tables_for(signature: Graph, tables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Copies of the tables that a graph takes.
+
+    Raises:
+        BundleError: one is missing, or has another shape or type than the graph takes.
+    """
+    for tensor in signature.tables:
+        if tensor.name not in tables:
+            raise BundleError(f"the graph takes a table {tensor.name!r}, none was given")
+        require_fit(tensor, tables[tensor.name], "the new tables")
+    return {tensor.name: np.array(tables[tensor.name], order="C") for tensor in signature.tables}
 
 
 def write_bundle(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import DecoderBundle, require_fit
+from export.bundle import DecoderBundle, tables_for
 from export.compiled.builds import Build, Environment, find_build
 from export.compiled.tables import fixed_zeros
 from export.errors import BackendError, BundleError
@@ -137,12 +137,7 @@ class OnnxruntimeBackend:
         Raises:
             BundleError: an array is missing or has another shape or type than the graph takes.
         """
-        for tensor in self._signature.tables:
-            if tensor.name not in tables:
-                raise BundleError(f"the graph takes a table {tensor.name!r}, none was given")
-            require_fit(tensor, tables[tensor.name], "the new tables")
-        kept = {t.name: np.array(tables[t.name], order="C") for t in self._signature.tables}
-        for name, values in kept.items():
+        for name, values in tables_for(self._signature, tables).items():
             for binding in self._bindings:
                 binding.bind_cpu_input(name, values)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from decoders.poyo.step import step_from_config
 from decoders.streaming.decoder import StepModule, StreamingConfig
-from export.bundle import DecoderBundle, require_fit
+from export.bundle import DecoderBundle, tables_for
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import Graph
 from streams.messages import Float32s, TokenWindow
@@ -100,12 +100,8 @@ class TorchBackend:
         Raises:
             BundleError: an array is missing or has another shape or type than the graph takes.
         """
-        for tensor in self._signature.tables:
-            if tensor.name not in tables:
-                raise BundleError(f"the graph takes a table {tensor.name!r}, none was given")
-            require_fit(tensor, tables[tensor.name], "the new tables")
-        names = [tensor.name for tensor in self._signature.tables]
-        self._tables = {name: torch.from_numpy(np.array(tables[name])) for name in names}
+        taken = tables_for(self._signature, tables)
+        self._tables = {name: torch.from_numpy(values) for name, values in taken.items()}
 
 
 def open_cpu(bundle: DecoderBundle) -> TorchBackend:

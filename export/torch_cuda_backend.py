@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.bundle import DecoderBundle, require_fit
+from export.bundle import DecoderBundle, tables_for
 from export.compiled.staging import Staging
 from export.compiled.tables import fixed_zeros
 from export.errors import BackendError, BackendUnavailable, BundleError
@@ -117,11 +117,8 @@ class TorchGraphBackend:
             BundleError: an array is missing or has another shape or type than the graph takes.
             BackendUnavailable: the graphs cannot be captured.
         """
-        for tensor in self._signature.tables:
-            if tensor.name not in tables:
-                raise BundleError(f"the graph takes a table {tensor.name!r}, none was given")
-            require_fit(tensor, tables[tensor.name], "the new tables")
-        new = {t.name: torch.from_numpy(np.array(tables[t.name])) for t in self._signature.tables}
+        taken = tables_for(self._signature, tables)
+        new = {name: torch.from_numpy(values) for name, values in taken.items()}
         if all(n in self._tables and self._tables[n].shape == new[n].shape for n in new):
             for name, values in new.items():
                 self._tables[name].copy_(values)

@@ -15,7 +15,7 @@ SEQ_WRAP = 2**31
 _CHANNEL_STEP = 2**32
 _GRID_CELLS = 2**20
 _MAX_KEYS = 200_000
-ONES = 8192
+MOST_AT_ONCE = 8192
 """Longer pulls, as after a pause, are read the long way."""
 
 
@@ -210,7 +210,7 @@ class EventLayout:
         self._i_channel, self._i_unit, self._i_seq = i_channel, i_unit, i_seq
         self._n_read = 1 + max(i for i in (i_channel, i_unit, i_seq) if i is not None)
         self._sequence = SequenceCheck()
-        self._ones = np.ones(ONES, np.int32)
+        self._ones = np.ones(MOST_AT_ONCE, np.int32)
         self._ones.flags.writeable = False
 
     def parse(self, samples: np.ndarray, stamps: Float64s) -> Parsed:
@@ -230,7 +230,7 @@ class EventLayout:
         Asked of the whole pull at once: this stands between a spike and its decode.
         """
         return bool(
-            0 < len(stamps) <= ONES
+            0 < len(stamps) <= MOST_AT_ONCE
             and samples.dtype == np.int32
             and np.minimum.reduce(samples[:, : self._n_read], axis=None) >= 0
             and np.minimum.reduce(stamps) > 0

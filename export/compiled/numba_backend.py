@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import DecoderBundle, require_fit
+from export.bundle import DecoderBundle, tables_for
 from export.compiled.streaming_kernel import Linear, Network, Norm, decode_bin, recall, room_for
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import Graph
@@ -135,11 +135,7 @@ class NumbaBackend:
         Raises:
             BundleError: an array is missing or has another shape or type than the graph takes.
         """
-        for tensor in self._signature.tables:
-            if tensor.name not in tables:
-                raise BundleError(f"the graph takes a table {tensor.name!r}, none was given")
-            require_fit(tensor, tables[tensor.name], "the new tables")
-        self._tables = {t.name: np.array(tables[t.name], order="C") for t in self._signature.tables}
+        self._tables = tables_for(self._signature, tables)
         self._set_lead(self._lead_s)
 
     def _set_lead(self, lead_s: float) -> None:

@@ -107,12 +107,14 @@ _OF_ROOM = types.NamedUniTuple(_VECTOR, len(Room._fields), Room)
 def _compiled(signature: Any, *, reordered: bool = True) -> Callable[[_Function], _Function]:
     """Compile for this machine, once: what comes out is kept beside the source.
 
+    It runs without the interpreter's lock: a decoder that is opened beside the beat delays none.
+
     Each by its own signature, not by its first call: a caller would lend it the leave to reorder,
     and rounding by `_ROUNDING` would be optimised away.
     """
     freedom = {"reassoc", "contract", "arcp", "nsz"} if reordered else False
     compiler: Callable[[_Function], _Function] = njit(
-        signature, cache=True, error_model="numpy", fastmath=freedom
+        signature, cache=True, error_model="numpy", fastmath=freedom, nogil=True
     )
     return compiler
 

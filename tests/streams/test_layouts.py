@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.layouts import (
+    MOST_AT_ONCE,
     SEQ_KEPT,
     CountsLayout,
     EventLayout,
@@ -252,6 +253,53 @@ def test_every_sample_is_a_spike_or_counted_as_something_else(
     n_told = len(parsed.t_s) + parsed.n_invalid + parsed.n_duplicate
     assert n_told == len(rows) - sum(alive)
     assert len(parsed.t_s) == len(parsed.unit) == len(parsed.count)
+
+
+PULLS = st.lists(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(-1, 2), st.integers(0, 2)), min_size=1, max_size=8
+    ),
+    max_size=8,
+)
+
+
+@given(PULLS, st.booleans(), st.sampled_from([0.0, -1.0, np.nan]))
+def test_what_is_read_at_once_is_what_is_read_the_long_way(
+    pulls: list[list[tuple[int, int, int]]], rarely_skips: bool, wrong_s: float
+) -> None:
+    """Numbers of another type than int32 always go the long way."""
+    at_once, long_way = events("channel unit seq"), events("channel unit seq")
+    seq, t_s = 0, 5.0
+    for pull in pulls:
+        rows = []
+        for channel, unit, step in pull:
+            seq += 1 if rarely_skips and channel else step
+            rows.append((channel, unit, seq))
+        samples = np.array(rows, np.int32)
+        stamps = t_s + np.arange(len(rows)) * 1e-3
+        if len(rows) == 8 and wrong_s:
+            stamps[3] = wrong_s
+        t_s += 0.01
+        found = at_once.parse(samples, stamps)
+        wanted = long_way.parse(samples.astype(np.float64), stamps)
+        for name in ("t_s", "unit", "count", "keep_alive_s"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+        told = [(one.n_invalid, one.n_duplicate, one.n_lost) for one in (found, wanted)]
+        assert told[0] == told[1]
+
+
+def test_a_pull_of_any_length_is_read_alike() -> None:
+    n = MOST_AT_ONCE + 1000
+    rows = np.stack((np.arange(n) % 7, np.ones(n, int), np.arange(n)), axis=1).astype(np.int32)
+    stamps = 5.0 + np.arange(n) * 1e-5
+    at_once, in_parts = events("channel unit seq"), events("channel unit seq")
+    whole = at_once.parse(rows, stamps)
+    parts = [in_parts.parse(rows[i : i + 3000], stamps[i : i + 3000]) for i in range(0, n, 3000)]
+    for name in ("t_s", "unit", "count"):
+        np.testing.assert_array_equal(
+            getattr(whole, name), np.concatenate([getattr(part, name) for part in parts])
+        )
+    assert (whole.n_lost, whole.n_duplicate, whole.n_invalid) == (0, 0, 0)
 
 
 # --- counts
