@@ -94,7 +94,7 @@ def _onnxruntime_tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
 
 
 def _numba_cpu(bundle: DecoderBundle, precision: str) -> Backend:
-    if not _is_importable("numba"):
+    if not is_importable("numba"):
         raise BackendUnavailable("numba is not installed: pip install 'spikeloop[numba]'")
     try:
         from export.compiled.numba_backend import open_cpu
@@ -167,7 +167,7 @@ def require_tensorrt() -> None:
     Raises:
         BackendUnavailable: with NVIDIA's install line.
     """
-    lacking = [name for name in ("tensorrt", "cuda.bindings") if not _is_importable(name)]
+    lacking = [name for name in ("tensorrt", "cuda.bindings") if not is_importable(name)]
     if lacking:
         packages = " and ".join(repr(name) for name in lacking)
         raise BackendUnavailable(
@@ -192,7 +192,8 @@ def load_tensorrt() -> ModuleType:
         ) from error
 
 
-def _is_importable(module: str) -> bool:
+def is_importable(module: str) -> bool:
+    """Whether a package is installed; it is not imported."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:

@@ -31,7 +31,7 @@ class NumbaBackend:
         outputs: name, width and whether it holds classes, in the order of the readout.
 
     Raises:
-        BundleError: a weight is missing, or a table does not fit.
+        BundleError: a weight is missing, or weights and tables do not fit together.
     """
 
     name = "numba-cpu"
@@ -47,6 +47,7 @@ class NumbaBackend:
     ) -> None:
         self._signature = signature
         try:
+            _require_shapes(weights, signature, sum(width for width, _ in outputs.values()))
             self._network = _network(weights)
             self._lead = [_of_linear(weights, f"lead_{way}") for way in ("widen", "narrow")]
             frequencies = weights["encoder.frequencies"]
@@ -168,10 +169,10 @@ def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> NumbaBackend:
         for name, value in bundle.weights().items()
         if name.startswith(prefix)
     }
-    outputs = {one["name"]: (one["dims"], one["classes"]) for one in config["outputs"]}
     try:
+        outputs = {one["name"]: (one["dims"], one["classes"]) for one in config["outputs"]}
         return NumbaBackend(weights, manifest.graph, bundle.tables, outputs)
-    except BundleError as error:
+    except (BundleError, KeyError, TypeError) as error:
         raise BundleError(f"{bundle.path}: {error}") from error
 
 
@@ -194,6 +195,53 @@ def _network(w: Mapping[str, np.ndarray]) -> Network:
             readout.bias * w["scale"] + w["offset"],
         ),
     )
+
+
+def _require_shapes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int) -> None:
+    """Refuse weights that do not fit together, or not the graph's tables: nothing checks later.
+
+    Raises:
+        BundleError: says which.
+        KeyError: one is missing.
+    """
+    held = [tensor for tensor in signature.inputs if isinstance(tensor.shape[-1], int)]
+    width = {tensor.name: int(tensor.shape[-1]) for tensor in held}
+    pooled, memory, readout = width["centre"], width["memory_h"], width["session"]
+    model, lead = len(w["mix.bias"]), len(w["lead_widen.bias"])
+    n_latents, n_basis = len(w["encoder.log_sink"]), len(w["encoder.frequencies"])
+    linear = {
+        "mix": (model, pooled),
+        "mix_geglu.widen": (2 * model, model),
+        "mix_geglu.narrow": (model, model),
+        "query": (readout, memory),
+        "lead_widen": (lead, 1),
+        "lead_narrow": (readout, lead),
+        "readout_geglu.widen": (2 * readout, readout),
+        "readout_geglu.narrow": (readout, readout),
+        "readout": (n_dims, readout),
+    }
+    wanted: dict[str, tuple[int, ...]] = {f"{name}.weight": linear[name] for name in linear}
+    wanted |= {f"{name}.bias": linear[name][:1] for name in linear}
+    wanted |= {"gru.weight_ih_l0": (3 * memory, model), "gru.weight_hh_l0": (3 * memory, memory)}
+    vectors = {
+        "pooled_gain": pooled, "scale": n_dims, "offset": n_dims,
+        "gru.bias_ih_l0": 3 * memory, "gru.bias_hh_l0": 3 * memory,
+        "mix_norm.weight": model, "mix_norm.bias": model,
+        "memory_norm.weight": memory, "memory_norm.bias": memory,
+    }  # fmt: skip
+    wanted |= {name: (n,) for name, n in vectors.items()}
+    for name, shape in wanted.items():
+        if w[name].shape != shape:
+            raise BundleError(
+                f"`{name}` is {list(w[name].shape)} where its network has {list(shape)}; "
+                "export the bundle again"
+            )
+    n_summed, rest = divmod(pooled, n_latents)
+    if rest or width["table"] != n_summed + n_latents * n_basis:
+        raise BundleError(
+            f"a table of {width['table']} columns does not fit {n_latents} latents and {n_basis} "
+            "functions of time; export the bundle again"
+        )
 
 
 def _of_linear(w: Mapping[str, np.ndarray], name: str) -> Linear:

@@ -194,6 +194,34 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         open_backend(lacking, "numba-cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mix.weight", (16, 26)),
+        ("mix_geglu.narrow.weight", (16, 15)),
+        ("gru.weight_hh_l0", (72, 23)),
+        ("memory_norm.weight", (1,)),
+        ("query.weight", (12, 25)),
+        ("readout.weight", (5, 12)),
+        ("lead_narrow.bias", (1,)),
+        ("encoder.log_sink", (4,)),
+        ("encoder.frequencies", (5,)),
+    ],
+)
+def test_a_weight_of_another_shape_is_refused_before_anything_runs(
+    bundle: DecoderBundle, name: str, shape: tuple[int, ...]
+) -> None:
+    weights = {k.removeprefix("decoder."): v for k, v in bundle.weights().items()}
+    weights[name] = np.zeros(shape, np.float32)
+    with pytest.raises(BundleError, match="export the bundle again"):
+        NumbaBackend(
+            weights,
+            bundle.manifest.graph,
+            bundle.tables,
+            {"velocity": (2, False), "target": (4, True)},
+        )
+
+
 @settings(deadline=None, max_examples=50)
 @given(arrays(np.float32, st.integers(1, 40), elements=st.floats(-87, 88, width=32)))
 def test_exponentials_are_those_of_the_library(x: np.ndarray) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from export.backend_table import is_importable
 from service.bench.listener import Listener
 from service.bench.loop import Settings, start_daemon, start_sender
 from service.bench.peers.environment import program
-from service.bench.peers.per_decode import has_numba, summed_up
+from service.bench.peers.per_decode import summed_up
 from service.bench.rig import Rig
 from streams.clock import MonotonicClock
 from streams.lsl import Inlet, find_inlet
@@ -60,7 +61,7 @@ def _ours(rig: Rig, stream: str, settings: Settings, i: int) -> dict[str, list[f
     found = {}
     early = replace(settings, cut="arrived")
     ways = {OURS: settings, OURS_EARLY: early}
-    if has_numba():
+    if is_importable("numba"):
         ways[OURS_NUMBA] = replace(early, backend="numba-cpu")
     for name, way in ways.items():
         process = f"ours-{i}-{way.cut}-{way.backend}"

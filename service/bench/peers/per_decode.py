@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.backends import BACKENDS, Backend
+from export.backend_table import BACKENDS, Backend, is_importable
 from export.bundle import DecoderBundle, open_bundle
 from export.generated import derive_bundle
 from service.bench.peers.environment import program
@@ -53,7 +52,7 @@ def per_decode(
     theirs, ours = _exported(rig, checkpoint), _ours(rig, n_units, hop_s)
     poyo = BACKENDS["onnxruntime-cpu"](theirs, "fp32")
     loops = {OURS: BACKENDS["onnxruntime-cpu"](ours, "fp32")}
-    if has_numba():
+    if is_importable("numba"):
         loops[OURS_NUMBA] = BACKENDS["numba-cpu"](ours, "fp32")
     clock = MonotonicClock()
     rig.ask("poyo", str(N_WARM))
@@ -129,11 +128,6 @@ def _window(bundle: DecoderBundle, spikes_per_s: float) -> TokenWindow:
         count=np.ones(n, np.float32),
         t_window=0.0,
     )
-
-
-def has_numba() -> bool:
-    """Whether `numba-cpu` can be measured too."""
-    return importlib.util.find_spec("numba") is not None
 
 
 def say(text: str) -> None:
