@@ -255,31 +255,28 @@ def test_every_sample_is_a_spike_or_counted_as_something_else(
     assert len(parsed.t_s) == len(parsed.unit) == len(parsed.count)
 
 
-PULLS = st.lists(
-    st.lists(
-        st.tuples(st.integers(0, 3), st.integers(-1, 2), st.integers(0, 2)), min_size=1, max_size=8
-    ),
-    max_size=8,
+ROWS = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(-1, 2), st.integers(0, 2)), min_size=1, max_size=8
 )
 
 
-@given(PULLS, st.booleans(), st.sampled_from([0.0, -1.0, np.nan]))
+@given(st.lists(st.tuples(st.booleans(), ROWS), max_size=8), st.sampled_from([5.0, -1.0, np.nan]))
 def test_what_is_read_at_once_is_what_is_read_the_long_way(
-    pulls: list[list[tuple[int, int, int]]], rarely_skips: bool, wrong_s: float
+    pulls: list[tuple[bool, list[tuple[int, int, int]]]], a_stamp: float
 ) -> None:
     """Numbers of another type than int32 always go the long way."""
     at_once, long_way = events("channel unit seq"), events("channel unit seq")
     seq, t_s = 0, 5.0
-    for pull in pulls:
-        rows = []
-        for channel, unit, step in pull:
-            seq += 1 if rarely_skips and channel else step
-            rows.append((channel, unit, seq))
-        samples = np.array(rows, np.int32)
+    for is_plain, rows in pulls:
+        steps = [1 if is_plain else step for _, _, step in rows]
+        units = [abs(unit) if is_plain else unit for _, unit, _ in rows]
+        seqs = seq + np.cumsum(steps)
+        seq = int(seqs[-1])
+        samples = np.array([[row[0] for row in rows], units, seqs], np.int32).T.copy()
         stamps = t_s + np.arange(len(rows)) * 1e-3
-        if len(rows) == 8 and wrong_s:
-            stamps[3] = wrong_s
         t_s += 0.01
+        if not is_plain and len(rows) > 5:
+            stamps[3] = a_stamp
         found = at_once.parse(samples, stamps)
         wanted = long_way.parse(samples.astype(np.float64), stamps)
         for name in ("t_s", "unit", "count", "keep_alive_s"):
