@@ -18,7 +18,10 @@ import numpy as np
 from export.bundle import DecoderBundle
 from export.errors import BackendUnavailable
 from streams.messages import Float32s, TokenWindow
+from streams.steps import PLAIN, Steps, compiled_steps
 
+COMPILED = "numba-cpu"
+"""The backend that compiles the decoder, and with it the steps before it (`steps_for`)."""
 PRECISIONS = ("fp32", "fp16", "bf16")
 TENSORRT_INSTALL = "python3 -m pip install --upgrade tensorrt cuda-bindings"
 
@@ -134,7 +137,7 @@ def _tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
 
 BACKENDS: Mapping[str, Callable[[DecoderBundle, str], Backend]] = {
     "onnxruntime-cpu": _onnxruntime_cpu,
-    "numba-cpu": _numba_cpu,
+    COMPILED: _numba_cpu,
     "onnxruntime-cuda": _onnxruntime_cuda,
     "onnxruntime-tensorrt": _onnxruntime_tensorrt,
     "tensorrt": _tensorrt,
@@ -190,6 +193,11 @@ def load_tensorrt() -> ModuleType:
             f"TensorRT is installed but does not load: {error}; are its libraries and CUDA of one "
             f"version? {TENSORRT_INSTALL}"
         ) from error
+
+
+def steps_for(backend: Backend) -> Steps:
+    """The steps from a pull to tokens, compiled where the decoder is."""
+    return compiled_steps() if backend.name == COMPILED else PLAIN
 
 
 def is_importable(module: str) -> bool:

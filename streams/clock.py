@@ -13,6 +13,28 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from streams.messages import Float64s, Int64s
+
+FAR_S = 1e8
+
+
+def stamps_to_us(stamps: Float64s, offset_s: float, t0_s: float) -> Int64s:
+    """Foreign stamps as whole microseconds since t0, rounded once; bounded at three years.
+
+    Args:
+        stamps: (n,) seconds on the foreign clock.
+        offset_s: what is added to them to make them ours.
+        t0_s: on our clock.
+    """
+    since_s = stamps + offset_s
+    since_s -= t0_s
+    np.maximum(since_s, -FAR_S, out=since_s)
+    np.minimum(since_s, FAR_S, out=since_s)
+    since_s *= 1e6
+    return np.rint(since_s, out=since_s).astype(np.int64)
+
 
 class Clock(Protocol):
     """Monotonic seconds, and a way to wait for them."""

@@ -45,6 +45,10 @@ class Parsed:
 class KeyTable:
     """Gives each `(channel, unit)` of a source a running index and a key; it only grows.
 
+    Attributes:
+        keys: in the order of their index.
+        grid: (channels, units) index of each unit, where numbers are small; -1 where not met.
+
     Args:
         keys: known from the start (the decoder's), so that a session in progress seldom adds one.
         array: prefix `array:` of all keys.
@@ -57,7 +61,7 @@ class KeyTable:
         self._with_channel = with_channel
         self._codes = np.zeros(0, np.int64)
         self._index = np.zeros(0, np.int32)
-        self._grid = np.zeros((0, 0), np.int32)
+        self.grid = np.zeros((0, 0), np.int32)
         self._add(np.array(sorted(self._codes_of(keys)), dtype=np.int64))
 
     def lookup(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s:
@@ -81,7 +85,7 @@ class KeyTable:
     def _on_grid(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s | None:
         """Their indices; None where one is not on the grid, or was not met before."""
         try:
-            index: Int32s = self._grid[channel, unit]
+            index: Int32s = self.grid[channel, unit]
         except IndexError:
             return None
         return index if len(index) and np.minimum.reduce(index) >= 0 else None
@@ -108,10 +112,10 @@ class KeyTable:
         channel, unit = np.divmod(self._codes, _CHANNEL_STEP)
         shape = (int(channel.max(initial=-1)) + 1, int(unit.max(initial=-1)) + 1)
         if shape[0] * shape[1] <= _GRID_CELLS:
-            self._grid = np.full(shape, -1, np.int32)
-            self._grid[channel, unit] = self._index
+            self.grid = np.full(shape, -1, np.int32)
+            self.grid[channel, unit] = self._index
         else:
-            self._grid = np.zeros((0, 0), np.int32)
+            self.grid = np.zeros((0, 0), np.int32)
 
     def _key(self, code: int) -> str:
         channel, unit = divmod(code, _CHANNEL_STEP)
@@ -137,58 +141,66 @@ class SequenceCheck:
     A source that restarts counts from 0 again: a number that comes again with a later stamp, or one
     from before our time after a silence of stamps, lets the count begin anew.
 
+    Attributes:
+        seen: (SEQ_KEPT,) the newest numbers, each at its rest.
+        stamp_s: (SEQ_KEPT,) their stamps.
+        next_number: the one to come; -1 before the first.
+        newest_s: the latest stamp.
+
     Args:
         restart_after_s: how much later, and how long a silence.
     """
 
     def __init__(self, restart_after_s: float = 0.5) -> None:
         self._restart_after_s = restart_after_s
-        self._seen = np.full(SEQ_KEPT, -1, dtype=np.int64)
-        self._stamp_s = np.zeros(SEQ_KEPT)
-        self._next = -1
-        self._newest_s = -np.inf
+        self.seen = np.full(SEQ_KEPT, -1, dtype=np.int64)
+        self.stamp_s = np.zeros(SEQ_KEPT)
+        self.next_number = -1
+        self.newest_s = -np.inf
 
     def fresh(self, seq: Int64s, t_s: Float64s) -> tuple[np.ndarray, int]:
         """Which samples are new, and how many numbers were jumped over. (n,), (n,) -> (n,) bool."""
-        if self._next > SEQ_WRAP // 2:  # an int32 begins anew at 0 after 2**31 samples
-            seq = seq + self._next // SEQ_WRAP * SEQ_WRAP
-            seq = np.where(seq < self._next - SEQ_WRAP // 2, seq + SEQ_WRAP, seq)
-        if self._next < 0 or self._is_restart(int(seq[0]), float(t_s[0])):
-            self._seen[:] = -1
-            self._next = int(seq[0])
+        if self.next_number > SEQ_WRAP // 2:  # an int32 begins anew at 0 after 2**31 samples
+            seq = seq + self.next_number // SEQ_WRAP * SEQ_WRAP
+            seq = np.where(seq < self.next_number - SEQ_WRAP // 2, seq + SEQ_WRAP, seq)
+        if self.next_number < 0 or self._is_restart(int(seq[0]), float(t_s[0])):
+            self.seen[:] = -1
+            self.next_number = int(seq[0])
         if self.go_on(seq, t_s):
             return np.ones(len(seq), np.bool_), 0
         fresh = np.zeros(len(seq), np.bool_)
         fresh[np.unique(seq, return_index=True)[1]] = True
-        fresh &= self._seen[seq % SEQ_KEPT] != seq
-        self._seen[seq[fresh] % SEQ_KEPT] = seq[fresh]
-        self._stamp_s[seq[fresh] % SEQ_KEPT] = t_s[fresh]
-        ahead = np.unique(seq[fresh & (seq >= self._next)])
-        n_lost = int(ahead[-1] + 1 - self._next - len(ahead)) if len(ahead) else 0
-        self._next = max(self._next, int(ahead[-1]) + 1) if len(ahead) else self._next
-        self._newest_s = max(self._newest_s, float(t_s.max()))
+        fresh &= self.seen[seq % SEQ_KEPT] != seq
+        self.seen[seq[fresh] % SEQ_KEPT] = seq[fresh]
+        self.stamp_s[seq[fresh] % SEQ_KEPT] = t_s[fresh]
+        ahead = np.unique(seq[fresh & (seq >= self.next_number)])
+        n_lost = int(ahead[-1] + 1 - self.next_number - len(ahead)) if len(ahead) else 0
+        self.next_number = (
+            max(self.next_number, int(ahead[-1]) + 1) if len(ahead) else self.next_number
+        )
+        self.newest_s = max(self.newest_s, float(t_s.max()))
         return fresh, n_lost
 
     def go_on(self, seq: Int64s | Int32s, t_s: Float64s) -> bool:
         """Whether all are new and none is missing, as nearly always; then they are noted."""
-        if seq[0] != self._next or not (seq[1:] - seq[:-1] == 1).all():
+        if seq[0] != self.next_number or not (seq[1:] - seq[:-1] == 1).all():
             return False
         first = int(seq[0]) % SEQ_KEPT
         if first + len(seq) <= SEQ_KEPT:
-            self._seen[first : first + len(seq)] = seq
-            self._stamp_s[first : first + len(seq)] = t_s
+            self.seen[first : first + len(seq)] = seq
+            self.stamp_s[first : first + len(seq)] = t_s
         else:
             kept = slice(-SEQ_KEPT, None)
-            self._seen[seq[kept] % SEQ_KEPT] = seq[kept]
-            self._stamp_s[seq[kept] % SEQ_KEPT] = t_s[kept]
-        self._next = int(seq[-1]) + 1
-        self._newest_s = max(self._newest_s, float(np.maximum.reduce(t_s)))
+            self.seen[seq[kept] % SEQ_KEPT] = seq[kept]
+            self.stamp_s[seq[kept] % SEQ_KEPT] = t_s[kept]
+        self.next_number = int(seq[-1]) + 1
+        self.newest_s = max(self.newest_s, float(np.maximum.reduce(t_s)))
         return True
 
     def _is_restart(self, seq: int, t_s: float) -> bool:
         slot = seq % SEQ_KEPT
-        before_s = float(self._stamp_s[slot]) if self._seen[slot] == seq else self._newest_s
-        return seq < self._next and t_s > before_s + self._restart_after_s
+        before_s = float(self.stamp_s[slot]) if self.seen[slot] == seq else self.newest_s
+        return seq < self.next_number and t_s > before_s + self._restart_after_s
 
 
 class EventLayout:
@@ -215,14 +227,16 @@ class EventLayout:
 
     def parse(self, samples: np.ndarray, stamps: Float64s) -> Parsed:
         """Read a pull: (n, n_channels) samples and their (n,) stamps."""
-        if self._are_plain(samples, stamps):
-            return Parsed(
-                t_s=stamps,
-                unit=self.table.lookup(*self._columns(samples)),
-                count=self._ones[: len(stamps)],
-                keep_alive_s=_NO_STAMPS,
-            )
-        return self._parse_any(samples, stamps)
+        unit = self._units_if_plain(samples, stamps)
+        if unit is None:
+            return self._parse_any(samples, stamps)
+        return Parsed(stamps, unit, self._ones[: len(stamps)], keep_alive_s=_NO_STAMPS)
+
+    def _units_if_plain(self, samples: np.ndarray, stamps: Float64s) -> Int32s | None:
+        """Units of a pull of nothing but new spikes, as nearly all are; None for another."""
+        if not self._are_plain(samples, stamps):
+            return None
+        return self.table.lookup(*self._columns(samples))
 
     def _are_plain(self, samples: np.ndarray, stamps: Float64s) -> bool:
         """Whether all are new spikes of sound stamps, as nearly always: nothing is to be chosen.
@@ -322,7 +336,11 @@ Layout = EventLayout | CountsLayout
 
 
 def layout_of(
-    stream: StreamDescription, labels: Sequence[str], known_keys: Sequence[str], array: str = ""
+    stream: StreamDescription,
+    labels: Sequence[str],
+    known_keys: Sequence[str],
+    array: str = "",
+    event_layout: type[EventLayout] = EventLayout,
 ) -> Layout:
     """The layout of a stream.
 
@@ -331,6 +349,7 @@ def layout_of(
         labels: its channel labels, where it has any.
         known_keys: the decoder's unit keys.
         array: prefix of the keys.
+        event_layout: how spikes are read that come as they happen.
 
     Raises:
         StreamUnfitError: it is none that we read; the text says what it is and what we read.
@@ -344,7 +363,7 @@ def layout_of(
         return CountsLayout(labels, stream.rate_hz, array)
     columns = _columns(stream, [label.lower() for label in labels])
     table = KeyTable(known_keys, with_channel=columns[0] is not None, array=array)
-    return EventLayout(table, *columns)
+    return event_layout(table, *columns)
 
 
 def _columns(

@@ -30,7 +30,7 @@ class Validity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SpikeBatch:
-    """Spikes of one source, in no particular order.
+    """Spikes of one source, in no particular order; contiguous arrays.
 
     Attributes:
         t_us: (n,) int64, stamp in microseconds since the owner's `t0`.

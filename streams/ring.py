@@ -129,9 +129,7 @@ class SpikeRing:
         if not len(open_slots):
             return
         self._settled[open_slots] = True
-        newly = int(np.add.reduce(self._count[open_slots]))
-        setattr(self.fates, fate, getattr(self.fates, fate) + newly)
-        self._n_pending -= newly
+        self._note_settled(int(np.add.reduce(self._count[open_slots])), fate)
 
     def close(self, bin_end_us: int) -> None:
         """The bin that ends there, and all before it, are cut or skipped for good."""
@@ -142,6 +140,10 @@ class SpikeRing:
         if never_cut.any():
             self.settle(self._slots(self._i_live)[never_cut], "overflow")
         self._i_live += len(dead) if dead.all() else int(dead.argmin())
+
+    def _note_settled(self, n_spikes: int, fate: str) -> None:
+        setattr(self.fates, fate, getattr(self.fates, fate) + n_spikes)
+        self._n_pending -= n_spikes
 
     def _keep(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
         """These entries; the others have this fate."""

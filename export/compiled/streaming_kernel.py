@@ -1,19 +1,20 @@
 """A bin of the streaming decoder as machine code: the algebra of its network, compiled by numba.
 
-The only file that imports numba. What a runtime of graphs does in some fifty calls, each fetched
+What a runtime of graphs does in some fifty calls, each fetched
 from memory anew after a wait, is one loop after another here. Sums may be added up in any order;
-nothing else is assumed of the numbers, so that a NaN comes out where one goes in.
+nothing else is assumed of the numbers. It runs without the interpreter's lock: a decoder that is
+opened beside the beat delays none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from numba import float32, int32, int64, njit, types
+from numba import float32, int32, int64, types
 
+from streams.compiled.compiler import compiled
 from streams.messages import Float32s, Int32s
 
 
@@ -94,7 +95,6 @@ _A2, _A3 = np.float32(5.0000001201e-1), np.float32(1.6666665459e-1)
 _A4, _A5 = np.float32(4.1665795894e-2), np.float32(8.3334519073e-3)
 _A6, _A7 = np.float32(1.3981999507e-3), np.float32(1.9875691500e-4)
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 _VECTOR, _MATRIX, _INDICES = float32[::1], float32[:, ::1], int32[::1]
 _OF_LINEAR = types.NamedTuple((_MATRIX, _VECTOR), Linear)
 _OF_NORM = types.NamedUniTuple(_VECTOR, len(Norm._fields), Norm)
@@ -104,22 +104,7 @@ _OF_NETWORK = types.NamedTuple(
 _OF_ROOM = types.NamedUniTuple(_VECTOR, len(Room._fields), Room)
 
 
-def _compiled(signature: Any, *, reordered: bool = True) -> Callable[[_Function], _Function]:
-    """Compile for this machine, once: what comes out is kept beside the source.
-
-    It runs without the interpreter's lock: a decoder that is opened beside the beat delays none.
-
-    Each by its own signature, not by its first call: a caller would lend it the leave to reorder,
-    and rounding by `_ROUNDING` would be optimised away.
-    """
-    freedom = {"reassoc", "contract", "arcp", "nsz"} if reordered else False
-    compiler: Callable[[_Function], _Function] = njit(
-        signature, cache=True, error_model="numpy", fastmath=freedom, nogil=True
-    )
-    return compiler
-
-
-@_compiled(types.void(_VECTOR), reordered=False)
+@compiled(types.void(_VECTOR))
 def _exponentials(x: Float32s) -> None:
     """exp(x) in place, to 1e-7 of it; bounded where float32 ends, NaN for NaN."""
     for i in range(len(x)):
@@ -135,7 +120,7 @@ def _exponentials(x: Float32s) -> None:
         x[i] = (tail * (r * r) + r + _ONE) * power.view(np.float32)
 
 
-@_compiled(types.void(_VECTOR), reordered=False)
+@compiled(types.void(_VECTOR))
 def _sigmoids(x: Float32s) -> None:
     """1 / (1 + exp(-x)) in place."""
     for i in range(len(x)):
@@ -145,7 +130,7 @@ def _sigmoids(x: Float32s) -> None:
         x[i] = _ONE / (_ONE + x[i])
 
 
-@_compiled(types.void(_OF_LINEAR, _VECTOR, _VECTOR))
+@compiled(types.void(_OF_LINEAR, _VECTOR, _VECTOR), reordered=True)
 def _apply(linear: Linear, x: Float32s, out: Float32s) -> None:
     for i in range(len(out)):
         row = linear.weight[i]
@@ -155,7 +140,7 @@ def _apply(linear: Linear, x: Float32s, out: Float32s) -> None:
         out[i] = total + linear.bias[i]
 
 
-@_compiled(types.void(_OF_NORM, _VECTOR, _VECTOR))
+@compiled(types.void(_OF_NORM, _VECTOR, _VECTOR), reordered=True)
 def _normalise(norm: Norm, x: Float32s, out: Float32s) -> None:
     n = np.float32(len(x))
     mean = _ZERO
@@ -170,7 +155,7 @@ def _normalise(norm: Norm, x: Float32s, out: Float32s) -> None:
         out[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i]
 
 
-@_compiled(types.void(_OF_LINEAR, _OF_LINEAR, _VECTOR, _VECTOR, _VECTOR))
+@compiled(types.void(_OF_LINEAR, _OF_LINEAR, _VECTOR, _VECTOR, _VECTOR), reordered=True)
 def _add_geglu(widen: Linear, narrow: Linear, x: Float32s, wide: Float32s, onto: Float32s) -> None:
     """Add `narrow (a * gelu(b))` to `onto`, with `a, b` the halves of `widen x`."""
     _apply(widen, x, wide)
@@ -186,7 +171,7 @@ def _add_geglu(widen: Linear, narrow: Linear, x: Float32s, wide: Float32s, onto:
         onto[i] += total + narrow.bias[i]
 
 
-@_compiled(types.void(_VECTOR, _VECTOR, _VECTOR, _VECTOR))
+@compiled(types.void(_VECTOR, _VECTOR, _VECTOR, _VECTOR), reordered=True)
 def _renew(of_input: Float32s, of_memory: Float32s, memory: Float32s, new: Float32s) -> None:
     """What a GRU remembers next; its gates are reset, update and new."""
     n = len(memory)
@@ -201,7 +186,10 @@ def _renew(of_input: Float32s, of_memory: Float32s, memory: Float32s, new: Float
         new[i] = fresh + of_input[n + i] * (memory[i] - fresh)
 
 
-@_compiled(types.void(_INDICES, _VECTOR, _VECTOR, _MATRIX, float32, int64, _VECTOR, _VECTOR))
+@compiled(
+    types.void(_INDICES, _VECTOR, _VECTOR, _MATRIX, float32, int64, _VECTOR, _VECTOR),
+    reordered=True,
+)
 def _sum_over_tokens(
     unit: Int32s,
     t_rel: Float32s,
@@ -238,17 +226,19 @@ def _sum_over_tokens(
                 of_latent[j] += weight * row[j]
 
 
-@_compiled(types.void(_OF_NETWORK, _OF_ROOM, _VECTOR))
+@compiled(types.void(_OF_NETWORK, _OF_ROOM, _VECTOR), reordered=True, frees_interpreter=True)
 def recall(network: Network, room: Room, memory: Float32s) -> None:
     """What a bin takes from the (d_memory,) memory: the same for all that begin from it."""
     _apply(network.gru_of_memory, memory, room.gates_of_memory)
 
 
-@_compiled(
+@compiled(
     int64(
         _INDICES, _VECTOR, _VECTOR, _MATRIX, _VECTOR, _VECTOR, float32, _OF_NETWORK, _OF_ROOM,
         _VECTOR, _VECTOR, _VECTOR,
-    )
+    ),
+    reordered=True,
+    frees_interpreter=True,
 )  # fmt: skip
 def decode_bin(
     unit: Int32s,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.backend_table import steps_for
 from export.backends import open_backend
 from export.bundle import DecoderBundle
 from export.manifest import Manifest
@@ -34,7 +35,6 @@ from service.loop.transfer import Transfers
 from service.loop.validity import ValidityJudge
 from service.loop.wait import Wait
 from streams.clock import MonotonicClock
-from streams.ring import SpikeRing
 from streams.sockets import Publisher
 from streams.wire import Decode, Event, Heartbeat, encode
 
@@ -83,7 +83,8 @@ class Daemon:
         manifest = bundle.manifest
         self.opened = open_backend(bundle, config.decoder.backend, config.decoder.fallback)
         keys = tuple(unit.key for unit in manifest.units)
-        self.source = Source(config.input, keys, self._clock)
+        steps = steps_for(self.opened.backend)
+        self.source = Source(config.input, keys, self._clock, steps)
         self._outlet = (
             DecodeOutlet(config.output.lsl_name, manifest.outputs)
             if config.output.lsl_outlet
@@ -98,6 +99,7 @@ class Daemon:
                 self.source.keys,
                 config.beat.token_cap,
                 self.opened.step_p99_s,
+                steps,
             )
         )
         self.settle_s, self.settling, self.settled_from_beat = self._first_settle()
@@ -165,7 +167,7 @@ class Daemon:
         beat = Beat(
             clock=self._clock,
             schedule=self.schedule,
-            ring=SpikeRing(
+            ring=decoder.steps.ring(
                 round(config.input.budget_spikes_per_s * kept_s), bin_us, hop_us, hop_us
             ),
             decoder=decoder,

@@ -191,6 +191,7 @@ class Deployer:
             self._source_keys,
             self._config.beat.token_cap,
             opened.step_p99_s,
+            beat.decoder.steps,
         )
         judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, self._keep_alive_every_s)
         recent = list(beat.lineup.recent)

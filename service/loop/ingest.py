@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from service.config import InputConfig
-from streams.clock import Clock, ClockOffset
+from streams.clock import Clock, ClockOffset, stamps_to_us
 from streams.layouts import CountsLayout, EventLayout, Layout, Parsed, layout_of
 from streams.lsl import (
     KEEP_ALIVE_EVERY_S,
@@ -23,9 +23,9 @@ from streams.lsl import (
     find_inlet,
 )
 from streams.messages import Float64s, Int64s, SpikeBatch
+from streams.steps import PLAIN, Steps
 
 FUTURE_TOLERANCE_S = 5e-3
-FAR_S = 1e8
 BEFORE_OPEN_S = 0.1
 RECENT_S = 0.05
 CATCH_UP_WITHIN_S = 2.0
@@ -67,19 +67,25 @@ class Source:
         config: which stream.
         known_keys: the decoder's unit keys.
         clock: the daemon's clock.
+        steps: which code reads it.
 
     Raises:
         StreamAbsentError, StreamAmbiguousError: see `find_inlet`.
         StreamUnfitError: see `layout_of`; or its clock cannot be measured.
     """
 
-    def __init__(self, config: InputConfig, known_keys: tuple[str, ...], clock: Clock) -> None:
+    def __init__(
+        self,
+        config: InputConfig,
+        known_keys: tuple[str, ...],
+        clock: Clock,
+        steps: Steps = PLAIN,
+    ) -> None:
         self._config = config
+        self.steps = steps
         self._held: list[tuple[np.ndarray, Float64s]] = []
         self.inlet = self._find(config.wait_s)
-        self.layout: Layout = layout_of(
-            self.inlet.description, self.inlet.labels, known_keys, config.array
-        )
+        self.layout = self._layout_of(self.inlet, known_keys)
         self.t_open_s = clock.now()
         self.inlet.open()
         self.offset = ClockOffset(same_host=self.inlet.same_host)
@@ -148,7 +154,7 @@ class Source:
             inlet.open()
         except (StreamAbsentError, StreamAmbiguousError):
             return False
-        layout = layout_of(inlet.description, inlet.labels, self.keys, self._config.array)
+        layout = self._layout_of(inlet, self.keys)
         if type(layout) is not type(self.layout) or layout.bin_s != self.bin_s:
             raise StreamUnfitError(f"the stream came back as another kind: {inlet.description}")
         if isinstance(layout, CountsLayout) and layout.keys != self.keys:
@@ -157,6 +163,10 @@ class Source:
         if isinstance(layout, CountsLayout):
             self.layout = layout
         return True
+
+    def _layout_of(self, inlet: Inlet, known_keys: Sequence[str]) -> Layout:
+        array, event_layout = self._config.array, self.steps.event_layout
+        return layout_of(inlet.description, inlet.labels, known_keys, array, event_layout)
 
     def _find(self, timeout_s: float) -> Inlet:
         return find_inlet(
@@ -168,20 +178,20 @@ class Source:
         )
 
 
-def convert(parsed: Parsed, offset_s: float, t0_s: float, bin_s: float | None) -> SpikeBatch:
+def convert(
+    parsed: Parsed, offset_s: float, t0_s: float, bin_s: float | None, steps: Steps = PLAIN
+) -> SpikeBatch:
     """Stamps become microseconds since t0, rounded once; counts snap to their bin's edge."""
-    return SpikeBatch(_to_us(parsed.t_s, offset_s, t0_s, bin_s), parsed.unit, parsed.count)
+    t_us = _as_us(parsed.t_s, offset_s, t0_s, bin_s, steps)
+    return SpikeBatch(t_us, parsed.unit, parsed.count)
 
 
-def _to_us(stamps: Float64s, offset_s: float, t0_s: float, bin_s: float | None) -> Int64s:
-    since_s = stamps + offset_s
-    since_s -= t0_s
-    if bin_s is not None:
-        since_s = np.rint(since_s / bin_s) * bin_s
-    np.maximum(since_s, -FAR_S, out=since_s)
-    np.minimum(since_s, FAR_S, out=since_s)
-    since_s *= 1e6
-    return np.rint(since_s, out=since_s).astype(np.int64)
+def _as_us(
+    stamps: Float64s, offset_s: float, t0_s: float, bin_s: float | None, steps: Steps
+) -> Int64s:
+    if bin_s is None:
+        return steps.stamps_to_us(stamps, offset_s, t0_s)
+    return stamps_to_us(np.rint((stamps + offset_s - t0_s) / bin_s) * bin_s, 0.0, 0.0)
 
 
 class Ingest(threading.Thread):
@@ -309,9 +319,9 @@ class Ingest(threading.Thread):
         alive_us = None
         if len(parsed.keep_alive_s):
             newest_s = parsed.keep_alive_s.max(keepdims=True)
-            alive_us = int(_to_us(newest_s, estimate.offset_s, self._t0_s, bin_s)[0])
+            alive_us = int(_as_us(newest_s, estimate.offset_s, self._t0_s, bin_s, PLAIN)[0])
         latest_s = t_s - self._t0_s + FUTURE_TOLERANCE_S + estimate.uncertainty_s
-        batch = convert(parsed, estimate.offset_s, self._t0_s, bin_s)
+        batch = convert(parsed, estimate.offset_s, self._t0_s, bin_s, self._source.steps)
         return Arrival(
             t_s=t_s,
             t_read_s=self._clock.now(),

@@ -46,6 +46,7 @@ class TokenLog(threading.Thread):
             {
                 "kind": "arrival",
                 "t_s": arrival.t_s,
+                "t_read_s": arrival.t_read_s,
                 "t_us": arrival.batch.t_us,
                 "unit": arrival.batch.unit,
                 "count": arrival.batch.count,

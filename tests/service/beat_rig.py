@@ -18,7 +18,7 @@ from service.loop.shaping import Shaper
 from service.loop.validity import ValidityJudge
 from streams.clock import ManualClock
 from streams.messages import SpikeBatch, TokenWindow
-from streams.ring import SpikeRing
+from streams.steps import PLAIN, Steps
 from streams.wire import Decode
 
 UNIT_KEYS = ("u3", "u1", "ch7/u2", "ch7/u1")
@@ -55,6 +55,7 @@ class BeatRig:
         *,
         token_cap: int | None = None,
         capacity: int = 10_000,
+        steps: Steps = PLAIN,
     ) -> None:
         manifest = bundle.manifest
         self.bundle = bundle
@@ -62,14 +63,14 @@ class BeatRig:
         self.backend = open_cpu(bundle)
         self.source_keys = list(SOURCE_KEYS)
         self.decoder = Decoder(
-            manifest, self.backend, bundle.row_of_key, self.source_keys, token_cap
+            manifest, self.backend, bundle.row_of_key, self.source_keys, token_cap, steps=steps
         )
         self.inbox: deque[Arrival] = deque()
         self.windows: dict[int, TokenWindow] = {}
         self.beat = Beat(
             clock=self.clock,
             schedule=Schedule(T0_S, HOP_US),
-            ring=SpikeRing(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US),
+            ring=steps.ring(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US),
             decoder=self.decoder,
             judge=ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S),
             shaper=Shaper(manifest.outputs),

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from streams.messages import SpikeBatch
 from streams.ring import SpikeRing
+from streams.steps import Steps
+from tests.streams.ways import BOTH_WAYS
 
 N_UNITS = 5
 HOP_US = 10
@@ -113,11 +115,12 @@ SKIPS = st.tuples(st.just("skip"), st.integers(1, 4), st.none())
 OPERATIONS = st.lists(st.one_of(ARRIVALS, ARRIVALS, CUTS, SKIPS), max_size=25)
 
 
+@BOTH_WAYS
 @given(OPERATIONS, st.integers(1, 14), st.sampled_from([10, 15, 20, 37]))
 def test_every_spike_has_the_fate_that_the_oracle_gives_it(
-    operations: list[tuple[str, Any, Any]], capacity: int, bin_us: int
+    steps: Steps, operations: list[tuple[str, Any, Any]], capacity: int, bin_us: int
 ) -> None:
-    ring = SpikeRing(capacity, bin_us, HOP_US, HOP_US)
+    ring = steps.ring(capacity, bin_us, HOP_US, HOP_US)
     oracle = Oracle(capacity, bin_us)
     for what, first, second in operations:
         end_us = oracle.next_bin * HOP_US
@@ -140,15 +143,18 @@ def test_every_spike_has_the_fate_that_the_oracle_gives_it(
         assert_same(ring, oracle)
 
 
+@BOTH_WAYS
 @given(st.lists(st.lists(SPIKES, max_size=9), max_size=12), st.randoms(use_true_random=False))
-def test_the_order_of_arrival_changes_no_bin(groups: list[list[Spike]], random: Random) -> None:
+def test_the_order_of_arrival_changes_no_bin(
+    steps: Steps, groups: list[list[Spike]], random: Random
+) -> None:
     spikes = [s for group in groups for s in group]
     first = {(s.unit, s.t_us): s for s in reversed(spikes)}
     unique = list(first.values())
     shuffled = random.sample(unique, len(unique))
     bins = []
     for arrivals in (unique, shuffled):
-        ring = SpikeRing(1000, 20, HOP_US, HOP_US)
+        ring = steps.ring(1000, 20, HOP_US, HOP_US)
         for start in range(0, len(arrivals), 5):
             ring.admit(batch_of(arrivals[start : start + 5]), KNOWN, 1000)
         cuts = []
@@ -161,8 +167,9 @@ def test_the_order_of_arrival_changes_no_bin(groups: list[list[Spike]], random: 
     assert bins[0] == bins[1]
 
 
-def test_a_spike_on_the_edge_belongs_to_the_bin_that_ends_there() -> None:
-    ring = SpikeRing(10, 10, HOP_US, HOP_US)
+@BOTH_WAYS
+def test_a_spike_on_the_edge_belongs_to_the_bin_that_ends_there(steps: Steps) -> None:
+    ring = steps.ring(10, 10, HOP_US, HOP_US)
     ring.admit(
         batch_of([Spike(0, 0, 1), Spike(1, 0, 1), Spike(10, 0, 1), Spike(11, 0, 1)]), KNOWN, 99
     )
@@ -170,8 +177,9 @@ def test_a_spike_on_the_edge_belongs_to_the_bin_that_ends_there() -> None:
     assert ring.fates.late == 1
 
 
-def test_a_late_spike_is_used_by_a_later_overlapping_bin() -> None:
-    ring = SpikeRing(10, 30, HOP_US, HOP_US)
+@BOTH_WAYS
+def test_a_late_spike_is_used_by_a_later_overlapping_bin(steps: Steps) -> None:
+    ring = steps.ring(10, 30, HOP_US, HOP_US)
     ring.close(10)
     ring.admit(batch_of([Spike(5, 0, 1)]), KNOWN, 99)
     spikes, slots = ring.cut(20)
@@ -180,8 +188,9 @@ def test_a_late_spike_is_used_by_a_later_overlapping_bin() -> None:
     assert (ring.fates.late, ring.fates.used) == (0, 1)
 
 
-def test_a_spike_sent_again_after_its_bin_was_cut_is_a_duplicate_not_late() -> None:
-    ring = SpikeRing(10, 10, HOP_US, HOP_US)
+@BOTH_WAYS
+def test_a_spike_sent_again_after_its_bin_was_cut_is_a_duplicate_not_late(steps: Steps) -> None:
+    ring = steps.ring(10, 10, HOP_US, HOP_US)
     ring.admit(batch_of([Spike(5, 0, 1)]), KNOWN, 99)
     ring.settle(ring.cut(10)[1], "used")
     ring.close(10)
@@ -189,23 +198,26 @@ def test_a_spike_sent_again_after_its_bin_was_cut_is_a_duplicate_not_late() -> N
     assert (ring.fates.used, ring.fates.duplicate, ring.fates.late) == (1, 1, 1)
 
 
-def test_a_repeat_is_known_although_its_batch_was_out_of_order() -> None:
-    ring = SpikeRing(10, 100, HOP_US, 100)
+@BOTH_WAYS
+def test_a_repeat_is_known_although_its_batch_was_out_of_order(steps: Steps) -> None:
+    ring = steps.ring(10, 100, HOP_US, 100)
     ring.admit(batch_of([Spike(50, 0, 1), Spike(30, 0, 1)]), KNOWN, 99)
     ring.admit(batch_of([Spike(50, 0, 1)]), KNOWN, 99)
     assert (ring.fates.duplicate, ring.n_pending) == (1, 2)
 
 
-def test_the_newest_are_kept_when_the_ring_is_full() -> None:
-    ring = SpikeRing(3, 100, HOP_US, 100)
+@BOTH_WAYS
+def test_the_newest_are_kept_when_the_ring_is_full(steps: Steps) -> None:
+    ring = steps.ring(3, 100, HOP_US, 100)
     ring.admit(batch_of([Spike(t, 0, 1) for t in range(1, 6)]), KNOWN, 99)
     ring.admit(batch_of([Spike(t, 0, 1) for t in range(6, 8)]), KNOWN, 99)
     assert ring.cut(100)[0].t_us.tolist() == [5, 6, 7]
     assert (ring.fates.overflow, ring.n_pending) == (4, 3)
 
 
-def test_newest_is_the_newest_accepted_stamp() -> None:
-    ring = SpikeRing(10, 10, HOP_US, HOP_US)
+@BOTH_WAYS
+def test_newest_is_the_newest_accepted_stamp(steps: Steps) -> None:
+    ring = steps.ring(10, 10, HOP_US, HOP_US)
     assert ring.newest_us is None
     ring.admit(
         batch_of([Spike(7, 0, 1), Spike(9, 2, 1), Spike(3, 1, 1), Spike(50, 0, 1)]), KNOWN, 20
@@ -213,14 +225,16 @@ def test_newest_is_the_newest_accepted_stamp() -> None:
     assert ring.newest_us == 7
 
 
-def test_units_may_be_added_to_the_source_while_it_runs() -> None:
-    ring = SpikeRing(10, 10, HOP_US, HOP_US)
+@BOTH_WAYS
+def test_units_may_be_added_to_the_source_while_it_runs(steps: Steps) -> None:
+    ring = steps.ring(10, 10, HOP_US, HOP_US)
     ring.admit(batch_of([Spike(7, 0, 1)]), np.array([True]), 20)
     ring.admit(batch_of([Spike(7, 3, 1), Spike(7, 0, 1)]), np.ones(4, np.bool_), 20)
     assert (ring.n_pending, ring.fates.duplicate) == (2, 1)
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(("bin_us", "hop_us"), [(10, 0), (10, 11), (10, -1)])
-def test_bins_that_leave_holes_are_refused(bin_us: int, hop_us: int) -> None:
+def test_bins_that_leave_holes_are_refused(steps: Steps, bin_us: int, hop_us: int) -> None:
     with pytest.raises(ValueError, match="hop"):
-        SpikeRing(10, bin_us, hop_us, 10)
+        steps.ring(10, bin_us, hop_us, 10)

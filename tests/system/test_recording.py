@@ -26,8 +26,10 @@ RECORDING = DATA / "hippocampus_t_maze.nwb"
 N_SPIKES = 102_741
 FULL = os.environ.get("SPIKELOOP_FULL", "") not in ("", "0")
 REPLAY_WITHIN_S = 300.0
-HAND_OVER_US = 2_000
-"""Between the pull of an arrival and its place in the inbox."""
+SWITCH_US = 100
+"""The daemon's switch interval: the beat may come between an arrival's reading and its way over."""
+READ_WITHIN_OF_HOP = 0.1
+"""Half of the arrivals are with the beat in this share of a hop: a busy machine delays the rest."""
 
 pytestmark = pytest.mark.skipif(
     not RECORDING.exists(), reason=f"no recording {RECORDING.name} in ../shared/data"
@@ -113,9 +115,10 @@ def assert_stamps_of_the_file(run: Run, session: Session, sent: dict[str, Any]) 
 
 
 def assert_none_late_by_the_daemon(run: Run, n_late: int) -> None:
-    """Whatever was late had arrived after its beat began to cut."""
-    late = run.received.cut_before
+    """Whatever was late had been read after its beat was due to be cut; most is read at once."""
+    received, late = run.received, run.received.cut_before
     assert np.count_nonzero(late) == n_late
-    t_us, t_arrival_us = run.received.spikes.t_us[late], run.received.t_arrival_us[late]
-    cut_us = -(-t_us // run.hop_us) * run.hop_us + round(HOP_S * 1e6)
-    assert np.all(t_arrival_us >= cut_us - HAND_OVER_US)
+    cut_us = -(-received.spikes.t_us // run.hop_us) * run.hop_us + round(HOP_S * 1e6)
+    assert np.all(received.t_read_us[late] >= cut_us[late] - SWITCH_US)
+    reading_us = received.t_read_us - received.t_arrival_us
+    assert np.median(reading_us) < READ_WITHIN_OF_HOP * run.hop_us

@@ -23,6 +23,7 @@ class Received:
         keys: of the source's units.
         spikes: as converted by the daemon.
         t_arrival_us: (n,) when each arrived, microseconds since t0.
+        t_read_us: (n,) when each was read and went to the beat.
         cut_before: (n,) bool, whether its bin had been cut when the beat took it in.
     """
 
@@ -30,6 +31,7 @@ class Received:
     keys: list[str]
     spikes: SpikeBatch
     t_arrival_us: Int64s
+    t_read_us: Int64s
     cut_before: np.ndarray
 
 
@@ -51,7 +53,7 @@ def read_run(path: Path) -> Run:
     header = records[0]
     assert header["hop_us"] == header["bin_us"]
     hop_us, newest_beat, keys = header["hop_us"], 0, list[str]()
-    arrivals: list[tuple[Int64s, Int32s, Int32s, Int64s, np.ndarray]] = []
+    arrivals: list[tuple[Int64s, Int32s, Int32s, Int64s, Int64s, np.ndarray]] = []
     beats = {}
     for record in records[1:]:
         if record["kind"] == "keys":
@@ -62,11 +64,8 @@ def read_run(path: Path) -> Run:
             beats[newest_beat] = _tokens(record)
         else:
             arrivals.append(_arrival(record, header["t0_s"], newest_beat * hop_us))
-    t_us, unit, count, t_arrival_us, cut_before = (
-        np.concatenate(column) for column in zip(*arrivals, strict=True)
-    )
-    spikes = SpikeBatch(t_us, unit, count)
-    return Run(hop_us, Received(header["t0_s"], keys, spikes, t_arrival_us, cut_before), beats)
+    t_us, unit, count, *rest = (np.concatenate(column) for column in zip(*arrivals, strict=True))
+    return Run(hop_us, Received(header["t0_s"], keys, SpikeBatch(t_us, unit, count), *rest), beats)
 
 
 def _tokens(record: dict[str, Any]) -> tuple[Int32s, Float32s, Float32s]:
@@ -79,11 +78,13 @@ def _tokens(record: dict[str, Any]) -> tuple[Int32s, Float32s, Float32s]:
 
 def _arrival(
     record: dict[str, Any], t0_s: float, cut_us: int
-) -> tuple[Int64s, Int32s, Int32s, Int64s, np.ndarray]:
+) -> tuple[Int64s, Int32s, Int32s, Int64s, Int64s, np.ndarray]:
     t_us = np.frombuffer(record["t_us"], np.int64)
-    t_arrival_us = np.full(len(t_us), round((record["t_s"] - t0_s) * 1e6))
+    t_arrival_us, t_read_us = (
+        np.full(len(t_us), round((record[name] - t0_s) * 1e6)) for name in ("t_s", "t_read_s")
+    )
     unit, count = np.frombuffer(record["unit"], np.int32), np.frombuffer(record["count"], np.int32)
-    return t_us, unit, count, t_arrival_us, t_us <= cut_us
+    return t_us, unit, count, t_arrival_us, t_read_us, t_us <= cut_us
 
 
 def assert_cut_as_offline(run: Run, row_of_key: Mapping[str, int]) -> int:
