@@ -6,13 +6,13 @@ is several times faster than a runtime that walks the graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from export.bundle import DecoderBundle, tables_for
-from export.compiled.streaming_kernel import Linear, Network, Norm, decode_bin, recall, room_for
+from export.compiled.streaming_kernel import Sizes, decode_bin, recall, room_for
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import Graph
 from streams.messages import Float32s, TokenWindow
@@ -47,20 +47,25 @@ class NumbaBackend:
     ) -> None:
         self._signature = signature
         try:
-            _require_shapes(weights, signature, sum(width for width, _ in outputs.values()))
-            self._network = _network(weights)
-            self._lead = [_of_linear(weights, f"lead_{way}") for way in ("widen", "narrow")]
+            n_dims = sum(width for width, _ in outputs.values())
+            self._sizes = _sizes(weights, signature, n_dims)
+            self._weights, self._weights_of_memory = _packed(weights)
+            self._lead = [
+                (weights[f"lead_{way}.weight"], weights[f"lead_{way}.bias"])
+                for way in ("widen", "narrow")
+            ]
             frequencies = weights["encoder.frequencies"]
         except KeyError as error:
             raise BundleError(f"the weights lack {error}; export the bundle again") from error
         self._turn_hz = np.float32(frequencies[1]) if len(frequencies) > 1 else np.float32(0)
-        self._n_latents = len(self._network.sink)
-        self._room = room_for(self._network)
-        self._memory = np.zeros((2, self._network.gru_of_memory.weight.shape[1]), np.float32)
+        self._room, self._weight_of_token = room_for(self._sizes), np.zeros(0, np.float32)
+        self._memory = np.zeros((2, self._sizes.d_memory), np.float32)
+        self._memories = [(self._memory[i], self._memory[1 - i]) for i in range(2)]
+        self._gates = np.zeros(3 * self._sizes.d_memory, np.float32)
         self._turn = 0
         self._has_recalled = False
         self._lead_s = 0.0
-        self._answer = np.zeros(len(self._network.readout.bias), np.float32)
+        self._answer = np.zeros(n_dims, np.float32)
         self._classes = [name for name, (_, is_classes) in outputs.items() if is_classes]
         self._values = _parts(self._answer, {name: width for name, (width, _) in outputs.items()})
         self._tables: dict[str, np.ndarray] = {}
@@ -97,17 +102,18 @@ class NumbaBackend:
         """
         if lead_s != self._lead_s:
             self._set_lead(lead_s)
-        n_weights = len(window) * self._n_latents
-        if n_weights > len(self._room.weights):
-            self._room = self._room._replace(weights=np.zeros(2 * n_weights, np.float32))
+        n_weights = len(window) * self._sizes.n_latents
+        if n_weights > len(self._weight_of_token):
+            self._weight_of_token = np.zeros(2 * n_weights, np.float32)
+        memory, new_memory = self._memories[self._turn]
         if not self._has_recalled:
-            recall(self._network, self._room, self._memory[self._turn])
+            recall(self._weights_of_memory, memory, self._gates)
             self._has_recalled = True
         try:
             i_wrong = decode_bin(
                 window.unit, window.t_rel, window.count, self._tables["table"],
-                self._tables["centre"], self._beside, self._turn_hz, self._network, self._room,
-                self._memory[self._turn], self._memory[1 - self._turn], self._answer,
+                self._tables["centre"], self._beside, self._turn_hz, self._sizes, self._weights,
+                self._gates, self._weight_of_token, self._room, memory, new_memory, self._answer,
             )  # fmt: skip
         except TypeError as error:
             raise BackendError(f"{self.name} cannot read the tokens given: {error}") from error
@@ -140,9 +146,9 @@ class NumbaBackend:
         self._set_lead(self._lead_s)
 
     def _set_lead(self, lead_s: float) -> None:
-        widen, narrow = self._lead
-        lead = widen.weight @ np.array([lead_s / LEAD_SCALE_S], np.float32) + widen.bias
-        lead = narrow.weight @ np.tanh(lead) + narrow.bias
+        (widen, widen_bias), (narrow, narrow_bias) = self._lead
+        lead = widen @ np.array([lead_s / LEAD_SCALE_S], np.float32) + widen_bias
+        lead = narrow @ np.tanh(lead) + narrow_bias
         self._beside = np.ascontiguousarray(self._tables["session"] + lead, np.float32)
         self._lead_s = lead_s
 
@@ -176,29 +182,29 @@ def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> NumbaBackend:
         raise BundleError(f"{bundle.path}: {error}") from error
 
 
-def _network(w: Mapping[str, np.ndarray]) -> Network:
-    mix, readout = _of_linear(w, "mix"), _of_linear(w, "readout")
-    return Network(
-        sink=np.exp(w["encoder.log_sink"]),
-        mix=Linear(mix.weight * w["pooled_gain"], mix.bias),
-        mix_norm=Norm(w["mix_norm.weight"], w["mix_norm.bias"]),
-        mix_widen=_of_linear(w, "mix_geglu.widen"),
-        mix_narrow=_of_linear(w, "mix_geglu.narrow"),
-        gru_of_input=Linear(w["gru.weight_ih_l0"], w["gru.bias_ih_l0"]),
-        gru_of_memory=Linear(w["gru.weight_hh_l0"], w["gru.bias_hh_l0"]),
-        memory_norm=Norm(w["memory_norm.weight"], w["memory_norm.bias"]),
-        query=_of_linear(w, "query"),
-        readout_widen=_of_linear(w, "readout_geglu.widen"),
-        readout_narrow=_of_linear(w, "readout_geglu.narrow"),
-        readout=Linear(
-            np.ascontiguousarray(readout.weight * w["scale"][:, None]),
-            readout.bias * w["scale"] + w["offset"],
-        ),
-    )
+def _packed(w: Mapping[str, np.ndarray]) -> tuple[Float32s, Float32s]:
+    """The weights that `decode_bin` reads, in its order, and those that `recall` reads.
+
+    What is fixed for good is folded: the gain of the latents into `mix`, the scale and offset of
+    the outputs into `readout`.
+    """
+    scale = w["scale"]
+    used = [np.exp(w["encoder.log_sink"]), w["mix.weight"] * w["pooled_gain"], w["mix.bias"]]
+    for name in ("mix_norm", "mix_geglu.widen", "mix_geglu.narrow"):
+        used += [w[f"{name}.weight"], w[f"{name}.bias"]]
+    used += [w["gru.weight_ih_l0"], w["gru.bias_ih_l0"]]
+    for name in ("memory_norm", "query", "readout_geglu.widen", "readout_geglu.narrow"):
+        used += [w[f"{name}.weight"], w[f"{name}.bias"]]
+    used += [w["readout.weight"] * scale[:, None], w["readout.bias"] * scale + w["offset"]]
+    return _joined(used), _joined([w["gru.weight_hh_l0"], w["gru.bias_hh_l0"]])
 
 
-def _require_shapes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int) -> None:
-    """Refuse weights that do not fit together, or not the graph's tables: nothing checks later.
+def _joined(arrays: Sequence[np.ndarray]) -> Float32s:
+    return np.concatenate([array.ravel() for array in arrays]).astype(np.float32)
+
+
+def _sizes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int) -> Sizes:
+    """The network's; weights that do not fit together or the graph's tables: nothing checks later.
 
     Raises:
         BundleError: says which.
@@ -242,10 +248,7 @@ def _require_shapes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int) 
             f"a table of {width['table']} columns does not fit {n_latents} latents and {n_basis} "
             "functions of time; export the bundle again"
         )
-
-
-def _of_linear(w: Mapping[str, np.ndarray], name: str) -> Linear:
-    return Linear(w[f"{name}.weight"], w[f"{name}.bias"])
+    return Sizes(n_latents, pooled, model, memory, readout, n_dims)
 
 
 def _parts(answer: Float32s, widths: Mapping[str, int]) -> dict[str, Float32s]:

@@ -18,66 +18,21 @@ from streams.compiled.compiler import compiled
 from streams.messages import Float32s, Int32s
 
 
-class Linear(NamedTuple):
-    """`weight x + bias`; weight (n_out, n_in)."""
+class Sizes(NamedTuple):
+    """The widths of a streaming decoder."""
 
-    weight: Float32s
-    bias: Float32s
-
-
-class Norm(NamedTuple):
-    """Layer normalisation; both (n,)."""
-
-    weight: Float32s
-    bias: Float32s
+    n_latents: int
+    d_pooled: int
+    d_model: int
+    d_memory: int
+    d_readout: int
+    n_dims: int
 
 
-class Network(NamedTuple):
-    """The weights of a streaming decoder, as `decoders.streaming` names them.
-
-    What is fixed for good is folded: the gain of the latents into `mix`, the scale and offset of
-    the outputs into `readout`.
-    """
-
-    sink: Float32s
-    mix: Linear
-    mix_norm: Norm
-    mix_widen: Linear
-    mix_narrow: Linear
-    gru_of_input: Linear
-    gru_of_memory: Linear
-    memory_norm: Norm
-    query: Linear
-    readout_widen: Linear
-    readout_narrow: Linear
-    readout: Linear
-
-
-class Room(NamedTuple):
-    """Where a bin is worked out: the width of each is that of what it holds."""
-
-    weights: Float32s
-    pooled: Float32s
-    mixed: Float32s
-    mixed_normed: Float32s
-    mixed_wide: Float32s
-    gates_of_input: Float32s
-    gates_of_memory: Float32s
-    memory_normed: Float32s
-    asked: Float32s
-    query: Float32s
-    query_wide: Float32s
-
-
-def room_for(network: Network) -> Room:
-    """Room for a network, and for a bin of no tokens yet."""
-    of_mix, of_query = len(network.mix.bias), len(network.query.bias)
-    n_memory = network.gru_of_memory.weight.shape[1]
-    widths = (
-        0, network.mix.weight.shape[1], of_mix, of_mix, 2 * of_mix, 3 * n_memory, 3 * n_memory,
-        n_memory, of_query, of_query, 2 * of_query,
-    )  # fmt: skip
-    return Room(*(np.zeros(width, np.float32) for width in widths))
+def room_for(sizes: Sizes) -> Float32s:
+    """Where a bin is worked out, one intermediate result behind another."""
+    of_pool = sizes.d_pooled + 4 * sizes.d_model
+    return np.zeros(of_pool + 4 * sizes.d_memory + 4 * sizes.d_readout, np.float32)
 
 
 _EPSILON = np.float32(1e-5)
@@ -96,12 +51,7 @@ _A4, _A5 = np.float32(4.1665795894e-2), np.float32(8.3334519073e-3)
 _A6, _A7 = np.float32(1.3981999507e-3), np.float32(1.9875691500e-4)
 
 _VECTOR, _MATRIX, _INDICES = float32[::1], float32[:, ::1], int32[::1]
-_OF_LINEAR = types.NamedTuple((_MATRIX, _VECTOR), Linear)
-_OF_NORM = types.NamedUniTuple(_VECTOR, len(Norm._fields), Norm)
-_OF_NETWORK = types.NamedTuple(
-    (_VECTOR, _OF_LINEAR, _OF_NORM, *[_OF_LINEAR] * 4, _OF_NORM, *[_OF_LINEAR] * 4), Network
-)
-_OF_ROOM = types.NamedUniTuple(_VECTOR, len(Room._fields), Room)
+_SIZES = types.NamedUniTuple(int64, len(Sizes._fields), Sizes)
 
 
 @compiled(types.void(_VECTOR))
@@ -130,18 +80,23 @@ def _sigmoids(x: Float32s) -> None:
         x[i] = _ONE / (_ONE + x[i])
 
 
-@compiled(types.void(_OF_LINEAR, _VECTOR, _VECTOR), reordered=True)
-def _apply(linear: Linear, x: Float32s, out: Float32s) -> None:
+@compiled(int64(_VECTOR, int64, _VECTOR, _VECTOR), reordered=True)
+def _apply(weights: Float32s, at: int, x: Float32s, out: Float32s) -> int:
+    """`weight x + bias`, both from `at` on; where the next weights begin."""
+    n = len(x)
+    at_bias = at + len(out) * n
     for i in range(len(out)):
-        row = linear.weight[i]
+        row = weights[at + i * n : at + (i + 1) * n]
         total = _ZERO
-        for j in range(len(row)):
+        for j in range(n):
             total += row[j] * x[j]
-        out[i] = total + linear.bias[i]
+        out[i] = total + weights[at_bias + i]
+    return at_bias + len(out)
 
 
-@compiled(types.void(_OF_NORM, _VECTOR, _VECTOR), reordered=True)
-def _normalise(norm: Norm, x: Float32s, out: Float32s) -> None:
+@compiled(int64(_VECTOR, int64, _VECTOR, _VECTOR), reordered=True)
+def _normalise(weights: Float32s, at: int, x: Float32s, out: Float32s) -> int:
+    """Layer normalisation by a weight and a bias; where the next weights begin."""
     n = np.float32(len(x))
     mean = _ZERO
     for i in range(len(x)):
@@ -151,24 +106,25 @@ def _normalise(norm: Norm, x: Float32s, out: Float32s) -> None:
     for i in range(len(x)):
         variance += (x[i] - mean) * (x[i] - mean)
     scale = _ONE / np.float32(math.sqrt(variance / n + _EPSILON))
+    at_bias = at + len(x)
     for i in range(len(x)):
-        out[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i]
+        out[i] = (x[i] - mean) * scale * weights[at + i] + weights[at_bias + i]
+    return at_bias + len(x)
 
 
-@compiled(types.void(_OF_LINEAR, _OF_LINEAR, _VECTOR, _VECTOR, _VECTOR), reordered=True)
-def _add_geglu(widen: Linear, narrow: Linear, x: Float32s, wide: Float32s, onto: Float32s) -> None:
-    """Add `narrow (a * gelu(b))` to `onto`, with `a, b` the halves of `widen x`."""
-    _apply(widen, x, wide)
+@compiled(int64(_VECTOR, int64, _VECTOR, _VECTOR, _VECTOR), reordered=True)
+def _add_geglu(weights: Float32s, at: int, x: Float32s, wide: Float32s, onto: Float32s) -> int:
+    """Add `narrow (a * gelu(b))` to `onto`, `a, b` the halves of `widen x`; the next weights."""
+    at = _apply(weights, at, x, wide)
     n = len(wide) // 2
     for i in range(n):
         gate = wide[n + i]
         wide[i] *= _HALF * gate * (_ONE + np.float32(math.erf(gate * _HALF_ROOT)))
+    narrowed = wide[n : n + len(onto)]  # the gates are done with
+    at = _apply(weights, at, wide[:n], narrowed)
     for i in range(len(onto)):
-        row = narrow.weight[i]
-        total = _ZERO
-        for j in range(n):
-            total += row[j] * wide[j]
-        onto[i] += total + narrow.bias[i]
+        onto[i] += narrowed[i]
+    return at
 
 
 @compiled(types.void(_VECTOR, _VECTOR, _VECTOR, _VECTOR), reordered=True)
@@ -197,14 +153,14 @@ def _sum_over_tokens(
     table: Float32s,
     turn_hz: np.float32,
     n_latents: int,
-    weights: Float32s,
+    weight_of_token: Float32s,
     sums: Float32s,
 ) -> None:
     """Per latent the sum of weight times value and of weights, (n_latents * (d_value + 1),)."""
     n_summed = len(sums) // n_latents
     n_frequencies = ((table.shape[1] - n_summed) // n_latents - 1) // 2
     for i in range(len(unit)):
-        row, logits = table[unit[i]], weights[i * n_latents : (i + 1) * n_latents]
+        row, logits = table[unit[i]], weight_of_token[i * n_latents : (i + 1) * n_latents]
         for k in range(n_latents):
             logits[k] = row[n_summed + k]
         once_cos, once_sin = math.cos(turn_hz * t_rel[i]), math.sin(turn_hz * t_rel[i])
@@ -215,27 +171,33 @@ def _sum_over_tokens(
             for k in range(n_latents):
                 logits[k] += of_cos[k] * np.float32(cos) + of_sin[k] * np.float32(sin)
             cos, sin = cos * once_cos - sin * once_sin, sin * once_cos + cos * once_sin
-    _exponentials(weights[: len(unit) * n_latents])
+    _exponentials(weight_of_token[: len(unit) * n_latents])
     sums[:] = _ZERO
     for i in range(len(unit)):
         row = table[unit[i]]
         for k in range(n_latents):
-            weight = weights[i * n_latents + k] * count[i]
+            weight = weight_of_token[i * n_latents + k] * count[i]
             of_latent = sums[k * n_summed : (k + 1) * n_summed]
             for j in range(n_summed):
                 of_latent[j] += weight * row[j]
 
 
-@compiled(types.void(_OF_NETWORK, _OF_ROOM, _VECTOR), reordered=True, frees_interpreter=True)
-def recall(network: Network, room: Room, memory: Float32s) -> None:
-    """What a bin takes from the (d_memory,) memory: the same for all that begin from it."""
-    _apply(network.gru_of_memory, memory, room.gates_of_memory)
+@compiled(types.void(_VECTOR, _VECTOR, _VECTOR), reordered=True, frees_interpreter=True)
+def recall(weights: Float32s, memory: Float32s, gates: Float32s) -> None:
+    """What a bin takes from the (d_memory,) memory: the same for all that begin from it.
+
+    Args:
+        weights: (3 * d_memory * (d_memory + 1),) weight and bias of the GRU's memory half.
+        memory: (d_memory,).
+        gates: (3 * d_memory,), written.
+    """
+    _apply(weights, 0, memory, gates)
 
 
 @compiled(
     int64(
-        _INDICES, _VECTOR, _VECTOR, _MATRIX, _VECTOR, _VECTOR, float32, _OF_NETWORK, _OF_ROOM,
-        _VECTOR, _VECTOR, _VECTOR,
+        _INDICES, _VECTOR, _VECTOR, _MATRIX, _VECTOR, _VECTOR, float32, _SIZES, _VECTOR, _VECTOR,
+        _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR,
     ),
     reordered=True,
     frees_interpreter=True,
@@ -248,8 +210,11 @@ def decode_bin(
     centre: Float32s,
     beside: Float32s,
     turn_hz: np.float32,
-    network: Network,
-    room: Room,
+    sizes: Sizes,
+    weights: Float32s,
+    gates: Float32s,
+    weight_of_token: Float32s,
+    room: Float32s,
     memory: Float32s,
     new_memory: Float32s,
     answer: Float32s,
@@ -261,11 +226,15 @@ def decode_bin(
         t_rel: (N,) seconds since the start of the bin.
         count: (N,) spikes per token.
         table: (R, table_width) folded rows.
-        centre: (n_pooled,).
+        centre: (d_pooled,).
         beside: (d_readout,) session vector, and what the lead adds to it.
         turn_hz: radians per second of the lowest frequency.
-        network: its weights.
-        room: its `weights` hold N * n_latents numbers at least.
+        sizes: of the network.
+        weights: those of its steps behind one another, as they are used here: one array, for
+            reaching for thirty of them after a wait takes as long as a third of the decode.
+        gates: (3 * d_memory,) what was recalled.
+        weight_of_token: N * n_latents numbers at least, written.
+        room: see `room_for`, written.
         memory: (d_memory,).
         new_memory: (d_memory,), written.
         answer: (n_dims,), written: physical units; logits of classes.
@@ -276,27 +245,32 @@ def decode_bin(
     for i in range(len(unit)):
         if unit[i] < 0 or unit[i] >= len(table):
             return i
-    n_latents, pooled = len(network.sink), room.pooled
-    _sum_over_tokens(unit, t_rel, count, table, turn_hz, n_latents, room.weights, pooled)
+    n_latents, d_model, d_memory = sizes.n_latents, sizes.d_model, sizes.d_memory
+    pooled, rest = room[: sizes.d_pooled], room[sizes.d_pooled :]
+    mixed, rest = rest[:d_model], rest[d_model:]
+    mixed_normed, rest = rest[:d_model], rest[d_model:]
+    mixed_wide, rest = rest[: 2 * d_model], rest[2 * d_model :]
+    gates_of_input, rest = rest[: 3 * d_memory], rest[3 * d_memory :]
+    memory_normed, rest = rest[:d_memory], rest[d_memory:]
+    asked, rest = rest[: sizes.d_readout], rest[sizes.d_readout :]
+    query, query_wide = rest[: sizes.d_readout], rest[sizes.d_readout :]
+
+    _sum_over_tokens(unit, t_rel, count, table, turn_hz, n_latents, weight_of_token, pooled)
     n_summed = len(pooled) // n_latents
     for k in range(n_latents):
-        mass = pooled[(k + 1) * n_summed - 1] + network.sink[k]
+        mass = pooled[(k + 1) * n_summed - 1] + weights[k]
         for j in range(k * n_summed, (k + 1) * n_summed):
             pooled[j] = pooled[j] / mass - centre[j]
-    _apply(network.mix, pooled, room.mixed)
-    _normalise(network.mix_norm, room.mixed, room.mixed_normed)
-    _add_geglu(
-        network.mix_widen, network.mix_narrow, room.mixed_normed, room.mixed_wide, room.mixed
-    )
-    _apply(network.gru_of_input, room.mixed, room.gates_of_input)
-    _renew(room.gates_of_input, room.gates_of_memory, memory, new_memory)
-    _normalise(network.memory_norm, new_memory, room.memory_normed)
-    _apply(network.query, room.memory_normed, room.query)
-    for i in range(len(beside)):
-        room.query[i] += beside[i]
-    room.asked[:] = room.query
-    _add_geglu(
-        network.readout_widen, network.readout_narrow, room.asked, room.query_wide, room.query
-    )
-    _apply(network.readout, room.query, answer)
+    at = _apply(weights, n_latents, pooled, mixed)
+    at = _normalise(weights, at, mixed, mixed_normed)
+    at = _add_geglu(weights, at, mixed_normed, mixed_wide, mixed)
+    at = _apply(weights, at, mixed, gates_of_input)
+    _renew(gates_of_input, gates, memory, new_memory)
+    at = _normalise(weights, at, new_memory, memory_normed)
+    at = _apply(weights, at, memory_normed, query)
+    for i in range(len(query)):
+        query[i] += beside[i]
+        asked[i] = query[i]
+    at = _add_geglu(weights, at, asked, query_wide, query)
+    _apply(weights, at, query, answer)
     return -1
