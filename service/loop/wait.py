@@ -28,9 +28,9 @@ WARM_LEEWAY = 2.0
 """The same where it only keeps things near the core: what is done already must not be delayed."""
 MOST_REHEARSALS = 100
 """Before one cut."""
-CARRIED_S, CARRIED_OF_HOP = 0.4e-3, 0.05
-"""What a decode takes to its client, about; the beat keeps still for it if it is no more of a hop.
-For half of it would be worse than not at all: the beat would go on as the client wakes."""
+CARRIED_S, CARRIED_OF_HOP = 1e-3, 0.1
+"""What a decode takes to its client, nearly always; the beat keeps still for it if it is no more of
+a hop. For less would be worse than not at all: the beat would go on as the client wakes."""
 
 
 class Wait:
