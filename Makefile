@@ -14,7 +14,7 @@ demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
 
 test: $(VENV)/.test check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
