@@ -83,11 +83,13 @@ def bench_loop(settings: Settings, *, figure: Path | None, as_json: bool) -> int
         require_matplotlib()
     gc.collect()
     gc.freeze()
+    before = machine.processor_ticks()
     with Rig() as rig:
         listener, usage = _measure(rig, settings)
     stages = stages_ms(listener)
     result = listener.summary() | summary(stages) | runs(listener)
-    result |= {"settings": settings.as_dict(), "processes": usage, "machine": machine.describe()}
+    result |= {"settings": settings.as_dict(), "processes": usage}
+    result["machine"] = machine.describe(before)
     if figure is not None:
         draw(figure, result, stages, listener.end_to_end_ms())
     show("bench loop", result, as_json=as_json)

@@ -18,9 +18,31 @@ FLAT = 0.01
 _MIB = 2**20
 
 
-def describe() -> dict[str, Any]:
-    """CPU, cores, kernel, governor, clock source, load and versions; null where not readable."""
+Ticks = tuple[int, int]
+
+
+def processor_ticks() -> Ticks | None:
+    """What all processors ran and idled so far, and what of it other virtual machines had."""
+    words = (_line("/proc/stat") or "").partition("\n")[0].split()
+    if len(words) < 9 or words[0] != "cpu":
+        return None
+    ticks = [int(word) for word in words[1:9]]
+    return sum(ticks), ticks[7]
+
+
+def describe(before: Ticks | None) -> dict[str, Any]:
+    """CPU, cores, kernel, governor, clock source, load and versions; null where not readable.
+
+    Args:
+        before: `processor_ticks` as the measurement began; `stolen` is the share of the processors'
+            time since then that other virtual machines had.
+    """
+    now = processor_ticks()
+    stolen = None
+    if before is not None and now is not None and now[0] > before[0]:
+        stolen = (now[1] - before[1]) / (now[0] - before[0])
     return {
+        "stolen": stolen,
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,

@@ -16,7 +16,11 @@ from service.loop.ingest import Arrival
 from streams.clock import Clock
 
 AWAKE_S, AWAKE_OF_HOP = 3e-3, 0.3
-"""How long before a cut the rehearsals begin, at most this share of a hop: the first are slow."""
+"""How long before a cut the rehearsals begin at most, and this share of a hop at most."""
+AWAKE_RUNS = 4
+"""So many first rehearsals, the slow ones: who is awake for longer takes the core from others."""
+FIRST_WEIGHT = 0.1
+"""Of the newest in the running mean of what first rehearsals take."""
 LOOKED_EVERY_S = 50e-6
 """How often a beat that is decoded looks whether more has come."""
 REHEARSED_EVERY_S = 1e-3
@@ -60,6 +64,7 @@ class Wait:
         self._await_arrival = await_arrival
         self._cut, self._may_rehearse = cut, rehearse
         self._telling_s = 0.0
+        self._first_s = AWAKE_S / AWAKE_RUNS
 
     def until_settled(self, k: int, settle_s: float, *, settling: bool) -> float:
         """Wait for beat k, and take in what came.
@@ -76,7 +81,8 @@ class Wait:
         t_window = beat.schedule.window_end_s(k)
         t_settled = t_window + settle_s
         hop_s = beat.ring.hop_us * 1e-6
-        awake_s = min(AWAKE_S, AWAKE_OF_HOP * hop_s) if self._rehearses else 0.0
+        longest_s = min(AWAKE_S, AWAKE_OF_HOP * hop_s)
+        awake_s = min(longest_s, AWAKE_RUNS * self._first_s) if self._rehearses else 0.0
         if self._cut == "arrived":
             self._take_in_until(t_settled if settling else t_window)
             return self._until_heard_of(k, t_window + awake_s, t_settled)
@@ -113,11 +119,13 @@ class Wait:
         if not self._rehearses:
             clock.sleep_until(t_settled)
             return
-        for _ in range(MOST_REHEARSALS):
+        for i in range(MOST_REHEARSALS):
             if clock.now() >= t_settled:
                 return
             if not beat.is_ahead(k):
                 beat.rehearse(k)
+                if i == 0:
+                    self._first_s += FIRST_WEIGHT * (beat.rehearsal.taken_s - self._first_s)
             elif not self._keep_warm(k, settle_s, t_settled - clock.now()):
                 clock.spin_until(min(clock.now() + LOOKED_EVERY_S, t_settled))
             beat.take_in(self._inbox)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ CONFIG = StreamingConfig(
 )
 
 
-def untrained_parts(config: StreamingConfig = CONFIG) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An untrained network as `write_bundle` takes it, its record made by torch."""
+def untrained_parts(
+    config: StreamingConfig = CONFIG, keys: Sequence[str] = KEYS
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An untrained network of these units as `write_bundle` takes it, its record made by torch."""
     torch.manual_seed(0)
     step = StepModule(config).eval()
     step.decoder.scale[:] = 20.0
@@ -36,16 +39,16 @@ def untrained_parts(config: StreamingConfig = CONFIG) -> tuple[dict[str, Any], d
     signature = describe_graph(graph, OPSET)
     rng = np.random.default_rng(0)
     with torch.no_grad():
-        table = step.decoder.encoder.fold(torch.randn(len(KEYS), config.d_unit)).numpy()
+        table = step.decoder.encoder.fold(torch.randn(len(keys), config.d_unit)).numpy()
     tables = {"table": table, "session": rng.normal(0, 0.1, config.d_readout).astype(np.float32)}
     tables["centre"] = rng.normal(0, 0.01, config.n_pooled).astype(np.float32)
-    tokens = random_tokens(rng, n_rows=len(KEYS), n_beats=100, bin_s=0.02)
+    tokens = random_tokens(rng, n_rows=len(keys), n_beats=100, bin_s=0.02)
     names = [output.name for output in config.outputs]
     fields = {
         "name": "untrained",
         "family": "streaming",
         "session": "nobody/2026-11-21/untrained",
-        "units": [{"key": key, "row": row} for row, key in enumerate(KEYS)],
+        "units": [{"key": key, "row": row} for row, key in enumerate(keys)],
         "hop_s": 0.02,
         "bin_s": 0.02,
         "context_s": 1.0,

@@ -118,8 +118,17 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="reads Linux's /proc")
+def test_time_that_other_virtual_machines_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    total, stolen = machine.processor_ticks() or (0, 0)
+    assert 0 <= stolen < total
+    monkeypatch.setattr(machine, "processor_ticks", lambda: (total + 400, stolen + 100))
+    assert machine.describe((total, stolen))["stolen"] == 0.25
+
+
 def test_the_machine_is_described() -> None:
-    told = machine.describe()
+    told = machine.describe(None)
+    assert told["stolen"] is None
     assert told["cores"] >= 1
     assert told["libraries"]["numpy"] == np.__version__
     assert {"cpu", "kernel", "governor", "load_average", "python"} <= set(told)

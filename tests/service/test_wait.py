@@ -298,3 +298,25 @@ def test_a_beat_keeps_still_while_its_decode_is_carried(bundle: DecoderBundle) -
     rig.beat.ring.hop_us = 5000
     wait.while_carried()
     assert rig.clock.now() == t_s
+
+
+@pytest.mark.parametrize("run_s", [2e-4, 5e-4, 1e-3])
+def test_a_beat_is_awake_for_as_long_as_its_first_rehearsals_need(
+    bundle: DecoderBundle, run_s: float
+) -> None:
+    """Who is awake for longer takes the core from sender and client; at most 3 ms."""
+    rig, settle_s = BeatRig(bundle), 0.015
+    wait, run, begun = wait_of(rig, SETTLED, rehearse=True), rig.decoder.rehearse, list[float]()
+
+    def slow(*arguments: object) -> object:
+        begun.append(rig.clock.now())
+        rig.clock.t_s += run_s
+        return run(*arguments)  # type: ignore[arg-type]
+
+    rig.decoder.rehearse = slow  # type: ignore[method-assign, assignment]
+    for k in range(1, 80):
+        begun.clear()
+        wait.until_settled(k, settle_s, settling=False)
+        awake_s = window_end_s(rig, k) + settle_s - begun[0]
+        rig.beat.turn(k, settle_s)
+    assert awake_s == pytest.approx(min(3e-3, 4 * run_s), rel=0.05)

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.bundle import write_bundle
 from streams.nwb import read_session
 from streams.session import Session
 from tests.export.tiny_graph import write_tiny_bundle
+from tests.export.untrained import untrained_parts
 from tests.system.conftest import HOP_S, DaemonStarter
 from tests.system.running import DATA, Daemon, Process
 from tests.system.token_logs import Run, assert_cut_as_offline, read_run
@@ -42,11 +44,13 @@ def session() -> Session:
 
 
 @pytest.fixture(scope="module")
-def maze_bundle(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Knows the recording's units."""
-    path = tmp_path_factory.mktemp("maze") / "tiny"
-    write_tiny_bundle(path, session.unit_keys, HOP_S, HOP_S)
-    return path
+def bundles(session: Session, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of the recording's units, by the backend that is to run it."""
+    folder = tmp_path_factory.mktemp("maze")
+    write_tiny_bundle(folder / "tiny", session.unit_keys, HOP_S, HOP_S)
+    fields, contents = untrained_parts(keys=session.unit_keys)
+    write_bundle(folder / "untrained", fields, **contents)
+    return {"onnxruntime-cpu": folder / "tiny", "numba-cpu": folder / "untrained"}
 
 
 def replay(
@@ -62,10 +66,10 @@ def replay(
 
 
 def test_every_spike_has_its_fate_at_twenty_times_the_speed(
-    run: Callable[..., Process], serve: DaemonStarter, maze_bundle: Path, stream: str
+    run: Callable[..., Process], serve: DaemonStarter, bundles: dict[str, Path], stream: str
 ) -> None:
     part = () if FULL else ("--stop", "120")
-    daemon = serve(stream, maze_bundle, input={"wait_s": 60.0})
+    daemon = serve(stream, bundles["onnxruntime-cpu"], input={"wait_s": 60.0})
     sent = replay(run, daemon, stream, "--speed", "20", *part)
     assert sent["n_spikes"] == N_SPIKES if FULL else sent["n_spikes"] > 3_000
     status = daemon.until_settled(sent["n_spikes"])
@@ -75,16 +79,25 @@ def test_every_spike_has_its_fate_at_twenty_times_the_speed(
     assert daemon.end() == 0
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime-cpu", "numba-cpu"])
 def test_tokens_are_those_cut_offline_from_what_was_received(
+    backend: str,
     run: Callable[..., Process],
     serve: DaemonStarter,
-    maze_bundle: Path,
+    bundles: dict[str, Path],
     session: Session,
     stream: str,
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "tokens.log"
-    daemon = serve(stream, maze_bundle, "--token-log", str(log), input={"wait_s": 60.0})
+    daemon = serve(
+        stream,
+        bundles[backend],
+        "--token-log",
+        str(log),
+        input={"wait_s": 60.0},
+        decoder={"backend": backend},
+    )
     stop_s = 600.0 + (60.0 if FULL else 15.0)
     sent = replay(run, daemon, stream, "--start", "600", "--stop", str(stop_s))
     fates = daemon.until_settled(sent["n_spikes"])["fates"]

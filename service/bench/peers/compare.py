@@ -30,7 +30,7 @@ def bench_peers(settings: Settings, *, python: Path | None, n_rounds: int, as_js
         n_rounds: turns of each.
         as_json: one JSON object instead of tables.
     """
-    peers_python = interpreter(python, say)
+    peers_python, before = interpreter(python, say), machine.processor_ticks()
     with Rig() as rig:
         say("per decode: POYO in eager torch, POYO through ONNX Runtime, ours")
         alone = per_decode(
@@ -47,7 +47,7 @@ def bench_peers(settings: Settings, *, python: Path | None, n_rounds: int, as_js
         "end_to_end": whole,
         "settings": settings.as_dict() | {"hop_ms": settings.hop_s * 1e3},
         "peers": versions(peers_python),
-        "machine": machine.describe(),
+        "machine": machine.describe(before),
     }
     if as_json:
         show("", result, as_json=True)
