@@ -20,7 +20,7 @@ from streams.clock import MonotonicClock
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.nwb import read_session
 from streams.session import Session
-from streams.tokenizer import Tokenizer
+from streams.spikes.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 from export.bundle import DecoderBundle
 from export.errors import BackendUnavailable
 from streams.messages import Float32s, TokenWindow
-from streams.steps import PLAIN, Steps, compiled_steps
+from streams.spikes.steps import PLAIN, Steps, compiled_steps
 
 COMPILED = "numba-cpu"
 """The backend that compiles the decoder, and with it the steps before it (`steps_for`)."""

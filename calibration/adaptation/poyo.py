@@ -24,7 +24,7 @@ from export.bundle import DecoderBundle
 from export.torch_backend import load_module
 from streams.messages import Int32s, SpikeBatch, TokenWindow
 from streams.session import Session
-from streams.tokenizer import Tokenizer
+from streams.spikes.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from decoders.errors import TrainingError
 from decoders.learning.made_up import made_up_sessions
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
 from streams.session import Behavior, Session
-from streams.tokenizer import TokenBins, cut_bins
+from streams.spikes.tokenizer import TokenBins, cut_bins
 
 LEAD_STEP_S = 0.02
 

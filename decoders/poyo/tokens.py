@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from streams.messages import Float32s, Float64s
-from streams.tokenizer import TokenBins
+from streams.spikes.tokenizer import TokenBins
 
 SPIKE, START, END = 0, 1, 2
 N_KINDS = 3

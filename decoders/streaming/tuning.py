@@ -15,7 +15,7 @@ import numpy as np
 
 from decoders.learning.loss import Scored
 from streams.messages import Float64s
-from streams.tokenizer import TokenBins
+from streams.spikes.tokenizer import TokenBins
 
 LAGS_S = (-0.15, 0.0, 0.15)
 RIDGE_BINS = 20.0

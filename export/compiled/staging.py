@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from streams.messages import TokenWindow
-from streams.tokenizer import evenly_over_units
+from streams.spikes.tokenizer import evenly_over_units
 
 NewArray = Callable[[int, type[np.generic]], np.ndarray]
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import float32, int32, int64, types
 
-from streams.compiled.compiler import compiled
 from streams.messages import Float32s, Int32s
+from streams.spikes.compiled.compiler import compiled
 
 
 class Sizes(NamedTuple):

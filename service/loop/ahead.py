@@ -13,7 +13,7 @@ from service.loop.outcome import Schedule
 from service.loop.token_cap import TokenCap
 from streams.clock import Clock
 from streams.messages import Int64s, SpikeBatch, TokenWindow
-from streams.ring import SpikeRing
+from streams.spikes.ring import SpikeRing
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from service.loop.token_cap import TokenCap
 from service.loop.validity import REASONS, Evidence, ValidityJudge
 from streams.clock import Clock
 from streams.messages import Int64s, SpikeBatch, TokenWindow
-from streams.ring import SpikeRing
+from streams.spikes.ring import SpikeRing
 from streams.wire import Decode, encode
 
 CATCH_UP_S = 1.0

@@ -16,7 +16,7 @@ from service.loop.shaping import Shaper
 from service.loop.token_cap import LIMIT_OF_HOP
 from service.loop.validity import ValidityJudge
 from streams.messages import Int64s, SpikeBatch, TokenWindow
-from streams.steps import PLAIN, Steps
+from streams.spikes.steps import PLAIN, Steps
 
 Raw = Mapping[str, np.ndarray]
 

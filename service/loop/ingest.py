@@ -12,7 +12,6 @@ import numpy as np
 
 from service.config import InputConfig
 from streams.clock import Clock, ClockOffset, stamps_to_us
-from streams.layouts import CountsLayout, EventLayout, Layout, Parsed, layout_of
 from streams.lsl import (
     KEEP_ALIVE_EVERY_S,
     Inlet,
@@ -23,7 +22,8 @@ from streams.lsl import (
     find_inlet,
 )
 from streams.messages import Float64s, Int64s, SpikeBatch
-from streams.steps import PLAIN, Steps
+from streams.spikes.layouts import CountsLayout, EventLayout, Layout, Parsed, layout_of
+from streams.spikes.steps import PLAIN, Steps
 
 FUTURE_TOLERANCE_S = 5e-3
 BEFORE_OPEN_S = 0.1

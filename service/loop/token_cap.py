@@ -1,6 +1,6 @@
 """The adaptive deadline: when decoding nears its time, fewer tokens a beat, and nothing else shed.
 
-The tokens that stay are spread evenly over units (`streams.tokenizer.evenly_over_units`), so that
+The tokens that stay are spread evenly over units (`evenly_over_units` of the tokenizer), so that
 each unit keeps its share; the spikes left out are `overflow`.
 """
 

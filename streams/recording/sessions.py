@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from streams.layouts import EventLayout, layout_of
 from streams.messages import Float64s, SpikeBatch
 from streams.recording.reading import Recorded, Recording, read_recording
 from streams.recording.xdf import RecordingError
 from streams.session import Behavior, Session, Trials
-from streams.tokenizer import canonical_order
+from streams.spikes.layouts import EventLayout, layout_of
+from streams.spikes.tokenizer import canonical_order
 
 PARTS_APART_S = 1.0
 """Recordings of one session are laid behind each other with this between them."""

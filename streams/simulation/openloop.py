@@ -15,7 +15,7 @@ from streams.simulation.population import SimulationError
 from streams.simulation.subject import Behavior, Tick, ramp
 from streams.simulation.task import ReachTask, TaskName, Trial, targets_of
 from streams.simulation.user import Style, User
-from streams.tokenizer import canonical_order
+from streams.spikes.tokenizer import canonical_order
 
 VELOCITY = "processing/behavior/BehavioralTimeSeries/cursor_velocity"
 POSITION = "processing/behavior/Position/cursor_position"

@@ -20,7 +20,7 @@ from streams.simulation.hand import TICK_S, Point
 from streams.simulation.subject import Behavior, Subject, Tick
 from streams.simulation.task import ReachTask, targets_of
 from streams.simulation.user import User
-from streams.tokenizer import Tokenizer, canonical_order
+from streams.spikes.tokenizer import Tokenizer, canonical_order
 
 LEAD_S, SMOOTHING = 0.1, 0.5
 LATE_TICKS = 3

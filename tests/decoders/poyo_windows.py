@@ -15,7 +15,7 @@ from decoders.poyo.network import Poyo
 from decoders.poyo.tokens import PoyoWindow, window_of_bin
 from streams.nwb import read_session
 from streams.session import Session
-from streams.tokenizer import TokenBins, cut_bins
+from streams.spikes.tokenizer import TokenBins, cut_bins
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RECORDINGS = ("m1_center_out", "hippocampus_open_field_1")

@@ -19,7 +19,7 @@ from decoders.streaming.tuning import (
     regressors,
 )
 from decoders.streaming.turning import Turning
-from streams.tokenizer import TokenBins
+from streams.spikes.tokenizer import TokenBins
 from tests.decoders.sessions import small_config, tuned_session
 
 HOP_S = 0.05

@@ -24,8 +24,8 @@ from export.manifest import LeadRange
 from export.onnxruntime_backend import OnnxruntimeBackend, open_cpu
 from export.poyo_graph import PoyoOutput, export_poyo, token_buckets
 from streams.messages import SpikeBatch, TokenWindow
-from streams.ring import SpikeRing
-from streams.tokenizer import TokenBins, Tokenizer, cut_bins
+from streams.spikes.ring import SpikeRing
+from streams.spikes.tokenizer import TokenBins, Tokenizer, cut_bins
 from tests.decoders.poyo_windows import (
     RECORDINGS,
     SESSION,

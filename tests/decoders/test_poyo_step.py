@@ -14,7 +14,7 @@ from decoders.poyo.tokens import PoyoWindow, batch_of
 from decoders.poyo.vocabulary import VocabularyError
 from decoders.streaming.decoder import OutputSpec
 from streams.messages import SpikeBatch
-from streams.tokenizer import TokenBins, cut_bins
+from streams.spikes.tokenizer import TokenBins, cut_bins
 from tests.decoders.poyo_windows import (
     RECORDINGS,
     SESSION,

@@ -27,7 +27,7 @@ from export.bundle import open_bundle
 from export.errors import ExportError
 from export.runs import export_trained
 from streams.nwb import write_session
-from streams.tokenizer import cut_bins
+from streams.spikes.tokenizer import cut_bins
 from tests.decoders.sessions import tuned_session
 from tests.decoders.test_trainer import assert_equal
 

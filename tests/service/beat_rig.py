@@ -18,7 +18,7 @@ from service.loop.shaping import Shaper
 from service.loop.validity import ValidityJudge
 from streams.clock import ManualClock
 from streams.messages import SpikeBatch, TokenWindow
-from streams.steps import PLAIN, Steps
+from streams.spikes.steps import PLAIN, Steps
 from streams.wire import Decode
 
 UNIT_KEYS = ("u3", "u1", "ch7/u2", "ch7/u1")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from export.bundle import DecoderBundle
 from service.loop.beat import CATCH_UP_S
 from service.loop.outcome import Schedule
-from streams.ring import Fates
-from streams.tokenizer import cut_bins
+from streams.spikes.ring import Fates
+from streams.spikes.tokenizer import cut_bins
 from tests.service.beat_rig import (
     CONTEXT_BEATS,
     HOP_S,

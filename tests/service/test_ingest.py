@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.loop.ingest import convert
-from streams.layouts import Parsed
+from streams.spikes.layouts import Parsed
 
 
 def parsed(stamps: list[float]) -> Parsed:

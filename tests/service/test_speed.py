@@ -19,7 +19,7 @@ from service.bench.sender import unit_keys
 from service.serve import bundle_path
 from streams.clock import ThreadClock
 from streams.messages import SpikeBatch, TokenWindow
-from streams.tokenizer import Tokenizer
+from streams.spikes.tokenizer import Tokenizer
 from tests.service.plain_step import PlainStep
 
 N_TURNS, N_EACH = 30, 10

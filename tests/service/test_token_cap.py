@@ -23,7 +23,7 @@ from service.loop.token_cap import (
     CapChange,
     TokenCap,
 )
-from streams.tokenizer import evenly_over_units
+from streams.spikes.tokenizer import evenly_over_units
 from tests.service.beat_rig import HOP_S, HOP_US, STRANGER, BeatRig
 
 LIMIT_S = LIMIT_OF_HOP * HOP_S

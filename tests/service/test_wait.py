@@ -13,7 +13,7 @@ from export.onnxruntime_backend import open_cpu
 from service.loop.token_cap import TokenCap
 from service.loop.wait import Wait
 from streams.messages import TokenWindow
-from streams.steps import PLAIN, Steps
+from streams.spikes.steps import PLAIN, Steps
 from tests.service.beat_rig import HOP_S, HOP_US, SETTLE_S, T0_S, BeatRig, estimate
 from tests.streams.ways import BOTH_WAYS
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.compiled import kernels
-from streams.layouts import EventLayout, KeyTable, Parsed
 from streams.messages import SpikeBatch
-from streams.ring import SpikeRing
-from streams.steps import PLAIN, Steps
+from streams.spikes.compiled import kernels
+from streams.spikes.layouts import EventLayout, KeyTable, Parsed
+from streams.spikes.ring import SpikeRing
+from streams.spikes.steps import PLAIN, Steps
 from tests.streams.ways import BOTH_WAYS, COMPILED
 
 N_CHANNELS, HOP_US, BIN_US, T0_S = 6, 1000, 1500, 100.0

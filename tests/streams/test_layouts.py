@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.layouts import (
+from streams.lsl import StreamDescription, StreamUnfitError
+from streams.spikes.layouts import (
     MOST_AT_ONCE,
     SEQ_KEPT,
     CountsLayout,
@@ -19,7 +20,6 @@ from streams.layouts import (
     SequenceCheck,
     layout_of,
 )
-from streams.lsl import StreamDescription, StreamUnfitError
 
 IDS = st.tuples(st.integers(0, 300), st.integers(0, 5))
 DTYPES = ["int32", "int16", "int64", "int8", "float32", "float64"]

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.messages import SpikeBatch
-from streams.ring import SpikeRing
-from streams.steps import Steps
+from streams.spikes.ring import SpikeRing
+from streams.spikes.steps import Steps
 from tests.streams.ways import BOTH_WAYS
 
 N_UNITS = 5

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.messages import SpikeBatch, TokenWindow
-from streams.steps import Steps
-from streams.tokenizer import TokenBins, cut_bins, evenly_over_units
+from streams.spikes.steps import Steps
+from streams.spikes.tokenizer import TokenBins, cut_bins, evenly_over_units
 from tests.streams.ways import BOTH_WAYS
 
 ROW_OF = np.array([3, -1, 0, 40_000, 1], np.int32)

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.ring import Fates
 from streams.sockets import Publisher
+from streams.spikes.ring import Fates
 from streams.wire import (
     SCHEMA,
     Command,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.steps import PLAIN, compiled_steps
+from streams.spikes.steps import PLAIN, compiled_steps
 
 COMPILED = compiled_steps()
 BOTH_WAYS = pytest.mark.parametrize("steps", [PLAIN, COMPILED], ids=["numpy", "numba"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from service.loop.token_log import read_token_log
 from streams.messages import Float32s, Int32s, Int64s, SpikeBatch
-from streams.tokenizer import cut_bins
+from streams.spikes.tokenizer import cut_bins
 
 
 @dataclass(frozen=True, slots=True)

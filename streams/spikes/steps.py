@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from streams.clock import stamps_to_us
-from streams.layouts import EventLayout
 from streams.messages import Float64s, Int64s
-from streams.ring import SpikeRing
-from streams.tokenizer import Tokenizer
+from streams.spikes.layouts import EventLayout
+from streams.spikes.ring import SpikeRing
+from streams.spikes.tokenizer import Tokenizer
 
 
 class Steps(NamedTuple):
@@ -30,7 +30,7 @@ def compiled_steps() -> Steps:
     Raises:
         ImportError: numba is not installed.
     """
-    from streams.compiled import steps as compiled
+    from streams.spikes.compiled import steps as compiled
 
     return Steps(
         compiled.CompiledEventLayout,

@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 
 from streams.clock import FAR_S
-from streams.compiled.kernels import (
+from streams.messages import Float64s, Int32s, Int64s, SpikeBatch, TokenWindow
+from streams.spikes.compiled.kernels import (
     GIVEN_UP,
     admit_in_order,
     choose_bin,
@@ -17,10 +18,9 @@ from streams.compiled.kernels import (
     read_events,
     settle_slots,
 )
-from streams.layouts import MOST_AT_ONCE, EventLayout
-from streams.messages import Float64s, Int32s, Int64s, SpikeBatch, TokenWindow
-from streams.ring import NEVER_US, SpikeRing
-from streams.tokenizer import Tokenizer
+from streams.spikes.layouts import MOST_AT_ONCE, EventLayout
+from streams.spikes.ring import NEVER_US, SpikeRing
+from streams.spikes.tokenizer import Tokenizer
 
 
 def stamps_to_us(stamps: Float64s, offset_s: float, t0_s: float) -> Int64s:

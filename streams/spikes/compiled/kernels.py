@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float32, float64, int32, int64, types
 
-from streams.compiled.compiler import compiled
 from streams.messages import Float32s, Float64s, Int32s, Int64s
+from streams.spikes.compiled.compiler import compiled
 
 GIVEN_UP = -1
 MOST_TIED = 64
@@ -114,13 +114,13 @@ def admit_in_order(
     """Store an arrival of known units, in order and newer than all before, for which is room.
 
     Args:
-        t_us: (n,) stamps.
+        t_us: (n,).
         unit: (n,).
         count: (n,).
         known: (n_units,).
         after_us: stamps up to here are late.
         until_us: later ones lie in the future.
-        newest_us: the newest stamp that came before.
+        newest_us: that came before.
         latest_of_unit: (n_units,) written.
         ring_t_us: (capacity,) written, as the three that follow.
         ring_unit: written.
@@ -135,7 +135,7 @@ def admit_in_order(
     capacity = len(ring_t_us)
     if n_admitted + len(t_us) - capacity > i_live:
         return GIVEN_UP
-    i_tied = 0
+    n_spikes = i_tied = 0
     for i in range(len(t_us)):
         t, u = t_us[i], unit[i]
         if u < 0 or u >= len(known) or u >= len(latest_of_unit) or not known[u]:
@@ -149,7 +149,6 @@ def admit_in_order(
         for j in range(i_tied, i):
             if unit[j] == u:
                 return GIVEN_UP
-    n_spikes = 0
     for i in range(len(t_us)):
         slot = (n_admitted + i) % capacity
         ring_t_us[slot], ring_unit[slot] = t_us[i], unit[i]
@@ -261,7 +260,7 @@ def order_tokens(
         count: (n,).
         row_of: (n_units,) row of each; -1 where unknown.
         start_us: of the bin.
-        order: written, index of each token's spike; with room for n, as the three that follow.
+        order: written, index of each token's spike; with room for n, as in those that follow.
         row: written.
         t_rel: written, seconds since the start of the bin.
         weight: written, the count.
