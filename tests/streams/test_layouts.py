@@ -20,6 +20,8 @@ from streams.spikes.layouts import (
     SequenceCheck,
     layout_of,
 )
+from streams.spikes.steps import PLAIN, Steps
+from tests.streams.ways import BOTH_WAYS
 
 IDS = st.tuples(st.integers(0, 300), st.integers(0, 5))
 DTYPES = ["int32", "int16", "int64", "int8", "float32", "float64"]
@@ -31,9 +33,11 @@ def stream(
     return StreamDescription("amp", kind, "amp-1", "host", n_channels, rate_hz, form, "uid")
 
 
-def events(labels: str, *, known: tuple[str, ...] = (), array: str = "") -> EventLayout:
+def events(
+    labels: str, *, known: tuple[str, ...] = (), array: str = "", steps: Steps = PLAIN
+) -> EventLayout:
     named = labels.split()
-    layout = layout_of(stream(len(named)), named, known, array)
+    layout = layout_of(stream(len(named)), named, known, array, steps.event_layout)
     assert isinstance(layout, EventLayout)
     return layout
 
@@ -260,17 +264,25 @@ ROWS = st.lists(
 )
 
 
-@given(st.lists(st.tuples(st.booleans(), ROWS), max_size=8), st.sampled_from([5.0, -1.0, np.nan]))
+@BOTH_WAYS
+@given(
+    st.lists(st.tuples(st.booleans(), ROWS), max_size=8),
+    st.sampled_from([5.0, -1.0, np.nan]),
+    st.sampled_from([0, -1, -3, 2**31 - 9]),
+)
 def test_what_is_read_at_once_is_what_is_read_the_long_way(
-    pulls: list[tuple[bool, list[tuple[int, int, int]]]], a_stamp: float
+    steps: Steps,
+    pulls: list[tuple[bool, list[tuple[int, int, int]]]],
+    a_stamp: float,
+    seq: int,
 ) -> None:
     """Numbers of another type than int32 always go the long way."""
-    at_once, long_way = events("channel unit seq"), events("channel unit seq")
-    seq, t_s = 0, 5.0
+    at_once, long_way = events("channel unit seq", steps=steps), events("channel unit seq")
+    t_s = 5.0
     for is_plain, rows in pulls:
-        steps = [1 if is_plain else step for _, _, step in rows]
+        jumps = [1 if is_plain else jump for _, _, jump in rows]
         units = [abs(unit) if is_plain else unit for _, unit, _ in rows]
-        seqs = seq + np.cumsum(steps)
+        seqs = (seq + np.cumsum(jumps)) % 2**31 if seq > 0 else seq + np.cumsum(jumps)
         seq = int(seqs[-1])
         samples = np.array([[row[0] for row in rows], units, seqs], np.int32).T.copy()
         stamps = t_s + np.arange(len(rows)) * 1e-3

@@ -66,7 +66,7 @@ def read_events(
             return GIVEN_UP
         if grid[channel, u] < 0 or not 0.0 < stamps[i] < np.inf:
             return GIVEN_UP
-        if i_seq >= 0 and samples[i, i_seq] != next_number + i:
+        if i_seq >= 0 and not 0 <= samples[i, i_seq] == next_number + i:
             return GIVEN_UP
         unit[i] = grid[channel, u]
         latest_s = max(latest_s, stamps[i])
