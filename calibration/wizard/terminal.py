@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.align import Align
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.panel import Panel
+from rich.segment import Segment
 from rich.text import Text
 
 from calibration.wizard.face import NEXT, BackError, Choice, Page, QuitError
@@ -87,11 +88,34 @@ class TerminalFace:
 
     def _draw(self, page: Page, foot: Text | Group) -> None:
         body = Group(_trail(page.step), Text(), Text(page.title, style="bold"), Text(), page.body)
-        screen = Group(
-            Panel(body, title="spikeloop calibrate", title_align="left", padding=(1, 2)),
-            Align.left(Panel(foot, border_style="dim")),
-        )
+        page_panel = Panel(body, title="spikeloop calibrate", title_align="left", padding=(1, 2))
+        screen = Screen(page_panel, Align.left(Panel(foot, border_style="dim")))
         self._live.update(screen, refresh=True)
+
+
+class Screen:
+    """A page and its foot, which stays in view where the window is too low for both.
+
+    Args:
+        page: cut off at the bottom then.
+        foot: the keys.
+    """
+
+    def __init__(self, page: RenderableType, foot: RenderableType) -> None:
+        self._page, self._foot = page, foot
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich's protocol: the lines from the top."""
+        natural = options.reset_height()
+        page = console.render_lines(self._page, natural, pad=False)
+        foot = console.render_lines(self._foot, natural, pad=False)
+        room = max(console.size.height - len(foot), 1)
+        if len(page) > room:
+            told = Text(f"  {len(page) - room + 1} more lines: make this window higher", "yellow")
+            page = [*page[: room - 1], *console.render_lines(told, natural, pad=False)[:1]]
+        for i, line in enumerate([*page, *foot]):
+            yield from ([Segment.line()] if i else [])
+            yield from line
 
 
 @contextmanager

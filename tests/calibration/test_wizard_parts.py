@@ -9,11 +9,15 @@ import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
 
 from calibration.wizard import svg
 from calibration.wizard.aims import Aim
@@ -24,6 +28,7 @@ from calibration.wizard.curve import Point, point_of, still_helps
 from calibration.wizard.decide import judge
 from calibration.wizard.errors import WizardError
 from calibration.wizard.progress import Progress
+from calibration.wizard.terminal import Screen
 from calibration.wizard.trials import count_trials
 from streams.messages import SpikeBatch
 from streams.session import Behavior, Session, Trials
@@ -257,3 +262,16 @@ def test_enough_trials_are_held_out_but_no_more_than_half(
     starts = np.array(list(starts_s), np.float64)
     session = replace(tuned_session(), trials=Trials(starts, starts + 1.0), duration_s=60.0)
     assert held_out(session, verify_s) == f"{begins_s:.3f}-60.000"
+
+
+@pytest.mark.parametrize("height", [8, 24, 60])
+def test_the_keys_stay_in_view_in_a_window_of_any_height(height: int) -> None:
+    page = Panel(Text("\n".join(f"line {i}" for i in range(30))))
+    told = StringIO()
+    console = Console(width=80, height=height, file=told, force_terminal=False)
+    console.print(Screen(page, Panel("enter  go on")), end="")
+    lines = told.getvalue().splitlines()
+    assert len(lines) <= height
+    assert "go on" in lines[-2]
+    assert ("more lines: make this window higher" in "\n".join(lines)) == (height < 35)
+    assert "line 0" in "\n".join(lines)

@@ -236,12 +236,14 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        size = ("LINES", "COLUMNS")  # of whoever started the tests
+        env = {name: value for name, value in os.environ.items() if name not in size}
         self.popen = subprocess.Popen(
             [sys.executable, "-c", _RUN, *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "NO_COLOR": "1"},
+            env=env | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "NO_COLOR": "1"},
             start_new_session=True,
         )
         os.close(theirs)
