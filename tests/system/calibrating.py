@@ -235,7 +235,7 @@ class Terminal:
 
     def __init__(self, *arguments: str) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 180, 0, 0))
         size = ("LINES", "COLUMNS")  # of whoever started the tests
         env = {name: value for name, value in os.environ.items() if name not in size}
         self.popen = subprocess.Popen(
