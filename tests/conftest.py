@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import fcntl
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,9 @@ settings.load_profile("spikeloop")
 
 ALONE = ("system", "service")
 """Folders whose tests meet a clock: beside another test they would measure that one."""
+HERE = Path(__file__).parent
+DOOR, ROOM = Path(__file__), HERE.parent / "pyproject.toml"
+"""Files that are locked, as they are there and stay; nothing is written to them."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -24,22 +25,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
 
     Who waits to run alone stands in the door: nobody else begins before.
     """
-    run = getattr(item.config, "workerinput", None)
-    if run is None:
+    if not hasattr(item.config, "workerinput"):
         return (yield)
-    place = Path(tempfile.gettempdir()) / f"spikeloop-tests-{run['testrunuid']}"
-    is_alone = item.path.relative_to(Path(__file__).parent).parts[0] in ALONE
-    with ExitStack() as held:
-        door, room = (held.enter_context(place.with_suffix(f".{n}").open("w")) for n in "dr")
+    is_alone = item.path.relative_to(HERE).parts[0] in ALONE
+    with DOOR.open() as door, ROOM.open() as room:
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
         return (yield)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """The locks of a run go with it."""
-    if run := getattr(config, "workerinput", None):
-        for name in "dr":
-            path = Path(tempfile.gettempdir()) / f"spikeloop-tests-{run['testrunuid']}.{name}"
-            path.unlink(missing_ok=True)

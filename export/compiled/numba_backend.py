@@ -204,7 +204,7 @@ def _joined(arrays: Sequence[np.ndarray]) -> Float32s:
 
 
 def _sizes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int) -> Sizes:
-    """The network's; weights that do not fit together or the graph's tables: nothing checks later.
+    """The network's widths; what fits neither them nor the graph is refused: nothing checks later.
 
     Raises:
         BundleError: says which.

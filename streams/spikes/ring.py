@@ -134,6 +134,10 @@ class SpikeRing:
     def close(self, bin_end_us: int) -> None:
         """The bin that ends there, and all before it, are cut or skipped for good."""
         self._next_start_us = max(self._next_start_us, bin_end_us - self.bin_us + self.hop_us)
+        self._leave_behind()
+
+    def _leave_behind(self) -> None:
+        """Settle what no bin held and none to come can hold."""
         held = self._held_from(self._i_live)
         dead = self._t_us[held] <= self._next_start_us
         never_cut = dead & ~self._settled[held]

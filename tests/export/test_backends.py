@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from export.backends import (
+    N_HOPELESS_RUNS,
     N_TIMED_RUNS,
     N_WARMUP_RUNS,
     open_backend,
@@ -166,6 +167,22 @@ def test_a_round_that_another_program_disturbed_is_timed_again(pristine: Decoder
     clock = DisturbedClock()
     assert open_backend(pristine, CPU, clock=clock).step_p99_s == pytest.approx(1e-3)
     assert clock.n_readings == 4 * (N_WARMUP_RUNS + N_TIMED_RUNS)
+
+
+class SlowClock(DisturbedClock):
+    """Every step takes a second."""
+
+    def now(self) -> float:
+        self.n_readings += 1
+        self.t_s += 1.0
+        return self.t_s
+
+
+def test_a_decoder_far_too_slow_is_not_timed_for_long(pristine: DecoderBundle) -> None:
+    clock = SlowClock()
+    with pytest.raises(BundleError, match="too slow for its hop"):
+        open_backend(pristine, CPU, clock=clock)
+    assert clock.n_readings == 2 * (N_WARMUP_RUNS + N_HOPELESS_RUNS)
 
 
 def _distribution(where: Path, name: str) -> None:

@@ -87,9 +87,7 @@ class CompiledRing(SpikeRing):
         """See `SpikeRing.settle`."""
         self._note_settled(settle_slots(slots, self._settled, self._count), fate)
 
-    def close(self, bin_end_us: int) -> None:
-        """See `SpikeRing.close`."""
-        self._next_start_us = max(self._next_start_us, bin_end_us - self.bin_us + self.hop_us)
+    def _leave_behind(self) -> None:
         n_never_cut, self._i_live = close_until(
             self._t_us, self._settled, self._count, self._i_live, self._n_admitted,
             self._next_start_us,
