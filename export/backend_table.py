@@ -118,7 +118,7 @@ def _torch(bundle: DecoderBundle, precision: str) -> Backend:
 
 def _torch_cuda(bundle: DecoderBundle, precision: str) -> Backend:
     _require_torch("torch-cuda", precision)
-    from export.torch_cuda_backend import open_cuda
+    from export.compiled.torch_cuda_backend import open_cuda
 
     return open_cuda(bundle)
 

@@ -92,10 +92,12 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
     names = [output.name for output in run.shape.outputs]
     n_beats = round(PARITY_S / run.hop_s)
     rng = np.random.default_rng(0)
-    tokens = random_tokens(rng, n_rows=len(keys), n_beats=n_beats, bin_s=run.bin_s)
+    fields = _fields(run, i_session, keys)
+    n_most = fields["token_buckets"][-1]
+    tokens = random_tokens(rng, n_rows=len(keys), n_beats=n_beats, bin_s=run.bin_s, n_most=n_most)
     return write_bundle(
         out,
-        _fields(run, i_session, keys) | {"name": out.name, "graph": signature.model_dump()},
+        fields | {"name": out.name, "graph": signature.model_dump()},
         graph=graph,
         tables=tables,
         weights={name: value.detach().numpy() for name, value in weights.items()},

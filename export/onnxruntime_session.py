@@ -42,6 +42,11 @@ def providers_at_hand() -> list[str]:
     return names
 
 
+def load_gpu_libraries() -> None:
+    """Find CUDA and cuDNN where `spikeloop[gpu]` put them: in packages beside ONNX Runtime."""
+    ort.preload_dlls()
+
+
 def open_session(graph: bytes, providers: Sequence[Provider] = (CPU,)) -> ort.InferenceSession:
     """A session of one thread.
 

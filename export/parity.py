@@ -95,7 +95,13 @@ def _fits_together(record: ParityRecord) -> bool:
 
 
 def random_tokens(
-    rng: np.random.Generator, *, n_rows: int, n_beats: int, bin_s: float, mean_hz: float = 20.0
+    rng: np.random.Generator,
+    *,
+    n_rows: int,
+    n_beats: int,
+    bin_s: float,
+    n_most: int,
+    mean_hz: float = 20.0,
 ) -> ParityRecord:
     """Tokens of units that fire at random, without outputs; the first beat is empty.
 
@@ -104,9 +110,10 @@ def random_tokens(
         n_rows: rows of the table.
         n_beats: beats.
         bin_s: length of a bin, seconds.
+        n_most: tokens of a beat: the largest bucket, for backends of static shapes run no more.
         mean_hz: rate of a unit.
     """
-    n_tokens = rng.poisson(n_rows * mean_hz * bin_s, n_beats)
+    n_tokens = np.minimum(rng.poisson(n_rows * mean_hz * bin_s, n_beats), n_most)
     n_tokens[0] = 0
     offsets = np.concatenate(([0], np.cumsum(n_tokens))).astype(np.int64)
     beat = np.repeat(np.arange(n_beats), n_tokens)

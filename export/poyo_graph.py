@@ -307,6 +307,7 @@ def _recorded(
         n_rows=n_rows,
         n_beats=N_PARITY_BEATS,
         bin_s=window_s,
+        n_most=n_most,
         mean_hz=min(BUDGET_HZ, n_most / n_rows / window_s),
     )
     whole_us = np.round(tokens.t_rel.astype(np.float64) * 1e6) * 1e-6

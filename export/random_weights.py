@@ -100,7 +100,11 @@ def _write_streaming(
     graph = streaming_graph(step)
     signature = describe_graph(graph, OPSET)
     tokens = random_tokens(
-        np.random.default_rng(0), n_rows=n_units, n_beats=N_PARITY_BEATS, bin_s=config.bin_s
+        np.random.default_rng(0),
+        n_rows=n_units,
+        n_beats=N_PARITY_BEATS,
+        bin_s=config.bin_s,
+        n_most=fields["token_buckets"][-1],
     )
     own = {
         "name": out.name,

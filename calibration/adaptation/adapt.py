@@ -229,6 +229,7 @@ def _write(
         n_rows=len(fields["units"]),
         n_beats=round(PARITY_S / bundle.manifest.hop_s),
         bin_s=bundle.manifest.bin_s,
+        n_most=fields["token_buckets"][-1],
     )
     names = [output.name for output in bundle.manifest.outputs]
     return write_bundle(

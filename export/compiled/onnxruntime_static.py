@@ -26,6 +26,7 @@ from export.onnxruntime_session import (
     TENSORRT,
     VERSION,
     Provider,
+    load_gpu_libraries,
     open_session,
     providers_at_hand,
     value_on,
@@ -279,3 +280,4 @@ def _require_provider(provider: str) -> None:
             f"the installed ONNX Runtime has no {provider}: pip uninstall onnxruntime, "
             "then pip install 'spikeloop[gpu]'"
         )
+    load_gpu_libraries()

@@ -83,7 +83,9 @@ def write_heavy_bundle(
     graph = heavy_graph(max(1, round(bucket_s / one_s)))
     fields, contents = tiny_parts(unit_keys, hop_s, hop_s, name="heavy")
     signature = describe_graph(graph, OPSET)
-    tokens = random_tokens(np.random.default_rng(2), n_rows=len(unit_keys), n_beats=20, bin_s=hop_s)
+    tokens = random_tokens(
+        np.random.default_rng(2), n_rows=len(unit_keys), n_beats=20, bin_s=hop_s, n_most=bucket
+    )
     record = record_parity(graph, signature, contents["tables"], tokens, ["velocity"])
     fields |= {"graph": signature.model_dump(), "token_buckets": [bucket]}
     return write_bundle(path, fields, **(contents | {"graph": graph, "parity": record}))

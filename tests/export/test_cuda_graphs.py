@@ -24,7 +24,7 @@ from export.parity import largest_error
 from streams.messages import TokenWindow
 from tests.export.families import write_streaming_bundle
 
-torch_cuda_backend = pytest.importorskip("export.torch_cuda_backend")
+torch_cuda_backend = pytest.importorskip("export.compiled.torch_cuda_backend")
 
 
 def static_onnxruntime(bundle: DecoderBundle) -> StaticOnnxruntimeBackend:

@@ -181,7 +181,7 @@ def test_signature_as_the_contract_says() -> None:
 
 
 def test_record_begins_with_an_empty_beat_and_zero_memory(pristine: DecoderBundle) -> None:
-    tokens = random_tokens(np.random.default_rng(5), n_rows=4, n_beats=30, bin_s=0.05)
+    tokens = random_tokens(np.random.default_rng(5), n_rows=4, n_beats=30, bin_s=0.05, n_most=64)
     graph = pristine.graph_path.read_bytes()
     names = ["velocity", "position"]
     record = record_parity(graph, pristine.manifest.graph, pristine.tables, tokens, names)

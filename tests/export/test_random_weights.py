@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -15,6 +16,7 @@ from export.backends import open_backend  # noqa: E402
 from export.compiled.floor import floor_of  # noqa: E402
 from export.compiled.lowering import for_bucket, lowered  # noqa: E402
 from export.errors import ExportError  # noqa: E402
+from export.parity import random_tokens  # noqa: E402
 from export.random_weights import (  # noqa: E402
     POYO,
     SIZES,
@@ -70,3 +72,13 @@ def test_bench_gpu_times_what_runs_and_says_what_does_not(
     assert 0 < timed["step_ms"]["p50"] <= timed["step_ms"]["p99"]
     assert (timed["decoder"], timed["tokens"]) == ("streaming-0.5M", 8)
     assert (tmp_path / "streaming-0.5M-20" / "manifest.json").exists()
+
+
+def test_a_record_keeps_to_the_largest_bucket() -> None:
+    """Backends of static shapes run no more tokens than that, and would be refused for it."""
+    rng = np.random.default_rng(0)
+    record = random_tokens(rng, n_rows=100, n_beats=50, bin_s=0.02, n_most=40)
+    lengths = np.diff(record.offsets)
+    assert lengths.max() == 40
+    assert lengths[0] == 0
+    assert np.ptp(lengths[1:]) > 0

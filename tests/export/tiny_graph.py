@@ -20,6 +20,7 @@ from export.parity import random_tokens
 
 OPSET = 20
 N_FEATURES, N_HIDDEN = 8, 16
+BUCKETS = [64, 256]
 VELOCITY = {"name": "velocity", "dims": 2, "unit": "cm/s", "low": [-30.0] * 2, "high": [30.0] * 2}
 POSITION = {
     "name": "position",
@@ -106,7 +107,7 @@ def tiny_parts(
         "session": rng.normal(0, 0.1, N_HIDDEN).astype(np.float32),
     }
     signature = describe_graph(graph, OPSET)
-    tokens = random_tokens(rng, n_rows=len(unit_keys), n_beats=20, bin_s=bin_s)
+    tokens = random_tokens(rng, n_rows=len(unit_keys), n_beats=20, bin_s=bin_s, n_most=BUCKETS[-1])
     record = record_parity(graph, signature, tables, tokens, [o["name"] for o in outputs])
     fields = {
         "name": name,
@@ -118,7 +119,7 @@ def tiny_parts(
         "bin_s": bin_s,
         "context_s": 0.5,
         "stale_after_s": 0.1,
-        "token_buckets": [64, 256],
+        "token_buckets": BUCKETS,
         "lead_s": {"min": 0.0, "max": 0.1, "default": 0.0},
         "outputs": outputs,
         "graph": signature.model_dump(),

@@ -16,6 +16,7 @@ from export.parity import random_tokens, replay
 from export.torch_backend import TorchBackend
 
 KEYS = [f"u{i}" for i in range(30)]
+BUCKET = 64
 CONFIG = StreamingConfig(
     outputs=(OutputSpec("velocity", 2), OutputSpec("target", 4, classes=True)),
     bin_s=0.02,
@@ -42,7 +43,7 @@ def untrained_parts(
         table = step.decoder.encoder.fold(torch.randn(len(keys), config.d_unit)).numpy()
     tables = {"table": table, "session": rng.normal(0, 0.1, config.d_readout).astype(np.float32)}
     tables["centre"] = rng.normal(0, 0.01, config.n_pooled).astype(np.float32)
-    tokens = random_tokens(rng, n_rows=len(keys), n_beats=100, bin_s=0.02)
+    tokens = random_tokens(rng, n_rows=len(keys), n_beats=100, bin_s=0.02, n_most=BUCKET)
     names = [output.name for output in config.outputs]
     fields = {
         "name": "untrained",
@@ -53,7 +54,7 @@ def untrained_parts(
         "bin_s": 0.02,
         "context_s": 1.0,
         "stale_after_s": 0.1,
-        "token_buckets": [64],
+        "token_buckets": [BUCKET],
         "lead_s": {"min": 0.0, "max": 0.0, "default": 0.0},
         "outputs": [
             {"name": "velocity", "dims": 2, "unit": "cm/s", "low": [-9.0] * 2, "high": [9.0] * 2},

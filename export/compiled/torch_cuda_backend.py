@@ -2,20 +2,23 @@
 
 Everything has a fixed address: pinned buffers on the host, tokens, tables, memory and outputs on
 the device. A step's copies in, its computation and its copies out are one captured graph. On the
-CPU the same code runs without the capture.
+CPU the same code runs without compiler and capture. Decoders of one graph share its programs.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from export.bundle import DecoderBundle, tables_for
+from export.compiled.builds import builds_folder
 from export.compiled.staging import Staging
 from export.compiled.tables import fixed_zeros
+from export.compiled.torch_program import Program, Programs
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import TOKEN_INPUTS, Graph
 from export.torch_backend import load_module
@@ -23,18 +26,20 @@ from streams.messages import Float32s, TokenWindow
 
 N_CAPTURE_RUNS = 3
 """Plain runs before a capture, in which libraries allocate what they keep."""
+N_GRAPHS_KEPT = 4
+_programs: dict[tuple[str, str], Programs] = {}
 
 
 class TorchGraphBackend:
     """Runs one bin per step.
 
     Args:
-        module: takes the graph's inputs, gives its outputs, in the signature's order.
+        programs: take the graph's inputs, give its outputs, in the signature's order.
         signature: names and shapes.
         tables: the inputs that belong to the decoder.
         outputs: names of the outputs that are handed out.
         buckets: numbers of tokens to have graphs for, increasing.
-        device: "cuda" or "cpu".
+        device: of the programs.
 
     Raises:
         BundleError: a table does not fit.
@@ -46,15 +51,15 @@ class TorchGraphBackend:
 
     def __init__(
         self,
-        module: nn.Module,
+        programs: Programs,
         signature: Graph,
         tables: Mapping[str, np.ndarray],
         outputs: Sequence[str],
         buckets: Sequence[int],
-        device: str,
+        device: torch.device,
     ) -> None:
-        self._device = torch.device(device)
-        self._module = module.eval().to(self._device)
+        self._device = device
+        self._shared = programs
         self._signature = signature
         self._staging = Staging(buckets, self._pinned_array)
         self.n_most_tokens: int | None = self._staging.n_most
@@ -75,6 +80,7 @@ class TorchGraphBackend:
         self._tables: dict[str, Tensor] = {}
         self._stream = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._programs: dict[int, Program] = {}
         self.set_tables(tables)
 
     @property
@@ -139,11 +145,16 @@ class TorchGraphBackend:
         self._graphs = {}
         try:
             for bucket in self._staging.buckets:
+                self._programs[bucket] = self._shared.of(self._inputs(bucket))
                 for _ in range(N_CAPTURE_RUNS):
                     self._run(bucket)
                 if self._stream is not None:
                     self._graphs[bucket] = torch.cuda.CUDAGraph()
-                    with torch.cuda.graph(self._graphs[bucket], stream=self._stream):
+                    with torch.cuda.graph(
+                        self._graphs[bucket],
+                        stream=self._stream,
+                        capture_error_mode="thread_local",
+                    ):
                         self._compute(bucket)
         except RuntimeError as error:
             raise BackendUnavailable(
@@ -155,11 +166,12 @@ class TorchGraphBackend:
         if self._stream is None:
             self._compute(bucket)
             return
+        if bucket in self._graphs:
+            self._graphs[bucket].replay()
+            torch.cuda.current_stream().synchronize()
+            return
         with torch.cuda.stream(self._stream):
-            if bucket in self._graphs:
-                self._graphs[bucket].replay()
-            else:
-                self._compute(bucket)
+            self._compute(bucket)
         self._stream.synchronize()
 
     @torch.inference_mode()
@@ -168,15 +180,17 @@ class TorchGraphBackend:
         for name, value in self._given.items():
             n = len(value) if name == "lead_s" else bucket
             value[:n].copy_(self._host[name][:n], non_blocking=True)
-        tokens = {name: self._given[name][:bucket] for name in TOKEN_INPUTS}
-        given = {"lead_s": self._given["lead_s"], **tokens, **self._tables, **self._memory}
-        with self._device:
-            found = self._module(*(given[tensor.name] for tensor in self._signature.inputs))
+        found = self._programs[bucket](*self._inputs(bucket))
         named = {t.name: v for t, v in zip(self._signature.outputs, found, strict=True)}
         for name, value in self._memory.items():
             value.copy_(named[f"{name}_out"])
         for name, value in self._values.items():
             value.copy_(named[name], non_blocking=True)
+
+    def _inputs(self, bucket: int) -> list[Tensor]:
+        tokens = {name: self._given[name][:bucket] for name in TOKEN_INPUTS}
+        given = {"lead_s": self._given["lead_s"], **tokens, **self._tables, **self._memory}
+        return [given[tensor.name] for tensor in self._signature.inputs]
 
     def _wait(self) -> None:
         if self._on_gpu:
@@ -200,6 +214,7 @@ def open_cuda(bundle: DecoderBundle) -> TorchGraphBackend:
             "torch finds no GPU: is the NVIDIA driver installed, and does `nvidia-smi` list it?"
         )
     torch.set_float32_matmul_precision("highest")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(builds_folder() / "torch"))
     return open_on(bundle, "cuda")
 
 
@@ -211,6 +226,22 @@ def open_on(bundle: DecoderBundle, device: str) -> TorchGraphBackend:
     """
     manifest = bundle.manifest
     outputs = [output.name for output in manifest.outputs]
+    programs, buckets = programs_of(bundle, device), manifest.token_buckets
     return TorchGraphBackend(
-        load_module(bundle), manifest.graph, bundle.tables, outputs, manifest.token_buckets, device
+        programs, manifest.graph, bundle.tables, outputs, buckets, torch.device(device)
     )
+
+
+def programs_of(bundle: DecoderBundle, device: str) -> Programs:
+    """Those of the bundle's graph: the last few graphs keep theirs for the next decoder.
+
+    Raises:
+        BackendUnavailable, BundleError: see `open_cuda`.
+    """
+    key = (bundle.graph_sha256, device)
+    if key not in _programs:
+        programs = Programs(load_module(bundle), torch.device(device))
+        for oldest in list(_programs)[: 1 - N_GRAPHS_KEPT]:
+            _programs.pop(oldest, None)
+        _programs[key] = programs
+    return _programs[key]
