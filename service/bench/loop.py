@@ -201,7 +201,7 @@ def listen_beside_timer(
             rig.start("timer", "bench", "timer", "--hop-ms", hop_ms, "--seconds", "1000000")
         also(decode)
 
-    listener.listen(endpoint, seconds, each, topics)
+    listener.listen(endpoint, seconds, each, topics, wakes_soon=True)
     listener.bare_timer = json.loads(rig.end("timer"))
     return listener
 
