@@ -49,12 +49,13 @@ def derive_bundle(
     graph, signature = base.graph_path.read_bytes(), base.manifest.graph
     tables = _drawn_tables(base, rng, len(unit_keys))
     n_beats = max(20, math.ceil(PARITY_S / hop_s))
-    n_most = _buckets(len(unit_keys), bin_s)[-1]
+    fields = _fields(base, unit_keys, hop_s, bin_s)
+    n_most = fields["token_buckets"][-1]
     tokens = random_tokens(rng, n_rows=len(unit_keys), n_beats=n_beats, bin_s=bin_s, n_most=n_most)
     outputs = [output.name for output in base.manifest.outputs]
     return write_bundle(
         out_path,
-        _fields(base, unit_keys, hop_s, bin_s) | {"name": name},
+        fields | {"name": name},
         graph=graph,
         tables=tables,
         weights=base.weights(),

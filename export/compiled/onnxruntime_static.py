@@ -260,7 +260,7 @@ def cuda_environment() -> Environment:
     Raises:
         BackendUnavailable: the installed ONNX Runtime has no CUDA, or there is no GPU.
     """
-    _require_provider(CUDA)
+    _ready_provider(CUDA)
     return Environment(f"onnxruntime {VERSION}", describe_gpu())
 
 
@@ -270,11 +270,11 @@ def tensorrt_environment() -> Environment:
     Raises:
         BackendUnavailable: see `cuda_environment`.
     """
-    _require_provider(TENSORRT)
+    _ready_provider(TENSORRT)
     return Environment(f"onnxruntime {VERSION}", describe_gpu())
 
 
-def _require_provider(provider: str) -> None:
+def _ready_provider(provider: str) -> None:
     if provider not in providers_at_hand():
         raise BackendUnavailable(
             f"the installed ONNX Runtime has no {provider}: pip uninstall onnxruntime, "

@@ -18,7 +18,7 @@ from export.bundle import DecoderBundle, tables_for
 from export.compiled.builds import builds_folder
 from export.compiled.staging import Staging
 from export.compiled.tables import fixed_zeros
-from export.compiled.torch_program import Program, Programs
+from export.compiled.torch_program import Programs
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import TOKEN_INPUTS, Graph
 from export.torch_backend import load_module
@@ -27,7 +27,7 @@ from streams.messages import Float32s, TokenWindow
 N_CAPTURE_RUNS = 3
 """Plain runs before a capture, in which libraries allocate what they keep."""
 N_GRAPHS_KEPT = 4
-_programs: dict[tuple[str, str], Programs] = {}
+_kept: dict[tuple[str, str], Programs] = {}
 
 
 class TorchGraphBackend:
@@ -59,7 +59,7 @@ class TorchGraphBackend:
         device: torch.device,
     ) -> None:
         self._device = device
-        self._shared = programs
+        self._programs = programs
         self._signature = signature
         self._staging = Staging(buckets, self._pinned_array)
         self.n_most_tokens: int | None = self._staging.n_most
@@ -80,7 +80,6 @@ class TorchGraphBackend:
         self._tables: dict[str, Tensor] = {}
         self._stream = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._programs: dict[int, Program] = {}
         self.set_tables(tables)
 
     @property
@@ -145,7 +144,7 @@ class TorchGraphBackend:
         self._graphs = {}
         try:
             for bucket in self._staging.buckets:
-                self._programs[bucket] = self._shared.of(self._inputs(bucket))
+                self._programs.of(self._inputs(bucket))
                 for _ in range(N_CAPTURE_RUNS):
                     self._run(bucket)
                 if self._stream is not None:
@@ -180,7 +179,8 @@ class TorchGraphBackend:
         for name, value in self._given.items():
             n = len(value) if name == "lead_s" else bucket
             value[:n].copy_(self._host[name][:n], non_blocking=True)
-        found = self._programs[bucket](*self._inputs(bucket))
+        inputs = self._inputs(bucket)
+        found = self._programs.of(inputs)(*inputs)
         named = {t.name: v for t, v in zip(self._signature.outputs, found, strict=True)}
         for name, value in self._memory.items():
             value.copy_(named[f"{name}_out"])
@@ -239,9 +239,8 @@ def programs_of(bundle: DecoderBundle, device: str) -> Programs:
         BackendUnavailable, BundleError: see `open_cuda`.
     """
     key = (bundle.graph_sha256, device)
-    if key not in _programs:
-        programs = Programs(load_module(bundle), torch.device(device))
-        for oldest in list(_programs)[: 1 - N_GRAPHS_KEPT]:
-            _programs.pop(oldest, None)
-        _programs[key] = programs
-    return _programs[key]
+    programs = _kept.pop(key, None) or Programs(load_module(bundle), torch.device(device))
+    _kept[key] = programs
+    while len(_kept) > N_GRAPHS_KEPT:
+        _kept.pop(next(iter(_kept)), None)
+    return programs

@@ -40,6 +40,7 @@ class Programs:
         self._module = module.eval().to(device)
         self._device = device
         self._made: dict[tuple[torch.Size, ...], Program] = {}
+        self._constants: dict[torch.Size, list[Tensor]] = defaultdict(list)
         self._making = threading.Lock()
 
     def of(self, inputs: Sequence[Tensor]) -> Program:
@@ -49,9 +50,20 @@ class Programs:
             if key not in self._made:
                 with self._device:
                     program = program_of(self._module, inputs)
+                self._share_constants(program)
                 on_gpu = self._device.type == "cuda"
                 self._made[key] = compiled(program, inputs) if on_gpu else program
             return self._made[key]
+
+    def _share_constants(self, program: fx.GraphModule) -> None:
+        """Most constants are the same for every number of tokens: they lie on the device once."""
+        for name, value in program.named_buffers(recurse=False):
+            known = self._constants[value.shape]
+            same = next((one for one in known if torch.equal(one, value)), None)
+            if same is None:
+                known.append(value)
+            else:
+                setattr(program, name, same)
 
 
 @torch.no_grad()
@@ -73,6 +85,7 @@ def program_of(module: nn.Module, inputs: Sequence[Tensor]) -> fx.GraphModule:
     join_products(program)
     fold_constants(program)
     cut_long_products(program)
+    drop_unused_constants(program)
     program.recompile()
     return program
 
@@ -189,6 +202,14 @@ def cut_long_products(program: fx.GraphModule) -> None:
                 cut = graph.call_function(long_product, (*node.args, n_terms))
             node.replace_all_uses_with(cut)
     graph.eliminate_dead_code()
+
+
+def drop_unused_constants(program: fx.GraphModule) -> None:
+    """Let go of what was folded and then joined."""
+    used = {str(node.target) for node in program.graph.nodes if node.op == "get_attr"}
+    for name, _ in list(program.named_buffers(recurse=False)):
+        if name not in used:
+            delattr(program, name)
 
 
 def _operands(product: fx.Node) -> tuple[fx.Node, fx.Node]:

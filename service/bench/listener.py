@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from service.loop.percentiles import percentiles
-from service.loop.realtime import wake_soon
 from streams.clock import Clock, MonotonicClock
 from streams.messages import Float64s
 from streams.sockets import DecodeSubscriber
@@ -68,8 +67,6 @@ class Listener:
         each: Callable[[dict[str, Any] | None], None] = lambda decode: None,
         topics: Sequence[str] = TOPICS,
         clock: Clock | None = None,
-        *,
-        wakes_soon: bool = False,
     ) -> None:
         """Listen for `seconds` from the first decode on.
 
@@ -79,12 +76,9 @@ class Listener:
             each: called with each decode, and with None after anything else or a while.
             topics: what to listen to.
             clock: the machine's, by default.
-            wakes_soon: ask the system for short slices, as a client should.
         """
         clock = clock or MonotonicClock()
         subscriber = DecodeSubscriber(endpoint, topics)
-        if wakes_soon:
-            wake_soon()
         t_end_s: float | None = None
         while t_end_s is None or clock.now() < t_end_s:
             received = subscriber.receive(0.2)

@@ -21,6 +21,7 @@ from service.bench.sender import unit_keys
 from service.bench.stages import runs, stages_ms, summary
 from service.errors import ExitCode
 from service.serve import bundle_path
+from service.short_slices import wake_soon
 from streams.clock import MonotonicClock
 
 PRIORITY = 50
@@ -197,11 +198,12 @@ def listen_beside_timer(
     def each(decode: dict[str, Any] | None) -> None:
         rig.check("daemon")
         if len(listener.decodes) == 1 and decode is not None:
+            wake_soon()
             hop_ms = str(hop_s * 1e3)
             rig.start("timer", "bench", "timer", "--hop-ms", hop_ms, "--seconds", "1000000")
         also(decode)
 
-    listener.listen(endpoint, seconds, each, topics, wakes_soon=True)
+    listener.listen(endpoint, seconds, each, topics)
     listener.bare_timer = json.loads(rig.end("timer"))
     return listener
 
