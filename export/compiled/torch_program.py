@@ -13,15 +13,15 @@ import operator
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 aten = torch.ops.aten
-Program = Callable[..., Sequence[Tensor]]
-
+N_PROGRAMS_KEPT = 32
+"""Of a network: its buckets, for a few numbers of units."""
 LONG = 4
 """A product's sums are long if they have so many times the terms of its larger side."""
 N_PARTS, SHORTEST = 64, 32
@@ -31,6 +31,8 @@ N_PARTS, SHORTEST = 64, 32
 class Programs:
     """A network's programs, one for each shape of its inputs, made when first asked for.
 
+    The last `N_PROGRAMS_KEPT` that were asked for are kept; who runs one longer holds it.
+
     Args:
         module: the network, in evaluation.
         device: where it runs; on "cuda" programs are compiled.
@@ -39,31 +41,33 @@ class Programs:
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._module = module.eval().to(device)
         self._device = device
-        self._made: dict[tuple[torch.Size, ...], Program] = {}
-        self._constants: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        self._made: dict[tuple[torch.Size, ...], nn.Module] = {}
         self._making = threading.Lock()
 
-    def of(self, inputs: Sequence[Tensor]) -> Program:
+    def of(self, inputs: Sequence[Tensor]) -> nn.Module:
         """The program for inputs of these shapes."""
         key = tuple(value.shape for value in inputs)
         with self._making:
-            if key not in self._made:
-                with self._device:
-                    program = program_of(self._module, inputs)
-                self._share_constants(program)
-                on_gpu = self._device.type == "cuda"
-                self._made[key] = compiled(program, inputs) if on_gpu else program
-            return self._made[key]
+            program = self._made.pop(key, None) or self._make(inputs)
+            self._made[key] = program
+            while len(self._made) > N_PROGRAMS_KEPT:
+                self._made.pop(next(iter(self._made)))
+            return program
+
+    def _make(self, inputs: Sequence[Tensor]) -> nn.Module:
+        with self._device:
+            program = program_of(self._module, inputs)
+        self._share_constants(program)
+        return compiled(program, inputs) if self._device.type == "cuda" else program
 
     def _share_constants(self, program: fx.GraphModule) -> None:
         """Most constants are the same for every number of tokens: they lie on the device once."""
+        known = [value for made in self._made.values() for value in made.buffers()]
         for name, value in program.named_buffers(recurse=False):
-            known = self._constants[value.shape]
-            same = next((one for one in known if torch.equal(one, value)), None)
-            if same is None:
-                known.append(value)
-            else:
-                setattr(program, name, same)
+            for one in known:
+                if one.shape == value.shape and torch.equal(one, value):
+                    setattr(program, name, one)
+                    break
 
 
 @torch.no_grad()
@@ -91,12 +95,13 @@ def program_of(module: nn.Module, inputs: Sequence[Tensor]) -> fx.GraphModule:
 
 
 @torch.inference_mode()
-def compiled(program: fx.GraphModule, inputs: Sequence[Tensor]) -> Program:
+def compiled(program: fx.GraphModule, inputs: Sequence[Tensor]) -> nn.Module:
     """The program by torch's compiler; as it is, where the compiler lacks Triton or a C compiler.
 
     It is run once, so that nothing is left to compile.
     """
     faster = torch.compile(program, fullgraph=True, dynamic=False)
+    assert isinstance(faster, nn.Module)
     try:
         faster(*inputs)
     except RuntimeError as error:

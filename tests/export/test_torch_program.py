@@ -60,9 +60,8 @@ def test_products_of_one_operand_are_one_and_long_sums_are_cut() -> None:
 
 def test_nothing_is_computed_that_no_input_changes(family: DecoderBundle) -> None:
     backend = torch_cuda_backend.open_on(family, "cpu")
-    programs = list(backend._programs._made.values())
-    assert len(programs) == len(family.manifest.token_buckets)
-    for program in programs:
+    assert list(backend._program) == list(family.manifest.token_buckets)
+    for program in backend._program.values():
         of_inputs = {node for node in program.graph.nodes if node.op == "placeholder"}
         for node in program.graph.nodes:
             if node.op == "call_function":
@@ -72,17 +71,29 @@ def test_nothing_is_computed_that_no_input_changes(family: DecoderBundle) -> Non
 
 def test_decoders_of_one_graph_share_its_programs(streaming_bundle: DecoderBundle) -> None:
     one, other = (torch_cuda_backend.open_on(streaming_bundle, "cpu") for _ in range(2))
-    assert one._programs is other._programs
-    assert len(one._programs._made) == len(streaming_bundle.manifest.token_buckets)
+    assert list(one._program) == list(streaming_bundle.manifest.token_buckets)
+    for bucket, program in one._program.items():
+        assert other._program[bucket] is program
 
 
 def test_programs_of_one_network_share_their_constants(streaming_bundle: DecoderBundle) -> None:
     backend = torch_cuda_backend.open_on(streaming_bundle, "cpu")
-    of_each = [dict(p.named_buffers(recurse=False)) for p in backend._programs._made.values()]
+    of_each = [dict(program.named_buffers()) for program in backend._program.values()]
     assert len(of_each) > 1
     assert all(len(constants) > 3 for constants in of_each)
     addresses = [{value.data_ptr() for value in constants.values()} for constants in of_each]
     assert all(found == addresses[0] for found in addresses)
+
+
+def test_the_programs_asked_for_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_program, "N_PROGRAMS_KEPT", 2)
+    programs = torch_program.Programs(Products(), torch.device("cpu"))
+    inputs = [[torch.randn(4, 8), torch.randn(n, 8)] for n in (5, 6, 7)]
+    first, second = programs.of(inputs[0]), programs.of(inputs[1])
+    assert programs.of(inputs[0]) is first
+    programs.of(inputs[2])
+    assert programs.of(inputs[0]) is first
+    assert programs.of(inputs[1]) is not second
 
 
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 9))
