@@ -19,7 +19,7 @@ from service.bench.rig import Rig
 from service.bench.screen import show
 from service.bench.sender import unit_keys
 from service.bench.stages import runs, stages_ms, summary
-from service.errors import ExitCode
+from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
 from service.serve import bundle_path
 from service.short_slices import wake_soon
 from streams.clock import MonotonicClock
@@ -94,19 +94,8 @@ def bench_loop(settings: Settings, *, figure: Path | None, as_json: bool) -> int
     if figure is not None:
         draw(figure, result, stages, listener.end_to_end_ms())
     show("bench loop", result, as_json=as_json)
-    return ExitCode.DONE if held(result) else ExitCode.BELOW_THRESHOLD
-
-
-def held(result: dict[str, Any]) -> bool:
-    """Whether every spike had its place, the beat was punctual, and the daemon's memory flat."""
-    growth = result["processes"].get("daemon", {}).get("growth")
-    is_flat = growth is None or growth <= machine.FLAT
-    return bool(result["spikes_dropped"] == 0 and punctual(result) and is_flat)
-
-
-def punctual(result: dict[str, Any]) -> bool:
-    """Missed beats are no more than the bare timer's late ones times 1.2, and two."""
-    return bool(result["missed_beats"] <= result["bare_timer_late"] * 1.2 + 2)
+    fell_short = [*spikes_dropped(result), *beats_missed(result), *memory_grown(result)]
+    return conclude(fell_short, aloud=not as_json)
 
 
 def _measure(rig: Rig, settings: Settings) -> tuple[Listener, dict[str, Any]]:

@@ -10,11 +10,11 @@ from contextlib import nullcontext
 from typing import Any
 
 from export.bundle import open_bundle
-from service.bench.loop import PRIORITY, listen_beside_timer, punctual
+from service.bench.loop import PRIORITY, listen_beside_timer
 from service.bench.rig import Rig
 from service.bench.screen import show
+from service.bench.verdict import beats_missed, conclude
 from service.demo.view import LiveView
-from service.errors import ExitCode
 from service.serve import bundle_path
 
 SHIPPED_DEMO = "shipped:demo"
@@ -49,13 +49,14 @@ def demo(
     with Rig() as rig:
         result = _run(rig, seconds, shuffle_units, (subject, day), bundle, not as_json)
     show("spikeloop demo", result, as_json=as_json)
-    return ExitCode.DONE if held(result, seconds) else ExitCode.BELOW_THRESHOLD
+    return conclude(shortfalls(result, seconds), aloud=not as_json)
 
 
-def held(result: dict[str, Any], seconds: float) -> bool:
-    """At least 8 targets per 30 s, and the beat as punctual as the machine."""
-    enough = result["targets_acquired"] >= TARGETS_PER_30_S * seconds / 30.0
-    return bool(enough and punctual(result))
+def shortfalls(result: dict[str, Any], seconds: float) -> list[str]:
+    """Fewer than 8 targets per 30 s, or a beat less punctual than the machine."""
+    acquired, wanted = result["targets_acquired"], TARGETS_PER_30_S * seconds / 30.0
+    few = [f"{acquired} targets acquired of {wanted:.0f}"] if acquired < wanted else []
+    return few + beats_missed(result)
 
 
 def _run(

@@ -18,9 +18,10 @@ from rich.console import Console
 
 from service.bench.rig import Rig
 from service.bench.screen import show
+from service.bench.verdict import conclude
 from service.client import Client
 from service.demo.demo import start_daemon
-from service.errors import ExitCode, ServiceError
+from service.errors import ServiceError
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
 from streams.lsl import find_inlet
@@ -55,15 +56,24 @@ def recalibrate(*, seconds: float, as_json: bool, subject: int, day: int, bundle
     with Rig() as rig:
         result = _run(rig, note, seconds, (subject, day), bundle)
     show("spikeloop demo --recalibrate", result, as_json=as_json)
-    return ExitCode.DONE if held(result) else ExitCode.BELOW_THRESHOLD
+    return conclude(shortfalls(result), aloud=not as_json)
 
 
-def held(result: dict[str, Any]) -> bool:
-    """Within 10 % of the reference, better than before, and nothing lost on the way."""
-    after = result["acquisition_per_min_after"]
-    enough = after >= (1.0 - WITHIN) * result["acquisition_per_min_reference"]
-    whole = result["skipped_beats"] == 0 and result["lost_messages"] == 0
-    return bool(enough and after > result["acquisition_per_min_before"] and whole)
+def shortfalls(result: dict[str, Any]) -> list[str]:
+    """Over 10 % below the reference, no better than before, or something lost on the way."""
+    before, after, reference = (
+        result[f"acquisition_per_min_{when}"] for when in ("before", "after", "reference")
+    )
+    found = []
+    if after < (1.0 - WITHIN) * reference:
+        found.append(f"{after:.1f} targets a minute, {1 - WITHIN:.0%} of {reference:.1f} wanted")
+    if after <= before:
+        found.append(f"{after:.1f} targets a minute, no more than the {before:.1f} of before")
+    if result["skipped_beats"]:
+        found.append(f"{result['skipped_beats']} beats skipped")
+    if result["lost_messages"]:
+        found.append(f"{result['lost_messages']} messages lost")
+    return found
 
 
 def _run(

@@ -17,10 +17,11 @@ from service.bench import machine
 from service.bench.bare_timer import run_timer
 from service.bench.figure import draw
 from service.bench.listener import Listener
-from service.bench.loop import Settings, held
+from service.bench.loop import Settings
 from service.bench.peers import environment
 from service.bench.peers.per_decode import summed_up
 from service.bench.stages import STAGES, runs, stages_ms, summary
+from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
 from service.errors import ConfigError
 from streams.clock import ManualClock, MonotonicClock
 
@@ -91,22 +92,38 @@ def test_missed_beats_are_late_and_skipped_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "holds"),
+    ("changes", "told"),
     [
-        ({}, True),
-        ({"missed_beats": 5}, True),
-        ({"missed_beats": 6}, False),
-        ({"spikes_dropped": 1}, False),
-        ({"processes": {"daemon": {"growth": 0.02}}}, False),
-        ({"processes": {"daemon": {"growth": 0.005}}}, True),
+        ({}, []),
+        ({"missed_beats": 5}, []),
+        ({"missed_beats": 6}, ["6 beats missed, where a bare timer was late for 3"]),
+        ({"spikes_dropped": 1}, ["1 spikes dropped"]),
+        (
+            {"processes": {"daemon": {"growth": 0.02}}},
+            ["the daemon's memory grew by 2.0% after the first minute"],
+        ),
+        ({"processes": {"daemon": {"growth": 0.005}}}, []),
     ],
 )
-def test_what_a_run_must_hold(changes: dict[str, Any], holds: bool) -> None:
+def test_what_a_run_must_hold(changes: dict[str, Any], told: list[str]) -> None:
     result = {
         "missed_beats": 0, "bare_timer_late": 3, "spikes_dropped": 0,
         "processes": {"daemon": {"growth": None}},
-    }  # fmt: skip
-    assert held(result | changes) == holds
+    } | changes  # fmt: skip
+    fell_short = [*spikes_dropped(result), *beats_missed(result), *memory_grown(result)]
+    assert fell_short == told
+
+
+@pytest.mark.parametrize("fell_short", [[], ["3 spikes dropped", "9 beats missed"]])
+def test_a_run_ends_with_a_verdict(
+    fell_short: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert conclude(fell_short, aloud=False) == (8 if fell_short else 0)
+    assert capsys.readouterr().out == ""
+    conclude(fell_short, aloud=True)
+    wanted = "the loop did not hold: 3 spikes dropped; 9 beats missed\n"
+    wanted = wanted if fell_short else "the loop held\n"
+    assert capsys.readouterr().out == wanted
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
