@@ -14,6 +14,7 @@ from service.errors import ConfigError
 from service.loop.control import Control
 from service.loop.daemon import Daemon
 from service.loop.realtime import bound_heaps
+from service.loop.reception import Reception
 from service.loop.token_log import TokenLog
 from streams.keys import read_keys
 from streams.sockets import ControlServer, Publisher
@@ -50,8 +51,13 @@ def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None
         server = ControlServer(config.output.control, keys)
         if announce is not None:
             _announce(announce, publisher.endpoint, server.endpoint)
-        daemon = Daemon(config, bundle, publisher)
-        _run(daemon, server, tokens)
+        reception = Reception(server, _beginning(config))
+        reception.start()
+        try:
+            daemon = Daemon(config, bundle, publisher)
+        finally:
+            waiting = reception.hand_over()
+        _run(daemon, Control(daemon, server, daemon.fail, waiting), tokens)
     finally:
         publisher.close()
 
@@ -61,14 +67,23 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _run(daemon: Daemon, server: ControlServer, tokens: Path | None) -> None:
+def _beginning(config: ServeConfig) -> str:
+    given, bundle = config.input, config.decoder.bundle
+    wanted = given.model_dump(include={"type", "name", "source_id"})
+    fields = ", ".join(f"{key} {value!r}" for key, value in wanted.items() if value)
+    return (
+        f"it opens {bundle} on {config.decoder.backend}, then waits up to {given.wait_s:g} s for "
+        f"an LSL stream of {fields}; ask again, or end it with `spikeloop stop`"
+    )
+
+
+def _run(daemon: Daemon, control: Control, tokens: Path | None) -> None:
     def on_signal(number: int, frame: FrameType | None) -> None:
         daemon.stop()
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     log = None if tokens is None else _start_log(daemon, tokens)
-    control = Control(daemon, server, daemon.fail)
     control.start()
     try:
         daemon.run()

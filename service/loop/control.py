@@ -212,13 +212,19 @@ class Control(threading.Thread):
         daemon: whom to steer.
         server: the bound socket; this thread owns it from its start on.
         failed: called once with the error that ended the thread.
+        waiting: a command that came before and waits for its answer.
     """
 
     def __init__(
-        self, daemon: Daemon, server: ControlServer, failed: Callable[[Exception], None]
+        self,
+        daemon: Daemon,
+        server: ControlServer,
+        failed: Callable[[Exception], None],
+        waiting: list[bytes] | None = None,
     ) -> None:
         super().__init__(name="control", daemon=True)
         self._daemon, self._server, self._failed = daemon, server, failed
+        self._waiting = waiting
         self._stopping = threading.Event()
         self._t_sample_s = 0.0
 
@@ -231,7 +237,8 @@ class Control(threading.Thread):
         """Answer until told to stop."""
         try:
             while not self._stopping.is_set():
-                frames = self._server.receive(POLL_S)
+                frames = self._waiting or self._server.receive(POLL_S)
+                self._waiting = None
                 if frames is not None:
                     self._server.reply(encode(answer(self._daemon, frames)))
                 self._write_log()

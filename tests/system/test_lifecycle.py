@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from streams.sockets import Publisher
-from tests.system.conftest import ConfigWriter
+from tests.system.conftest import UNIT_KEYS, ConfigWriter, DaemonStarter
 from tests.system.running import Daemon, Process, keep_on, wait_until
+from tests.system.sources import Living
 
 
 def _is_safe(decode: dict[str, object]) -> bool:
@@ -55,3 +56,28 @@ def test_a_signal_ends_it_while_it_looks_for_its_stream(
     process.signal(number)
     assert process.code() == 0
     assert not process.left_running()
+
+
+def test_while_it_looks_for_its_stream_it_says_so(
+    serve: DaemonStarter, bundle: Path, stream: str
+) -> None:
+    daemon = serve(stream, bundle, input={"wait_s": 3600.0})
+    daemon.connect()
+    reply = daemon.ask("status")
+    assert not reply.ok
+    assert "the daemon is starting" in reply.error
+    assert f"up to 3600 s for an LSL stream of type 'Spikes', name {stream!r}" in reply.error
+    source = Living(stream, UNIT_KEYS)
+    daemon.until_validity("ok", source.send_due)
+    assert daemon.ask("status").ok
+    source.close()
+
+
+def test_it_can_be_stopped_while_it_looks_for_its_stream(
+    serve: DaemonStarter, run: Callable[..., Process], bundle: Path, stream: str
+) -> None:
+    daemon = serve(stream, bundle, input={"wait_s": 3600.0})
+    daemon.connect()
+    assert run("stop", "--control", daemon.control).code() == 0
+    assert daemon.code() == 0
+    assert "Traceback" not in daemon.err
