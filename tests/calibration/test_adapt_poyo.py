@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from export.runs import export_trained
 from export.torch_backend import open_cpu as open_torch
 from streams.nwb import write_session
 from streams.session import SessionError
-from tests.decoders.poyo_windows import random_network, tiny_config, words, write_lightning
+from tests.decoders.poyo_windows import random_network, tiny_config, write_lightning
 from tests.decoders.sessions import tuned_session
 from tests.decoders.test_poyo_training import TINY
 
@@ -96,13 +97,11 @@ def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
     new = folder / "new.nwb"
     with pytest.raises(CalibrationError, match="of a POYO only embeddings are learnt"):
         adapt(folder / "foreign", new, out=tmp_path / "x", unfreeze=True)
-    keys = {f"ch{i}": word for i, word in enumerate(words(6))}
-    export_poyo(folder / "a.ckpt", tmp_path / "unnamed", hop_s=0.1, unit_words=keys)
-    velocity = PoyoOutput("velocity", "cm/s", offset=[0.0, 0.0], scale=[7.0, 7.0])
-    export_poyo(
-        folder / "a.ckpt", tmp_path / "other", hop_s=0.1, unit_words=keys, outputs=[velocity]
-    )
-    with pytest.raises(CalibrationError, match="knows none of the units u0, u1"):
-        adapt(tmp_path / "other", new, out=tmp_path / "x", same_array=True)
+    day = tuned_session("other", n_units=10, duration_s=DURATION_S, seed=5)
+    other = replace(day, unit_keys=tuple(f"ch{i}" for i in range(10)))
+    write_session(other, tmp_path / "other.nwb")
+    with pytest.raises(CalibrationError, match="knows none of the units ch0, ch1"):
+        adapt(folder / "foreign", tmp_path / "other.nwb", out=tmp_path / "x", same_array=True)
+    export_poyo(folder / "a.ckpt", tmp_path / "unnamed", hop_s=0.1)
     with pytest.raises(SessionError, match=r"no behaviour 'decoded'; it has: .*velocity"):
         adapt(tmp_path / "unnamed", new, out=tmp_path / "x")
