@@ -13,6 +13,7 @@ from calibration.adaptation.adapted import Adapted, Options
 from calibration.adaptation.material import Material, gather
 from calibration.adaptation.network import WindowDecoder
 from calibration.adaptation.poyo import adapt_poyo
+from calibration.adaptation.recentre import PARITY_S, centre_of
 from calibration.adaptation.scores import (
     LEAD_IN_S,
     bins_of,
@@ -29,14 +30,13 @@ from calibration.adaptation.starts import Base, load_base, profiles_of
 from calibration.errors import CalibrationError
 from decoders.learning.recordings import longest_silence_s
 from decoders.streaming.decoder import StepModule, StreamingDecoder
+from decoders.streaming.tuning import counts_matrix
 from export.bundle import DecoderBundle, open_bundle, write_bundle
 from export.graph import streaming_graph, token_buckets
 from export.onnxruntime_backend import OnnxruntimeBackend, record_parity
 from export.parity import random_tokens
 from streams.clock import MonotonicClock
 from streams.nwb import read_session
-
-PARITY_S = 4.0
 
 
 def adapt(
@@ -73,8 +73,10 @@ def adapt(
 
     Returns:
         JSON-able: `adapt_s`, the seconds that learning took; `outputs.NAME` with `r2`, `r2_before`,
-        `wiener_r2` (the same seconds) and `shuffled_r2`, each a list per dimension, on the test
-        part (`accuracy...` for classes); what was learnt from, and how.
+        `wiener_r2` (the same seconds), `shuffled_r2` and, of a `streaming` decoder,
+        `r2_recentred`, what `recentre` would make of it with the spikes of all seconds outside the
+        test part; each a list per dimension, on the test part (`accuracy...` for classes); what was
+        learnt from, and how.
 
     Raises:
         CalibrationError: the session cannot serve; see `gather`.
@@ -149,6 +151,14 @@ def _scores(
     keys, manifest = material.recording.unit_keys, bundle.manifest
     before, names = bundle.graph_path.read_bytes(), [output.name for output in manifest.outputs]
     own = np.arange(len(keys), dtype=np.int32)
+    runs = [
+        ("r2", found.graph, found.tables, own),
+        ("r2_before", before, bundle.tables, rows_in(bundle, keys)),
+        ("shuffled_r2", found.graph, found.tables, shuffled(own, seed)),
+    ]
+    if manifest.family == "streaming":
+        recentred = {**found.tables, "centre": _recentred(bundle, found, material)}
+        runs.append(("r2_recentred", found.graph, recentred, own))
     decoded = {
         name: decode(
             OnnxruntimeBackend(run, manifest.graph, held, names),
@@ -157,11 +167,7 @@ def _scores(
             found.window_of,
             found.lead_in_s,
         )
-        for name, run, held, row_of in (
-            ("r2", found.graph, found.tables, own),
-            ("r2_before", before, bundle.tables, rows_in(bundle, keys)),
-            ("shuffled_r2", found.graph, found.tables, shuffled(own, seed)),
-        )
+        for name, run, held, row_of in runs
     }
     measures = {name: measure(material, values) for name, values in decoded.items()}
     measures["wiener_r2"] = measure(material, wiener(material))
@@ -172,6 +178,15 @@ def _scores(
                 told = name.replace("r2", "accuracy") if out.classes else name
                 outputs[out.name][told] = held[out.name]
     return outputs, verify(material, decoded["r2"])
+
+
+def _recentred(bundle: DecoderBundle, found: Adapted, material: Material) -> np.ndarray:
+    """The centre by all spikes outside the test part, labelled or not: as `recentre` sets it."""
+    counts = counts_matrix(material.recording.tokens, len(material.recording.unit_keys))
+    usual = counts[~material.tested].mean(axis=0)
+    weights = {**bundle.weights(), **found.learnt}
+    rows = list(range(len(usual)))
+    return centre_of(bundle.manifest.training, weights, found.tables, rows, usual)
 
 
 def _graph(decoder: StreamingDecoder) -> bytes:

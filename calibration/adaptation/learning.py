@@ -145,6 +145,12 @@ class Attempts:
         losses = [self._held_out_loss(i, left) for i, left in enumerate(left_out)]
         return np.array(losses)
 
+    @property
+    def held_out_s(self) -> float:
+        """Seconds of labelled bins that one attempt or another leaves out."""
+        left_out = ~self.fitted.numpy() & self.material.labelled
+        return float(left_out.sum()) * self.material.hop_s
+
     def _held_out_loss(self, i_attempt: int, left_out: Tensor) -> float:
         """Over the windows that hold such bins behind their burn-in."""
         n_bins, n_burn_in = self._lengths()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from calibration.adaptation.learning import Attempts, Recipe, Start
 from calibration.adaptation.material import Material
 from calibration.adaptation.starts import Base, Starts
+from streams.messages import Float64s
 
 N_FOLDS = 2
 EVERY = 4
@@ -17,6 +19,7 @@ N_TRIAL_STEPS = 10
 KNOWN_ARE_TRUSTED = 0.85
 FEWEST_BLOCKS = 4
 STEPS_UNTESTED = 30
+INDEPENDENT_S = 0.25
 USUAL_S = 60.0
 MOST_MINUTES = 4.0
 
@@ -29,7 +32,7 @@ class Found:
 
     Attributes:
         end: embeddings and session vector.
-        n_steps: gradient steps behind them.
+        n_steps: gradient steps behind the look that did best on held-out trials.
         held_out: loss on held-out trials, one value per look; empty where there were too few.
         without: the same as `end` in each fold, learnt without the trials that it leaves out.
     """
@@ -82,21 +85,45 @@ def recipe_for(material: Material) -> Recipe:
 
 
 def _run(attempts: Attempts, recipe: Recipe, on_progress: Progress | None) -> Found:
-    """Steps until the held-out trials have not gained for long; what everything gave by then."""
+    """Steps until the held-out trials have not gained for long; what everything gave by then.
+
+    Held-out trials are few and seldom tell one look from the next: each look counts by how likely
+    they make it.
+    """
     losses = [float(np.nanmean(attempts.held_out_losses()))]
-    ends = [attempts.ends()]
+    looks = [attempts.ends()]
     for i_step in range(1, recipe.n_steps + 1):
         attempts.step()
         if i_step % recipe.look_every == 0:
             losses.append(float(np.nanmean(attempts.held_out_losses())))
-            ends.append(attempts.ends())
+            looks.append(attempts.ends())
             if on_progress is not None:
                 on_progress(i_step, recipe.n_steps)
             if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
                 break
-    best = int(np.argmin(losses))
-    *without, end = ends[best]
-    return Found(end, best * recipe.look_every, tuple(losses), tuple(without))
+    share = shares_of_looks(losses, attempts.held_out_s)
+    *without, end = (_mean(ends, share) for ends in zip(*looks, strict=True))
+    n_steps = int(np.argmin(losses)) * recipe.look_every
+    return Found(end, n_steps, tuple(losses), tuple(without))
+
+
+def shares_of_looks(losses: Sequence[float], held_out_s: float) -> Float64s:
+    """By how much each look counts: how likely it makes the held-out trials; in all 1.
+
+    Args:
+        losses: mean square error of each, in variances of the behaviour.
+        held_out_s: seconds of those trials, in which errors are independent every `INDEPENDENT_S`.
+    """
+    worse = np.asarray(losses) - min(losses)
+    likely = np.exp(-0.5 * worse * held_out_s / INDEPENDENT_S)
+    return np.asarray(likely / likely.sum(), np.float64)
+
+
+def _mean(ends: Sequence[Start], share: Float64s) -> Start:
+    weight = torch.from_numpy(share).float()
+    embedding = torch.einsum("l,lud->ud", weight, torch.stack([end.embedding for end in ends]))
+    session = weight @ torch.stack([end.session for end in ends])
+    return Start(ends[0].name, embedding, session)
 
 
 def _best_start(

@@ -198,10 +198,12 @@ def table(rows: list[dict[str, Any]], output: str) -> str:
     for row in rows:
         if "outputs" in row:
             held[row["case"], row["length_s"], row["unfreeze"]].append(row)
-    lines = ["| | labelled | none | adapted | all learnt | Wiener | shuffled | `adapt_s` |"]
+    lines = [
+        "| | labelled | none | adapted | recentred | all learnt | Wiener | shuffled | `adapt_s` |"
+    ]
     for case, length_s, _ in sorted(key for key in held if not key[2]):
         kept, more = held[case, length_s, False], held[case, length_s, True]
-        cells = [mean_of(kept, output, name) for name in ("r2_before", "r2")]
+        cells = [mean_of(kept, output, name) for name in ("r2_before", "r2", "r2_recentred")]
         cells += [mean_of(more, output, "r2")]
         cells += [mean_of(kept, output, name) for name in ("wiener_r2", "shuffled_r2")]
         taken = f"{np.mean([row['adapt_s'] for row in kept]):.1f}"

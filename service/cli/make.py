@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this group."""
-    for add in (_add_train, _add_export, _add_evaluate, _add_baseline, _add_adapt, _add_registry):
+    for add in (
+        _add_train,
+        _add_export,
+        _add_evaluate,
+        _add_baseline,
+        _add_adapt,
+        _add_recentre,
+        _add_registry,
+    ):
         add(commands)
 
 
@@ -191,6 +199,23 @@ def _adapt(a: argparse.Namespace) -> None:
             seed=a.seed,
             on_progress=lambda done, most: bar.update(task, completed=done, total=most),
         )
+    sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
+
+
+def _add_recentre(commands: Commands) -> None:
+    p = commands.add_parser("recentre", help="set a decoder's usual firing rates, without labels")
+    p.add_argument("bundle", type=Path)
+    p.add_argument("session", type=Path, metavar="SESSION.nwb")
+    p.add_argument("--seconds", type=float, default=600.0, help="of the session's end to count")
+    p.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE")
+    p.add_argument("--json", action="store_true")
+    p.set_defaults(run=_recentre)
+
+
+def _recentre(a: argparse.Namespace) -> None:
+    from calibration.adaptation.recentre import recentre
+
+    result = recentre(a.bundle, a.session, out=a.out, seconds=a.seconds)
     sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
 
 

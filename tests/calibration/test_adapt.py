@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from calibration.adaptation.adapt import adapt
+from calibration.adaptation.recentre import recentre
+from calibration.adaptation.search import shares_of_looks
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
 from decoders.learning.training import train
@@ -115,6 +117,75 @@ def test_the_result_is_what_evaluate_finds(folder: Path, tmp_path: Path) -> None
     found = evaluate(tmp_path / "out", [folder / "new.nwb"])
     expected = found["outputs"]["velocity"]["r2"]
     np.testing.assert_allclose(result["outputs"]["velocity"]["r2"], expected, atol=2e-3)
+
+
+def shifted(session: Session, key: str, from_s: float, hz: float) -> Session:
+    """One unit fires so much more from a time on, evenly."""
+    more = np.arange(from_s, session.duration_s, 1.0 / hz)
+    spikes, unit = session.spikes, session.unit_keys.index(key)
+    t_us = np.concatenate([spikes.t_us, np.round(more * 1e6).astype(np.int64)])
+    order = np.argsort(t_us, kind="stable")
+    units = np.concatenate([spikes.unit, np.full(len(more), unit, np.int32)])[order]
+    count = np.concatenate([spikes.count, np.ones(len(more), np.int32)])[order]
+    return replace(session, spikes=SpikeBatch(t_us[order], units, count))
+
+
+def test_recentring_mends_a_drift_of_rates(folder: Path, tmp_path: Path) -> None:
+    """Without labels, and in nothing but the centre."""
+    drifted = shifted(new_session(), "u103", 20.0, 60.0)
+    path = tmp_path / "drifted.nwb"
+    write_session(drifted, path)
+    result = adapt(folder / "counts", path, out=tmp_path / "made", seconds=19.0)["outputs"]
+    told = recentre(tmp_path / "made", path, out=tmp_path / "again", seconds=40.0)
+    assert (told["n_units"], told["seconds"]) == (13, 40.0)
+    made, again = open_bundle(tmp_path / "made"), open_bundle(tmp_path / "again")
+    assert again.manifest.parent_id == made.manifest.id
+    assert again.graph_sha256 == made.graph_sha256
+    for name in ("table", "session"):
+        np.testing.assert_array_equal(again.tables[name], made.tables[name])
+    rates = again.manifest.training["unit_rates_hz"]
+    assert rates["u103"] > made.manifest.training["unit_rates_hz"]["u103"] + 55.0
+    open_backend(again, "onnxruntime-cpu")
+    before, after = (
+        np.mean(evaluate(tmp_path / name, [path])["outputs"]["velocity"]["r2"])
+        for name in ("made", "again")
+    )
+    assert after > before + 0.02
+    assert np.mean(result["velocity"]["r2_recentred"]) > np.mean(result["velocity"]["r2"])
+
+
+def test_recentring_where_nothing_changed_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    adapted(folder, tmp_path / "made", seconds=1e3, test="55-60")
+    recentre(tmp_path / "made", folder / "new.nwb", out=tmp_path / "again")
+    made, again = open_bundle(tmp_path / "made"), open_bundle(tmp_path / "again")
+    np.testing.assert_allclose(again.tables["centre"], made.tables["centre"], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("session", "seconds", "wrong"),
+    [
+        (replace(new_session(), unit_keys=tuple(f"v{i}" for i in range(13))), 40.0, "same array"),
+        (new_session(), 5.0, "need 20 s"),
+        (new_session(), float("nan"), "need 20 s"),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(
+    folder: Path, tmp_path: Path, session: Session, seconds: float, wrong: str
+) -> None:
+    adapted(folder, tmp_path / "made")
+    write_session(session, tmp_path / "other.nwb")
+    with pytest.raises(CalibrationError, match=wrong):
+        recentre(tmp_path / "made", tmp_path / "other.nwb", out=tmp_path / "out", seconds=seconds)
+    assert not (tmp_path / "out").exists()
+
+
+def test_looks_count_by_how_likely_they_make_the_held_out_trials() -> None:
+    np.testing.assert_allclose(shares_of_looks([0.5, 0.5], 30.0), 0.5)
+    few, many = (shares_of_looks([0.51, 0.5, 0.55], held_s) for held_s in (1.0, 1000.0))
+    assert few.sum() == pytest.approx(1.0)
+    assert few.max() < 0.4
+    assert few[1] > few[0] > few[2]
+    assert many[1] > 0.99
 
 
 def test_only_tables_change(folder: Path, tmp_path: Path) -> None:
