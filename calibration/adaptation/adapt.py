@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from export.graph import streaming_graph, token_buckets
 from export.onnxruntime_backend import OnnxruntimeBackend, record_parity
 from export.parity import random_tokens
 from streams.clock import MonotonicClock
+from streams.messages import Float64s
 from streams.nwb import read_session
 
 
@@ -49,6 +51,7 @@ def adapt(
     same_array: bool = False,
     test: str = "last:0.2",
     unfreeze: bool = False,
+    recentre: bool = False,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -68,6 +71,8 @@ def adapt(
         test: the part that is scored and never learnt from: `last:SHARE` or `START-STOP,...`.
         unfreeze: add a second stage in which the whole network learns, if held-out trials gain by
             it; the bundle then has a graph of its own, and the JSON's `n_steps_unfrozen` is not 0.
+        recentre: count what units usually fire over all spikes outside the test part, labelled or
+            not, as the command `recentre` does; `r2` is then `r2_recentred`.
         seed: the same seed gives the same bundle.
         on_progress: told steps done, and steps at most.
 
@@ -90,8 +95,10 @@ def adapt(
     options = Options(same_array, seed, on_progress)
     clock = MonotonicClock()
     if bundle.manifest.family == "poyo":
-        if unfreeze:
-            raise CalibrationError("of a POYO only embeddings are learnt: adapt without --unfreeze")
+        if unfreeze or recentre:
+            raise CalibrationError(
+                "of a POYO only embeddings are learnt: adapt without --unfreeze and --recentre"
+            )
         t_start = clock.now()
         material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
         found = adapt_poyo(bundle, material, options)
@@ -100,9 +107,12 @@ def adapt(
         t_start = clock.now()
         material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
         found = _adapt_streaming(bundle, base, material, options, unfreeze)
+        if recentre:
+            centre = _recentred(bundle, found, material)
+            found = replace(found, tables={**found.tables, "centre": centre})
     adapt_s = clock.now() - t_start
     outputs, verification = _scores(bundle, found, material, seed)
-    fields = _fields(bundle, material, found, seed) | {"verification": verification}
+    fields = _fields(bundle, material, found, seed, recentre) | {"verification": verification}
     adapted = _write(Path(out), bundle, found, fields)
     part, hop_s = material.recording.train, material.hop_s
     return {
@@ -117,6 +127,7 @@ def adapt(
         "start": found.start,
         "n_steps": found.n_steps,
         "n_steps_unfrozen": found.n_steps_unfrozen,
+        "recentred": recentre,
         "seed": seed,
         "outputs": outputs,
     }
@@ -182,11 +193,16 @@ def _scores(
 
 def _recentred(bundle: DecoderBundle, found: Adapted, material: Material) -> np.ndarray:
     """The centre by all spikes outside the test part, labelled or not: as `recentre` sets it."""
-    counts = counts_matrix(material.recording.tokens, len(material.recording.unit_keys))
-    usual = counts[~material.tested].mean(axis=0)
+    usual = _usual_spikes(material)
     weights = {**bundle.weights(), **found.learnt}
     rows = list(range(len(usual)))
     return centre_of(bundle.manifest.training, weights, found.tables, rows, usual)
+
+
+def _usual_spikes(material: Material) -> Float64s:
+    """(U,) spikes per bin over all bins outside the test part."""
+    counts = counts_matrix(material.recording.tokens, len(material.recording.unit_keys))
+    return np.asarray(counts[~material.tested].mean(axis=0), np.float64)
 
 
 def _graph(decoder: StreamingDecoder) -> bytes:
@@ -195,13 +211,16 @@ def _graph(decoder: StreamingDecoder) -> bytes:
     return streaming_graph(step)
 
 
-def _fields(bundle: DecoderBundle, material: Material, found: Adapted, seed: int) -> dict[str, Any]:
+def _fields(
+    bundle: DecoderBundle, material: Material, found: Adapted, seed: int, recentred: bool
+) -> dict[str, Any]:
     """The new manifest: the base's, for another session and other units."""
     said = bundle.manifest.model_dump(mode="json")
     kept = ("family", "hop_s", "bin_s", "context_s", "lead_s", "outputs", "graph", "parity")
     recording, part = material.recording, material.recording.train
     silence_s = longest_silence_s(material.session.spikes, round(part.last * material.hop_s * 1e6))
-    rates_hz = recording.spikes_per_bin * 1000 / material.config.beat.bin_ms
+    usual = _usual_spikes(material) if recentred else recording.spikes_per_bin
+    rates_hz = usual * 1000 / material.config.beat.bin_ms
     buckets = {*said["token_buckets"], *token_buckets(float(np.quantile(found.n_tokens, 0.999)))}
     return {field: said[field] for field in kept} | {
         "parent_id": said["id"],
@@ -220,6 +239,7 @@ def _fields(bundle: DecoderBundle, material: Material, found: Adapted, seed: int
                 "start": found.start,
                 "n_steps": found.n_steps,
                 "n_steps_unfrozen": found.n_steps_unfrozen,
+                "recentred": recentred,
                 "seed": seed,
             },
         },

@@ -152,6 +152,10 @@ def test_recentring_mends_a_drift_of_rates(folder: Path, tmp_path: Path) -> None
     )
     assert after > before + 0.02
     assert np.mean(result["velocity"]["r2_recentred"]) > np.mean(result["velocity"]["r2"])
+    both = adapt(folder / "counts", path, out=tmp_path / "both", seconds=19.0, recentre=True)
+    assert both["outputs"]["velocity"]["r2"] == result["velocity"]["r2_recentred"]
+    usual = open_bundle(tmp_path / "both").manifest.training["unit_rates_hz"]
+    assert usual["u103"] > made.manifest.training["unit_rates_hz"]["u103"] + 30.0
 
 
 def test_recentring_where_nothing_changed_changes_nothing(folder: Path, tmp_path: Path) -> None:
