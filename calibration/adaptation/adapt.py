@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from calibration.adaptation.adapted import Adapted, Options
+from calibration.adaptation.child import write_child
 from calibration.adaptation.material import Material, gather
 from calibration.adaptation.network import WindowDecoder
 from calibration.adaptation.poyo import adapt_poyo
-from calibration.adaptation.recentre import PARITY_S, centre_of
+from calibration.adaptation.recentre import centre_of
 from calibration.adaptation.scores import (
     LEAD_IN_S,
     bins_of,
@@ -31,13 +32,10 @@ from calibration.adaptation.starts import Base, load_base, profiles_of
 from calibration.errors import CalibrationError
 from decoders.learning.recordings import longest_silence_s
 from decoders.streaming.decoder import StepModule, StreamingDecoder
-from decoders.streaming.tuning import counts_matrix
-from export.bundle import DecoderBundle, open_bundle, write_bundle
+from export.bundle import DecoderBundle, open_bundle
 from export.graph import streaming_graph, token_buckets
-from export.onnxruntime_backend import OnnxruntimeBackend, record_parity
-from export.parity import random_tokens
+from export.onnxruntime_backend import OnnxruntimeBackend
 from streams.clock import MonotonicClock
-from streams.messages import Float64s
 from streams.nwb import read_session
 
 
@@ -107,29 +105,42 @@ def adapt(
         t_start = clock.now()
         material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
         found = _adapt_streaming(bundle, base, material, options, unfreeze)
-        if recentre:
-            centre = _recentred(bundle, found, material)
-            found = replace(found, tables={**found.tables, "centre": centre})
+        if recentre and found.recentred is not None:
+            found = replace(found, tables=found.recentred, spikes_per_bin=material.usual_spikes)
     adapt_s = clock.now() - t_start
     outputs, verification = _scores(bundle, found, material, seed)
-    fields = _fields(bundle, material, found, seed, recentre) | {"verification": verification}
-    adapted = _write(Path(out), bundle, found, fields)
-    part, hop_s = material.recording.train, material.hop_s
+    learning = _learning(found, material, seed)
+    adapted = write_child(
+        Path(out),
+        bundle,
+        _fields(bundle, material, found, learning) | {"verification": verification},
+        graph=found.graph,
+        tables=found.tables,
+        learnt=found.learnt,
+    )
     return {
         "adapt_s": round(adapt_s, 3),
         "decoder_id": adapted.manifest.name,
         "checksum": adapted.manifest.id,
         "parent_id": adapted.manifest.parent_id,
-        "session": session.id,
+        "n_units": len(session.unit_keys),
+        **learning,
+        "outputs": outputs,
+    }
+
+
+def _learning(found: Adapted, material: Material, seed: int) -> dict[str, Any]:
+    """From what was learnt, and how: for the JSON and the manifest."""
+    part, hop_s = material.recording.train, material.hop_s
+    return {
+        "session": material.session.id,
         "seconds": round((part.last - part.first) * hop_s, 6),
         "start_s": round(part.first * hop_s, 6),
-        "n_units": len(session.unit_keys),
         "start": found.start,
         "n_steps": found.n_steps,
         "n_steps_unfrozen": found.n_steps_unfrozen,
-        "recentred": recentre,
+        "recentred": found.tables is found.recentred,
         "seed": seed,
-        "outputs": outputs,
     }
 
 
@@ -142,9 +153,13 @@ def _adapt_streaming(
     if unfreeze:
         last = second_stage(base, material, found, seed=seed, on_progress=tell)
     part = material.recording.train
+    tables = WindowDecoder(last.decoder, material).tables(last.end.embedding, last.end.session)
+    centre = centre_of(last.decoder, tables["table"], material.usual_spikes)
     return Adapted(
         graph=_graph(last.decoder) if last.n_steps else bundle.graph_path.read_bytes(),
-        tables=WindowDecoder(last.decoder, material).tables(last.end.embedding, last.end.session),
+        tables=tables,
+        spikes_per_bin=material.recording.spikes_per_bin,
+        recentred={**tables, "centre": centre},
         learnt=_learnt(base, material, last),
         window_of=bins_of(material),
         lead_in_s=LEAD_IN_S,
@@ -167,9 +182,8 @@ def _scores(
         ("r2_before", before, bundle.tables, rows_in(bundle, keys)),
         ("shuffled_r2", found.graph, found.tables, shuffled(own, seed)),
     ]
-    if manifest.family == "streaming":
-        recentred = {**found.tables, "centre": _recentred(bundle, found, material)}
-        runs.append(("r2_recentred", found.graph, recentred, own))
+    if found.recentred is not None and found.recentred is not found.tables:
+        runs.append(("r2_recentred", found.graph, found.recentred, own))
     decoded = {
         name: decode(
             OnnxruntimeBackend(run, manifest.graph, held, names),
@@ -181,6 +195,8 @@ def _scores(
         for name, run, held, row_of in runs
     }
     measures = {name: measure(material, values) for name, values in decoded.items()}
+    if found.recentred is found.tables:
+        measures["r2_recentred"] = measures["r2"]
     measures["wiener_r2"] = measure(material, wiener(material))
     outputs: dict[str, Any] = {out.name: {} for out in material.outputs}
     for out in material.outputs:
@@ -191,20 +207,6 @@ def _scores(
     return outputs, verify(material, decoded["r2"])
 
 
-def _recentred(bundle: DecoderBundle, found: Adapted, material: Material) -> np.ndarray:
-    """The centre by all spikes outside the test part, labelled or not: as `recentre` sets it."""
-    usual = _usual_spikes(material)
-    weights = {**bundle.weights(), **found.learnt}
-    rows = list(range(len(usual)))
-    return centre_of(bundle.manifest.training, weights, found.tables, rows, usual)
-
-
-def _usual_spikes(material: Material) -> Float64s:
-    """(U,) spikes per bin over all bins outside the test part."""
-    counts = counts_matrix(material.recording.tokens, len(material.recording.unit_keys))
-    return np.asarray(counts[~material.tested].mean(axis=0), np.float64)
-
-
 def _graph(decoder: StreamingDecoder) -> bytes:
     step = StepModule(decoder.config)
     step.decoder.load_state_dict(decoder.state_dict())
@@ -212,36 +214,24 @@ def _graph(decoder: StreamingDecoder) -> bytes:
 
 
 def _fields(
-    bundle: DecoderBundle, material: Material, found: Adapted, seed: int, recentred: bool
+    bundle: DecoderBundle, material: Material, found: Adapted, learning: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The new manifest: the base's, for another session and other units."""
-    said = bundle.manifest.model_dump(mode="json")
-    kept = ("family", "hop_s", "bin_s", "context_s", "lead_s", "outputs", "graph", "parity")
-    recording, part = material.recording, material.recording.train
-    silence_s = longest_silence_s(material.session.spikes, round(part.last * material.hop_s * 1e6))
-    usual = _usual_spikes(material) if recentred else recording.spikes_per_bin
-    rates_hz = usual * 1000 / material.config.beat.bin_ms
-    buckets = {*said["token_buckets"], *token_buckets(float(np.quantile(found.n_tokens, 0.999)))}
-    return {field: said[field] for field in kept} | {
-        "parent_id": said["id"],
+    """Of the new manifest, what differs from the base's: another session and other units."""
+    said, recording = bundle.manifest, material.recording
+    edge_us = round(recording.train.last * material.hop_s * 1e6)
+    silence_s = longest_silence_s(material.session.spikes, edge_us)
+    rates_hz = found.spikes_per_bin * 1000 / material.config.beat.bin_ms
+    buckets = {*said.token_buckets, *token_buckets(float(np.quantile(found.n_tokens, 0.999)))}
+    return {
         "session": material.session.id,
         "units": [{"key": key, "row": row} for row, key in enumerate(recording.unit_keys)],
-        "stale_after_s": max(said["stale_after_s"], 2.0 * silence_s),
+        "stale_after_s": max(said.stale_after_s, 2.0 * silence_s),
         "token_buckets": sorted(buckets),
-        "training": said["training"]
+        "training": dict(said.training)
         | dict(found.training)
         | {
             "unit_rates_hz": dict(zip(recording.unit_keys, rates_hz.tolist(), strict=True)),
-            "adaptation": {
-                "session": material.session.id,
-                "start_s": round(part.first * material.hop_s, 6),
-                "seconds": round((part.last - part.first) * material.hop_s, 6),
-                "start": found.start,
-                "n_steps": found.n_steps,
-                "n_steps_unfrozen": found.n_steps_unfrozen,
-                "recentred": recentred,
-                "seed": seed,
-            },
+            "adaptation": dict(learning),
         },
     }
 
@@ -253,25 +243,3 @@ def _learnt(base: Base, material: Material, last: Unfrozen) -> dict[str, np.ndar
         "units.embedding": last.end.embedding.numpy(),
         "units.profile": profiles_of(base, material).numpy(),
     }
-
-
-def _write(
-    out: Path, bundle: DecoderBundle, found: Adapted, fields: Mapping[str, Any]
-) -> DecoderBundle:
-    signature = bundle.manifest.graph
-    tokens = random_tokens(
-        np.random.default_rng(0),
-        n_rows=len(fields["units"]),
-        n_beats=round(PARITY_S / bundle.manifest.hop_s),
-        bin_s=bundle.manifest.bin_s,
-        n_most=fields["token_buckets"][-1],
-    )
-    names = [output.name for output in bundle.manifest.outputs]
-    return write_bundle(
-        out,
-        {**fields, "name": out.name},
-        graph=found.graph,
-        tables=found.tables,
-        weights={**bundle.weights(), **found.learnt},
-        parity=record_parity(found.graph, signature, found.tables, tokens, names),
-    )

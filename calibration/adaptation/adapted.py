@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from calibration.adaptation.scores import WindowOf
+from streams.messages import Float64s
 
 Progress = Callable[[int, int], None]
 
@@ -35,6 +36,8 @@ class Adapted:
     Attributes:
         graph: ONNX.
         tables: its inputs that belong to the session.
+        spikes_per_bin: (U,) what units usually fire, by the tables.
+        recentred: the tables by all spikes outside the test part; None where none is usual.
         learnt: weights that are new or changed, named as in the bundle.
         window_of: cuts what the graph takes.
         lead_in_s: how long its memory is filled before the test part.
@@ -47,6 +50,8 @@ class Adapted:
 
     graph: bytes
     tables: Mapping[str, np.ndarray]
+    spikes_per_bin: Float64s
+    recentred: Mapping[str, np.ndarray] | None
     learnt: Mapping[str, np.ndarray]
     window_of: WindowOf
     lead_in_s: float

@@ -112,7 +112,7 @@ def shares_of_looks(losses: Sequence[float], held_out_s: float) -> Float64s:
     """By how much each look counts: how likely it makes the held-out trials; in all 1.
 
     Args:
-        losses: mean square error of each, in variances of the behaviour.
+        losses: of each, per bin; for what is continuous the square error in variances of it.
         held_out_s: seconds of those trials, in which errors are independent every `INDEPENDENT_S`.
     """
     worse = np.asarray(losses) - min(losses)

@@ -20,6 +20,7 @@ from decoders.learning.training import train
 from export.backends import open_backend
 from export.bundle import open_bundle
 from export.graph import export_run
+from service.cli import main
 from streams.messages import SpikeBatch
 from streams.nwb import write_session
 from streams.session import Behavior, Session, SessionError
@@ -158,9 +159,13 @@ def test_recentring_mends_a_drift_of_rates(folder: Path, tmp_path: Path) -> None
     assert usual["u103"] > made.manifest.training["unit_rates_hz"]["u103"] + 30.0
 
 
-def test_recentring_where_nothing_changed_changes_nothing(folder: Path, tmp_path: Path) -> None:
+def test_recentring_where_nothing_changed_changes_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     adapted(folder, tmp_path / "made", seconds=1e3, test="55-60")
-    recentre(tmp_path / "made", folder / "new.nwb", out=tmp_path / "again")
+    command = ["recentre", str(tmp_path / "made"), str(folder / "new.nwb"), "--json"]
+    assert main([*command, "-o", str(tmp_path / "again")]) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] == pytest.approx(1.0, abs=0.1)
     made, again = open_bundle(tmp_path / "made"), open_bundle(tmp_path / "again")
     np.testing.assert_allclose(again.tables["centre"], made.tables["centre"], atol=0.02)
 
