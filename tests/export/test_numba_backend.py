@@ -152,13 +152,14 @@ def test_what_is_not_finite_comes_out_as_not_finite(
 
 
 def test_steps_leave_no_object_behind(backend: NumbaBackend) -> None:
-    beat = window(200)
-    for _ in range(10):
-        backend.step(beat, 0.0)
-    n_before = sys.getallocatedblocks()
-    for _ in range(1000):
-        backend.step(beat, 0.0)
-    assert sys.getallocatedblocks() - n_before < 50
+    """Steps that leave some do so in every round; what else the process keeps comes and goes."""
+    beat, grown = window(200), []
+    for _ in range(4):
+        n_before = sys.getallocatedblocks()
+        for _ in range(1000):
+            backend.step(beat, 0.0)
+        grown.append(sys.getallocatedblocks() - n_before)
+    assert min(grown) < 50
 
 
 def test_another_family_or_precision_is_not_run(
