@@ -8,7 +8,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from torch import Tensor
 from decoders.checkpoint import load_checkpoint, load_weights, network_config
 from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig
+from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig, no_filter
+from decoders.streaming.linear_filter import TAPS_S
 from decoders.streaming.network import SessionNetwork
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
@@ -52,8 +53,8 @@ class Run:
 
     @property
     def shape(self) -> StreamingConfig:
-        """Of the decoder."""
-        return self.network.decoder.config
+        """Of the decoder, which gets its linear filter here: adaptation fits it, not training."""
+        return replace(self.network.decoder.config, taps_s=TAPS_S)
 
     @property
     def hop_s(self) -> float:
@@ -83,6 +84,7 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
     i_session = find_session(run.sessions, session, path)
     keys, rows = exported_rows(run.sessions, i_session, run.config.sessions.same_array)
     held = run.network.bundle_tables(i_session, own_rows(run.sessions, i_session), rows)
+    held |= no_filter(len(rows), run.shape)
     tables = {name: value.numpy() for name, value in held.items()}
     step = StepModule(run.shape)
     step.decoder.load_state_dict(run.network.decoder.state_dict())
@@ -182,6 +184,13 @@ def streaming_graph(step: StepModule) -> bytes:
         "lead_s": torch.zeros(1),
         "memory_h": torch.zeros(1, config.d_memory),
     }
+    names = [*(output.name for output in config.outputs), "memory_h_out"]
+    lengths: list[dict[int, Any] | None] = [{0: n}, {0: n}, {0: n}, {0: rows}, *(None,) * 4]
+    if config.taps_s:
+        inputs |= no_filter(11, config)
+        inputs["memory_filter"] = torch.zeros(1, config.n_sums)
+        names.append("memory_filter_out")
+        lengths += [{0: rows}, *(None,) * 3]
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -191,8 +200,8 @@ def streaming_graph(step: StepModule) -> bytes:
             dynamo=True,
             opset_version=OPSET,
             input_names=list(inputs),
-            output_names=[*(output.name for output in config.outputs), "memory_h_out"],
-            dynamic_shapes=({0: n}, {0: n}, {0: n}, {0: rows}, *(None,) * 4),
+            output_names=names,
+            dynamic_shapes=tuple(lengths),
             verbose=False,
         )
     if program is None:

@@ -12,7 +12,8 @@ import torch
 from decoders.poyo.config import PoyoConfig, poyo_large, poyo_small
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import step_of_session
-from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig
+from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig, no_filter
+from decoders.streaming.linear_filter import TAPS_S
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
 from export.graph import OPSET, streaming_graph
@@ -59,7 +60,7 @@ def write_random(
         config = POYO[size](VELOCITY.dims)
         buckets = [round(n_units * RATE_HZ * config.sequence_s)]
         return _write_poyo(out, config, fields | {"token_buckets": buckets})
-    streaming = StreamingConfig((VELOCITY,), bin_s, **STREAMING[size])
+    streaming = StreamingConfig((VELOCITY,), bin_s, taps_s=TAPS_S, **STREAMING[size])
     buckets = [round(n_units * RATE_HZ * bin_s)]
     return _write_streaming(out, streaming, fields | {"token_buckets": buckets})
 
@@ -96,6 +97,7 @@ def _write_streaming(
     per_bin = torch.full((n_units,), RATE_HZ * config.bin_s)
     centre = step.decoder.encoder.centre(rows, per_bin)
     held = {"table": rows, "session": torch.zeros(config.d_readout), "centre": centre}
+    held |= no_filter(n_units, config)
     tables = {name: np.ascontiguousarray(value.numpy()) for name, value in held.items()}
     graph = streaming_graph(step)
     signature = describe_graph(graph, OPSET)

@@ -12,10 +12,11 @@ import torch
 
 from calibration.adaptation.adapted import Adapted, Options
 from calibration.adaptation.child import write_child
+from calibration.adaptation.linear_filter import fit_filter
 from calibration.adaptation.material import Material, gather
 from calibration.adaptation.network import WindowDecoder
 from calibration.adaptation.poyo import adapt_poyo
-from calibration.adaptation.recentre import centre_of
+from calibration.adaptation.recentre import centres_of
 from calibration.adaptation.scores import (
     LEAD_IN_S,
     bins_of,
@@ -139,6 +140,7 @@ def _learning(found: Adapted, material: Material, seed: int) -> dict[str, Any]:
         "start": found.start,
         "n_steps": found.n_steps,
         "n_steps_unfrozen": found.n_steps_unfrozen,
+        "filter_share": dict(found.filter_share),
         "recentred": found.tables is found.recentred,
         "seed": seed,
     }
@@ -154,12 +156,18 @@ def _adapt_streaming(
         last = second_stage(base, material, found, seed=seed, on_progress=tell)
     part = material.recording.train
     tables = WindowDecoder(last.decoder, material).tables(last.end.embedding, last.end.session)
-    centre = centre_of(last.decoder, tables["table"], material.usual_spikes)
+    shares: dict[str, float] = {}
+    if base.decoder.config.taps_s:
+        beside = fit_filter(base.decoder, material, found)
+        tables |= beside.tables(material.recording.spikes_per_bin)
+        shares = beside.shares(material.outputs)
+    centres = centres_of(last.decoder, tables, slice(None), material.usual_spikes)
     return Adapted(
         graph=_graph(last.decoder) if last.n_steps else bundle.graph_path.read_bytes(),
         tables=tables,
         spikes_per_bin=material.recording.spikes_per_bin,
-        recentred={**tables, "centre": centre},
+        recentred={**tables, **centres},
+        filter_share=shares,
         learnt=_learnt(base, material, last),
         window_of=bins_of(material),
         lead_in_s=LEAD_IN_S,

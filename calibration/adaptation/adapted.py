@@ -45,6 +45,7 @@ class Adapted:
         n_steps: gradient steps behind them.
         n_steps_unfrozen: steps in which the whole network learnt.
         n_tokens: tokens of each window that was learnt from.
+        filter_share: by how much the linear filter counts, in each continuous output.
         training: entries of the manifest's `training` that differ from the base's.
     """
 
@@ -59,4 +60,5 @@ class Adapted:
     n_steps: int
     n_steps_unfrozen: int
     n_tokens: np.ndarray
+    filter_share: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)

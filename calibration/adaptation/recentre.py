@@ -6,6 +6,7 @@ its usual for movement. Counting needs no labels: some minutes of spikes of the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from calibration.adaptation.child import write_child
+from calibration.adaptation.linear_filter import filter_centre
 from calibration.adaptation.starts import load_base
 from calibration.errors import CalibrationError
 from decoders.streaming.decoder import StreamingDecoder
@@ -52,7 +54,7 @@ def recentre(
     rates_hz, counted_s = _rates(bundle, session, seconds)
     rows = [bundle.row_of_key[key] for key in rates_hz]
     usual = np.array(list(rates_hz.values())) * bundle.manifest.bin_s
-    centre = centre_of(decoder, bundle.tables["table"][rows], usual)
+    centres = centres_of(decoder, bundle.tables, rows, usual)
     before, counted_s = _rates_before(bundle), round(counted_s, 3)
     training = dict(bundle.manifest.training) | {
         "unit_rates_hz": before | rates_hz,
@@ -63,7 +65,7 @@ def recentre(
         bundle,
         {"training": training},
         graph=bundle.graph_path.read_bytes(),
-        tables={**bundle.tables, "centre": centre},
+        tables={**bundle.tables, **centres},
         learnt={},
     )
     factors = [
@@ -82,18 +84,26 @@ def recentre(
     }
 
 
-def centre_of(decoder: StreamingDecoder, table: np.ndarray, usual: Float64s) -> np.ndarray:
-    """The graph's `centre`.
+def centres_of(
+    decoder: StreamingDecoder,
+    tables: Mapping[str, np.ndarray],
+    rows: Sequence[int] | slice,
+    usual: Float64s,
+) -> dict[str, np.ndarray]:
+    """The graph's tables that tell what units usually fire.
 
     Args:
         decoder: the network.
-        table: (U, table_width) folded rows of the units that fire.
+        tables: the graph's.
+        rows: of the U units that fire.
         usual: (U,) mean spikes per bin of each.
     """
     with torch.no_grad():
-        rates = torch.from_numpy(usual).float()
-        centre: np.ndarray = decoder.encoder.centre(torch.from_numpy(table), rates).numpy()
-    return centre
+        rates, table = torch.from_numpy(usual).float(), torch.from_numpy(tables["table"][rows])
+        centres = {"centre": decoder.encoder.centre(table, rates).numpy()}
+    if "filter_rows" in tables:
+        centres["filter_centre"] = filter_centre(tables["filter_rows"][rows], usual)
+    return centres
 
 
 def _rates(

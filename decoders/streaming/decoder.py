@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from decoders.streaming.linear_filter import LinearFilter
+
 LEAD_SCALE_S = 0.1
 N_MOMENTS = 8
 
@@ -55,6 +57,7 @@ class StreamingConfig:
         logit_cap: bound of the part of a logit that does not depend on time.
         time_cap: bound of each coefficient of a function of time.
         sink: initial mass of the sink, in spikes.
+        taps_s: time constants of the linear filter beside the network; none: there is no filter.
     """
 
     outputs: tuple[OutputSpec, ...]
@@ -69,6 +72,7 @@ class StreamingConfig:
     logit_cap: float = 4.0
     time_cap: float = 1.0
     sink: float = 8.0
+    taps_s: tuple[float, ...] = ()
 
     @property
     def n_basis(self) -> int:
@@ -86,19 +90,26 @@ class StreamingConfig:
         return self.n_latents * (self.d_value + 1)
 
     @property
+    def n_sums(self) -> int:
+        """Leaky sums of the linear filter: one for each time constant and dimension."""
+        return len(self.taps_s) * self.n_dims
+
+    @property
     def n_dims(self) -> int:
         """Dimensions of all outputs together."""
         return sum(output.dims for output in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {**asdict(self), "outputs": [asdict(output) for output in self.outputs]}
+        outputs = [asdict(output) for output in self.outputs]
+        return {**asdict(self), "outputs": outputs, "taps_s": list(self.taps_s)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> StreamingConfig:
         """The inverse of `to_dict`."""
         outputs = tuple(OutputSpec(**output) for output in fields["outputs"])
-        return cls(**{**fields, "outputs": outputs})
+        taps_s = tuple(fields.get("taps_s", ()))
+        return cls(**{**fields, "outputs": outputs, "taps_s": taps_s})
 
 
 class Geglu(nn.Module):
@@ -280,11 +291,14 @@ class StreamingDecoder(nn.Module):
         answer: Tensor = self.readout(self._answering(memory, session, lead_s))
         return answer
 
-    def read_physical(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> list[Tensor]:
-        """The same, split into outputs in physical units, classes into probabilities."""
+    def read_physical(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
+        """The same in physical units."""
         weight = self.readout.weight * self.scale.unsqueeze(-1)
         bias = self.readout.bias * self.scale + self.offset
-        answer = functional.linear(self._answering(memory, session, lead_s), weight, bias)
+        return functional.linear(self._answering(memory, session, lead_s), weight, bias)
+
+    def outputs_of(self, answer: Tensor) -> list[Tensor]:
+        """(..., n_dims) answers split into outputs, logits of classes made probabilities."""
         parts = torch.split(answer, [output.dims for output in self.config.outputs], dim=-1)
         return [
             torch.softmax(part, dim=-1) if output.classes else part
@@ -309,6 +323,7 @@ class StepModule(nn.Module):
     def __init__(self, config: StreamingConfig) -> None:
         super().__init__()
         self.decoder = StreamingDecoder(config)
+        self.filter = LinearFilter(config.taps_s, config.bin_s, config.n_dims)
 
     def forward(
         self,
@@ -320,6 +335,10 @@ class StepModule(nn.Module):
         centre: Tensor,
         lead_s: Tensor,
         memory_h: Tensor,
+        filter_rows: Tensor | None = None,
+        filter_centre: Tensor | None = None,
+        blend: Tensor | None = None,
+        memory_filter: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Run one bin.
 
@@ -332,9 +351,14 @@ class StepModule(nn.Module):
             centre: (n_pooled,).
             lead_s: (1,) seconds.
             memory_h: (1, d_memory), zeros after a reset.
+            filter_rows: (R, n_sums), with the three that follow where the shape has a filter.
+            filter_centre: (n_sums,).
+            blend: (2, n_dims), see `LinearFilter`.
+            memory_filter: (1, n_sums), zeros after a reset.
 
         Returns:
-            One (dims,) tensor per output in physical units, then memory_h_out (1, d_memory).
+            One (dims,) tensor per output in physical units, then memory_h_out (1, d_memory), and
+            memory_filter_out (1, n_sums) where there is a filter.
         """
         decoder = self.decoder
         config, rows = decoder.config, torch.index_select(table, 0, unit)
@@ -343,8 +367,26 @@ class StepModule(nn.Module):
         sums = decoder.encoder.weights(coefficients, t_rel, count).t() @ values
         x = decoder.mixed(sums.unsqueeze(0), centre)
         memory = gru_cell(decoder.gru, x, memory_h)
-        outputs = decoder.read_physical(memory, session, lead_s.unsqueeze(0))
-        return (*(output[0] for output in outputs), memory)
+        answer = decoder.read_physical(memory, session, lead_s.unsqueeze(0))
+        memories = [memory]
+        if filter_rows is not None:
+            assert filter_centre is not None
+            assert blend is not None
+            assert memory_filter is not None
+            chosen = torch.index_select(filter_rows, 0, unit)
+            told = self.filter.remember(chosen, count, filter_centre, memory_filter)
+            answer = self.filter.blended(answer, told, blend, lead_s, decoder.scale)
+            memories.append(told)
+        return (*(output[0] for output in decoder.outputs_of(answer)), *memories)
+
+
+def no_filter(n_rows: int, config: StreamingConfig) -> dict[str, Tensor]:
+    """The tables of a linear filter that does not count, as a decoder just trained has them."""
+    return {
+        "filter_rows": torch.zeros(n_rows, config.n_sums),
+        "filter_centre": torch.zeros(config.n_sums),
+        "blend": torch.zeros(2, config.n_dims),
+    }
 
 
 def gru_cell(gru: nn.GRU, x: Tensor, memory: Tensor) -> Tensor:

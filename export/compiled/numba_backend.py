@@ -19,6 +19,8 @@ from streams.messages import Float32s, TokenWindow
 
 LEAD_SCALE_S = 0.1
 """As in `decoders.streaming.decoder`; a bundle whose decoder has another fails its parity check."""
+FADES_OVER_S, LARGEST = 0.1, 1.0
+"""As in `decoders.streaming.linear_filter`."""
 
 
 class NumbaBackend:
@@ -29,6 +31,7 @@ class NumbaBackend:
         signature: what the manifest declares of its graph.
         tables: the inputs that belong to the decoder.
         outputs: name, width and whether it holds classes, in the order of the readout.
+        decay: what is left of each time constant's leaky sums after a bin; none: no linear filter.
 
     Raises:
         BundleError: a weight is missing, or weights and tables do not fit together.
@@ -44,12 +47,13 @@ class NumbaBackend:
         signature: Graph,
         tables: Mapping[str, np.ndarray],
         outputs: Mapping[str, tuple[int, bool]],
+        decay: Sequence[float] = (),
     ) -> None:
         self._signature = signature
         try:
             n_dims = sum(width for width, _ in outputs.values())
-            self._sizes = _sizes(weights, signature, n_dims)
-            self._weights, self._weights_of_memory = _packed(weights)
+            self._sizes = _sizes(weights, signature, n_dims, len(decay) * n_dims)
+            self._weights, self._weights_of_memory = _packed(weights, np.repeat(decay, n_dims))
             self._lead = [
                 (weights[f"lead_{way}.weight"], weights[f"lead_{way}.bias"])
                 for way in ("widen", "narrow")
@@ -59,7 +63,7 @@ class NumbaBackend:
             raise BundleError(f"the weights lack {error}; export the bundle again") from error
         self._turn_hz = np.float32(frequencies[1]) if len(frequencies) > 1 else np.float32(0)
         self._room, self._weight_of_token = room_for(self._sizes), np.zeros(0, np.float32)
-        self._memory = np.zeros((2, self._sizes.d_memory), np.float32)
+        self._memory = np.zeros((2, self._sizes.d_memory + self._sizes.n_sums), np.float32)
         self._memories = [(self._memory[i], self._memory[1 - i]) for i in range(2)]
         self._gates = np.zeros(3 * self._sizes.d_memory, np.float32)
         self._turn = 0
@@ -111,8 +115,8 @@ class NumbaBackend:
             self._has_recalled = True
         try:
             i_wrong = decode_bin(
-                window.unit, window.t_rel, window.count, self._tables["table"],
-                self._tables["centre"], self._beside, self._turn_hz, self._sizes, self._weights,
+                window.unit, window.t_rel, window.count, self._tables["table"], self._filter_rows,
+                self._centre, self._beside, self._turn_hz, self._sizes, self._weights,
                 self._gates, self._weight_of_token, self._room, memory, new_memory, self._answer,
             )  # fmt: skip
         except TypeError as error:
@@ -143,13 +147,25 @@ class NumbaBackend:
             BundleError: an array is missing or has another shape or type than the graph takes.
         """
         self._tables = tables_for(self._signature, tables)
+        n_rows, n_dims = len(self._tables["table"]), self._sizes.n_dims
+        none = {
+            "filter_rows": np.zeros((n_rows, 0), np.float32),
+            "filter_centre": np.zeros(0, np.float32),
+            "blend": np.zeros((2, n_dims), np.float32),
+        }
+        held = none | self._tables
+        self._filter_rows, self._blend = held["filter_rows"], held["blend"]
+        self._centre = np.concatenate([held["centre"], held["filter_centre"]])
         self._set_lead(self._lead_s)
 
     def _set_lead(self, lead_s: float) -> None:
         (widen, widen_bias), (narrow, narrow_bias) = self._lead
         lead = widen @ np.array([lead_s / LEAD_SCALE_S], np.float32) + widen_bias
         lead = narrow @ np.tanh(lead) + narrow_bias
-        self._beside = np.ascontiguousarray(self._tables["session"] + lead, np.float32)
+        present = max(0.0, 1.0 - abs(lead_s) / FADES_OVER_S)
+        share = present * self._blend[0]
+        beside = [self._tables["session"] + lead, 1.0 - share, share * self._blend[1], [present]]
+        self._beside = np.concatenate(beside).astype(np.float32)
         self._lead_s = lead_s
 
 
@@ -177,12 +193,15 @@ def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> NumbaBackend:
     }
     try:
         outputs = {one["name"]: (one["dims"], one["classes"]) for one in config["outputs"]}
-        return NumbaBackend(weights, manifest.graph, bundle.tables, outputs)
+        decay = [
+            np.exp(-config["bin_s"] / tap_s) if tap_s else 0.0 for tap_s in config.get("taps_s", ())
+        ]
+        return NumbaBackend(weights, manifest.graph, bundle.tables, outputs, decay)
     except (BundleError, KeyError, TypeError) as error:
         raise BundleError(f"{bundle.path}: {error}") from error
 
 
-def _packed(w: Mapping[str, np.ndarray]) -> tuple[Float32s, Float32s]:
+def _packed(w: Mapping[str, np.ndarray], decay: np.ndarray) -> tuple[Float32s, Float32s]:
     """The weights that `decode_bin` reads, in its order, and those that `recall` reads.
 
     What is fixed for good is folded: the gain of the latents into `mix`, the scale and offset of
@@ -196,6 +215,7 @@ def _packed(w: Mapping[str, np.ndarray]) -> tuple[Float32s, Float32s]:
     for name in ("memory_norm", "query", "readout_geglu.widen", "readout_geglu.narrow"):
         used += [w[f"{name}.weight"], w[f"{name}.bias"]]
     used += [w["readout.weight"] * scale[:, None], w["readout.bias"] * scale + w["offset"]]
+    used += [decay, LARGEST * scale]
     return _joined(used), _joined([w["gru.weight_hh_l0"], w["gru.bias_hh_l0"]])
 
 
@@ -203,7 +223,7 @@ def _joined(arrays: Sequence[np.ndarray]) -> Float32s:
     return np.concatenate([array.ravel() for array in arrays]).astype(np.float32)
 
 
-def _sizes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int) -> Sizes:
+def _sizes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int, n_sums: int) -> Sizes:
     """The network's widths; what fits neither them nor the graph is refused: nothing checks later.
 
     Raises:
@@ -242,13 +262,18 @@ def _sizes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int) -> Sizes:
                 f"`{name}` is {list(w[name].shape)} where its network has {list(shape)}; "
                 "export the bundle again"
             )
+    if width.get("filter_rows", 0) != n_sums or width.get("memory_filter", 0) != n_sums:
+        raise BundleError(
+            f"a linear filter of {width.get('filter_rows', 0)} sums in the graph is one of "
+            f"{n_sums} in `training.config`; export the bundle again"
+        )
     n_summed, rest = divmod(pooled, n_latents)
     if rest or width["table"] != n_summed + n_latents * n_basis:
         raise BundleError(
             f"a table of {width['table']} columns does not fit {n_latents} latents and {n_basis} "
             "functions of time; export the bundle again"
         )
-    return Sizes(n_latents, pooled, model, memory, readout, n_dims)
+    return Sizes(n_latents, pooled, model, memory, readout, n_dims, n_sums)
 
 
 def _parts(answer: Float32s, widths: Mapping[str, int]) -> dict[str, Float32s]:

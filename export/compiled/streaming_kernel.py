@@ -27,6 +27,7 @@ class Sizes(NamedTuple):
     d_memory: int
     d_readout: int
     n_dims: int
+    n_sums: int
 
 
 def room_for(sizes: Sizes) -> Float32s:
@@ -188,16 +189,52 @@ def recall(weights: Float32s, memory: Float32s, gates: Float32s) -> None:
 
     Args:
         weights: (3 * d_memory * (d_memory + 1),) weight and bias of the GRU's memory half.
-        memory: (d_memory,).
+        memory: (d_memory + n_sums,).
         gates: (3 * d_memory,), written.
     """
-    _apply(weights, 0, memory, gates)
+    _apply(weights, 0, memory[: len(gates) // 3], gates)
+
+
+@compiled(
+    types.void(
+        _INDICES, _VECTOR, _MATRIX, _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR
+    ),
+    reordered=True,
+)
+def _add_filter(
+    unit: Int32s,
+    count: Float32s,
+    rows: Float32s,
+    centre: Float32s,
+    decay: Float32s,
+    bound: Float32s,
+    blend: Float32s,
+    memory: Float32s,
+    new_memory: Float32s,
+    answer: Float32s,
+) -> None:
+    """Blend the linear filter into the answer; see `decoders.streaming.linear_filter`."""
+    n_dims, n_sums = len(answer), len(memory)
+    for j in range(n_sums):
+        new_memory[j] = -centre[j]
+    for i in range(len(unit)):
+        row = rows[unit[i]]
+        for j in range(n_sums):
+            new_memory[j] += count[i] * row[j]
+    for j in range(n_sums):
+        new_memory[j] += decay[j] * (memory[j] - new_memory[j])
+    for i in range(n_dims):
+        told = _ZERO
+        for j in range(i, n_sums, n_dims):
+            told += new_memory[j]
+        told = min(max(told, -bound[i]), bound[i])
+        answer[i] = blend[i] * answer[i] + blend[n_dims + i] + blend[2 * n_dims] * told
 
 
 @compiled(
     int64(
-        _INDICES, _VECTOR, _VECTOR, _MATRIX, _VECTOR, _VECTOR, float32, _SIZES, _VECTOR, _VECTOR,
-        _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR,
+        _INDICES, _VECTOR, _VECTOR, _MATRIX, _MATRIX, _VECTOR, _VECTOR, float32, _SIZES, _VECTOR,
+        _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR,
     ),
     reordered=True,
     frees_interpreter=True,
@@ -207,6 +244,7 @@ def decode_bin(
     t_rel: Float32s,
     count: Float32s,
     table: Float32s,
+    filter_rows: Float32s,
     centre: Float32s,
     beside: Float32s,
     turn_hz: np.float32,
@@ -226,8 +264,11 @@ def decode_bin(
         t_rel: (N,) seconds since the start of the bin.
         count: (N,) spikes per token.
         table: (R, table_width) folded rows.
-        centre: (d_pooled,).
-        beside: (d_readout,) session vector, and what the lead adds to it.
+        filter_rows: (R, n_sums) of the linear filter.
+        centre: (d_pooled + n_sums,) of the latents, then of the filter.
+        beside: (d_readout + 2 * n_dims + 1,) session vector with what the lead adds to it; per
+            dimension what the network's answer is multiplied by, and what is added to it; and by
+            how much the filter's sums count.
         turn_hz: radians per second of the lowest frequency.
         sizes: of the network.
         weights: those of its steps behind one another, as they are used here: one array, for
@@ -235,8 +276,8 @@ def decode_bin(
         gates: (3 * d_memory,) what was recalled.
         weight_of_token: N * n_latents numbers at least, written.
         room: see `room_for`, written.
-        memory: (d_memory,).
-        new_memory: (d_memory,), written.
+        memory: (d_memory + n_sums,) the GRU's, then the filter's.
+        new_memory: (d_memory + n_sums,), written.
         answer: (n_dims,), written: physical units; logits of classes.
 
     Returns:
@@ -265,12 +306,18 @@ def decode_bin(
     at = _normalise(weights, at, mixed, mixed_normed)
     at = _add_geglu(weights, at, mixed_normed, mixed_wide, mixed)
     at = _apply(weights, at, mixed, gates_of_input)
-    _renew(gates_of_input, gates, memory, new_memory)
-    at = _normalise(weights, at, new_memory, memory_normed)
+    _renew(gates_of_input, gates, memory[:d_memory], new_memory[:d_memory])
+    at = _normalise(weights, at, new_memory[:d_memory], memory_normed)
     at = _apply(weights, at, memory_normed, query)
     for i in range(len(query)):
         query[i] += beside[i]
         asked[i] = query[i]
     at = _add_geglu(weights, at, asked, query_wide, query)
-    _apply(weights, at, query, answer)
+    at = _apply(weights, at, query, answer)
+    if sizes.n_sums:
+        _add_filter(
+            unit, count, filter_rows, centre[sizes.d_pooled :],
+            weights[at : at + sizes.n_sums], weights[at + sizes.n_sums :],
+            beside[sizes.d_readout :], memory[d_memory:], new_memory[d_memory:], answer,
+        )  # fmt: skip
     return -1

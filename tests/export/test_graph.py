@@ -21,7 +21,7 @@ from export.onnxruntime_backend import open_cpu
 from streams.messages import TokenWindow
 from tests.decoders.sessions import small_config, tuned_session
 
-N_OPS = 75
+N_OPS = 82
 
 
 class Trained:
@@ -56,7 +56,7 @@ def test_the_manifest_says_what_was_trained(trained: Trained) -> None:
     ]
     assert (manifest.lead_s.min, manifest.lead_s.max) == (-0.04, 0.1)
     assert manifest.stale_after_s >= 0.1
-    assert manifest.graph.memory == ("memory_h",)
+    assert manifest.graph.memory == ("memory_h", "memory_filter")
     low, high = manifest.outputs[0].low, manifest.outputs[0].high
     np.testing.assert_allclose([low, high], [[-10.0] * 2, [10.0] * 2], atol=0.5)
 

@@ -32,6 +32,7 @@ SHAPES = {
     "counts": replace(CONFIG, n_frequencies=0),
     "one latent": replace(CONFIG, n_latents=1, n_frequencies=1),
     "readout wider than memory": replace(CONFIG, d_memory=5, d_readout=40, d_model=7),
+    "no linear filter": replace(CONFIG, taps_s=()),
     "as by default": StreamingConfig(CONFIG.outputs, bin_s=0.02),
 }
 

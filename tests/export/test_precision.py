@@ -72,11 +72,11 @@ def test_sums_and_exponentials_stay_wide(family: DecoderBundle, precision: str) 
 
 
 def test_sums_over_tokens_and_times_stay_wide(streaming_bundle: DecoderBundle) -> None:
-    """The shipped shape's only MatMuls are the sums over tokens, and the logits from times."""
+    """The shipped shape's only MatMuls are the three sums over tokens, and logits from times."""
     model = lowered(streaming_bundle, "fp16")
     types = types_of(model)
     wide = [node for node in model.graph.node if node.op_type in ("MatMul", "Cos")]
-    assert len(wide) == 4
+    assert len(wide) == 5
     for node in wide:
         assert {types[name] for name in (node.input[0], *node.output)} == {TensorProto.FLOAT}
 

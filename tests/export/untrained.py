@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig
+from decoders.streaming.linear_filter import TAPS_S
 from export.graph import OPSET, streaming_graph
 from export.onnxruntime_backend import describe_graph
 from export.parity import random_tokens, replay
@@ -26,6 +27,7 @@ CONFIG = StreamingConfig(
     d_model=16,
     d_memory=24,
     d_readout=12,
+    taps_s=TAPS_S,
 )
 
 
@@ -43,6 +45,8 @@ def untrained_parts(
         table = step.decoder.encoder.fold(torch.randn(len(keys), config.d_unit)).numpy()
     tables = {"table": table, "session": rng.normal(0, 0.1, config.d_readout).astype(np.float32)}
     tables["centre"] = rng.normal(0, 0.01, config.n_pooled).astype(np.float32)
+    if config.taps_s:
+        tables |= random_filter(rng, len(keys), config)
     tokens = random_tokens(rng, n_rows=len(keys), n_beats=100, bin_s=0.02, n_most=BUCKET)
     names = [output.name for output in config.outputs]
     fields = {
@@ -68,4 +72,17 @@ def untrained_parts(
         "tables": tables,
         "weights": {name: value.numpy() for name, value in step.state_dict().items()},
         "parity": replay(TorchBackend(step, signature, tables, names), tokens),
+    }
+
+
+def random_filter(
+    rng: np.random.Generator, n_rows: int, config: StreamingConfig
+) -> dict[str, np.ndarray]:
+    """Tables of a filter that counts, of the continuous outputs."""
+    continuous = [float(not out.classes) for out in config.outputs for _ in range(out.dims)]
+    counts = np.tile(continuous, len(config.taps_s))
+    return {
+        "filter_rows": (rng.normal(0, 0.5, (n_rows, len(counts))) * counts).astype(np.float32),
+        "filter_centre": (rng.normal(0, 2.0, len(counts)) * counts).astype(np.float32),
+        "blend": np.stack([np.multiply(0.2, continuous), continuous]).astype(np.float32),
     }

@@ -1,0 +1,177 @@
+"""The linear filter beside the network, fitted in closed form to the labelled seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.signal import lfilter
+
+from calibration.adaptation.learning import Start
+from calibration.adaptation.material import Material
+from calibration.adaptation.network import WindowDecoder
+from calibration.adaptation.search import Found, held_out_bins, shares_of_looks
+from decoders.learning.loss import Scored
+from decoders.streaming.decoder import StreamingDecoder
+from decoders.streaming.linear_filter import decays
+from decoders.streaming.tuning import QUIET_COUNT, counts_matrix
+from streams.messages import Float64s
+
+RIDGE = 300.0
+"""Squared slopes count as much as the squared errors of so many bins."""
+SHARES = np.arange(0.0, 0.41, 0.05)
+HISTORY_S = 2.0
+WINDOW_S = 10.0
+WINDOWS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A fitted filter; see `decoders.streaming.linear_filter`.
+
+    Attributes:
+        rows: (U, n_sums) float32, what a spike of each unit adds.
+        blend: (2, n_dims) float32, by how much the filter counts, and what it says at rest.
+    """
+
+    rows: np.ndarray
+    blend: np.ndarray
+
+    def tables(self, spikes_per_bin: Float64s) -> dict[str, np.ndarray]:
+        """The graph's tables of it, (U,) mean spikes per bin being usual."""
+        return {
+            "filter_rows": self.rows,
+            "filter_centre": filter_centre(self.rows, spikes_per_bin),
+            "blend": self.blend,
+        }
+
+    def shares(self, outputs: Sequence[Scored]) -> dict[str, float]:
+        """By how much the filter counts in each continuous output."""
+        continuous = [out for out in outputs if not out.classes]
+        return {out.name: round(float(self.blend[0, out.answer.start]), 3) for out in continuous}
+
+
+def filter_centre(rows: np.ndarray, spikes_per_bin: Float64s) -> np.ndarray:
+    """(n_sums,) what a bin adds in which every unit fires its mean."""
+    return np.asarray(spikes_per_bin @ rows, np.float32)
+
+
+def fit_filter(decoder: StreamingDecoder, material: Material, found: Found) -> Filter:
+    """Fit the filter, and let held-out trials tell by how much it counts.
+
+    It is a ridge regression of what is to be decoded on the leaky sums of every unit's spikes. The
+    trials that each fold of `search` left out are decoded by network and filter, both of which have
+    not seen them: each share of the filter counts by how likely it makes those trials, each output
+    by itself. Where too few trials could be held out, all shares are equally likely.
+
+    Args:
+        decoder: the network, of a shape with a filter.
+        material: the session.
+        found: what the network learnt.
+    """
+    fitter = _Fitter(decoder, material)
+    folds = fitter.folds(found)
+    slopes, rest = fitter.fit(fitter.labelled)
+    share = np.zeros(len(rest))
+    for out in material.outputs:
+        if not out.classes:
+            share[out.answer] = fitter.share(out, folds)
+    rows = fitter.per_spike(slopes) * (share * material.scale)
+    blend = np.stack([share, rest * material.scale + material.offset])
+    return Filter(rows.reshape(len(rows), -1).astype(np.float32), blend.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fold:
+    """Trials that were left out, (n_bins, n_dims) decoded by the two that have not seen them."""
+
+    left_out: np.ndarray
+    by_network: Float64s
+    by_filter: Float64s
+
+
+class _Fitter:
+    """Regresses the labelled part's behaviour, normalised, on leaky sums of its spikes."""
+
+    def __init__(self, decoder: StreamingDecoder, material: Material) -> None:
+        self.material = material
+        self.decoder = WindowDecoder(decoder, material)
+        recording, part = material.recording, material.recording.train
+        self.labelled = material.labelled[part.first : part.last]
+        self.targets = _normalised(material)[part.first : part.last]
+        n_before = min(part.first, round(HISTORY_S / material.hop_s))
+        counts = counts_matrix(recording.tokens, len(recording.unit_keys))
+        away = counts[part.first - n_before : part.last] - recording.spikes_per_bin
+        decay = np.array(decays(decoder.config.taps_s, decoder.config.bin_s))
+        sums = np.stack([lfilter([1.0 - d], [1.0, -d], away, axis=0) for d in decay], axis=-1)
+        # So that sums of a Poisson unit's spikes vary by 1 about its mean, however long they last.
+        deviation = np.sqrt(recording.spikes_per_bin + QUIET_COUNT)[:, None]
+        self.gain = np.sqrt((1.0 + decay) / (1.0 - decay)) / deviation
+        self.sums = (sums[n_before:] * self.gain).reshape(len(self.labelled), -1)
+
+    def fit(self, fitted: np.ndarray) -> tuple[Float64s, Float64s]:
+        """(U * n_taps, n_dims) slopes from these bins, and (n_dims,) what is told at rest."""
+        sums, targets = self.sums[fitted], self.targets[fitted]
+        mean, level = sums.mean(axis=0), targets.mean(axis=0)
+        away = sums - mean
+        gram = away.T @ away + RIDGE * np.eye(len(mean))
+        slopes = np.linalg.solve(gram, away.T @ (targets - level))
+        return slopes, level - mean @ slopes
+
+    def per_spike(self, slopes: Float64s) -> Float64s:
+        """(U, n_taps, n_dims) what a spike adds."""
+        shaped: Float64s = slopes.reshape(*self.gain.shape, -1) * self.gain[..., None]
+        return shaped
+
+    def folds(self, found: Found) -> list[_Fold]:
+        """The trials that each fold left out, decoded without them."""
+        part = self.material.recording.train
+        held_out = held_out_bins(self.material, self.material.labelled)[:, part.first : part.last]
+        folds = []
+        for end, left_out in zip(found.without, held_out, strict=False):
+            slopes, rest = self.fit(self.labelled & ~left_out)
+            folds.append(_Fold(left_out, self._decoded(end), self.sums @ slopes + rest))
+        return folds
+
+    def share(self, out: Scored, folds: Sequence[_Fold]) -> float:
+        """By how much the filter counts in an output."""
+        if not folds:
+            return float(SHARES.mean())
+        losses = np.zeros(len(SHARES))
+        for fold in folds:
+            wanted, network, filtered = (
+                values[fold.left_out][:, out.answer]
+                for values in (self.targets, fold.by_network, fold.by_filter)
+            )
+            answers = network + SHARES[:, None, None] * (filtered - network)
+            losses += np.square(answers - wanted).sum(axis=2).mean(axis=1) / len(folds)
+        held_out_s = sum(np.count_nonzero(fold.left_out) for fold in folds) * self.material.hop_s
+        return float(shares_of_looks(list(losses), held_out_s) @ SHARES)
+
+    @torch.no_grad()
+    def _decoded(self, end: Start) -> Float64s:
+        """(n_bins, n_dims) the labelled part by the network, in windows with a run-up."""
+        part, hop_s = self.material.recording.train, self.material.hop_s
+        n_run_up, n_new = round(HISTORY_S / hop_s), round(WINDOW_S / hop_s)
+        n_bins = min(n_run_up + n_new, part.last)
+        begins = torch.arange(part.first - n_run_up, part.last - n_run_up, n_new)
+        begins = begins.clamp(min=0, max=part.last - n_bins)
+        decoded = np.zeros((part.last, len(self.material.scale)))
+        for some in torch.split(begins, WINDOWS_AT_ONCE):
+            answers = self.decoder(end.embedding[None], end.session[None], some, n_bins)[0].numpy()
+            for begin, answer in zip(some.tolist(), answers, strict=True):
+                n_skipped = min(begin, n_run_up)
+                decoded[begin + n_skipped : begin + n_bins] = answer[n_skipped:]
+        return decoded[part.first :]
+
+
+def _normalised(material: Material) -> Float64s:
+    """(n_bins, n_dims) targets on the decoder's scale; zero for classes."""
+    values = np.zeros((material.recording.n_bins, len(material.scale)))
+    for out in material.outputs:
+        if not out.classes:
+            away = material.targets[:, out.target] - material.offset[out.answer]
+            values[:, out.answer] = away / material.scale[out.answer]
+    return values
