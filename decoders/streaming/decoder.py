@@ -381,7 +381,12 @@ class StepModule(nn.Module):
 
 
 def no_filter(n_rows: int, config: StreamingConfig) -> dict[str, Tensor]:
-    """The tables of a linear filter that does not count, as a decoder just trained has them."""
+    """The tables of a linear filter that does not count, as a decoder just trained has them.
+
+    None where the shape has no filter.
+    """
+    if not config.taps_s:
+        return {}
     return {
         "filter_rows": torch.zeros(n_rows, config.n_sums),
         "filter_centre": torch.zeros(config.n_sums),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,90 +15,14 @@ from calibration.adaptation.recentre import recentre
 from calibration.adaptation.search import shares_of_looks
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
-from decoders.learning.training import train
 from export.backends import open_backend
 from export.bundle import open_bundle
-from export.graph import export_run
 from service.cli import main
 from streams.messages import SpikeBatch
 from streams.nwb import write_session
-from streams.session import Behavior, Session, SessionError
-from tests.decoders.sessions import PHASE, VELOCITY, tuned_session
-
-CONFIG = """
-name = "made-up"
-split = "last:0.25"
-[sessions]
-glob = ["day-*.nwb"]
-[beat]
-hop_ms = 40
-bin_ms = 40
-rotary = {rotary}
-[[outputs]]
-name = "velocity"
-behavior = "velocity"
-unit = "cm/s"
-[[outputs]]
-name = "phase"
-behavior = "phase"
-classes = 2
-safe = "nan"
-[network]
-n_latents = 4
-d_unit = 16
-d_value = 16
-d_model = 24
-d_memory = 32
-[training]
-steps = 250
-lanes = 8
-window_s = 1.2
-context_s = 0.4
-learning_rate = 1e-2
-dropout = 0.0
-unit_dropout = 0.2
-average = 0.9
-"""
-DURATION_S = 60.0
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Decoders of counts and of spikes, trained on three sessions, and one of unseen neurons."""
-    folder = tmp_path_factory.mktemp("adapt")
-    for i, n_units in enumerate((11, 14, 12)):
-        session = tuned_session(f"day-{i}", n_units, DURATION_S, seed=i)
-        write_session(session, folder / f"day-{i}.nwb")
-    write_session(new_session(), folder / "new.nwb")
-    for name, rotary in (("counts", "false"), ("spikes", "true")):
-        (folder / f"{name}.toml").write_text(CONFIG.format(rotary=rotary))
-        export_run(train(folder / f"{name}.toml", out=folder / f"{name}-run"), folder / name)
-    return folder
-
-
-def adapted(
-    folder: Path, out: Path, session: Session | None = None, **options: Any
-) -> dict[str, Any]:
-    """Adapt the decoder of counts to a session, `new.nwb` if None, in 20 s."""
-    path = folder / "new.nwb"
-    if session is not None:
-        path = out.with_suffix(".nwb")
-        write_session(session, path)
-    return adapt(folder / "counts", path, out=out, **{"seconds": 20.0} | options)
-
-
-def new_session() -> Session:
-    """Thirteen units that no decoder has met."""
-    session = tuned_session("new", 13, DURATION_S, seed=9)
-    return replace(session, unit_keys=tuple(f"u{i + 100}" for i in range(13)))
-
-
-def with_velocity(change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Session:
-    """The new session, its velocity (n, 2) changed as a function of time and itself."""
-    session = new_session()
-    signal = session.behavior[VELOCITY]
-    changed = Behavior(signal.t_s, change(signal.t_s, signal.values), signal.unit)
-    return replace(session, behavior={**session.behavior, VELOCITY: changed})
+from streams.session import Session, SessionError
+from tests.calibration.newcomers import DURATION_S, adapted, new_session, shifted, with_velocity
+from tests.decoders.sessions import PHASE, tuned_session
 
 
 @pytest.mark.parametrize("kind", ["counts", "spikes"])
@@ -118,17 +41,6 @@ def test_the_result_is_what_evaluate_finds(folder: Path, tmp_path: Path) -> None
     found = evaluate(tmp_path / "out", [folder / "new.nwb"])
     expected = found["outputs"]["velocity"]["r2"]
     np.testing.assert_allclose(result["outputs"]["velocity"]["r2"], expected, atol=2e-3)
-
-
-def shifted(session: Session, key: str, from_s: float, hz: float) -> Session:
-    """One unit fires so much more from a time on, evenly."""
-    more = np.arange(from_s, session.duration_s, 1.0 / hz)
-    spikes, unit = session.spikes, session.unit_keys.index(key)
-    t_us = np.concatenate([spikes.t_us, np.round(more * 1e6).astype(np.int64)])
-    order = np.argsort(t_us, kind="stable")
-    units = np.concatenate([spikes.unit, np.full(len(more), unit, np.int32)])[order]
-    count = np.concatenate([spikes.count, np.ones(len(more), np.int32)])[order]
-    return replace(session, spikes=SpikeBatch(t_us[order], units, count))
 
 
 def test_recentring_mends_a_drift_of_rates(folder: Path, tmp_path: Path) -> None:

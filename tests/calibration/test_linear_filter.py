@@ -1,0 +1,112 @@
+"""The linear filter of a day: fitted to its labels, weighed by trials held out, kept in tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from calibration.adaptation.adapt import adapt
+from calibration.adaptation.learning import Start
+from calibration.adaptation.linear_filter import SHARES, Filter, fit_filter
+from calibration.adaptation.material import Material, gather
+from calibration.adaptation.recentre import recentre
+from calibration.adaptation.search import Found, search
+from calibration.adaptation.starts import Base, load_base
+from export import graph
+from export.bundle import open_bundle
+from streams.nwb import read_session, write_session
+from tests.calibration.newcomers import adapted, new_session, shifted
+
+
+@pytest.fixture(scope="module")
+def base(folder: Path) -> Base:
+    return load_base(open_bundle(folder / "counts"))
+
+
+@pytest.fixture(scope="module")
+def material(folder: Path) -> Material:
+    session = read_session(folder / "new.nwb")
+    bundle = open_bundle(folder / "counts")
+    return gather(bundle, session, seconds=30.0, start_s=5.0, test="last:0.2")
+
+
+@pytest.fixture(scope="module")
+def found(base: Base, material: Material) -> Found:
+    return search(base, material, same_array=False, seed=0)
+
+
+def strange(found: Found, seed: int = 0) -> Found:
+    """Embeddings of nobody, with which the network decodes nothing."""
+    drawn = torch.Generator().manual_seed(seed)
+    ends = [
+        Start(end.name, torch.randn(end.embedding.shape, generator=drawn), end.session)
+        for end in (found.end, *found.without)
+    ]
+    return Found(ends[0], 0, (), tuple(ends[1:]))
+
+
+def of_velocity(fitted: Filter) -> float:
+    return float(fitted.blend[0, 0])
+
+
+def test_it_counts_for_more_where_the_network_decodes_nothing(
+    base: Base, material: Material, found: Found
+) -> None:
+    shares = [of_velocity(fit_filter(base.decoder, material, f)) for f in (found, strange(found))]
+    assert SHARES[0] <= shares[0] < shares[1] <= SHARES[-1]
+
+
+def test_where_nothing_was_held_out_every_share_is_as_likely(
+    base: Base, material: Material, found: Found
+) -> None:
+    untested = Found(found.end, 0, ())
+    assert of_velocity(fit_filter(base.decoder, material, untested)) == pytest.approx(SHARES.mean())
+
+
+def test_classes_are_the_networks_alone(base: Base, material: Material, found: Found) -> None:
+    fitted = fit_filter(base.decoder, material, found)
+    assert set(fitted.shares(material.outputs)) == {"velocity"}
+    assert (fitted.blend[0, 2:] == 0.0).all()
+    rows = fitted.rows.reshape(len(fitted.rows), -1, fitted.blend.shape[1])
+    assert (rows[..., 2:] == 0.0).all()
+    assert (rows[..., :2] != 0.0).all()
+
+
+def test_it_lies_in_tables_and_is_told(folder: Path, tmp_path: Path) -> None:
+    result = adapted(folder, tmp_path / "out", seconds=30.0)
+    made = open_bundle(tmp_path / "out")
+    assert made.manifest.training["adaptation"]["filter_share"] == result["filter_share"]
+    share = result["filter_share"]["velocity"]
+    np.testing.assert_allclose(made.tables["blend"][0], [share, share, 0.0, 0.0], atol=1e-3)
+    base = open_bundle(folder / "counts")
+    for name in ("filter_rows", "filter_centre", "blend"):
+        assert not base.tables[name].any()
+
+
+def test_it_is_recentred_too(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "drifted.nwb"
+    write_session(shifted(new_session(), "u103", 20.0, 60.0), path)
+    adapt(folder / "counts", path, out=tmp_path / "made", seconds=19.0)
+    recentre(tmp_path / "made", path, out=tmp_path / "again", seconds=40.0)
+    made, again = open_bundle(tmp_path / "made"), open_bundle(tmp_path / "again")
+    rates_hz = again.manifest.training["unit_rates_hz"]
+    usual = np.array([rates_hz[unit.key] for unit in again.manifest.units]) * again.manifest.bin_s
+    rows = again.tables["filter_rows"]
+    np.testing.assert_array_equal(rows, made.tables["filter_rows"])
+    np.testing.assert_allclose(again.tables["filter_centre"], usual @ rows, rtol=1e-4, atol=1e-5)
+    assert np.abs(again.tables["filter_centre"] - made.tables["filter_centre"]).max() > 1e-3
+
+
+def test_a_decoder_of_before_is_adapted_without(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "TAPS_S", ())
+    older = graph.export_run(folder / "counts-run", tmp_path / "older")
+    assert older.manifest.graph.memory == ("memory_h",)
+    result = adapt(tmp_path / "older", folder / "new.nwb", out=tmp_path / "out", seconds=30.0)
+    assert result["filter_share"] == {}
+    assert min(result["outputs"]["velocity"]["r2"]) > 0.6
+    assert open_bundle(tmp_path / "out").graph_sha256 == older.graph_sha256

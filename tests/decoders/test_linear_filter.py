@@ -1,0 +1,103 @@
+"""The linear filter beside the network: leaky sums, bounded, of the present, silent if not used."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from decoders.streaming.decoder import StepModule, no_filter  # noqa: E402
+from decoders.streaming.linear_filter import FADES_OVER_S, LARGEST, TAPS_S  # noqa: E402
+from tests.export.untrained import CONFIG, KEYS, random_filter  # noqa: E402
+
+N_VELOCITY = 2
+
+
+class Bins:
+    """An untrained step, run bin by bin with some filter's tables."""
+
+    def __init__(self, tables: dict[str, torch.Tensor] | None) -> None:
+        torch.manual_seed(0)
+        self.config = CONFIG if tables else replace(CONFIG, taps_s=())
+        self.step = StepModule(self.config).eval()
+        self.step.decoder.scale[:N_VELOCITY] = 20.0
+        self.table = self.step.decoder.encoder.fold(torch.randn(len(KEYS), CONFIG.d_unit))
+        self.tables = tables
+        self.memory = [torch.zeros(1, CONFIG.d_memory)]
+        self.told = torch.zeros(1, CONFIG.n_sums)
+
+    @torch.no_grad()
+    def run(self, unit: list[int], count: list[float], lead_s: float = 0.0) -> np.ndarray:
+        """Velocity of the next bin."""
+        tokens = torch.tensor(unit, dtype=torch.int32), torch.zeros(len(unit)), torch.tensor(count)
+        fixed = torch.zeros(CONFIG.d_readout), torch.full((CONFIG.n_pooled,), 0.02)
+        beside = [*self.tables.values(), self.told] if self.tables else []
+        lead = torch.tensor([lead_s])
+        found = self.step(*tokens, self.table, *fixed, lead, *self.memory, *beside)
+        self.memory = [found[2]]
+        self.told = found[3] if self.tables else self.told
+        velocity: np.ndarray = found[0].numpy()
+        return velocity
+
+
+def counting(rows: float = 0.5) -> dict[str, torch.Tensor]:
+    """A filter that counts, its rows times `rows / 0.5`."""
+    held = random_filter(np.random.default_rng(1), len(KEYS), CONFIG)
+    held["filter_rows"] *= rows / 0.5
+    held["filter_centre"] *= rows / 0.5
+    return {name: torch.from_numpy(value) for name, value in held.items()}
+
+
+def test_the_answer_is_the_mean_of_both() -> None:
+    tables, plain = counting(), Bins(None)
+    blended = Bins(tables)
+    rows, centre = tables["filter_rows"].numpy(), tables["filter_centre"].numpy()
+    share, rest = tables["blend"].numpy()[:, :N_VELOCITY]
+    decay = np.repeat([math.exp(-0.02 / tap_s) if tap_s else 0.0 for tap_s in TAPS_S], 6)
+    sums = np.zeros(len(centre))
+    for unit, count in (([1, 4], [1.0, 2.0]), ([], []), ([9, 9, 2], [1.0, 1.0, 3.0])):
+        added = np.array(count) @ rows[unit] - centre if unit else -centre
+        sums = decay * sums + (1.0 - decay) * added
+        told = sums.reshape(len(TAPS_S), -1).sum(axis=0)[:N_VELOCITY]
+        wanted = (1.0 - share) * plain.run(unit, count) + share * rest + told
+        np.testing.assert_allclose(blended.run(unit, count), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_one_that_does_not_count_changes_nothing() -> None:
+    plain, silent = Bins(None), Bins(no_filter(len(KEYS), CONFIG))
+    for unit in ([1, 2, 3], [], [7]):
+        count = [1.0] * len(unit)
+        np.testing.assert_array_equal(plain.run(unit, count), silent.run(unit, count))
+
+
+def test_a_burst_moves_the_answer_by_no_more_than_its_bound() -> None:
+    tables, plain = counting(rows=50.0), Bins(None)
+    blended, every = Bins(tables), list(range(len(KEYS)))
+    share, rest = tables["blend"].numpy()[:, :N_VELOCITY]
+    network = plain.run(every, [50.0] * len(every))
+    away = blended.run(every, [50.0] * len(every)) - ((1.0 - share) * network + share * rest)
+    np.testing.assert_allclose(np.abs(away), LARGEST * 20.0, rtol=1e-5)
+
+
+def test_it_fades_with_the_lead() -> None:
+    """It is fitted to the present, so what is far ahead is the network's alone."""
+    apart = []
+    for lead_s in (0.0, 0.5 * FADES_OVER_S, FADES_OVER_S, 3.0 * FADES_OVER_S):
+        plain, blended = Bins(None), Bins(counting())
+        apart.append(
+            np.abs(blended.run([1, 4], [1.0, 2.0], lead_s) - plain.run([1, 4], [1.0, 2.0], lead_s))
+        )
+    assert (apart[1] > 0.0).all()
+    assert (apart[2] == 0.0).all()
+    assert (apart[3] == 0.0).all()
+    assert (apart[0] > 0.0).all()
+
+
+def test_its_shape_goes_through_json() -> None:
+    assert type(CONFIG).from_dict(CONFIG.to_dict()) == CONFIG
+    older = {name: value for name, value in CONFIG.to_dict().items() if name != "taps_s"}
+    assert type(CONFIG).from_dict(older).n_sums == 0
