@@ -20,9 +20,10 @@ from torch import Tensor
 from decoders.checkpoint import load_checkpoint, load_weights, network_config
 from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig, no_filter
+from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import TAPS_S
 from decoders.streaming.network import SessionNetwork
+from decoders.streaming.step import StepModule, no_filter
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
 from export.onnxruntime_backend import describe_graph

@@ -12,8 +12,9 @@ import torch
 from decoders.poyo.config import PoyoConfig, poyo_large, poyo_small
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import step_of_session
-from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig, no_filter
+from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import TAPS_S
+from decoders.streaming.step import StepModule, no_filter
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
 from export.graph import OPSET, streaming_graph

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from decoders.poyo.step import step_from_config
-from decoders.streaming.decoder import StepModule, StreamingConfig
+from decoders.streaming.decoder import StreamingConfig
+from decoders.streaming.step import StepModule
 from export.bundle import DecoderBundle, tables_for
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import Graph

@@ -32,7 +32,8 @@ from calibration.adaptation.second_stage import Unfrozen, second_stage
 from calibration.adaptation.starts import Base, load_base, profiles_of
 from calibration.errors import CalibrationError
 from decoders.learning.recordings import longest_silence_s
-from decoders.streaming.decoder import StepModule, StreamingDecoder
+from decoders.streaming.decoder import StreamingDecoder
+from decoders.streaming.step import StepModule
 from export.bundle import DecoderBundle, open_bundle
 from export.graph import streaming_graph, token_buckets
 from export.onnxruntime_backend import OnnxruntimeBackend

@@ -13,6 +13,7 @@ from calibration.adaptation.learning import Start
 from calibration.adaptation.material import Material
 from calibration.adaptation.network import WindowDecoder
 from calibration.adaptation.search import Found, held_out_bins, shares_of_looks
+from calibration.baselines import ridge_weights
 from decoders.learning.loss import Scored
 from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.linear_filter import decays
@@ -109,16 +110,13 @@ class _Fitter:
         # So that sums of a Poisson unit's spikes vary by 1 about its mean, however long they last.
         deviation = np.sqrt(recording.spikes_per_bin + QUIET_COUNT)[:, None]
         self.gain = np.sqrt((1.0 + decay) / (1.0 - decay)) / deviation
-        self.sums = (sums[n_before:] * self.gain).reshape(len(self.labelled), -1)
+        sums = (sums[n_before:] * self.gain).reshape(len(self.labelled), -1)
+        self.sums = np.concatenate([sums, np.ones((len(sums), 1))], axis=1)
 
     def fit(self, fitted: np.ndarray) -> tuple[Float64s, Float64s]:
         """(U * n_taps, n_dims) slopes from these bins, and (n_dims,) what is told at rest."""
-        sums, targets = self.sums[fitted], self.targets[fitted]
-        mean, level = sums.mean(axis=0), targets.mean(axis=0)
-        away = sums - mean
-        gram = away.T @ away + RIDGE * np.eye(len(mean))
-        slopes = np.linalg.solve(gram, away.T @ (targets - level))
-        return slopes, level - mean @ slopes
+        (weights,) = ridge_weights(self.sums[fitted], self.targets[fitted], (RIDGE,))
+        return weights[:-1], weights[-1]
 
     def per_spike(self, slopes: Float64s) -> Float64s:
         """(U, n_taps, n_dims) what a spike adds."""
@@ -132,7 +130,7 @@ class _Fitter:
         folds = []
         for end, left_out in zip(found.without, held_out, strict=False):
             slopes, rest = self.fit(self.labelled & ~left_out)
-            folds.append(_Fold(left_out, self._decoded(end), self.sums @ slopes + rest))
+            folds.append(_Fold(left_out, self._decoded(end), self.sums[:, :-1] @ slopes + rest))
         return folds
 
     def share(self, out: Scored, folds: Sequence[_Fold]) -> float:
@@ -162,7 +160,7 @@ class _Fitter:
         for some in torch.split(begins, WINDOWS_AT_ONCE):
             answers = self.decoder(end.embedding[None], end.session[None], some, n_bins)[0].numpy()
             for begin, answer in zip(some.tolist(), answers, strict=True):
-                n_skipped = min(begin, n_run_up)
+                n_skipped = n_run_up if begin else 0
                 decoded[begin + n_skipped : begin + n_bins] = answer[n_skipped:]
         return decoded[part.first :]
 

@@ -42,7 +42,6 @@ DATA = HERE.parents[2] / "shared" / "data"
 RECORDINGS = {"m1": "m1_center_out.nwb", "s1": "s1_random_target.nwb"}
 LENGTHS_S = (10.0, 20.0, 60.0, 180.0, 1e4)
 SEEDS = range(5)
-UNFREEZING_SEEDS = range(1)
 SEED_SHIFT_S = 45.0
 NEW_DAYS = (16, 17, 18, 19)
 NEW_DAY_MINUTES = 10.0
@@ -166,7 +165,7 @@ def measure(case: Case, work: Path) -> Iterator[dict[str, Any]]:
     """Adapt over lengths and seeds; each seed learns from another stretch where there is room."""
     for length_s in LENGTHS_S:
         for seed in SEEDS:
-            for unfreeze in (False, True) if seed in UNFREEZING_SEEDS else (False,):
+            for unfreeze in (False, True):
                 out = work / "adapted"
                 shutil.rmtree(out, ignore_errors=True)
                 start_s = seed * SEED_SHIFT_S if length_s < LENGTHS_S[-1] else None
@@ -181,7 +180,8 @@ def measure(case: Case, work: Path) -> Iterator[dict[str, Any]]:
                     yield said | {"refused": str(error)}
                     continue
                 yield said | {name: result[name] for name in ("adapt_s", "seconds", "start",
-                                                              "n_steps", "outputs")}  # fmt: skip
+                                                              "n_steps", "filter_share",
+                                                              "outputs")}  # fmt: skip
 
 
 def in_full(name: str, work: Path) -> dict[str, Any]:
@@ -230,7 +230,8 @@ def draw(rows: list[dict[str, Any]], output: str, path: Path) -> None:
     names = sorted({row["case"] for row in rows if "outputs" in row})
     figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.4), sharey=True)
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        for unfreeze, field, text in ((False, "r2", "adapted"), (True, "r2", "all learnt"),
+        for unfreeze, field, text in ((False, "r2_recentred", "recentred"),
+                                      (False, "r2", "adapted"), (True, "r2", "all learnt"),
                                       (False, "wiener_r2", "Wiener"),
                                       (False, "r2_before", "none")):  # fmt: skip
             curve(axis, [row for row in rows if row["case"] == name and "outputs" in row

@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from decoders.streaming.decoder import StepModule, no_filter  # noqa: E402
 from decoders.streaming.linear_filter import FADES_OVER_S, LARGEST, TAPS_S  # noqa: E402
+from decoders.streaming.step import StepModule, no_filter  # noqa: E402
 from tests.export.untrained import CONFIG, KEYS, random_filter  # noqa: E402
 
 N_VELOCITY = 2

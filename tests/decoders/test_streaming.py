@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 
 from decoders.learning.recordings import record
 from decoders.learning.trainer import Trainer
-from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig
+from decoders.streaming.decoder import OutputSpec, StreamingConfig
+from decoders.streaming.step import StepModule
 from tests.decoders.sessions import small_config, tuned_session
 
 SHAPE = StreamingConfig(

@@ -12,7 +12,8 @@ from lightning_fabric import Fabric
 from decoders.checkpoint import save_checkpoint
 from decoders.learning.recordings import Recording, record
 from decoders.learning.trainer import Trainer
-from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig
+from decoders.streaming.decoder import OutputSpec, StreamingConfig
+from decoders.streaming.step import StepModule
 from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError

@@ -11,7 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from decoders.poyo.network import Poyo  # noqa: E402
-from decoders.streaming.decoder import StepModule, StreamingConfig  # noqa: E402
+from decoders.streaming.decoder import StreamingConfig  # noqa: E402
+from decoders.streaming.step import StepModule  # noqa: E402
 from export.backends import open_backend  # noqa: E402
 from export.compiled.floor import floor_of  # noqa: E402
 from export.compiled.lowering import for_bucket, lowered  # noqa: E402

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from decoders.streaming.decoder import OutputSpec, StepModule, StreamingConfig
+from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import TAPS_S
+from decoders.streaming.step import StepModule
 from export.graph import OPSET, streaming_graph
 from export.onnxruntime_backend import describe_graph
 from export.parity import random_tokens, replay
