@@ -23,7 +23,7 @@ from decoders.errors import DecodersError
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import TAPS_S
 from decoders.streaming.network import SessionNetwork
-from decoders.streaming.step import StepModule, no_filter
+from decoders.streaming.step import StepModule, unadapted
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
 from export.onnxruntime_backend import describe_graph
@@ -85,7 +85,7 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
     i_session = find_session(run.sessions, session, path)
     keys, rows = exported_rows(run.sessions, i_session, run.config.sessions.same_array)
     held = run.network.bundle_tables(i_session, own_rows(run.sessions, i_session), rows)
-    held |= no_filter(len(rows), run.shape)
+    held |= unadapted(len(rows), run.shape)
     tables = {name: value.numpy() for name, value in held.items()}
     step = StepModule(run.shape)
     step.decoder.load_state_dict(run.network.decoder.state_dict())
@@ -188,10 +188,11 @@ def streaming_graph(step: StepModule) -> bytes:
     names = [*(output.name for output in config.outputs), "memory_h_out"]
     lengths: list[dict[int, Any] | None] = [{0: n}, {0: n}, {0: n}, {0: rows}, *(None,) * 4]
     if config.taps_s:
-        inputs |= no_filter(11, config)
+        inputs |= unadapted(11, config)
         inputs["memory_filter"] = torch.zeros(1, config.n_sums)
-        names.append("memory_filter_out")
-        lengths += [{0: rows}, *(None,) * 3]
+        inputs["memory_drift"] = torch.zeros(1, config.n_pooled + config.n_sums)
+        names += ["memory_filter_out", "memory_drift_out"]
+        lengths += [{0: rows}, *(None,) * 6]
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -14,7 +14,7 @@ from decoders.poyo.network import Poyo
 from decoders.poyo.step import step_of_session
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import TAPS_S
-from decoders.streaming.step import StepModule, no_filter
+from decoders.streaming.step import StepModule, unadapted
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
 from export.graph import OPSET, streaming_graph
@@ -98,7 +98,7 @@ def _write_streaming(
     per_bin = torch.full((n_units,), RATE_HZ * config.bin_s)
     centre = step.decoder.encoder.centre(rows, per_bin)
     held = {"table": rows, "session": torch.zeros(config.d_readout), "centre": centre}
-    held |= no_filter(n_units, config)
+    held |= unadapted(n_units, config)
     tables = {name: np.ascontiguousarray(value.numpy()) for name, value in held.items()}
     graph = streaming_graph(step)
     signature = describe_graph(graph, OPSET)

@@ -33,6 +33,7 @@ from calibration.adaptation.starts import Base, load_base, profiles_of
 from calibration.errors import CalibrationError
 from decoders.learning.recordings import longest_silence_s
 from decoders.streaming.decoder import StreamingDecoder
+from decoders.streaming.drift import follow_share
 from decoders.streaming.step import StepModule
 from export.bundle import DecoderBundle, open_bundle
 from export.graph import streaming_graph, token_buckets
@@ -156,12 +157,16 @@ def _adapt_streaming(
     if unfreeze:
         last = second_stage(base, material, found, seed=seed, on_progress=tell)
     part = material.recording.train
-    tables = WindowDecoder(last.decoder, material).tables(last.end.embedding, last.end.session)
+    network = WindowDecoder(last.decoder, material)
+    tables = network.tables(last.end.embedding, last.end.session)
     shares: dict[str, float] = {}
     if base.decoder.config.taps_s:
         beside = fit_filter(base.decoder, material, found)
         tables |= beside.tables(material.recording.spikes_per_bin)
         shares = beside.shares(material.outputs)
+        usual = network.usual_latents(last.end.embedding, part.first, part.last)
+        tables["usual"] = usual - tables["centre"]
+        tables["follow"] = np.array([follow_share(base.decoder.config.bin_s)], np.float32)
     centres = centres_of(last.decoder, tables, slice(None), material.usual_spikes)
     return Adapted(
         graph=_graph(last.decoder) if last.n_steps else bundle.graph_path.read_bytes(),

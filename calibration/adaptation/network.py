@@ -10,6 +10,8 @@ from calibration.adaptation.material import Material
 from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.tuning import counts_matrix
 
+BINS_AT_ONCE = 500
+
 
 class WindowDecoder:
     """Decodes windows of a session from any embeddings.
@@ -55,10 +57,7 @@ class WindowDecoder:
         decoder, n_attempts = self.decoder, len(embedding)
         tables = decoder.encoder.fold(embedding)
         kept = torch.ones(len(starts), self.n_units) if kept is None else kept
-        if self.dense is not None:
-            sums = self._sums_of_counts(tables, self.dense, starts, n_bins, kept)
-        else:
-            sums = self._sums_of_tokens(tables, starts, n_bins, kept)
+        sums = self._sums(tables, starts, n_bins, kept)
         centre = decoder.encoder.centre(tables.unsqueeze(1), kept * self.spikes_per_bin)
         mixed = decoder.mixed(sums.flatten(0, 1), centre.flatten(0, 1).unsqueeze(1))
         path, _ = decoder.gru(mixed)
@@ -73,6 +72,24 @@ class WindowDecoder:
         centre = self.decoder.encoder.centre(table, self.spikes_per_bin)
         tables = {"table": table, "session": session, "centre": centre}
         return {name: value.numpy() for name, value in tables.items()}
+
+    @torch.no_grad()
+    def usual_latents(self, embedding: Tensor, first: int, last: int) -> np.ndarray:
+        """(n_pooled,) mean of the latents of bins `first .. last`."""
+        tables = self.decoder.encoder.fold(embedding[None])
+        total = torch.zeros(self.decoder.config.n_pooled)
+        for start in range(first, last, BINS_AT_ONCE):
+            n_bins = min(BINS_AT_ONCE, last - start)
+            sums = self._sums(tables, torch.tensor([start]), n_bins, torch.ones(1, self.n_units))
+            total += self.decoder.encoder.pool(sums)[0, 0].sum(dim=0)
+        mean: np.ndarray = (total / (last - first)).numpy()
+        return mean
+
+    def _sums(self, tables: Tensor, starts: Tensor, n_bins: int, kept: Tensor) -> Tensor:
+        """(A, B, T, n_latents, d_value + 1)."""
+        if self.dense is not None:
+            return self._sums_of_counts(tables, self.dense, starts, n_bins, kept)
+        return self._sums_of_tokens(tables, starts, n_bins, kept)
 
     def _sums_of_counts(
         self, tables: Tensor, dense: Tensor, starts: Tensor, n_bins: int, kept: Tensor

@@ -15,7 +15,8 @@ from export.backends import Backend
 from export.bundle import DecoderBundle
 from streams.messages import Float64s, Int32s, TokenWindow
 
-LEAD_IN_S = 20.0
+LEAD_IN_S = 300.0
+"""As a daemon that has run since calibration would: drift has been followed for so long."""
 
 WindowOf = Callable[[int, Int32s], TokenWindow]
 """The tokens of a bin, with (U,) rows of the session's units, -1 where unknown."""

@@ -55,7 +55,8 @@ class StreamingConfig:
         logit_cap: bound of the part of a logit that does not depend on time.
         time_cap: bound of each coefficient of a function of time.
         sink: initial mass of the sink, in spikes.
-        taps_s: time constants of the linear filter beside the network; none: there is no filter.
+        taps_s: time constants of the linear filter beside the network; none: there is no filter,
+            and drift is not followed (see `step`).
     """
 
     outputs: tuple[OutputSpec, ...]
@@ -270,7 +271,10 @@ class StreamingDecoder(nn.Module):
         Returns:
             (..., d_model).
         """
-        away = self.encoder.pool(sums) - centre
+        return self.mixed_away(self.encoder.pool(sums) - centre)
+
+    def mixed_away(self, away: Tensor) -> Tensor:
+        """The same of (..., n_pooled) latents, their centre taken away."""
         x = functional.linear(away, self.mix.weight * self.pooled_gain, self.mix.bias)
         mixed: Tensor = x + self.mix_geglu(self.mix_norm(x))
         return mixed

@@ -37,20 +37,17 @@ class LinearFilter(nn.Module):
         decay = torch.tensor(decays(taps_s, bin_s)).repeat_interleave(n_dims)
         self.register_buffer("decay", decay, persistent=False)
 
-    def remember(self, rows: Tensor, count: Tensor, centre: Tensor, memory: Tensor) -> Tensor:
+    def remember(self, away: Tensor, memory: Tensor) -> Tensor:
         """The sums after a bin.
 
         Args:
-            rows: (N, n_sums) of its tokens' units: what a spike adds, in the outputs' units.
-            count: (N,) spikes per token.
-            centre: (n_sums,) what a bin adds in which every unit fires its mean.
+            away: (1, n_sums) what its spikes add beyond what is usual, in the outputs' units.
             memory: (1, n_sums) the sums before.
 
         Returns:
             (1, n_sums).
         """
-        added = count.unsqueeze(0) @ rows - centre
-        return added + self.decay * (memory - added)
+        return away + self.decay * (memory - away)
 
     def blended(
         self, answer: Tensor, memory: Tensor, blend: Tensor, lead_s: Tensor, scale: Tensor

@@ -1,4 +1,4 @@
-"""One bin of the streaming decoder as plain algebra: what is exported, with its linear filter."""
+"""One bin of the streaming decoder as plain algebra: what is exported, and adapted to a day."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
+from decoders.streaming.drift import bounded
 from decoders.streaming.linear_filter import LinearFilter
 
 
@@ -35,7 +36,10 @@ class StepModule(nn.Module):
         filter_rows: Tensor | None = None,
         filter_centre: Tensor | None = None,
         blend: Tensor | None = None,
+        usual: Tensor | None = None,
+        follow: Tensor | None = None,
         memory_filter: Tensor | None = None,
+        memory_drift: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Run one bin.
 
@@ -48,37 +52,51 @@ class StepModule(nn.Module):
             centre: (n_pooled,).
             lead_s: (1,) seconds.
             memory_h: (1, d_memory), zeros after a reset.
-            filter_rows: (R, n_sums), with the three that follow where the shape has a filter.
-            filter_centre: (n_sums,).
+            filter_rows: (R, n_sums) what a spike adds, with those that follow where the shape has a
+                filter.
+            filter_centre: (n_sums,) what a bin adds in which every unit fires its mean.
             blend: (2, n_dims), see `LinearFilter`.
+            usual: (n_pooled,) mean of the latents beyond `centre` in the labelled seconds.
+            follow: (1,) by how much one bin counts in the mean that drift is followed by; 0: it is
+                not.
             memory_filter: (1, n_sums), zeros after a reset.
+            memory_drift: (1, n_pooled + n_sums), zeros after a reset.
 
         Returns:
-            One (dims,) tensor per output in physical units, then memory_h_out (1, d_memory), and
-            memory_filter_out (1, n_sums) where there is a filter.
+            One (dims,) tensor per output in physical units, then the memories after the bin, in the
+            order of the arguments.
         """
         decoder = self.decoder
         config, rows = decoder.config, torch.index_select(table, 0, unit)
         n_coefficients = config.n_latents * config.n_basis
         values, coefficients = torch.split(rows, [config.d_value + 1, n_coefficients], dim=1)
         sums = decoder.encoder.weights(coefficients, t_rel, count).t() @ values
-        x = decoder.mixed(sums.unsqueeze(0), centre)
+        away = decoder.encoder.pool(sums.unsqueeze(0)) - centre
+        if filter_rows is None:
+            memory = gru_cell(decoder.gru, decoder.mixed_away(away), memory_h)
+            answer = decoder.read_physical(memory, session, lead_s.unsqueeze(0))
+            return (*(output[0] for output in decoder.outputs_of(answer)), memory)
+        assert filter_centre is not None
+        assert blend is not None
+        assert usual is not None
+        assert follow is not None
+        assert memory_filter is not None
+        assert memory_drift is not None
+        added = count.unsqueeze(0) @ torch.index_select(filter_rows, 0, unit) - filter_centre
+        seen = torch.cat((away - usual, added), dim=1)
+        drift, added_drift = torch.split(memory_drift, [config.n_pooled, config.n_sums], dim=1)
+        followed = memory_drift + follow * (seen - memory_drift)
+        x = decoder.mixed_away(away - bounded(drift, decoder.pooled_gain))
         memory = gru_cell(decoder.gru, x, memory_h)
+        told = self.filter.remember(added - added_drift, memory_filter)
         answer = decoder.read_physical(memory, session, lead_s.unsqueeze(0))
-        memories = [memory]
-        if filter_rows is not None:
-            assert filter_centre is not None
-            assert blend is not None
-            assert memory_filter is not None
-            chosen = torch.index_select(filter_rows, 0, unit)
-            told = self.filter.remember(chosen, count, filter_centre, memory_filter)
-            answer = self.filter.blended(answer, told, blend, lead_s, decoder.scale)
-            memories.append(told)
-        return (*(output[0] for output in decoder.outputs_of(answer)), *memories)
+        answer = self.filter.blended(answer, told, blend, lead_s, decoder.scale)
+        outputs = (output[0] for output in decoder.outputs_of(answer))
+        return (*outputs, memory, told, followed)
 
 
-def no_filter(n_rows: int, config: StreamingConfig) -> dict[str, Tensor]:
-    """The tables of a linear filter that does not count, as a decoder just trained has them.
+def unadapted(n_rows: int, config: StreamingConfig) -> dict[str, Tensor]:
+    """The tables that adaptation fills: no filter that counts, and no drift followed.
 
     None where the shape has no filter.
     """
@@ -88,6 +106,8 @@ def no_filter(n_rows: int, config: StreamingConfig) -> dict[str, Tensor]:
         "filter_rows": torch.zeros(n_rows, config.n_sums),
         "filter_centre": torch.zeros(config.n_sums),
         "blend": torch.zeros(2, config.n_dims),
+        "usual": torch.zeros(config.n_pooled),
+        "follow": torch.zeros(1),
     }
 
 

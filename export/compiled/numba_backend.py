@@ -19,8 +19,8 @@ from streams.messages import Float32s, TokenWindow
 
 LEAD_SCALE_S = 0.1
 """As in `decoders.streaming.decoder`; a bundle whose decoder has another fails its parity check."""
-FADES_OVER_S, LARGEST = 0.1, 1.0
-"""As in `decoders.streaming.linear_filter`."""
+FADES_OVER_S, LARGEST, LARGEST_DRIFT = 0.1, 1.0, 1.0
+"""As in `decoders.streaming.linear_filter` and `decoders.streaming.drift`."""
 
 
 class NumbaBackend:
@@ -63,7 +63,7 @@ class NumbaBackend:
             raise BundleError(f"the weights lack {error}; export the bundle again") from error
         self._turn_hz = np.float32(frequencies[1]) if len(frequencies) > 1 else np.float32(0)
         self._room, self._weight_of_token = room_for(self._sizes), np.zeros(0, np.float32)
-        self._memory = np.zeros((2, self._sizes.d_memory + self._sizes.n_sums), np.float32)
+        self._memory = np.zeros((2, _remembered(self._sizes)), np.float32)
         self._memories = [(self._memory[i], self._memory[1 - i]) for i in range(2)]
         self._gates = np.zeros(3 * self._sizes.d_memory, np.float32)
         self._turn = 0
@@ -152,10 +152,13 @@ class NumbaBackend:
             "filter_rows": np.zeros((n_rows, 0), np.float32),
             "filter_centre": np.zeros(0, np.float32),
             "blend": np.zeros((2, n_dims), np.float32),
+            "usual": np.zeros(0, np.float32),
+            "follow": np.zeros(0, np.float32),
         }
         held = none | self._tables
         self._filter_rows, self._blend = held["filter_rows"], held["blend"]
-        self._centre = np.concatenate([held["centre"], held["filter_centre"]])
+        centres = ("centre", "filter_centre", "usual", "follow")
+        self._centre = np.concatenate([held[name] for name in centres])
         self._set_lead(self._lead_s)
 
     def _set_lead(self, lead_s: float) -> None:
@@ -215,7 +218,8 @@ def _packed(w: Mapping[str, np.ndarray], decay: np.ndarray) -> tuple[Float32s, F
     for name in ("memory_norm", "query", "readout_geglu.widen", "readout_geglu.narrow"):
         used += [w[f"{name}.weight"], w[f"{name}.bias"]]
     used += [w["readout.weight"] * scale[:, None], w["readout.bias"] * scale + w["offset"]]
-    used += [decay, LARGEST * scale]
+    if len(decay):
+        used += [decay, LARGEST * scale, LARGEST_DRIFT / w["pooled_gain"]]
     return _joined(used), _joined([w["gru.weight_hh_l0"], w["gru.bias_hh_l0"]])
 
 
@@ -274,6 +278,11 @@ def _sizes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int, n_sums: i
             "functions of time; export the bundle again"
         )
     return Sizes(n_latents, pooled, model, memory, readout, n_dims, n_sums)
+
+
+def _remembered(sizes: Sizes) -> int:
+    """How many numbers: of the GRU, and where there is a filter, its sums and the drift."""
+    return sizes.d_memory + (sizes.d_pooled + 2 * sizes.n_sums if sizes.n_sums else 0)
 
 
 def _parts(answer: Float32s, widths: Mapping[str, int]) -> dict[str, Float32s]:

@@ -189,44 +189,67 @@ def recall(weights: Float32s, memory: Float32s, gates: Float32s) -> None:
 
     Args:
         weights: (3 * d_memory * (d_memory + 1),) weight and bias of the GRU's memory half.
-        memory: (d_memory + n_sums,).
+        memory: (d_memory,) and what else is remembered.
         gates: (3 * d_memory,), written.
     """
     _apply(weights, 0, memory[: len(gates) // 3], gates)
 
 
 @compiled(
-    types.void(
-        _INDICES, _VECTOR, _MATRIX, _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR
-    ),
+    types.void(_INDICES, _VECTOR, _MATRIX, _VECTOR, _VECTOR),
     reordered=True,
 )
-def _add_filter(
-    unit: Int32s,
-    count: Float32s,
-    rows: Float32s,
-    centre: Float32s,
-    decay: Float32s,
-    bound: Float32s,
-    blend: Float32s,
-    memory: Float32s,
-    new_memory: Float32s,
-    answer: Float32s,
+def _add_up(
+    unit: Int32s, count: Float32s, rows: Float32s, centre: Float32s, added: Float32s
 ) -> None:
-    """Blend the linear filter into the answer; see `decoders.streaming.linear_filter`."""
-    n_dims, n_sums = len(answer), len(memory)
-    for j in range(n_sums):
-        new_memory[j] = -centre[j]
+    """What a bin's spikes add to the linear filter's sums, beyond what is usual."""
+    for j in range(len(added)):
+        added[j] = -centre[j]
     for i in range(len(unit)):
         row = rows[unit[i]]
-        for j in range(n_sums):
-            new_memory[j] += count[i] * row[j]
-    for j in range(n_sums):
-        new_memory[j] += decay[j] * (memory[j] - new_memory[j])
+        for j in range(len(added)):
+            added[j] += count[i] * row[j]
+
+
+@compiled(types.void(_VECTOR, _VECTOR, float32, _VECTOR, _VECTOR, _VECTOR), reordered=True)
+def _follow(
+    usual: Float32s,
+    bound: Float32s,
+    share: np.float32,
+    drift: Float32s,
+    new_drift: Float32s,
+    away: Float32s,
+) -> None:
+    """Move the drift by what a bin holds beyond the usual, and take what it was from the bin."""
+    for j in range(len(away)):
+        new_drift[j] = drift[j] + share * (away[j] - usual[j] - drift[j])
+        away[j] -= min(max(drift[j], -bound[j]), bound[j])
+
+
+@compiled(types.void(_VECTOR, _VECTOR, _VECTOR, _VECTOR, float32, _VECTOR), reordered=True)
+def _remember(
+    decay: Float32s,
+    memory: Float32s,
+    drift: Float32s,
+    new_drift: Float32s,
+    share: np.float32,
+    added: Float32s,
+) -> None:
+    """The filter's sums after a bin, from what it added, which they overwrite."""
+    for j in range(len(added)):
+        new_drift[j] = drift[j] + share * (added[j] - drift[j])
+        added[j] -= drift[j]
+        added[j] += decay[j] * (memory[j] - added[j])
+
+
+@compiled(types.void(_VECTOR, _VECTOR, _VECTOR, _VECTOR), reordered=True)
+def _blend_filter(sums: Float32s, bound: Float32s, blend: Float32s, answer: Float32s) -> None:
+    """Blend the linear filter into the answer; see `decoders.streaming.linear_filter`."""
+    n_dims = len(answer)
     for i in range(n_dims):
         told = _ZERO
-        for j in range(i, n_sums, n_dims):
-            told += new_memory[j]
+        for j in range(i, len(sums), n_dims):
+            told += sums[j]
         told = min(max(told, -bound[i]), bound[i])
         answer[i] = blend[i] * answer[i] + blend[n_dims + i] + blend[2 * n_dims] * told
 
@@ -265,7 +288,9 @@ def decode_bin(
         count: (N,) spikes per token.
         table: (R, table_width) folded rows.
         filter_rows: (R, n_sums) of the linear filter.
-        centre: (d_pooled + n_sums,) of the latents, then of the filter.
+        centre: (2 * d_pooled + n_sums + 1,) of the latents, of the filter, what is usual beyond the
+            first, and by how much a bin counts in following drift; the first alone where there is
+            no filter.
         beside: (d_readout + 2 * n_dims + 1,) session vector with what the lead adds to it; per
             dimension what the network's answer is multiplied by, and what is added to it; and by
             how much the filter's sums count.
@@ -276,8 +301,9 @@ def decode_bin(
         gates: (3 * d_memory,) what was recalled.
         weight_of_token: N * n_latents numbers at least, written.
         room: see `room_for`, written.
-        memory: (d_memory + n_sums,) the GRU's, then the filter's.
-        new_memory: (d_memory + n_sums,), written.
+        memory: (d_memory + d_pooled + 2 * n_sums,) the GRU's, the filter's, and the drift; the
+            first alone where there is no filter.
+        new_memory: the same, written.
         answer: (n_dims,), written: physical units; logits of classes.
 
     Returns:
@@ -302,6 +328,19 @@ def decode_bin(
         mass = pooled[(k + 1) * n_summed - 1] + weights[k]
         for j in range(k * n_summed, (k + 1) * n_summed):
             pooled[j] = pooled[j] / mass - centre[j]
+    n_pooled, n_sums = sizes.d_pooled, sizes.n_sums
+    at_drift = d_memory + n_sums
+    if n_sums:
+        usual, share = centre[n_pooled + n_sums : -1], centre[-1]
+        drift, new_drift = memory[at_drift:], new_memory[at_drift:]
+        bound = weights[len(weights) - n_pooled :]
+        _follow(usual, bound, share, drift[:n_pooled], new_drift[:n_pooled], pooled)
+        added = new_memory[d_memory:at_drift]
+        _add_up(unit, count, filter_rows, centre[n_pooled : n_pooled + n_sums], added)
+        decay = weights[len(weights) - n_pooled - sizes.n_dims - n_sums :]
+        _remember(
+            decay, memory[d_memory:], drift[n_pooled:], new_drift[n_pooled:], share, added
+        )  # fmt: skip
     at = _apply(weights, n_latents, pooled, mixed)
     at = _normalise(weights, at, mixed, mixed_normed)
     at = _add_geglu(weights, at, mixed_normed, mixed_wide, mixed)
@@ -314,10 +353,8 @@ def decode_bin(
         asked[i] = query[i]
     at = _add_geglu(weights, at, asked, query_wide, query)
     at = _apply(weights, at, query, answer)
-    if sizes.n_sums:
-        _add_filter(
-            unit, count, filter_rows, centre[sizes.d_pooled :],
-            weights[at : at + sizes.n_sums], weights[at + sizes.n_sums :],
-            beside[sizes.d_readout :], memory[d_memory:], new_memory[d_memory:], answer,
-        )  # fmt: skip
+    if n_sums:
+        _blend_filter(
+            new_memory[d_memory:at_drift], weights[at + n_sums :], beside[sizes.d_readout :], answer
+        )
     return -1

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from decoders.streaming.linear_filter import FADES_OVER_S, LARGEST, TAPS_S  # noqa: E402
-from decoders.streaming.step import StepModule, no_filter  # noqa: E402
+from decoders.streaming.step import StepModule, unadapted  # noqa: E402
 from tests.export.untrained import CONFIG, KEYS, random_filter  # noqa: E402
 
 N_VELOCITY = 2
@@ -27,19 +27,18 @@ class Bins:
         self.step.decoder.scale[:N_VELOCITY] = 20.0
         self.table = self.step.decoder.encoder.fold(torch.randn(len(KEYS), CONFIG.d_unit))
         self.tables = tables
-        self.memory = [torch.zeros(1, CONFIG.d_memory)]
-        self.told = torch.zeros(1, CONFIG.n_sums)
+        sizes = (CONFIG.d_memory, CONFIG.n_sums, CONFIG.n_pooled + CONFIG.n_sums)
+        self.memory, *self.beside = (torch.zeros(1, size) for size in sizes)
 
     @torch.no_grad()
     def run(self, unit: list[int], count: list[float], lead_s: float = 0.0) -> np.ndarray:
         """Velocity of the next bin."""
         tokens = torch.tensor(unit, dtype=torch.int32), torch.zeros(len(unit)), torch.tensor(count)
         fixed = torch.zeros(CONFIG.d_readout), torch.full((CONFIG.n_pooled,), 0.02)
-        beside = [*self.tables.values(), self.told] if self.tables else []
+        beside = [*self.tables.values(), *self.beside] if self.tables else []
         lead = torch.tensor([lead_s])
-        found = self.step(*tokens, self.table, *fixed, lead, *self.memory, *beside)
-        self.memory = [found[2]]
-        self.told = found[3] if self.tables else self.told
+        found = self.step(*tokens, self.table, *fixed, lead, self.memory, *beside)
+        self.memory, *self.beside = found[2:]
         velocity: np.ndarray = found[0].numpy()
         return velocity
 
@@ -49,7 +48,8 @@ def counting(rows: float = 0.5) -> dict[str, torch.Tensor]:
     held = random_filter(np.random.default_rng(1), len(KEYS), CONFIG)
     held["filter_rows"] *= rows / 0.5
     held["filter_centre"] *= rows / 0.5
-    return {name: torch.from_numpy(value) for name, value in held.items()}
+    tables = {name: torch.from_numpy(value) for name, value in held.items()}
+    return unadapted(len(KEYS), CONFIG) | tables
 
 
 def test_the_answer_is_the_mean_of_both() -> None:
@@ -68,7 +68,7 @@ def test_the_answer_is_the_mean_of_both() -> None:
 
 
 def test_one_that_does_not_count_changes_nothing() -> None:
-    plain, silent = Bins(None), Bins(no_filter(len(KEYS), CONFIG))
+    plain, silent = Bins(None), Bins(unadapted(len(KEYS), CONFIG))
     for unit in ([1, 2, 3], [], [7]):
         count = [1.0] * len(unit)
         np.testing.assert_array_equal(plain.run(unit, count), silent.run(unit, count))

@@ -22,7 +22,7 @@ from export.onnxruntime_backend import open_cpu
 from streams.messages import TokenWindow
 from tests.decoders.sessions import small_config, tuned_session
 
-N_OPS = 82
+N_OPS = 92
 
 
 class Trained:
@@ -57,7 +57,7 @@ def test_the_manifest_says_what_was_trained(trained: Trained) -> None:
     ]
     assert (manifest.lead_s.min, manifest.lead_s.max) == (-0.04, 0.1)
     assert manifest.stale_after_s >= 0.1
-    assert manifest.graph.memory == ("memory_h", "memory_filter")
+    assert manifest.graph.memory == ("memory_h", "memory_filter", "memory_drift")
     low, high = manifest.outputs[0].low, manifest.outputs[0].high
     np.testing.assert_allclose([low, high], [[-10.0] * 2, [10.0] * 2], atol=0.5)
 

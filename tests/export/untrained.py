@@ -48,6 +48,8 @@ def untrained_parts(
     tables["centre"] = rng.normal(0, 0.01, config.n_pooled).astype(np.float32)
     if config.taps_s:
         tables |= random_filter(rng, len(keys), config)
+        tables["usual"] = rng.normal(0, 0.01, config.n_pooled).astype(np.float32)
+        tables["follow"] = np.array([0.05], np.float32)
     tokens = random_tokens(rng, n_rows=len(keys), n_beats=100, bin_s=0.02, n_most=BUCKET)
     names = [output.name for output in config.outputs]
     fields = {
