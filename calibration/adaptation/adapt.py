@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from calibration.adaptation.linear_filter import fit_filter
 from calibration.adaptation.material import Material, gather
 from calibration.adaptation.network import WindowDecoder
 from calibration.adaptation.poyo import adapt_poyo
-from calibration.adaptation.recentre import centres_of
 from calibration.adaptation.scores import (
     LEAD_IN_S,
     bins_of,
@@ -52,7 +50,6 @@ def adapt(
     same_array: bool = False,
     test: str = "last:0.2",
     unfreeze: bool = False,
-    recentre: bool = False,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -72,17 +69,13 @@ def adapt(
         test: the part that is scored and never learnt from: `last:SHARE` or `START-STOP,...`.
         unfreeze: add a second stage in which the whole network learns, if held-out trials gain by
             it; the bundle then has a graph of its own, and the JSON's `n_steps_unfrozen` is not 0.
-        recentre: count what units usually fire over all spikes outside the test part, labelled or
-            not, as the command `recentre` does; `r2` is then `r2_recentred`.
         seed: the same seed gives the same bundle.
         on_progress: told steps done, and steps at most.
 
     Returns:
         JSON-able: `adapt_s`, the seconds that learning took; `outputs.NAME` with `r2`, `r2_before`,
-        `wiener_r2` (the same seconds), `shuffled_r2` and, of a `streaming` decoder,
-        `r2_recentred`, what `recentre` would make of it with the spikes of all seconds outside the
-        test part; each a list per dimension, on the test part (`accuracy...` for classes); what was
-        learnt from, and how.
+        `wiener_r2` (the same seconds) and `shuffled_r2`, each a list per dimension, on the test
+        part (`accuracy...` for classes); what was learnt from, and how.
 
     Raises:
         CalibrationError: the session cannot serve; see `gather`.
@@ -96,10 +89,8 @@ def adapt(
     options = Options(same_array, seed, on_progress)
     clock = MonotonicClock()
     if bundle.manifest.family == "poyo":
-        if unfreeze or recentre:
-            raise CalibrationError(
-                "of a POYO only embeddings are learnt: adapt without --unfreeze and --recentre"
-            )
+        if unfreeze:
+            raise CalibrationError("of a POYO only embeddings are learnt: adapt without --unfreeze")
         t_start = clock.now()
         material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
         found = adapt_poyo(bundle, material, options)
@@ -108,8 +99,6 @@ def adapt(
         t_start = clock.now()
         material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
         found = _adapt_streaming(bundle, base, material, options, unfreeze)
-        if recentre and found.recentred is not None:
-            found = replace(found, tables=found.recentred, spikes_per_bin=material.usual_spikes)
     adapt_s = clock.now() - t_start
     outputs, verification = _scores(bundle, found, material, seed)
     learning = _learning(found, material, seed)
@@ -143,7 +132,6 @@ def _learning(found: Adapted, material: Material, seed: int) -> dict[str, Any]:
         "n_steps": found.n_steps,
         "n_steps_unfrozen": found.n_steps_unfrozen,
         "filter_share": dict(found.filter_share),
-        "recentred": found.tables is found.recentred,
         "seed": seed,
     }
 
@@ -167,12 +155,10 @@ def _adapt_streaming(
         usual = network.usual_latents(last.end.embedding, part.first, part.last)
         tables["usual"] = usual - tables["centre"]
         tables["follow"] = np.array([follow_share(base.decoder.config.bin_s)], np.float32)
-    centres = centres_of(last.decoder, tables, slice(None), material.usual_spikes)
     return Adapted(
         graph=_graph(last.decoder) if last.n_steps else bundle.graph_path.read_bytes(),
         tables=tables,
         spikes_per_bin=material.recording.spikes_per_bin,
-        recentred={**tables, **centres},
         filter_share=shares,
         learnt=_learnt(base, material, last),
         window_of=bins_of(material),
@@ -196,8 +182,6 @@ def _scores(
         ("r2_before", before, bundle.tables, rows_in(bundle, keys)),
         ("shuffled_r2", found.graph, found.tables, shuffled(own, seed)),
     ]
-    if found.recentred is not None and found.recentred is not found.tables:
-        runs.append(("r2_recentred", found.graph, found.recentred, own))
     decoded = {
         name: decode(
             OnnxruntimeBackend(run, manifest.graph, held, names),
@@ -209,8 +193,6 @@ def _scores(
         for name, run, held, row_of in runs
     }
     measures = {name: measure(material, values) for name, values in decoded.items()}
-    if found.recentred is found.tables:
-        measures["r2_recentred"] = measures["r2"]
     measures["wiener_r2"] = measure(material, wiener(material))
     outputs: dict[str, Any] = {out.name: {} for out in material.outputs}
     for out in material.outputs:

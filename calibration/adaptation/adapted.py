@@ -37,7 +37,6 @@ class Adapted:
         graph: ONNX.
         tables: its inputs that belong to the session.
         spikes_per_bin: (U,) what units usually fire, by the tables.
-        recentred: the tables by all spikes outside the test part; None where none is usual.
         learnt: weights that are new or changed, named as in the bundle.
         window_of: cuts what the graph takes.
         lead_in_s: how long its memory is filled before the test part.
@@ -52,7 +51,6 @@ class Adapted:
     graph: bytes
     tables: Mapping[str, np.ndarray]
     spikes_per_bin: Float64s
-    recentred: Mapping[str, np.ndarray] | None
     learnt: Mapping[str, np.ndarray]
     window_of: WindowOf
     lead_in_s: float

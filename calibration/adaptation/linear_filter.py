@@ -44,7 +44,7 @@ class Filter:
         """The graph's tables of it, (U,) mean spikes per bin being usual."""
         return {
             "filter_rows": self.rows,
-            "filter_centre": filter_centre(self.rows, spikes_per_bin),
+            "filter_centre": np.asarray(spikes_per_bin @ self.rows, np.float32),
             "blend": self.blend,
         }
 
@@ -52,11 +52,6 @@ class Filter:
         """By how much the filter counts in each continuous output."""
         continuous = [out for out in outputs if not out.classes]
         return {out.name: round(float(self.blend[0, out.answer.start]), 3) for out in continuous}
-
-
-def filter_centre(rows: np.ndarray, spikes_per_bin: Float64s) -> np.ndarray:
-    """(n_sums,) what a bin adds in which every unit fires its mean."""
-    return np.asarray(spikes_per_bin @ rows, np.float32)
 
 
 def fit_filter(decoder: StreamingDecoder, material: Material, found: Found) -> Filter:

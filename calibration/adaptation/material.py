@@ -82,14 +82,6 @@ class Material:
         return labelled
 
     @property
-    def usual_spikes(self) -> Float64s:
-        """(U,) spikes per bin of each unit over all bins outside the test part, labelled or not."""
-        tokens, counted = self.recording.tokens, ~self.tested
-        weights = tokens.count * np.repeat(counted, np.diff(tokens.offsets))
-        n_spikes = np.bincount(tokens.unit, weights, minlength=len(self.recording.unit_keys))
-        return np.asarray(n_spikes / np.count_nonzero(counted), np.float64)
-
-    @property
     def tested(self) -> np.ndarray:
         """(n_bins,) bool, whether a bin or its label lies in the test part."""
         lags_s = {0.0, *(output.lag_s for output in self.config.outputs)}

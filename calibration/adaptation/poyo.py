@@ -290,7 +290,6 @@ def adapt_poyo(bundle: DecoderBundle, material: Material, options: Options) -> A
         graph=bundle.graph_path.read_bytes(),
         tables=tables_of(step, learnt),
         spikes_per_bin=material.recording.spikes_per_bin,
-        recentred=None,
         learnt=weights_of(learnt),
         window_of=lambda i, row_of: windows.cut((i + 1) * hop_us, row_of),
         lead_in_s=0.0,

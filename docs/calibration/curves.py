@@ -198,12 +198,10 @@ def table(rows: list[dict[str, Any]], output: str) -> str:
     for row in rows:
         if "outputs" in row:
             held[row["case"], row["length_s"], row["unfreeze"]].append(row)
-    lines = [
-        "| | labelled | none | adapted | recentred | all learnt | Wiener | shuffled | `adapt_s` |"
-    ]
+    lines = ["| | labelled | none | adapted | all learnt | Wiener | shuffled | `adapt_s` |"]
     for case, length_s, _ in sorted(key for key in held if not key[2]):
         kept, more = held[case, length_s, False], held[case, length_s, True]
-        cells = [mean_of(kept, output, name) for name in ("r2_before", "r2", "r2_recentred")]
+        cells = [mean_of(kept, output, name) for name in ("r2_before", "r2")]
         cells += [mean_of(more, output, "r2")]
         cells += [mean_of(kept, output, name) for name in ("wiener_r2", "shuffled_r2")]
         taken = f"{np.mean([row['adapt_s'] for row in kept]):.1f}"
@@ -230,8 +228,7 @@ def draw(rows: list[dict[str, Any]], output: str, path: Path) -> None:
     names = sorted({row["case"] for row in rows if "outputs" in row})
     figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.4), sharey=True)
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
-        for unfreeze, field, text in ((False, "r2_recentred", "recentred"),
-                                      (False, "r2", "adapted"), (True, "r2", "all learnt"),
+        for unfreeze, field, text in ((False, "r2", "adapted"), (True, "r2", "all learnt"),
                                       (False, "wiener_r2", "Wiener"),
                                       (False, "r2_before", "none")):  # fmt: skip
             curve(axis, [row for row in rows if row["case"] == name and "outputs" in row

@@ -25,7 +25,6 @@ def add_commands(commands: Commands) -> None:
         _add_evaluate,
         _add_baseline,
         _add_adapt,
-        _add_recentre,
         _add_registry,
     ):
         add(commands)
@@ -173,9 +172,6 @@ def _add_adapt(commands: Commands) -> None:
     p.add_argument("--same-array", action="store_true", help="unit keys name the same channels")
     p.add_argument("--test", default="last:0.2", help="the part that is scored, never learnt from")
     p.add_argument("--unfreeze", action="store_true", help="a second stage: the network learns too")
-    p.add_argument(
-        "--recentre", action="store_true", help="usual rates from all spikes outside the test part"
-    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE")
     p.add_argument("--json", action="store_true")
@@ -199,27 +195,9 @@ def _adapt(a: argparse.Namespace) -> None:
             same_array=a.same_array,
             test=a.test,
             unfreeze=a.unfreeze,
-            recentre=a.recentre,
             seed=a.seed,
             on_progress=lambda done, most: bar.update(task, completed=done, total=most),
         )
-    sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
-
-
-def _add_recentre(commands: Commands) -> None:
-    p = commands.add_parser("recentre", help="set a decoder's usual firing rates, without labels")
-    p.add_argument("bundle", type=Path)
-    p.add_argument("session", type=Path, metavar="SESSION.nwb")
-    p.add_argument("--seconds", type=float, default=600.0, help="of the session's end to count")
-    p.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE")
-    p.add_argument("--json", action="store_true")
-    p.set_defaults(run=_recentre)
-
-
-def _recentre(a: argparse.Namespace) -> None:
-    from calibration.adaptation.recentre import recentre
-
-    result = recentre(a.bundle, a.session, out=a.out, seconds=a.seconds)
     sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
 
 

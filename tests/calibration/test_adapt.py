@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from calibration.adaptation.adapt import adapt
-from calibration.adaptation.recentre import recentre
+from calibration.adaptation.child import write_child
 from calibration.adaptation.search import shares_of_looks
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
+from decoders.streaming.drift import FOLLOW_S, follow_share
 from export.backends import open_backend
 from export.bundle import open_bundle
-from service.cli import main
 from streams.messages import SpikeBatch
 from streams.nwb import write_session
 from streams.session import Session, SessionError
@@ -43,61 +43,23 @@ def test_the_result_is_what_evaluate_finds(folder: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(result["outputs"]["velocity"]["r2"], expected, atol=2e-3)
 
 
-def test_recentring_mends_a_drift_of_rates(folder: Path, tmp_path: Path) -> None:
-    """Without labels, and in nothing but the centre."""
-    drifted = shifted(new_session(), "u103", 20.0, 60.0)
+def test_a_drift_of_rates_is_followed(folder: Path, tmp_path: Path) -> None:
+    """Without labels, by the graph, as it decodes."""
     path = tmp_path / "drifted.nwb"
-    write_session(drifted, path)
-    result = adapt(folder / "counts", path, out=tmp_path / "made", seconds=19.0)["outputs"]
-    told = recentre(tmp_path / "made", path, out=tmp_path / "again", seconds=40.0)
-    assert (told["n_units"], told["seconds"]) == (13, 40.0)
-    made, again = open_bundle(tmp_path / "made"), open_bundle(tmp_path / "again")
-    assert again.manifest.parent_id == made.manifest.id
-    assert again.graph_sha256 == made.graph_sha256
-    for name in ("table", "session"):
-        np.testing.assert_array_equal(again.tables[name], made.tables[name])
-    rates = again.manifest.training["unit_rates_hz"]
-    assert rates["u103"] > made.manifest.training["unit_rates_hz"]["u103"] + 55.0
-    open_backend(again, "onnxruntime-cpu")
-    before, after = (
-        np.mean(evaluate(tmp_path / name, [path])["outputs"]["velocity"]["r2"])
-        for name in ("made", "again")
-    )
-    assert after > before + 0.02
-    assert np.mean(result["velocity"]["r2_recentred"]) > np.mean(result["velocity"]["r2"])
-    both = adapt(folder / "counts", path, out=tmp_path / "both", seconds=19.0, recentre=True)
-    assert both["outputs"]["velocity"]["r2"] == result["velocity"]["r2_recentred"]
-    usual = open_bundle(tmp_path / "both").manifest.training["unit_rates_hz"]
-    assert usual["u103"] > made.manifest.training["unit_rates_hz"]["u103"] + 30.0
-
-
-def test_recentring_where_nothing_changed_changes_nothing(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    adapted(folder, tmp_path / "made", seconds=1e3, test="55-60")
-    command = ["recentre", str(tmp_path / "made"), str(folder / "new.nwb"), "--json"]
-    assert main([*command, "-o", str(tmp_path / "again")]) == 0
-    assert json.loads(capsys.readouterr().out)["changed"] == pytest.approx(1.0, abs=0.1)
-    made, again = open_bundle(tmp_path / "made"), open_bundle(tmp_path / "again")
-    np.testing.assert_allclose(again.tables["centre"], made.tables["centre"], atol=0.02)
-
-
-@pytest.mark.parametrize(
-    ("session", "seconds", "wrong"),
-    [
-        (replace(new_session(), unit_keys=tuple(f"v{i}" for i in range(13))), 40.0, "same array"),
-        (new_session(), 5.0, "need 20 s"),
-        (new_session(), float("nan"), "need 20 s"),
-    ],
-)
-def test_what_cannot_be_counted_is_refused(
-    folder: Path, tmp_path: Path, session: Session, seconds: float, wrong: str
-) -> None:
-    adapted(folder, tmp_path / "made")
-    write_session(session, tmp_path / "other.nwb")
-    with pytest.raises(CalibrationError, match=wrong):
-        recentre(tmp_path / "made", tmp_path / "other.nwb", out=tmp_path / "out", seconds=seconds)
-    assert not (tmp_path / "out").exists()
+    write_session(shifted(new_session(), "u103", 20.0, 60.0), path)
+    adapt(folder / "counts", path, out=tmp_path / "made", seconds=19.0)
+    made = open_bundle(tmp_path / "made")
+    faster = np.float32(follow_share(made.manifest.bin_s) * FOLLOW_S / 10.0)
+    found = {}
+    for name, share in (("still", np.float32(0.0)), ("following", faster)):
+        tables = made.tables | {"follow": np.array([share], np.float32)}
+        graph = made.graph_path.read_bytes()
+        fields = made.manifest.model_dump(mode="json")
+        write_child(
+            tmp_path / name, made, fields | {"name": name}, graph=graph, tables=tables, learnt={}
+        )
+        found[name] = np.mean(evaluate(tmp_path / name, [path])["outputs"]["velocity"]["r2"])
+    assert found["following"] > found["still"] + 0.02
 
 
 def test_looks_count_by_how_likely_they_make_the_held_out_trials() -> None:

@@ -12,13 +12,12 @@ from calibration.adaptation.adapt import adapt
 from calibration.adaptation.learning import Start
 from calibration.adaptation.linear_filter import SHARES, Filter, fit_filter
 from calibration.adaptation.material import Material, gather
-from calibration.adaptation.recentre import recentre
 from calibration.adaptation.search import Found, search
 from calibration.adaptation.starts import Base, load_base
 from export import graph
 from export.bundle import open_bundle
-from streams.nwb import read_session, write_session
-from tests.calibration.newcomers import adapted, new_session, shifted
+from streams.nwb import read_session
+from tests.calibration.newcomers import adapted
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +83,6 @@ def test_it_lies_in_tables_and_is_told(folder: Path, tmp_path: Path) -> None:
     base = open_bundle(folder / "counts")
     for name in ("filter_rows", "filter_centre", "blend"):
         assert not base.tables[name].any()
-
-
-def test_it_is_recentred_too(folder: Path, tmp_path: Path) -> None:
-    path = tmp_path / "drifted.nwb"
-    write_session(shifted(new_session(), "u103", 20.0, 60.0), path)
-    adapt(folder / "counts", path, out=tmp_path / "made", seconds=19.0)
-    recentre(tmp_path / "made", path, out=tmp_path / "again", seconds=40.0)
-    made, again = open_bundle(tmp_path / "made"), open_bundle(tmp_path / "again")
-    rates_hz = again.manifest.training["unit_rates_hz"]
-    usual = np.array([rates_hz[unit.key] for unit in again.manifest.units]) * again.manifest.bin_s
-    rows = again.tables["filter_rows"]
-    np.testing.assert_array_equal(rows, made.tables["filter_rows"])
-    np.testing.assert_allclose(again.tables["filter_centre"], usual @ rows, rtol=1e-4, atol=1e-5)
-    assert np.abs(again.tables["filter_centre"] - made.tables["filter_centre"]).max() > 1e-3
 
 
 def test_a_decoder_of_before_is_adapted_without(
