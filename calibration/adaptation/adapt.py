@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def adapt(
     same_array: bool = False,
     test: str = "last:0.2",
     unfreeze: bool = False,
+    follow_drift: bool = True,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -69,6 +71,8 @@ def adapt(
         test: the part that is scored and never learnt from: `last:SHARE` or `START-STOP,...`.
         unfreeze: add a second stage in which the whole network learns, if held-out trials gain by
             it; the bundle then has a graph of its own, and the JSON's `n_steps_unfrozen` is not 0.
+        follow_drift: let the decoder take away, without labels, by how much its latents' mean over
+            the last two minutes has moved since the labelled seconds; else it stays as it is.
         seed: the same seed gives the same bundle.
         on_progress: told steps done, and steps at most.
 
@@ -99,6 +103,8 @@ def adapt(
         t_start = clock.now()
         material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
         found = _adapt_streaming(bundle, base, material, options, unfreeze)
+        if not follow_drift and "follow" in found.tables:
+            found = replace(found, tables={**found.tables, "follow": np.zeros(1, np.float32)})
     adapt_s = clock.now() - t_start
     outputs, verification = _scores(bundle, found, material, seed)
     learning = _learning(found, material, seed)
@@ -132,6 +138,7 @@ def _learning(found: Adapted, material: Material, seed: int) -> dict[str, Any]:
         "n_steps": found.n_steps,
         "n_steps_unfrozen": found.n_steps_unfrozen,
         "filter_share": dict(found.filter_share),
+        "follows_drift": bool(np.any(found.tables.get("follow", 0.0))),
         "seed": seed,
     }
 

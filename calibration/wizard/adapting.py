@@ -61,6 +61,7 @@ def adapted(held: Run, base: Path, session: Path, out: Path, test: str) -> dict[
             out=out,
             seconds=EVERYTHING_S,
             same_array=calibration.same_array,
+            follow_drift=calibration.follow_drift,
             test=test,
             seed=calibration.seed,
             on_progress=lambda done, most: _show(held, done, most),

@@ -29,6 +29,7 @@ class CalibrationSection(Section):
     registry: str = Field("bundles", min_length=1)
     base: str = ""
     same_array: bool = True
+    follow_drift: bool = True
     seed: int = Field(0, ge=0)
 
 

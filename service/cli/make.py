@@ -172,6 +172,7 @@ def _add_adapt(commands: Commands) -> None:
     p.add_argument("--same-array", action="store_true", help="unit keys name the same channels")
     p.add_argument("--test", default="last:0.2", help="the part that is scored, never learnt from")
     p.add_argument("--unfreeze", action="store_true", help="a second stage: the network learns too")
+    p.add_argument("--still", action="store_true", help="do not follow the drift of rates")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE")
     p.add_argument("--json", action="store_true")
@@ -195,6 +196,7 @@ def _adapt(a: argparse.Namespace) -> None:
             same_array=a.same_array,
             test=a.test,
             unfreeze=a.unfreeze,
+            follow_drift=not a.still,
             seed=a.seed,
             on_progress=lambda done, most: bar.update(task, completed=done, total=most),
         )

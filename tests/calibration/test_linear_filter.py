@@ -85,6 +85,17 @@ def test_it_lies_in_tables_and_is_told(folder: Path, tmp_path: Path) -> None:
         assert not base.tables[name].any()
 
 
+def test_following_drift_may_be_declined(folder: Path, tmp_path: Path) -> None:
+    follows = adapted(folder, tmp_path / "follows")
+    still = adapted(folder, tmp_path / "still", follow_drift=False)
+    assert (follows["follows_drift"], still["follows_drift"]) == (True, False)
+    made, same = open_bundle(tmp_path / "follows").tables, open_bundle(tmp_path / "still").tables
+    assert made["follow"] > 0.0
+    assert not same["follow"].any()
+    for name in set(made) - {"follow"}:
+        np.testing.assert_array_equal(made[name], same[name])
+
+
 def test_a_decoder_of_before_is_adapted_without(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
