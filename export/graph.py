@@ -186,13 +186,13 @@ def streaming_graph(step: StepModule) -> bytes:
         "memory_h": torch.zeros(1, config.d_memory),
     }
     names = [*(output.name for output in config.outputs), "memory_h_out"]
-    lengths: list[dict[int, Any] | None] = [{0: n}, {0: n}, {0: n}, {0: rows}, *(None,) * 4]
+    lengths: list[Any] = [{0: n}, {0: n}, {0: n}, {0: rows}, *(None,) * 4]
     if config.taps_s:
         inputs |= unadapted(11, config)
         inputs["memory_filter"] = torch.zeros(1, config.n_sums)
         inputs["memory_drift"] = torch.zeros(1, config.n_pooled + config.n_sums)
         names += ["memory_filter_out", "memory_drift_out"]
-        lengths += [{0: rows}, *(None,) * 6]
+        lengths.append(({0: rows}, *(None,) * 6))
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)

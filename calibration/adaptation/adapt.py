@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ def adapt(
         raise CalibrationError(f"{out} exists, and a bundle is never changed; choose another name")
     torch.set_num_threads(1)
     bundle, session = open_bundle(Path(bundle_path)), read_session(session_path)
-    options = Options(same_array, seed, on_progress)
+    options = Options(same_array, unfreeze, follow_drift, seed, on_progress)
     clock = MonotonicClock()
     if bundle.manifest.family == "poyo":
         if unfreeze:
@@ -102,9 +101,7 @@ def adapt(
         base = load_base(bundle)
         t_start = clock.now()
         material = gather(bundle, session, seconds=seconds, start_s=start_s, test=test)
-        found = _adapt_streaming(bundle, base, material, options, unfreeze)
-        if not follow_drift and "follow" in found.tables:
-            found = replace(found, tables={**found.tables, "follow": np.zeros(1, np.float32)})
+        found = _adapt_streaming(bundle, base, material, options)
     adapt_s = clock.now() - t_start
     outputs, verification = _scores(bundle, found, material, seed)
     learning = _learning(found, material, seed)
@@ -144,12 +141,12 @@ def _learning(found: Adapted, material: Material, seed: int) -> dict[str, Any]:
 
 
 def _adapt_streaming(
-    bundle: DecoderBundle, base: Base, material: Material, options: Options, unfreeze: bool
+    bundle: DecoderBundle, base: Base, material: Material, options: Options
 ) -> Adapted:
     seed, tell = options.seed, options.on_progress
     found = search(base, material, same_array=options.same_array, seed=seed, on_progress=tell)
     last = Unfrozen(base.decoder, found.end, 0)
-    if unfreeze:
+    if options.unfreeze:
         last = second_stage(base, material, found, seed=seed, on_progress=tell)
     part = material.recording.train
     network = WindowDecoder(last.decoder, material)
@@ -161,7 +158,8 @@ def _adapt_streaming(
         shares = beside.shares(material.outputs)
         usual = network.usual_latents(last.end.embedding, part.first, part.last)
         tables["usual"] = usual - tables["centre"]
-        tables["follow"] = np.array([follow_share(base.decoder.config.bin_s)], np.float32)
+        share = follow_share(base.decoder.config.bin_s) if options.follow_drift else 0.0
+        tables["follow"] = np.array([share], np.float32)
     return Adapted(
         graph=_graph(last.decoder) if last.n_steps else bundle.graph_path.read_bytes(),
         tables=tables,

@@ -20,11 +20,15 @@ class Options:
 
     Attributes:
         same_array: unit keys name the same channels as they did for the decoder.
+        unfreeze: let the whole network learn too; a `streaming` one.
+        follow_drift: let the decoder follow drift; a `streaming` one.
         seed: of everything that is drawn.
         on_progress: told steps done, and steps at most.
     """
 
     same_array: bool
+    unfreeze: bool
+    follow_drift: bool
     seed: int
     on_progress: Progress | None
 

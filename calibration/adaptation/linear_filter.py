@@ -162,9 +162,9 @@ class _Fitter:
 
 def _normalised(material: Material) -> Float64s:
     """(n_bins, n_dims) targets on the decoder's scale; zero for classes."""
-    values = np.zeros((material.recording.n_bins, len(material.scale)))
+    targets, values = material.targets, np.zeros((material.recording.n_bins, len(material.scale)))
     for out in material.outputs:
         if not out.classes:
-            away = material.targets[:, out.target] - material.offset[out.answer]
+            away = targets[:, out.target] - material.offset[out.answer]
             values[:, out.answer] = away / material.scale[out.answer]
     return values

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from decoders.streaming import drift, linear_filter
 from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
-from decoders.streaming.drift import bounded
-from decoders.streaming.linear_filter import LinearFilter
 
 
 class StepModule(nn.Module):
@@ -33,13 +32,7 @@ class StepModule(nn.Module):
         centre: Tensor,
         lead_s: Tensor,
         memory_h: Tensor,
-        filter_rows: Tensor | None = None,
-        filter_centre: Tensor | None = None,
-        blend: Tensor | None = None,
-        usual: Tensor | None = None,
-        follow: Tensor | None = None,
-        memory_filter: Tensor | None = None,
-        memory_drift: Tensor | None = None,
+        *of_day: Tensor,
     ) -> tuple[Tensor, ...]:
         """Run one bin.
 
@@ -52,15 +45,7 @@ class StepModule(nn.Module):
             centre: (n_pooled,).
             lead_s: (1,) seconds.
             memory_h: (1, d_memory), zeros after a reset.
-            filter_rows: (R, n_sums) what a spike adds, with those that follow where the shape has a
-                filter.
-            filter_centre: (n_sums,) what a bin adds in which every unit fires its mean.
-            blend: (2, n_dims), see `LinearFilter`.
-            usual: (n_pooled,) mean of the latents beyond `centre` in the labelled seconds.
-            follow: (1,) by how much one bin counts in the mean that drift is followed by; 0: it is
-                not.
-            memory_filter: (1, n_sums), zeros after a reset.
-            memory_drift: (1, n_pooled + n_sums), zeros after a reset.
+            *of_day: where the shape has a filter: what `_of_day` takes.
 
         Returns:
             One (dims,) tensor per output in physical units, then the memories after the bin, in the
@@ -72,27 +57,113 @@ class StepModule(nn.Module):
         values, coefficients = torch.split(rows, [config.d_value + 1, n_coefficients], dim=1)
         sums = decoder.encoder.weights(coefficients, t_rel, count).t() @ values
         away = decoder.encoder.pool(sums.unsqueeze(0)) - centre
-        if filter_rows is None:
-            memory = gru_cell(decoder.gru, decoder.mixed_away(away), memory_h)
-            answer = decoder.read_physical(memory, session, lead_s.unsqueeze(0))
-            return (*(output[0] for output in decoder.outputs_of(answer)), memory)
-        assert filter_centre is not None
-        assert blend is not None
-        assert usual is not None
-        assert follow is not None
-        assert memory_filter is not None
-        assert memory_drift is not None
+        told: list[Tensor] = []
+        if of_day:
+            away, *told = self._of_day(away, unit, count, *of_day)
+        memory = gru_cell(decoder.gru, decoder.mixed_away(away), memory_h)
+        answer = decoder.read_physical(memory, session, lead_s.unsqueeze(0))
+        if of_day:
+            answer = self.filter.blended(answer, told[0], of_day[2], lead_s, decoder.scale)
+        return (*(output[0] for output in decoder.outputs_of(answer)), memory, *told)
+
+    def _of_day(
+        self,
+        away: Tensor,
+        unit: Tensor,
+        count: Tensor,
+        filter_rows: Tensor,
+        filter_centre: Tensor,
+        blend: Tensor,
+        usual: Tensor,
+        follow: Tensor,
+        memory_filter: Tensor,
+        memory_drift: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take drift away, and move the filter's sums and the drift on by a bin.
+
+        Args:
+            away: (1, n_pooled) latents beyond their centre.
+            unit: (N,) rows.
+            count: (N,) spikes per token.
+            filter_rows: (R, n_sums) what a spike adds to the filter's sums.
+            filter_centre: (n_sums,) what a bin adds in which every unit fires its mean.
+            blend: (2, n_dims), see `LinearFilter`; it is for the answer.
+            usual: (n_pooled,) mean of the latents beyond `centre` in the labelled seconds.
+            follow: (1,) by how much one bin counts in the mean that drift is followed by; 0: it is
+                not.
+            memory_filter: (1, n_sums), zeros after a reset.
+            memory_drift: (1, n_pooled + n_sums), zeros after a reset.
+
+        Returns:
+            The latents without the drift, and both memories after the bin.
+        """
+        config = self.decoder.config
         added = count.unsqueeze(0) @ torch.index_select(filter_rows, 0, unit) - filter_centre
         seen = torch.cat((away - usual, added), dim=1)
-        drift, added_drift = torch.split(memory_drift, [config.n_pooled, config.n_sums], dim=1)
+        of_latents, of_sums = torch.split(memory_drift, [config.n_pooled, config.n_sums], dim=1)
         followed = memory_drift + follow * (seen - memory_drift)
-        x = decoder.mixed_away(away - bounded(drift, decoder.pooled_gain))
-        memory = gru_cell(decoder.gru, x, memory_h)
-        told = self.filter.remember(added - added_drift, memory_filter)
-        answer = decoder.read_physical(memory, session, lead_s.unsqueeze(0))
-        answer = self.filter.blended(answer, told, blend, lead_s, decoder.scale)
-        outputs = (output[0] for output in decoder.outputs_of(answer))
-        return (*outputs, memory, told, followed)
+        bound = drift.LARGEST / self.decoder.pooled_gain
+        told = self.filter.remember(added - of_sums, memory_filter)
+        return away - within(of_latents, bound), told, followed
+
+
+class LinearFilter(nn.Module):
+    """Leaky sums of spikes, and what they add to the network's answer.
+
+    Args:
+        taps_s: time constant of each sum, seconds; 0 is the present bin alone.
+        bin_s: length of a bin, seconds.
+        n_dims: dimensions of all outputs together.
+    """
+
+    decay: Tensor
+
+    def __init__(self, taps_s: tuple[float, ...], bin_s: float, n_dims: int) -> None:
+        super().__init__()
+        self.n_dims = n_dims
+        decay = torch.tensor(linear_filter.decays(taps_s, bin_s)).repeat_interleave(n_dims)
+        self.register_buffer("decay", decay, persistent=False)
+
+    def remember(self, away: Tensor, memory: Tensor) -> Tensor:
+        """The sums after a bin.
+
+        Args:
+            away: (1, n_sums) what its spikes add beyond what is usual, in the outputs' units.
+            memory: (1, n_sums) the sums before.
+
+        Returns:
+            (1, n_sums).
+        """
+        return away + self.decay * (memory - away)
+
+    def blended(
+        self, answer: Tensor, memory: Tensor, blend: Tensor, lead_s: Tensor, scale: Tensor
+    ) -> Tensor:
+        """The network's answer and the filter's, mixed.
+
+        Args:
+            answer: (1, n_dims) the network's, in the outputs' units.
+            memory: (1, n_sums).
+            blend: (2, n_dims) by how much the filter counts, 0 to 1, and what it says at rest.
+            lead_s: (1,) how far ahead the answer is.
+            scale: (n_dims,) standard deviations of the outputs; a burst of spikes moves the answer
+                by `LARGEST` of them at most.
+
+        Returns:
+            (1, n_dims).
+        """
+        told, *more = torch.split(memory, self.n_dims, dim=1)
+        for part in more:
+            told = told + part
+        told = within(told, linear_filter.LARGEST * scale)
+        share, rest = torch.split(blend, 1, dim=0)
+        present = torch.relu(1.0 - torch.abs(lead_s) / linear_filter.FADES_OVER_S)
+        return answer + present * (share * (rest - answer) + told)
+
+
+def within(x: Tensor, bound: Tensor) -> Tensor:
+    """`x` no further from zero than `bound`."""
+    return torch.minimum(torch.maximum(x, -bound), bound)
 
 
 def unadapted(n_rows: int, config: StreamingConfig) -> dict[str, Tensor]:

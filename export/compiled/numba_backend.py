@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from decoders.streaming import drift, linear_filter
 from export.bundle import DecoderBundle, tables_for
 from export.compiled.streaming_kernel import Sizes, decode_bin, recall, room_for
 from export.errors import BackendError, BackendUnavailable, BundleError
@@ -19,8 +20,6 @@ from streams.messages import Float32s, TokenWindow
 
 LEAD_SCALE_S = 0.1
 """As in `decoders.streaming.decoder`; a bundle whose decoder has another fails its parity check."""
-FADES_OVER_S, LARGEST, LARGEST_DRIFT = 0.1, 1.0, 1.0
-"""As in `decoders.streaming.linear_filter` and `decoders.streaming.drift`."""
 
 
 class NumbaBackend:
@@ -157,6 +156,11 @@ class NumbaBackend:
         }
         held = none | self._tables
         self._filter_rows, self._blend = held["filter_rows"], held["blend"]
+        if len(self._filter_rows) != n_rows:
+            raise BundleError(
+                f"`filter_rows` has {len(self._filter_rows)} rows where `table` has {n_rows}; "
+                "export the bundle again"
+            )
         centres = ("centre", "filter_centre", "usual", "follow")
         self._centre = np.concatenate([held[name] for name in centres])
         self._set_lead(self._lead_s)
@@ -165,7 +169,7 @@ class NumbaBackend:
         (widen, widen_bias), (narrow, narrow_bias) = self._lead
         lead = widen @ np.array([lead_s / LEAD_SCALE_S], np.float32) + widen_bias
         lead = narrow @ np.tanh(lead) + narrow_bias
-        present = max(0.0, 1.0 - abs(lead_s) / FADES_OVER_S)
+        present = max(0.0, 1.0 - abs(lead_s) / linear_filter.FADES_OVER_S)
         share = present * self._blend[0]
         beside = [self._tables["session"] + lead, 1.0 - share, share * self._blend[1], [present]]
         self._beside = np.concatenate(beside).astype(np.float32)
@@ -196,9 +200,7 @@ def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> NumbaBackend:
     }
     try:
         outputs = {one["name"]: (one["dims"], one["classes"]) for one in config["outputs"]}
-        decay = [
-            np.exp(-config["bin_s"] / tap_s) if tap_s else 0.0 for tap_s in config.get("taps_s", ())
-        ]
+        decay = linear_filter.decays(config.get("taps_s", ()), config["bin_s"])
         return NumbaBackend(weights, manifest.graph, bundle.tables, outputs, decay)
     except (BundleError, KeyError, TypeError) as error:
         raise BundleError(f"{bundle.path}: {error}") from error
@@ -219,7 +221,7 @@ def _packed(w: Mapping[str, np.ndarray], decay: np.ndarray) -> tuple[Float32s, F
         used += [w[f"{name}.weight"], w[f"{name}.bias"]]
     used += [w["readout.weight"] * scale[:, None], w["readout.bias"] * scale + w["offset"]]
     if len(decay):
-        used += [decay, LARGEST * scale, LARGEST_DRIFT / w["pooled_gain"]]
+        used += [linear_filter.LARGEST * scale, drift.LARGEST / w["pooled_gain"], decay]
     return _joined(used), _joined([w["gru.weight_hh_l0"], w["gru.bias_hh_l0"]])
 
 

@@ -329,18 +329,16 @@ def decode_bin(
         for j in range(k * n_summed, (k + 1) * n_summed):
             pooled[j] = pooled[j] / mass - centre[j]
     n_pooled, n_sums = sizes.d_pooled, sizes.n_sums
-    at_drift = d_memory + n_sums
+    decay, at_drift = weights[len(weights) - n_sums :], d_memory + n_sums
+    bounds = weights[len(weights) - n_sums - n_pooled - sizes.n_dims :]  # of answer, then latents
     if n_sums:
         usual, share = centre[n_pooled + n_sums : -1], centre[-1]
         drift, new_drift = memory[at_drift:], new_memory[at_drift:]
-        bound = weights[len(weights) - n_pooled :]
-        _follow(usual, bound, share, drift[:n_pooled], new_drift[:n_pooled], pooled)
+        _follow(usual, bounds[sizes.n_dims :], share, drift, new_drift, pooled)
         added = new_memory[d_memory:at_drift]
-        _add_up(unit, count, filter_rows, centre[n_pooled : n_pooled + n_sums], added)
-        decay = weights[len(weights) - n_pooled - sizes.n_dims - n_sums :]
-        _remember(
-            decay, memory[d_memory:], drift[n_pooled:], new_drift[n_pooled:], share, added
-        )  # fmt: skip
+        _add_up(unit, count, filter_rows, centre[n_pooled:], added)
+        drift, new_drift = drift[n_pooled:], new_drift[n_pooled:]
+        _remember(decay, memory[d_memory:], drift, new_drift, share, added)
     at = _apply(weights, n_latents, pooled, mixed)
     at = _normalise(weights, at, mixed, mixed_normed)
     at = _add_geglu(weights, at, mixed_normed, mixed_wide, mixed)
@@ -352,9 +350,8 @@ def decode_bin(
         query[i] += beside[i]
         asked[i] = query[i]
     at = _add_geglu(weights, at, asked, query_wide, query)
-    at = _apply(weights, at, query, answer)
+    _apply(weights, at, query, answer)
     if n_sums:
-        _blend_filter(
-            new_memory[d_memory:at_drift], weights[at + n_sums :], beside[sizes.d_readout :], answer
-        )
+        sums, blend = new_memory[d_memory:at_drift], beside[sizes.d_readout :]
+        _blend_filter(sums, bounds, blend, answer)
     return -1

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from decoders.streaming.drift import FOLLOW_S, LARGEST, bounded, follow_share  # noqa: E402
+from decoders.streaming.drift import FOLLOW_S, LARGEST, follow_share  # noqa: E402
 from decoders.streaming.step import unadapted  # noqa: E402
 from tests.decoders.test_linear_filter import Bins, counting  # noqa: E402
 from tests.export.untrained import CONFIG, KEYS  # noqa: E402
@@ -64,9 +64,16 @@ def test_the_filter_follows_too() -> None:
 
 
 def test_no_further_than_what_latents_vary_by() -> None:
-    gain = torch.tensor([1.0, 10.0, 100.0])
-    drift = torch.tensor([[5.0, -5.0, 0.001]])
-    np.testing.assert_allclose(bounded(drift, gain).numpy(), [[LARGEST, -LARGEST / 10.0, 0.001]])
+    """A drift beyond the bound is decoded as one at the bound."""
+    tables = unadapted(len(KEYS), CONFIG)
+    found = []
+    for far in (1.0, 5.0, 0.5):
+        bins = Bins(tables)
+        bins.step.decoder.pooled_gain[:] = 10.0
+        bins.beside[1][:, : CONFIG.n_pooled] = far * LARGEST / 10.0
+        found.append(bins.run(EVERY, USUAL))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.abs(found[2] - found[0]).max() > 1e-4
 
 
 def test_a_memory_is_as_long_whatever_the_bin() -> None:

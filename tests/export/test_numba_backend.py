@@ -112,6 +112,9 @@ def test_reset_and_tables(bundle: DecoderBundle, backend: NumbaBackend) -> None:
     np.testing.assert_array_equal(backend.step(window(9), 0.0)["velocity"], fresh)
     with pytest.raises(BundleError, match="none was given"):
         backend.set_tables({})
+    short = bundle.tables["filter_rows"][:-1]
+    with pytest.raises(BundleError, match="29 rows where `table` has 30"):
+        backend.set_tables({**bundle.tables, "filter_rows": short})
 
 
 def test_another_lead_is_another_decode_and_back(backend: NumbaBackend) -> None:
