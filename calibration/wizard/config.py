@@ -29,7 +29,7 @@ class CalibrationSection(Section):
     registry: str = Field("bundles", min_length=1)
     base: str = ""
     same_array: bool = True
-    follow_drift: bool = False
+    follow_drift: bool = True
     seed: int = Field(0, ge=0)
 
 

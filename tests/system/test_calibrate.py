@@ -127,7 +127,6 @@ def test_killed_at_each_step_and_resumed(lab: Lab, base: Path, run: Run, tmp_pat
         out=tmp_path / Path(told["bundle"]).name,
         seconds=1e6,
         same_array=True,
-        follow_drift=False,
         test=steps["collect"]["test"],
     )
     assert again["checksum"] == told["checksum"] == Registry(tmp_path / "bundles").current()
