@@ -4,8 +4,8 @@ A network that others' units taught reads what units have in common. How much on
 behaviour, and when, is fitted from the same labelled seconds in closed form: a filter, worse than
 the network, whose errors are others. A mean of both, mostly the network, is better than either.
 
-The filter keeps leaky sums of the spikes; a spike adds its unit's row to them. It answers for the
-present alone: the further ahead an estimate is asked for, the less it counts.
+The filter keeps leaky sums of the spikes; a spike adds its unit's row to them. It is fitted to the
+present, and serves as well a little ahead; an estimate far ahead is the network's alone.
 
 Numbers only, without torch: backends that run without it read them too.
 """
@@ -16,7 +16,8 @@ import math
 from collections.abc import Sequence
 
 TAPS_S = (0.0, 0.1)
-FADES_OVER_S = 0.1
+SERVES_TO_S, FADES_OVER_S = 0.1, 0.1
+"""It counts in full for leads up to the first, and for none that is longer by the second."""
 LARGEST = 1.0
 """Standard deviations of an output that a burst of spikes moves it by at most."""
 
@@ -24,3 +25,8 @@ LARGEST = 1.0
 def decays(taps_s: Sequence[float], bin_s: float) -> list[float]:
     """What is left of each sum after a bin."""
     return [math.exp(-bin_s / tap_s) if tap_s > 0.0 else 0.0 for tap_s in taps_s]
+
+
+def counts_at(lead_s: float) -> float:
+    """By how much the filter counts for an estimate so far ahead, 0 to 1."""
+    return min(max(1.0 - (abs(lead_s) - SERVES_TO_S) / FADES_OVER_S, 0.0), 1.0)

@@ -157,8 +157,9 @@ class LinearFilter(nn.Module):
             told = told + part
         told = within(told, linear_filter.LARGEST * scale)
         share, rest = torch.split(blend, 1, dim=0)
-        present = torch.relu(1.0 - torch.abs(lead_s) / linear_filter.FADES_OVER_S)
-        return answer + present * (share * (rest - answer) + told)
+        left_s = linear_filter.SERVES_TO_S + linear_filter.FADES_OVER_S - torch.abs(lead_s)
+        counts = torch.clamp(left_s / linear_filter.FADES_OVER_S, 0.0, 1.0)
+        return answer + counts * (share * (rest - answer) + told)
 
 
 def within(x: Tensor, bound: Tensor) -> Tensor:

@@ -169,9 +169,9 @@ class NumbaBackend:
         (widen, widen_bias), (narrow, narrow_bias) = self._lead
         lead = widen @ np.array([lead_s / LEAD_SCALE_S], np.float32) + widen_bias
         lead = narrow @ np.tanh(lead) + narrow_bias
-        present = max(0.0, 1.0 - abs(lead_s) / linear_filter.FADES_OVER_S)
-        share = present * self._blend[0]
-        beside = [self._tables["session"] + lead, 1.0 - share, share * self._blend[1], [present]]
+        counts = linear_filter.counts_at(lead_s)
+        share = counts * self._blend[0]
+        beside = [self._tables["session"] + lead, 1.0 - share, share * self._blend[1], [counts]]
         self._beside = np.concatenate(beside).astype(np.float32)
         self._lead_s = lead_s
 

@@ -10,7 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from decoders.streaming.linear_filter import FADES_OVER_S, LARGEST, TAPS_S  # noqa: E402
+from decoders.streaming.linear_filter import (  # noqa: E402
+    FADES_OVER_S,
+    LARGEST,
+    SERVES_TO_S,
+    TAPS_S,
+    counts_at,
+)
 from decoders.streaming.step import StepModule, unadapted  # noqa: E402
 from tests.export.untrained import CONFIG, KEYS, random_filter  # noqa: E402
 
@@ -83,18 +89,24 @@ def test_a_burst_moves_the_answer_by_no_more_than_its_bound() -> None:
     np.testing.assert_allclose(np.abs(away), LARGEST * 20.0, rtol=1e-5)
 
 
-def test_it_fades_with_the_lead() -> None:
-    """It is fitted to the present, so what is far ahead is the network's alone."""
-    apart = []
-    for lead_s in (0.0, 0.5 * FADES_OVER_S, FADES_OVER_S, 3.0 * FADES_OVER_S):
-        plain, blended = Bins(None), Bins(counting())
-        apart.append(
-            np.abs(blended.run([1, 4], [1.0, 2.0], lead_s) - plain.run([1, 4], [1.0, 2.0], lead_s))
-        )
-    assert (apart[1] > 0.0).all()
-    assert (apart[2] == 0.0).all()
-    assert (apart[3] == 0.0).all()
-    assert (apart[0] > 0.0).all()
+def test_it_counts_in_full_a_little_ahead_and_not_at_all_far_ahead() -> None:
+    tables = counting()
+    share, rest = tables["blend"].numpy()[:, :N_VELOCITY]
+    told = Bins(tables).run([1, 4], [1.0, 2.0]) - (
+        (1.0 - share) * Bins(None).run([1, 4], [1.0, 2.0]) + share * rest
+    )
+    for lead_s, counts in (
+        (0.5 * SERVES_TO_S, 1.0),
+        (-SERVES_TO_S, 1.0),
+        (SERVES_TO_S + 0.5 * FADES_OVER_S, 0.5),
+        (SERVES_TO_S + FADES_OVER_S, 0.0),
+        (4.0 * SERVES_TO_S, 0.0),
+    ):
+        network = Bins(None).run([1, 4], [1.0, 2.0], lead_s)
+        wanted = network + counts * (share * (rest - network) + told)
+        found = Bins(tables).run([1, 4], [1.0, 2.0], lead_s)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+        assert counts_at(lead_s) == pytest.approx(counts)
 
 
 def test_its_shape_goes_through_json() -> None:
