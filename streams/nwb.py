@@ -29,8 +29,8 @@ from pynwb.misc import DecompositionSeries, Units
 from pynwb.ophys import RoiResponseSeries
 
 from streams.messages import Float64s, SpikeBatch
+from streams.recording.torch_brain import is_torch_brain, read_torch_brain
 from streams.session import Behavior, Session, SessionError, Trials, digest
-from streams.torch_brain import is_torch_brain, read_torch_brain
 
 SESSION_ID = re.compile(r"^(?P<subject>[^/]+)/(?P<date>\d{4}-\d\d-\d\d)/(?P<name>[^/]+)$")
 KEY_OF_ID = re.compile(r"^u(0|[1-9]\d*)$")

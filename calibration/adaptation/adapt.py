@@ -34,7 +34,7 @@ from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.drift import follow_share
 from decoders.streaming.step import StepModule
 from export.bundle import DecoderBundle, open_bundle
-from export.graph import streaming_graph, token_buckets
+from export.graphs.streaming import streaming_graph, token_buckets
 from export.onnxruntime_backend import OnnxruntimeBackend
 from streams.clock import MonotonicClock
 from streams.nwb import read_session

@@ -22,7 +22,7 @@ import numpy as np
 from calibration.baselines import evaluate_baselines
 from calibration.evaluate import evaluate
 from decoders.learning.training import train
-from export.runs import export_trained
+from export.graphs.runs import export_trained
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[2] / "shared" / "data"

@@ -31,7 +31,7 @@ from calibration.adaptation.adapt import adapt
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
 from decoders.learning.training import train
-from export.graph import export_run
+from export.graphs.streaming import export_run
 from streams.messages import SpikeBatch
 from streams.nwb import read_session, write_session
 from streams.session import Session

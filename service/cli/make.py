@@ -66,13 +66,13 @@ def _export(a: argparse.Namespace) -> None:
 
 
 def _export_run(a: argparse.Namespace) -> DecoderBundle:
-    from export.runs import export_trained
+    from export.graphs.runs import export_trained
 
     return export_trained(a.source, a.out, session=a.session)
 
 
 def _export_checkpoint(a: argparse.Namespace) -> DecoderBundle:
-    from export.poyo_graph import export_poyo, parse_output
+    from export.graphs.poyo import export_poyo, parse_output
 
     return export_poyo(
         a.source,

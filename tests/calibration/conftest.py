@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from decoders.learning.training import train
-from export.graph import export_run
+from export.graphs.streaming import export_run
 from streams.nwb import write_session
 from tests.calibration.newcomers import CONFIG, DURATION_S, new_session
 from tests.decoders.sessions import tuned_session

@@ -14,8 +14,8 @@ from calibration.evaluate import evaluate
 from decoders.learning.training import train
 from export.backends import open_backend, require_parity
 from export.bundle import DecoderBundle, open_bundle
-from export.poyo_graph import PoyoOutput, export_poyo
-from export.runs import export_trained
+from export.graphs.poyo import PoyoOutput, export_poyo
+from export.graphs.runs import export_trained
 from export.torch_backend import open_cpu as open_torch
 from streams.nwb import write_session
 from streams.session import SessionError

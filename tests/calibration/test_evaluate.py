@@ -13,7 +13,7 @@ from calibration.baselines import evaluate_baselines
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
 from decoders.learning.training import train
-from export.graph import export_run
+from export.graphs.streaming import export_run
 from streams.nwb import write_session
 from streams.session import SessionError
 from tests.decoders.sessions import PHASE, tuned_session

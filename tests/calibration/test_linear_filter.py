@@ -14,8 +14,8 @@ from calibration.adaptation.linear_filter import SHARES, Filter, fit_filter
 from calibration.adaptation.material import Material, gather
 from calibration.adaptation.search import Found, search
 from calibration.adaptation.starts import Base, load_base
-from export import graph
 from export.bundle import open_bundle
+from export.graphs import streaming
 from streams.nwb import read_session
 from tests.calibration.newcomers import adapted
 
@@ -99,8 +99,8 @@ def test_following_drift_may_be_declined(folder: Path, tmp_path: Path) -> None:
 def test_a_decoder_of_before_is_adapted_without(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "TAPS_S", ())
-    older = graph.export_run(folder / "counts-run", tmp_path / "older")
+    monkeypatch.setattr(streaming, "TAPS_S", ())
+    older = streaming.export_run(folder / "counts-run", tmp_path / "older")
     assert older.manifest.graph.memory == ("memory_h",)
     result = adapt(tmp_path / "older", folder / "new.nwb", out=tmp_path / "out", seconds=30.0)
     assert result["filter_share"] == {}

@@ -20,9 +20,9 @@ from decoders.streaming.decoder import OutputSpec
 from export.backends import open_backend
 from export.bundle import DecoderBundle
 from export.errors import BundleError, ExportError
+from export.graphs.poyo import PoyoOutput, export_poyo, token_buckets
 from export.manifest import LeadRange
 from export.onnxruntime_backend import OnnxruntimeBackend, open_cpu
-from export.poyo_graph import PoyoOutput, export_poyo, token_buckets
 from streams.messages import SpikeBatch, TokenWindow
 from streams.spikes.ring import SpikeRing
 from streams.spikes.tokenizer import TokenBins, Tokenizer, cut_bins

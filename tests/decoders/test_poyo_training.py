@@ -25,7 +25,7 @@ from decoders.poyo.tokens import END, SPIKE
 from decoders.poyo.training import PoyoTrainer, learning_rate
 from export.bundle import open_bundle
 from export.errors import ExportError
-from export.runs import export_trained
+from export.graphs.runs import export_trained
 from streams.nwb import write_session
 from streams.spikes.tokenizer import cut_bins
 from tests.decoders.sessions import tuned_session

@@ -17,7 +17,7 @@ from decoders.streaming.step import StepModule
 from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
-from export.graph import export_run, exported_rows, streaming_graph, token_buckets
+from export.graphs.streaming import export_run, exported_rows, streaming_graph, token_buckets
 from export.onnxruntime_backend import open_cpu
 from streams.messages import TokenWindow
 from tests.decoders.sessions import small_config, tuned_session

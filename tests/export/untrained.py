@@ -12,7 +12,7 @@ import torch
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import TAPS_S
 from decoders.streaming.step import StepModule
-from export.graph import OPSET, streaming_graph
+from export.graphs.streaming import OPSET, streaming_graph
 from export.onnxruntime_backend import describe_graph
 from export.parity import random_tokens, replay
 from export.torch_backend import TorchBackend

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from export.bundle import DecoderBundle, open_bundle
-from export.generated import derive_bundle
 from export.onnxruntime_backend import open_cpu
+from export.unlearnt.generated import derive_bundle
 from service.bench.sender import unit_keys
 from service.serve import bundle_path
 from streams.clock import ThreadClock

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from decoders.learning.training import train
-from export.graph import export_run
+from export.graphs.streaming import export_run
 from streams.lsl import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import SpikeBatch
 from streams.nwb import write_session

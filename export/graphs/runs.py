@@ -15,7 +15,8 @@ from decoders.poyo.step import PoyoStep, step_of_session
 from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle
 from export.errors import ExportError
-from export.graph import (
+from export.graphs.poyo import write_step
+from export.graphs.streaming import (
     CHECKPOINT,
     declared_outputs,
     export_run,
@@ -23,7 +24,6 @@ from export.graph import (
     rates_hz,
     token_buckets,
 )
-from export.poyo_graph import write_step
 
 
 def export_trained(run_dir: Path, out: Path, *, session: str | None = None) -> DecoderBundle:

@@ -22,7 +22,7 @@ from decoders.poyo.step import PoyoStep, step_config, step_of_session
 from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
-from export.graph import graph_bytes
+from export.graphs.streaming import graph_bytes
 from export.manifest import Graph, LeadRange
 from export.onnxruntime_backend import describe_graph
 from export.parity import ParityRecord, random_tokens, replay

@@ -17,10 +17,10 @@ from decoders.streaming.linear_filter import TAPS_S
 from decoders.streaming.step import StepModule, unadapted
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
-from export.graph import OPSET, streaming_graph
+from export.graphs.poyo import write_step
+from export.graphs.streaming import OPSET, streaming_graph
 from export.onnxruntime_session import describe_graph
 from export.parity import random_tokens, replay
-from export.poyo_graph import write_step
 from export.torch_backend import TorchBackend
 
 RATE_HZ = 20.0

@@ -10,7 +10,7 @@ from decoders.poyo.config import poyo_small
 from decoders.poyo.step import PoyoStep
 from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle
-from export.poyo_graph import write_step
+from export.graphs.poyo import write_step
 
 SMALLEST_BUCKET = 128
 
