@@ -81,6 +81,11 @@ class LeadRange(Part):
     max: Finite
     default: Finite
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest."""
+        return self.min, self.max
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.min <= self.default <= self.max:

@@ -101,6 +101,7 @@ def random_tokens(
     n_beats: int,
     bin_s: float,
     n_most: int,
+    leads_s: tuple[float, float] = (0.0, 0.0),
     mean_hz: float = 20.0,
 ) -> ParityRecord:
     """Tokens of units that fire at random, without outputs; the first beat is empty.
@@ -111,6 +112,7 @@ def random_tokens(
         n_beats: beats.
         bin_s: length of a bin, seconds.
         n_most: tokens of a beat: the largest bucket, for backends of static shapes run no more.
+        leads_s: the least, which the first beat asks for, and the largest, at which they end.
         mean_hz: rate of a unit.
     """
     n_tokens = np.minimum(rng.poisson(n_rows * mean_hz * bin_s, n_beats), n_most)
@@ -124,7 +126,7 @@ def random_tokens(
         unit=rng.integers(0, n_rows, len(beat)).astype(np.int32),
         t_rel=t_rel[order],
         count=np.ones(len(beat), np.float32),
-        lead_s=np.zeros(n_beats, np.float32),
+        lead_s=np.linspace(*leads_s, n_beats).astype(np.float32),
         outputs={},
     )
 

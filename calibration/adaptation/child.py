@@ -50,6 +50,7 @@ def write_child(
         n_beats=round(PARITY_S / own["hop_s"]),
         bin_s=own["bin_s"],
         n_most=own["token_buckets"][-1],
+        leads_s=parent.manifest.lead_s.ends,
     )
     names = [output.name for output in parent.manifest.outputs]
     return write_bundle(

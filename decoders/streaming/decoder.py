@@ -57,6 +57,7 @@ class StreamingConfig:
         sink: initial mass of the sink, in spikes.
         taps_s: time constants of the linear filter beside the network; none: there is no filter,
             and drift is not followed (see `step`).
+        serves_to_s: leads up to which that filter counts in full (see `linear_filter`).
     """
 
     outputs: tuple[OutputSpec, ...]
@@ -72,6 +73,7 @@ class StreamingConfig:
     time_cap: float = 1.0
     sink: float = 8.0
     taps_s: tuple[float, ...] = ()
+    serves_to_s: float = 0.0
 
     @property
     def n_basis(self) -> int:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 TAPS_S = (0.0, 0.1)
 SERVES_TO_S, FADES_OVER_S = 0.1, 0.1
-"""It counts in full for leads up to the first, and for none that is longer by the second."""
+"""Exported now, it counts in full for leads up to the first; for none that is longer by the second.
+"""
 LARGEST = 1.0
 """Standard deviations of an output that a burst of spikes moves it by at most."""
 
@@ -27,6 +28,6 @@ def decays(taps_s: Sequence[float], bin_s: float) -> list[float]:
     return [math.exp(-bin_s / tap_s) if tap_s > 0.0 else 0.0 for tap_s in taps_s]
 
 
-def counts_at(lead_s: float) -> float:
-    """By how much the filter counts for an estimate so far ahead, 0 to 1."""
-    return min(max(1.0 - (abs(lead_s) - SERVES_TO_S) / FADES_OVER_S, 0.0), 1.0)
+def counts_at(lead_s: float, serves_to_s: float) -> float:
+    """By how much a filter that serves so far counts for an estimate so far ahead, 0 to 1."""
+    return min(max(1.0 - (abs(lead_s) - serves_to_s) / FADES_OVER_S, 0.0), 1.0)

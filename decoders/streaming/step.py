@@ -20,7 +20,7 @@ class StepModule(nn.Module):
     def __init__(self, config: StreamingConfig) -> None:
         super().__init__()
         self.decoder = StreamingDecoder(config)
-        self.filter = LinearFilter(config.taps_s, config.bin_s, config.n_dims)
+        self.filter = LinearFilter(config)
 
     def forward(
         self,
@@ -111,18 +111,16 @@ class LinearFilter(nn.Module):
     """Leaky sums of spikes, and what they add to the network's answer.
 
     Args:
-        taps_s: time constant of each sum, seconds; 0 is the present bin alone.
-        bin_s: length of a bin, seconds.
-        n_dims: dimensions of all outputs together.
+        config: the shape; each of its time constants has a sum for every dimension.
     """
 
     decay: Tensor
 
-    def __init__(self, taps_s: tuple[float, ...], bin_s: float, n_dims: int) -> None:
+    def __init__(self, config: StreamingConfig) -> None:
         super().__init__()
-        self.n_dims = n_dims
-        decay = torch.tensor(linear_filter.decays(taps_s, bin_s)).repeat_interleave(n_dims)
-        self.register_buffer("decay", decay, persistent=False)
+        self.config = config
+        decay = torch.tensor(linear_filter.decays(config.taps_s, config.bin_s))
+        self.register_buffer("decay", decay.repeat_interleave(config.n_dims), persistent=False)
 
     def remember(self, away: Tensor, memory: Tensor) -> Tensor:
         """The sums after a bin.
@@ -152,12 +150,12 @@ class LinearFilter(nn.Module):
         Returns:
             (1, n_dims).
         """
-        told, *more = torch.split(memory, self.n_dims, dim=1)
+        told, *more = torch.split(memory, self.config.n_dims, dim=1)
         for part in more:
             told = told + part
         told = within(told, linear_filter.LARGEST * scale)
         share, rest = torch.split(blend, 1, dim=0)
-        left_s = linear_filter.SERVES_TO_S + linear_filter.FADES_OVER_S - torch.abs(lead_s)
+        left_s = self.config.serves_to_s + linear_filter.FADES_OVER_S - torch.abs(lead_s)
         counts = torch.clamp(left_s / linear_filter.FADES_OVER_S, 0.0, 1.0)
         return answer + counts * (share * (rest - answer) + told)
 

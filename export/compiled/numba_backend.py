@@ -31,6 +31,7 @@ class NumbaBackend:
         tables: the inputs that belong to the decoder.
         outputs: name, width and whether it holds classes, in the order of the readout.
         decay: what is left of each time constant's leaky sums after a bin; none: no linear filter.
+        serves_to_s: leads up to which the filter counts in full.
 
     Raises:
         BundleError: a weight is missing, or weights and tables do not fit together.
@@ -47,8 +48,9 @@ class NumbaBackend:
         tables: Mapping[str, np.ndarray],
         outputs: Mapping[str, tuple[int, bool]],
         decay: Sequence[float] = (),
+        serves_to_s: float = 0.0,
     ) -> None:
-        self._signature = signature
+        self._signature, self._serves_to_s = signature, serves_to_s
         try:
             n_dims = sum(width for width, _ in outputs.values())
             self._sizes = _sizes(weights, signature, n_dims, len(decay) * n_dims)
@@ -169,7 +171,7 @@ class NumbaBackend:
         (widen, widen_bias), (narrow, narrow_bias) = self._lead
         lead = widen @ np.array([lead_s / LEAD_SCALE_S], np.float32) + widen_bias
         lead = narrow @ np.tanh(lead) + narrow_bias
-        counts = linear_filter.counts_at(lead_s)
+        counts = linear_filter.counts_at(lead_s, self._serves_to_s)
         share = counts * self._blend[0]
         beside = [self._tables["session"] + lead, 1.0 - share, share * self._blend[1], [counts]]
         self._beside = np.concatenate(beside).astype(np.float32)
@@ -201,7 +203,8 @@ def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> NumbaBackend:
     try:
         outputs = {one["name"]: (one["dims"], one["classes"]) for one in config["outputs"]}
         decay = linear_filter.decays(config.get("taps_s", ()), config["bin_s"])
-        return NumbaBackend(weights, manifest.graph, bundle.tables, outputs, decay)
+        serves_to_s = config.get("serves_to_s", 0.0)
+        return NumbaBackend(weights, manifest.graph, bundle.tables, outputs, decay, serves_to_s)
     except (BundleError, KeyError, TypeError) as error:
         raise BundleError(f"{bundle.path}: {error}") from error
 

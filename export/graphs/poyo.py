@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +18,12 @@ from decoders.poyo.step import PoyoStep, step_config, step_of_session
 from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
-from export.graphs.streaming import graph_bytes
+from export.graphs.to_onnx import OPSET, to_onnx
 from export.manifest import Graph, LeadRange
 from export.onnxruntime_backend import describe_graph
 from export.parity import ParityRecord, random_tokens, replay
 from export.torch_backend import TorchBackend
 
-OPSET = 20
 N_PARITY_BEATS = 20
 SMALLEST_BUCKET = 128
 BUDGET_HZ = 20.0
@@ -263,34 +258,8 @@ def poyo_graph(step: PoyoStep) -> bytes:
         "session": torch.zeros(step.config.dim),
         "lead_s": torch.zeros(1),
     }
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            step.eval(),
-            tuple(inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=[output.name for output in step.outputs],
-            dynamic_shapes=({0: n}, {0: n}, {0: n}, {0: rows}, None, None),
-            optimize=True,
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError("torch gave no ONNX graph for this decoder")
-    return graph_bytes(program.model_proto)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells of every constant that it leaves to the runtime."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            logging.disable(before)
+    lengths = ({0: n}, {0: n}, {0: n}, {0: rows}, None, None)
+    return to_onnx(step, inputs, [output.name for output in step.outputs], lengths)
 
 
 def _recorded(
@@ -308,10 +277,10 @@ def _recorded(
         n_beats=N_PARITY_BEATS,
         bin_s=window_s,
         n_most=n_most,
+        leads_s=lead_s.ends,
         mean_hz=min(BUDGET_HZ, n_most / n_rows / window_s),
     )
     whole_us = np.round(tokens.t_rel.astype(np.float64) * 1e6) * 1e-6
-    leads_s = np.linspace(lead_s.min, lead_s.max, len(tokens))
-    tokens = replace(tokens, t_rel=whole_us.astype(np.float32), lead_s=leads_s.astype(np.float32))
+    tokens = replace(tokens, t_rel=whole_us.astype(np.float32))
     names = [output.name for output in step.outputs]
     return replay(TorchBackend(step, signature, tables, names), tokens)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor
 
@@ -21,16 +16,16 @@ from decoders.checkpoint import load_checkpoint, load_weights, network_config
 from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
-from decoders.streaming.linear_filter import TAPS_S
+from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.network import SessionNetwork
 from decoders.streaming.step import StepModule, unadapted
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
+from export.graphs.to_onnx import OPSET, to_onnx
 from export.onnxruntime_backend import describe_graph
 from export.parity import random_tokens, replay
 from export.torch_backend import TorchBackend
 
-OPSET = 20
 PARITY_S = 4.0
 SMALLEST_BUCKET = 128
 CHECKPOINT = "checkpoint.pt"
@@ -55,7 +50,8 @@ class Run:
     @property
     def shape(self) -> StreamingConfig:
         """Of the decoder, which gets its linear filter here: adaptation fits it, not training."""
-        return replace(self.network.decoder.config, taps_s=TAPS_S)
+        shape = self.network.decoder.config
+        return replace(shape, taps_s=TAPS_S, serves_to_s=SERVES_TO_S)
 
     @property
     def hop_s(self) -> float:
@@ -97,7 +93,15 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
     rng = np.random.default_rng(0)
     fields = _fields(run, i_session, keys)
     n_most = fields["token_buckets"][-1]
-    tokens = random_tokens(rng, n_rows=len(keys), n_beats=n_beats, bin_s=run.bin_s, n_most=n_most)
+    lead = run.config.lead
+    tokens = random_tokens(
+        rng,
+        n_rows=len(keys),
+        n_beats=n_beats,
+        bin_s=run.bin_s,
+        n_most=n_most,
+        leads_s=(lead.min_s, lead.max_s),
+    )
     return write_bundle(
         out,
         fields | {"name": out.name, "graph": signature.model_dump()},
@@ -193,37 +197,7 @@ def streaming_graph(step: StepModule) -> bytes:
         inputs["memory_drift"] = torch.zeros(1, config.n_pooled + config.n_sums)
         names += ["memory_filter_out", "memory_drift_out"]
         lengths.append(({0: rows}, *(None,) * 6))
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            step.eval(),
-            tuple(inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=names,
-            dynamic_shapes=tuple(lengths),
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError("torch gave no ONNX graph for this decoder")
-    return graph_bytes(program.model_proto)
-
-
-def graph_bytes(model: onnx.ModelProto) -> bytes:
-    """A model checked, and without the exporter's notes: they name files of this machine.
-
-    The same network so gives the same bytes, and its bundle the same id, wherever it is exported.
-    """
-    graph = model.graph
-    noted = (graph.node, graph.value_info, graph.initializer, graph.input, graph.output)
-    for held in (graph, *(one for many in noted for one in many)):
-        del held.metadata_props[:]
-        held.doc_string = ""
-    onnx.checker.check_model(model)
-    stripped: bytes = model.SerializeToString()
-    return stripped
+    return to_onnx(step, inputs, names, lengths)
 
 
 def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:

@@ -51,7 +51,14 @@ def derive_bundle(
     n_beats = max(20, math.ceil(PARITY_S / hop_s))
     fields = _fields(base, unit_keys, hop_s, bin_s)
     n_most = fields["token_buckets"][-1]
-    tokens = random_tokens(rng, n_rows=len(unit_keys), n_beats=n_beats, bin_s=bin_s, n_most=n_most)
+    tokens = random_tokens(
+        rng,
+        n_rows=len(unit_keys),
+        n_beats=n_beats,
+        bin_s=bin_s,
+        n_most=n_most,
+        leads_s=base.manifest.lead_s.ends,
+    )
     outputs = [output.name for output in base.manifest.outputs]
     return write_bundle(
         out_path,

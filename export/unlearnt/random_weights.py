@@ -13,12 +13,13 @@ from decoders.poyo.config import PoyoConfig, poyo_large, poyo_small
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import step_of_session
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
-from decoders.streaming.linear_filter import TAPS_S
+from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.step import StepModule, unadapted
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
 from export.graphs.poyo import write_step
-from export.graphs.streaming import OPSET, streaming_graph
+from export.graphs.streaming import streaming_graph
+from export.graphs.to_onnx import OPSET
 from export.onnxruntime_session import describe_graph
 from export.parity import random_tokens, replay
 from export.torch_backend import TorchBackend
@@ -61,7 +62,9 @@ def write_random(
         config = POYO[size](VELOCITY.dims)
         buckets = [round(n_units * RATE_HZ * config.sequence_s)]
         return _write_poyo(out, config, fields | {"token_buckets": buckets})
-    streaming = StreamingConfig((VELOCITY,), bin_s, taps_s=TAPS_S, **STREAMING[size])
+    streaming = StreamingConfig(
+        (VELOCITY,), bin_s, taps_s=TAPS_S, serves_to_s=SERVES_TO_S, **STREAMING[size]
+    )
     buckets = [round(n_units * RATE_HZ * bin_s)]
     return _write_streaming(out, streaming, fields | {"token_buckets": buckets})
 

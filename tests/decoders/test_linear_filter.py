@@ -106,10 +106,11 @@ def test_it_counts_in_full_a_little_ahead_and_not_at_all_far_ahead() -> None:
         wanted = network + counts * (share * (rest - network) + told)
         found = Bins(tables).run([1, 4], [1.0, 2.0], lead_s)
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
-        assert counts_at(lead_s) == pytest.approx(counts)
+        assert counts_at(lead_s, SERVES_TO_S) == pytest.approx(counts)
 
 
 def test_its_shape_goes_through_json() -> None:
     assert type(CONFIG).from_dict(CONFIG.to_dict()) == CONFIG
-    older = {name: value for name, value in CONFIG.to_dict().items() if name != "taps_s"}
+    held = CONFIG.to_dict()
+    older = {name: held[name] for name in held if name not in ("taps_s", "serves_to_s")}
     assert type(CONFIG).from_dict(older).n_sums == 0

@@ -55,7 +55,10 @@ def test_the_manifest_says_what_was_trained(trained: Trained) -> None:
         ("velocity", 2, "cm/s", "zero"),
         ("phase", 2, "probability", "nan"),
     ]
-    assert (manifest.lead_s.min, manifest.lead_s.max) == (-0.04, 0.1)
+    assert manifest.lead_s.ends == (-0.04, 0.1)
+    recorded = trained.bundle.parity().lead_s
+    np.testing.assert_allclose((recorded[0], recorded[-1]), manifest.lead_s.ends)
+    assert len(np.unique(recorded)) == len(recorded)
     assert manifest.stale_after_s >= 0.1
     assert manifest.graph.memory == ("memory_h", "memory_filter", "memory_drift")
     low, high = manifest.outputs[0].low, manifest.outputs[0].high

@@ -33,6 +33,7 @@ SHAPES = {
     "one latent": replace(CONFIG, n_latents=1, n_frequencies=1),
     "readout wider than memory": replace(CONFIG, d_memory=5, d_readout=40, d_model=7),
     "no linear filter": replace(CONFIG, taps_s=()),
+    "a filter of the present": replace(CONFIG, serves_to_s=0.0),
     "as by default": StreamingConfig(CONFIG.outputs, bin_s=0.02),
 }
 
@@ -73,6 +74,15 @@ def test_beats_equal_the_networks(shape: str, tmp_path: Path) -> None:
         assert set(found) == set(wanted)
         for name, value in wanted.items():
             np.testing.assert_allclose(found[name], value, atol=2e-5)
+
+
+def test_a_filter_of_other_leads_than_the_graphs_does_not_pass_the_gate(tmp_path: Path) -> None:
+    """What differs ahead alone is found too: the record asks for every lead."""
+    fields, contents = untrained_parts(replace(CONFIG, serves_to_s=0.0))
+    fields["training"]["config"] = CONFIG.to_dict()
+    bundle = write_bundle(tmp_path / "b", fields, **contents)
+    with pytest.raises(BundleError, match="disagrees with the outputs recorded"):
+        open_backend(bundle, "numba-cpu")
 
 
 def test_it_passes_the_gate(bundle: DecoderBundle) -> None:

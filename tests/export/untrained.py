@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
-from decoders.streaming.linear_filter import TAPS_S
+from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.step import StepModule
-from export.graphs.streaming import OPSET, streaming_graph
+from export.graphs.streaming import streaming_graph
+from export.graphs.to_onnx import OPSET
 from export.onnxruntime_backend import describe_graph
 from export.parity import random_tokens, replay
 from export.torch_backend import TorchBackend
@@ -29,6 +30,7 @@ CONFIG = StreamingConfig(
     d_memory=24,
     d_readout=12,
     taps_s=TAPS_S,
+    serves_to_s=SERVES_TO_S,
 )
 
 
@@ -50,7 +52,9 @@ def untrained_parts(
         tables |= random_filter(rng, len(keys), config)
         tables["usual"] = rng.normal(0, 0.01, config.n_pooled).astype(np.float32)
         tables["follow"] = np.array([0.05], np.float32)
-    tokens = random_tokens(rng, n_rows=len(keys), n_beats=100, bin_s=0.02, n_most=BUCKET)
+    tokens = random_tokens(
+        rng, n_rows=len(keys), n_beats=100, bin_s=0.02, n_most=BUCKET, leads_s=(0.0, 0.3)
+    )
     names = [output.name for output in config.outputs]
     fields = {
         "name": "untrained",
@@ -62,7 +66,7 @@ def untrained_parts(
         "context_s": 1.0,
         "stale_after_s": 0.1,
         "token_buckets": [BUCKET],
-        "lead_s": {"min": 0.0, "max": 0.0, "default": 0.0},
+        "lead_s": {"min": 0.0, "max": 0.3, "default": 0.0},
         "outputs": [
             {"name": "velocity", "dims": 2, "unit": "cm/s", "low": [-9.0] * 2, "high": [9.0] * 2},
             {"name": "target", "dims": 4, "unit": "", "low": [0.0] * 4, "high": [1.0] * 4},
