@@ -108,7 +108,10 @@ class Listener:
         return None
 
     def summary(self) -> dict[str, Any]:
-        """The fields of the loop that demo and bench share."""
+        """The fields of the loop that demo and bench share.
+
+        `spikes_in` is of the last heartbeat, so that it is the sum of the fates.
+        """
         first, last, beat, decodes = self.first, self.last, self.heartbeat, self.decodes
         skipped = last["beats_skipped"] - first["beats_skipped"]
         late = int(decodes["late"].sum())
@@ -122,7 +125,7 @@ class Listener:
             "bare_timer_late": self.bare_timer["missed"],
             "decode_ms": percentiles(decode_ms.tolist()),
             "end_to_end_ms": percentiles(self.end_to_end_ms().tolist()),
-            "spikes_in": last["spikes_in"],
+            "spikes_in": beat["spikes_in"],
             "spikes_late": last["spikes_late"],
             "spikes_dropped": last["spikes_dropped"],
             "fates": beat["fates"],

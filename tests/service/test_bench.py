@@ -53,8 +53,9 @@ def heard(
         if k not in lost:
             listener._take(("decode", decode), at[6])
         listener._take(("timing", timing), at[6])
-    beat = {"settled_from_beat": settled_from, "fates": {}, "spikes_pending": 0, "spikes_lost": 0}
-    listener._take(("heartbeat", beat | {"settle_ms": 5.0, "hop_ms": 20.0}), 0.0)
+    beat = {"settled_from_beat": settled_from, "settle_ms": 5.0, "hop_ms": 20.0}
+    counts = {"fates": {}, "spikes_in": 0, "spikes_pending": 0, "spikes_lost": 0}
+    listener._take(("heartbeat", beat | counts), 0.0)
     listener._take(("event", {"event": "realtime", "detail": {"warning": "no"}}), 0.0)
     listener.bare_timer = {"missed": 3}
     return listener

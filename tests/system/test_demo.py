@@ -62,7 +62,7 @@ def test_demo_reports_every_field(closed_loop):
 
 def test_every_spike_of_the_demo_has_its_fate(closed_loop):
     _, result = closed_loop
-    assert sum(result["fates"].values()) > 0
+    assert sum(result["fates"].values()) == result["spikes_in"] > 0
     assert result["spikes_dropped"] == 0
     assert result["spikes_lost"] == 0
     assert result["messages_lost"] == 0
