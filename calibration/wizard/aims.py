@@ -18,12 +18,14 @@ class Aim:
         behavior: the signal that it follows.
         unit: of it.
         dims: how many numbers.
+        is_velocity: whether it is shaped as one: its safe value is zero.
     """
 
     output: str
     behavior: str
     unit: str
     dims: int
+    is_velocity: bool
 
 
 def rates_of(bundle: DecoderBundle) -> dict[str, float]:
@@ -42,7 +44,13 @@ def aims_of(bundle: DecoderBundle) -> list[Aim]:
     choices = recipe.get("outputs", []) if isinstance(recipe, dict) else []
     named = {one["name"]: one for one in choices if not one.get("classes")}
     aims = [
-        Aim(output.name, named[output.name]["behavior"], output.unit, output.dims)
+        Aim(
+            output.name,
+            named[output.name]["behavior"],
+            output.unit,
+            output.dims,
+            output.safe == "zero",
+        )
         for output in bundle.manifest.outputs
         if output.name in named
     ]

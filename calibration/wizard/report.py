@@ -15,7 +15,7 @@ from calibration.wizard import svg
 from calibration.wizard.face import NEXT, Page
 from calibration.wizard.run import Run
 from calibration.wizard.units import UnitRow, units_of
-from calibration.wizard.verify_page import NAMES
+from calibration.wizard.verify_page import NAMES, speed_of
 from export.bundle import open_bundle
 from streams.nwb import read_session
 
@@ -141,9 +141,11 @@ def _verified(held: Run, verified: Mapping[str, Any]) -> str:
         f"{NAMES[name]}: {one['mean']:+.2f} ({one['ci'][0]:+.2f} to {one['ci'][1]:+.2f})"
         for name, one in verified["gains"].items()
     )
+    speed = speed_of(verified)
+    told = f"Today's above, on the same trials: {gains}." + (f" {speed}." if speed else "")
     return (
         f"<h2>How good it is</h2><p>{html.escape(held_out)}</p>{figures}"
-        f"<p class='sub'>Today's above, on the same trials: {html.escape(gains)}</p>"
+        f"<p class='sub'>{html.escape(told)}</p>"
         f"{_traces(held, verified)}"
     )
 

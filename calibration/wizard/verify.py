@@ -155,6 +155,7 @@ def _scores(
         "seconds": len(t_s) * float(np.median(np.diff(t_s))),
         "blocks": kind,
         "n_blocks": len(np.unique(block)),
+        "speed": speed_share(decodes["today"], actual, block, seed) if aim.is_velocity else None,
         "decoders": {
             name: {
                 "r2": _r2(values, actual).tolist(),
@@ -182,17 +183,46 @@ def _r2(decoded: Float64s, actual: Float64s) -> Float64s:
     return r2
 
 
-def _resampled(decoded: Float64s, actual: Float64s, block: np.ndarray, seed: int) -> Float64s:
-    """(1 + n, dims) R2: of everything, then of blocks drawn anew; a seed gives its draws."""
+def speed_share(
+    decoded: Float64s, actual: Float64s, block: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """How fast decodes are, as a share of the movement, and its 95 % interval over blocks.
+
+    The slope of decoded on actual velocity, through rest: an estimate that errs as little as it can
+    is too slow, the more so the less it knows.
+
+    Args:
+        decoded: (n, dims) velocities.
+        actual: (n, dims).
+        block: (n,) which trial each belongs to.
+        seed: of what is drawn.
+
+    Returns:
+        `share`, and `ci`, its low and high end.
+    """
+    times, sums = _drawn(block, np.stack([decoded * actual, np.square(actual)], axis=1), seed)
+    along, squares = np.tensordot(times, sums.sum(axis=2), axes=1).T
+    share = along / np.where(squares > 0, squares, np.nan)
+    low, high = np.nanquantile(share[1:], (0.025, 0.975))
+    return {"share": float(share[0]), "ci": [float(low), float(high)]}
+
+
+def _drawn(block: np.ndarray, columns: Float64s, seed: int) -> tuple[Float64s, Float64s]:
+    """(1 + n, n_blocks) how often a block counts, first once each; (n_blocks, ...) their sums."""
     _, i_block = np.unique(block, return_inverse=True)
     n_blocks = int(i_block.max()) + 1
-    centred = actual - actual.mean(axis=0)
-    columns = [np.ones_like(actual), centred, np.square(centred), np.square(decoded - actual)]
-    sums = np.zeros((n_blocks, 4, actual.shape[1]))
-    np.add.at(sums, i_block, np.stack(columns, axis=1))
+    sums = np.zeros((n_blocks, *columns.shape[1:]))
+    np.add.at(sums, i_block, columns)
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), N_RESAMPLES)
-    times = np.concatenate([np.ones((1, n_blocks)), drawn])
+    return np.concatenate([np.ones((1, n_blocks)), drawn]), sums
+
+
+def _resampled(decoded: Float64s, actual: Float64s, block: np.ndarray, seed: int) -> Float64s:
+    """(1 + n, dims) R2: of everything, then of blocks drawn anew; a seed gives its draws."""
+    centred = actual - actual.mean(axis=0)
+    columns = [np.ones_like(actual), centred, np.square(centred), np.square(decoded - actual)]
+    times, sums = _drawn(block, np.stack(columns, axis=1), seed)
     n, total, squares, error = np.moveaxis(np.tensordot(times, sums, axes=1), 1, 0)
     spread = squares - np.square(total) / n
     r2: Float64s = 1.0 - error / np.where(spread > 0, spread, np.nan)

@@ -9,6 +9,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+MOST_GAIN = 1.3
+"""More is not advised, nor its inverse, however few the held-out trials were."""
+
 NAMES = {
     "today": "today's decoder",
     "yesterday": "yesterday's decoder",
@@ -31,7 +34,19 @@ def table_of(result: Mapping[str, Any]) -> Group:
         table.add_row(text, f"{one['mean']:.2f}", f"{low:.2f} to {high:.2f}", each, style=style)
     held_out = f"{result['seconds']:.0f} s, {result['n_blocks']} {result['blocks']}"
     note = Text(f"{result['output']} ({result['unit']}) over {held_out}, never learnt from", "dim")
-    return Group(table, Text(), note)
+    speed = speed_of(result)
+    return Group(table, Text(), note, *([Text(speed, "dim")] if speed else []))
+
+
+def speed_of(result: Mapping[str, Any]) -> str:
+    """How fast today's decodes are, and the gain that makes up for it; "" for no velocity."""
+    speed = result.get("speed")
+    if not speed or not speed["share"] > 0.0:
+        return ""
+    share, (low, high) = speed["share"], speed["ci"]
+    told = f"It decodes {share:.2f} of the movement's speed ({low:.2f} to {high:.2f})"
+    gain = min(max(1.0 / share, 1.0 / MOST_GAIN), MOST_GAIN)
+    return f"{told}; `spikeloop shape gain={gain:.2f}` makes up for it"
 
 
 def line_of(result: Mapping[str, Any]) -> str:

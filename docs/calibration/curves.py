@@ -71,12 +71,19 @@ def cases(name: str, work: Path, made_up: int, beside: str, steps: int) -> Itera
             yield Case(name, bundle, path, same_array=True)
         return
     halves = split_units(DATA / RECORDINGS[name], work / name)
-    config, told = half_config(name, "a", halves[0], work), name
-    if beside:
-        config, told = with_sessions(config, beside, thirds(beside, work)), f"{told} and {beside}"
-    if made_up:
-        config, told = with_made_up(config, made_up, steps), f"{told}, {made_up} made up"
+    config = base_config(name, "a", halves[0], work, made_up, beside, steps)
+    told = name + (f" and {beside}" if beside else "") + (f", {made_up} made up" if made_up else "")
     yield Case(told, trained(config, work / config.stem), halves[1], same_array=False)
+
+
+def base_config(
+    name: str, half: str, session: Path, work: Path, made_up: int, beside: str, steps: int
+) -> Path:
+    """The config of a decoder that learns from one half, and from what else it may."""
+    config = half_config(name, half, session, work)
+    if beside:
+        config = with_sessions(config, beside, thirds(beside, work))
+    return with_made_up(config, made_up, steps) if made_up else config
 
 
 def trained(config: Path, run: Path) -> Path:
@@ -137,10 +144,10 @@ def with_made_up(config: Path, n: int, steps: int) -> Path:
     return path
 
 
-def split_units(recording: Path, stem: Path) -> list[Path]:
-    """Two sessions with half of the units each."""
+def split_units(recording: Path, stem: Path, seed: int = 0) -> list[Path]:
+    """Two sessions with half of the units each, drawn at random."""
     session = read_session(recording)
-    order = np.random.default_rng(0).permutation(len(session.unit_keys))
+    order = np.random.default_rng(seed).permutation(len(session.unit_keys))
     halves = []
     for half, chosen in zip("ab", np.array_split(order, 2), strict=True):
         path = stem.with_name(f"{stem.name}-{half}.nwb")

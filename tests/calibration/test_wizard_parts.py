@@ -30,6 +30,8 @@ from calibration.wizard.errors import WizardError
 from calibration.wizard.progress import Progress
 from calibration.wizard.terminal import Screen
 from calibration.wizard.trials import count_trials
+from calibration.wizard.verify import speed_share
+from calibration.wizard.verify_page import speed_of
 from streams.messages import SpikeBatch
 from streams.session import Behavior, Session, Trials
 from tests.decoders.sessions import tuned_session
@@ -101,7 +103,7 @@ def test_directions_are_counted_and_one_line_is_no_balance() -> None:
 
 
 def test_the_curve_rises_with_data_and_stays_down_without_tuning() -> None:
-    aim = Aim("velocity", "velocity", "cm/s", 2)
+    aim = Aim("velocity", "velocity", "cm/s", 2, is_velocity=True)
     session = tuned_session(n_units=12, duration_s=40.0)
     point = point_of(session, aim)
     assert point is not None
@@ -136,6 +138,19 @@ def verified(today: float, yesterday: float, wiener: float, shuffled: float) -> 
         "decoders": {"today": {"mean": today}},
         "gains": {name: {"mean": today - mean} for name, mean in means.items()},
     }
+
+
+def test_decodes_that_are_too_slow_are_told_with_the_gain_that_makes_up_for_it() -> None:
+    rng = np.random.default_rng(0)
+    actual, block = rng.normal(size=(4000, 2)), np.arange(4000) // 200
+    decoded = 0.8 * actual + 0.3 * rng.normal(size=(4000, 2))
+    speed = speed_share(decoded, actual, block, seed=0)
+    assert speed["share"] == pytest.approx(0.8, abs=0.02)
+    assert speed["ci"][0] < 0.8 < speed["ci"][1]
+    told = speed_of({"speed": speed})
+    assert f"gain={1.0 / speed['share']:.2f}" in told
+    assert "gain=1.30" in speed_of({"speed": {"share": 0.2, "ci": [0.1, 0.3]}})
+    assert speed_of({"speed": None}) == speed_of({}) == ""
 
 
 @pytest.mark.parametrize(
