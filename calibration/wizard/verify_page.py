@@ -44,7 +44,11 @@ def speed_of(result: Mapping[str, Any]) -> str:
     if not speed or not speed["share"] > 0.0:
         return ""
     share, (low, high) = speed["share"], speed["ci"]
-    told = f"It decodes {share:.2f} of the movement's speed ({low:.2f} to {high:.2f})"
+    told = (
+        f"Today's decodes are {share:.2f} times as fast as the movement ({low:.2f} to {high:.2f})"
+    )
+    if low <= 1.0 <= high:
+        return told
     gain = min(max(1.0 / share, 1.0 / MOST_GAIN), MOST_GAIN)
     return f"{told}; `spikeloop shape gain={gain:.2f}` makes up for it"
 

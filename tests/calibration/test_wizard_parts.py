@@ -150,6 +150,7 @@ def test_decodes_that_are_too_slow_are_told_with_the_gain_that_makes_up_for_it()
     told = speed_of({"speed": speed})
     assert f"gain={1.0 / speed['share']:.2f}" in told
     assert "gain=1.30" in speed_of({"speed": {"share": 0.2, "ci": [0.1, 0.3]}})
+    assert "gain" not in speed_of({"speed": {"share": 0.95, "ci": [0.88, 1.02]}})
     assert speed_of({"speed": None}) == speed_of({}) == ""
 
 
