@@ -61,7 +61,6 @@ def measured(name: str, split: int, learnt: str, work: Path) -> dict[str, Any]:
         "split": split,
         "new": new,
         "minute": [held["r2"] for held in minutes],
-        "wiener_minute": [held["wiener_r2"] for held in minutes],
         "all": everything["r2"],
         "wiener_all": everything["wiener_r2"],
         "in_full": evaluate(full, [halves[new]])["outputs"][OUTPUT]["r2"],
@@ -87,7 +86,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     for name in dict.fromkeys(row["recording"] for row in rows):
         held = np.array([columns_of(row) for row in rows if row["recording"] == name])
         minute, everything, wiener, full = np.moveaxis(held, 1, 0)
-        above = f"{int((minute > wiener).sum())} of {int((full > wiener).sum())}"
+        asked = full > wiener
+        above = f"{int((minute > wiener)[asked].sum())} of {int(asked.sum())}"
         means = " | ".join(pair(column) for column in held.mean(axis=0))
         lines.append(f"| {name} | mean | above in {above} | {means} |")
         lines.append(f"| {name} | of all | | {pair((minute / everything).mean(axis=0))} | | | |")

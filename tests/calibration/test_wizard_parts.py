@@ -132,14 +132,6 @@ def test_more_data_help_as_long_as_the_last_third_gained(
     assert still_helps(points) is helps
 
 
-def verified(today: float, yesterday: float, wiener: float, shuffled: float) -> dict[str, Any]:
-    means = {"yesterday": yesterday, "wiener": wiener, "shuffled": shuffled}
-    return {
-        "decoders": {"today": {"mean": today}},
-        "gains": {name: {"mean": today - mean} for name, mean in means.items()},
-    }
-
-
 def test_decodes_that_are_too_slow_are_told_with_the_gain_that_makes_up_for_it() -> None:
     rng = np.random.default_rng(0)
     actual, block = rng.normal(size=(4000, 2)), np.arange(4000) // 200
@@ -152,6 +144,14 @@ def test_decodes_that_are_too_slow_are_told_with_the_gain_that_makes_up_for_it()
     assert "gain=1.30" in speed_of({"speed": {"share": 0.2, "ci": [0.1, 0.3]}})
     assert "gain" not in speed_of({"speed": {"share": 0.95, "ci": [0.88, 1.02]}})
     assert speed_of({"speed": None}) == speed_of({}) == ""
+
+
+def verified(today: float, yesterday: float, wiener: float, shuffled: float) -> dict[str, Any]:
+    means = {"yesterday": yesterday, "wiener": wiener, "shuffled": shuffled}
+    return {
+        "decoders": {"today": {"mean": today}},
+        "gains": {name: {"mean": today - mean} for name, mean in means.items()},
+    }
 
 
 @pytest.mark.parametrize(
