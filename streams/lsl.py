@@ -204,6 +204,7 @@ def find_inlet(
     *,
     name: str = "",
     source_id: str = "",
+    hostname: str = "",
     budget_per_s: float = 50_000.0,
     timeout_s: float = 5.0,
 ) -> Inlet:
@@ -213,7 +214,12 @@ def find_inlet(
         StreamAbsentError: none answered (the text lists what is visible), or it has just gone.
         StreamAmbiguousError: several answered; the text lists them.
     """
-    wanted = [("type", stream_type), ("name", name), ("source_id", source_id)]
+    wanted = [
+        ("type", stream_type),
+        ("name", name),
+        ("source_id", source_id),
+        ("hostname", hostname),
+    ]
     predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in wanted if value)
     found = _resolve(predicate, timeout_s)
     if found:  # a second one may need another moment to answer
@@ -228,7 +234,7 @@ def find_inlet(
         several = "; ".join(str(describe(info)) for info in found)
         raise StreamAmbiguousError(
             f"{len(found)} LSL streams match {predicate}: {several}. "
-            "Name one with `name` or `source_id` under [input]."
+            "Name one with `name`, `source_id` or `hostname`, whichever differs."
         )
     return Inlet(found[0], budget_per_s)
 

@@ -1,0 +1,48 @@
+"""Check that a stream's stamps are of LSL's clock: how old samples are when they arrive."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from streams.lsl import StreamUnfitError
+from streams.messages import Float64s
+
+MOST_AHEAD_S = 0.5
+"""Stamps that lie further in the future are of another clock; no error of an offset is as large."""
+MOST_BEHIND_S = 5.0
+"""Older ones too, if none is younger: no acquisition program holds spikes back for so long."""
+UNIX_WITHIN_S = 7 * 86_400.0
+
+
+def is_other_clock(age_s: float) -> bool:
+    """Return True where samples of this age, arrival - stamp in seconds, are of another clock."""
+    return not -MOST_AHEAD_S <= age_s <= MOST_BEHIND_S
+
+
+def require_lsl_clock(stream: str, age_s: Float64s) -> None:
+    """Refuse a stream whose stamps are of another clock.
+
+    Args:
+        stream: its description, for the text.
+        age_s: (n,) arrival - stamp of samples that have just come, the clock offset applied;
+            values that are not finite are left out.
+
+    Raises:
+        StreamUnfitError: their median age is impossible; the text says how far off they are.
+    """
+    finite = age_s[np.isfinite(age_s)]
+    if len(finite) and is_other_clock(age := float(np.median(finite))):
+        raise StreamUnfitError(
+            f"the stamps of LSL stream {stream} are not of LSL's clock: {how_far_off(age)}. Let "
+            "its program stamp with LSL's local_clock() (or push without stamps); if it cannot, "
+            'set `stamps = "arrival"`, which takes the time of arrival instead'
+        )
+
+
+def how_far_off(age_s: float) -> str:
+    """Say in words how far stamps of this age, seconds, lie from LSL's clock."""
+    where = "ahead of" if age_s < 0 else "behind"
+    unix = abs(time.time() - time.monotonic() + age_s) < UNIX_WITHIN_S
+    return f"they are {abs(age_s):,.3f} s {where} it{' (they look like Unix time)' if unix else ''}"
