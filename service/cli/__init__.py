@@ -13,8 +13,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
     from calibration.errors import CalibrationError
+    from service.caches import provide_cache_folder
     from service.errors import HANDLED, ExitCode, exit_code
 
+    provide_cache_folder()
     if getattr(arguments, "uses_lsl", False):
         from streams.lsl import quieten
 

@@ -213,13 +213,46 @@ def test_port_in_use(
     taken.close()
 
 
-@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:5570", "tcp://*:5570", "ipc:///tmp/spikes"])
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:5570", "tcp://*:5570", "tcp://[::]:5570"])
 def test_only_loopback_is_bound(
     run: Run, config: ConfigWriter, bundle: Path, stream: str, endpoint: str
 ) -> None:
     process = run("serve", str(config(stream, bundle, output={"decode": endpoint})))
     assert process.code() == 6
     assert "127.0.0.1" in process.err
+
+
+@pytest.mark.parametrize("socket", ["decode", "control"])
+@pytest.mark.parametrize(
+    ("endpoint", "why"),
+    [
+        ("tcp://127.0.0.1", "names no port"),
+        ("tcp://127.0.0.1:99999", "no port 99999"),
+        ("ipc:///run/spikes", "ipc:// is not spoken"),
+        ("127.0.0.1:5570", "does not begin with tcp://"),
+        ("tcp://::1:5570", "in brackets"),
+    ],
+)
+def test_what_is_no_address(
+    run: Run,
+    config: ConfigWriter,
+    bundle: Path,
+    stream: str,
+    socket: str,
+    endpoint: str,
+    why: str,
+) -> None:
+    process = run("serve", str(config(stream, bundle, output={socket: endpoint})))
+    assert process.code() == 6
+    assert why in process.err
+    assert "another spikeloop" not in process.err
+
+
+@pytest.mark.parametrize("command", [("status", "--control"), ("watch", "--decode")])
+def test_clients_refuse_what_is_no_address(run: Run, command: tuple[str, ...]) -> None:
+    process = run(*command, "tcp://127.0.0.1")
+    assert process.code() == 7
+    assert "names no port" in process.err
 
 
 def test_no_daemon_to_talk_to(run: Run) -> None:
