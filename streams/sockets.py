@@ -103,7 +103,9 @@ def _connect(socket: zmq.Socket[bytes], address: str) -> None:
     try:
         endpoint = parse_endpoint(address)
     except AddressError as err:
-        raise UnreachableError(str(err)) from err
+        raise UnreachableError(
+            f"{err}. It is the one that `spikeloop serve CONFIG.toml` was given under [output]"
+        ) from err
     if "*" in (endpoint.host, endpoint.port):
         raise UnreachableError(f"{address} binds, but cannot be reached: name a host and a port")
     socket.ipv6 = endpoint.is_ipv6
