@@ -299,7 +299,7 @@ class Daemon:
         clock, beat, loop = self._clock, self.beat, self.loop
         self._ingest.wait_until_caught_up()
         t_heartbeat_s = clock.now()
-        loop.begin(self._stopping.is_set)
+        loop.begin(self.source.t_open_s, self._stopping.is_set)
         while not self._stopping.is_set():
             decode, t_out = loop.turn(self._publish)
             self._send_outgoing()

@@ -7,6 +7,7 @@ is then so much longer that there is: decodes are no later for it, and come at a
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,6 +30,8 @@ CLOCK_ERROR_S = 1e-3
 GROWN_BY_S = 1e-3
 """Room above the oldest spike where the settle time grows."""
 OLDEST_OVER_S = 1.0
+SHRINKS_BY = 0.25
+"""Of a hop, from one beat to the next."""
 LATE_SHARE, LATE_SPIKES, LATE_FOR_S = 0.01, 10, 3.0
 """Late for good: more than this share of each second, and so many spikes, for so long."""
 SLICE_S, N_HICCUPS, HICCUP, HICCUP_S = 0.5, 2, 2.0, 5e-3
@@ -138,7 +141,7 @@ class SettleTime:
         self.settle_s = hop_s if settle_ms == "auto" else settle_ms * 1e-3
         self.settling, self.from_beat = self.is_auto, 0 if self.is_auto else 1
         self.needed_s: float | None = None
-        self._hop_s, self._most_s = hop_s, most_s
+        self._hop_s, self._most_s, self._aim_s = hop_s, most_s, self.settle_s
         self._meter: SettleMeter | None = None
         self._t_begin_s = 0.0
         self._oldest_s: deque[tuple[float, float]] = deque()
@@ -164,7 +167,8 @@ class SettleTime:
             self._oldest_s.popleft()
         if self._meter is None:
             return
-        self.settle_s = max(self._hop_s, min(self._grown_s, self._most_s))
+        self._aim_s = max(self._hop_s, min(self._grown_s, self._most_s))
+        self.settle_s = max(self.settle_s, self._aim_s)
         self._meter.add(t_s - t0_s - t_us * 1e-6, t_s)
         hop_us = round(self._hop_s * 1e6)
         for k in np.unique(-(-t_us // hop_us)).tolist():
@@ -180,10 +184,16 @@ class SettleTime:
         settled = None if self._meter is None else self._meter.result(t_s, is_ahead=is_ahead)
         if settled is None:
             return None
-        self._meter = None
-        self.settle_s, self.settling, self.from_beat = settled.settle_s, False, k + 1
+        self._meter, self.settling, self._aim_s = None, False, settled.settle_s
+        self.settle_s = max(self.settle_s, self._aim_s)
+        n_shrinking = math.ceil((self.settle_s - self._aim_s) / (SHRINKS_BY * self._hop_s))
+        self.from_beat = k + 1 + n_shrinking
         self.needed_s, self._t_in_time_s = settled.needed_s, t_s
         return self._told(settled.needed_s)
+
+    def shrink(self) -> None:
+        """Come nearer to what is aimed at, once a beat: all at once, beats would be skipped."""
+        self.settle_s = max(self._aim_s, self.settle_s - SHRINKS_BY * self._hop_s)
 
     def grow(self, k: int, t_s: float, late_share: float, n_late: int) -> dict[str, Any] | None:
         """Wait longer where spikes keep coming late; what to report then.
@@ -201,7 +211,8 @@ class SettleTime:
         if not can_grow or t_s - self._t_in_time_s < LATE_FOR_S:
             return None
         before_s, needed_s = self.settle_s, self._grown_s
-        self.settle_s, self.needed_s = min(needed_s, self._most_s), needed_s
+        self.settle_s = self._aim_s = min(needed_s, self._most_s)
+        self.needed_s = needed_s
         self.from_beat, self._t_in_time_s = k + 1, t_s
         warning = (
             f"{late_share:.1%} of the spikes of the last second came later than the settle time of "
@@ -215,7 +226,7 @@ class SettleTime:
         return max((oldest_s for _, oldest_s in self._oldest_s), default=0.0) + GROWN_BY_S
 
     def _told(self, needed_s: float) -> dict[str, Any]:
-        detail: dict[str, Any] = {"settle_ms": self.settle_s * 1e3, "needed_ms": needed_s * 1e3}
+        detail: dict[str, Any] = {"settle_ms": self._aim_s * 1e3, "needed_ms": needed_s * 1e3}
         if needed_s > self._most_s:
             detail["warning"] = (
                 f"spikes arrive {needed_s * 1e3:.0f} ms after their stamps, and are waited for "

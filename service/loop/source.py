@@ -31,7 +31,7 @@ MOST_UNCERTAIN_S = 20e-3
 """What an uncertain clock offset adds to the tolerance at most."""
 UNCERTAIN_S = 50e-3
 """Above it bins cannot be trusted: a network that is far slower one way hides such an error."""
-BEFORE_OPEN_S = 0.1
+BEFORE_OPEN_S, LONGEST_DELAY_S = 0.1, 1.0
 FIRST_OFFSET_WITHIN_S = 5.0
 FIRST_SAMPLES_WITHIN_S = 1.0
 """A stream of events may be silent; its stamps are checked at the start if any come by then."""
@@ -193,12 +193,20 @@ class Source:
             StreamAbsentError: a source of counts sent none in time.
         """
         if self.bin_s is None:
-            return self.t_open_s - BEFORE_OPEN_S
+            return min(self.t_open_s - BEFORE_OPEN_S, self._first_stamp_s - 1e-3)
         if not self._held:
             raise StreamAbsentError(
                 f"LSL stream {self.inlet.description} sent no bin within {self._config.wait_s:g} s"
             )
         return float(self._held[0][1][0]) + self._offset_s - self.bin_s
+
+    @property
+    def _first_stamp_s(self) -> float:
+        """Our time of the first samples heard: of a source with a delay, it lies before opening."""
+        stamps = self._held[0][1] if self._held else np.zeros(0)
+        sound = stamps[np.isfinite(stamps) & (stamps > 0)] + self._offset_s
+        sound = sound[sound > self.t_open_s - LONGEST_DELAY_S]
+        return float(sound.min(initial=np.inf))
 
     def pull(self, timeout_s: float) -> tuple[np.ndarray, Float64s, float]:
         """Wait for samples: their values, stamps, and when they arrived; see `Inlet.pull`.

@@ -14,6 +14,8 @@ from service.loop.wait import Wait
 from streams.clock import Clock
 from streams.wire import Decode
 
+LISTEN_S = 0.6
+"""Heard before the first beat, so that a source with a delay loses no spike at the start."""
 Report = Callable[[str, dict[str, Any]], None]
 
 
@@ -53,11 +55,20 @@ class BeatLoop:
         self._arrivals, self._report = arrivals, report
         self.t_due = 0.0
 
-    def begin(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Run what came before the first beat through the memory, a second of it at most."""
+    def begin(self, t_open_s: float, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Hear how late spikes come, then run what came before the first beat through the memory.
+
+        Args:
+            t_open_s: when the stream was opened.
+            stopping: whether the end was asked for.
+        """
         beat, most = self._beat, math.ceil(CATCH_UP_S * 1e6 / self._beat.ring.hop_us)
-        beat.settle.begin(self._clock.now())
+        beat.settle.begin(t_open_s)
         beat.take_in(self._inbox)
+        t_heard_s = t_open_s + LISTEN_S if beat.settle.settling else t_open_s
+        while (left_s := t_heard_s - self._clock.now()) > 0 and not stopping():
+            self._arrivals.await_arrival(left_s)
+            beat.take_in(self._inbox)
         n_before = math.inf  # a decoder that is too slow would never be done beginning
         while 0 < (n := self._n_due()) < n_before and not stopping():
             if n > most:
@@ -88,6 +99,7 @@ class BeatLoop:
             told = settle.grow(decode.beat, t_s, rejected.shares["late"], rejected.n_late)
         if told is not None:
             self._report("settled", told)
+        settle.shrink()
         for happened in rejected.drain():
             self._report(happened.event, happened.detail)
 
