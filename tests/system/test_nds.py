@@ -22,7 +22,11 @@ from tests.system.running import Daemon, keep_on
 N_UNITS = 50
 SECONDS = 8.0
 WARMED_UP_S = 60.0
-SHARE_MISSED = 2e-3
+HALF_US = 0.5e-6
+"""Stamps are rounded to microseconds, and a spike on the edge is of the bin that ends there."""
+SHARE_LATE, SHARE_LATE_BUSY = 2e-3, 0.1
+"""The simulator keeps a core busy. On two cores with a load of 6 up to 4 % came late, else none."""
+SHARE_ON_EDGES = 1e-3
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("SPIKELOOP_FULL", "") in ("", "0"), reason="installs 300 MB: SPIKELOOP_FULL=1"
@@ -99,32 +103,37 @@ def test_every_spike_is_used(
         WARMED_UP_S,
     )
     keep_on(SECONDS, listen)
-    assert_all_used(daemon)
-    assert_bins_are_whole(daemon, witness.stamps)
+    keep_on(1.0, witness.listen)  # it may be behind the daemon
+    n_late = assert_all_used(daemon)
+    assert_bins_are_whole(daemon, witness.stamps, n_late)
     assert daemon.end() == 0
 
 
-def assert_all_used(daemon: Daemon) -> None:
-    """All since the source was settled, but for the few that a busy machine makes late."""
+def assert_all_used(daemon: Daemon) -> int:
+    """Every spike since the source was settled, but for those late of a busy machine: how many."""
     heartbeats = daemon.heard.heartbeats
     first = next(h for h in heartbeats if h["settled_from_beat"])
-    before, after = first["fates"], heartbeats[-1]["fates"]
+    before, after = first["fates"], daemon.ask("status").result["fates"]
     settled = {fate: after[fate] - before[fate] for fate in after}
     n = sum(settled.values())
     assert n > 1000 * SECONDS
-    assert settled["used"] >= (1 - SHARE_MISSED) * n, settled
-    for fate in ("duplicate", "future", "invalid", "unknown_unit"):
+    is_busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    assert settled["late"] <= (SHARE_LATE_BUSY if is_busy else SHARE_LATE) * n, settled
+    for fate in set(settled) - {"used", "late"}:
         assert after[fate] == 0, after
+    return int(settled["late"])
 
 
-def assert_bins_are_whole(daemon: Daemon, stamps: Float64s) -> None:
-    """Every decode that is `ok` holds the spikes that a witness heard for its bin."""
+def assert_bins_are_whole(daemon: Daemon, stamps: Float64s, n_late: int) -> None:
+    """Every decode that is `ok` holds what a witness heard for its bin, but for those late."""
     settled = daemon.heard.heartbeats[-1]["settled_from_beat"]
     decodes = [d for d in daemon.heard.decodes if d["beat"] > settled and d["validity"] == "ok"]
     ordered = np.sort(stamps)
     edges = np.array([[d["t_window"] - HOP_S, d["t_window"]] for d in decodes])
-    heard = np.diff(np.searchsorted(ordered, edges + 1e-6), axis=1)[:, 0]
+    heard = np.diff(np.searchsorted(ordered, edges + HALF_US), axis=1)[:, 0]
     decoded = np.array([d["tokens"] for d in decodes])
-    assert len(decodes) >= 0.9 * SECONDS / HOP_S
-    # A stamp within a microsecond of an edge may be counted on its other side.
-    assert np.abs(heard - decoded).sum() <= SHARE_MISSED * heard.sum()
+    assert len(decodes) >= 0.5 * SECONDS / HOP_S
+    lacking = heard - decoded
+    n_on_edges = SHARE_ON_EDGES * heard.sum()
+    assert -lacking[lacking < 0].sum() <= n_on_edges, (heard[lacking < 0], decoded[lacking < 0])
+    assert lacking.sum() <= n_late + n_on_edges, (heard[lacking > 0], decoded[lacking > 0])
