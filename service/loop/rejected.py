@@ -34,7 +34,8 @@ _CAUSES = {
     "future": "stamps lie up to {ahead_ms:.1f} ms ahead of LSL's clock. Does the sender stamp "
     'with a clock of its own? `stamps = "arrival"` under [input] does without its stamps',
     "invalid": "samples name no unit or hold no count (NaN, negative, no whole number). Firing "
-    "rates and z-scores are no counts; unit -1 on a channel is a sorter's noise, which "
+    "rates and z-scores are no counts, and a channel that always holds NaN is left out by "
+    "`ignore_units`; unit -1 on a channel is a sorter's noise, which "
     "`ignore_units = [-1]` under [input] leaves out",
     "duplicate": "the same unit and stamp came again. Does the sender send twice, or round its "
     "stamps? A channel `seq` that counts samples tells spikes apart",
