@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from calibration.choices import aims_of, choice_of, split_of
 from calibration.errors import CalibrationError
-from calibration.scoring import in_intervals, parse_split, r2_score, score_output
+from calibration.scoring import class_accuracy, r2_score, score_output, scored_intervals
 from decoders.learning.curves import draw_decodes
 from export.backend_table import BACKENDS, Backend, parse_choice
 from export.backends import require_parity
@@ -19,7 +20,7 @@ from export.onnxruntime_backend import open_cpu
 from streams.clock import MonotonicClock
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.nwb import read_session
-from streams.session import Session
+from streams.session import Session, in_intervals
 from streams.spikes.tokenizer import Tokenizer
 
 
@@ -40,20 +41,12 @@ class Decoded:
     n_tokens: np.ndarray
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What an output estimates: behaviour by NWB path, `lag_s` after the decode's time."""
-
-    behavior: str
-    lag_s: float = 0.0
-    classes: int = 0
-
-
 def evaluate(
     bundle_path: Path,
     session_paths: Sequence[Path],
     *,
-    split: str = "last:0.2",
+    split: str | None = None,
+    sessions_config: Path | None = None,
     intervals: Sequence[tuple[float, float]] | None = None,
     figure: Path | None = None,
     lead_s: float | None = None,
@@ -65,7 +58,12 @@ def evaluate(
     Args:
         bundle_path: the decoder.
         session_paths: NWB files.
-        split: the scored part of each: `last:0.2`, `all` or `START-STOP,...` seconds.
+        split: the scored part of each: `last:0.2`, `all`, `START-STOP,...` seconds from the
+            session's start, or `trials:CONDITION` on the trial table. If None, the test trials of
+            the training where it was split by trials, all of a file that was held out of it, else
+            `last:0.2`.
+        sessions_config: a TOML file whose `[sessions]` says what is read of each (mask, units,
+            trials ...); if None, as the decoder was trained.
         intervals: scored seconds; overrides `split`.
         figure: PNG of decoded against actual to write, of the first session.
         lead_s: asked of the decoder; its default if None.
@@ -87,10 +85,11 @@ def evaluate(
     backend = open_cpu(bundle)
     require_parity(bundle, backend)
     lead_s = bundle.manifest.lead_s.default if lead_s is None else lead_s
+    choice, split = choice_of(bundle, sessions_config), split or split_of(bundle)
     results: dict[str, dict[str, Any]] = {}
     for i, path in enumerate(session_paths):
-        session = read_session(path)
-        scored = intervals or parse_split(split, session.duration_s)
+        session = read_session(path, choice)
+        scored = intervals or scored_intervals(split, session)
         # Without memory a decode needs no decode before it.
         since_s = 0.0 if bundle.manifest.graph.memory else min(start_s for start_s, _ in scored)
         until_s = max(stop_s for _, stop_s in scored)
@@ -180,15 +179,6 @@ def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:
     return SpikeBatch(spikes.t_us[order], spikes.unit[order], spikes.count[order])
 
 
-def aims_of(bundle: DecoderBundle) -> dict[str, Aim]:
-    """What each output was trained on; its own name where the bundle does not say."""
-    aims = {output.name: Aim(output.name) for output in bundle.manifest.outputs}
-    recipe: Any = bundle.manifest.training.get("recipe", {})
-    for choice in recipe.get("outputs", []):
-        aims[choice["name"]] = Aim(choice["behavior"], choice["lag_s"], choice["classes"])
-    return aims
-
-
 def _result(
     bundle: DecoderBundle,
     session: Session,
@@ -206,9 +196,8 @@ def _result(
         signal, values = session.signal(aim.behavior), decoded.values[name][chosen]
         at_s = t_s + lead_s + aim.lag_s
         if aim.classes:
-            newest = np.maximum(np.searchsorted(signal.t_s, at_s, side="right") - 1, 0)
-            right = values.argmax(axis=1) == signal.values[newest, 0]
-            outputs[name] = {"accuracy": [float(right.mean())], "n": len(right)}
+            share, n = class_accuracy(values, at_s, signal)
+            outputs[name] = {"accuracy": [share], "n": n}
         else:
             outputs[name] = asdict(score_output(values, at_s, signal, session))
     p50, p99 = np.percentile(decoded.decode_ms[chosen], (50, 99)).tolist()
@@ -218,6 +207,8 @@ def _result(
         "tokens_per_beat": float(decoded.n_tokens[chosen].mean()),
         "decode_ms": {"p50": p50, "p99": p99},
         "unknown_units": sum(key not in bundle.row_of_key for key in session.unit_keys),
+        "begins_at_s": float(session.provenance.get("begins_at_s", 0.0)),
+        "notes": session.provenance.get("skipped", ""),
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
 from decoders.errors import ConfigError
+from streams.sessions.choice import CountChoice, SessionChoice, TrialChoice, UnitChoice
 
 Positive = Annotated[float, pydantic.Field(gt=0)]
 Share = Annotated[float, pydantic.Field(ge=0, lt=1)]
@@ -36,17 +38,134 @@ class Simulated(Section):
     styles: tuple[Literal["reach", "steer"], ...] = ("reach",)
 
 
+def _as_table(key: str) -> pydantic.BeforeValidator:
+    """Let a text stand for a table with that one key."""
+    return pydantic.BeforeValidator(lambda given: {key: given} if isinstance(given, str) else given)
+
+
+class Units(Section):
+    """Which units of a recording, and what names them; `units = "PATH"` gives the table alone.
+
+    `where`: condition on the table's columns, as "quality == 'good' and snr > 2". `key`: a column,
+    "electrodes", or two columns as in "probe:id"; the table's ids if empty. `ticks_per_s`: how much
+    spike times grow in a second, 1000 for milliseconds.
+    """
+
+    table: str = ""
+    where: str = ""
+    key: str = ""
+    ticks_per_s: Positive = 1.0
+
+
+class TrialTable(Section):
+    """Which table of trials; `trials = "PATH"` gives the table alone."""
+
+    table: str = ""
+    ticks_per_s: Positive = 1.0
+
+
+class Counts(Section):
+    """A series of binned counts that stands for the units; `counts = "PATH"` gives it alone.
+
+    `stamp`: which end of a bin its time stamp is. "start" cannot let a decoder see ahead.
+    """
+
+    series: str
+    stamp: Literal["start", "end"] = "start"
+
+
 class Sessions(Section):
-    """Which recordings.
+    """Which recordings, and what of them is read.
 
     `same_array`: a unit key names the same channel in every session, so that its embedding is a
-    part shared between sessions plus the session's own.
+    part shared between sessions plus the session's own. `mask`: a series of 0 and 1 by its NWB
+    path; samples at 0 are not learnt from, not scored, or neither, as `mask_for` says.
+    `between_s`: seconds of the file outside which nothing is read. `falcon`: read as the FALCON
+    benchmark reads files of that task: counts in its bins of 20 ms, `u0` the first row of units,
+    scored where `eval_mask` is 1.
     """
 
     glob: tuple[str, ...] = ()
     simulated: Simulated | None = None
     same_array: bool = False
     max_gap_s: Positive = 0.1
+    mask: str = ""
+    mask_for: Literal["both", "train", "score"] = "both"
+    units: Annotated[Units, _as_table("table")] = Units()
+    trials: Annotated[TrialTable, _as_table("table")] = TrialTable()
+    counts: Annotated[Counts, _as_table("series")] | None = None
+    behavior_ticks_per_s: Positive = 1.0
+    between_s: tuple[float, float] | None = None
+    falcon: Literal["", "m1", "m2", "h1"] = ""
+
+    def choice(self, behavior: Sequence[str]) -> SessionChoice:
+        """What is read of each recording, with behaviour of these names."""
+        return SessionChoice(
+            behavior=tuple(dict.fromkeys(behavior)),
+            mask=self.mask,
+            units=UnitChoice(**self.units.model_dump()),
+            trials=TrialChoice(**self.trials.model_dump()),
+            counts=CountChoice(**self.counts.model_dump()) if self.counts else CountChoice(),
+            behavior_ticks_per_s=self.behavior_ticks_per_s,
+            between_s=self.between_s,
+            falcon=self.falcon,
+        )
+
+    @pydantic.model_validator(mode="after")
+    def _falcon_says_all(self) -> Sessions:
+        told = {k for k, value in self if value != Sessions.model_fields[k].get_default()}
+        others = ", ".join(sorted(told - {"glob", "same_array", "max_gap_s", "falcon"}))
+        if self.falcon and others:
+            raise ValueError(f"falcon = {self.falcon!r} says what is read: leave out {others}")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> Sessions:
+        if self.between_s is not None and not self.between_s[0] < self.between_s[1]:
+            raise ValueError(f"between_s {list(self.between_s)} must be [START, STOP]")
+        return self
+
+
+class Split(Section):
+    """The train and the test part, by trials or by files.
+
+    `train`, `test`: conditions on the columns of the trial table, as "split == 'train'".
+    `test_files`: patterns of file names that are tested whole and never learnt from.
+    """
+
+    train: str = ""
+    test: str = ""
+    test_files: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _one_way(self) -> Split:
+        by_trials = bool(self.train) and bool(self.test)
+        if by_trials == bool(self.test_files) or bool(self.train) != bool(self.test):
+            raise ValueError("give train and test (conditions on trials), or test_files")
+        return self
+
+
+def written_out(split: str | Split) -> str | Split:
+    """`trials:COLUMN` as conditions; any other split as it is."""
+    if isinstance(split, str) and split.startswith("trials:"):
+        column = split.removeprefix("trials:")
+        return Split(train=f"{column} == 'train'", test=f"{column} in ['val', 'test']")
+    return split
+
+
+SplitText = Annotated[str, pydantic.Field(pattern=r"^(last:0\.\d+|none|trials:\w+)$")]
+SPLIT_KINDS = ("split as a text", "split as a table")
+
+
+def _split_kind(given: object) -> str:
+    return SPLIT_KINDS[0] if isinstance(given, str) else SPLIT_KINDS[1]
+
+
+SplitChoice = Annotated[
+    Annotated[SplitText, pydantic.Tag(SPLIT_KINDS[0])]
+    | Annotated[Split, pydantic.Tag(SPLIT_KINDS[1])],
+    pydantic.Discriminator(_split_kind),
+]
 
 
 class Beat(Section):
@@ -65,6 +184,8 @@ class Beat(Section):
 
 class OutputChoice(Section):
     """One output: its behaviour by NWB path, unit on the wire, lag and policy when not ok.
+
+    A container of series of one dimension each, as FALCON's M1 has, is one output of them all.
 
     `lag_s` shifts the target: the decode at `t_window` with lead 0 estimates the behaviour at
     `t_window + lag_s`. `classes` > 0 reads the behaviour as class numbers 0 .. classes - 1.
@@ -204,7 +325,7 @@ class TrainConfig(Section):
     outputs: tuple[OutputChoice, ...] = pydantic.Field(min_length=1)
     beat: Beat = Beat()
     lead: Lead = Lead()
-    split: Annotated[str, pydantic.Field(pattern=r"^(last:0\.\d+|none)$")] = "last:0.2"
+    split: SplitChoice = "last:0.2"
     network: Network = Network()
     poyo: PoyoChoice | None = None
     training: Training = Training()
@@ -212,9 +333,25 @@ class TrainConfig(Section):
     start: Start | None = None
 
     @property
+    def session_choice(self) -> SessionChoice:
+        """What is read of each recording."""
+        return self.sessions.choice([output.behavior for output in self.outputs])
+
+    @property
     def family(self) -> str:
         """Which decoder is trained."""
         return "streaming" if self.poyo is None else "poyo"
+
+    @pydantic.model_validator(mode="after")
+    def _beats_are_falcons(self) -> TrainConfig:
+        """FALCON gives counts of 20 ms: shorter beats, or times within a bin, are not to be had."""
+        beat = self.beat
+        if self.sessions.falcon and (beat.hop_ms != 20.0 or beat.bin_ms % 20.0 or beat.rotary):
+            raise ValueError(
+                "[sessions] falcon gives counts of 20 ms: set [beat] hop_ms = 20, bin_ms = 20 (or "
+                "several times that) and rotary = false"
+            )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _poyo_is_whole(self) -> TrainConfig:
@@ -245,13 +382,40 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         ConfigError: unreadable, not TOML, or a key or value that cannot be.
     """
+    return parse_config(_toml(path), str(path))
+
+
+def load_sessions(path: Path) -> Sessions:
+    """Read what of recordings is read: `[sessions]` of a TOML file, other tables left alone.
+
+    Raises:
+        ConfigError: unreadable, not TOML, without `[sessions]`, or a key or value that cannot be.
+    """
+    fields = _toml(path)
+    if "sessions" not in fields:
+        raise ConfigError(f"{path} has no table [sessions], which says what of a file is read")
+    return parse_sessions(fields["sessions"], str(path))
+
+
+def _toml(path: Path) -> dict[str, Any]:
     try:
-        fields = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except OSError as error:
-        raise ConfigError(f"cannot read training config {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    return parse_config(fields, str(path))
+
+
+def parse_sessions(fields: Any, source: str) -> Sessions:
+    """Check the fields of `[sessions]`; see `parse_config`."""
+    try:
+        return Sessions.model_validate(fields)
+    except pydantic.ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            problem["loc"] = ("sessions", *problem["loc"])
+            lines.append(f"{source}: {_explain(problem)}")
+        raise ConfigError("\n".join(lines)) from error
 
 
 def parse_config(fields: dict[str, Any], source: str) -> TrainConfig:
@@ -272,7 +436,8 @@ def parse_config(fields: dict[str, Any], source: str) -> TrainConfig:
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "the file"
+    parts = [str(part) for part in problem["loc"] if part not in SPLIT_KINDS]
+    where = ".".join(parts) or "the file"
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg']}"
     keys = _keys_beside(problem["loc"])
@@ -283,13 +448,17 @@ def _explain(problem: Any) -> str:
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     section: type[pydantic.BaseModel] = TrainConfig
     for part in location[:-1]:
-        if isinstance(part, str):
+        if isinstance(part, str) and part not in SPLIT_KINDS:
             section = SECTIONS[part]
     return list(section.model_fields)
 
 
 SECTIONS: dict[str, type[pydantic.BaseModel]] = {
     "sessions": Sessions,
+    "units": Units,
+    "trials": TrialTable,
+    "counts": Counts,
+    "split": Split,
     "simulated": Simulated,
     "outputs": OutputChoice,
     "beat": Beat,

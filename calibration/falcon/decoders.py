@@ -16,8 +16,8 @@ from export.backend_table import Backend
 from export.backends import require_parity
 from export.bundle import MANIFEST, open_bundle
 from export.onnxruntime_backend import open_cpu
-from streams.falcon import BIN_US, FalconTask
 from streams.messages import Float64s, Int32s, SpikeBatch
+from streams.sessions.falcon import BIN_US, FalconTask
 from streams.spikes.tokenizer import Tokenizer
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from calibration.falcon.errors import FalconError
 from export.bundle import DecoderBundle
-from streams.falcon import BIN_S, BIN_US, FalconTask, channel_keys
 from streams.messages import Float32s, Float64s, Int32s
+from streams.sessions.falcon import BIN_S, BIN_US, FalconTask, channel_keys
 
 NEAR_S = 1e-6
 
@@ -91,9 +91,9 @@ def _recipe(bundle: DecoderBundle) -> dict[str, Any]:
     return dict(recipe)
 
 
-def _read_as(bundle: DecoderBundle) -> str | None:
-    """The task as whose files its recordings were read."""
-    read_as: str | None = _recipe(bundle).get("sessions", {}).get("falcon")
+def _read_as(bundle: DecoderBundle) -> str:
+    """The task as whose files its recordings were read; "" for none."""
+    read_as: str = _recipe(bundle).get("sessions", {}).get("falcon", "")
     return read_as
 
 

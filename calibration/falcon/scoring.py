@@ -14,12 +14,12 @@ from calibration.evaluate import decode_session
 from calibration.falcon.decoders import open_decoders
 from calibration.falcon.fit import FittedBundle
 from calibration.falcon.names import session_of, tag_of
-from calibration.scoring import in_intervals, parse_split, score_output
+from calibration.scoring import score_output, scored_intervals
 from export.backends import require_parity
 from export.onnxruntime_backend import open_cpu
-from streams.falcon import falcon_task, read_falcon
 from streams.messages import Float64s
-from streams.session import Session
+from streams.session import Session, in_intervals
+from streams.sessions.falcon import falcon_task, read_falcon
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def evaluate_falcon(
         path: a bundle, or a folder of bundles named by FALCON's sessions.
         files: of one task.
         task_name: `m1`, `m2` or `h1`.
-        split: the scored part of each file: `all`, `last:0.2` or `START-STOP,...` seconds.
+        split: the scored part of each file, as of `scored_intervals`.
 
     Returns:
         JSON-able: `falcon`, the benchmark's mean and standard deviation over its sessions; R2 of
@@ -92,7 +92,7 @@ def _scored(fitted: FittedBundle, session: Session, split: str) -> tuple[dict[st
     require_parity(bundle, backend)
     decoded = decode_session(bundle, backend, session, session.duration_s, fitted.lead_s)
     values = np.concatenate([decoded.values[name] for name in fitted.outputs], axis=1)
-    chosen = in_intervals(decoded.t_s, parse_split(split, session.duration_s))
+    chosen = in_intervals(decoded.t_s, scored_intervals(split, session))
     signal = session.signal(task.behavior)
     actual = signal.at(decoded.t_s)
     known = chosen & np.isfinite(actual).all(axis=1)

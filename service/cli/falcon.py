@@ -41,7 +41,7 @@ def add_commands(commands: Commands) -> None:
 
 def _falcon(a: argparse.Namespace) -> None:
     from calibration.falcon.decoders import open_decoders
-    from streams.falcon import falcon_task
+    from streams.sessions.falcon import falcon_task
 
     decoders = open_decoders(a.bundle, falcon_task(a.task))
     for line in notes(decoders):

@@ -20,7 +20,7 @@ from calibration.falcon.scoring import Scored, evaluate_falcon, weighted_r2
 from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
 from service.cli import main
-from streams.falcon import falcon_task, read_falcon
+from streams.sessions.falcon import falcon_task, read_falcon
 from tests.calibration.falcon_files import (
     BEHAVIOR,
     DIMS,

@@ -15,7 +15,7 @@ from calibration.falcon.errors import FalconError
 from calibration.falcon.names import tag_of
 from calibration.falcon.scoring import evaluate_falcon
 from service.cli import main
-from streams.falcon import falcon_task
+from streams.sessions.falcon import falcon_task
 from tests.calibration.falcon_files import BEHAVIOR, DIMS, MINIVAL, N_UNITS, Wanted, random_bundle
 
 pytest.importorskip("falcon_challenge.evaluator", reason="the extra `falcon` is not installed")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.falcon import bin_starts, count_in_bins, falcon_task, read_falcon
 from streams.session import Session, SessionError
+from streams.sessions.falcon import bin_starts, count_in_bins, falcon_task, read_falcon
 from tests.calibration.falcon_files import DIMS, N_UNITS, write_h1, write_m1, write_m2
 
 
@@ -130,7 +130,7 @@ def test_lengths_times_and_units_of_time_that_cannot_be_are_refused(
         return path
 
     task = falcon_task("m1")
-    with pytest.raises(SessionError, match="10 values of eval_mask do not fit"):
+    with pytest.raises(SessionError, match="eval_mask 10 values, which do not fit"):
         read_falcon(changed("acquisition/eval_mask/data", np.ones(10, bool)), task)
     emg = "acquisition/preprocessed_emg/OPP/timestamps"
     with pytest.raises(SessionError, match="different timestamps"):

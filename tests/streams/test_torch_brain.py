@@ -138,7 +138,7 @@ def test_other_files_of_that_name_are_told_apart(tmp_path: Path) -> None:
     write_session(session, tmp_path / "nwb-inside.h5")
     assert read_session(tmp_path / "nwb-inside.h5").id == session.id
     (tmp_path / "text.h5").write_text("no HDF5")
-    with pytest.raises(SessionError, match="cannot be read as HDF5"):
+    with pytest.raises(SessionError, match=r"text\.h5 cannot be read: it is no HDF5"):
         read_session(tmp_path / "text.h5")
     write(tmp_path / NAME, session)
     with pytest.raises(SessionError, match=r"no behaviour 'position'; it has: cursor/speed"):

@@ -7,17 +7,17 @@ file's bins are its beats, so that training, adaptation and evaluation see what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from streams.messages import Float64s, Int64s, SpikeBatch
 from streams.session import Behavior, Session, SessionError, Trials
+from streams.sessions.nwb_file import session_id
+from streams.sessions.opening import open_hdf5, require_nwb2, text_of, values_of
+from streams.sessions.tables import find_table, member_at
 
 BIN_S = 0.02
 BIN_US = 20_000
@@ -78,7 +78,7 @@ def falcon_task(name: str) -> FalconTask:
 def read_falcon(path: Path, task: FalconTask) -> Session:
     """Read a file as counts.
 
-    Bin i is `((i) * 20 ms, (i + 1) * 20 ms]` of the session's time, whatever its time in the file:
+    Bin i is `(i * 20 ms, (i + 1) * 20 ms]` of the session's time, whatever its time in the file:
     its counts are stamped at its end, and so is the sample that it is scored by. The unit key of
     the file's row i is `u<i>`, as the benchmark numbers its channels.
 
@@ -88,29 +88,33 @@ def read_falcon(path: Path, task: FalconTask) -> Session:
     Raises:
         SessionError: the file is not laid out as the task's.
     """
-    with _opened(Path(path), task) as file:
-        values, ends_s, unit = _behavior(file, task)
-        mask = np.asarray(_held(file, f"{MASK}/data")[:]).astype(np.bool_)
-        if not len(values) == len(ends_s) == len(mask) or len(values) < 2:
+    with open_hdf5(path) as file:
+        require_nwb2(file, path)
+        series, ends_s = _behavior(file, task)
+        mask = _values(file, f"{MASK}/data").astype(np.bool_)
+        lengths = {len(values) for values, _ in series.values()} | {len(ends_s), len(mask)}
+        if len(lengths) > 1 or len(mask) < 2:
             raise SessionError(
-                f"{path}: {len(values)} samples of {task.behavior}, {len(ends_s)} stamps and "
-                f"{len(mask)} values of eval_mask do not fit together; download the file again"
+                f"{path}: {task.behavior} has {len(ends_s)} stamps and {MASK} {len(mask)} values, "
+                "which do not fit its samples; download the file again"
             )
         counts = _counts(file, ends_s, path)
         t_s = np.asarray(np.arange(1, len(ends_s) + 1) * BIN_US * 1e-6, np.float64)
         i_bin, channel = np.nonzero(counts)
         return Session(
-            id=_session_id(file, Path(path)),
+            id=session_id(file, path),
             unit_keys=channel_keys(counts.shape[1]),
             spikes=SpikeBatch(
                 (i_bin + 1).astype(np.int64) * BIN_US,
                 channel.astype(np.int32),
                 counts[i_bin, channel].astype(np.int32),
             ),
-            behavior={task.behavior: Behavior(t_s, values, unit, mask)},
-            trials=_trials(file, ends_s, t_s),
+            behavior={
+                place: Behavior(t_s, values, unit, mask) for place, (values, unit) in series.items()
+            },
+            trials=_trials(file, path, ends_s, t_s),
             duration_s=float(t_s[-1]),
-            provenance={"file": Path(path).name, "falcon": task.name},
+            provenance={"file": path.name, "falcon": task.name},
         )
 
 
@@ -119,51 +123,51 @@ def channel_keys(n_channels: int) -> tuple[str, ...]:
     return tuple(f"u{i}" for i in range(n_channels))
 
 
-@contextmanager
-def _opened(path: Path, task: FalconTask) -> Iterator[h5py.File]:
-    if not path.is_file():
-        raise SessionError(f"no file {path}: give the path of a file of FALCON's task {task.name}")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as error:
-        raise SessionError(
-            f"{path} cannot be read as HDF5 ({error}); download the file again"
-        ) from error
-
-
-def _held(file: h5py.File, place: str) -> Any:
+def _values(file: h5py.File, place: str) -> np.ndarray:
     """What the file has at that place."""
-    if place not in file:
+    held = member_at(file, place)
+    if not isinstance(held, h5py.Dataset):
         raise SessionError(
             f"{file.filename} has no {place}, which files of FALCON's task have: is it of another "
             "task, or of the older format?"
         )
-    return file[place]
+    return values_of(held)
 
 
-def _behavior(file: h5py.File, task: FalconTask) -> tuple[Float64s, Float64s, str]:
-    """(n, dims) values as they stand in the file, (n,) ends of their bins, and their unit."""
-    holder = _held(file, task.behavior)
-    if "data" in holder:
-        values, unit = np.asarray(holder["data"][:], np.float64), _unit(holder)
-        start_s = float(_held(file, f"{H1_CLOCK}/data").attrs.get("offset", 0.0))
-        step_s = float(_held(file, f"{H1_CLOCK}/starting_time").attrs["rate"])
-        return values, np.asarray(start_s + np.arange(len(values)) * step_s, np.float64), unit
-    series = [holder[name] for name in sorted(holder)]
-    stamps = [np.asarray(one["timestamps"][:], np.float64) for one in series]
-    if len({stamp.tobytes() for stamp in stamps}) > 1:
-        raise SessionError(
-            f"{file.filename}: the series of {task.behavior} have different timestamps, where "
-            "FALCON's have the same; download the file again"
-        )
-    values = np.stack([np.asarray(one["data"][:], np.float64) for one in series], axis=1)
-    ends_s = stamps[0] + BIN_S if task.stamped_at == "start" else stamps[0]
-    return values, ends_s, _unit(series[0])
+def _behavior(
+    file: h5py.File, task: FalconTask
+) -> tuple[dict[str, tuple[Float64s, str]], Float64s]:
+    """Per series, (n, d) values as they stand in the file and their unit; (n,) ends of the bins.
+
+    A container's series stand in the order of their names, as HDF5 lists them.
+    """
+    holder = member_at(file, task.behavior)
+    if isinstance(holder, h5py.Group) and "data" not in holder:
+        places = [f"{task.behavior}/{name}" for name in sorted(holder)]
+        stamps = [np.asarray(_values(file, f"{one}/timestamps"), np.float64) for one in places]
+        if not all(np.array_equal(one, stamps[0]) for one in stamps):
+            raise SessionError(
+                f"{file.filename}: the series of {task.behavior} have different timestamps, where "
+                "FALCON's have the same; download the file again"
+            )
+        ends_s = stamps[0] + BIN_S if task.stamped_at == "start" else stamps[0]
+        return {one: _series(file, one) for one in places}, ends_s
+    values, unit = _series(file, task.behavior)
+    start_s = float(_clock(file, "data").attrs.get("offset", 0.0))
+    step_s = float(_clock(file, "starting_time").attrs["rate"])
+    ends_s = np.asarray(start_s + np.arange(len(values)) * step_s, np.float64)
+    return {task.behavior: (values, unit)}, ends_s
 
 
-def _unit(series: Any) -> str:
-    return str(series["data"].attrs.get("unit", "unknown"))
+def _series(file: h5py.File, place: str) -> tuple[Float64s, str]:
+    values = np.asarray(_values(file, f"{place}/data"), np.float64)
+    unit = text_of(file[f"{place}/data"].attrs.get("unit", "unknown"))
+    return values.reshape(len(values), -1), unit
+
+
+def _clock(file: h5py.File, name: str) -> h5py.Dataset:
+    _values(file, f"{H1_CLOCK}/{name}")
+    return file[f"{H1_CLOCK}/{name}"]
 
 
 def bin_starts(ends_s: Float64s) -> Float64s:
@@ -191,8 +195,8 @@ def count_in_bins(t_s: Float64s, starts_s: Float64s, ends_s: Float64s) -> Int64s
 
 def _counts(file: h5py.File, ends_s: Float64s, path: Path) -> Int64s:
     """(n_bins, n_channels) spikes."""
-    stops = np.asarray(_held(file, "units/spike_times_index")[:], np.int64)
-    t_s = np.asarray(_held(file, "units/spike_times")[:], np.float64)
+    stops = np.asarray(_values(file, "units/spike_times_index"), np.int64)
+    t_s = np.asarray(_values(file, "units/spike_times"), np.float64)
     starts_s = bin_starts(ends_s)
     counts = np.zeros((len(ends_s), len(stops)), np.int64)
     for i, part in enumerate(np.split(t_s, stops[:-1])):
@@ -205,17 +209,13 @@ def _counts(file: h5py.File, ends_s: Float64s, path: Path) -> Int64s:
     return counts
 
 
-def _trials(file: h5py.File, ends_s: Float64s, t_s: Float64s) -> Trials | None:
+def _trials(file: h5py.File, path: Path, ends_s: Float64s, t_s: Float64s) -> Trials | None:
     """The trials in the session's time; None where the file has no table of them."""
-    if "intervals/trials" not in file:
+    table = find_table(file, path, "", "intervals/trials")
+    if table is None:
         return None
-    table = file["intervals/trials"]
-    return Trials(
-        *(np.interp(table[column][:], ends_s, t_s) for column in ("start_time", "stop_time"))
+    start_s, stop_s = (
+        np.interp(np.asarray(table.flat(name), np.float64), ends_s, t_s)
+        for name in ("start_time", "stop_time")
     )
-
-
-def _session_id(file: h5py.File, path: Path) -> str:
-    subject = file.get("general/subject/subject_id")
-    name = "unknown" if subject is None else subject.asstr()[()]
-    return f"{name.replace('/', '-')}/{file['session_start_time'].asstr()[()][:10]}/{path.stem}"
+    return Trials(start_s, stop_s)
