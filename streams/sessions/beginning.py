@@ -15,6 +15,7 @@ from streams.sessions.extent import (
     Span,
     cut_between,
     plausible_behavior,
+    require_no_stray_spikes,
     session_span,
     trials_inside,
 )
@@ -38,6 +39,7 @@ def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
     if choice.between_s is not None:
         contents = cut_between(contents, choice.between_s)
     if contents.begins_s is None:
+        require_no_stray_spikes(contents.spikes, contents.behavior, file)
         contents = replace(contents, behavior=_plausible(contents, choice, file))
         span = session_span(contents.spikes, contents.behavior, file)
         contents = replace(contents, trials=_near(contents, choice, span, file))
