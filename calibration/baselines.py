@@ -17,7 +17,7 @@ from scipy import linalg
 
 from calibration.errors import CalibrationError
 from calibration.scoring import r2_score, score_output
-from decoders.config import TrainConfig, load_config
+from decoders.config import Split, TrainConfig, load_config
 from decoders.learning.gru_on_bins import GruOnBins
 from decoders.learning.lanes import Piece, Plan
 from decoders.learning.reading import Say, read_sessions, say_on_stderr
@@ -77,11 +77,16 @@ def evaluate_baselines(
         `decode_ms`, of one beat's features to its value.
 
     Raises:
-        CalibrationError: an unknown baseline, or an output of classes.
+        CalibrationError: an unknown baseline, an output of classes, or a split by files.
     """
     config = load_config(config_path)
     if seed is not None:
         config = config.model_copy(update={"seed": seed})
+    if isinstance(config.split, Split) and config.split.test_files:
+        raise CalibrationError(
+            "baselines are fitted and scored within each session: split by trials or in time, not "
+            "by test_files"
+        )
     unknown = [name for name in names if name not in BASELINES]
     if unknown or any(output.classes for output in config.outputs):
         raise CalibrationError(

@@ -9,6 +9,7 @@ from typing import Any
 from calibration.errors import CalibrationError
 from decoders.config import Sessions, Split, load_sessions, parse_sessions, written_out
 from decoders.errors import DecodersError
+from decoders.learning.reading import is_held_out
 from export.bundle import DecoderBundle
 from streams.sessions.choice import SessionChoice
 
@@ -58,13 +59,17 @@ def _to_score(told: Sessions, behavior: list[str]) -> SessionChoice:
     return replace(choice, mask="") if told.mask_for == "train" else choice
 
 
-def split_of(bundle: DecoderBundle) -> str:
-    """The part that is scored if nobody says: never what the decoder has learnt from by trials."""
+def split_of(bundle: DecoderBundle, path: Path) -> str:
+    """The part of a file that is scored if nobody says: by the split of the training.
+
+    Where that was by trials, its test trials; where it was by files, all of one that was held out;
+    else the last fifth.
+    """
     told = _recipe(bundle).get("split", USUAL_SPLIT)
     split = written_out(told if isinstance(told, str) else Split.model_validate(told))
-    if isinstance(split, Split):
-        return f"trials:{split.test}" if split.test else "all"
-    return USUAL_SPLIT
+    if isinstance(split, Split) and split.test:
+        return f"trials:{split.test}"
+    return "all" if is_held_out(split, path) else USUAL_SPLIT
 
 
 def _recipe(bundle: DecoderBundle) -> dict[str, Any]:

@@ -85,11 +85,13 @@ def evaluate(
     backend = open_cpu(bundle)
     require_parity(bundle, backend)
     lead_s = bundle.manifest.lead_s.default if lead_s is None else lead_s
-    choice, split = choice_of(bundle, sessions_config), split or split_of(bundle)
+    choice = choice_of(bundle, sessions_config)
+    parts: list[str] = []
     results: dict[str, dict[str, Any]] = {}
     for i, path in enumerate(session_paths):
         session = read_session(path, choice)
-        scored = intervals or scored_intervals(split, session)
+        parts.append(split or split_of(bundle, Path(path)))
+        scored = intervals or scored_intervals(parts[-1], session)
         # Without memory a decode needs no decode before it.
         since_s = 0.0 if bundle.manifest.graph.memory else min(start_s for start_s, _ in scored)
         until_s = max(stop_s for _, stop_s in scored)
@@ -108,7 +110,8 @@ def evaluate(
         "decoder_id": bundle.manifest.name,
         "checksum": bundle.manifest.id,
         "backend": backend.name,
-        "split": [list(interval) for interval in intervals] if intervals else split,
+        "split": [list(interval) for interval in intervals] if intervals else "; ".join(dict.fromkeys(parts)),
+        "mask": choice.mask,
         "lead_s": lead_s,
         "outputs": _mean_outputs(list(results.values())),
         "sessions": results,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from decoders.config import Simulated, TrainConfig
+from decoders.config import Simulated, Split, TrainConfig
 from decoders.errors import TrainingError
 from streams.session import LackingError, Session, SessionError
 from streams.sessions.reading import read_session
@@ -26,7 +27,8 @@ def read_sessions(
 ) -> Iterator[Session]:
     """Read every session that a config names, each as the config chooses, one after the other.
 
-    A whole file that lacks the behaviour, as a benchmark's test file does, is passed over and said.
+    A whole file that lacks the behaviour, as a benchmark's test file does, is passed over and said;
+    so is one that `[split] test_files` holds out.
 
     Args:
         config: names them.
@@ -45,6 +47,9 @@ def read_sessions(
     broken: list[str] = []
     n_read = 0
     for path in session_paths(config, config_dir, run_dir):
+        if is_held_out(config.split, path):
+            say(f"held out by [split] test_files: {path}")
+            continue
         try:
             session = read_session(path, config.session_choice)
         except LackingError as error:
@@ -81,8 +86,16 @@ def say_notes(sessions: Sequence[Session], say: Say, *, same_array: bool) -> Non
             )
 
 
+def is_held_out(split: str | Split, path: Path) -> bool:
+    """Whether a split by files holds this one out."""
+    patterns = split.test_files if isinstance(split, Split) else ()
+    return any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)
+
+
 def _cannot_be_used(broken: Sequence[str], lacking: Sequence[str], n_read: int) -> str:
     told = [*broken, *lacking]
+    if not told:
+        return "[split] test_files holds every session out: nothing to learn from"
     if len(told) == 1 and not n_read:
         return told[0]
     n_files = n_read + len(told)

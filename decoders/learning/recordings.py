@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -218,27 +217,20 @@ def split_session(session: Session, ends_us: Int64s, split: str | Split) -> Part
         session: its trials may decide.
         ends_us: (n_bins,) end of each bin.
         split: `last:0.2` holds out the last fifth, `none` nothing, `trials:COLUMN` the trials with
-            "val" or "test" in that column; or conditions on trials, or patterns of files.
+            "val" or "test" in that column; or conditions on trials; where files are held out,
+            nothing of the others is.
 
     Raises:
         TrainingError: no trial is in the train part, or one is in both.
     """
     split = written_out(split)
     n_bins = len(ends_us)
-    if isinstance(split, str):
-        train, test = split_bins(n_bins, split)
-    elif split.test_files:
-        file = session.provenance.get("file", "")
-        is_test = any(fnmatch.fnmatch(file, pattern) for pattern in split.test_files)
-        train, test = split_bins(n_bins, "none")
-        if is_test:
-            train, test = Part(0, 0), Part(0, n_bins)
-    else:
+    if isinstance(split, Split) and split.train:
         return _parts_of_trials(session, ends_us, split)
+    train, test = split_bins(n_bins, split if isinstance(split, str) else "none")
     tested = np.zeros(n_bins, np.bool_)
     tested[test.first : test.last] = True
-    edge_us = int(ends_us[train.last - 1]) if train.last else 0
-    learnt_us = np.array([[ALWAYS_US, edge_us]], np.int64)
+    learnt_us = np.array([[ALWAYS_US, int(ends_us[train.last - 1])]], np.int64)
     return Parts(train, test, tested, learnt_us)
 
 

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from streams.messages import Float64s, Int32s, SpikeBatch
-from streams.session import Behavior, Session, SessionError, Trials
+from streams.session import Behavior, Session, SessionError, Trials, chosen_series
 from streams.sessions.choice import SessionChoice
 from streams.sessions.contents import Contents, Spikes, span_s
 from streams.sessions.extent import (
     Span,
     cut_between,
     plausible_behavior,
+    require_no_stray_spikes,
     session_span,
     trials_inside,
 )
@@ -38,6 +39,7 @@ def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
     if choice.between_s is not None:
         contents = cut_between(contents, choice.between_s)
     if contents.begins_s is None:
+        require_no_stray_spikes(contents.spikes, contents.behavior, file)
         contents = replace(contents, behavior=_plausible(contents, choice, file))
         span = session_span(contents.spikes, contents.behavior, file)
         contents = replace(contents, trials=_near(contents, choice, span, file))
@@ -52,7 +54,7 @@ def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
         id=contents.id,
         unit_keys=contents.spikes.keys,
         spikes=spikes,
-        behavior=_masked(contents, choice, begins_s),
+        behavior=_masked(contents, choice, begins_s, file),
         trials=_shifted_trials(contents.trials, begins_s),
         duration_s=_duration_s(contents, last_s - begins_s),
         provenance=dict(contents.provenance)
@@ -149,18 +151,27 @@ def _unsorted(keys: tuple[str, ...], t_s: Float64s, unit: Int32s) -> list[str]:
     ]
 
 
-def _masked(contents: Contents, choice: SessionChoice, begins_s: float) -> dict[str, Behavior]:
+def _since(t_s: Float64s, begins_s: float) -> Float64s:
+    """Times from the session's start; of a large clock's only the microseconds mean anything."""
+    return np.round(t_s - begins_s, 6) if begins_s else t_s
+
+
+def _masked(
+    contents: Contents, choice: SessionChoice, begins_s: float, file: str
+) -> dict[str, Behavior]:
     """Every signal in seconds of the session, with its masked samples marked."""
     shifted = {
-        path: replace(signal, t_s=signal.t_s - begins_s)
+        path: replace(signal, t_s=_since(signal.t_s, begins_s))
         for path, signal in contents.behavior.items()
     }
     if not choice.mask:
         return shifted
-    mask = Session("", (), _NONE, shifted, None, 0.0).signal(choice.mask)
+    (mask_path,) = chosen_series(choice.mask, shifted, file)
+    mask = shifted[mask_path]
     _require_flags(mask, choice.mask)
     return {
-        path: signal if signal is mask else signal.masked(mask) for path, signal in shifted.items()
+        path: signal if path == mask_path else signal.masked(mask)
+        for path, signal in shifted.items()
     }
 
 
@@ -176,7 +187,8 @@ def _require_flags(mask: Behavior, name: str) -> None:
 def _shifted_trials(trials: Trials | None, begins_s: float) -> Trials | None:
     if trials is None:
         return None
-    return replace(trials, start_s=trials.start_s - begins_s, stop_s=trials.stop_s - begins_s)
-
-
-_NONE = SpikeBatch(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
+    return replace(
+        trials,
+        start_s=_since(trials.start_s, begins_s),
+        stop_s=_since(trials.stop_s, begins_s),
+    )

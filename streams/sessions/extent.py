@@ -76,13 +76,10 @@ def session_span(spikes: Spikes, behavior: Mapping[str, Behavior], file: str) ->
     Raises:
         SessionError: a few spikes, or one unit of many, decide how long that is.
     """
-    spans = [span_s(signal.t_s) for signal in behavior.values()]
-    others = [span for span in spans if span is not None]
-    fired = span_s(spikes.t_s)
-    if fired is not None:
-        _require_no_stray_spikes(spikes, others, file)
-        others.append(fired)
-    return _joined(others) if others else (0.0, 0.0)
+    require_no_stray_spikes(spikes, behavior, file)
+    spans = [span_s(spikes.t_s), *(span_s(signal.t_s) for signal in behavior.values())]
+    known = [span for span in spans if span is not None]
+    return _joined(known) if known else (0.0, 0.0)
 
 
 def trials_inside(trials: Trials, span: Span) -> np.ndarray:
@@ -94,15 +91,21 @@ def trials_inside(trials: Trials, span: Span) -> np.ndarray:
     return np.asarray(~outside.any(axis=0))
 
 
-def _require_no_stray_spikes(spikes: Spikes, others: Sequence[Span], file: str) -> None:
-    """Refuse a session that a few spikes, or a few units, make much longer than all the others."""
+def require_no_stray_spikes(spikes: Spikes, behavior: Mapping[str, Behavior], file: str) -> None:
+    """Refuse a session that a few spikes, or one unit of many, make much longer than all else.
+
+    Raises:
+        SessionError: with the line of the config that leaves them out.
+    """
     finite = np.isfinite(spikes.t_s)
     t_s, unit = spikes.t_s[finite], spikes.unit[finite]
+    spans = [span_s(signal.t_s) for signal in behavior.values()]
+    others = [span for span in spans if span is not None]
     for rest in (_without_few_spikes(t_s, others), _without_few_units(t_s, unit, others)):
         if rest is None:
             continue
         if _is_stray(float(t_s.max()), rest, 1.0) or _is_stray(float(t_s.min()), rest, -1.0):
-            outside = (t_s > rest[1]) | (t_s < rest[0])
+            outside = (t_s > rest[1] + STRAY_S) | (t_s < rest[0] - STRAY_S)
             who = [spikes.keys[i] for i in np.unique(unit[outside])]
             more = ", ..." if len(who) > 5 else ""
             raise SessionError(
