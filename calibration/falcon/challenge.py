@@ -10,19 +10,25 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from falcon_challenge.config import FalconConfig
 from falcon_challenge.config import FalconTask as Split
-from falcon_challenge.evaluator import DANDI_FOLDER_MAP, DATASET_HELDINOUT_MAP, FalconEvaluator
+from falcon_challenge.evaluator import (
+    DANDI_FOLDER_MAP,
+    DATASET_HELDINOUT_MAP,
+    FalconEvaluator,
+    reduce_key,
+)
 from falcon_challenge.interface import BCIDecoder
 
-from calibration.falcon.decoders import Decoders, Stepper, SteppersOfBatch
+from calibration.falcon.decoders import Decoders, Stepper, SteppersOfBatch, open_decoders
 from calibration.falcon.errors import FalconError
 from streams.messages import Float64s
+from streams.sessions.falcon import falcon_task
 
 LOCAL_FILES = {"PREDICTION_PATH_LOCAL": "prediction.pkl", "GT_PATH": "truth.pkl"}
 """What the evaluator writes on this machine, each into the file that a variable names."""
@@ -99,6 +105,59 @@ def file_tag(config: Any, path: Path) -> str:
         ) from error
 
 
+def wrap_bundle(path: Path, task_name: str, batch_size: int = 1) -> SpikeloopDecoder:
+    """A bundle, or a folder of bundles named by FALCON's sessions, as a decoder of the benchmark.
+
+    Raises:
+        FalconError: it does not fit the task.
+        export.errors.ExportError: a bundle is refused.
+        streams.session.SessionError: there is no such task.
+    """
+    decoders = open_decoders(path, falcon_task(task_name))
+    return SpikeloopDecoder(FalconConfig(task=Split[task_name]), decoders, batch_size)
+
+
+def score_files(
+    decoders: Decoders, files: Sequence[Path], *, batch_size: int = 1
+) -> dict[str, Any]:
+    """Let the benchmark's evaluator decode and score any files, a whole task or a part of one.
+
+    Returns:
+        `R2 Mean` and `R2 Std.` over sessions, as the package names them, and R2 of each session.
+
+    Raises:
+        FalconError: a name that tells no session, no decoder for one, or the evaluator stopped.
+    """
+    config = FalconConfig(task=Split[decoders.task.name])
+    for path in files:
+        decoders.of(file_tag(config, path))
+    evaluator = FalconEvaluator(split=decoders.task.name, dataloader_workers=0)
+    with _quiet(), _told():
+        held = evaluator.predict_files(SpikeloopDecoder(config, decoders, batch_size), files)
+        r2 = _r2_of_sessions(*held[:3])
+    values = list(r2.values())
+    spread = {"R2 Mean": float(np.mean(values)), "R2 Std.": float(np.std(values))}
+    return spread | {f"{session} R2": value for session, value in r2.items()}
+
+
+def _r2_of_sessions(
+    preds: Mapping[str, np.ndarray],
+    targets: Mapping[str, np.ndarray],
+    masks: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    """Each session's files together, in the evaluator's own measure."""
+    sessions: dict[str, list[str]] = {}
+    for tag in preds:
+        sessions.setdefault(reduce_key(tag), []).append(tag)
+    scores = {}
+    for session, tags in sorted(sessions.items()):
+        pred, target, mask = (np.concatenate([d[t] for t in tags]) for d in (preds, targets, masks))
+        lengths = {session: [len(mask)]}
+        told = FalconEvaluator.compute_metrics_regression(pred, target[mask], mask, lengths)
+        scores[session] = float(told["R2 Mean"])
+    return scores
+
+
 def run_challenge(
     decoders: Decoders,
     *,
@@ -124,29 +183,47 @@ def run_challenge(
         FalconError: files are missing or no decoder fits one, before anything is decoded; or the
             evaluator stopped.
     """
-    config = FalconConfig(task=getattr(Split, decoders.task.name))
+    config = FalconConfig(task=Split[decoders.task.name])
     evaluator = FalconEvaluator(eval_remote=remote, split=decoders.task.name, dataloader_workers=0)
     variables = {} if data is None else {"EVAL_DATA_PATH": str(data)}
-    with _environment(variables), _private_files(remote), contextlib.redirect_stdout(sys.stderr):
-        logging.getLogger("falcon_challenge").setLevel(logging.WARNING)
-        try:
-            tags = [file_tag(config, path) for path in evaluator.get_eval_files(phase=phase)]
-            for tag in tags:
-                decoders.of(tag)
-            if not remote:
-                _require_all(decoders.task.name, tags)
-            decoder = SpikeloopDecoder(config, decoders, batch_size)
-            told = evaluator.evaluate(decoder, phase=phase)
-        except FileNotFoundError as error:
-            names = f"{decoders.task.name} or {DANDI_FOLDER_MAP[decoders.task.name]}"
-            raise FalconError(
-                f"FALCON's files were not found ({error}): name with --data the folder that holds "
-                f"the task's folder, {names}, as it was downloaded"
-            ) from error
-        except (AssertionError, KeyError, OSError, ValueError) as error:
-            what = f"{type(error).__name__}: {error}"
-            raise FalconError(f"FALCON's evaluator stopped ({what})") from error
+    with _environment(variables), _private_files(remote), _quiet():
+        tags = [file_tag(config, path) for path in _files(evaluator, decoders.task.name, phase)]
+        for tag in tags:
+            decoders.of(tag)
+        if not remote:
+            _require_all(decoders.task.name, tags)
+        with _told():
+            told = evaluator.evaluate(SpikeloopDecoder(config, decoders, batch_size), phase=phase)
     return None if remote else _metrics(told)
+
+
+def _files(evaluator: Any, task: str, phase: str) -> list[Path]:
+    try:
+        files: list[Path] = evaluator.get_eval_files(phase=phase)
+    except FileNotFoundError as error:
+        raise FalconError(
+            f"FALCON's files were not found ({error}): name with --data the folder that holds the "
+            f"task's folder, {task} or {DANDI_FOLDER_MAP[task]}, as it was downloaded"
+        ) from error
+    return files
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What the package prints goes to stderr, so that a command's output is its result."""
+    logging.getLogger("falcon_challenge").setLevel(logging.WARNING)
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """One sentence for what the package raises of files that it cannot use."""
+    try:
+        yield
+    except (AssertionError, KeyError, OSError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise FalconError(f"FALCON's evaluator stopped ({what})") from error
 
 
 def _require_all(task: str, tags: Sequence[str]) -> None:
@@ -160,7 +237,7 @@ def _require_all(task: str, tags: Sequence[str]) -> None:
         if missing and len(missing) < len(of_side):
             raise FalconError(
                 f"FALCON's evaluator wants all of task {task}, the files lack "
-                f"{', '.join(missing)}; `spikeloop evaluate --falcon {task}` scores single files"
+                f"{', '.join(missing)}; name the files after BUNDLE to score those alone"
             )
 
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 ABOUT = """\
 Hand a decoder to the evaluator of the FALCON benchmark (the package falcon_challenge) and print
-its metrics. BUNDLE is a bundle for all sessions, or a folder that holds a bundle for each session,
-named as FALCON names it: 20121004 (m1), 20201030 or Run1_20201030 (m2), S6 or S6_set_1 (h1)."""
+its metrics: of all files of a phase, or of the files that are named.
+
+BUNDLE is a bundle for all sessions, or a folder that holds a bundle for each session, named as
+FALCON names it: 20121004 (m1), 20201030 or Run1_20201030 (m2), S6 or S6_set_1 (h1)."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -28,8 +30,10 @@ def add_commands(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("bundle", type=Path, metavar="BUNDLE")
+    p.add_argument("files", type=Path, nargs="*", metavar="FILE.nwb",
+                   help="score these alone, on this machine")  # fmt: skip
     p.add_argument("--task", required=True, metavar="m1|m2|h1")
-    p.add_argument("--phase", default="minival", choices=("minival", "test"))
+    p.add_argument("--phase", default=None, choices=("minival", "test"), help="default: minival")
     p.add_argument("--evaluation", default="local", choices=("local", "remote"),
                    help="remote: inside the container that EvalAI runs")  # fmt: skip
     p.add_argument("--data", type=Path, default=None, metavar="FOLDER",
@@ -47,7 +51,7 @@ def _falcon(a: argparse.Namespace) -> None:
     for line in notes(decoders):
         sys.stderr.write(f"spikeloop: {line}\n")
     metrics = None if a.check else _run(decoders, a)
-    told: dict[str, Any] = {"task": a.task, "phase": a.phase, "decoders": _told(decoders)}
+    told: dict[str, Any] = {"task": a.task, "decoders": _told(decoders)}
     sys.stdout.write(json.dumps(told | {"metrics": metrics}, indent=2) + "\n")
 
 
@@ -55,15 +59,21 @@ def _run(decoders: Decoders, a: argparse.Namespace) -> dict[str, Any] | None:
     from calibration.falcon.errors import FalconError
 
     try:
-        from calibration.falcon.challenge import run_challenge
+        from calibration.falcon.challenge import run_challenge, score_files
     except ImportError as error:
         raise FalconError(
             f"the FALCON benchmark cannot be loaded ({error}): "
             "python3 -m pip install 'spikeloop[falcon]'"
         ) from error
+    if a.files:
+        if a.phase or a.data or a.evaluation == "remote":
+            raise FalconError(
+                "files are scored on this machine: leave out --phase, --data and --evaluation"
+            )
+        return score_files(decoders, a.files, batch_size=a.batch_size)
     return run_challenge(
         decoders,
-        phase=a.phase,
+        phase=a.phase or "minival",
         remote=a.evaluation == "remote",
         batch_size=a.batch_size,
         data=a.data,

@@ -22,7 +22,12 @@ pytest.importorskip("falcon_challenge.evaluator", reason="the extra `falcon` is 
 from falcon_challenge.config import FalconConfig, FalconTask
 from falcon_challenge.evaluator import evaluate
 
-from calibration.falcon.challenge import SpikeloopDecoder, file_tag, run_challenge
+from calibration.falcon.challenge import (
+    file_tag,
+    run_challenge,
+    score_files,
+    wrap_bundle,
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +86,7 @@ def test_missing_files_and_decoders_are_told_before_anything_is_decoded(
     files = sorted((data / "m1" / "minival").glob("*.nwb"))
     for file in files[:2]:
         (some / file.name).symlink_to(file)
-    with pytest.raises(FalconError, match=r"lack 20120927, 20120928; .* scores single files"):
+    with pytest.raises(FalconError, match=r"lack 20120927, 20120928; name the files"):
         run_challenge(decoders, data=tmp_path)
     (some / "recording_val.nwb").symlink_to(files[0])
     with pytest.raises(FalconError, match="no session 'val': remove its file"):
@@ -95,9 +100,7 @@ def test_missing_files_and_decoders_are_told_before_anything_is_decoded(
 
 
 def test_the_interface_takes_files_and_tags(data: Path) -> None:
-    config = FalconConfig(task=FalconTask.m1)
-    decoders = open_decoders(data / "bundle-m1", falcon_task("m1"))
-    decoder = SpikeloopDecoder(config, decoders, batch_size=2)
+    decoder = wrap_bundle(data / "bundle-m1", "m1", batch_size=2)
     files = sorted((data / "m1" / "minival").glob("*.nwb"))
     counts = np.ones((2, N_UNITS), np.uint8)
     with pytest.raises(FalconError, match="2 observations for 0 files"):
@@ -150,3 +153,30 @@ def test_remote_writes_the_predictions_that_evalai_scores(
     )
     (metrics,) = told["submission_result"].values()
     assert ours["falcon"]["R2 Mean"] == pytest.approx(metrics["Held In R2 Mean"], rel=1e-9)
+
+
+@pytest.mark.parametrize(("task", "n"), [("m1", 2), ("m2", 3), ("h1", 4)])
+def test_a_part_of_a_task_is_scored_alike(data: Path, task: str, n: int) -> None:
+    files = sorted((data / task / "minival").glob("*.nwb"))[:n]
+    decoders = open_decoders(data / f"bundle-{task}", falcon_task(task))
+    theirs = score_files(decoders, files, batch_size=2)
+    ours = evaluate_falcon(data / f"bundle-{task}", files, task)
+    assert ours["falcon"]["R2 Mean"] == pytest.approx(theirs["R2 Mean"], rel=1e-9)
+    told = {name.removesuffix(" R2"): r2 for name, r2 in theirs.items() if name.endswith(" R2")}
+    assert told == pytest.approx(ours["sessions"], rel=1e-9)
+
+
+def test_files_are_named_on_the_command_line(
+    data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = [str(file) for file in sorted((data / "m2" / "minival").glob("*.nwb"))[:2]]
+    command = ["falcon", str(data / "bundle-m2"), *files, "--task", "m2"]
+    assert main(command) == 0
+    assert "20201019 R2" in json.loads(capsys.readouterr().out)["metrics"]
+    assert main([*command, "--data", "x"]) == 2
+    assert "leave out --phase, --data" in capsys.readouterr().err
+    assert main(["falcon", str(data / "bundle-m2"), str(tmp_path / "x.nwb"), "--task", "m2"]) == 2
+    assert "x.nwb is not named as FALCON's files of m2" in capsys.readouterr().err
+    absent = tmp_path / Path(files[0]).name
+    assert main(["falcon", str(data / "bundle-m2"), str(absent), "--task", "m2"]) == 2
+    assert "evaluator stopped (FileNotFoundError" in capsys.readouterr().err

@@ -66,5 +66,5 @@ def test_its_commands_are_the_command_lines() -> None:
         program, *arguments = shlex.split(filled)
         assert program == "spikeloop"
         parsed = _parser().parse_args(arguments)
-        assert (parsed.task, parsed.phase) in (("m1", "test"), ("m1", "minival"))
+        assert (parsed.task, parsed.phase) in (("m1", "test"), ("m1", None))
         assert parsed.bundle == Path("/decoders")

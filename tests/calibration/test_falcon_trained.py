@@ -140,3 +140,11 @@ def test_configs_that_contradict_the_benchmark_are_refused(
     (tmp_path / "train.toml").write_text(text.replace(given, instead))
     with pytest.raises(ConfigError, match=why):
         load_config(tmp_path / "train.toml")
+
+
+def test_the_config_of_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "falcon.md").read_text()
+    (tmp_path / "m1.toml").write_text(text.partition("```toml\n")[2].partition("```")[0])
+    config = load_config(tmp_path / "m1.toml")
+    assert config.sessions.falcon == "m1"
+    assert falcon_task("m1").behavior.endswith(config.outputs[0].behavior)
