@@ -13,6 +13,8 @@ from streams.messages import Float32s, Float64s, Int32s
 from streams.sessions.falcon import BIN_S, BIN_US, FalconTask, channel_keys
 
 NEAR_S = 1e-6
+MOST_UNKNOWN = 0.2
+"""With more unknown units than this a live decode is `fault`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class FittedBundle:
         """(n_channels,) the decoder's row of each channel, -1 where it does not know one.
 
         Raises:
-            FalconError: it knows units that are no channel.
+            FalconError: it knows units that are no channel, or too few channels.
         """
         keys = channel_keys(n_channels)
         strange = [key for key in self.bundle.row_of_key if key not in keys]
@@ -55,7 +57,13 @@ class FittedBundle:
                 f"({len(strange)} such), but FALCON's {n_channels} channels are {keys[0]} to "
                 f'{keys[-1]}: train it with [sessions] falcon = "{self.task.name}"'
             )
-        return np.array([self.bundle.row_of_key.get(key, -1) for key in keys], np.int32)
+        rows = np.array([self.bundle.row_of_key.get(key, -1) for key in keys], np.int32)
+        if np.mean(rows < 0) > MOST_UNKNOWN:
+            raise FalconError(
+                f"decoder {self.bundle.manifest.name} knows {np.count_nonzero(rows >= 0)} of "
+                f'{n_channels} channels: train it with [sessions] falcon = "{self.task.name}"'
+            )
+        return rows
 
 
 def fit_bundle(bundle: DecoderBundle, task: FalconTask) -> FittedBundle:

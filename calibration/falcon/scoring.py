@@ -87,7 +87,7 @@ def weighted_r2(parts: Sequence[Scored]) -> float:
 
 def _scored(fitted: FittedBundle, session: Session, split: str) -> tuple[dict[str, Any], Scored]:
     bundle, task = fitted.bundle, fitted.task
-    fitted.rows(len(session.unit_keys))
+    n_unknown = int(np.count_nonzero(fitted.rows(len(session.unit_keys)) < 0))
     backend = open_cpu(bundle)
     require_parity(bundle, backend)
     decoded = decode_session(bundle, backend, session, session.duration_s, fitted.lead_s)
@@ -97,5 +97,7 @@ def _scored(fitted: FittedBundle, session: Session, split: str) -> tuple[dict[st
     actual = signal.at(decoded.t_s)
     known = chosen & np.isfinite(actual).all(axis=1)
     score = score_output(values[chosen], decoded.t_s[chosen], signal, session)
-    told = {"decoder_id": bundle.manifest.name, "checksum": bundle.manifest.id, **asdict(score)}
-    return told, Scored(values[known], actual[known])
+    told = {"decoder_id": bundle.manifest.name, "checksum": bundle.manifest.id}
+    return {**told, "unknown_units": n_unknown, **asdict(score)}, Scored(
+        values[known], actual[known]
+    )

@@ -96,11 +96,12 @@ def notes(decoders: Decoders) -> list[str]:
     ]
 
 
-def _told(decoders: Decoders) -> dict[str, dict[str, str]]:
+def _told(decoders: Decoders) -> dict[str, dict[str, Any]]:
     return {
         session or "all sessions": {
             "decoder_id": fitted.bundle.manifest.name,
             "checksum": fitted.bundle.manifest.id,
+            "units": len(fitted.bundle.row_of_key),
         }
         for session, fitted in decoders.by_session.items()
     }

@@ -155,6 +155,11 @@ def _behavior(
     values, unit = _series(file, task.behavior)
     start_s = float(_clock(file, "data").attrs.get("offset", 0.0))
     step_s = float(_clock(file, "starting_time").attrs["rate"])
+    if not np.isclose(step_s, BIN_S):
+        raise SessionError(
+            f"{file.filename}: the `rate` of {H1_CLOCK} is {step_s:g}, where FALCON's files hold "
+            "the step, 0.02: the benchmark cannot bin it"
+        )
     ends_s = np.asarray(start_s + np.arange(len(values)) * step_s, np.float64)
     return {task.behavior: (values, unit)}, ends_s
 

@@ -140,6 +140,8 @@ def test_channels_that_are_not_the_decoders_are_refused(tmp_path: Path) -> None:
         stepper.step(np.zeros(N_UNITS, np.int64))
     fewer = random_bundle(tmp_path / "b", Wanted((("v", 2),), n_units=N_UNITS - 2))
     assert fit_bundle(fewer, M2).rows(N_UNITS).tolist() == [*range(N_UNITS - 2), -1, -1]
+    with pytest.raises(FalconError, match=rf"knows {N_UNITS - 2} of 96 channels"):
+        fit_bundle(fewer, M2).rows(96)
 
 
 def test_observations_that_are_no_counts_are_refused(tmp_path: Path) -> None:

@@ -141,6 +141,15 @@ def test_lengths_times_and_units_of_time_that_cannot_be_are_refused(
         read_falcon(changed("units/spike_times", spikes * 30_000), task)
 
 
+def test_a_rate_that_is_one_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "h1.nwb"
+    path.write_bytes(files["h1"].read_bytes())
+    with h5py.File(path, "a") as file:
+        file["acquisition/OpenLoopKinematics/starting_time"].attrs["rate"] = 50.0
+    with pytest.raises(SessionError, match=r"is 50, where FALCON's files hold the step"):
+        read_falcon(path, falcon_task("h1"))
+
+
 def test_tasks_that_are_not_movement_are_refused() -> None:
     with pytest.raises(SessionError, match=r"h2 cannot be decoded: .* sentence"):
         falcon_task("h2")
