@@ -17,13 +17,14 @@ from scipy import linalg
 
 from calibration.errors import CalibrationError
 from calibration.scoring import r2_score, score_output
-from decoders.config import Split, TrainConfig, load_config
+from decoders.config import TrainConfig, load_config
 from decoders.learning.gru_on_bins import GruOnBins
 from decoders.learning.lanes import Piece, Plan
 from decoders.learning.reading import Say, read_sessions, say_on_stderr
 from decoders.learning.recordings import Recording, lead_grid_s, record
 from decoders.learning.trainer import Trainer, normalisation, scored_outputs
 from decoders.learning.training import launch
+from decoders.sessions_config import Split
 from streams.clock import MonotonicClock
 from streams.session import Session
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import CalibrationError
-from decoders.config import Sessions, Split, load_sessions, parse_sessions, written_out
+from decoders.config import load_sessions, parse_sessions
 from decoders.errors import DecodersError
 from decoders.learning.reading import is_held_out
+from decoders.sessions_config import Sessions, Split, written_out
 from export.bundle import DecoderBundle
 from streams.sessions.choice import SessionChoice
 

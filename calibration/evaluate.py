@@ -13,6 +13,7 @@ from calibration.choices import aims_of, choice_of, split_of
 from calibration.errors import CalibrationError
 from calibration.scoring import class_accuracy, r2_score, score_output, scored_intervals
 from decoders.learning.curves import draw_decodes
+from decoders.learning.reading import Say, say_notes, say_on_stderr
 from export.backend_table import BACKENDS, Backend, parse_choice
 from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
@@ -52,6 +53,7 @@ def evaluate(
     lead_s: float | None = None,
     blocks_s: float | None = None,
     against: str | None = None,
+    on_note: Say = say_on_stderr,
 ) -> dict[str, Any]:
     """Decode recordings causally and score the decoder.
 
@@ -70,6 +72,7 @@ def evaluate(
         blocks_s: score each stretch of this length on its own too, under `by_time`.
         against: a backend that decodes the same beats, memory carried along: how far the two come
             apart is told under `largest_difference`, per output in its unit.
+        on_note: told of what was mended in the files, and of unit keys that cannot be trusted.
 
     Returns:
         JSON-able: `outputs.NAME.r2`, a list per dimension, with `ci`, `best_lag_s` and
@@ -90,6 +93,8 @@ def evaluate(
     results: dict[str, dict[str, Any]] = {}
     for i, path in enumerate(session_paths):
         session = read_session(path, choice)
+        is_other = session.id != bundle.manifest.session
+        say_notes([session], on_note, same_array=is_other)
         parts.append(split or split_of(bundle, Path(path)))
         scored = intervals or scored_intervals(parts[-1], session)
         # Without memory a decode needs no decode before it.
@@ -110,12 +115,19 @@ def evaluate(
         "decoder_id": bundle.manifest.name,
         "checksum": bundle.manifest.id,
         "backend": backend.name,
-        "split": [list(interval) for interval in intervals] if intervals else "; ".join(dict.fromkeys(parts)),
+        "split": _told(intervals, parts),
         "mask": choice.mask,
         "lead_s": lead_s,
         "outputs": _mean_outputs(list(results.values())),
         "sessions": results,
     }
+
+
+def _told(
+    intervals: Sequence[tuple[float, float]] | None, parts: Sequence[str]
+) -> str | list[list[float]]:
+    """What was scored: seconds, or the split of each file where they differ."""
+    return [list(pair) for pair in intervals] if intervals else "; ".join(dict.fromkeys(parts))
 
 
 def decode_session(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.errors import CalibrationError
-from decoders.config import Split, written_out
+from decoders.sessions_config import Split, written_out
 from streams.messages import Float64s, Int64s
 from streams.session import Behavior, Interval, Session
 from streams.sessions.trials import trials_where

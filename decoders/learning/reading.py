@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from decoders.config import Simulated, Split, TrainConfig
+from decoders.config import TrainConfig
 from decoders.errors import TrainingError
+from decoders.sessions_config import Simulated, Split
 from streams.session import LackingError, Session, SessionError
 from streams.sessions.reading import read_session
 
@@ -79,10 +80,11 @@ def say_notes(sessions: Sequence[Session], say: Say, *, same_array: bool) -> Non
             say(f"{name}: {session.provenance['skipped']}")
         if same_array and session.provenance.get("unit_keys") == "row numbers":
             say(
-                f"warning: {name}: with same_array a unit key must name the same channel in every "
-                "session, but this file's unit ids are only the table's row numbers, and a row is "
-                "another cell after every sorting; name them by a column, [sessions] "
-                'units.key = "electrodes", or leave same_array out'
+                f"warning: {name}: unit keys must name the same channel in every session here "
+                "(same_array, or a decoder of another session), but this file's unit ids are only "
+                "the table's row numbers, and a row is another cell after every sorting; name them "
+                'by a column, [sessions] units.key = "electrodes", or learn or adapt without '
+                "same_array"
             )
 
 

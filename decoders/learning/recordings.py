@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from decoders.config import Lead, OutputChoice, Split, TrainConfig, written_out
+from decoders.config import Lead, OutputChoice, TrainConfig
 from decoders.errors import TrainingError
 from decoders.learning.made_up import made_up_sessions
+from decoders.sessions_config import Split, written_out
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
 from streams.session import Behavior, Interval, Session, in_intervals
 from streams.sessions.trials import trials_where

@@ -23,7 +23,7 @@ from rich.progress import (
 from torch import distributed
 
 from decoders.checkpoint import load_checkpoint, save_checkpoint
-from decoders.config import Simulated, TrainConfig, load_config
+from decoders.config import TrainConfig, load_config
 from decoders.errors import TrainingError
 from decoders.learning.curves import draw_curves
 from decoders.learning.reading import Say, read_sessions, say_on_stderr, simulated_sessions
@@ -31,6 +31,7 @@ from decoders.learning.recordings import Recording, record, record_made_up
 from decoders.learning.start import start_from
 from decoders.learning.trainer import Trainer, new_network
 from decoders.poyo.training import PoyoTrainer
+from decoders.sessions_config import Simulated
 from decoders.streaming.network import SessionNetwork
 from streams.clock import MonotonicClock
 from streams.nwb import write_session

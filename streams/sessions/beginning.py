@@ -10,11 +10,11 @@ import numpy as np
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.session import Behavior, Session, SessionError, Trials, chosen_series
 from streams.sessions.choice import SessionChoice
+from streams.sessions.clocks import plausible_behavior, require_seconds
 from streams.sessions.contents import Contents, Spikes, span_s
 from streams.sessions.extent import (
     Span,
     cut_between,
-    plausible_behavior,
     require_no_stray_spikes,
     session_span,
     trials_inside,
@@ -41,6 +41,7 @@ def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
     if contents.begins_s is None:
         require_no_stray_spikes(contents.spikes, contents.behavior, file)
         contents = replace(contents, behavior=_plausible(contents, choice, file))
+        require_seconds(contents.spikes, contents.behavior, file)
         span = session_span(contents.spikes, contents.behavior, file)
         contents = replace(contents, trials=_near(contents, choice, span, file))
         first_s, last_s = _with_trials(span, contents.trials)
@@ -57,8 +58,9 @@ def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
         behavior=_masked(contents, choice, begins_s, file),
         trials=_shifted_trials(contents.trials, begins_s),
         duration_s=_duration_s(contents, last_s - begins_s),
-        provenance=dict(contents.provenance)
-        | {"unit_keys": contents.spikes.key_kind, "begins_at_s": repr(begins_s)}
+        provenance={"begins_at_s": repr(begins_s)}
+        | dict(contents.provenance)
+        | {"unit_keys": contents.spikes.key_kind}
         | ({"skipped": told} if told else {}),
     )
 

@@ -1,4 +1,4 @@
-"""When a session begins and ends, and refusals of times that cannot be meant."""
+"""When a session begins and ends; refusals of few samples that would decide it."""
 
 from __future__ import annotations
 
@@ -13,61 +13,12 @@ from streams.sessions.contents import Contents, Spikes, span_s
 
 Span = tuple[float, float]
 
-RATES_HZ = (1e3, 1e4, 2e4, 24414.0625, 2.5e4, 3e4, 3.2e4, 4e4, 4.8e4, 5e4, 1e6, 1e9)
-"""Ticks a second that files have for seconds: milliseconds, amplifiers' rates, micro, nano."""
-IMPLAUSIBLE = 300.0
-"""Spikes and behaviour of one session never differ so much in length."""
-FEWEST_SAMPLES = 20
-"""From fewer samples nothing is concluded."""
 STRAY_S, STRAY_SHARE = 60.0, 0.5
 """A few samples that make a session this much, and this share, longer are stray."""
+LONGEST_HOLE_S = 43_200.0
+"""Spikes of one recording do not stop for longer."""
 FEW, FEW_UNITS = 1e-3, 0.05
 """Shares of the spikes, and of the units, that are few."""
-
-
-def plausible_behavior(path: str, spikes: Spikes, signal: Behavior, file: str) -> None:
-    """Refuse behaviour that is not on the spikes' clock, or goes on long after them.
-
-    Raises:
-        SessionError: with the line of the config that would read it.
-    """
-    fired, seen = span_s(spikes.t_s), span_s(signal.t_s)
-    if fired is None or seen is None:
-        return
-    told = f"{file}: spikes lie at {_said(fired)} and {path} at {_said(seen)}"
-    if len(signal.t_s) > FEWEST_SAMPLES:
-        _require_one_unit_of_time(told, spikes.t_s, signal.t_s)
-        if fired[0] > seen[1] or seen[0] > fired[1]:
-            raise SessionError(
-                f"{told}: they have no time in common, so they are not on one clock; ask the "
-                "file's makers, or write it again with both in seconds from the session's start"
-            )
-    if _is_stray(seen[1], fired, 1.0) or _is_stray(seen[0], fired, -1.0):
-        raise SessionError(
-            f"{told}: to read what lies beside spikes alone, write under [sessions]: "
-            f"{_between(fired)}"
-        )
-
-
-def _require_one_unit_of_time(told: str, fired_s: Float64s, seen_s: Float64s) -> None:
-    """Refuse spikes and behaviour of which one is counted in other units than the other."""
-    lengths = [float(np.ptp(t_s[np.isfinite(t_s)])) for t_s in (fired_s, seen_s)]
-    longer, shorter = max(lengths), max(min(lengths), 1e-9)
-    ratio = longer / shorter
-    of_spikes = lengths[0] > lengths[1]
-    whole = _are_whole(fired_s if of_spikes else seen_s)
-    if ratio < 5.0 or (ratio < IMPLAUSIBLE and not whole):
-        return
-    what, key = (
-        ("spike times", "units.ticks_per_s")
-        if of_spikes
-        else ("the time stamps of behaviour", "behavior_ticks_per_s")
-    )
-    how = "whole numbers, " if whole else ""
-    raise SessionError(
-        f"{told}: {what} look like {_unit(ratio)} ({how}{ratio:.0f} times as long); if so, write "
-        f"under [sessions]: {key} = {_rate(ratio):g}"
-    )
 
 
 def session_span(spikes: Spikes, behavior: Mapping[str, Behavior], file: str) -> Span:
@@ -80,6 +31,40 @@ def session_span(spikes: Spikes, behavior: Mapping[str, Behavior], file: str) ->
     spans = [span_s(spikes.t_s), *(span_s(signal.t_s) for signal in behavior.values())]
     known = [span for span in spans if span is not None]
     return _joined(known) if known else (0.0, 0.0)
+
+
+def _require_no_hole(t_s: Float64s, file: str) -> None:
+    """Refuse spikes that stop for half a day, as where parts of a file have other clocks."""
+    if len(t_s) < 2 or np.ptp(t_s) < LONGEST_HOLE_S:
+        return
+    ordered = np.sort(t_s)
+    steps_s = np.diff(ordered)
+    at = int(np.argmax(steps_s))
+    parts = _ends(ordered[: at + 1]), _ends(ordered[at + 1 :])
+    if steps_s[at] > max(LONGEST_HOLE_S, 10.0 * (_length(parts[0]) + _length(parts[1]))):
+        raise SessionError(
+            f"{file}: spikes lie at {said(parts[0])} and again at {said(parts[1])}, and none for "
+            f"{steps_s[at] / 3600:.0f} h between: are they on one clock? to read one part, write "
+            f"under [sessions]: {between(parts[0])} or {between(parts[1])}"
+        )
+
+
+def require_no_stray_samples(path: str, t_s: Float64s, file: str) -> None:
+    """Refuse a series of which a few time stamps lie far from all others.
+
+    Raises:
+        SessionError: with the line of the config that leaves them out.
+    """
+    rest = _without_few(t_s, [])
+    if rest is None:
+        return
+    if is_stray(float(t_s.max()), rest, 1.0) or is_stray(float(t_s.min()), rest, -1.0):
+        n_outside = np.count_nonzero((t_s > rest[1] + STRAY_S) | (t_s < rest[0] - STRAY_S))
+        raise SessionError(
+            f"{file}: {path}: {n_outside} of {len(t_s)} time stamps lie as far as "
+            f"{said(_ends(t_s))}, all others at {said(rest)}; to leave them out, write under "
+            f"[sessions]: {between(rest)}"
+        )
 
 
 def trials_inside(trials: Trials, span: Span) -> np.ndarray:
@@ -101,23 +86,24 @@ def require_no_stray_spikes(spikes: Spikes, behavior: Mapping[str, Behavior], fi
     t_s, unit = spikes.t_s[finite], spikes.unit[finite]
     spans = [span_s(signal.t_s) for signal in behavior.values()]
     others = [span for span in spans if span is not None]
-    for rest in (_without_few_spikes(t_s, others), _without_few_units(t_s, unit, others)):
+    for rest in (_without_few(t_s, others), _without_few_units(t_s, unit, others)):
         if rest is None:
             continue
-        if _is_stray(float(t_s.max()), rest, 1.0) or _is_stray(float(t_s.min()), rest, -1.0):
+        if is_stray(float(t_s.max()), rest, 1.0) or is_stray(float(t_s.min()), rest, -1.0):
             outside = (t_s > rest[1] + STRAY_S) | (t_s < rest[0] - STRAY_S)
             who = [spikes.keys[i] for i in np.unique(unit[outside])]
             more = ", ..." if len(who) > 5 else ""
             raise SessionError(
                 f"{file}: {np.count_nonzero(outside)} of {len(t_s)} spikes, of "
-                f"{', '.join(who[:5])}{more}, lie at {_said(_ends(t_s[outside]))}, while all else "
-                f"lies at {_said(rest)}: are they stray, or in another unit of time? to leave them "
-                f"out, write under [sessions]: {_between(rest)}"
+                f"{', '.join(who[:5])}{more}, lie at {said(_ends(t_s[outside]))}, while all else "
+                f"lies at {said(rest)}: are they stray, or in another unit of time? to leave them "
+                f"out, write under [sessions]: {between(rest)}"
             )
+    _require_no_hole(t_s, file)
 
 
-def _without_few_spikes(t_s: Float64s, others: Sequence[Span]) -> Span | None:
-    """The span of all but a few spikes at either end."""
+def _without_few(t_s: Float64s, others: Sequence[Span]) -> Span | None:
+    """The span of all but a few times at either end."""
     n_few = max(1, int(FEW * len(t_s)))
     if len(t_s) <= 3 * n_few:
         return None
@@ -147,7 +133,8 @@ def _ends(t_s: Float64s) -> Span:
     return float(t_s.min()), float(t_s.max())
 
 
-def _is_stray(edge: float, rest: Span, sign: float) -> bool:
+def is_stray(edge: float, rest: Span, sign: float) -> bool:
+    """Whether an edge lies far beyond the rest, later (sign 1) or earlier (sign -1)."""
     beyond = edge - rest[1] if sign > 0 else rest[0] - edge
     return beyond > max(STRAY_S, STRAY_SHARE * _length(rest))
 
@@ -175,30 +162,15 @@ def _rows(signal: Behavior, held: np.ndarray) -> Behavior:
     return Behavior(signal.t_s[held], signal.values[held], signal.unit)
 
 
-def _are_whole(t: np.ndarray) -> bool:
-    finite = t[np.isfinite(t)]
-    enough = len(finite) > FEWEST_SAMPLES and float(np.ptp(finite)) > 1000.0
-    return enough and bool((finite == np.rint(finite)).all())
-
-
-def _rate(ratio: float) -> float:
-    """The known rate that is nearest to a ratio of lengths, else the ratio."""
-    nearest = min(RATES_HZ, key=lambda rate: abs(np.log(rate / ratio)))
-    return nearest if abs(np.log(nearest / ratio)) < 0.1 else round(ratio)
-
-
-def _unit(ratio: float) -> str:
-    names = {1e3: "milliseconds", 1e6: "microseconds", 1e9: "nanoseconds"}
-    return names.get(_rate(ratio), "samples") + ", not seconds"
-
-
 def _length(span: Span) -> float:
     return span[1] - span[0]
 
 
-def _said(span: Span) -> str:
+def said(span: Span) -> str:
+    """A span for messages."""
     return f"{span[0]:.1f} to {span[1]:.1f} s"
 
 
-def _between(rest: Span) -> str:
+def between(rest: Span) -> str:
+    """The line of the config that reads a span alone."""
     return f"between_s = [{np.floor(rest[0]):.0f}, {np.ceil(rest[1]):.0f}]"

@@ -16,8 +16,8 @@ import numpy as np
 from streams.messages import Float64s, Int64s, SpikeBatch
 from streams.session import Behavior, Session, SessionError, Trials
 from streams.sessions.nwb_file import session_id
-from streams.sessions.opening import open_hdf5, require_nwb2, text_of, values_of
-from streams.sessions.tables import find_table, member_at
+from streams.sessions.opening import member_at, open_hdf5, require_nwb2, text_of, values_of
+from streams.sessions.tables import find_table
 
 BIN_S = 0.02
 BIN_US = 20_000

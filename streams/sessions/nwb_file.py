@@ -17,9 +17,9 @@ from streams.sessions.beginning import begin
 from streams.sessions.choice import SessionChoice, TrialChoice
 from streams.sessions.contents import Contents, Spikes, span_s
 from streams.sessions.counts import spikes_of_counts
-from streams.sessions.opening import open_hdf5, require_nwb2, text_of
+from streams.sessions.opening import member_at, open_hdf5, require_nwb2, text_of
 from streams.sessions.series import SeriesReader
-from streams.sessions.tables import find_table, member_at, table_paths
+from streams.sessions.tables import find_table, table_paths
 from streams.sessions.units import read_units
 
 SESSION_ID = re.compile(r"^(?P<subject>[^/]+)/(?P<date>\d{4}-\d\d-\d\d)/(?P<name>[^/]+)$")
@@ -62,7 +62,7 @@ def _contents(file: h5py.File, path: Path, choice: SessionChoice) -> Contents:
         id=session_id(file, path),
         spikes=spikes,
         behavior=behavior,
-        trials=_trials(file, path, choice.trials),
+        trials=_trials(file, path, choice.trials, reader.notes),
         provenance=_provenance(file, path, own) | own.get("provenance", {}),
         notes=reader.notes,
         begins_s=0.0 if own else None,
@@ -126,7 +126,18 @@ def _provenance(file: h5py.File, path: Path, own: dict[str, Any]) -> dict[str, s
     return {name: text for name, text in found.items() if text}
 
 
-def _trials(file: h5py.File, path: Path, choice: TrialChoice) -> Trials | None:
+def _trials(file: h5py.File, path: Path, choice: TrialChoice, notes: list[str]) -> Trials | None:
+    """The trials that are named; the usual ones where none are, if they can be read."""
+    try:
+        return _read_trials(file, path, choice)
+    except SessionError as error:
+        if choice.table:
+            raise
+        notes.append(str(error).removeprefix(f"{path}: "))
+        return None
+
+
+def _read_trials(file: h5py.File, path: Path, choice: TrialChoice) -> Trials | None:
     table = find_table(file, path, choice.table, "intervals/trials")
     if table is None:
         return None

@@ -29,6 +29,7 @@ BEGINNINGS = {
     b"{": "it is JSON text, not the recording: download the asset itself",
 }
 FILTERS = {
+    4: "SZIP",
     307: "bzip2",
     32000: "lzf",
     32001: "Blosc",
@@ -155,6 +156,16 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
                 "ask its makers for a whole one"
             ) from error
         raise SessionError(f"{where} is damaged: copy or download the file again") from error
+
+
+def member_at(file: h5py.File, place: str) -> h5py.Group | h5py.Dataset | None:
+    """What lies at a path, None where nothing does; see `member`."""
+    item: h5py.Group | h5py.Dataset | None = file
+    for part in place.split("/"):
+        if not isinstance(item, h5py.Group):
+            return None
+        item = member(item, part)
+    return item
 
 
 def values_of(data: h5py.Dataset) -> np.ndarray:

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 
 from streams.messages import Float64s
-from streams.session import Behavior, SessionError, chosen_series
-from streams.sessions.opening import member, text_of, values_of
+from streams.session import Behavior, LackingError, SessionError, chosen_series
+from streams.sessions.opening import member, member_at, text_of, values_of
 
 MAX_VALUES = 50_000_000
 """A longer signal is raw data that somebody stored as a plain series, not behaviour."""
@@ -65,9 +65,18 @@ class SeriesReader:
         """
         paths, found = list(self.paths()), {}
         for name in names:
-            for path in chosen_series(name, paths, str(self.path)):
+            for path in self._chosen(name, paths):
                 found[path] = self.one(path)
         return found
+
+    def _chosen(self, name: str, paths: Sequence[str]) -> list[str]:
+        try:
+            return chosen_series(name, paths, str(self.path))
+        except LackingError as error:
+            # Behind a link that leads nowhere it may well have been.
+            for place in ("processing", *self._places()):
+                member_at(self.file, place)
+            raise error
 
     def every(self) -> dict[str, Behavior]:
         """Every series that can be read; the others are noted."""
@@ -82,14 +91,15 @@ class SeriesReader:
 
     def paths(self) -> Iterator[str]:
         """Of every series but neural ones and images; nothing of them is read."""
-        places = ["acquisition"]
-        modules = self.file.get("processing")
-        if isinstance(modules, h5py.Group):
-            places += [f"processing/{name}" for name in modules]
-        for place in places:
+        for place in self._places():
             group = self.file.get(place)
             for name in group if isinstance(group, h5py.Group) else ():
                 yield from self._paths_in(group, name, f"{place}/{name}", deeper=True)
+
+    def _places(self) -> list[str]:
+        modules = self.file.get("processing")
+        names = list(modules) if isinstance(modules, h5py.Group) else []
+        return ["acquisition", *(f"processing/{name}" for name in names)]
 
     def _paths_in(self, group: h5py.Group, name: str, path: str, *, deeper: bool) -> Iterator[str]:
         try:
@@ -142,19 +152,22 @@ class SeriesReader:
             raise self._refusal(path, "has neither timestamps nor a rate")
         if data.ndim == 2 and data.shape[1] > max(WIDEST, data.shape[0]):
             raise self._refusal(path, f"has data of {data.shape}: is time the second axis?")
-        start_s = float(values_of(start))
-        return self._regular(start_s, rate_hz, offset, len(data))
+        start_s = float(values_of(start)) / self.ticks_per_s
+        return self._regular(start_s, rate_hz * self.ticks_per_s, offset, len(data))
 
     def _regular(
         self, start_s: float, rate_hz: float, offset: float, n: int
     ) -> tuple[Float64s, float]:
         """FALCON's H1 files hold the *step* in `rate` and the start in the data's `offset`.
 
-        Taken at its word such a signal would outlast the spikes a thousandfold.
+        Taken at its word such a signal would outlast the spikes a thousandfold; understood like
+        this it ends with them.
         """
         step_s = 1.0 / rate_hz
         if rate_hz < 1.0 and self.spikes_s > 0.0 and n * step_s > 50.0 * self.spikes_s:
-            start_s, offset, step_s = start_s or offset, 0.0, rate_hz
+            ends_s = (start_s or offset) + n * rate_hz
+            if abs(ends_s - self.spikes_s) < 0.1 * self.spikes_s:
+                start_s, offset, step_s = start_s or offset, 0.0, rate_hz
         return np.asarray(start_s + np.arange(n) * step_s, np.float64), offset
 
     def _require_lengths(self, path: str, data: tuple[int, ...], stamps: tuple[int, ...]) -> None:
@@ -178,7 +191,19 @@ class SeriesReader:
         if len(known) < len(t_s):
             self.notes.append(f"{path}: {len(t_s) - len(known)} timestamps that are not finite")
         increasing = known[np.unique(t_s[known], return_index=True)[1]]
+        self._note_repeated(path, len(known), len(increasing))
         return Behavior(t_s[increasing], values[increasing], unit or "unknown")
+
+    def _note_repeated(self, path: str, n: int, n_different: int) -> None:
+        """Refuse stamps that mostly repeat, and note those that do now and then."""
+        if 2 * n_different < n:
+            raise self._refusal(
+                path,
+                f"has {n_different} different timestamps among {n}: were they saved as float32 or "
+                "in whole seconds? it must be written again",
+            )
+        if n_different < n:
+            self.notes.append(f"{path}: {n - n_different} timestamps that repeat, left out")
 
     def _refusal(self, path: str, text: str) -> SessionError:
         return SessionError(f"{self.path}: {path} {text}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from streams.messages import Int64s
 from streams.session import SessionError
-from streams.sessions.opening import member, text_of, values_of
+from streams.sessions.opening import member, member_at, text_of, values_of
 
 
 class Table:
@@ -157,27 +157,17 @@ def find_table(file: h5py.File, path: Path, name: str, usual: str) -> Table | No
     Raises:
         SessionError: a table was named and is not there; the text lists those that are.
     """
+    group = member_at(file, name.strip("/") or usual)
+    if isinstance(group, h5py.Group):
+        return Table(group, path)
     if not name:
-        group = member_at(file, usual)
-        return Table(group, path) if isinstance(group, h5py.Group) else None
+        return None
     tables = [place for place in table_paths(file) if f"/{place}".endswith(f"/{name.strip('/')}")]
-    exact = [place for place in tables if place == name.strip("/")]
-    chosen = exact or tables
-    if len(chosen) != 1:
+    if len(tables) != 1:
         have = ", ".join(table_paths(file)) or "none"
-        what = "several tables that end in" if chosen else "no table"
+        what = "several tables that end in" if tables else "no table"
         raise SessionError(f"{path} has {what} {name!r}; it has: {have}")
-    return Table(file[chosen[0]], path)
-
-
-def member_at(file: h5py.File, place: str) -> h5py.Group | h5py.Dataset | None:
-    """What lies at a path, None where nothing does; see `member`."""
-    item: h5py.Group | h5py.Dataset | None = file
-    for part in place.split("/"):
-        if not isinstance(item, h5py.Group):
-            return None
-        item = member(item, part)
-    return item
+    return Table(file[tables[0]], path)
 
 
 def table_paths(file: h5py.File) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from streams.messages import Float64s, Int64s
 from streams.session import SessionError
 from streams.sessions.choice import UnitChoice
 from streams.sessions.conditions import rows_where
@@ -14,6 +15,8 @@ from streams.sessions.contents import Spikes
 from streams.sessions.tables import Table, find_table, table_paths
 
 KEY_COLUMN = "unit_key"
+RESTART_SHARE, FEWEST_SPIKES = 0.5, 20
+"""A step back by so much of a unit's whole time is a clock that starts again."""
 PROBES = (
     "probe",
     "probe_name",
@@ -51,11 +54,12 @@ def read_units(file: h5py.File, path: Path, choice: UnitChoice, contents: str) -
     if not len(chosen):
         raise SessionError(f"{path}: units.where = {choice.where!r} leaves no unit")
     keys, kind = _keys(table, choice)
-    times, ends = table.ragged("spike_times")
+    times, ends = _times(table)
     starts = np.concatenate([[0], ends[:-1]])
     trains = [np.asarray(times[starts[i] : ends[i]], np.float64) for i in chosen]
     named = tuple(keys[i] for i in chosen)
     _require_own_keys(named, table, choice, path)
+    _require_one_start(named, trains, path)
     lengths = [len(train) for train in trains]
     return Spikes(
         keys=named,
@@ -63,6 +67,37 @@ def read_units(file: h5py.File, path: Path, choice: UnitChoice, contents: str) -
         t_s=np.concatenate(trains) / choice.ticks_per_s,
         unit=np.repeat(np.arange(len(trains), dtype=np.int32), lengths),
     )
+
+
+def _times(table: Table) -> tuple[np.ndarray, Int64s]:
+    """All spike times, and where each unit's end."""
+    times, ends = table.ragged("spike_times")
+    if "spike_times_index" not in table.group:
+        if len(table) != 1 or times.ndim != 1:
+            raise SessionError(
+                f"{table.path}: {table.name} has spike_times of {times.shape} for {len(table)} "
+                "units and no spike_times_index, which says whose each is: write it with pynwb's "
+                "add_unit"
+            )
+        ends = np.array([len(times)], np.int64)
+    return times, ends
+
+
+def _require_one_start(keys: tuple[str, ...], trains: list[Float64s], path: Path) -> None:
+    """Refuse units whose times start again, as where recordings were put end to end."""
+    for key, train in zip(keys, trains, strict=True):
+        times = train[np.isfinite(train)]
+        if len(times) < FEWEST_SPIKES:
+            continue
+        back = np.flatnonzero(np.diff(times) < -RESTART_SHARE * np.ptp(times))
+        if not 1 <= len(back) <= 3:
+            continue
+        if min(back[0] + 1, len(times) - 1 - back[-1]) > len(times) / 10:
+            raise SessionError(
+                f"{path}: the spike times of {key} start again at {times[back[0] + 1]:.1f} after "
+                f"{times[back[0]]:.1f} s: recordings seem put end to end, each on its own clock; "
+                "give each a file of its own, or leave such units out by units.where"
+            )
 
 
 def _where(table: Table, choice: UnitChoice) -> np.ndarray:

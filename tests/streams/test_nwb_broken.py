@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from streams.session import SessionError
-from streams.sessions.choice import SessionChoice
+from streams.session import LackingError, SessionError
+from streams.sessions.choice import SessionChoice, TrialChoice
 from streams.sessions.reading import read_session
 from tests.streams.foreign_nwb import add_series, stamps, wave, write
 
@@ -233,6 +233,41 @@ def test_units_behind_a_broken_link_are_named(tmp_path: Path) -> None:
         del file["units"]
         file["units"] = h5py.ExternalLink("sorting.nwb", "/units")
     with pytest.raises(SessionError, match=r"a\.nwb: /units is a link.*sorting\.nwb"):
+        read_session(path, VELOCITY)
+
+
+def test_behaviour_behind_a_module_that_is_a_broken_link_is_not_called_absent(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file:
+        del file["processing/behavior"]
+        file["processing/behavior"] = h5py.ExternalLink("behaviour.nwb", "/processing/behavior")
+    with pytest.raises(
+        SessionError, match=r"processing/behavior is a link.*behaviour\.nwb"
+    ) as told:
+        read_session(path, VELOCITY)
+    assert not isinstance(told.value, LackingError)
+
+
+def test_trials_that_nobody_named_and_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file:
+        file["intervals/trials"] = h5py.SoftLink("/gone")
+    session = read_session(path, VELOCITY)
+    assert session.trials is None
+    assert "/intervals/trials is a link to /gone" in session.provenance["skipped"]
+    with pytest.raises(SessionError, match="is a link to /gone"):
+        read_session(path, SessionChoice(("cursor_vel",), trials=TrialChoice("intervals/trials")))
+
+
+def test_spike_times_without_their_index_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file:
+        del file["units/spike_times_index"]
+    with pytest.raises(
+        SessionError, match=r"spike_times of \(1200,\) for 4 units and no spike_times"
+    ):
         read_session(path, VELOCITY)
 
 

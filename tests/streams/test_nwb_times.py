@@ -287,3 +287,93 @@ def test_stamps_that_step_back_are_put_in_order_and_noted(tmp_path: Path) -> Non
     session = read_session(path, VELOCITY)
     np.testing.assert_array_equal(session.signal("cursor_vel").values, wave(stamps()))
     assert "1 timestamps that step back" in session.provenance["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "whole", "ticks"),
+    [(1000, False, "1000"), (30_000, True, r"30000"), (1e6, False, r"1e\+06")],
+)
+def test_times_that_are_all_in_other_units_are_named(
+    tmp_path: Path, factor: float, whole: bool, ticks: str
+) -> None:
+    path = write(tmp_path / "a.nwb", units=scaled_spikes(factor, whole), series=False)
+    with h5py.File(path, "r+") as file:
+        add_series(file, "processing/behavior/cursor_vel", wave(stamps()), stamps() * factor)
+    expected = (
+        rf"all times look like .*units\.ticks_per_s = {ticks}, behavior_ticks_per_s = {ticks}"
+    )
+    with pytest.raises(SessionError, match=expected):
+        read_session(path, VELOCITY)
+    choice = SessionChoice(
+        ("cursor_vel",), units=UnitChoice(ticks_per_s=factor), behavior_ticks_per_s=factor
+    )
+    assert read_session(path, choice).duration_s == pytest.approx(DURATION_S, abs=0.1)
+
+
+def test_a_regular_series_counted_in_milliseconds_is_named_and_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nwb", series=False)
+    with h5py.File(path, "r+") as file:
+        add_series(file, "processing/behavior/cursor_vel", wave(stamps()), rate=0.05)
+    with pytest.raises(SessionError, match=r"milliseconds.*behavior_ticks_per_s = 1000"):
+        read_session(path, VELOCITY)
+    choice = SessionChoice(("cursor_vel",), behavior_ticks_per_s=1000.0)
+    np.testing.assert_allclose(read_session(path, choice).signal("cursor_vel").t_s, stamps())
+
+
+def test_one_stray_stamp_of_behaviour_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nwb", series=False)
+    t_s = stamps()
+    t_s[-1] = 1e6
+    with h5py.File(path, "r+") as file:
+        add_series(file, "processing/behavior/cursor_vel", wave(stamps()), t_s)
+    with pytest.raises(SessionError, match=r"1 of 1500 time stamps.*between_s = \[0, 30\]"):
+        read_session(path, VELOCITY)
+    choice = SessionChoice(("cursor_vel",), between_s=(0.0, 30.0))
+    assert len(read_session(path, choice).signal("cursor_vel").t_s) == len(t_s) - 1
+
+
+def test_spikes_on_two_clocks_ask_for_no_memory(tmp_path: Path) -> None:
+    late = [train + 1.6e9 for train in trains()]
+    halves = [np.append(one, other) for one, other in zip(trains(), late, strict=True)]
+    path = write(tmp_path / "a.nwb", units=halves)
+    with pytest.raises(SessionError, match=r"none for \d+ h between.*between_s = \[0, 30\] or"):
+        read_session(path, VELOCITY)
+
+
+def test_recordings_put_end_to_end_are_refused(tmp_path: Path) -> None:
+    """As one unit of DANDI 000003: its times start again at 0 halfway."""
+    spikes = trains()
+    spikes[1] = np.append(spikes[1][:200], spikes[1][:150])
+    path = write(tmp_path / "a.nwb", units=spikes)
+    with pytest.raises(SessionError, match=r"spike times of u1 start again at 0\.\d after"):
+        read_session(path, VELOCITY)
+    without = SessionChoice(("cursor_vel",), units=UnitChoice(where="id != 1"))
+    assert read_session(path, without).unit_keys == ("u0", "u2", "u3")
+
+
+def test_spike_times_in_any_order_are_put_in_order_and_noted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    path = write(tmp_path / "a.nwb", units=[rng.permutation(train) for train in trains()])
+    plain = read_session(write(tmp_path / "b.nwb"), VELOCITY)
+    session = read_session(path, VELOCITY)
+    np.testing.assert_array_equal(session.spikes.t_us, plain.spikes.t_us)
+    assert "spike times that step back, of u0, u1, u2, u3, put" in session.provenance["skipped"]
+
+
+def test_stamps_that_lost_their_precision_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nwb", shift_s=1e7, series=False)
+    with h5py.File(path, "r+") as file:
+        rounded = (stamps() + 1e7).astype(np.float32)
+        add_series(file, "processing/behavior/cursor_vel", wave(stamps()), rounded)
+    with pytest.raises(SessionError, match=r"31 different timestamps among 1500.*float32"):
+        read_session(path, VELOCITY)
+
+
+def test_stamps_that_repeat_now_and_then_are_noted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nwb", series=False)
+    t_s = stamps()
+    t_s[[100, 200]] = t_s[[99, 199]]
+    with h5py.File(path, "r+") as file:
+        add_series(file, "processing/behavior/cursor_vel", wave(stamps()), t_s)
+    session = read_session(path, VELOCITY)
+    assert "2 timestamps that repeat" in session.provenance["skipped"]
