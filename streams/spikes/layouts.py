@@ -205,7 +205,11 @@ class CountsLayout:
     ) -> None:
         prefix = f"{array}:" if array else ""
         left_out: frozenset[str] = frozenset() if ignored is None else ignored.labels
-        named = [(i, label) for i, label in enumerate(labels) if label not in left_out]
+        named = [
+            (i, label)
+            for i, label in enumerate(labels)
+            if label not in left_out and prefix + label not in left_out
+        ]
         self.bin_s: float | None = 1.0 / rate_hz
         self.keys_now = [prefix + label for _, label in named]
         self.keys = list(self.keys_now)

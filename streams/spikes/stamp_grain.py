@@ -27,7 +27,7 @@ NOTED_EVERY = 16
 
 def are_blocks(t_us: Int64s) -> bool:
     """Return True where equal stamps among the (n,) of a recording may be two spikes of a unit."""
-    spacings_us = np.diff(np.unique(t_us))
+    spacings_us = np.diff(np.unique(t_us)).astype(np.float64)
     n_fine = int(np.count_nonzero(spacings_us < COARSE_S * 1e6))
     return len(spacings_us) > 0 and n_fine < FINE_SHARE * len(spacings_us)
 
