@@ -20,6 +20,7 @@ from export.bundle import open_bundle
 from service.config import ServeConfig, load_config
 from service.errors import HANDLED, ExitCode
 from service.loop.daemon import Daemon
+from service.loop.rejected import CAUSES, FAULT_SHARE
 from service.loop.source import Source
 from service.loop.unit_numbers import shift_of, strangers_of
 from service.loop.validity import UNKNOWN_SHARE
@@ -183,17 +184,21 @@ def _units(daemon: Daemon) -> Finding:
     """Listen for a second: are the units that fire the decoder's?"""
     source, clock = daemon.source, MonotonicClock()
     n_spikes: Counter[str] = Counter()
+    n_invalid = 0
     t_end_s = clock.now() + UNITS_OVER_S
     try:
         while (left_s := t_end_s - clock.now()) > 0:
             samples, stamps, t_s = source.pull(min(left_s, 0.25))
-            batch = source.arrival(samples, stamps, t_s, daemon.schedule.t0_s).batch
+            arrival = source.arrival(samples, stamps, t_s, daemon.schedule.t0_s)
+            batch, n_invalid = arrival.batch, n_invalid + len(arrival.invalid_us)
             for unit, n in zip(batch.unit.tolist(), batch.count.tolist(), strict=True):
                 n_spikes[source.keys[unit]] += n
     except StreamLostError as err:
         return Finding("units", False, str(err))
     known = {unit.key for unit in daemon.bundle.manifest.units}
     n_all, n_known = n_spikes.total(), sum(n for key, n in n_spikes.items() if key in known)
+    if n_invalid > FAULT_SHARE * (n_all + n_invalid):
+        return Finding("units", False, f"{n_invalid} of {n_all + n_invalid} {CAUSES['invalid']}")
     if not n_all:
         return Finding("units", True, f"no spike came within {UNITS_OVER_S:g} s")
     said = shift_of(n_spikes, known)

@@ -29,7 +29,7 @@ QUIET_S = 10.0
 FOREIGN_FOR_S = 0.5
 """Stamps of another clock only, for so long, are no backlog."""
 
-_CAUSES = {
+CAUSES = {
     "late": "spikes come up to {oldest_ms:.0f} ms after their stamps, and are waited for "
     "{settle_ms:.1f} ms. Let the acquisition program push shorter blocks, or raise "
     "`settle_most_ms` under [beat]",
@@ -191,7 +191,7 @@ class RejectedSpikes:
         if not is_new:
             return
         ages = [age for _, age, _ in self._ages_s]
-        cause = _CAUSES[fate].format(
+        cause = CAUSES[fate].format(
             oldest_ms=self.oldest_s * 1e3,
             settle_ms=settle_s * 1e3,
             ahead_ms=-min(ages, default=0.0) * 1e3,

@@ -53,7 +53,7 @@ def strangers_of(seen: Mapping[str, int], known: Collection[str]) -> str:
     numbers = {key.rpartition("u")[2] for key in strange if "/u" in key}
     codes = {key.rpartition("u")[2] for key in known if "/u" in key}
     left_out = ", ".join(sorted(numbers - codes, key=int)[:5])
-    hint = f". To leave out sort codes: `ignore_units = [{left_out}]` under [input]"
+    hint = f" To leave out sort codes: `ignore_units = [{left_out}]` under [input]"
     return (
         f"the decoder does not know {len(strange)} of the {len(seen)} units that fire: "
         f"{', '.join(strange[:5])}{' ...' if len(strange) > 5 else ''}. Is it of another array, "
