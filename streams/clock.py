@@ -119,6 +119,8 @@ class OffsetEstimate:
 SAME_HOST_LIMIT_S = 0.5e-3
 JUMP_LIMIT_S = 20e-3
 STEADY_ESTIMATES = 3
+DRIFT = 1e-4
+"""Seconds a second by which a kept estimate becomes less certain: more than a crystal drifts."""
 
 
 class ClockOffset:
@@ -127,7 +129,8 @@ class ClockOffset:
     A sender on this host whose measured offset is under 0.5 ms shares our clock and gets offset 0;
     so does one whose offset is no larger than its uncertainty. On a busy machine one way of the
     measurement is held up: -1.1 ms with an uncertainty of 2.3 ms was seen, and moved spikes to
-    other bins for seconds.
+    other bins for seconds. For the same reason an estimate stays in force until one comes that is
+    as certain, or that contradicts it.
 
     Args:
         same_host: whether the sender runs on this machine.
@@ -160,11 +163,19 @@ class ClockOffset:
             offset_s = 0.0
         with self._lock:
             estimate = OffsetEstimate(measured.t_s, offset_s, measured.uncertainty_s)
-            before = self.history[-1] if self.history else estimate
+            is_first, before = not self.history, self.history[-1] if self.history else estimate
             jump = abs(estimate.offset_s - before.offset_s) > JUMP_LIMIT_S
             self._n_steady = 0 if jump else self._n_steady + 1
             self.history.append(estimate)
-            self._current = estimate
+            if is_first or jump or self._is_better(estimate):
+                self._current = estimate
+
+    def _is_better(self, estimate: OffsetEstimate) -> bool:
+        """Whether a measurement replaces the one in force: it is as certain, or contradicts it."""
+        kept = self._current
+        kept_s = kept.uncertainty_s + DRIFT * max(0.0, estimate.t_s - kept.t_s)
+        apart_s = abs(estimate.offset_s - kept.offset_s)
+        return estimate.uncertainty_s <= kept_s or apart_s > estimate.uncertainty_s + kept_s
 
 
 def wait_readable(fd: int, timeout_s: float) -> bool:

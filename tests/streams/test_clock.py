@@ -107,6 +107,25 @@ def test_an_offset_of_this_machine_that_is_not_certain_is_none(
     assert elsewhere.current.offset_s == offset_s
 
 
+def test_an_uncertain_measurement_moves_no_spikes_unless_it_contradicts() -> None:
+    offset = ClockOffset(same_host=False)
+    offset.add(OffsetEstimate(100.0, 2.0, 0.1e-3))
+    offset.add(OffsetEstimate(101.0, 2.0011, 2.3e-3))
+    assert offset.current.offset_s == 2.0
+    offset.add(OffsetEstimate(102.0, 2.0002, 0.15e-3))
+    assert offset.current.offset_s == 2.0002
+    offset.add(OffsetEstimate(103.0, 2.015, 2.3e-3))  # a step, which the first cannot explain
+    assert offset.current.offset_s == 2.015
+    assert not offset.jumped
+
+
+def test_an_old_estimate_gives_way_to_a_less_certain_one() -> None:
+    offset = ClockOffset(same_host=False)
+    offset.add(OffsetEstimate(100.0, 2.0, 0.1e-3))
+    offset.add(OffsetEstimate(130.0, 2.0011, 2.3e-3))
+    assert offset.current.offset_s == 2.0011
+
+
 @given(OFFSETS, st.booleans())
 def test_jumped_means_a_step_among_the_last_three(offsets_s: list[float], same_host: bool) -> None:
     offset = fed(offsets_s, same_host=same_host)
