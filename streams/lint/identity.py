@@ -16,6 +16,7 @@ _HASH = re.compile(r"^-?\d{15,20}$")
 _TIME = re.compile(r"(?<!\d)1[6-9]\d{8}(\d{3})?(?!\d)|(?<!\d)20\d{2}-?[01]\d-?[0-3]\d[T_ -]?\d{2}")
 _NUMBER = re.compile(r"(?<![\d.])(\d{2,7})(?![\d.])")
 _PID = re.compile(r"pid\W*\d+", re.I)
+NAMED_AT_MOST = 6
 FIXED = "Give the outlet a `source_id` that stays: a serial number, or its name and host."
 
 
@@ -62,6 +63,22 @@ def identity_findings(heard: Heard, visible: Sequence[StreamDescription]) -> Ite
     yield from _doubles(stream, [one for one in visible if one.uid != stream.uid])
     where = "this machine" if heard.same_host else "another machine"
     yield Finding("good", "host", f"{stream.hostname}, {where}", "", {"same_host": heard.same_host})
+
+
+def label_findings(heard: Heard) -> Iterator[Finding]:
+    """Judge whether each channel has a label, and one of its own."""
+    named = [label for label in heard.labels if label]
+    n = heard.description.n_channels
+    if len(named) < n:
+        yield Finding(
+            "warn", "labels", f"{n - len(named)} of {n} channels have none",
+            "Label every channel: a listener should not guess what it carries.",
+        )  # fmt: skip
+    if twice := sorted({label for label in named if named.count(label) > 1}):
+        yield Finding(
+            "warn", "labels", f"several channels are called {', '.join(twice[:NAMED_AT_MOST])}",
+            "Give each channel a label of its own.",
+        )  # fmt: skip
 
 
 def _source_id(stream: StreamDescription, is_pid: Callable[[int], bool]) -> Finding:

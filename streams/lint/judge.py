@@ -8,7 +8,7 @@ import numpy as np
 
 from streams.lint.findings import Finding, Report
 from streams.lint.heard import Heard
-from streams.lint.identity import identity_findings
+from streams.lint.identity import identity_findings, label_findings
 from streams.lint.kinds import Kind
 from streams.lint.rate import rate_findings
 from streams.lint.signals import AXIS, marker_findings, position_findings, signal_findings
@@ -51,6 +51,8 @@ def lint(
         if heard.trouble
         else list(_findings(heard, kind))
     )
+    if kind != "markers" and not heard.trouble:
+        findings += label_findings(heard)
     findings += identity_findings(heard, visible)
     return Report(heard.description, kind, heard.seconds, len(heard), findings)
 

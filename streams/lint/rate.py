@@ -19,6 +19,9 @@ ERRORS = 4.0
 NEAR = 1.5
 """A factor: the usual step between stamps must be that near to the nominal for holes to be told."""
 MUCH_JITTER = 0.25
+"""Of a step."""
+MOST_STEPS = 0.8
+"""So many steps must be steady for holes to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +118,11 @@ def true_rate(stamps_s: Float64s, nominal_hz: float) -> Rate | None:
 
 def _places(t_s: Float64s, nominal_hz: float) -> Float64s:
     """The number of each sorted stamp on a regular grid; holes are counted where they show."""
-    step_s = float(np.median(np.diff(t_s)))
-    if not 1 / NEAR < step_s * nominal_hz < NEAR:
+    steps_s = np.diff(t_s)
+    step_s = float(np.median(steps_s))
+    unsteady_s = float(np.quantile(np.abs(steps_s - step_s), MOST_STEPS))
+    if not 1 / NEAR < step_s * nominal_hz < NEAR or unsteady_s > MUCH_JITTER * step_s:
         return np.arange(len(t_s), dtype=np.float64)
-    steps = np.maximum(np.rint(np.diff(t_s) / step_s), 1.0)
+    steps = np.maximum(np.rint(steps_s / step_s), 1.0)
     places: Float64s = np.concatenate([[0.0], np.cumsum(steps)])
     return places

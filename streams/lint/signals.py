@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from streams.lint.findings import Finding
 from streams.lint.heard import Heard
 from streams.lint.spikes import equal_columns
 from streams.lint.timing import SHARE_FLAGGED
+from streams.markers import text_of
 
 AXIS = re.compile(r"(?:^|[^a-z])[xyz]$", re.I)
 SHOWN = 5
@@ -78,18 +78,11 @@ def marker_findings(heard: Heard) -> Iterator[Finding]:
             "Start the task while this listens, if it is not meant to wait.",
         )  # fmt: skip
         return
-    texts = [_text(value) for value in heard.values[:, 0]]
+    texts = [text_of(value) for value in heard.values[:, 0]]
     kinds = list(dict.fromkeys(texts))
     shown = ", ".join(repr(text) for text in kinds[:SHOWN]) + (" ..." if kinds[SHOWN:] else "")
     found = f"{len(texts)} came, {len(kinds)} different: {shown}"
     yield Finding("good", "markers", found, "", {"markers": kinds[:10]})
-
-
-def _text(value: Any) -> str:
-    """A marker as text: `trial_start`, `7`, `0.5`."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _missing(values: np.ndarray) -> Finding:

@@ -45,7 +45,7 @@ def spike_findings(heard: Heard) -> Iterator[Finding]:
 
 def _event_findings(heard: Heard, layout: EventLayout, parsed: Parsed) -> Iterator[Finding]:
     has_sequence = any(label.lower() in SEQUENCE for label in heard.labels)
-    yield _invalid(parsed.n_invalid, len(heard), _why_invalid(heard.values))
+    yield _invalid(parsed.n_invalid, len(heard), _why_invalid(heard.values, heard.stamps_s))
     yield _sequence(parsed, len(heard), has_sequence=has_sequence)
     yield _keep_alives(heard, parsed)
     yield equal_stamps_finding(heard, has_sequence=has_sequence)
@@ -65,16 +65,16 @@ def _invalid(n: int, n_samples: int, why: str) -> Finding:
     )  # fmt: skip
 
 
-def _why_invalid(values: np.ndarray) -> str:
-    """What is wrong in values of which some cannot be read."""
-    if not np.issubdtype(values.dtype, np.floating):
-        return "negative numbers"
-    n_nan = int(np.count_nonzero(~np.isfinite(values)))
+def _why_invalid(values: np.ndarray, stamps_s: Float64s) -> str:
+    """What is wrong in (n, d) values, of which some cannot be read, and their (n,) stamps."""
     finite = values[np.isfinite(values)]
-    n_part = int(np.count_nonzero(finite != np.floor(finite)))
-    n_below = int(np.count_nonzero(finite < 0))
-    parts = ((n_nan, "NaN or infinite"), (n_part, "fractions"), (n_below, "negative"))
-    return ", ".join(f"{n} {what}" for n, what in parts if n) or "stamps that are none"
+    counted = (
+        (int(np.count_nonzero(~np.isfinite(values))), "NaN or infinite"),
+        (int(np.count_nonzero(finite != np.floor(finite))), "fractions"),
+        (int(np.count_nonzero(finite < 0)), "negative"),
+        (int(np.count_nonzero(~(np.isfinite(stamps_s) & (stamps_s > 0)))), "stamps that are none"),
+    )
+    return ", ".join(f"{n} {what}" for n, what in counted if n) or "too large"
 
 
 def _sequence(parsed: Parsed, n_samples: int, *, has_sequence: bool) -> Finding:
@@ -180,7 +180,7 @@ def _doubled(pairs: Sequence[tuple[str, str]]) -> Finding:
 def _count_findings(heard: Heard, layout: Layout) -> Iterator[Finding]:
     values = heard.values.astype(np.float64)
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)))
-    yield _counts_are_counts(int(bad.sum()), bad.size, _why_invalid(heard.values))
+    yield _counts_are_counts(int(bad.sum()), bad.size, _why_invalid(heard.values, heard.stamps_s))
     counts = np.where(bad, 0.0, values)
     labels = [label or f"channel {i}" for i, label in enumerate(heard.labels)]
     silent = [label for label, n in zip(labels, counts.sum(axis=0), strict=False) if not n]
