@@ -21,8 +21,9 @@ from calibration.wizard.run import Run, run_command
 from calibration.wizard.trials import LEAST_BALANCE, Count, count_trials
 from export.bundle import open_bundle
 from streams.messages import StreamsError
+from streams.recording.markers import marker_texts
 from streams.recording.reading import read_recording
-from streams.recording.sessions import convert, marker_texts
+from streams.recording.sessions import convert
 from streams.session import Session
 
 STEP = "collect"

@@ -23,7 +23,7 @@ from calibration.wizard.run import Run
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import BundleError
 from streams.messages import StreamsError
-from streams.recording.reading import Recording
+from streams.recording.reading import Recording, read_recording
 from streams.recording.sessions import session_of
 from streams.session import Session
 
@@ -150,13 +150,15 @@ def _listen(held: Run, bundle: DecoderBundle, cues: Cues | None) -> list[Finding
         t_begin_s = held.clock.now()
         while (left_s := t_begin_s + seconds - held.clock.now()) > 0:
             recorder.check()
-            recorder.recording.follow()
             _wait(held, f"listening to them for {seconds:g} s: {max(0.0, left_s):.0f} s left", cues)
         status = recorder.status()
     finally:
         recorder.stop()
-    recorder.recording.follow()
-    return judge(held, bundle, recorder.recording, status)
+    try:
+        recording = read_recording(path)
+    except StreamsError as err:
+        return [Finding("stop", "streams", str(err), "", STREAM)]
+    return judge(held, bundle, recording, status)
 
 
 def _wait(held: Run, what: str, cues: Cues | None) -> None:

@@ -57,7 +57,7 @@ class Recorder:
     """
 
     def __init__(self, run: Run, path: Path, streams: list[str]) -> None:
-        self.recording = Recording(path)
+        self.path = path
         self._run = run
         self._status = path.with_suffix(".status.json")
         self._err = path.with_suffix(".err")

@@ -83,17 +83,25 @@ def _add_convert(commands: Commands) -> None:
     p.add_argument("--spikes", default="Spikes", metavar="TYPE[:NAME]")
     p.add_argument("--markers", default="Markers", metavar="TYPE[:NAME]", help="'' for none")
     p.add_argument("--array", default="", help="prefix of the unit keys")
-    p.add_argument("--trial-start", default="trial_start", help="how its markers begin")
+    p.add_argument("--trial-start", default="trial_start", help="how its marker begins")
     p.add_argument("--trial-stop", default="trial_stop")
+    p.add_argument(
+        "--behavior",
+        action="append",
+        default=[],
+        metavar="TYPE[:NAME]",
+        help="may be given again; every stream of numbers if not given",
+    )
     p.add_argument("--body", default="cursor", help="what moves, if the labels do not say")
     p.set_defaults(run=_convert)
 
 
 def _convert(a: argparse.Namespace) -> None:
     from streams.nwb import write_session
-    from streams.recording.sessions import Reading, convert
+    from streams.recording.sessions import MENDED, Reading, convert
 
     spikes, markers = a.spikes.partition(":"), a.markers.partition(":")
+    behavior = [text.partition(":") for text in a.behavior]
     reading = Reading(
         spikes=spikes[0],
         spikes_name=spikes[2],
@@ -103,9 +111,12 @@ def _convert(a: argparse.Namespace) -> None:
         markers_name=markers[2],
         trial_start=a.trial_start,
         trial_stop=a.trial_stop,
+        behavior=[(kind, name) for kind, _, name in behavior],
         body=a.body,
     )
-    session = convert(a.files, a.id, reading)
+    session = convert(a.files, a.id, reading, needs_trials=True)
+    said = session.provenance[MENDED].splitlines()
+    sys.stderr.write("".join(f"spikeloop: {line}\n" for line in said))
     write_session(session, a.out)
     n_trials = 0 if session.trials is None else len(session.trials)
     told = {
@@ -115,6 +126,7 @@ def _convert(a: argparse.Namespace) -> None:
         "seconds": round(session.duration_s, 3),
         "trials": n_trials,
         "behavior": sorted(session.behavior),
+        "said": said,
     }
     sys.stdout.write(json.dumps(told) + "\n")
 
