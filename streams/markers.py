@@ -11,5 +11,4 @@ def text_of(value: Any) -> str:
         return value.decode("utf-8", "replace")
     if isinstance(value, str):
         return value
-    number = float(value)
-    return str(int(value)) if number.is_integer() else repr(number)
+    return str(int(value)) if float(value).is_integer() else str(value)

@@ -93,6 +93,10 @@ def _add_convert(commands: Commands) -> None:
         help="may be given again; every stream of numbers if not given",
     )
     p.add_argument("--body", default="cursor", help="what moves, if the labels do not say")
+    p.add_argument(
+        "--channel", action="append", default=[], metavar="LABEL",
+        help="of an axis of what moves, x first; given again for y and z; else as the labels say",
+    )  # fmt: skip
     p.set_defaults(run=_convert)
 
 
@@ -113,6 +117,7 @@ def _convert(a: argparse.Namespace) -> None:
         trial_stop=a.trial_stop,
         behavior=[(kind, name) for kind, _, name in behavior],
         body=a.body,
+        channels=tuple(a.channel),
     )
     session = convert(a.files, a.id, reading, needs_trials=True)
     said = session.provenance[MENDED].splitlines()

@@ -11,10 +11,11 @@ from streams.lint.heard import Heard
 from streams.lint.identity import identity_findings, label_findings
 from streams.lint.kinds import Kind
 from streams.lint.rate import rate_findings
-from streams.lint.signals import AXIS, marker_findings, position_findings, signal_findings
+from streams.lint.signals import marker_findings, position_findings, signal_findings
 from streams.lint.spikes import spike_findings
 from streams.lint.timing import block_finding, clock_findings, is_lsl_clock, order_finding
 from streams.lsl import StreamDescription
+from streams.recording.axes import axes_of
 
 UNITS = ("unit", "unit_id", "unitid", "sort_code", "sortcode", "cluster", "cluster_id")
 _COUNTED = ("spike", "spiking", "count", "firing")
@@ -30,7 +31,8 @@ def kind_of(stream: StreamDescription, labels: Sequence[str]) -> Kind:
         return "counts" if stream.rate_hz else "spikes"
     if not stream.rate_hz and {label.lower() for label in labels} & set(UNITS):
         return "spikes"
-    if any(word in named for word in _MOVING) or any(AXIS.search(one) for one in labels):
+    moving = any(len(columns) > 1 for columns in axes_of(labels).values())
+    if moving or any(word in named for word in _MOVING):
         return "position"
     return "other"
 

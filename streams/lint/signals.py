@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,8 +11,8 @@ from streams.lint.heard import Heard
 from streams.lint.spikes import equal_columns
 from streams.lint.timing import SHARE_FLAGGED
 from streams.markers import text_of
+from streams.recording.axes import axes_of
 
-AXIS = re.compile(r"(?:^|[^a-z])[xyz]$", re.I)
 SHOWN = 5
 SLOW_HZ = 20.0
 
@@ -43,7 +42,7 @@ def position_findings(heard: Heard) -> Iterator[Finding]:
     """Judge a position: whether its axes can be told, and how often it comes."""
     labels = [label for label in heard.labels if label]
     named = ", ".join(labels) or "no labels"
-    if len(labels) == heard.description.n_channels and any(AXIS.search(one) for one in labels):
+    if len(labels) == heard.description.n_channels and axes_of(labels):
         yield Finding("good", "labels", named)
     else:
         yield Finding(
@@ -69,8 +68,8 @@ def marker_findings(heard: Heard) -> Iterator[Finding]:
         )  # fmt: skip
     if stream.n_channels > 1:
         yield Finding(
-            "warn", "channels", f"{stream.n_channels} channels: the first is the marker",
-            "Put the marker's text in the first channel.",
+            "warn", "channels", f"{stream.n_channels} channels: read as one text with blanks",
+            "Put what starts and stops a trial into the first channel.",
         )  # fmt: skip
     if not len(heard):
         yield Finding(
@@ -78,7 +77,7 @@ def marker_findings(heard: Heard) -> Iterator[Finding]:
             "Start the task while this listens, if it is not meant to wait.",
         )  # fmt: skip
         return
-    texts = [text_of(value) for value in heard.values[:, 0]]
+    texts = [" ".join(map(text_of, row)).strip() for row in heard.values]
     kinds = list(dict.fromkeys(texts))
     shown = ", ".join(repr(text) for text in kinds[:SHOWN]) + (" ..." if kinds[SHOWN:] else "")
     found = f"{len(texts)} came, {len(kinds)} different: {shown}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from streams.markers import text_of
 from streams.messages import Float64s
 from streams.recording.reading import Recorded
 from streams.recording.xdf import RecordingError
@@ -17,14 +18,7 @@ _PAIR = re.compile(r"(\w+)=(\S+)")
 
 def marker_texts(markers: Recorded) -> list[str]:
     """Each marker as text: numbers as one writes them, several channels with a blank between."""
-    return [" ".join(_text(value) for value in row).strip() for row in markers.values]
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    whole = isinstance(value, np.floating) and np.isfinite(value) and value == np.floor(value)
-    return str(int(value)) if whole else str(value)  # type: ignore[call-overload]
+    return [" ".join(text_of(value) for value in row).strip() for row in markers.values]
 
 
 def trials_of(

@@ -44,6 +44,7 @@ class Reading:
         behavior: type and name ("" for any) of the streams of behaviour; () for every stream of
             numbers.
         body: what moves, where the channels' labels do not say: `x`, `y` become `<body>_position`.
+        channels: labels of the axes of `body` in order, x first; () for as the labels say.
     """
 
     spikes: str = "Spikes"
@@ -56,6 +57,7 @@ class Reading:
     trial_stop: str = "trial_stop"
     behavior: Sequence[tuple[str, str]] = ()
     body: str = "cursor"
+    channels: Sequence[str] = ()
 
 
 def convert(
@@ -112,7 +114,7 @@ def session_of(recording: Recording, reading: Reading) -> Session:
     spikes, keys = _spikes(pieces, reading, first_s, said)
     behavior: dict[str, Behavior] = {}
     for stream in behaviors:
-        for path, signal in behavior_of(stream, first_s, reading.body).items():
+        for path, signal in behavior_of(stream, first_s, reading.body, reading.channels).items():
             if path in behavior:
                 raise RecordingError(
                     f"{recording.path} holds {path} twice, the second from {stream.description}: "

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from streams.messages import Float64s
+from streams.recording.axes import axes_of, named_channels
 from streams.recording.reading import Recorded
+from streams.recording.xdf import RecordingError
 from streams.session import Behavior
 
 SLOPE_WIDTH_S = 0.045
 PLACE = "processing/behavior"
-_AXES = re.compile(r"^(?:(?P<group>.*)_)?(?P<axis>[xyz])$", re.IGNORECASE)
 
 
-def behavior_of(stream: Recorded, first_s: float, body: str) -> dict[str, Behavior]:
+def behavior_of(
+    stream: Recorded, first_s: float, body: str, channels: Sequence[str] = ()
+) -> dict[str, Behavior]:
     """A stream as signals and the velocities of its positions, by NWB path.
 
     Args:
         stream: of numbers; of samples with one stamp the first is taken.
         first_s: the session's beginning.
         body: what moves, where the labels do not say.
+        channels: labels of its axes in order, x first; () for as the labels say.
+
+    Raises:
+        RecordingError: a channel that is named is not there.
     """
     t_s = stream.t_s - first_s
     order = np.unique(t_s, return_index=True)[1]
     t_s, found = t_s[order], {}
-    for name, (values, unit) in signals_of(stream, body).items():
+    for name, (values, unit) in signals_of(stream, body, channels).items():
         held = values[order]
         if not name.endswith("_position"):
             found[f"{PLACE}/BehavioralTimeSeries/{name}"] = Behavior(t_s, held, unit or "unknown")
@@ -39,25 +46,47 @@ def behavior_of(stream: Recorded, first_s: float, body: str) -> dict[str, Behavi
     return found
 
 
-def signals_of(stream: Recorded, body: str) -> dict[str, tuple[Float64s, str]]:
+def signals_of(
+    stream: Recorded, body: str, channels: Sequence[str] = ()
+) -> dict[str, tuple[Float64s, str]]:
     """A stream's channels as signals: (n, d) values and their unit, by name.
 
-    Channels `hand_x`, `hand_y` are the signal `hand_position`, x first, in capitals too; a channel
-    without axis is a signal of its own name.
+    Channels `hand_x`, `hand_y` are the signal `hand_position`, x first, see `axes.axis_of`; a
+    channel without axis is a signal of its own name.
+
+    Raises:
+        RecordingError: a channel that is named is not there.
     """
-    n_channels = stream.description.n_channels
-    labels = stream.labels or (tuple("xyz"[:n_channels]) if n_channels <= 3 else ())
-    labels += ("",) * (n_channels - len(labels))
+    labels = _labels(stream)
+    groups: dict[str, list[int]] = {}
+    if channels:
+        groups[f"{body}_position"] = _named(stream, labels, channels)
+    for named, columns in axes_of(labels).items():
+        name = named if named.endswith("_velocity") else f"{named or body}_position"
+        groups.setdefault(name, columns)
+    taken = {i for columns in groups.values() for i in columns}
+    for i, label in enumerate(labels):
+        if i not in taken:
+            groups.setdefault(label, [i])
     values = stream.values.astype(np.float64)
-    groups: dict[str, list[tuple[str, int]]] = {}
-    for i, label in enumerate(labels[:n_channels]):
-        match = _AXES.match(label)
-        name = f"{match['group'] or body}_position" if match else label or f"channel_{i}"
-        groups.setdefault(name, []).append((match["axis"].lower() if match else "", i))
-    return {
-        name: (values[:, [i for _, i in sorted(columns)]], stream.unit)
-        for name, columns in groups.items()
-    }
+    return {name: (values[:, columns], stream.unit) for name, columns in groups.items()}
+
+
+def _labels(stream: Recorded) -> list[str]:
+    """A label for every channel; up to three without any are x, y and z."""
+    n = stream.description.n_channels
+    labels = stream.labels or (tuple("xyz"[:n]) if n <= 3 else ())
+    return [labels[i] if i < len(labels) and labels[i] else f"channel_{i}" for i in range(n)]
+
+
+def _named(stream: Recorded, labels: Sequence[str], channels: Sequence[str]) -> list[int]:
+    found = named_channels(labels, channels)
+    if found is None:
+        raise RecordingError(
+            f"stream {stream.description} has not each of the channels {', '.join(channels)} once; "
+            f"it has: {', '.join(labels)}"
+        )
+    return found
 
 
 def velocity(t_s: Float64s, position: Float64s, width_s: float = SLOPE_WIDTH_S) -> Float64s:

@@ -57,7 +57,7 @@ def test_markers_of_any_format_are_shown_as_text() -> None:
     numbers = markers(np.array([[32769, 1], [32770, 1]], np.int32), "int32")
     found = bad_of(numbers)
     assert set(found) == {"format", "channels"}
-    assert lint(numbers, []).as_json()["measured"]["markers"] == ["32769", "32770"]
+    assert lint(numbers, []).as_json()["measured"]["markers"] == ["32769 1", "32770 1"]
     assert set(bad_of(markers(np.zeros((0, 1), object), "string"))) == {"markers"}
 
 
@@ -70,6 +70,7 @@ def test_markers_of_any_format_are_shown_as_text() -> None:
         (np.int64(2**60 + 1), str(2**60 + 1)),
         (np.float32(7.0), "7"),
         (0.5, "0.5"),
+        (np.float32(0.1), "0.1"),
         (float("nan"), "nan"),
     ],
 )
@@ -125,7 +126,7 @@ def test_streams_that_cannot_be_told_apart() -> None:
         ({"type": "markers"}, (), "markers"),
         ({"type": "MoCap", "format": "float32"}, (), "position"),
         ({"type": "Tracker", "format": "float32"}, ("hand_x", "hand_y"), "position"),
-        ({"type": "EEG", "rate_hz": 250.0, "format": "float32"}, ("Fz", "Cz", "Oz"), "other"),
+        ({"type": "EEG", "rate_hz": 250.0, "format": "float32"}, ("FpZ", "Fz", "Oz"), "other"),
     ],
 )
 def test_what_a_stream_carries(fields: dict[str, object], labels: Sequence[str], kind: str) -> None:
