@@ -38,6 +38,7 @@ class SpikesSection(Section):
 
     type: str = Field("Spikes", min_length=1)
     name: str = ""
+    hostname: str = ""
     array: str = Field("", pattern=r"^[^:/]*$")
     budget_per_s: float = Field(50_000.0, gt=0, strict=False)
 
@@ -47,6 +48,7 @@ class MarkersSection(Section):
 
     type: str = Field("Markers", min_length=1)
     name: str = ""
+    hostname: str = ""
     trial_start: str = Field("trial_start", min_length=1)
     trial_stop: str = Field("trial_stop", min_length=1)
 
@@ -56,7 +58,9 @@ class BehaviorSection(Section):
 
     type: str = Field("Position", min_length=1)
     name: str = ""
+    hostname: str = ""
     body: str = Field("cursor", min_length=1)
+    channels: tuple[str, ...] = Field((), strict=False)
 
 
 class CuesSection(Section):

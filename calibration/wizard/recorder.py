@@ -20,22 +20,23 @@ ENDS_WITHIN_S = 30.0
 
 
 def wanted(config: CalibrateConfig, cues_name: str = "") -> list[str]:
-    """The streams to record, as `spikeloop record` takes them."""
-    markers, behavior = config.markers, config.behavior
-    named = (
-        (f"{cues_name}-markers", f"{cues_name}-cursor")
-        if cues_name
-        else (markers.name, behavior.name)
-    )
+    """The streams to record, as `spikeloop record` takes them: `TYPE:NAME@HOST`."""
+    spikes, markers, behavior = config.spikes, config.markers, config.behavior
+    streams = [(spikes.type, spikes.name, spikes.hostname)]
+    if cues_name:
+        streams.append((markers.type, f"{cues_name}-markers", ""))
+        streams.append((behavior.type, f"{cues_name}-cursor", ""))
+    else:
+        streams.append((markers.type, markers.name, markers.hostname))
+        streams.append((behavior.type, behavior.name, behavior.hostname))
     return [
-        f"{config.spikes.type}:{config.spikes.name}",
-        f"{markers.type}:{named[0]}",
-        f"{behavior.type}:{named[1]}",
+        f"{kind}:{name}@{hostname}" if hostname else f"{kind}:{name}"
+        for kind, name, hostname in streams
     ]
 
 
 def reading_of(config: CalibrateConfig, keys: tuple[str, ...]) -> Reading:
-    """What in a recording means what."""
+    """What in a recording means what; `convert_arguments` says the same."""
     return Reading(
         spikes=config.spikes.type,
         array=config.spikes.array,
@@ -44,7 +45,19 @@ def reading_of(config: CalibrateConfig, keys: tuple[str, ...]) -> Reading:
         trial_start=config.markers.trial_start,
         trial_stop=config.markers.trial_stop,
         body=config.behavior.body,
+        channels=config.behavior.channels,
     )
+
+
+def convert_arguments(config: CalibrateConfig) -> list[str]:
+    """What in a recording means what, as `spikeloop convert` takes it."""
+    channels = [word for label in config.behavior.channels for word in ("--channel", label)]
+    return [
+        "--spikes", config.spikes.type, "--markers", config.markers.type,
+        "--array", config.spikes.array,
+        f"--trial-start={config.markers.trial_start}", f"--trial-stop={config.markers.trial_stop}",
+        "--body", config.behavior.body, *channels,
+    ]  # fmt: skip
 
 
 class Recorder:
