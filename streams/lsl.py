@@ -120,16 +120,19 @@ class Inlet:
     Args:
         info: the stream, as resolved.
         budget_per_s: samples per second that the buffer is sized for.
+        recover: whether LSL looks for the stream again by its `source_id`, silently.
 
     Raises:
         StreamAbsentError: the sender did not answer, or has just gone.
     """
 
-    def __init__(self, info: pylsl.StreamInfo, budget_per_s: float) -> None:
+    def __init__(
+        self, info: pylsl.StreamInfo, budget_per_s: float, *, recover: bool = True
+    ) -> None:
         self.description = describe(info)
         buffered = BUFFER_S if info.nominal_srate() else budget_per_s * BUFFER_S / 100
         self._inlet = pylsl.StreamInlet(
-            info, max_buflen=max(1, math.ceil(buffered)), recover=True, as_numpy=True
+            info, max_buflen=max(1, math.ceil(buffered)), recover=recover, as_numpy=True
         )
         with self._answering(INFO_WITHIN_S):
             full = self._inlet.info(timeout=INFO_WITHIN_S)
@@ -192,7 +195,13 @@ class Inlet:
         )
         if error.value:
             return None
-        return OffsetEstimate(lsl_now(), float(offset_s), float(uncertainty.value))
+        # LSL measures on its own every few seconds: its newest measurement is of that time.
+        t_s = float(remote.value) + float(offset_s)
+        return OffsetEstimate(t_s, float(offset_s), float(uncertainty.value))
+
+    def is_visible(self, timeout_s: float) -> bool:
+        """Whether this very stream still answers on the network."""
+        return bool(pylsl.resolve_byprop("uid", self.description.uid, 1, timeout_s))
 
     def close(self) -> None:
         """Stop the transmission."""
@@ -207,6 +216,7 @@ def find_inlet(
     hostname: str = "",
     budget_per_s: float = 50_000.0,
     timeout_s: float = 5.0,
+    recover: bool = True,
 ) -> Inlet:
     """Find the one stream that matches; `Inlet.open` starts it.
 
@@ -236,7 +246,7 @@ def find_inlet(
             f"{len(found)} LSL streams match {predicate}: {several}. "
             "Name one with `name`, `source_id` or `hostname`, whichever differs."
         )
-    return Inlet(found[0], budget_per_s)
+    return Inlet(found[0], budget_per_s, recover=recover)
 
 
 def matching_streams(

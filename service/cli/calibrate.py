@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from streams.recording.search import Wanted
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -38,7 +40,17 @@ def _add_record(commands: Commands) -> None:
     p = commands.add_parser("record", help="record LSL streams to an XDF file")
     p.add_argument("file", type=Path, metavar="FILE.xdf")
     p.add_argument(
-        "--stream", action="append", required=True, metavar="TYPE[:NAME]", help="may be given again"
+        "--stream",
+        action="append",
+        required=True,
+        metavar="TYPE[:NAME[@HOST]]",
+        help="may be given again",
+    )
+    p.add_argument(
+        "--stamps",
+        choices=("sent", "arrival"),
+        default="sent",
+        help="arrival: for senders that do not stamp with LSL's clock, at the cost of precision",
     )
     p.add_argument("--seconds", type=float, default=None, help="end after so long")
     p.add_argument("--wait", type=float, default=5.0, help="seconds to look for each stream")
@@ -48,14 +60,14 @@ def _add_record(commands: Commands) -> None:
     p.set_defaults(run=_record, uses_lsl=True)
 
 
-def _record(a: argparse.Namespace) -> None:
+def _record(a: argparse.Namespace) -> int:
     import os
 
+    from service.errors import ExitCode
     from service.simulate import until_signalled
     from streams.clock import wait_readable
-    from streams.recording.recorder import Wanted, record
+    from streams.recording.recorder import record
 
-    pairs = [text.partition(":") for text in a.stream]
     is_signalled = until_signalled()
 
     def is_stopped() -> bool:
@@ -64,14 +76,33 @@ def _record(a: argparse.Namespace) -> None:
         return is_signalled()
 
     status = record(
-        [Wanted(kind, name, budget_per_s=a.budget) for kind, _, name in pairs],
+        [_wanted(text, a.budget) for text in a.stream],
         a.file,
         seconds=a.seconds,
         wait_s=a.wait,
         is_stopped=is_stopped,
         status_path=a.status,
+        stamps=a.stamps,
+        say=_say,
     )
     sys.stdout.write(json.dumps(status) + "\n")
+    for text in status["lost"]:
+        _say(text)
+    return ExitCode.GUARD if status["lost"] else ExitCode.DONE
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"spikeloop: {text}\n")
+    sys.stderr.flush()
+
+
+def _wanted(text: str, budget_per_s: float) -> Wanted:
+    """The stream that `TYPE[:NAME[@HOST]]` names."""
+    from streams.recording.search import Wanted
+
+    kind, _, rest = text.partition(":")
+    name, _, hostname = rest.rpartition("@") if "@" in rest else (rest, "", "")
+    return Wanted(kind, name, hostname=hostname, budget_per_s=budget_per_s)
 
 
 def _add_convert(commands: Commands) -> None:
@@ -121,7 +152,8 @@ def _convert(a: argparse.Namespace) -> None:
     )
     session = convert(a.files, a.id, reading, needs_trials=True)
     said = session.provenance[MENDED].splitlines()
-    sys.stderr.write("".join(f"spikeloop: {line}\n" for line in said))
+    for text in said:
+        _say(text)
     write_session(session, a.out)
     n_trials = 0 if session.trials is None else len(session.trials)
     told = {
