@@ -72,9 +72,7 @@ def run(held: Run) -> dict[str, Any]:
         page = Page(STEP, "Is everything in place?", _body(findings), _line(findings))
         stops = [one for one in findings if one.level == "stop"]
         if held.auto and stops:
-            raise WizardError(
-                "; ".join(f"{one.what}: {one.found}. {one.do}" for one in stops), stops[0].code
-            )
+            raise WizardError(" ".join(map(_sentence, stops)), stops[0].code)
         if stops:
             choices = (Choice("r", "look again"), Choice("o", "go on all the same"))
         else:
@@ -83,6 +81,11 @@ def run(held: Run) -> dict[str, Any]:
         if chosen == "r":
             continue
         return {"findings": [asdict(one) for one in findings], "overridden": bool(stops)}
+
+
+def _sentence(one: Finding) -> str:
+    do = f" {one.do.rstrip('.')}." if one.do else ""
+    return f"{one.what}: {one.found.rstrip('.')}.{do}"
 
 
 def _look(held: Run) -> list[Finding]:

@@ -102,7 +102,8 @@ class Recorder:
         code = self._process.poll()
         if code is not None:
             told = said(self._err) or f"the recorder ended with code {code}"
-            raise WizardError(f"{told} What was recorded is kept.", code or STREAM)
+            kept = "" if code == STREAM else " What was recorded is kept."
+            raise WizardError(f"{told.rstrip('.')}.{kept}", code or STREAM)
 
     def status(self) -> dict[str, Any]:
         """The recorder's own account."""

@@ -80,7 +80,9 @@ def test_blocks_with_one_stamp_and_the_stamps_of_another_clock(run: Run) -> None
         for one in senders:
             one.send_due()
 
-    lints = [run("lint", name, "--seconds", "2", "--wait", "1.5", "--json") for name in (plain, unix)]
+    lints = [
+        run("lint", name, "--seconds", "2", "--wait", "1.5", "--json") for name in (plain, unix)
+    ]
     reports = [told(one, feed)["streams"][0] for one in lints]
     assert [one.code() for one in lints] == [0, 1]
     assert levels(reports[0])["equal stamps"] == "warn"
