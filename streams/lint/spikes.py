@@ -15,7 +15,6 @@ from streams.lsl import KEEP_ALIVE_EVERY_S, StreamUnfitError
 from streams.messages import Float64s, Int32s
 from streams.spikes.layouts import EventLayout, Layout, Parsed, layout_of
 
-SEQUENCE = ("seq", "sequence", "seq_no", "sequence_number", "counter", "packet")
 FEWEST_SHARED = 5
 DOUBLED_SHARE = 0.7
 TOO_MANY_AT_ONCE = 8
@@ -44,8 +43,8 @@ def spike_findings(heard: Heard) -> Iterator[Finding]:
 
 
 def _event_findings(heard: Heard, layout: EventLayout, parsed: Parsed) -> Iterator[Finding]:
-    has_sequence = any(label.lower() in SEQUENCE for label in heard.labels)
-    yield _invalid(parsed.n_invalid, len(heard), _why_invalid(heard.values, heard.stamps_s))
+    has_sequence = layout.columns.seq is not None
+    yield _invalid(len(parsed.invalid_s), len(heard), _why_invalid(heard.values, heard.stamps_s))
     yield _sequence(parsed, len(heard), has_sequence=has_sequence)
     yield _keep_alives(heard, parsed)
     yield equal_stamps_finding(heard, has_sequence=has_sequence)
@@ -116,8 +115,8 @@ def _repeated(parsed: Parsed) -> Finding:
     found = f"{n} spikes have unit and stamp of another one"
     if not n:
         return Finding("good", "duplicates", "none", "", numbers)
-    if equal_stamps(parsed.t_s) > MANY_EQUAL:
-        change = "Stamp each spike, or add a channel `seq`: else they pass for sent twice."
+    if parsed.repeats == "older":  # `serve` counts them as two spikes, too
+        change = "Stamp each spike with its own time, or add a channel `seq` that counts."
         return Finding("warn", "duplicates", found, change, numbers)
     level: Level = "stop" if n > SHARE_FLAGGED * len(parsed.t_s) else "warn"
     return Finding(level, "duplicates", found, "Push each spike once.", numbers)

@@ -10,7 +10,7 @@ import numpy as np
 
 from streams.lsl import StreamDescription, StreamUnfitError
 from streams.messages import Float64s
-from streams.spikes.layouts import SequenceCheck
+from streams.spikes.sequence import SequenceCheck
 from streams.stamp_check import how_far_off, is_other_clock, require_lsl_clock
 
 START_S = 15.0

@@ -202,7 +202,7 @@ def _spikes(
             parsed = layout.parse(piece.values[part], piece.t_s[part] - first_s + 1.0)
             parts.append((parsed.t_s - 1.0, parsed.unit, parsed.count))
             fates["came twice"] += parsed.n_duplicate
-            fates["were no spikes"] += parsed.n_invalid
+            fates["were no spikes"] += len(parsed.invalid_s)
             fates["never came, by their sequence numbers"] += parsed.n_lost
         t_s, unit, count = (np.concatenate(column) for column in zip(*parts, strict=True))
         keys = layout.table.keys if isinstance(layout, EventLayout) else layout.keys
