@@ -37,9 +37,20 @@ def lint_streams(
     seconds: float,
     wait_s: float,
     kind: Kind | None,
+    columns: Sequence[str],
     as_json: bool,
 ) -> int:
     """Listen to every stream that matches, and tell what was found.
+
+    Args:
+        name: of the stream; "" for any.
+        stream_type: LSL type; "" for any.
+        hostname: of the sender; "" for any.
+        seconds: how long to listen.
+        wait_s: how long to look for streams.
+        kind: what they carry; as they say themselves if None.
+        columns: of spikes whose labels do not tell, one name a channel.
+        as_json: print one JSON object.
 
     Returns:
         The exit code: 0; 1 where a finding spoils decoding; 3 where a stream cannot be read.
@@ -60,7 +71,7 @@ def lint_streams(
         )
     visible = visible_streams(0.5)
     heard = _listen([Listener(info, seconds) for info in found], seconds, is_stopped)
-    reports = [lint(one, visible, kind) for one in heard]
+    reports = [lint(one, visible, kind, columns) for one in heard]
     if as_json:
         sys.stdout.write(json.dumps({"streams": [one.as_json() for one in reports]}) + "\n")
     else:

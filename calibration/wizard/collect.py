@@ -15,7 +15,7 @@ from calibration.wizard.collect_page import body_of, line_of
 from calibration.wizard.cues import Cues, cues_of
 from calibration.wizard.curve import Point, point_of, still_helps
 from calibration.wizard.daemon import Daemon
-from calibration.wizard.errors import STREAM, WizardError
+from calibration.wizard.errors import STREAM, WizardError, as_told_here
 from calibration.wizard.face import Choice, Page
 from calibration.wizard.holes import (
     Hole,
@@ -241,7 +241,7 @@ def _look(held: Run, seen: Seen, wants: Wants) -> Seen:
             return seen
         holes = _holes(whole, wants)
     except StreamsError as err:
-        seen.troubles = [str(err)]
+        seen.troubles = [as_told_here(err)]
         return seen
     session = without(whole, holes)
     seen.seconds = seconds_left(whole, holes)

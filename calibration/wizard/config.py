@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,6 +40,9 @@ class SpikesSection(Section):
     name: str = ""
     hostname: str = ""
     array: str = Field("", pattern=r"^[^:/]*$")
+    columns: tuple[str, ...] = Field((), strict=False)
+    ignore_units: tuple[int | str, ...] = Field((), strict=False)
+    stamps: Literal["lsl", "arrival"] = "lsl"
     budget_per_s: float = Field(50_000.0, gt=0, strict=False)
 
 

@@ -17,7 +17,7 @@ from calibration.wizard.behavior import stream_of, unknown_samples, what_to_chan
 from calibration.wizard.channels import Channels, look_at_channels
 from calibration.wizard.cues import Cues, cues_of
 from calibration.wizard.daemon import Daemon
-from calibration.wizard.errors import BUNDLE, STREAM, USAGE, WizardError
+from calibration.wizard.errors import BUNDLE, STREAM, USAGE, WizardError, as_told_here
 from calibration.wizard.face import NEXT, Choice, Page
 from calibration.wizard.marking import how_trials_are_marked, shown
 from calibration.wizard.recorder import Recorder, newest_s, reading_of, wanted
@@ -193,7 +193,7 @@ def judge(
     try:
         session = session_of(recording, reading_of(held.config, keys))
     except StreamsError as err:
-        return [*findings, Finding("stop", "spikes", str(err), "", STREAM)]
+        return [*findings, Finding("stop", "spikes", as_told_here(err), "", STREAM)]
     if apart := _apart(session, held.config.collect.check_s):
         return [*findings, apart]
     findings += _mended(session)

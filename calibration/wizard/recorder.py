@@ -40,6 +40,8 @@ def reading_of(config: CalibrateConfig, keys: tuple[str, ...]) -> Reading:
     return Reading(
         spikes=config.spikes.type,
         array=config.spikes.array,
+        columns=config.spikes.columns,
+        ignore_units=config.spikes.ignore_units,
         known_keys=keys,
         markers=config.markers.type,
         trial_start=config.markers.trial_start,
@@ -51,12 +53,16 @@ def reading_of(config: CalibrateConfig, keys: tuple[str, ...]) -> Reading:
 
 def convert_arguments(config: CalibrateConfig) -> list[str]:
     """What in a recording means what, as `spikeloop convert` takes it."""
-    channels = [word for label in config.behavior.channels for word in ("--channel", label)]
+    spikes = config.spikes
+    named = [
+        *(f"--channel={label}" for label in config.behavior.channels),
+        *(f"--column={name}" for name in spikes.columns),
+        *(f"--ignore-unit={unit}" for unit in spikes.ignore_units),
+    ]
     return [
-        "--spikes", config.spikes.type, "--markers", config.markers.type,
-        "--array", config.spikes.array,
+        "--spikes", spikes.type, "--markers", config.markers.type, "--array", spikes.array,
         f"--trial-start={config.markers.trial_start}", f"--trial-stop={config.markers.trial_stop}",
-        "--body", config.behavior.body, *channels,
+        "--body", config.behavior.body, *named,
     ]  # fmt: skip
 
 
@@ -75,11 +81,12 @@ class Recorder:
         self._status = path.with_suffix(".status.json")
         self._err = path.with_suffix(".err")
         self._status.unlink(missing_ok=True)
+        by_arrival = run.config.spikes.stamps == "arrival"
         chosen = [argument for stream in streams for argument in ("--stream", stream)]
         self._process: subprocess.Popen[bytes] = start_command(
             "record", str(path), *chosen, "--wait", str(run.config.collect.wait_s),
             "--budget", str(run.config.spikes.budget_per_s), "--status", str(self._status),
-            "--until-stdin-ends",
+            "--stamps", "arrival" if by_arrival else "sent", "--until-stdin-ends",
             out=path.with_suffix(".out"), err=self._err,
         )  # fmt: skip
 

@@ -114,6 +114,14 @@ def _add_convert(commands: Commands) -> None:
     p.add_argument("--spikes", default="Spikes", metavar="TYPE[:NAME]")
     p.add_argument("--markers", default="Markers", metavar="TYPE[:NAME]", help="'' for none")
     p.add_argument("--array", default="", help="prefix of the unit keys")
+    p.add_argument(
+        "--column", action="append", default=[], metavar="NAME",
+        help="of each channel of spikes in turn, if labels do not tell: channel, unit, seq, other",
+    )  # fmt: skip
+    p.add_argument(
+        "--ignore-unit", action="append", default=[], metavar="UNIT", type=_number_or_key,
+        help="a unit number of any channel, or a key, to leave out; may be given again",
+    )  # fmt: skip
     p.add_argument("--trial-start", default="trial_start", help="how its marker begins")
     p.add_argument("--trial-stop", default="trial_stop")
     p.add_argument(
@@ -131,6 +139,13 @@ def _add_convert(commands: Commands) -> None:
     p.set_defaults(run=_convert)
 
 
+def _number_or_key(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def _convert(a: argparse.Namespace) -> None:
     from streams.nwb import write_session
     from streams.recording.sessions import MENDED, Reading, convert
@@ -141,6 +156,8 @@ def _convert(a: argparse.Namespace) -> None:
         spikes=spikes[0],
         spikes_name=spikes[2],
         array=a.array,
+        columns=tuple(a.column),
+        ignore_units=tuple(a.ignore_unit),
         known_keys=_keys_of(a.bundle) if a.bundle else (),
         markers=markers[0],
         markers_name=markers[2],

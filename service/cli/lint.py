@@ -37,6 +37,9 @@ def add_commands(commands: Commands) -> None:
     p.add_argument("--seconds", type=float, default=10.0, help="how long to listen")
     p.add_argument("--wait", type=float, default=3.0, help="seconds to look for streams")
     p.add_argument("--kind", choices=KINDS, default=None, help="else by type, format and labels")
+    p.add_argument(
+        "--columns", default="", metavar="NAME,NAME", help="of spikes whose labels do not tell"
+    )
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.set_defaults(run=_lint, uses_lsl=True)
 
@@ -51,5 +54,6 @@ def _lint(a: argparse.Namespace) -> int:
         seconds=a.seconds,
         wait_s=a.wait,
         kind=a.kind,
+        columns=tuple(name.strip() for name in a.columns.split(",") if name.strip()),
         as_json=a.json,
     )

@@ -18,6 +18,8 @@ from streams.lsl import StreamDescription
 from streams.recording.axes import axes_of
 
 UNITS = ("unit", "unit_id", "unitid", "sort_code", "sortcode", "cluster", "cluster_id")
+LONG_ENOUGH_S = 1.0
+"""A listener that was stopped before has not heard that nothing comes."""
 _COUNTED = ("spike", "spiking", "count", "firing")
 _MOVING = ("position", "cursor", "mocap", "hand", "kinematic")
 
@@ -38,7 +40,10 @@ def kind_of(stream: StreamDescription, labels: Sequence[str]) -> Kind:
 
 
 def lint(
-    heard: Heard, visible: Sequence[StreamDescription] = (), kind: Kind | None = None
+    heard: Heard,
+    visible: Sequence[StreamDescription] = (),
+    kind: Kind | None = None,
+    columns: Sequence[str] = (),
 ) -> Report:
     """Judge a stream by some seconds of it.
 
@@ -46,12 +51,13 @@ def lint(
         heard: of it.
         visible: every stream that answers, this one too.
         kind: what it carries; as it says itself if None.
+        columns: of spikes whose labels do not tell, one name a channel.
     """
     kind = kind or kind_of(heard.description, heard.labels)
     findings = (
         [Finding("stop", "opening", heard.trouble, "", is_unfit=True)]
         if heard.trouble
-        else list(_findings(heard, kind))
+        else list(_findings(heard, kind, columns))
     )
     if kind != "markers" and not heard.trouble:
         findings += label_findings(heard)
@@ -59,7 +65,7 @@ def lint(
     return Report(heard.description, kind, heard.seconds, len(heard), findings)
 
 
-def _findings(heard: Heard, kind: Kind) -> Iterator[Finding]:
+def _findings(heard: Heard, kind: Kind, columns: Sequence[str]) -> Iterator[Finding]:
     if heard.has_ended:
         yield Finding(
             "stop", "end", f"it ended after {heard.seconds:.1f} s",
@@ -67,16 +73,18 @@ def _findings(heard: Heard, kind: Kind) -> Iterator[Finding]:
         )  # fmt: skip
     if not len(heard) and kind != "markers":
         yield Finding(
-            "stop", "samples", f"nothing came in {heard.seconds:.1f} s",
+            "stop" if heard.seconds >= LONG_ENOUGH_S else "warn", "samples",
+            f"nothing came in {heard.seconds:.1f} s",
             "Look whether its program runs, and whether it pushes when nothing fires.",
         )  # fmt: skip
-        yield from spike_findings(heard) if kind in ("spikes", "counts") else ()
+        if kind in ("spikes", "counts"):
+            yield from (one for one in spike_findings(heard, columns) if one.is_unfit)
         return
     yield from clock_findings(heard)
     if len(heard):
         yield from _of_samples(heard, kind)
     if kind in ("spikes", "counts"):
-        yield from spike_findings(heard)
+        yield from spike_findings(heard, columns)
     elif kind == "markers":
         yield from marker_findings(heard)
     else:

@@ -22,14 +22,20 @@ TOO_MANY_AT_ONCE = 8
 NAMED_AT_MOST = 6
 
 
-def spike_findings(heard: Heard) -> Iterator[Finding]:
-    """Judge a stream of spikes or counts by what `serve` would make of it."""
+def spike_findings(heard: Heard, columns: Sequence[str] = ()) -> Iterator[Finding]:
+    """Judge a stream of spikes or counts by what `serve` would make of it.
+
+    Args:
+        heard: of the stream.
+        columns: one name a channel, where its labels do not tell.
+    """
     try:
-        layout = layout_of(heard.description, heard.labels, ())
+        layout = layout_of(heard.description, heard.labels, (), columns=columns)
         parsed = layout.parse(heard.values, heard.stamps_s)
     except StreamUnfitError as err:
         yield Finding(
-            "stop", "layout", str(err), "Change the outlet's channels to one of these layouts.",
+            "stop", "layout", str(err),
+            "Label the outlet's channels, or name `columns` in the config (here: --columns).",
             is_unfit=True,
         )  # fmt: skip
         return

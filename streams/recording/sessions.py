@@ -36,6 +36,8 @@ class Reading:
         spikes: LSL type of the stream of spikes.
         spikes_name: its name; "" for any.
         array: prefix of the unit keys.
+        columns: of spikes whose labels do not tell, one name a channel; see `columns_of`.
+        ignore_units: unit numbers of any channel, keys or labels to leave out.
         known_keys: unit keys that the session has even where they are silent.
         markers: LSL type of the markers; "" for none.
         markers_name: their name; "" for any.
@@ -50,6 +52,8 @@ class Reading:
     spikes: str = "Spikes"
     spikes_name: str = ""
     array: str = ""
+    columns: Sequence[str] = ()
+    ignore_units: Sequence[int | str] = ()
     known_keys: Sequence[str] = ()
     markers: str = "Markers"
     markers_name: str = ""
@@ -195,7 +199,14 @@ def _spikes(
     index: dict[str, int] = {}
     fates: Counter[str] = Counter()
     for piece in pieces:
-        layout = layout_of(piece.description, piece.labels, known, reading.array)
+        layout = layout_of(
+            piece.description,
+            piece.labels,
+            known,
+            reading.array,
+            columns=reading.columns,
+            ignore_units=reading.ignore_units,
+        )
         parts = []
         for part in _between_silences(piece.t_s):
             # Stamps that are not above 0 are no stamps to a layout.

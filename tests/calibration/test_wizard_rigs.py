@@ -184,12 +184,38 @@ def test_convert_is_told_what_the_wizard_reads() -> None:
     sections = {
         "markers": {"trial_start": "-1", "trial_stop": "-2"},
         "behavior": {"channels": ["left", "right"], "body": "hand"},
+        "spikes": {"columns": ["unit", "other"], "ignore_units": [-1, "u0"]},
     }
     config = CalibrateConfig.model_validate(sections)
     words = ["convert", "a.xdf", "-o", "a.nwb", *convert_arguments(config)]
     read = _parser().parse_args(words)
     assert (read.trial_start, read.trial_stop) == ("-1", "-2")
+    assert (read.column, read.ignore_unit) == (["unit", "other"], [-1, "u0"])
     assert (read.channel, read.body) == (["left", "right"], "hand")
+
+
+@pytest.mark.parametrize(
+    "labels", [("channel", "unit", "peak"), ("probe", "code", "peak"), ("", "", "")]
+)
+def test_spikes_whose_labels_do_not_tell_are_named_in_the_config(
+    tmp_path: Path, labels: Sequence[str]
+) -> None:
+    path = write_rig(tmp_path / "a.xdf", spike_labels=labels)
+    stopped = judged(tmp_path / "before", path)["spikes"]
+    assert (stopped.level, stopped.code) == ("stop", 3)
+    assert "under [spikes]" in stopped.found
+    assert "`columns = [" in stopped.found
+    named = {"columns": ["channel", "unit", "other"]}
+    assert judged(tmp_path / "after", path, spikes=named)["units"].level == "good"
+
+
+def test_units_are_left_out(tmp_path: Path) -> None:
+    path = write_rig(tmp_path / "a.xdf")
+    assert judged(tmp_path / "all", path)["units"].found.startswith("29 units fire")
+    two = {"ignore_units": ["ch3/u1", "ch4/u1"]}
+    assert judged(tmp_path / "two", path, spikes=two)["units"].found.startswith("27 units fire")
+    every = judged(tmp_path / "every", path, spikes={"ignore_units": [1]})
+    assert "brought no spike" in every["spikes"].found
 
 
 def test_a_host_of_the_wrong_type_is_named(tmp_path: Path) -> None:

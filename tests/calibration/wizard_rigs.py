@@ -51,13 +51,15 @@ def write_rig(
     marker_format: str = "string",
     spikes_away: tuple[float, float] = (0.0, 0.0),
     position_shift_s: float = 0.0,
+    spike_labels: Sequence[str] = ("channel", "unit"),
 ) -> Path:
     """Spikes of the demo's first units, a cursor in a circle at 100 Hz, and markers."""
     rng = np.random.default_rng(0)
     spike_s = np.sort(rng.uniform(0.0, SECONDS, round(500 * SECONDS)))
     away = (spike_s > spikes_away[0]) & (spike_s < spikes_away[1])
     spike_s = spike_s[~away]
-    spikes = np.stack([rng.integers(1, 30, len(spike_s)), np.ones(len(spike_s))], axis=1)
+    columns = [rng.integers(1, 30, len(spike_s)), np.ones(len(spike_s)), -3 * np.ones(len(spike_s))]
+    spikes = np.stack(columns[: len(spike_labels)], axis=1)
     at_s = np.arange(0.0, SECONDS, 0.01)
     if positions is None:
         positions = 5.0 * np.stack([np.cos(at_s), np.sin(at_s)], axis=1)
@@ -66,7 +68,7 @@ def write_rig(
     texts = np.array([[_sent(value) for value in row] for row in rows], object)
     marked = texts if marker_format == "string" else texts.astype(xdf.NUMBERS[marker_format])
     sent = (
-        ("n", "Spikes", "int32", ("channel", "unit"), spikes, spike_s),
+        ("n", "Spikes", "int32", spike_labels, spikes, spike_s),
         ("m", "Markers", marker_format, ("marker",) * len(rows[0]), marked, marker_s),
         ("c", "Position", "float32", labels, positions, at_s + position_shift_s),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -237,12 +238,26 @@ def test_what_serve_cannot_read_is_unfit() -> None:
     assert lint(wide, []).is_unfit
 
 
+def test_columns_that_are_named_are_read() -> None:
+    t_s = spike_times()
+    whole = without_sequence(t_s, in_blocks(t_s, 0.005))
+    odd = heard_of(whole.values, t_s, whole.arrived_s, ("probe", "code"))
+    assert lint(odd, []).is_unfit
+    assert "`columns = [" in bad_of(odd)["layout"].found
+    named = lint(odd, [], columns=("channel", "unit"))
+    assert not named.is_unfit
+    assert named.as_json()["measured"]["units"] == UNITS
+
+
 def test_silence_and_an_end_stop() -> None:
     nothing = heard_of(
         np.zeros((0, 3), np.int32), np.zeros(0), np.zeros(0), ("channel", "unit", "seq")
     )
     found = bad_of(nothing)
     assert found["samples"].level == "stop"
+    assert bad_of(replace(nothing, seconds=0.2))["samples"].level == "warn"
+    assert not lint(nothing, []).is_unfit
+    assert lint(replace(nothing, labels=("a", "b", "c")), []).is_unfit
     quiet = spikes()
     only_alive = quiet.values[:, 1] < 0
     alive = heard_of(

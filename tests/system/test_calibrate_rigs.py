@@ -100,6 +100,17 @@ def test_the_preflight_says_what_is_odd(wizards: dict[str, Process], name: str) 
     assert "Traceback" not in wizard.err
 
 
+def test_a_clock_that_is_not_lsls_by_arrival(tmp_path: Path) -> None:
+    rig = Rig(unique("rig"), spikes=unix_ms)
+    rig.start()
+    wizard = calibrate(tmp_path, config_of(tmp_path, rig, spikes={"stamps": "arrival"}))
+    try:
+        until_done(tmp_path / FOLDER / "progress.json", "preflight", lambda: wizard.is_alive)
+    finally:
+        wizard.kill()
+        rig.close()
+
+
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     """Labels in capitals with blanks, and markers that are numbers."""
