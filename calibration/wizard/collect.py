@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,7 +225,7 @@ def _watch(
         t_look_s = clock.now() + max(LOOK_EVERY_S, (clock.now() - t_now_s) / LOOK_SHARE)
         t_well_s = t_well_s if seen.troubles else clock.now()
         if held.auto and clock.now() - t_well_s > config.patience_s:
-            raise WizardError(" ".join(seen.troubles), STREAM)
+            raise WizardError(" ".join((*_sentences(seen.lost), *seen.troubles)), STREAM)
         if held.auto and (_enough(held, seen) or clock.now() - t_begin_s > config.most_s):
             return
 
@@ -255,6 +256,10 @@ def _look(held: Run, seen: Seen, wants: Wants) -> Seen:
     if point is not None and (not seen.points or point.n_trials > seen.points[-1].n_trials):
         seen.points.append(point)
     return seen
+
+
+def _sentences(said: Sequence[str]) -> list[str]:
+    return [f"{one.rstrip('.')}." for one in said]
 
 
 def _holes(session: Session, wants: Wants) -> list[Hole]:
@@ -342,7 +347,7 @@ def _require(held: Run, seen: Seen) -> None:
     """
     config = held.config.collect
     if seen.troubles:
-        raise WizardError(" ".join(seen.troubles), STREAM)
+        raise WizardError(" ".join((*_sentences(seen.lost), *seen.troubles)), STREAM)
     if seen.count.n < config.fewest_trials:
         raise WizardError(
             f"too few trials: {seen.count.n} in {seen.seconds:.0f} s, where {config.fewest_trials} "

@@ -111,6 +111,41 @@ def test_a_clock_that_is_not_lsls_by_arrival(tmp_path: Path) -> None:
         rig.close()
 
 
+class Jumping:
+    """Stamps that leave LSL's clock once they are told to."""
+
+    def __init__(self, by_s: float) -> None:
+        self._by_s, self.is_off = by_s, False
+
+    def __call__(self, t_s: float) -> float:
+        return t_s + (self._by_s if self.is_off else 0.0)
+
+
+def test_stamps_that_leave_the_clock_while_collecting_end_it(tmp_path: Path) -> None:
+    days = []
+    for by_s in (300.0, 86_400.0):
+        stamps, folder = Jumping(by_s), tmp_path / f"{by_s:.0f}"
+        folder.mkdir()
+        rig = Rig(unique("rig"), spikes=stamps)
+        rig.start()
+        first = folder / FOLDER / "collect-1.xdf"
+        days.append((stamps, rig, first, calibrate(folder, config_of(folder, rig))))
+    try:
+        for stamps, _, first, _ in days:
+            wait_until(lambda path=first: path.exists() and path.stat().st_size > 60_000)  # type: ignore[misc]
+            stamps.is_off = True
+        for _, _, _, wizard in days:
+            wizard.popen.wait(90.0)
+    finally:
+        for _, rig, _, wizard in days:
+            wizard.kill()
+            rig.close()
+    for _, _, _, wizard in days:
+        assert wizard.code() == 3, wizard.err
+        assert "bear stamps of another clock" in json.loads(wizard.out)["error"]
+        assert "Traceback" not in wizard.err
+
+
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     """Labels in capitals with blanks, and markers that are numbers."""
