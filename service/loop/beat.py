@@ -134,6 +134,7 @@ class Beat:
 
     def _admit(self, arrival: Arrival) -> None:
         ring, batch, n_overflow = self.ring, arrival.batch, self.ring.fates.overflow
+        n_rejected = ring.fates.late + ring.fates.future
         ring.admit(batch, self.lineup.known, arrival.latest_us, arrival.repeats)
         ring.fates.invalid += len(arrival.invalid_us)
         ring.fates.duplicate += arrival.n_duplicate
@@ -146,7 +147,12 @@ class Beat:
         self.rejected.note(arrival, future_us, ring.fates.overflow - n_overflow)
         if ring.newest_us is not None:
             self._newest_us = max(self._newest_us or 0, ring.newest_us)
-        self.completeness.note(arrival, self._newest_of(arrival, present_us), self.settle.settle_s)
+        self.completeness.note(
+            arrival,
+            self._newest_of(arrival, present_us),
+            self.settle.settle_s,
+            rejects=ring.fates.late + ring.fates.future > n_rejected,
+        )
 
     def _newest_of(self, arrival: Arrival, present_us: Int64s) -> int | None:
         """The newest stamp of an arrival that does not lie in the future."""
@@ -170,6 +176,10 @@ class Beat:
         """Whether something stamped later than beat k's window has come."""
         newest_us = self.completeness.newest_us
         return newest_us is not None and newest_us > k * self.ring.hop_us
+
+    def note_due(self, k: int) -> None:
+        """Beat k is due to be cut."""
+        self.completeness.note_cut(k * self.ring.hop_us)
 
     def waits_for_more(self, k: int, longest_s: float) -> bool:
         """Whether a wait of so long after beat k's window may yet tell that its bin is whole."""

@@ -2,8 +2,9 @@
 
 A spike says by its stamp that those stamped before it have come (up to the source's disorder, which
 the settle time covers). Where nothing stamped after a bin's end has come by its cut, either no unit
-fired since, or the source has fallen behind. How long this source is unheard of while it is on time
-was measured; a longer silence means that the bin may lack spikes.
+fired since, or the source has fallen behind. Two measures tell which, each held against what it was
+while the source was on time: for how long nothing newer has come, and how far the newest stamp lies
+before the bin's end.
 """
 
 from __future__ import annotations
@@ -19,15 +20,48 @@ from service.loop.source import Arrival
 KEPT_S = 60.0
 LEARNT_AFTER_S = 1.0
 """From the first arrival on; nothing is taken for usual before."""
-MORE, MORE_S, MORE_GAPS = 0.05, 2e-3, 4.0
-"""A silence may exceed the longest of late by this share, or by so much and so many mean gaps
-between spikes: of silences that only chance makes, one in an hour is as long."""
+MORE_S, MORE_SPREADS = 2e-3, 1.5
 SELDOM_S = 0.1
 """A source whose usual silences are longer, its delay apart, is heard too seldom to tell by one."""
 
 
+class UsualMost:
+    """The largest values of each second of the last minute, and what more would be unusual."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[tuple[int, float]] = deque()
+
+    def add(self, t_s: float, value_s: float) -> None:
+        """Take in a value that was usual, at `t_s`."""
+        second = int(t_s)
+        if self._seconds and self._seconds[-1][0] == second:
+            value_s = max(value_s, self._seconds.pop()[1])
+        self._seconds.append((second, value_s))
+        while self._seconds[0][0] < second - KEPT_S:
+            self._seconds.popleft()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._seconds.clear()
+
+    @property
+    def most_s(self) -> float:
+        """The largest of all; 0 of none."""
+        return max((value_s for _, value_s in self._seconds), default=0.0)
+
+    @property
+    def spread_s(self) -> float:
+        """What the largest exceeds that of a median second by.
+
+        Nothing where blocks come like clockwork. Where only chance makes silences, one and a half
+        times as much above the largest is reached once in an hour.
+        """
+        values_s = sorted(value_s for _, value_s in self._seconds)
+        return values_s[-1] - values_s[len(values_s) // 2] if values_s else 0.0
+
+
 class Completeness:
-    """Watches how long the source is unheard of while it is on time.
+    """Watches how long, and by how much of a bin, the source is unheard of while it is on time.
 
     Attributes:
         newest_us: the newest stamp, keep-alives and bins of counts included; None before the first.
@@ -42,22 +76,29 @@ class Completeness:
         self._schedule, self._bin_us = schedule, bin_us
         self._t_first_s: float | None = None
         self._t_newest_s = self._settle_s = 0.0
-        self._seconds: deque[tuple[int, float, int]] = deque()
+        self._silence, self._deficit = UsualMost(), UsualMost()
+        self._open_deficit_s = 0.0
+        self._is_doubtful = False
         self._bins_us: set[int] = set()
 
     def begin_anew(self) -> None:
         """Forget what was usual: another stream has come."""
         self._t_first_s = None
-        self._seconds.clear()
+        self._silence.clear()
+        self._deficit.clear()
 
-    def note(self, arrival: Arrival, newest_us: int | None, settle_s: float) -> None:
+    def note(
+        self, arrival: Arrival, newest_us: int | None, settle_s: float, *, rejects: bool = False
+    ) -> None:
         """Take in an arrival.
 
         Args:
             arrival: what came.
             newest_us: the newest stamp of it that does not lie in the future.
             settle_s: what spikes have to arrive in, seconds.
+            rejects: some of it was not taken for its stamp; nothing newer comes in its place.
         """
+        self._is_doubtful = rejects
         if arrival.bins_us is not None:
             self._bins_us.update(arrival.bins_us.tolist())
         if newest_us is None or (self.newest_us is not None and newest_us <= self.newest_us):
@@ -66,9 +107,15 @@ class Completeness:
         if self._t_first_s is None:
             self._t_first_s = arrival.t_s
         elif self.newest_us is not None and self._is_on_time(arrival, settle_s):
-            silence_s = self._age_s(self.newest_us, arrival.t_s)
-            self._learn(arrival.t_s, silence_s, 1 + len(arrival.batch))
+            self._silence.add(arrival.t_s, self._age_s(self.newest_us, arrival.t_s))
+            self._deficit.add(arrival.t_s, self._open_deficit_s)
+        self._open_deficit_s = 0.0
         self.newest_us = newest_us
+
+    def note_cut(self, end_us: int) -> None:
+        """A bin is due: note by how much the newest stamp lies before its end."""
+        if self.newest_us is not None:
+            self._open_deficit_s = max(self._open_deficit_s, (end_us - self.newest_us) * 1e-6)
 
     def lacks(self, end_us: int, t_s: float) -> bool:
         """Return True where the bin that ends there may lack spikes at `t_s`."""
@@ -76,7 +123,9 @@ class Completeness:
             return True
         if self.newest_us >= end_us:
             return False
-        return self._age_s(self.newest_us, t_s) > self.limit_s
+        if self._is_doubtful or self._age_s(self.newest_us, t_s) > self._longest_s:
+            return True
+        return (end_us - self.newest_us) * 1e-6 > self._largest_deficit_s
 
     def lacks_bins(self, start_us: int, end_us: int) -> bool:
         """Return True where a bin of counts in `(start_us, end_us]` has not come."""
@@ -91,18 +140,28 @@ class Completeness:
         """Return True where a wait of so long after its end tells whether the bin is whole."""
         if self.newest_us is None or self.newest_us >= end_us:
             return False
-        return self.limit_s <= longest_s
+        return self._longest_s <= longest_s
 
     @property
-    def limit_s(self) -> float:
+    def _longest_s(self) -> float:
         """How long the source may be unheard of; infinite where that tells nothing."""
         if self._t_first_s is None or self._t_newest_s - self._t_first_s < LEARNT_AFTER_S:
             return 0.0
-        longest_s = max((silence_s for _, silence_s, _ in self._seconds), default=0.0)
-        if longest_s > SELDOM_S + self._settle_s:
+        if self._is_heard_seldom:
             return math.inf
-        gap_s = len(self._seconds) / max(1, sum(n for _, _, n in self._seconds))
-        return longest_s + max(MORE * longest_s, MORE_S + MORE_GAPS * gap_s)
+        return self._silence.most_s + MORE_S + MORE_SPREADS * self._silence.spread_s
+
+    @property
+    def _largest_deficit_s(self) -> float:
+        """How far before a bin's end the newest stamp may lie at its cut."""
+        if self._is_heard_seldom:
+            return math.inf
+        most_s = self._deficit.most_s
+        return most_s + (MORE_S + MORE_SPREADS * self._deficit.spread_s if most_s else 0.0)
+
+    @property
+    def _is_heard_seldom(self) -> bool:
+        return self._silence.most_s > SELDOM_S + self._settle_s
 
     def _is_on_time(self, arrival: Arrival, settle_s: float) -> bool:
         """Whether what is new of it came within the settle time."""
@@ -116,12 +175,3 @@ class Completeness:
     def _age_s(self, t_us: int, t_s: float) -> float:
         """Seconds from a stamp to `t_s`."""
         return t_s - self._schedule.t0_s - t_us * 1e-6
-
-    def _learn(self, t_s: float, silence_s: float, n_stamps: int) -> None:
-        second = int(t_s)
-        if self._seconds and self._seconds[-1][0] == second:
-            _, longest_s, n = self._seconds.pop()
-            silence_s, n_stamps = max(silence_s, longest_s), n_stamps + n
-        self._seconds.append((second, silence_s, n_stamps))
-        while self._seconds[0][0] < second - KEPT_S:
-            self._seconds.popleft()

@@ -36,6 +36,9 @@ class Ingest(threading.Thread):
         report: called with (event, detail) when the source goes or comes back.
         failed: called once with the error that ended the thread.
         by_beat: the beat's thread pulls, in `await_arrival`.
+
+    Attributes:
+        is_lost: the stream ended, and is looked for.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Ingest(threading.Thread):
         super().__init__(name="ingest", daemon=True)
         self._source, self._clock, self._t0_s = source, clock, t0_s
         self._inbox, self._report, self._failed = inbox, report, failed
-        self._by_beat, self._is_lost = by_beat, False
+        self._by_beat, self.is_lost = by_beat, False
         self._refused = ""
         self._t_heard_s = self._t_answered_s = clock.now()
         self._arrived = threading.Event()
@@ -91,7 +94,7 @@ class Ingest(threading.Thread):
             StreamUnfitError: where the beat pulls, what came cannot be read.
         """
         if self._by_beat:
-            self._pull_once(max(0.0, wait_s))
+            self.pull_once(max(0.0, wait_s))
         elif self._arrived.wait(wait_s):
             self._arrived.clear()
 
@@ -116,10 +119,10 @@ class Ingest(threading.Thread):
         """Pull, convert, hand over."""
         try:
             while not self._stopping.is_set():
-                if self._is_lost:
+                if self.is_lost:
                     self.look_for_source()
                 else:
-                    self._pull_once(PULL_WAIT_S)
+                    self.pull_once(PULL_WAIT_S)
         except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
             self._failed(err)
 
@@ -134,11 +137,12 @@ class Ingest(threading.Thread):
             self._stopping.wait(1.0)
             return
         if is_back:
-            self._is_lost, self._refused = False, ""
+            self.is_lost, self._refused = False, ""
             self._t_heard_s = self._t_answered_s = self._clock.now()
             self._report("source_back", {"stream": str(self._source.inlet.description)})
 
-    def _pull_once(self, wait_s: float) -> None:
+    def pull_once(self, wait_s: float) -> None:
+        """Wait for samples, convert them and hand them over; notice when the stream is lost."""
         try:
             samples, stamps, t_s = self._source.pull(wait_s)
         except StreamLostError:
@@ -159,12 +163,12 @@ class Ingest(threading.Thread):
     def _lose(self, why: str) -> None:
         stream = str(self._source.inlet.description)
         self._report("source_lost", {"stream": stream, "why": why})
-        self._is_lost = True
+        self.is_lost = True
         if self._by_beat:
             self._by_beat = False
             super().start()
 
     def _measure(self) -> None:
         while not self._stopping.wait(OFFSET_EVERY_S):
-            if not self._is_lost and self._source.measure_offset(timeout_s=0.5):
+            if not self.is_lost and self._source.measure_offset(timeout_s=0.5):
                 self._t_answered_s = self._clock.now()

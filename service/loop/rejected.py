@@ -21,6 +21,7 @@ FAULT_SHARE, FAULT_SPIKES = 0.1, 10
 """Above this one decodes are `fault`."""
 BIN_SHARE = 0.01
 """A bin that is known to lack more of its spikes is never `ok`."""
+LOST_OVER_US = 2_000_000
 QUIET_S = 10.0
 """A cause is told of again once its share has been small for so long."""
 FOREIGN_FOR_S = 0.5
@@ -70,6 +71,7 @@ class RejectedSpikes:
         self._hop_us = hop_us
         self._history: deque[tuple[float, int, tuple[int, ...]]] = deque()
         self._n_lacking: dict[int, int] = {}
+        self._newest_us: int | None = None
         self._lacking_until_us: int | None = None
         self._t_told_s = dict.fromkeys(FATES, -np.inf)
         self._ages_s: deque[tuple[float, float, float]] = deque()
@@ -87,8 +89,15 @@ class RejectedSpikes:
             if len(t_us):
                 self._lacks(t_us)
         if arrival.n_lost and len(arrival.batch):
-            k = -(-int(arrival.batch.t_us[0]) // self._hop_us)
-            self._n_lacking[k] = self._n_lacking.get(k, 0) + arrival.n_lost
+            # Nobody knows when they fired: since the pull before, as far as is known.
+            t_us, hop_us = arrival.batch.t_us, self._hop_us
+            first_us, last_us = int(t_us.min()), int(t_us.max())
+            since_us = first_us if self._newest_us is None else min(first_us, self._newest_us)
+            since_us = max(since_us, last_us - LOST_OVER_US)
+            for k in range(-(-since_us // hop_us), -(-last_us // hop_us) + 1):
+                self._n_lacking[k] = self._n_lacking.get(k, 0) + arrival.n_lost
+        if len(arrival.batch):
+            self._newest_us = int(arrival.batch.t_us.max())
         if n_overflow and len(arrival.batch):
             self._lacking_until_us = int(arrival.batch.t_us.max())
         if np.isfinite(arrival.age_s):

@@ -162,6 +162,8 @@ class SettleTime:
         oldest_s = t_s - t0_s - int(np.minimum.reduce(t_us)) * 1e-6
         # What was stamped before we listened waited for us.
         if oldest_s <= min(self._most_s, t_s - self._t_begin_s):
+            while self._oldest_s and self._oldest_s[-1][1] <= oldest_s:
+                self._oldest_s.pop()  # the first is the largest of the last second
             self._oldest_s.append((t_s, oldest_s))
         while self._oldest_s and self._oldest_s[0][0] < t_s - OLDEST_OVER_S:
             self._oldest_s.popleft()
@@ -223,7 +225,7 @@ class SettleTime:
     @property
     def _grown_s(self) -> float:
         """What the oldest spike of the last second needed."""
-        return max((oldest_s for _, oldest_s in self._oldest_s), default=0.0) + GROWN_BY_S
+        return (self._oldest_s[0][1] if self._oldest_s else 0.0) + GROWN_BY_S
 
     def _told(self, needed_s: float) -> dict[str, Any]:
         detail: dict[str, Any] = {"settle_ms": self._aim_s * 1e3, "needed_ms": needed_s * 1e3}

@@ -85,7 +85,10 @@ class BeatLoop:
         beat, settle = self._beat, self._beat.settle
         newest_due = beat.schedule.newest_due(self._clock.now(), settle.settle_s)
         k = max(beat.last_k + 1, newest_due)
-        self.t_due = self.wait.until_settled(k, settle.settle_s, settling=settle.settling)
+        waited_s = -1.0
+        while waited_s < settle.settle_s:  # it may grow by what comes meanwhile
+            waited_s = settle.settle_s
+            self.t_due = self.wait.until_settled(k, waited_s, settling=settle.settling)
         with self._arrivals.held_off():
             decode = beat.turn(k, settle.settle_s)
             return decode, publish(decode)

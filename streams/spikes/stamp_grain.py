@@ -14,10 +14,8 @@ import numpy as np
 from streams.messages import Float64s, Int32s
 
 COARSE_S = 0.9e-3
-N_STAMPS = 64
-"""Distinct stamps that are looked at."""
 FINE_SHARE = 0.05
-"""Where more of their spacings are below `COARSE_S`, stamps are fine ..."""
+"""Where more of the spacings between distinct stamps are below `COARSE_S`, stamps are fine ..."""
 TIED_SHARE, TIED_COARSE_S = 0.1, 0.3e-3
 """... unless so many samples share the stamp of another unit's, and spacings are this at the
 median: samples of a 30 kHz clock tie as often only where they are ten times as dense."""
@@ -31,26 +29,20 @@ class StampGrain:
     """Watches the stamps of a stream without sequence numbers."""
 
     def __init__(self) -> None:
-        self._spacings_s: deque[float] = deque(maxlen=N_STAMPS)
+        self._stamps: deque[float] = deque(maxlen=N_SAMPLES)
         self._is_tied: deque[bool] = deque(maxlen=N_SAMPLES)
         self._is_doubled: deque[bool] = deque(maxlen=N_SAMPLES)
-        self._newest_s = -np.inf
         self._n_pulls = 0
         self.is_coarse = True
         """Whether equal stamps of one unit are spikes of one block; True until it is known."""
 
     def note(self, stamps: Float64s, unit: Int32s) -> None:
         """Take in a pull: (n,) stamps in seconds, (n,) units."""
-        self._n_pulls += 1
-        if len(self._spacings_s) == N_STAMPS and self._n_pulls % NOTED_EVERY:
-            return
         stamps, unit = stamps[-N_SAMPLES:], unit[-N_SAMPLES:]
-        distinct = np.unique(stamps)
-        newer = distinct[distinct > self._newest_s]
-        if len(newer):
-            known = newer if self._newest_s == -np.inf else np.append(self._newest_s, newer)
-            self._spacings_s.extend(np.diff(known)[-N_STAMPS:].tolist())
-            self._newest_s = float(newer[-1])
+        self._stamps.extend(stamps.tolist())
+        self._n_pulls += 1
+        if len(self._stamps) == N_SAMPLES and self._n_pulls % NOTED_EVERY:
+            return
         is_tied = (stamps[1:] == stamps[:-1]) & (unit[1:] != unit[:-1])
         self._is_tied.extend(is_tied.tolist())
         pairs = np.stack((stamps, unit.astype(np.float64)), axis=1)
@@ -60,15 +52,14 @@ class StampGrain:
 
     @property
     def _steps_are_coarse(self) -> bool:
-        n = len(self._spacings_s)
+        spacings_s = np.sort(np.diff(np.unique(np.array(self._stamps))))
+        n = len(spacings_s)
         if not n:
             return True
-        spacings_s = sorted(self._spacings_s)
-        n_fine = sum(spacing_s < COARSE_S for spacing_s in spacings_s)
-        if n_fine < max(1.0, FINE_SHARE * n):
+        if np.count_nonzero(spacings_s < COARSE_S) < max(1.0, FINE_SHARE * n):
             return True
         is_tied = sum(self._is_tied) >= TIED_SHARE * max(1, len(self._is_tied))
-        return is_tied and spacings_s[n // 2] >= TIED_COARSE_S
+        return bool(is_tied and spacings_s[n // 2] >= TIED_COARSE_S)
 
     @property
     def _comes_doubled(self) -> bool:
