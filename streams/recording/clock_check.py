@@ -18,6 +18,29 @@ APART_S = 3600.0
 STRAY = 0.01
 
 
+def as_sent_if_foreign(stream: Stream) -> list[str]:
+    """Take the stamps as they were sent where they are not of the clock that was measured.
+
+    A line through measurements of LSL's clock, laid out to Unix time, ends anywhere.
+
+    Returns:
+        What is to be said of it.
+    """
+    at_s = np.sort(stream.clock_times_s)
+    if not len(at_s) or not len(stream.stamps_s):
+        return []
+    right = np.clip(np.searchsorted(at_s, stream.stamps_s), 1, max(1, len(at_s) - 1))
+    near = at_s[np.minimum(right, len(at_s) - 1)], at_s[right - 1]
+    off_s = float(np.median(np.min([np.abs(stream.stamps_s - one) for one in near], axis=0)))
+    if off_s < APART_S:
+        return []
+    stream.t_s, stream.clock_parts = stream.stamps_s.copy(), []
+    return [
+        f"the stamps of {stream.name!r} are taken as they were sent: they lie {off_s:,.0f} s from "
+        "the measurements of its sender's clock, and are of another clock than LSL's"
+    ]
+
+
 def trouble_of(stream: Stream) -> str:
     """Say why the stream's stamps cannot be used; "" where they can."""
     lines = _lines(stream)

@@ -47,6 +47,7 @@ class Frames:
         bad_headers: what is wrong with the headers that cannot be read, by stream number.
         is_implausible: whether a chunk claims more samples than it has bytes for.
         n_foreign: chunks of tags that XDF 1.0 does not know.
+        samples_at: where the chunks of samples begin.
     """
 
     n_bytes: int = 0
@@ -56,12 +57,25 @@ class Frames:
     bad_headers: dict[int, str] = field(default_factory=dict)
     is_implausible: bool = False
     n_foreign: int = 0
+    samples_at: list[int] = field(default_factory=list)
 
     def kept(self) -> list[Span]:
         """The spans of the file that are chunks."""
-        edges = [0, *(edge for span in self.damaged for edge in span), self.tail]
-        spans = list(zip(edges[::2], edges[1::2], strict=True))
+        spans, at = [], 0
+        for begin, end in sorted(self.damaged):
+            spans.append((at, min(begin, self.tail)))
+            at = max(at, end)
+        spans.append((at, self.tail))
         return [(begin, end) for begin, end in spans if end > begin]
+
+    def cut_next_samples(self, at: int, file: BinaryIO) -> bool:
+        """Count the first kept chunk of samples from byte `at` on as damaged; False without one."""
+        known = [span for span in self.damaged if span[1] > at]
+        for begin in self.samples_at:
+            if begin >= at and not any(span[0] <= begin < span[1] for span in known):
+                self.damaged.append((begin, after_boundary(file, begin) or self.n_bytes))
+                return True
+        return False
 
 
 class NotWholeError(Exception):
@@ -146,6 +160,7 @@ def _next(file: BinaryIO, at: int, frames: Frames) -> int:
         if n_samples * frames.sample_bytes[stream] > length:
             frames.is_implausible = True
             raise NotWholeError(end)
+        frames.samples_at.append(at)
     elif tag == FILE_HEADER and _parsed(file.read(length - 2)) is None:
         raise NotWholeError(end)
     return end

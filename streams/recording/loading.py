@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 import struct
@@ -23,6 +24,7 @@ _FAILURES = (
     ParseError, RuntimeError, TypeError, ValueError, struct.error,
 )  # fmt: skip
 _BUFFER_BYTES = 2**18
+MOST_TRIES = 50
 _DAMAGE = ("found likely XDF file corruption", "Error reading chunk length", " Read tag")
 _TOLD_ELSEWHERE = ("got zero-length chunk", "Segments and clock-segments differ")
 
@@ -89,7 +91,7 @@ class _Attempt:
         remarks: its other warnings.
     """
 
-    file: WholeReads
+    file: io.BufferedReader
     view: View
     raw: BinaryIO
     stamps: dict[int, list[Float64s]] = field(default_factory=dict)
@@ -107,6 +109,14 @@ class _Attempt:
         n_before = ends[-1][1] if ends else 0
         ends.append((self.view.in_file(self.file.tell()), n_before + len(stamps)))
         return values, stamps, info
+
+    def n_chunks(self) -> int:
+        """Chunks of samples that were read."""
+        return sum(map(len, self.ends.values()))
+
+    def last_end(self) -> int:
+        """Where the last chunk of samples ended that was read, a byte of the file."""
+        return max((ends[-1][0] for ends in self.ends.values()), default=0)
 
     def note(self, text: str) -> None:
         """Note a warning."""
@@ -156,33 +166,40 @@ def _nothing_left(path: Path, frames: Frames) -> str:
 
 
 def _load(path: Path, file: BinaryIO, frames: Frames, numbers: list[int] | None) -> Loaded:
+    """Let `pyxdf` read the file as it is; where it cannot, without what is damaged."""
     whole = [(0, frames.n_bytes)]
-    without_damage = frames.kept()
-    ways = [without_damage] if frames.is_implausible else [whole, without_damage]
-    for spans, is_last in zip(ways, [way is ways[-1] for way in ways], strict=True):
-        attempt = _attempt(file, spans)
+    spans = frames.kept() if frames.is_implausible else whole
+    is_fast = frames.kept() == whole
+    for _ in range(MOST_TRIES):
+        attempt = _attempt(file, spans, is_fast)
         try:
             streams, header = _ask_pyxdf(attempt, numbers, dejitter=False)
-            smooth = None
-            if any(_rate(one) > 0 and len(one["time_stamps"]) for one in streams):
-                smooth, _ = _ask_pyxdf(_attempt(file, spans), numbers, dejitter=True)
+            if is_fast and attempt.n_chunks() != len(frames.samples_at):
+                raise EOFError("chunks of samples were passed over")
         except _FAILURES as err:
-            if is_last or without_damage == whole:
-                at = attempt.view.in_file(attempt.file.tell())
+            was_last_way = not is_fast and spans == frames.kept()
+            if was_last_way and not frames.cut_next_samples(attempt.last_end(), file):
                 raise RecordingError(
-                    f"{path} cannot be read as XDF beyond byte {at} "
-                    f"({type(err).__name__}: {err}); is it a whole file of LabRecorder's?"
+                    f"{path} cannot be read as XDF: {type(err).__name__}: {err}. "
+                    "Is it a whole file of LabRecorder's?"
                 ) from err
+            is_fast, spans = False, whole if is_fast else frames.kept()
             continue
+        smooth = None
+        if any(_rate(one) > 0 and len(one["time_stamps"]) for one in streams):
+            smooth, _ = _ask_pyxdf(_attempt(file, spans, is_fast), numbers, dejitter=True)
         if spans != whole:
             attempt.damage += frames.damaged
         return _account(attempt, frames, streams, smooth, header or {})
-    raise AssertionError("no way to read a file was tried")
+    raise RecordingError(
+        f"{path} is damaged in more than {len(frames.damaged)} places: it cannot be read"
+    )
 
 
-def _attempt(file: BinaryIO, spans: Sequence[Span]) -> _Attempt:
+def _attempt(file: BinaryIO, spans: Sequence[Span], is_fast: bool) -> _Attempt:
     view = View(file, spans)
-    return _Attempt(WholeReads(view, _BUFFER_BYTES), view, file)
+    reader = io.BufferedReader if is_fast else WholeReads
+    return _Attempt(reader(view, _BUFFER_BYTES), view, file)
 
 
 def _ask_pyxdf(attempt: _Attempt, numbers: list[int] | None, *, dejitter: bool) -> Any:
@@ -193,7 +210,7 @@ def _ask_pyxdf(attempt: _Attempt, numbers: list[int] | None, *, dejitter: bool) 
             "reading XDF needs the package pyxdf: pip install 'spikeloop[nwb]'"
         ) from None
 
-    with _listening(attempt):
+    with _listening(attempt), np.errstate(all="ignore"):
         return pyxdf.load_xdf(
             attempt.file,
             select_streams=numbers,
@@ -206,8 +223,7 @@ def _ask_pyxdf(attempt: _Attempt, numbers: list[int] | None, *, dejitter: bool) 
 def _listening(attempt: _Attempt) -> Iterator[None]:
     """Take `pyxdf`'s warnings instead of letting them onto the terminal."""
     logger = logging.getLogger("pyxdf.pyxdf")
-    before = logger.propagate, logger.level, logger.disabled
-    logger.propagate, logger.disabled = False, False
+    propagates, level, logger.propagate = logger.propagate, logger.level, False
     logger.setLevel(logging.WARNING)
     listener = _Listener(attempt)
     logger.addHandler(listener)
@@ -215,8 +231,8 @@ def _listening(attempt: _Attempt) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(listener)
-        logger.propagate, logger.level, logger.disabled = before
-        logger.setLevel(before[1])
+        logger.propagate = propagates
+        logger.setLevel(level)
 
 
 def _account(

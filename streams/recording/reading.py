@@ -12,7 +12,13 @@ import numpy as np
 
 from streams.lsl import StreamDescription
 from streams.messages import Float64s
-from streams.recording.clock_check import STRAY, main_stretch, remarks_of, trouble_of
+from streams.recording.clock_check import (
+    STRAY,
+    as_sent_if_foreign,
+    main_stretch,
+    remarks_of,
+    trouble_of,
+)
 from streams.recording.loading import Stream, load, text_of
 from streams.recording.xdf import RecordingError
 
@@ -133,7 +139,7 @@ def read_recording(path: Path) -> Recording:
     if not path.is_file():
         raise RecordingError(f"no recording at {path}; `spikeloop record` makes one")
     loaded = load(path)
-    said = list(loaded.said)
+    said = [*loaded.said, *(text for one in loaded.streams for text in as_sent_if_foreign(one))]
     stretch = main_stretch([one.t_s[_is_stamped(one)] for one in loaded.streams])
     streams: dict[int, Recorded] = {}
     for one in loaded.streams:

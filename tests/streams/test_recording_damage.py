@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import struct
 from collections.abc import Sequence
@@ -154,6 +155,15 @@ def test_chunks_of_kinds_of_their_own_are_said(tmp_path: Path) -> None:
     assert any("1 chunks of kinds that XDF 1.0" in one for one in recording.said)
 
 
+def test_text_of_a_length_that_goes_to_the_end_of_the_file(tmp_path: Path) -> None:
+    i = nth(3, 3, 1)
+    content = bytearray(CHUNKS[i][8:])
+    content[10:11] = b"\x04\xff\xff\xff\x7f"
+    recording = read(tmp_path, with_chunk(i, chunk(3, bytes(content), 3)))
+    assert all(n > 0.5 * sent for n, sent in zip(numbers_read(recording), SENT, strict=True))
+    assert any("is damaged at byte" in one for one in recording.said)
+
+
 @pytest.mark.parametrize("content", [b"", b"XD", b"XDF:"])
 def test_a_file_that_has_just_begun(tmp_path: Path, content: bytes) -> None:
     assert numbers_read(read(tmp_path, content)) == []
@@ -176,11 +186,12 @@ def test_a_compressed_file_is_read(tmp_path: Path) -> None:
         read_recording(tmp_path / "b.xdfz")
 
 
+MANY = int(os.environ.get("SPIKELOOP_EXAMPLES", "60"))
 Bytes = Sequence[tuple[int, int]]
 N_BYTES = len(b"".join(CHUNKS))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=MANY, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(4, N_BYTES - 1), st.integers(0, 255)), min_size=1, max_size=5)
 )

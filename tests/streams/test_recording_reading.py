@@ -156,8 +156,31 @@ def test_a_reset_without_measurements_makes_no_session_of_days(tmp_path: Path) -
         convert([path], None, Reading())
 
 
-def test_behaviour_on_another_clock_is_left_out_and_said(tmp_path: Path) -> None:
+def on_unix_time(sources: list[Source]) -> bytes:
+    """Streams whose stamps are Unix time, while LSL's own clock is measured as ever."""
+    moved = [replace(one, offset=lambda t_s: -1.7e9, has_offsets=False) for one in sources]
+    noisy = [replace(one, offset=lambda t_s: 1e-4 * np.sin(t_s)) for one in sources]
+    chunks = labrecorder.file_chunks(moved)
+    for k in range(0, SECONDS, 5):
+        chunks[-3:-3] = [one.measured(T0_S + k) for one in noisy]
+    return b"".join(chunks)
+
+
+def test_streams_that_are_all_on_unix_time_stay_together(tmp_path: Path) -> None:
+    (tmp_path / "a.xdf").write_bytes(on_unix_time(lab()))
+    session = convert([tmp_path / "a.xdf"], None, Reading())
+    assert session.duration_s == pytest.approx(SECONDS, abs=0.1)
+    assert session.trials is not None
+    assert session.trials.start_s[0] == pytest.approx(0.2, abs=0.01)
+    assert "of another clock than LSL's" in session.provenance[MENDED]
+
+
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_behaviour_on_another_clock_is_left_out_and_said(tmp_path: Path, is_measured: bool) -> None:
     unix = replace(hand(), offset=lambda t_s: -1.7e9, has_offsets=False)
+    if is_measured:
+        unix = replace(unix, has_offsets=True)
+        unix.measured = lambda now_s: hand().measured(now_s)  # type: ignore[method-assign]
     path = labrecorder.write(tmp_path / "a.xdf", [spikes(), unix, markers()])
     session = convert([path], None, Reading())
     assert session.duration_s < SECONDS
