@@ -115,13 +115,14 @@ def _keep_alives(heard: Heard, parsed: Parsed) -> Finding:
 
 def _repeated(parsed: Parsed) -> Finding:
     """Spikes of one unit at one stamp: sent twice, or of a block with one stamp."""
-    pairs = np.stack([parsed.t_s, parsed.unit.astype(np.float64)])
-    n = len(parsed.t_s) - np.unique(pairs, axis=1).shape[1]
+    pairs = np.unique(np.stack([parsed.t_s, parsed.unit.astype(np.float64)]), axis=1)
+    n = len(parsed.t_s) - pairs.shape[1]
     numbers = {"repeated": n}
     found = f"{n} spikes have unit and stamp of another one"
     if not n:
         return Finding("good", "duplicates", "none", "", numbers)
-    if parsed.repeats == "older":  # `serve` counts them as two spikes, too
+    n_tied = pairs.shape[1] - len(np.unique(pairs[0]))  # stamps that several units share
+    if n_tied >= n:
         change = "Stamp each spike with its own time, or add a channel `seq` that counts."
         return Finding("warn", "duplicates", found, change, numbers)
     level: Level = "stop" if n > SHARE_FLAGGED * len(parsed.t_s) else "warn"
