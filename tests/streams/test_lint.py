@@ -90,6 +90,19 @@ def test_delay_and_blocks(block_s: float, delay_s: float, level: str | None) -> 
     assert ("blocks" in found) == (block_s > 0.02)
 
 
+def test_a_single_stall_of_the_listener_is_no_delay() -> None:
+    t_s = spike_times()
+    arrived_s = in_blocks(t_s, 0.005)
+    held_up = (arrived_s > t_s[700]) & (arrived_s < t_s[700] + 0.9)
+    arrived_s[held_up] = t_s[700] + 0.9
+    found = bad_of(spikes(arrived_s=arrived_s))
+    assert found["delay"].level == "warn"
+    assert "only now and then" in found["delay"].change
+    often = np.where(np.arange(len(t_s)) % 20 == 0, 0.7, 0.0)
+    late = heard_of(spikes().values, t_s - often, in_blocks(t_s, 0.005), ("channel", "unit", "seq"))
+    assert bad_of(late)["delay"].level == "stop"
+
+
 def test_disorder_is_how_far_behind_the_newest_stamp_samples_come() -> None:
     assert disorder_s(np.array([1.0, 3.0, 2.5, 2.0, np.nan, 4.0])).tolist() == [
         0.0, 0.0, 0.5, 1.0, 0.0,
