@@ -120,7 +120,8 @@ class Inlet:
     Args:
         info: the stream, as resolved.
         budget_per_s: samples per second that the buffer is sized for.
-        recover: whether LSL looks for the stream again by its `source_id`, silently.
+        recover: let LSL reconnect by itself to a stream of the same source_id. What comes back
+            may have other labels, and LSL does not say that it is another.
 
     Raises:
         StreamAbsentError: the sender did not answer, or has just gone.
@@ -218,7 +219,7 @@ def find_inlet(
     timeout_s: float = 5.0,
     recover: bool = True,
 ) -> Inlet:
-    """Find the one stream that matches; `Inlet.open` starts it.
+    """Find the one stream that matches; `Inlet.open` starts it. `recover`: see `Inlet`.
 
     Raises:
         StreamAbsentError: none answered (the text lists what is visible), or it has just gone.

@@ -10,7 +10,8 @@ import numpy as np
 
 from streams.lsl import StreamDescription, StreamUnfitError
 from streams.messages import Float64s
-from streams.spikes.layouts import SequenceCheck
+from streams.spikes.columns import KNOWN_LABELS
+from streams.spikes.sequence import SequenceCheck
 from streams.stamp_check import how_far_off, is_other_clock, require_lsl_clock
 
 START_S = 15.0
@@ -50,15 +51,15 @@ class Outage:
 
 
 class SequenceCount:
-    """Counts samples that never came, by a channel labelled `seq`; over outages, too.
+    """Counts samples that never came, by the channel of their numbers; over outages, too.
 
     Args:
         labels: of the channels.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
-        lower = [label.lower() for label in labels]
-        self._i_seq = lower.index("seq") if "seq" in lower else None
+        found = [i for i, label in enumerate(labels) if label.lower() in KNOWN_LABELS["seq"]]
+        self._i_seq = found[0] if len(found) == 1 else None
         self._check = SequenceCheck()
         self._newest = -1
         self.n_lost = 0
