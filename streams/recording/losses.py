@@ -25,7 +25,7 @@ class Outage:
     Attributes:
         stream: its name.
         from_s: its last sample before, seconds of the recording.
-        to_s: its first sample after; None where it stayed away.
+        to_s: its first sample after; None where none came.
         n_samples: how many never came, by their sequence numbers; None where that is not known.
     """
 
@@ -39,7 +39,7 @@ class Outage:
         if self.n_samples is not None:
             many = f"{self.n_samples} samples by its sequence numbers"
         if self.to_s is None:
-            return f"{self.stream!r} was lost at {self.from_s:.2f} s and did not come back"
+            return f"{self.stream!r} was lost at {self.from_s:.2f} s, and nothing came of it after"
         return (
             f"{self.stream!r} was away from {self.from_s:.2f} s to {self.to_s:.2f} s "
             f"({self.to_s - self.from_s:.2f} s): what it sent meanwhile is lost ({many})"
