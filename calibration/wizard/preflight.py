@@ -35,6 +35,7 @@ FREE_BYTES = 500 * 2**20
 WORST_UNCERTAINTY_S = 0.005
 MANY = 0.2
 MANY_UNKNOWN = 0.01
+EXPECTED = ("brought no sample", "units to leave out", "are the times at which samples came")
 SLACK_S = 60.0
 """Stamps of streams that are read together may lie further apart than we listened, by so much."""
 NAMED_AT_MOST = 6
@@ -204,9 +205,9 @@ def judge(
 
 
 def _mended(session: Session) -> list[Finding]:
-    """What was dropped or mended on reading; a silent stream is told elsewhere."""
+    """What was dropped or mended on reading; what was meant, or is told elsewhere, left out."""
     lines = session.provenance.get(MENDED, "").splitlines()
-    said = [line.partition(": ")[2] for line in lines if "brought no sample" not in line]
+    said = [line.partition(": ")[2] for line in lines if not any(one in line for one in EXPECTED)]
     do = "`spikeloop lint` tells what to change in the sender"
     return [Finding("warn", "samples", line, do) for line in said]
 

@@ -54,15 +54,13 @@ def reading_of(config: CalibrateConfig, keys: tuple[str, ...]) -> Reading:
 def convert_arguments(config: CalibrateConfig) -> list[str]:
     """What in a recording means what, as `spikeloop convert` takes it."""
     spikes = config.spikes
-    named = [
-        *(f"--channel={label}" for label in config.behavior.channels),
-        *(f"--column={name}" for name in spikes.columns),
-        *(f"--ignore-unit={unit}" for unit in spikes.ignore_units),
-    ]
     return [
         "--spikes", spikes.type, "--markers", config.markers.type, "--array", spikes.array,
+        f"--columns={','.join(spikes.columns)}",
+        f"--ignore-units={','.join(map(str, spikes.ignore_units))}",
         f"--trial-start={config.markers.trial_start}", f"--trial-stop={config.markers.trial_stop}",
-        "--body", config.behavior.body, *named,
+        "--body", config.behavior.body,
+        *(f"--channel={label}" for label in config.behavior.channels),
     ]  # fmt: skip
 
 

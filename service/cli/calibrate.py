@@ -48,8 +48,8 @@ def _add_record(commands: Commands) -> None:
     )
     p.add_argument(
         "--stamps",
-        choices=("sent", "arrival"),
-        default="sent",
+        choices=("lsl", "arrival"),
+        default="lsl",
         help="arrival: for senders that do not stamp with LSL's clock, at the cost of precision",
     )
     p.add_argument("--seconds", type=float, default=None, help="end after so long")
@@ -114,14 +114,8 @@ def _add_convert(commands: Commands) -> None:
     p.add_argument("--spikes", default="Spikes", metavar="TYPE[:NAME]")
     p.add_argument("--markers", default="Markers", metavar="TYPE[:NAME]", help="'' for none")
     p.add_argument("--array", default="", help="prefix of the unit keys")
-    p.add_argument(
-        "--column", action="append", default=[], metavar="NAME",
-        help="of each channel of spikes in turn, if labels do not tell: channel, unit, seq, other",
-    )  # fmt: skip
-    p.add_argument(
-        "--ignore-unit", action="append", default=[], metavar="UNIT", type=_number_or_key,
-        help="a unit number of any channel, or a key, to leave out; may be given again",
-    )  # fmt: skip
+    p.add_argument("--columns", default="", metavar="A,B,...", help="if the labels do not tell")
+    p.add_argument("--ignore-units", default="", metavar="A,B,...", help="numbers, keys or labels")
     p.add_argument("--trial-start", default="trial_start", help="how its marker begins")
     p.add_argument("--trial-stop", default="trial_stop")
     p.add_argument(
@@ -156,8 +150,8 @@ def _convert(a: argparse.Namespace) -> None:
         spikes=spikes[0],
         spikes_name=spikes[2],
         array=a.array,
-        columns=tuple(a.column),
-        ignore_units=tuple(a.ignore_unit),
+        columns=_listed(a.columns),
+        ignore_units=[_number_or_key(one) for one in _listed(a.ignore_units)],
         known_keys=_keys_of(a.bundle) if a.bundle else (),
         markers=markers[0],
         markers_name=markers[2],
@@ -183,6 +177,10 @@ def _convert(a: argparse.Namespace) -> None:
         "said": said,
     }
     sys.stdout.write(json.dumps(told) + "\n")
+
+
+def _listed(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
 
 
 def _keys_of(bundle: Path) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from streams.lsl import StreamDescription, StreamUnfitError
 from streams.messages import Float64s
+from streams.spikes.columns import KNOWN_LABELS
 from streams.spikes.sequence import SequenceCheck
 from streams.stamp_check import how_far_off, is_other_clock, require_lsl_clock
 
@@ -24,7 +25,7 @@ class Outage:
     Attributes:
         stream: its name.
         from_s: its last sample before, seconds of the recording.
-        to_s: its first sample after; None where it stayed away.
+        to_s: its first sample after; None where none came.
         n_samples: how many never came, by their sequence numbers; None where that is not known.
     """
 
@@ -38,7 +39,7 @@ class Outage:
         if self.n_samples is not None:
             many = f"{self.n_samples} samples by its sequence numbers"
         if self.to_s is None:
-            return f"{self.stream!r} was lost at {self.from_s:.2f} s and did not come back"
+            return f"{self.stream!r} was lost at {self.from_s:.2f} s, and nothing came of it after"
         return (
             f"{self.stream!r} was away from {self.from_s:.2f} s to {self.to_s:.2f} s "
             f"({self.to_s - self.from_s:.2f} s): what it sent meanwhile is lost ({many})"
@@ -50,15 +51,15 @@ class Outage:
 
 
 class SequenceCount:
-    """Counts samples that never came, by a channel labelled `seq`; over outages, too.
+    """Counts samples that never came, by the channel of their numbers; over outages, too.
 
     Args:
         labels: of the channels.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
-        lower = [label.lower() for label in labels]
-        self._i_seq = lower.index("seq") if "seq" in lower else None
+        found = [i for i, label in enumerate(labels) if label.lower() in KNOWN_LABELS["seq"]]
+        self._i_seq = found[0] if len(found) == 1 else None
         self._check = SequenceCheck()
         self._newest = -1
         self.n_lost = 0

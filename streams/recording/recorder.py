@@ -82,7 +82,7 @@ class Recorder:
         except OSError as err:
             raise RecordingError(f"cannot record to {self.path}: {err.strerror}") from err
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        stamps = "arrival" if self.by_arrival else "sent"
+        stamps = "arrival" if self.by_arrival else "lsl"
         self._write(file_header(socket.gethostname(), created, stamps))
         numbers, t_start_s = itertools.count(1), self.clock.now()
         for inlet, one in zip(inlets, wanted, strict=True):
@@ -136,7 +136,7 @@ class Recorder:
         return {
             "t_s": self.clock.now(),
             "bytes": self.n_bytes,
-            "stamps": "arrival" if self.by_arrival else "sent",
+            "stamps": "arrival" if self.by_arrival else "lsl",
             "streams": {track.name: track.status() for track in self._tracks},
             "outages": [one.as_json() for track in self._tracks for one in track.outages],
             "lost": [text for track in self._tracks for text in track.lost()],
@@ -176,7 +176,7 @@ def record(
     is_stopped: Callable[[], bool],
     status_path: Path | None = None,
     clock: Clock | None = None,
-    stamps: Literal["sent", "arrival"] = "sent",
+    stamps: Literal["lsl", "arrival"] = "lsl",
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Record until told to stop, or for so long.
@@ -192,7 +192,7 @@ def record(
         is_stopped: asked 20 times a second.
         status_path: where to say how it stands, twice a second (JSON, replaced as a whole).
         clock: LSL's; the monotonic clock unless given.
-        stamps: the senders', or the time of "arrival".
+        stamps: "lsl" for the senders' own, or "arrival".
         say: tells the user something now.
 
     Returns:

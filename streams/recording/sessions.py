@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from streams.lsl import StreamUnfitError
 from streams.messages import Float64s, SpikeBatch
 from streams.recording.markers import marker_texts, require_trials, trials_of
 from streams.recording.reading import Recorded, Recording, read_recording
 from streams.recording.signals import PLACE, behavior_of
 from streams.recording.xdf import RecordingError
 from streams.session import Behavior, Session, Trials
-from streams.spikes.layouts import EventLayout, layout_of
+from streams.spikes.layouts import Layout, layout_of
 from streams.spikes.tokenizer import canonical_order
 
 PARTS_APART_S = 1.0
@@ -36,8 +37,8 @@ class Reading:
         spikes: LSL type of the stream of spikes.
         spikes_name: its name; "" for any.
         array: prefix of the unit keys.
-        columns: of spikes whose labels do not tell, one name a channel; see `columns_of`.
-        ignore_units: unit numbers of any channel, keys or labels to leave out.
+        columns: what the channels of the spikes hold, where their labels do not tell.
+        ignore_units: unit numbers, keys or labels to leave out.
         known_keys: unit keys that the session has even where they are silent.
         markers: LSL type of the markers; "" for none.
         markers_name: their name; "" for any.
@@ -199,14 +200,7 @@ def _spikes(
     index: dict[str, int] = {}
     fates: Counter[str] = Counter()
     for piece in pieces:
-        layout = layout_of(
-            piece.description,
-            piece.labels,
-            known,
-            reading.array,
-            columns=reading.columns,
-            ignore_units=reading.ignore_units,
-        )
+        layout = _layout(piece, known, reading)
         parts = []
         for part in _between_silences(piece.t_s):
             # Stamps that are not above 0 are no stamps to a layout.
@@ -214,10 +208,10 @@ def _spikes(
             parts.append((parsed.t_s - 1.0, parsed.unit, parsed.count))
             fates["came twice"] += parsed.n_duplicate
             fates["were no spikes"] += len(parsed.invalid_s)
+            fates["were of units to leave out"] += parsed.n_ignored
             fates["never came, by their sequence numbers"] += parsed.n_lost
         t_s, unit, count = (np.concatenate(column) for column in zip(*parts, strict=True))
-        keys = layout.table.keys if isinstance(layout, EventLayout) else layout.keys
-        rows = [index.setdefault(key, len(index)) for key in keys]
+        rows = [index.setdefault(key, len(index)) for key in layout.keys]
         times.append(np.rint(t_s * 1e6).astype(np.int64))
         units.append(np.array(rows, np.int32)[unit])
         counts.append(count)
@@ -231,6 +225,22 @@ def _spikes(
     said += [f"{n} samples of {source!r} {what}" for what, n in fates.items() if n]
     order = canonical_order(t_us, unit)
     return SpikeBatch(t_us[order], unit[order], count[order]), tuple(index)
+
+
+def _layout(piece: Recorded, known: Sequence[str], reading: Reading) -> Layout:
+    try:
+        return layout_of(
+            piece.description,
+            piece.labels,
+            known,
+            reading.array,
+            columns=reading.columns,
+            ignore_units=reading.ignore_units,
+        )
+    except StreamUnfitError as err:
+        raise StreamUnfitError(
+            f"{err} (`spikeloop convert` takes them as --columns channel,unit,other)"
+        ) from err
 
 
 def _between_silences(t_s: Float64s) -> list[slice]:

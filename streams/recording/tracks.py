@@ -51,6 +51,7 @@ class _Piece:
     measuring: Future[OffsetEstimate | None] | None = None
     asking: Future[bool] | None = None
     n_unanswered: int = 0
+    has_ended: bool = False
 
 
 @dataclass(slots=True)
@@ -110,11 +111,12 @@ class Track:
             self._look_again(self._search)
             return
         piece, now_s = self._pieces[-1], self.clock.now()
-        has_lost = piece.puller.has_lost.is_set()
+        has_ended = piece.puller.has_lost.is_set()
         self._take(piece)
         self._measure(piece, now_s)
-        if has_lost or self._has_gone(piece, now_s):
-            self._end_piece(piece)
+        if has_ended or self._has_gone(piece, now_s):
+            if has_ended:
+                self._end_piece(piece)
             self.say(f"{self.name!r} is away; it is looked for, and the others are recorded on")
             self.outages.append(Outage(self.name, self._since_start(piece.t_heard_s)))
             self._n_lost_before = 0 if self._sequence is None else self._sequence.n_lost
@@ -122,11 +124,12 @@ class Track:
 
     def end(self) -> None:
         """Write what is left, and the footer."""
+        piece = self._pieces[-1]
         if self._search is not None:
             self._search.end()
             self._remark(self._search)
+        if piece.has_ended:
             return
-        piece = self._pieces[-1]
         if not piece.has_offset and piece.measuring is not None:
             piece.measuring.exception()  # waits for it
             self._measure(piece, -np.inf)
@@ -195,7 +198,7 @@ class Track:
     def _judge(self, piece: _Piece, block: Block) -> None:
         if self._sequence is not None:
             self._sequence.add(block.values, block.arrival_s)
-        if self.outages and self.outages[-1].to_s is None:
+        if self._search is None and self.outages and self.outages[-1].to_s is None:
             self._note_return(self.outages[-1], block)
         if self.by_arrival:
             return
@@ -245,17 +248,37 @@ class Track:
         return piece.n_unanswered >= 2
 
     def _end_piece(self, piece: _Piece) -> None:
+        piece.has_ended = True
         piece.puller.end()
         self._take(piece)
         held = footer(piece.n_samples, piece.first_s, piece.last_s)
         self.write(frame(STREAM_FOOTER, held, piece.number))
 
     def _look_again(self, search: Search) -> None:
+        """Go on with the stream that was found, or with the old one if it only was not seen."""
         self._remark(search)
-        inlet = search.found()
+        piece, inlet = self._pieces[-1], search.found()
+        if not piece.has_ended:
+            n_before = piece.n_samples
+            self._take(piece)
+            is_same = inlet is not None and inlet.description.uid == piece.inlet.description.uid
+            if piece.n_samples > n_before or is_same:
+                self._resume(piece, search, inlet)
+                return
+            if piece.puller.has_lost.is_set() or inlet is not None:
+                self._end_piece(piece)
         if inlet is not None:
             self._search = None
             self.begin(inlet)
+
+    def _resume(self, piece: _Piece, search: Search, inlet: Inlet | None) -> None:
+        """A connection that still stands has lost nothing."""
+        search.end()
+        if inlet is not None:
+            inlet.close()
+        self._search, piece.n_unanswered, piece.t_heard_s = None, 0, self.clock.now()
+        self.outages.pop()
+        self.say(f"{self.name!r} is there again; its connection stood, and nothing is lost")
 
     def _remark(self, search: Search) -> None:
         while search.remarks:

@@ -37,13 +37,13 @@ def frame(tag: int, content: bytes, stream: int | None = None) -> bytes:
     return _length(len(body) + 2) + struct.pack("<H", tag) + body
 
 
-def file_header(recorder_host: str, created: str, stamps: str = "sent") -> bytes:
+def file_header(recorder_host: str, created: str, stamps: str = "lsl") -> bytes:
     """The beginning of a file.
 
     Args:
         recorder_host: name of the machine that records.
         created: ISO 8601.
-        stamps: "sent" by the senders, or "arrival".
+        stamps: "lsl" for the senders' own, or "arrival".
     """
     info = ElementTree.Element("info")
     for name, text in (

@@ -190,7 +190,7 @@ def test_convert_is_told_what_the_wizard_reads() -> None:
     words = ["convert", "a.xdf", "-o", "a.nwb", *convert_arguments(config)]
     read = _parser().parse_args(words)
     assert (read.trial_start, read.trial_stop) == ("-1", "-2")
-    assert (read.column, read.ignore_unit) == (["unit", "other"], [-1, "u0"])
+    assert (read.columns, read.ignore_units) == ("unit,other", "-1,u0")
     assert (read.channel, read.body) == (["left", "right"], "hand")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from streams.lsl import StreamUnfitError
 from streams.recording.markers import marker_texts, trials_of
 from streams.recording.reading import read_recording
 from streams.recording.sessions import MENDED, Reading, convert
@@ -189,3 +191,26 @@ def test_two_streams_with_one_signal_are_refused_unless_one_is_named(tmp_path: P
         convert([path], None, Reading())
     session = convert([path], None, Reading(behavior=[("Position", "tracker")]))
     assert "Position/hand_position" in " ".join(session.behavior)
+
+
+def test_columns_that_no_label_tells_are_named(tmp_path: Path) -> None:
+    whole = spikes()
+    values = np.column_stack([np.full(len(whole.t_s), 0.5), np.asarray(whole.values)])
+    odd = replace(whole, fmt="double64", labels=("amplitude", "which"), values=values)
+    path = labrecorder.write(tmp_path / "a.xdf", [odd])
+    with pytest.raises(StreamUnfitError, match="--columns channel,unit,other"):
+        convert([path], None, Reading())
+    session = convert([path], None, Reading(columns=("other", "unit"), ignore_units=(0,)))
+    assert sorted(session.unit_keys) == [f"u{i}" for i in range(1, 8)]
+    n_zero = int(np.count_nonzero(np.asarray(whole.values) == 0))
+    assert (
+        f"{n_zero} samples of 'amplifier' were of units to leave out"
+        in (session.provenance[MENDED])
+    )
+
+
+def test_what_to_install_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = labrecorder.write(tmp_path / "a.xdf", [spikes()])
+    monkeypatch.setitem(sys.modules, "pyxdf", None)
+    with pytest.raises(RecordingError, match=r"pip install 'spikeloop\[nwb\]'"):
+        convert([path], None, Reading())

@@ -273,6 +273,46 @@ def test_a_sender_that_vanished_without_a_word_is_noticed(
     one = rig()
     one.send_for(2)
     one.sender.is_visible = lambda timeout_s: False  # type: ignore[method-assign]
+    unanswered(one)
+    one.recorder.close()
+    assert one.recorder.status()["lost"] == [
+        "'amplifier' was lost at 2.00 s, and nothing came of it after"
+    ]
+
+
+def test_a_connection_that_stands_is_not_given_up_because_nobody_answers(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    class Nothing:
+        remarks: tuple[str, ...] = ()
+
+        def __init__(self, wanted: Wanted, lost: Sender) -> None: ...
+
+        def found(self) -> None:
+            return None
+
+        def end(self) -> None:
+            ended.append(True)
+
+    monkeypatch.setattr(tracks, "Search", Nothing)
+    one = rig()
+    one.send_for(2)
+    one.sender.is_visible = lambda timeout_s: False  # type: ignore[method-assign]
+    unanswered(one)
+    assert "is away" in one.told[-1]
+    one.send_for(1, 20)
+    assert ended
+    assert "nothing is lost" in one.told[-1]
+    one.recorder.close()
+    assert one.recorder.status()["lost"] == []
+    (stream,), _ = pyxdf.load_xdf(one.path)
+    assert len(stream["time_stamps"]) == 30
+
+
+def unanswered(one: Rig) -> None:
+    """Let the recorder ask for its silent stream, time and again."""
     piece = one.track._pieces[0]
     for _ in range(8):
         one.clock.t_s += 1.6
@@ -280,8 +320,6 @@ def test_a_sender_that_vanished_without_a_word_is_noticed(
         if piece.asking is not None:
             piece.asking.exception()
     one.recorder.step()
-    one.recorder.close()
-    assert one.recorder.status()["lost"] == ["'amplifier' was lost at 2.00 s and did not come back"]
 
 
 def test_a_silent_stream_that_is_there_is_not_lost(rig: Callable[..., Rig]) -> None:
