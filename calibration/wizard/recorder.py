@@ -79,12 +79,11 @@ class Recorder:
         self._status = path.with_suffix(".status.json")
         self._err = path.with_suffix(".err")
         self._status.unlink(missing_ok=True)
-        by_arrival = run.config.spikes.stamps == "arrival"
         chosen = [argument for stream in streams for argument in ("--stream", stream)]
         self._process: subprocess.Popen[bytes] = start_command(
             "record", str(path), *chosen, "--wait", str(run.config.collect.wait_s),
             "--budget", str(run.config.spikes.budget_per_s), "--status", str(self._status),
-            "--stamps", "arrival" if by_arrival else "sent", "--until-stdin-ends",
+            "--stamps", run.config.spikes.stamps, "--until-stdin-ends",
             out=path.with_suffix(".out"), err=self._err,
         )  # fmt: skip
 
