@@ -193,7 +193,13 @@ class Inlet:
         )
         if error.value:
             return None
-        return OffsetEstimate(lsl_now(), float(offset_s), float(uncertainty.value))
+        # LSL measures on its own every few seconds: its newest measurement is of that time.
+        t_s = float(remote.value) + float(offset_s)
+        return OffsetEstimate(t_s, float(offset_s), float(uncertainty.value))
+
+    def is_visible(self, timeout_s: float) -> bool:
+        """Whether this very stream still answers on the network."""
+        return bool(pylsl.resolve_byprop("uid", self.description.uid, 1, timeout_s))
 
     def close(self) -> None:
         """Stop the transmission."""
@@ -239,6 +245,31 @@ def find_inlet(
             "Name one with `name`, `source_id` or `hostname`, whichever differs."
         )
     return Inlet(found[0], budget_per_s, recover=recover)
+
+
+def matching_streams(
+    stream_type: str = "", *, name: str = "", hostname: str = "", wait_s: float = 3.0
+) -> list[pylsl.StreamInfo]:
+    """Every stream that matches and answers within `wait_s` seconds, in the order of their names.
+
+    Raises:
+        StreamAbsentError: none answered; the text lists what is visible.
+    """
+    wanted = [("type", stream_type), ("name", name), ("hostname", hostname)]
+    predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in wanted if value)
+    found = (
+        pylsl.resolve_bypred(predicate, minimum=1000, timeout=wait_s)
+        if predicate
+        else pylsl.resolve_streams(wait_s)
+    )
+    if not found:
+        visible = ", ".join(str(s) for s in visible_streams()) or "none"
+        raise StreamAbsentError(
+            f"no LSL stream{' with ' + predicate if predicate else ''} answered within "
+            f"{wait_s:g} s; visible: {visible}. Is its program running, and is multicast let "
+            "through?"
+        )
+    return sorted(found, key=lambda info: (info.name(), info.hostname(), info.uid()))
 
 
 def _quoted(value: str) -> str:

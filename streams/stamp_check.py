@@ -14,6 +14,7 @@ MOST_AHEAD_S = 0.5
 MOST_BEHIND_S = 5.0
 """Older ones too, if none is younger: no acquisition program holds spikes back for so long."""
 UNIX_WITHIN_S = 7 * 86_400.0
+UNIX_UNITS = {"": 1.0, " in milliseconds": 1e3, " in microseconds": 1e6, " in nanoseconds": 1e9}
 
 
 def is_other_clock(age_s: float) -> bool:
@@ -43,6 +44,10 @@ def require_lsl_clock(stream: str, age_s: Float64s) -> None:
 
 def how_far_off(age_s: float) -> str:
     """Say in words how far stamps of this age, seconds, lie from LSL's clock."""
-    where = "ahead of" if age_s < 0 else "behind"
-    unix = abs(time.time() - time.monotonic() + age_s) < UNIX_WITHIN_S
-    return f"they are {abs(age_s):,.3f} s {where} it{' (they look like Unix time)' if unix else ''}"
+    where, stamp = "ahead of" if age_s < 0 else "behind", time.monotonic() - age_s
+    unix = (
+        f" (they look like Unix time{unit})"
+        for unit, per_s in UNIX_UNITS.items()
+        if abs(stamp / per_s - time.time()) < UNIX_WITHIN_S
+    )
+    return f"they are {abs(age_s):,.3f} s {where} it{next(unix, '')}"

@@ -41,16 +41,18 @@ def body_of(held: Run, seen: Seen, cues: Cues | None) -> Group:
     parts: list[RenderableType] = [
         table,
         *(Text(f"\n{one}", style="bold yellow") for one in seen.troubles),
+        *(Text(f"\n{one}", style="yellow") for one in seen.remarks),
     ]
     return Group(*parts, cues.drawn()) if cues else Group(*parts)
 
 
 def line_of(seen: Seen) -> str:
     """For a log: every ten seconds."""
+    said = "".join(f"; {one}" for one in (*seen.lost, seen.left_out) if one)
     if not seen.seconds:
-        return "recording"
+        return f"recording{said}"
     latest = f", {_latest(seen.points)}" if seen.points else ""
-    return f"{seen.seconds // 10 * 10:.0f} s{latest if seen.seconds % 10 < 1 else ''}"
+    return f"{seen.seconds // 10 * 10:.0f} s{latest if seen.seconds % 10 < 1 else ''}{said}"
 
 
 def _bar(done: float, wanted: float) -> ProgressBar:

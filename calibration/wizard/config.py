@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,7 +38,11 @@ class SpikesSection(Section):
 
     type: str = Field("Spikes", min_length=1)
     name: str = ""
+    hostname: str = ""
     array: str = Field("", pattern=r"^[^:/]*$")
+    columns: tuple[str, ...] = Field((), strict=False)
+    ignore_units: tuple[int | str, ...] = Field((), strict=False)
+    stamps: Literal["lsl", "arrival"] = "lsl"
     budget_per_s: float = Field(50_000.0, gt=0, strict=False)
 
 
@@ -47,6 +51,7 @@ class MarkersSection(Section):
 
     type: str = Field("Markers", min_length=1)
     name: str = ""
+    hostname: str = ""
     trial_start: str = Field("trial_start", min_length=1)
     trial_stop: str = Field("trial_stop", min_length=1)
 
@@ -56,7 +61,9 @@ class BehaviorSection(Section):
 
     type: str = Field("Position", min_length=1)
     name: str = ""
+    hostname: str = ""
     body: str = Field("cursor", min_length=1)
+    channels: tuple[str, ...] = Field((), strict=False)
 
 
 class CuesSection(Section):

@@ -18,3 +18,8 @@ class WizardError(CalibrationError):
     def __init__(self, text: str, code: int = USAGE) -> None:
         super().__init__(text)
         self.code = code
+
+
+def as_told_here(err: Exception) -> str:
+    """The text of an error that names the daemon's section of the stream of spikes, as ours."""
+    return str(err).replace("[input]", "[spikes]")

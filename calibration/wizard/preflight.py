@@ -12,25 +12,32 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.errors import CalibrationError
-from calibration.wizard.aims import aims_of, rates_of
+from calibration.wizard.aims import Aim, aims_of, rates_of
+from calibration.wizard.behavior import stream_of, unknown_samples, what_to_change
 from calibration.wizard.channels import Channels, look_at_channels
 from calibration.wizard.cues import Cues, cues_of
 from calibration.wizard.daemon import Daemon
-from calibration.wizard.errors import BUNDLE, STREAM, USAGE, WizardError
+from calibration.wizard.errors import BUNDLE, STREAM, USAGE, WizardError, as_told_here
 from calibration.wizard.face import NEXT, Choice, Page
+from calibration.wizard.marking import how_trials_are_marked, shown
 from calibration.wizard.recorder import Recorder, newest_s, reading_of, wanted
 from calibration.wizard.run import Run
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import BundleError
 from streams.messages import StreamsError
-from streams.recording.reading import Recording
-from streams.recording.sessions import session_of
-from streams.session import Session
+from streams.recording.markers import marker_texts
+from streams.recording.reading import Recorded, Recording, read_recording
+from streams.recording.sessions import MENDED, session_of
+from streams.session import Behavior, Session
 
 STEP = "preflight"
 FREE_BYTES = 500 * 2**20
 WORST_UNCERTAINTY_S = 0.005
 MANY = 0.2
+MANY_UNKNOWN = 0.01
+EXPECTED = ("brought no sample", "units to leave out", "are the times at which samples came")
+SLACK_S = 60.0
+"""Stamps of streams that are read together may lie further apart than we listened, by so much."""
 NAMED_AT_MOST = 6
 Level = Literal["good", "warn", "stop"]
 _MARKS = {"good": "[green]ok[/]", "warn": "[yellow]look[/]", "stop": "[bold red]stop[/]"}
@@ -66,9 +73,7 @@ def run(held: Run) -> dict[str, Any]:
         page = Page(STEP, "Is everything in place?", _body(findings), _line(findings))
         stops = [one for one in findings if one.level == "stop"]
         if held.auto and stops:
-            raise WizardError(
-                "; ".join(f"{one.what}: {one.found}. {one.do}" for one in stops), stops[0].code
-            )
+            raise WizardError(" ".join(map(_sentence, stops)), stops[0].code)
         if stops:
             choices = (Choice("r", "look again"), Choice("o", "go on all the same"))
         else:
@@ -77,6 +82,11 @@ def run(held: Run) -> dict[str, Any]:
         if chosen == "r":
             continue
         return {"findings": [asdict(one) for one in findings], "overridden": bool(stops)}
+
+
+def _sentence(one: Finding) -> str:
+    do = f" {one.do.rstrip('.')}." if one.do else ""
+    return f"{one.what}: {one.found.rstrip('.')}.{do}"
 
 
 def _look(held: Run) -> list[Finding]:
@@ -150,13 +160,15 @@ def _listen(held: Run, bundle: DecoderBundle, cues: Cues | None) -> list[Finding
         t_begin_s = held.clock.now()
         while (left_s := t_begin_s + seconds - held.clock.now()) > 0:
             recorder.check()
-            recorder.recording.follow()
             _wait(held, f"listening to them for {seconds:g} s: {max(0.0, left_s):.0f} s left", cues)
         status = recorder.status()
     finally:
         recorder.stop()
-    recorder.recording.follow()
-    return judge(held, bundle, recorder.recording, status)
+    try:
+        recording = read_recording(path)
+    except StreamsError as err:
+        return [Finding("stop", "streams", str(err), "", STREAM)]
+    return judge(held, bundle, recording, status)
 
 
 def _wait(held: Run, what: str, cues: Cues | None) -> None:
@@ -182,11 +194,35 @@ def judge(
     try:
         session = session_of(recording, reading_of(held.config, keys))
     except StreamsError as err:
-        return [*findings, Finding("stop", "spikes", str(err), "", STREAM)]
+        return [*findings, Finding("stop", "spikes", as_told_here(err), "", STREAM)]
+    if apart := _apart(session, held.config.collect.check_s):
+        return [*findings, apart]
+    findings += _mended(session)
     findings += _units(look_at_channels(session, rates_of(bundle)), len(keys))
-    findings += _behavior(session, bundle)
+    findings += _behavior(session, bundle, recording, held)
     findings.append(_markers(recording, held))
     return findings
+
+
+def _mended(session: Session) -> list[Finding]:
+    """What was dropped or mended on reading; what was meant, or is told elsewhere, left out."""
+    lines = session.provenance.get(MENDED, "").splitlines()
+    said = [line.partition(": ")[2] for line in lines if not any(one in line for one in EXPECTED)]
+    do = "`spikeloop lint` tells what to change in the sender"
+    return [Finding("warn", "samples", line, do) for line in said]
+
+
+def _apart(session: Session, heard_s: float) -> Finding | None:
+    """Whether the streams' stamps lie further apart than we have listened."""
+    if session.duration_s <= heard_s + SLACK_S:
+        return None
+    return Finding(
+        "stop", "clocks",
+        f"the stamps of the streams lie {session.duration_s:,.0f} s apart, after {heard_s:g} s of "
+        "listening: they are not all of LSL's clock",
+        "`spikeloop lint` tells whose are not; let its program stamp with LSL's local_clock()",
+        STREAM,
+    )  # fmt: skip
 
 
 def _clock(name: str, one: dict[str, Any]) -> Finding:
@@ -235,41 +271,70 @@ def _units(seen: Channels, n_known: int) -> list[Finding]:
     return findings
 
 
-def _behavior(session: Session, bundle: DecoderBundle) -> list[Finding]:
+def _behavior(
+    session: Session, bundle: DecoderBundle, recording: Recording, held: Run
+) -> list[Finding]:
+    config = held.config.behavior
+    stream = stream_of(recording, config)
     findings = []
     for aim in aims_of(bundle):
         what = f"behaviour for {aim.output}"
         try:
             signal = session.signal(aim.behavior)
-        except StreamsError as err:
-            do = "name the stream under [behavior], and what moves by `body`"
-            findings.append(Finding("stop", what, str(err), do, STREAM))
+        except StreamsError:
+            trouble = stream.trouble if stream is not None else ""
+            found = trouble or f"none of the channels is {aim.behavior}"
+            do = "" if trouble else what_to_change(stream, aim, config)
+            findings.append(Finding("stop", what, found, do, STREAM))
             continue
-        rate_hz = (len(signal.t_s) - 1) / max(float(np.ptp(signal.t_s)), 1e-9)
-        n_dims = signal.values.shape[1]
-        told = f"{aim.behavior}, {n_dims} dimensions in {signal.unit}, {rate_hz:.0f} Hz"
-        if n_dims != aim.dims:
-            do = f"the decoder has {aim.dims} dimensions: name the right stream"
-            findings.append(Finding("stop", what, told, do, STREAM))
-        elif signal.unit not in (aim.unit, "unknown", "unknown/s"):
-            do = f"the decoder was trained in {aim.unit}: send that unit"
-            findings.append(Finding("stop", what, told, do, STREAM))
-        elif rate_hz < 20.0:
-            findings.append(Finding("warn", what, told, "send it at 20 Hz or more"))
-        else:
-            findings.append(Finding("good", what, told))
+        findings.append(_signal(what, signal, aim))
+    if stream is not None and len(stream):
+        findings += _positions(stream)
+    return findings
+
+
+def _signal(what: str, signal: Behavior, aim: Aim) -> Finding:
+    rate_hz = (len(signal.t_s) - 1) / max(float(np.ptp(signal.t_s)), 1e-9)
+    n_dims = signal.values.shape[1]
+    told = f"{aim.behavior}, {n_dims} dimensions in {signal.unit}, {rate_hz:.0f} Hz"
+    if n_dims != aim.dims:
+        do = f"the decoder has {aim.dims} dimensions: name the right stream"
+        return Finding("stop", what, told, do, STREAM)
+    if signal.unit not in (aim.unit, "unknown", "unknown/s"):
+        do = f"the decoder was trained in {aim.unit}: send that unit"
+        return Finding("stop", what, told, do, STREAM)
+    if rate_hz < 20.0:
+        return Finding("warn", what, told, "send it at 20 Hz or more")
+    return Finding("good", what, told)
+
+
+def _positions(stream: Recorded) -> list[Finding]:
+    """What is worth knowing of the stream of behaviour itself."""
+    findings = []
+    n_unknown, n = unknown_samples(stream)
+    if n_unknown:
+        told = f"{n_unknown} of {n} samples ({n_unknown / n:.1%}) hold NaN: they are left out"
+        do = "why does the tracker lose what it follows?" if n_unknown > MANY_UNKNOWN * n else ""
+        findings.append(Finding("warn", "positions", told, do))
+    if not any(stream.labels):
+        told = f"{stream.description.n_channels} channels without labels, taken as x, y, z"
+        findings.append(Finding("warn", "positions", told, "label them, for example `cursor_x`"))
     return findings
 
 
 def _markers(recording: Recording, held: Run) -> Finding:
-    markers = recording.of_type(held.config.markers.type)
+    config = held.config.markers
+    markers = recording.of_type(config.type)
     if not len(markers):
         return Finding(
             "warn", "markers", "none came while we listened",
             "start the task, if it is not meant to wait for the next step",
         )  # fmt: skip
+    texts = marker_texts(markers)
+    if not any(text.startswith((config.trial_start, config.trial_stop)) for text in texts):
+        return Finding("warn", "markers", shown(texts), how_trials_are_marked(config, texts))
     age_s = newest_s(recording) - float(np.max(markers.t_s))
-    return Finding("good", "markers", f"{len(markers)} came, the last {age_s:.1f} s ago")
+    return Finding("good", "markers", f"{len(texts)} came, the last {age_s:.1f} s ago")
 
 
 def _body(findings: list[Finding]) -> Group:

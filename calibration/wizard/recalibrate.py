@@ -16,6 +16,7 @@ from calibration.wizard.daemon import Daemon
 from calibration.wizard.decide import decided
 from calibration.wizard.deploy import swapped_in
 from calibration.wizard.face import Choice, Page
+from calibration.wizard.holes import holes_of, longest_silence_s, without
 from calibration.wizard.intention import pace_of, with_intention
 from calibration.wizard.recorder import Recorder, wanted
 from calibration.wizard.run import Run
@@ -113,7 +114,10 @@ def _meant(held: Run, paths: list[Path]) -> Path:
     body, on_target = held.config.behavior.body, held.config.recalibrate.on_target
     collected = read_session(Path(held.result("collect")["session"]))
     pace = pace_of(collected, body)
-    meant = with_intention(read_session(driven), body, pace, on_target)
+    session = read_session(driven)
+    longest_s = longest_silence_s(open_bundle(held.base))
+    used = without(session, holes_of(session, [f"{body}_position"], longest_s))
+    meant = with_intention(used, body, pace, on_target)
     out = held.folder / "meant.nwb"
     write_session(joined([collected, meant]), out)
     return out

@@ -20,31 +20,48 @@ ENDS_WITHIN_S = 30.0
 
 
 def wanted(config: CalibrateConfig, cues_name: str = "") -> list[str]:
-    """The streams to record, as `spikeloop record` takes them."""
-    markers, behavior = config.markers, config.behavior
-    named = (
-        (f"{cues_name}-markers", f"{cues_name}-cursor")
-        if cues_name
-        else (markers.name, behavior.name)
-    )
+    """The streams to record, as `spikeloop record` takes them: `TYPE:NAME@HOST`."""
+    spikes, markers, behavior = config.spikes, config.markers, config.behavior
+    streams = [(spikes.type, spikes.name, spikes.hostname)]
+    if cues_name:
+        streams.append((markers.type, f"{cues_name}-markers", ""))
+        streams.append((behavior.type, f"{cues_name}-cursor", ""))
+    else:
+        streams.append((markers.type, markers.name, markers.hostname))
+        streams.append((behavior.type, behavior.name, behavior.hostname))
     return [
-        f"{config.spikes.type}:{config.spikes.name}",
-        f"{markers.type}:{named[0]}",
-        f"{behavior.type}:{named[1]}",
+        f"{kind}:{name}@{hostname}" if hostname else f"{kind}:{name}"
+        for kind, name, hostname in streams
     ]
 
 
 def reading_of(config: CalibrateConfig, keys: tuple[str, ...]) -> Reading:
-    """What in a recording means what."""
+    """What in a recording means what; `convert_arguments` says the same."""
     return Reading(
         spikes=config.spikes.type,
         array=config.spikes.array,
+        columns=config.spikes.columns,
+        ignore_units=config.spikes.ignore_units,
         known_keys=keys,
         markers=config.markers.type,
         trial_start=config.markers.trial_start,
         trial_stop=config.markers.trial_stop,
         body=config.behavior.body,
+        channels=config.behavior.channels,
     )
+
+
+def convert_arguments(config: CalibrateConfig) -> list[str]:
+    """What in a recording means what, as `spikeloop convert` takes it."""
+    spikes = config.spikes
+    return [
+        "--spikes", spikes.type, "--markers", config.markers.type, "--array", spikes.array,
+        f"--columns={','.join(spikes.columns)}",
+        f"--ignore-units={','.join(map(str, spikes.ignore_units))}",
+        f"--trial-start={config.markers.trial_start}", f"--trial-stop={config.markers.trial_stop}",
+        "--body", config.behavior.body,
+        *(f"--channel={label}" for label in config.behavior.channels),
+    ]  # fmt: skip
 
 
 class Recorder:
@@ -57,7 +74,7 @@ class Recorder:
     """
 
     def __init__(self, run: Run, path: Path, streams: list[str]) -> None:
-        self.recording = Recording(path)
+        self.path = path
         self._run = run
         self._status = path.with_suffix(".status.json")
         self._err = path.with_suffix(".err")
@@ -66,7 +83,7 @@ class Recorder:
         self._process: subprocess.Popen[bytes] = start_command(
             "record", str(path), *chosen, "--wait", str(run.config.collect.wait_s),
             "--budget", str(run.config.spikes.budget_per_s), "--status", str(self._status),
-            "--until-stdin-ends",
+            "--stamps", run.config.spikes.stamps, "--until-stdin-ends",
             out=path.with_suffix(".out"), err=self._err,
         )  # fmt: skip
 
@@ -89,7 +106,8 @@ class Recorder:
         code = self._process.poll()
         if code is not None:
             told = said(self._err) or f"the recorder ended with code {code}"
-            raise WizardError(f"{told} What was recorded is kept.", code or STREAM)
+            kept = "" if code == STREAM else " What was recorded is kept."
+            raise WizardError(f"{told.rstrip('.')}.{kept}", code or STREAM)
 
     def status(self) -> dict[str, Any]:
         """The recorder's own account."""

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from service.cli import build, calibrate, falcon, make, run, talk
+from service.cli import build, calibrate, falcon, lint, make, run, talk
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +38,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="spikeloop", description="Spikes in over LSL, decodes out over ZeroMQ."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for group in (run, talk, make, calibrate, build, falcon):
+    for group in (run, talk, lint, make, calibrate, build, falcon):
         group.add_commands(commands)
     return parser

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from streams.recording.search import Wanted
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -38,7 +40,17 @@ def _add_record(commands: Commands) -> None:
     p = commands.add_parser("record", help="record LSL streams to an XDF file")
     p.add_argument("file", type=Path, metavar="FILE.xdf")
     p.add_argument(
-        "--stream", action="append", required=True, metavar="TYPE[:NAME]", help="may be given again"
+        "--stream",
+        action="append",
+        required=True,
+        metavar="TYPE[:NAME[@HOST]]",
+        help="may be given again",
+    )
+    p.add_argument(
+        "--stamps",
+        choices=("lsl", "arrival"),
+        default="lsl",
+        help="arrival: for senders that do not stamp with LSL's clock, at the cost of precision",
     )
     p.add_argument("--seconds", type=float, default=None, help="end after so long")
     p.add_argument("--wait", type=float, default=5.0, help="seconds to look for each stream")
@@ -48,14 +60,14 @@ def _add_record(commands: Commands) -> None:
     p.set_defaults(run=_record, uses_lsl=True)
 
 
-def _record(a: argparse.Namespace) -> None:
+def _record(a: argparse.Namespace) -> int:
     import os
 
+    from service.errors import ExitCode
     from service.simulate import until_signalled
     from streams.clock import wait_readable
-    from streams.recording.recorder import Wanted, record
+    from streams.recording.recorder import record
 
-    pairs = [text.partition(":") for text in a.stream]
     is_signalled = until_signalled()
 
     def is_stopped() -> bool:
@@ -64,14 +76,33 @@ def _record(a: argparse.Namespace) -> None:
         return is_signalled()
 
     status = record(
-        [Wanted(kind, name, budget_per_s=a.budget) for kind, _, name in pairs],
+        [_wanted(text, a.budget) for text in a.stream],
         a.file,
         seconds=a.seconds,
         wait_s=a.wait,
         is_stopped=is_stopped,
         status_path=a.status,
+        stamps=a.stamps,
+        say=_say,
     )
     sys.stdout.write(json.dumps(status) + "\n")
+    for text in status["lost"]:
+        _say(text)
+    return ExitCode.GUARD if status["lost"] else ExitCode.DONE
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"spikeloop: {text}\n")
+    sys.stderr.flush()
+
+
+def _wanted(text: str, budget_per_s: float) -> Wanted:
+    """The stream that `TYPE[:NAME[@HOST]]` names."""
+    from streams.recording.search import Wanted
+
+    kind, _, rest = text.partition(":")
+    name, _, hostname = rest.rpartition("@") if "@" in rest else (rest, "", "")
+    return Wanted(kind, name, hostname=hostname, budget_per_s=budget_per_s)
 
 
 def _add_convert(commands: Commands) -> None:
@@ -83,29 +114,57 @@ def _add_convert(commands: Commands) -> None:
     p.add_argument("--spikes", default="Spikes", metavar="TYPE[:NAME]")
     p.add_argument("--markers", default="Markers", metavar="TYPE[:NAME]", help="'' for none")
     p.add_argument("--array", default="", help="prefix of the unit keys")
-    p.add_argument("--trial-start", default="trial_start", help="how its markers begin")
+    p.add_argument("--columns", default="", metavar="A,B,...", help="if the labels do not tell")
+    p.add_argument("--ignore-units", default="", metavar="A,B,...", help="numbers, keys or labels")
+    p.add_argument("--trial-start", default="trial_start", help="how its marker begins")
     p.add_argument("--trial-stop", default="trial_stop")
+    p.add_argument(
+        "--behavior",
+        action="append",
+        default=[],
+        metavar="TYPE[:NAME]",
+        help="may be given again; every stream of numbers if not given",
+    )
     p.add_argument("--body", default="cursor", help="what moves, if the labels do not say")
+    p.add_argument(
+        "--channel", action="append", default=[], metavar="LABEL",
+        help="of an axis of what moves, x first; given again for y and z; else as the labels say",
+    )  # fmt: skip
     p.set_defaults(run=_convert)
+
+
+def _number_or_key(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _convert(a: argparse.Namespace) -> None:
     from streams.nwb import write_session
-    from streams.recording.sessions import Reading, convert
+    from streams.recording.sessions import MENDED, Reading, convert
 
     spikes, markers = a.spikes.partition(":"), a.markers.partition(":")
+    behavior = [text.partition(":") for text in a.behavior]
     reading = Reading(
         spikes=spikes[0],
         spikes_name=spikes[2],
         array=a.array,
+        columns=_listed(a.columns),
+        ignore_units=[_number_or_key(one) for one in _listed(a.ignore_units)],
         known_keys=_keys_of(a.bundle) if a.bundle else (),
         markers=markers[0],
         markers_name=markers[2],
         trial_start=a.trial_start,
         trial_stop=a.trial_stop,
+        behavior=[(kind, name) for kind, _, name in behavior],
         body=a.body,
+        channels=tuple(a.channel),
     )
-    session = convert(a.files, a.id, reading)
+    session = convert(a.files, a.id, reading, needs_trials=True)
+    said = session.provenance[MENDED].splitlines()
+    for text in said:
+        _say(text)
     write_session(session, a.out)
     n_trials = 0 if session.trials is None else len(session.trials)
     told = {
@@ -115,8 +174,13 @@ def _convert(a: argparse.Namespace) -> None:
         "seconds": round(session.duration_s, 3),
         "trials": n_trials,
         "behavior": sorted(session.behavior),
+        "said": said,
     }
     sys.stdout.write(json.dumps(told) + "\n")
+
+
+def _listed(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
 
 
 def _keys_of(bundle: Path) -> tuple[str, ...]:

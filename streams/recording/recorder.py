@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import socket
@@ -12,59 +13,29 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from streams.clock import Clock, MonotonicClock
-from streams.lsl import Inlet, StreamLostError, find_inlet
-from streams.messages import Float64s
+from streams.lsl import Inlet, StreamUnfitError
+from streams.recording.search import Wanted, find_all
+from streams.recording.tracks import Track
 from streams.recording.xdf import (
     BOUNDARY,
     BOUNDARY_MARK,
-    CLOCK_OFFSET,
-    SAMPLES,
-    STREAM_FOOTER,
-    STREAM_HEADER,
     RecordingError,
     append,
-    clock_offset,
     file_header,
-    footer,
     frame,
-    samples,
 )
 
-PULL_EVERY_S = 0.05
+STEP_EVERY_S = 0.05
 SYNC_EVERY_S = 0.5
-OFFSET_EVERY_S = 5.0
-OFFSET_WITHIN_S = 0.5
-FIRST_OFFSET_WITHIN_S = 3.0
 LATE_S = 1.0
 """Waited for what is still under way when the recording ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A stream to record; "" matches any name or source_id."""
-
-    type: str
-    name: str = ""
-    source_id: str = ""
-    budget_per_s: float = 50_000.0
-
-
-@dataclass(slots=True)
-class _Line:
-    """One stream being recorded."""
-
-    inlet: Inlet
-    number: int
-    n_samples: int = 0
-    first_s: float = 0.0
-    last_s: float = 0.0
-    uncertainty_s: float | None = None
-    offset_s: float | None = None
+BY_ARRIVAL = (
+    "samples are stamped with their arrival here: the blocks of their sender and the delay of the "
+    "network are in the stamps, and samples of one block share one"
+)
 
 
 @dataclass(slots=True)
@@ -74,19 +45,27 @@ class Recorder:
     Attributes:
         path: of the file, which must not exist.
         clock: LSL's.
+        say: tells the user something now.
+        by_arrival: whether samples are stamped with their arrival.
         n_bytes: written.
     """
 
     path: Path
     clock: Clock
+    say: Callable[[str], None] = lambda text: None
+    by_arrival: bool = False
     n_bytes: int = 0
     _handle: int = -1
-    _lines: list[_Line] = field(default_factory=list)
+    _tracks: list[Track] = field(default_factory=list)
+    _pool: ThreadPoolExecutor = field(default_factory=ThreadPoolExecutor)
     _t_sync_s: float = 0.0
-    _t_offset_s: float = 0.0
 
-    def open(self, inlets: Sequence[Inlet]) -> None:
-        """Begin the file and the transmissions.
+    def open(self, inlets: Sequence[Inlet], wanted: Sequence[Wanted]) -> None:
+        """Begin the file and the transmissions; clocks are measured while it records.
+
+        Args:
+            inlets: of the streams.
+            wanted: what each was asked for by.
 
         Raises:
             RecordingError: the file exists, or cannot be written.
@@ -103,11 +82,23 @@ class Recorder:
         except OSError as err:
             raise RecordingError(f"cannot record to {self.path}: {err.strerror}") from err
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._write(file_header(socket.gethostname(), created))
-        for number, inlet in enumerate(inlets, start=1):
-            self._lines.append(_Line(inlet, number))
-            self._write(frame(STREAM_HEADER, inlet.xml.encode(), number))
-        self._measure_clocks(FIRST_OFFSET_WITHIN_S)
+        stamps = "arrival" if self.by_arrival else "lsl"
+        self._write(file_header(socket.gethostname(), created, stamps))
+        numbers, t_start_s = itertools.count(1), self.clock.now()
+        for inlet, one in zip(inlets, wanted, strict=True):
+            track = Track(
+                one,
+                inlet.description.name,
+                self.clock,
+                self._write,
+                numbers.__next__,
+                self.say,
+                self._pool,
+                self.by_arrival,
+                t_start_s,
+            )
+            track.begin(inlet)
+            self._tracks.append(track)
         self._sync()
 
     def step(self) -> None:
@@ -115,64 +106,41 @@ class Recorder:
 
         Raises:
             RecordingError: the disk refuses: what was recorded so far is kept.
+            StreamUnfitError: the stamps of a stream are of another clock from the start.
         """
-        for line in self._lines:
-            self._pull(line)
-        now_s = self.clock.now()
-        if now_s >= self._t_offset_s + OFFSET_EVERY_S:
-            self._measure_clocks(OFFSET_WITHIN_S)
-        if now_s >= self._t_sync_s + SYNC_EVERY_S:
+        for track in self._tracks:
+            track.step()
+        if self.clock.now() >= self._t_sync_s + SYNC_EVERY_S:
             self._sync()
 
     def close(self) -> None:
         """End the file in order."""
         if self._handle < 0:
             return
-        for line in self._lines:
-            held = footer(line.n_samples, line.first_s, line.last_s)
-            self._write(frame(STREAM_FOOTER, held, line.number))
-            line.inlet.close()
+        for track in self._tracks:
+            track.end()
         self._sync()
-        os.close(self._handle)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the file and the streams, whether or not the recording has ended in order."""
+        for track in self._tracks:
+            track.release()
+        if self._handle >= 0:
+            os.close(self._handle)
         self._handle = -1
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def status(self) -> dict[str, Any]:
-        """How it stands: bytes, and of each stream its samples, newest stamp and clock."""
+        """How it stands: bytes, of each stream its samples, newest stamp and clock, and losses."""
         return {
             "t_s": self.clock.now(),
             "bytes": self.n_bytes,
-            "streams": {
-                line.inlet.description.name: {
-                    "type": line.inlet.description.type,
-                    "samples": line.n_samples,
-                    "newest_s": line.last_s,
-                    "clock_offset_s": line.offset_s,
-                    "clock_uncertainty_s": line.uncertainty_s,
-                }
-                for line in self._lines
-            },
+            "stamps": "arrival" if self.by_arrival else "lsl",
+            "streams": {track.name: track.status() for track in self._tracks},
+            "outages": [one.as_json() for track in self._tracks for one in track.outages],
+            "lost": [text for track in self._tracks for text in track.lost()],
         }
-
-    def _pull(self, line: _Line) -> None:
-        values, stamps = _pulled(line.inlet)
-        while len(stamps):
-            content = samples(values, stamps, line.inlet.description.format)
-            self._write(frame(SAMPLES, content, line.number))
-            line.first_s = line.first_s or float(stamps[0])
-            line.last_s = max(line.last_s, float(stamps[-1]))
-            line.n_samples += len(stamps)
-            values, stamps = _pulled(line.inlet)
-
-    def _measure_clocks(self, within_s: float) -> None:
-        self._t_offset_s = self.clock.now()
-        inlets = [line.inlet for line in self._lines]
-        with ThreadPoolExecutor(len(inlets)) as together:
-            found = list(together.map(lambda inlet: inlet.clock_offset(within_s), inlets))
-        for line, measured in zip(self._lines, found, strict=True):
-            if measured is not None:
-                line.offset_s, line.uncertainty_s = measured.offset_s, measured.uncertainty_s
-                content = clock_offset(measured.t_s, measured.offset_s)
-                self._write(frame(CLOCK_OFFSET, content, line.number))
 
     def _sync(self) -> None:
         self._write(frame(BOUNDARY, BOUNDARY_MARK))
@@ -208,8 +176,13 @@ def record(
     is_stopped: Callable[[], bool],
     status_path: Path | None = None,
     clock: Clock | None = None,
+    stamps: Literal["lsl", "arrival"] = "lsl",
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Record until told to stop, or for so long.
+
+    A stream that goes away is looked for by its type, name and host, and recorded on as a further
+    stream of the file.
 
     Args:
         wanted: the streams, each of which must match exactly one.
@@ -219,52 +192,39 @@ def record(
         is_stopped: asked 20 times a second.
         status_path: where to say how it stands, twice a second (JSON, replaced as a whole).
         clock: LSL's; the monotonic clock unless given.
+        stamps: "lsl" for the senders' own, or "arrival".
+        say: tells the user something now.
 
     Returns:
-        As `Recorder.status`.
+        As `Recorder.status`; under `lost` what is missing, a sentence each.
 
     Raises:
         RecordingError: the disk refuses.
         StreamAbsentError, StreamAmbiguousError: a stream is not there, or there several times.
+        StreamUnfitError: the stamps of a stream are of another clock; nothing is recorded then.
     """
     clock = clock or MonotonicClock()
-    recorder = Recorder(path, clock)
-    recorder.open(_found(wanted, wait_s))
+    recorder = Recorder(path, clock, say, stamps == "arrival")
+    if recorder.by_arrival:
+        say(BY_ARRIVAL)
+    recorder.open(find_all(wanted, wait_s), wanted)
     t_start_s = t_next_s = clock.now()
     t_end_s = float("inf") if seconds is None else t_start_s + seconds
-    while clock.now() < t_end_s and not is_stopped():
+    try:
+        while clock.now() < t_end_s and not is_stopped():
+            recorder.step()
+            t_next_s = _told(recorder, status_path, t_next_s)
+            clock.sleep_until(clock.now() + STEP_EVERY_S)
+        clock.sleep_until(clock.now() + LATE_S)
         recorder.step()
-        t_next_s = _told(recorder, status_path, t_next_s)
-        clock.sleep_until(clock.now() + PULL_EVERY_S)
-    clock.sleep_until(clock.now() + LATE_S)
-    recorder.step()
-    recorder.close()
+        recorder.close()
+    except StreamUnfitError:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        recorder.release()
     _told(recorder, status_path, 0.0)
     return recorder.status()
-
-
-def _found(wanted: Sequence[Wanted], wait_s: float) -> list[Inlet]:
-    """The inlet of each, looked for at the same time."""
-
-    def find(one: Wanted) -> Inlet:
-        return find_inlet(
-            one.type,
-            name=one.name,
-            source_id=one.source_id,
-            budget_per_s=one.budget_per_s,
-            timeout_s=wait_s,
-        )
-
-    with ThreadPoolExecutor(len(wanted)) as together:
-        return list(together.map(find, wanted))
-
-
-def _pulled(inlet: Inlet) -> tuple[np.ndarray, Float64s]:
-    """What there is; nothing once the source has ended for good: the others go on."""
-    try:
-        return inlet.pull(0.0)
-    except StreamLostError:
-        return np.zeros((0, inlet.description.n_channels)), np.zeros(0)
 
 
 def _told(recorder: Recorder, path: Path | None, t_next_s: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,19 +11,22 @@ from pathlib import Path
 
 import numpy as np
 
+from streams.lsl import StreamUnfitError
 from streams.messages import Float64s, SpikeBatch
+from streams.recording.markers import marker_texts, require_trials, trials_of
 from streams.recording.reading import Recorded, Recording, read_recording
+from streams.recording.signals import PLACE, behavior_of
 from streams.recording.xdf import RecordingError
 from streams.session import Behavior, Session, Trials
-from streams.spikes.layouts import EventLayout, layout_of
+from streams.spikes.layouts import Layout, layout_of
 from streams.spikes.tokenizer import canonical_order
 
 PARTS_APART_S = 1.0
 """Recordings of one session are laid behind each other with this between them."""
-SLOPE_WIDTH_S = 0.045
-PLACE = "processing/behavior"
-_AXES = re.compile(r"^(?:(?P<group>.*)_)?(?P<axis>[xyz])$")
-_PAIR = re.compile(r"(\w+)=(\S+)")
+QUIET_S = 0.25
+"""A silence after which a source may have begun anew to count its samples."""
+MENDED = "mended"
+"""Name in a session's provenance of what was dropped or mended, a line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,41 +37,62 @@ class Reading:
         spikes: LSL type of the stream of spikes.
         spikes_name: its name; "" for any.
         array: prefix of the unit keys.
+        columns: what the channels of the spikes hold, where their labels do not tell.
+        ignore_units: unit numbers, keys or labels to leave out.
         known_keys: unit keys that the session has even where they are silent.
         markers: LSL type of the markers; "" for none.
         markers_name: their name; "" for any.
         trial_start: beginning of the marker that starts a trial.
         trial_stop: beginning of the marker that ends it.
+        behavior: type and name ("" for any) of the streams of behaviour; () for every stream of
+            numbers.
         body: what moves, where the channels' labels do not say: `x`, `y` become `<body>_position`.
+        channels: labels of the axes of `body` in order, x first; () for as the labels say.
     """
 
     spikes: str = "Spikes"
     spikes_name: str = ""
     array: str = ""
+    columns: Sequence[str] = ()
+    ignore_units: Sequence[int | str] = ()
     known_keys: Sequence[str] = ()
     markers: str = "Markers"
     markers_name: str = ""
     trial_start: str = "trial_start"
     trial_stop: str = "trial_stop"
+    behavior: Sequence[tuple[str, str]] = ()
     body: str = "cursor"
+    channels: Sequence[str] = ()
 
 
-def convert(paths: Sequence[Path], session_id: str | None, reading: Reading) -> Session:
+def convert(
+    paths: Sequence[Path],
+    session_id: str | None,
+    reading: Reading,
+    *,
+    needs_trials: bool = False,
+) -> Session:
     """Make one session of one or several recordings.
 
-    Times are shifted so that each recording begins a second after the one before has ended.
+    Times are shifted so that each recording begins a second after the one before has ended. What
+    was dropped or mended is in the session's provenance.
 
     Args:
         paths: XDF files, in order.
         session_id: `subject/YYYY-MM-DD/name`; from the first file's name and date if None.
         reading: what means what.
+        needs_trials: refuse markers of which none makes a trial.
 
     Raises:
-        RecordingError: a file is no recording, or holds no spikes.
+        RecordingError: a file is no recording, holds no spikes, or streams that do not fit.
         StreamUnfitError: the spikes are of no layout that we read.
     """
     recordings = [read_recording(path) for path in paths]
     session = joined([session_of(recording, reading) for recording in recordings])
+    if needs_trials and session.trials is not None and not len(session.trials):
+        held = [_markers(one, reading) for one in recordings]
+        texts = [text for one in held if one is not None for text in marker_texts(one)]
+        require_trials(texts, trial_start=reading.trial_start, trial_stop=reading.trial_stop)
     date = recordings[0].created[:10] or datetime.now().astimezone().date().isoformat()
     return replace(session, id=session_id or f"unknown/{date}/{paths[0].stem}")
 
@@ -75,191 +100,163 @@ def convert(paths: Sequence[Path], session_id: str | None, reading: Reading) -> 
 def session_of(recording: Recording, reading: Reading) -> Session:
     """One recording, as far as it has come, as a session without a name.
 
+    It begins at its first sample, of whatever stream that is read.
+
     Raises:
-        RecordingError: it holds no spikes.
+        RecordingError: it holds no spikes, or streams that do not fit.
         StreamUnfitError: the spikes are of no layout that we read.
     """
-    source = recording.of_type(reading.spikes, reading.spikes_name)
-    spikes_s, unit, count, keys = _spikes(source, reading)
-    others = [
-        one
-        for one in recording.streams.values()
-        if one is not source and one.description.format != "string" and len(one)
-    ]
-    first_s = min([float(t.min()) for t in (spikes_s, *(o.t_s for o in others)) if len(t)] or [0.0])
-    shift_s = -first_s
-    t_us = np.rint((spikes_s + shift_s) * 1e6).astype(np.int64)
-    order = canonical_order(t_us, unit)
+    said = list(recording.said)
+    pieces = recording.pieces(reading.spikes, reading.spikes_name)
+    behaviors = _behavior_streams(recording, reading, said)
+    markers = _markers(recording, reading)
+    needed = [*pieces, *([] if markers is None else [markers])]
+    for one in needed:
+        _require_stamps(one, recording)
+    used = [one.t_s for one in (*needed, *behaviors) if len(one)]
+    first_s = min((float(t_s.min()) for t_s in used), default=0.0)
+    last_s = max((float(t_s.max()) for t_s in used), default=0.0)
+    spikes, keys = _spikes(pieces, reading, first_s, said)
     behavior: dict[str, Behavior] = {}
-    for stream in others:
-        behavior |= _behavior(stream, shift_s, reading.body)
-    ends_s = [float(t.max()) for t in (spikes_s, *(o.t_s for o in others)) if len(t)]
-    trials = _trials(recording, shift_s, behavior, reading)
+    for stream in behaviors:
+        for path, signal in behavior_of(stream, first_s, reading.body, reading.channels).items():
+            if path in behavior:
+                raise RecordingError(
+                    f"{recording.path} holds {path} twice, the second from {stream.description}: "
+                    "say which streams are behaviour with --behavior TYPE:NAME"
+                )
+            behavior[path] = signal
+    if len(pieces) > 1:
+        at = ", ".join(f"{float(one.t_s.min()) - first_s:.3f} s" for one in pieces[1:])
+        said.append(
+            f"{pieces[0].description.name!r} was made anew {len(pieces) - 1} times, at {at}: its "
+            "pieces are joined"
+        )
     return Session(
         id="unknown/2026-01-01/part",
-        unit_keys=tuple(keys),
-        spikes=SpikeBatch(t_us[order], unit[order], count[order]),
+        unit_keys=keys,
+        spikes=spikes,
         behavior=behavior,
-        trials=trials,
-        duration_s=max(ends_s, default=0.0) + shift_s,
+        trials=_trials(markers, first_s, behavior, reading) if reading.markers else None,
+        duration_s=last_s - first_s,
         provenance={
             "recording": recording.path.name,
             "recorded": recording.created,
-            "source": str(source.description),
-            "lsl_time_of_start": repr(-shift_s),
+            "source": str(pieces[0].description),
+            "lsl_time_of_start": repr(first_s),
+            MENDED: "\n".join(f"{recording.path.name}: {line}" for line in said),
         },
     )
 
 
-def trials_of(
-    texts: Sequence[str], t_s: Float64s, *, trial_start: str, trial_stop: str
-) -> list[dict[str, float]]:
-    """Trials from markers, in the order of their starts, however late the markers came.
-
-    A stop ends the trial with its `i=` (or number), else the one running; one without a stop ends
-    with the next start, and the last of all is left out.
-
-    Returns:
-        `start_s`, `stop_s`, and every `name=number` of the two markers.
-    """
-    begun: list[dict[str, float]] = []
-    for i in np.argsort(t_s, kind="stable"):
-        text, at_s = texts[i], float(t_s[i])
-        if text.startswith(trial_start):
-            if begun and "stop_s" not in begun[-1]:
-                begun[-1]["stop_s"] = at_s
-                begun[-1]["unended"] = 1.0
-            begun.append({"start_s": at_s} | _numbers(text.removeprefix(trial_start)))
-        elif text.startswith(trial_stop) and begun:
-            said = _numbers(text.removeprefix(trial_stop))
-            running = next((one for one in reversed(begun) if _same(one, said)), None)
-            if running is not None and ("stop_s" not in running or "unended" in running):
-                running.pop("unended", None)
-                running |= said | {"stop_s": at_s}
-    for one in begun:
-        one.pop("unended", None)
-    return [one for one in begun if "stop_s" in one]
+def _markers(recording: Recording, reading: Reading) -> Recorded | None:
+    """The markers; None where there are none, or none are wanted."""
+    named = [
+        one
+        for one in recording.streams.values()
+        if one.description.type == reading.markers
+        and reading.markers_name in ("", one.description.name)
+    ]
+    if not reading.markers or not named:
+        return None
+    return recording.of_type(reading.markers, reading.markers_name)
 
 
-def _same(trial: dict[str, float], said: dict[str, float]) -> bool:
-    return "i" not in said or "i" not in trial or trial["i"] == said["i"]
+def _behavior_streams(recording: Recording, reading: Reading, said: list[str]) -> list[Recorded]:
+    """The streams of behaviour, their pieces joined; those whose stamps are of no use left out."""
+    no_behavior = {reading.spikes, reading.markers, "Markers"}
+    found = dict.fromkeys(
+        (one.description.type, one.description.name)
+        for one in recording.streams.values()
+        if one.description.format != "string" and one.description.type not in no_behavior
+    )
+    if reading.behavior:
+        wanted = [(kind, name) for kind, name in reading.behavior]
+        found = dict.fromkeys(one for one in found if one in wanted or (one[0], "") in wanted)
+    streams = []
+    for kind, name in found:
+        stream = recording.of_type(kind, name)
+        if stream.trouble:
+            said.append(f"{stream.description} was left out: {stream.trouble}")
+        elif len(stream):
+            streams.append(stream)
+    return streams
 
 
-def _numbers(text: str) -> dict[str, float]:
-    """`i=3 x=7.1` as numbers; a bare number is `i`."""
-    pairs = _PAIR.findall(text) or [("i", text.strip())]
-    found = {}
-    for name, value in pairs:
-        try:
-            found[name] = float(value)
-        except ValueError:
-            continue
-    return found
-
-
-def marker_texts(markers: Recorded) -> list[str]:
-    """The first channel, as text."""
-    return [row[0].decode("utf-8", "replace") for row in markers.values]
-
-
-def signals_of(stream: Recorded, body: str) -> dict[str, tuple[Float64s, str]]:
-    """A stream's channels as signals: (n, d) values and their unit, by name.
-
-    Channels `hand_x`, `hand_y` are the signal `hand_position`; a channel without axis is a signal
-    of its own name.
-    """
-    labels = stream.labels or tuple("xyz"[: stream.description.n_channels])
-    values = stream.values.astype(np.float64)
-    groups: dict[str, list[int]] = {}
-    for i, label in enumerate(labels):
-        match = _AXES.match(label)
-        name = f"{match['group'] or body}_position" if match else label or f"channel_{i}"
-        groups.setdefault(name, []).append(i)
-    return {name: (values[:, columns], stream.unit) for name, columns in groups.items()}
-
-
-def velocity(t_s: Float64s, position: Float64s, width_s: float = SLOPE_WIDTH_S) -> Float64s:
-    """The slope of a line fitted to the samples around each one.
-
-    Args:
-        t_s: (n,) increasing.
-        position: (n, d).
-        width_s: of the stretch, at least three samples.
-
-    Returns:
-        (n, d); NaN where there are too few samples.
-    """
-    n = len(t_s)
-    if n < 3:
-        return np.full(position.shape, np.nan)
-    half_s = max(width_s / 2.0, 1.5 * float(np.median(np.diff(t_s))))
-    first = np.searchsorted(t_s, t_s - half_s, side="left")
-    last = np.searchsorted(t_s, t_s + half_s, side="right")
-    count = (last - first)[:, None].astype(np.float64)
-    missing = ~np.asarray(np.isfinite(position).all(axis=1))
-    if missing.all():
-        return np.full(position.shape, np.nan)
-    t, x = (t_s - t_s[0])[:, None], position - position[~missing].mean(axis=0)
-
-    def total(values: Float64s) -> Float64s:
-        sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
-        held: Float64s = sums[last] - sums[first]
-        return held
-
-    x = np.where(missing[:, None], 0.0, x)
-    st, sx = total(t), total(x)
-    spread = total(t * t) - st * st / count
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slope: Float64s = (total(t * x) - st * sx / count) / spread
-    short = (count[:, 0] < 3) | (total(missing[:, None].astype(np.float64))[:, 0] > 0)
-    slope[short] = np.nan
-    return slope
+def _require_stamps(stream: Recorded, recording: Recording) -> None:
+    if stream.trouble:
+        raise RecordingError(
+            f"{recording.path}: {stream.description} cannot be used: {stream.trouble}. Record "
+            "again with stamps of LSL's clock, or with `spikeloop record --stamps arrival`"
+        )
 
 
 def _spikes(
-    source: Recorded, reading: Reading
-) -> tuple[Float64s, np.ndarray, np.ndarray, list[str]]:
-    """Stamps on the recorder's clock, unit, count, and the units' keys."""
-    layout = layout_of(source.description, source.labels, reading.known_keys, reading.array)
-    parsed = layout.parse(source.values, source.t_s)
-    if not len(parsed.t_s):
+    pieces: Sequence[Recorded], reading: Reading, first_s: float, said: list[str]
+) -> tuple[SpikeBatch, tuple[str, ...]]:
+    """The spikes of all pieces in order, and the units' keys."""
+    known: Sequence[str] = reading.known_keys
+    times, units, counts = [], [], []
+    index: dict[str, int] = {}
+    fates: Counter[str] = Counter()
+    for piece in pieces:
+        layout = _layout(piece, known, reading)
+        parts = []
+        for part in _between_silences(piece.t_s):
+            # Stamps that are not above 0 are no stamps to a layout.
+            parsed = layout.parse(piece.values[part], piece.t_s[part] - first_s + 1.0)
+            parts.append((parsed.t_s - 1.0, parsed.unit, parsed.count))
+            fates["came twice"] += parsed.n_duplicate
+            fates["were no spikes"] += len(parsed.invalid_s)
+            fates["were of units to leave out"] += parsed.n_ignored
+            fates["never came, by their sequence numbers"] += parsed.n_lost
+        t_s, unit, count = (np.concatenate(column) for column in zip(*parts, strict=True))
+        rows = [index.setdefault(key, len(index)) for key in layout.keys]
+        times.append(np.rint(t_s * 1e6).astype(np.int64))
+        units.append(np.array(rows, np.int32)[unit])
+        counts.append(count)
+    t_us, unit, count = np.concatenate(times), np.concatenate(units), np.concatenate(counts)
+    if not len(t_us):
         raise RecordingError(
-            f"stream {source.description} brought no spike in {len(source)} samples: "
+            f"stream {pieces[0].description} brought no spike in {sum(map(len, pieces))} samples: "
             "is the array connected, and are the amplifier's thresholds set?"
         )
-    keys = layout.table.keys if isinstance(layout, EventLayout) else layout.keys
-    return parsed.t_s, parsed.unit, parsed.count, list(keys)
+    source = pieces[0].description.name
+    said += [f"{n} samples of {source!r} {what}" for what, n in fates.items() if n]
+    order = canonical_order(t_us, unit)
+    return SpikeBatch(t_us[order], unit[order], count[order]), tuple(index)
 
 
-def _behavior(stream: Recorded, shift_s: float, body: str) -> dict[str, Behavior]:
-    t_s = stream.t_s + shift_s
-    order = np.unique(t_s, return_index=True)[1]
-    t_s, found = t_s[order], {}
-    for name, (values, unit) in signals_of(stream, body).items():
-        held = values[order]
-        if not name.endswith("_position"):
-            found[f"{PLACE}/BehavioralTimeSeries/{name}"] = Behavior(t_s, held, unit or "unknown")
-            continue
-        found[f"{PLACE}/Position/{name}"] = Behavior(t_s, held, unit or "unknown")
-        moving = name.removesuffix("_position") + "_velocity"
-        found[f"{PLACE}/BehavioralTimeSeries/{moving}"] = Behavior(
-            t_s, velocity(t_s, held), f"{unit or 'unknown'}/s"
+def _layout(piece: Recorded, known: Sequence[str], reading: Reading) -> Layout:
+    try:
+        return layout_of(
+            piece.description,
+            piece.labels,
+            known,
+            reading.array,
+            columns=reading.columns,
+            ignore_units=reading.ignore_units,
         )
-    return found
+    except StreamUnfitError as err:
+        raise StreamUnfitError(
+            f"{err} (`spikeloop convert` takes them as --columns channel,unit,other)"
+        ) from err
+
+
+def _between_silences(t_s: Float64s) -> list[slice]:
+    """The samples in stretches, so that a source that counts anew after one is noticed."""
+    edges = [0, *(np.flatnonzero(np.diff(t_s) > QUIET_S) + 1).tolist(), len(t_s)]
+    return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
 
 
 def _trials(
-    recording: Recording, shift_s: float, behavior: dict[str, Behavior], reading: Reading
+    markers: Recorded | None, first_s: float, behavior: dict[str, Behavior], reading: Reading
 ) -> Trials | None:
-    if not reading.markers:
-        return None
-    try:
-        markers = recording.of_type(reading.markers, reading.markers_name)
-    except RecordingError:
+    if markers is None:
         return None
     trials = trials_of(
         marker_texts(markers),
-        markers.t_s + shift_s,
+        markers.t_s - first_s,
         trial_start=reading.trial_start,
         trial_stop=reading.trial_stop,
     )
@@ -303,6 +300,7 @@ def joined(parts: Sequence[Session]) -> Session:
         provenance={
             **parts[0].provenance,
             "recording": ", ".join(part.provenance.get("recording", "") for part in parts),
+            MENDED: "\n".join(filter(None, (part.provenance.get(MENDED) for part in parts))),
         },
     )
 

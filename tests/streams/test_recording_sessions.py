@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.recording import xdf
-from streams.recording.sessions import Reading, convert, trials_of, velocity
+from streams.recording.markers import trials_of
+from streams.recording.sessions import Reading, convert
+from streams.recording.signals import velocity
 from streams.recording.xdf import RecordingError, frame
 from tests.streams.test_recording_xdf import HEADER
 

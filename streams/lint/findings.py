@@ -1,0 +1,83 @@
+"""What was found in a stream, and what its owner should change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from streams.lsl import StreamDescription
+
+Level = Literal["good", "warn", "stop"]
+Number = float | int | str | list[str] | None
+LEVELS: tuple[Level, ...] = ("good", "warn", "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: good; warn: worth a change; stop: `serve` refuses the stream or flags its decodes.
+        what: it is.
+        found: what was found.
+        change: what to change, "" where nothing.
+        numbers: what was measured, by name; units are in the names.
+        is_unfit: whether no decoder can read the stream at all.
+    """
+
+    level: Level
+    what: str
+    found: str
+    change: str = ""
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    is_unfit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that was found in one stream.
+
+    Attributes:
+        stream: its description.
+        kind: spikes, counts, markers, position or other.
+        seconds: listened to.
+        n_samples: that came.
+        findings: in the order in which they are shown.
+    """
+
+    stream: StreamDescription
+    kind: str
+    seconds: float
+    n_samples: int
+    findings: Sequence[Finding]
+
+    @property
+    def worst(self) -> Level:
+        """The worst level of all findings."""
+        return max((one.level for one in self.findings), key=LEVELS.index, default="good")
+
+    @property
+    def is_unfit(self) -> bool:
+        """Whether no decoder can read the stream at all."""
+        return any(one.is_unfit for one in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """As one JSON object; `measured` holds the numbers of all findings."""
+        measured: dict[str, Number] = {}
+        for one in self.findings:
+            measured |= one.numbers
+        names = ("name", "type", "source_id", "hostname", "n_channels", "rate_hz", "format")
+        return {
+            "stream": {name: getattr(self.stream, name) for name in names},
+            "kind": self.kind,
+            "seconds": round(self.seconds, 3),
+            "samples": self.n_samples,
+            "worst": self.worst,
+            "unfit": self.is_unfit,
+            "measured": measured,
+            "findings": [
+                {"level": one.level, "what": one.what, "found": one.found, "change": one.change}
+                for one in self.findings
+            ],
+        }
