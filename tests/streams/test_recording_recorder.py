@@ -275,7 +275,9 @@ def test_a_sender_that_vanished_without_a_word_is_noticed(
     one.sender.is_visible = lambda timeout_s: False  # type: ignore[method-assign]
     unanswered(one)
     one.recorder.close()
-    assert one.recorder.status()["lost"] == ["'amplifier' was lost at 2.00 s, and nothing came of it after"]
+    assert one.recorder.status()["lost"] == [
+        "'amplifier' was lost at 2.00 s, and nothing came of it after"
+    ]
 
 
 def test_a_connection_that_stands_is_not_given_up_because_nobody_answers(
