@@ -20,11 +20,12 @@ from calibration.scoring import r2_score, score_output
 from decoders.config import TrainConfig, load_config
 from decoders.learning.gru_on_bins import GruOnBins
 from decoders.learning.lanes import Piece, Plan
+from decoders.learning.reading import Say, read_sessions, say_on_stderr
 from decoders.learning.recordings import Recording, lead_grid_s, record
 from decoders.learning.trainer import Trainer, normalisation, scored_outputs
-from decoders.learning.training import launch, session_paths
+from decoders.learning.training import launch
+from decoders.sessions_config import Split
 from streams.clock import MonotonicClock
-from streams.nwb import read_session
 from streams.session import Session
 
 HISTORY_S = 1.0
@@ -60,6 +61,7 @@ def evaluate_baselines(
     seed: int | None = None,
     run_dir: Path | None = None,
     on_progress: Progress = lambda session, name: None,
+    on_note: Say = say_on_stderr,
 ) -> dict[str, Any]:
     """Fit and score baselines on every session of a training config, each on its own.
 
@@ -69,17 +71,23 @@ def evaluate_baselines(
         seed: of the GRU; the config's if None.
         run_dir: where training wrote simulated sessions; `runs/<name>` if None.
         on_progress: told session and baseline before each fit.
+        on_note: told of files that are passed over and of what was mended in others.
 
     Returns:
         JSON-able: `sessions.ID.NAME.outputs.OUTPUT.r2` ..., as `evaluate` gives, `fit_s` and
         `decode_ms`, of one beat's features to its value.
 
     Raises:
-        CalibrationError: an unknown baseline, or an output of classes.
+        CalibrationError: an unknown baseline, an output of classes, or a split by files.
     """
     config = load_config(config_path)
     if seed is not None:
         config = config.model_copy(update={"seed": seed})
+    if isinstance(config.split, Split) and config.split.test_files:
+        raise CalibrationError(
+            "baselines are fitted and scored within each session: split by trials or in time, not "
+            "by test_files"
+        )
     unknown = [name for name in names if name not in BASELINES]
     if unknown or any(output.classes for output in config.outputs):
         raise CalibrationError(
@@ -88,7 +96,7 @@ def evaluate_baselines(
         )
     torch.set_num_threads(config.devices.threads)
     run_dir = run_dir or Path("runs") / config.name
-    sessions = [read_session(p) for p in session_paths(config, config_path.parent, run_dir)]
+    sessions = list(read_sessions(config, config_path.parent, run_dir, on_note))
     return {"sessions": {s.id: _evaluate_session(config, s, names, on_progress) for s in sessions}}
 
 
@@ -124,7 +132,7 @@ def _scores(
     config: TrainConfig, session: Session, recording: Recording, decoded: Array
 ) -> dict[str, Any]:
     hop_s = config.beat.hop_ms / 1000
-    tested = np.arange(recording.test.first, recording.test.last)
+    tested = np.flatnonzero(recording.tested)
     t_s = (tested + 1) * hop_s
     gap_s = config.sessions.max_gap_s
     return {

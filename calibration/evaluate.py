@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from calibration.choices import aims_of, choice_of, split_of
 from calibration.errors import CalibrationError
-from calibration.scoring import in_intervals, parse_split, r2_score, score_output
+from calibration.scoring import class_accuracy, r2_score, score_output, scored_intervals
 from decoders.learning.curves import draw_decodes
+from decoders.learning.reading import Say, say_notes, say_on_stderr
 from export.backend_table import BACKENDS, Backend, parse_choice
 from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
@@ -19,7 +21,7 @@ from export.onnxruntime_backend import open_cpu
 from streams.clock import MonotonicClock
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.nwb import read_session
-from streams.session import Session
+from streams.session import Session, in_intervals
 from streams.spikes.tokenizer import Tokenizer
 
 
@@ -40,38 +42,37 @@ class Decoded:
     n_tokens: np.ndarray
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What an output estimates: behaviour by NWB path, `lag_s` after the decode's time."""
-
-    behavior: str
-    lag_s: float = 0.0
-    classes: int = 0
-
-
 def evaluate(
     bundle_path: Path,
     session_paths: Sequence[Path],
     *,
-    split: str = "last:0.2",
+    split: str | None = None,
+    sessions_config: Path | None = None,
     intervals: Sequence[tuple[float, float]] | None = None,
     figure: Path | None = None,
     lead_s: float | None = None,
     blocks_s: float | None = None,
     against: str | None = None,
+    on_note: Say = say_on_stderr,
 ) -> dict[str, Any]:
     """Decode recordings causally and score the decoder.
 
     Args:
         bundle_path: the decoder.
         session_paths: NWB files.
-        split: the scored part of each: `last:0.2`, `all` or `START-STOP,...` seconds.
+        split: the scored part of each: `last:0.2`, `all`, `START-STOP,...` seconds from the
+            session's start, or `trials:CONDITION` on the trial table. If None, the test trials of
+            the training where it was split by trials, all of a file that was held out of it, else
+            `last:0.2`.
+        sessions_config: a TOML file whose `[sessions]` says what is read of each (mask, units,
+            trials ...); if None, as the decoder was trained.
         intervals: scored seconds; overrides `split`.
         figure: PNG of decoded against actual to write, of the first session.
         lead_s: asked of the decoder; its default if None.
         blocks_s: score each stretch of this length on its own too, under `by_time`.
         against: a backend that decodes the same beats, memory carried along: how far the two come
             apart is told under `largest_difference`, per output in its unit.
+        on_note: told of what was mended in the files, and of unit keys that cannot be trusted.
 
     Returns:
         JSON-able: `outputs.NAME.r2`, a list per dimension, with `ci`, `best_lag_s` and
@@ -87,10 +88,15 @@ def evaluate(
     backend = open_cpu(bundle)
     require_parity(bundle, backend)
     lead_s = bundle.manifest.lead_s.default if lead_s is None else lead_s
+    choice = choice_of(bundle, sessions_config)
+    parts: list[str] = []
     results: dict[str, dict[str, Any]] = {}
     for i, path in enumerate(session_paths):
-        session = read_session(path)
-        scored = intervals or parse_split(split, session.duration_s)
+        session = read_session(path, choice)
+        is_other = session.id != bundle.manifest.session
+        say_notes([session], on_note, same_array=is_other)
+        parts.append(split or split_of(bundle, Path(path)))
+        scored = intervals or scored_intervals(parts[-1], session)
         # Without memory a decode needs no decode before it.
         since_s = 0.0 if bundle.manifest.graph.memory else min(start_s for start_s, _ in scored)
         until_s = max(stop_s for _, stop_s in scored)
@@ -109,11 +115,19 @@ def evaluate(
         "decoder_id": bundle.manifest.name,
         "checksum": bundle.manifest.id,
         "backend": backend.name,
-        "split": [list(interval) for interval in intervals] if intervals else split,
+        "split": _told(intervals, parts),
+        "mask": choice.mask,
         "lead_s": lead_s,
         "outputs": _mean_outputs(list(results.values())),
         "sessions": results,
     }
+
+
+def _told(
+    intervals: Sequence[tuple[float, float]] | None, parts: Sequence[str]
+) -> str | list[list[float]]:
+    """What was scored: seconds, or the split of each file where they differ."""
+    return [list(pair) for pair in intervals] if intervals else "; ".join(dict.fromkeys(parts))
 
 
 def decode_session(
@@ -180,15 +194,6 @@ def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:
     return SpikeBatch(spikes.t_us[order], spikes.unit[order], spikes.count[order])
 
 
-def aims_of(bundle: DecoderBundle) -> dict[str, Aim]:
-    """What each output was trained on; its own name where the bundle does not say."""
-    aims = {output.name: Aim(output.name) for output in bundle.manifest.outputs}
-    recipe: Any = bundle.manifest.training.get("recipe", {})
-    for choice in recipe.get("outputs", []):
-        aims[choice["name"]] = Aim(choice["behavior"], choice["lag_s"], choice["classes"])
-    return aims
-
-
 def _result(
     bundle: DecoderBundle,
     session: Session,
@@ -206,9 +211,8 @@ def _result(
         signal, values = session.signal(aim.behavior), decoded.values[name][chosen]
         at_s = t_s + lead_s + aim.lag_s
         if aim.classes:
-            newest = np.maximum(np.searchsorted(signal.t_s, at_s, side="right") - 1, 0)
-            right = values.argmax(axis=1) == signal.values[newest, 0]
-            outputs[name] = {"accuracy": [float(right.mean())], "n": len(right)}
+            share, n = class_accuracy(values, at_s, signal)
+            outputs[name] = {"accuracy": [share], "n": n}
         else:
             outputs[name] = asdict(score_output(values, at_s, signal, session))
     p50, p99 = np.percentile(decoded.decode_ms[chosen], (50, 99)).tolist()
@@ -218,6 +222,8 @@ def _result(
         "tokens_per_beat": float(decoded.n_tokens[chosen].mean()),
         "decode_ms": {"p50": p50, "p99": p99},
         "unknown_units": sum(key not in bundle.row_of_key for key in session.unit_keys),
+        "begins_at_s": float(session.provenance.get("begins_at_s", 0.0)),
+        "notes": session.provenance.get("skipped", ""),
     }
 
 

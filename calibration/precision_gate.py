@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from calibration.choices import aims_of, choice_of
 from calibration.errors import CalibrationError
-from calibration.evaluate import Decoded, aims_of, decode_session
-from calibration.scoring import in_intervals, parse_split, score_output
+from calibration.evaluate import Decoded, decode_session
+from calibration.scoring import class_accuracy, score_output, scored_intervals
 from export.backends import Backend
 from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
 from streams.nwb import read_session
-from streams.session import Session
+from streams.session import Session, in_intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ class PrecisionGate:
 
     def __init__(self, bundle: DecoderBundle, session_path: Path, split: str = "last:0.2") -> None:
         self._bundle = bundle
-        self._session = read_session(session_path)
-        self._scored = parse_split(split, self._session.duration_s)
+        self._session = read_session(session_path, choice_of(bundle))
+        self._scored = scored_intervals(split, self._session)
         self.r2_fp32 = self._r2(open_cpu(bundle))
 
     def judge(self, backend: Backend) -> Cost:
@@ -83,8 +84,7 @@ def _scores(
         at_s, values = decoded.t_s[chosen] + lead_s + aim.lag_s, decoded.values[name][chosen]
         signal = session.signal(aim.behavior)
         if aim.classes:
-            newest = np.maximum(np.searchsorted(signal.t_s, at_s, side="right") - 1, 0)
-            found[name] = [float((values.argmax(axis=1) == signal.values[newest, 0]).mean())]
+            found[name] = [class_accuracy(values, at_s, signal)[0]]
         else:
             found[name] = score_output(values, at_s, signal, session).r2
     return found

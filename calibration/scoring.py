@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from calibration.errors import CalibrationError
+from decoders.sessions_config import Split, written_out
 from streams.messages import Float64s, Int64s
-from streams.session import Behavior, Session
+from streams.session import Behavior, Interval, Session
+from streams.sessions.trials import trials_where
 
 BLOCK_S = 10.0
 N_RESAMPLES = 1000
@@ -40,6 +41,42 @@ class Score:
     n_blocks: int
 
 
+def scored_intervals(split: str, session: Session) -> list[Interval]:
+    """The scored part of a session.
+
+    Args:
+        split: as of `parse_split`; or `trials:COLUMN`, the trials with "val" or "test" there; or
+            `trials:CONDITION` on the columns of the trial table.
+        session: has the trials.
+
+    Raises:
+        CalibrationError: it is none of these, or no trial meets the condition.
+        streams.session.SessionError: the session has no such trials.
+    """
+    if not split.startswith("trials:"):
+        return parse_split(split, session.duration_s)
+    condition = split.removeprefix("trials:").strip()
+    if condition.isidentifier():
+        named = written_out(f"trials:{condition}")
+        condition = named.test if isinstance(named, Split) else condition
+    intervals = trials_where(session, condition)
+    if not intervals:
+        raise CalibrationError(
+            f"session {session.id}: none of its trials meets {condition!r}: nothing to score"
+        )
+    return intervals
+
+
+def class_accuracy(logits: np.ndarray, t_s: Float64s, signal: Behavior) -> tuple[float, int]:
+    """Share of decodes whose class is the newest that behaviour shows, and how many they are."""
+    newest = np.maximum(np.searchsorted(signal.t_s, t_s, side="right") - 1, 0)
+    kept = np.ones(len(t_s), np.bool_)
+    if signal.masked_in is not None:
+        kept = signal.masked_in[newest]
+    right = logits[kept].argmax(axis=1) == signal.values[newest[kept], 0]
+    return float(right.mean()) if len(right) else float("nan"), len(right)
+
+
 def parse_split(split: str, duration_s: float) -> list[tuple[float, float]]:
     """The scored intervals: `last:0.2`, `all`, or `10-20,35-60` in seconds.
 
@@ -60,16 +97,9 @@ def parse_split(split: str, duration_s: float) -> list[tuple[float, float]]:
     except ValueError:
         pass
     raise CalibrationError(
-        f"cannot score split {split!r}: give last:SHARE, all, or START-STOP[,START-STOP...] seconds"
+        f"cannot score split {split!r}: give last:SHARE, all, START-STOP[,START-STOP...] seconds, "
+        "or trials:CONDITION"
     )
-
-
-def in_intervals(t_s: Float64s, intervals: Sequence[tuple[float, float]]) -> np.ndarray:
-    """(n,) bool, whether each time lies in `(start, stop]` of any interval."""
-    inside = np.zeros(len(t_s), np.bool_)
-    for start_s, stop_s in intervals:
-        inside |= (t_s > start_s + 1e-9) & (t_s <= stop_s + 1e-9)
-    return inside
 
 
 def blocks_of(session: Session, t_s: Float64s) -> tuple[Int64s, str]:

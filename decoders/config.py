@@ -10,43 +10,21 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from decoders.errors import ConfigError
-
-Positive = Annotated[float, pydantic.Field(gt=0)]
-Share = Annotated[float, pydantic.Field(ge=0, lt=1)]
-Natural = Annotated[int, pydantic.Field(ge=1)]
-
-
-class Section(pydantic.BaseModel):
-    """A part of the config: frozen, unknown keys are errors."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Simulated(Section):
-    """Days of a simulated subject, written into the run directory as NWB before training.
-
-    `styles`: how the hand moves; one session of each a day, `minutes` long.
-    """
-
-    subject: Annotated[int, pydantic.Field(ge=0)]
-    days: tuple[int, ...]
-    minutes: Positive
-    n_units: Natural = 96
-    task: Literal["centre-out", "random"] = "random"
-    styles: tuple[Literal["reach", "steer"], ...] = ("reach",)
-
-
-class Sessions(Section):
-    """Which recordings.
-
-    `same_array`: a unit key names the same channel in every session, so that its embedding is a
-    part shared between sessions plus the session's own.
-    """
-
-    glob: tuple[str, ...] = ()
-    simulated: Simulated | None = None
-    same_array: bool = False
-    max_gap_s: Positive = 0.1
+from decoders.sessions_config import (
+    SPLIT_KINDS,
+    Counts,
+    Natural,
+    Positive,
+    Section,
+    Sessions,
+    Share,
+    Simulated,
+    Split,
+    SplitChoice,
+    TrialTable,
+    Units,
+)
+from streams.sessions.choice import SessionChoice
 
 
 class Beat(Section):
@@ -65,6 +43,8 @@ class Beat(Section):
 
 class OutputChoice(Section):
     """One output: its behaviour by NWB path, unit on the wire, lag and policy when not ok.
+
+    A container of series of one dimension each, as FALCON's M1 has, is one output of them all.
 
     `lag_s` shifts the target: the decode at `t_window` with lead 0 estimates the behaviour at
     `t_window + lag_s`. `classes` > 0 reads the behaviour as class numbers 0 .. classes - 1.
@@ -204,7 +184,7 @@ class TrainConfig(Section):
     outputs: tuple[OutputChoice, ...] = pydantic.Field(min_length=1)
     beat: Beat = Beat()
     lead: Lead = Lead()
-    split: Annotated[str, pydantic.Field(pattern=r"^(last:0\.\d+|none)$")] = "last:0.2"
+    split: SplitChoice = "last:0.2"
     network: Network = Network()
     poyo: PoyoChoice | None = None
     training: Training = Training()
@@ -212,9 +192,25 @@ class TrainConfig(Section):
     start: Start | None = None
 
     @property
+    def session_choice(self) -> SessionChoice:
+        """What is read of each recording."""
+        return self.sessions.choice([output.behavior for output in self.outputs])
+
+    @property
     def family(self) -> str:
         """Which decoder is trained."""
         return "streaming" if self.poyo is None else "poyo"
+
+    @pydantic.model_validator(mode="after")
+    def _beats_are_falcons(self) -> TrainConfig:
+        """FALCON gives counts of 20 ms: shorter beats, or times within a bin, are not to be had."""
+        beat = self.beat
+        if self.sessions.falcon and (beat.hop_ms != 20.0 or beat.bin_ms % 20.0 or beat.rotary):
+            raise ValueError(
+                "[sessions] falcon gives counts of 20 ms: set [beat] hop_ms = 20, bin_ms = 20 (or "
+                "several times that) and rotary = false"
+            )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _poyo_is_whole(self) -> TrainConfig:
@@ -245,13 +241,40 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         ConfigError: unreadable, not TOML, or a key or value that cannot be.
     """
+    return parse_config(_toml(path), str(path))
+
+
+def load_sessions(path: Path) -> Sessions:
+    """Read what of recordings is read: `[sessions]` of a TOML file, other tables left alone.
+
+    Raises:
+        ConfigError: unreadable, not TOML, without `[sessions]`, or a key or value that cannot be.
+    """
+    fields = _toml(path)
+    if "sessions" not in fields:
+        raise ConfigError(f"{path} has no table [sessions], which says what of a file is read")
+    return parse_sessions(fields["sessions"], str(path))
+
+
+def _toml(path: Path) -> dict[str, Any]:
     try:
-        fields = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except OSError as error:
-        raise ConfigError(f"cannot read training config {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    return parse_config(fields, str(path))
+
+
+def parse_sessions(fields: Any, source: str) -> Sessions:
+    """Check the fields of `[sessions]`; see `parse_config`."""
+    try:
+        return Sessions.model_validate(fields)
+    except pydantic.ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            problem["loc"] = ("sessions", *problem["loc"])
+            lines.append(f"{source}: {_explain(problem)}")
+        raise ConfigError("\n".join(lines)) from error
 
 
 def parse_config(fields: dict[str, Any], source: str) -> TrainConfig:
@@ -272,7 +295,8 @@ def parse_config(fields: dict[str, Any], source: str) -> TrainConfig:
 
 
 def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "the file"
+    parts = [str(part) for part in problem["loc"] if part not in SPLIT_KINDS]
+    where = ".".join(parts) or "the file"
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg']}"
     keys = _keys_beside(problem["loc"])
@@ -283,13 +307,17 @@ def _explain(problem: Any) -> str:
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     section: type[pydantic.BaseModel] = TrainConfig
     for part in location[:-1]:
-        if isinstance(part, str):
+        if isinstance(part, str) and part not in SPLIT_KINDS:
             section = SECTIONS[part]
     return list(section.model_fields)
 
 
 SECTIONS: dict[str, type[pydantic.BaseModel]] = {
     "sessions": Sessions,
+    "units": Units,
+    "trials": TrialTable,
+    "counts": Counts,
+    "split": Split,
     "simulated": Simulated,
     "outputs": OutputChoice,
     "beat": Beat,

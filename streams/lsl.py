@@ -14,7 +14,6 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pylsl
@@ -60,12 +59,10 @@ def quieten() -> None:
 
     Takes effect only before the first use of LSL in the process.
     """
-    places = (
-        Path("lsl_api.cfg"),
-        Path.home() / "lsl_api/lsl_api.cfg",
-        Path("/etc/lsl_api/lsl_api.cfg"),
-    )
-    if "LSLAPICFG" not in os.environ and not any(place.exists() for place in places):
+    places = ("lsl_api.cfg", "~/lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
+    # os.path, as Path raises where there is no home, and where a folder may not be looked into
+    found = any(os.path.exists(os.path.expanduser(place)) for place in places)
+    if "LSLAPICFG" not in os.environ and not found:
         pylsl.lib.lib.lsl_set_config_content(b"[log]\nlevel = -1\n")
 
 

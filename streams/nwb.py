@@ -1,4 +1,4 @@
-"""NWB 2.x files become `Session`s, and back. The only file that imports pynwb."""
+"""Sessions from recordings, and to NWB files. The only file that imports pynwb."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,55 +15,22 @@ from typing import Any
 import h5py
 import numpy as np
 from hdmf.backends.hdf5 import H5DataIO
-from hdmf.common import DynamicTableRegion, ElementIdentifiers, VectorData, VectorIndex
+from hdmf.common import ElementIdentifiers, VectorData, VectorIndex
 from pynwb import NWBHDF5IO, NWBFile, TimeSeries
-from pynwb.base import ProcessingModule, TimeSeriesReferenceVectorData
+from pynwb.base import ProcessingModule
 from pynwb.behavior import BehavioralTimeSeries, Position, SpatialSeries
-from pynwb.core import MultiContainerInterface
-from pynwb.ecephys import ElectricalSeries
 from pynwb.epoch import TimeIntervals
 from pynwb.file import Subject
-from pynwb.icephys import PatchClampSeries
-from pynwb.image import ImageSeries
-from pynwb.misc import DecompositionSeries, Units
-from pynwb.ophys import RoiResponseSeries
+from pynwb.misc import Units
 
-from streams.messages import Float64s, SpikeBatch
-from streams.recording.torch_brain import is_torch_brain, read_torch_brain
 from streams.session import Behavior, Session, SessionError, Trials, digest
+from streams.sessions.nwb_file import NOTES_MARK, SESSION_ID
+from streams.sessions.reading import read_session
+from streams.sessions.units import KEY_COLUMN
 
-SESSION_ID = re.compile(r"^(?P<subject>[^/]+)/(?P<date>\d{4}-\d\d-\d\d)/(?P<name>[^/]+)$")
+__all__ = ["read_session", "write_session"]
+
 KEY_OF_ID = re.compile(r"^u(0|[1-9]\d*)$")
-KEY_COLUMN = "unit_key"
-NOTES_MARK = "spikeloop_session"
-NEURAL = (DecompositionSeries, ElectricalSeries, ImageSeries, PatchClampSeries, RoiResponseSeries)
-MAX_VALUES = 50_000_000
-"""A longer signal is raw data that somebody stored as a plain series, not behaviour."""
-
-
-def read_session(path: str | os.PathLike[str]) -> Session:
-    """Read a recording: units, behaviour, trials and where it came from.
-
-    A file `.h5` or `.hdf5` that is not NWB is read as torch_brain's; what follows is of NWB.
-    Behaviour is every numeric series under `processing` and `acquisition`, directly or inside a
-    container; neural and image series are left out, and what could not be used is named in
-    `provenance["skipped"]`. Times stay those of the file.
-
-    Raises:
-        SessionError: the file is missing, is not NWB, or has no units; the text lists what it has.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SessionError(f"no file {path}: give the path of an NWB file")
-    if is_torch_brain(path):
-        return read_torch_brain(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with NWBHDF5IO(str(path), "r", load_namespaces=True) as io:
-                return _session(io.read(), path)
-        except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise SessionError(f"{path} cannot be read as NWB 2.x: {error}") from error
 
 
 def write_session(session: Session, path: str | os.PathLike[str]) -> None:
@@ -93,180 +60,6 @@ def write_session(session: Session, path: str | os.PathLike[str]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _session(nwb: NWBFile, path: Path) -> Session:
-    own = _own_notes(nwb)
-    keys, spikes, n_bad = _units(nwb, path)
-    span_s = (spikes.t_us[-1] - spikes.t_us[0]) * 1e-6 if len(spikes) else 0.0
-    behavior, skipped = _behavior(nwb, span_s)
-    if n_bad:
-        skipped.append(f"{n_bad} spike times that are not finite")
-    trials = _trials(nwb)
-    return Session(
-        id=_session_id(nwb, path),
-        unit_keys=keys,
-        spikes=spikes,
-        behavior=behavior,
-        trials=trials,
-        duration_s=own.get("duration_s", _end_s(spikes, behavior, trials)),
-        provenance=_provenance(nwb, path, skipped) | own.get("provenance", {}),
-    )
-
-
-def _own_notes(nwb: NWBFile) -> dict[str, Any]:
-    if not (nwb.notes or "").startswith(f'{{"{NOTES_MARK}"'):
-        return {}
-    own: dict[str, Any] = json.loads(nwb.notes)[NOTES_MARK]
-    return own
-
-
-def _session_id(nwb: NWBFile, path: Path) -> str:
-    if SESSION_ID.match(nwb.session_id or ""):
-        return str(nwb.session_id)
-    subject = (nwb.subject.subject_id if nwb.subject else None) or "unknown"
-    return f"{subject.replace('/', '-')}/{nwb.session_start_time:%Y-%m-%d}/{path.stem}"
-
-
-def _provenance(nwb: NWBFile, path: Path, skipped: list[str]) -> dict[str, str]:
-    found = {
-        "file": path.name,
-        "identifier": nwb.identifier,
-        "description": nwb.session_description,
-        "session_start_time": nwb.session_start_time.isoformat(),
-        "species": nwb.subject.species if nwb.subject else None,
-        "institution": nwb.institution,
-        "lab": nwb.lab,
-        "devices": ", ".join(sorted(nwb.devices)),
-        "notes": None if _own_notes(nwb) else nwb.notes,
-        "skipped": "; ".join(skipped),
-    }
-    return {name: str(text) for name, text in found.items() if text}
-
-
-def _units(nwb: NWBFile, path: Path) -> tuple[tuple[str, ...], SpikeBatch, int]:
-    units = nwb.units
-    if units is None or "spike_times" not in units.colnames or not len(units):
-        raise SessionError(
-            f"{path} has no units with spike times, which is what a decoder reads; "
-            f"it has: {', '.join(_contents(nwb)) or 'nothing'}"
-        )
-    index = units["spike_times"]
-    ends = np.asarray(index.data[:], np.int64)
-    t_s = np.asarray(index.target.data[: ends[-1]], np.float64)
-    unit = np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0))
-    finite = np.isfinite(t_s)
-    t_us, unit = np.rint(t_s[finite] * 1e6).astype(np.int64), unit[finite]
-    order = np.argsort(t_us, kind="stable")
-    spikes = SpikeBatch(t_us[order], unit[order], np.ones(len(order), np.int32))
-    return _unit_keys(units, path), spikes, int(np.count_nonzero(~finite))
-
-
-def _unit_keys(units: Units, path: Path) -> tuple[str, ...]:
-    if KEY_COLUMN in units.colnames:
-        keys = tuple(str(key) for key in units[KEY_COLUMN].data[:])
-    else:
-        keys = tuple(f"u{i}" for i in units.id.data[:])
-    if len(set(keys)) < len(keys):
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise SessionError(f"{path} has several units of one id: {', '.join(twice[:10])}")
-    return keys
-
-
-def _contents(nwb: NWBFile) -> list[str]:
-    modules = [f"processing/{m}/{n}" for m in nwb.processing for n in nwb.processing[m].containers]
-    tables = [f"intervals/{name}" for name in nwb.intervals or ()]
-    units = [f"units ({len(nwb.units)} rows)"] if nwb.units is not None else []
-    return [*(f"acquisition/{name}" for name in nwb.acquisition), *modules, *tables, *units]
-
-
-def _series(nwb: NWBFile) -> Iterator[tuple[str, TimeSeries]]:
-    """Every series under processing and acquisition, with its path."""
-    places = {f"processing/{name}": module.containers for name, module in nwb.processing.items()}
-    places["acquisition"] = nwb.acquisition
-    for place, holders in places.items():
-        for name, holder in sorted(holders.items()):
-            if isinstance(holder, TimeSeries):
-                yield f"{place}/{name}", holder
-            elif isinstance(holder, MultiContainerInterface):
-                for child in sorted(holder.children, key=lambda child: str(child.name)):
-                    if isinstance(child, TimeSeries):
-                        yield f"{place}/{name}/{child.name}", child
-
-
-def _behavior(nwb: NWBFile, span_s: float) -> tuple[dict[str, Behavior], list[str]]:
-    behavior, skipped = {}, []
-    for path, series in _series(nwb):
-        if isinstance(series, NEURAL):
-            continue
-        shape = np.shape(series.data)
-        n_times = len(series.timestamps) if series.timestamps is not None else shape[:1]
-        if len(shape) not in (1, 2) or not _is_numeric(series.data):
-            skipped.append(f"{path} (not numbers over time)")
-        elif np.prod(shape) > MAX_VALUES:
-            skipped.append(f"{path} ({shape} values: too long for behaviour)")
-        elif series.timestamps is not None and n_times != shape[0]:
-            skipped.append(f"{path} ({n_times} timestamps for {shape[0]} samples)")
-        else:
-            behavior[path] = _signal(series, span_s)
-    return behavior, skipped
-
-
-def _is_numeric(data: Any) -> bool:
-    kind = data.dtype if hasattr(data, "dtype") else np.asarray(data).dtype
-    return bool(np.issubdtype(kind, np.number) or np.issubdtype(kind, np.bool_))
-
-
-def _signal(series: TimeSeries, span_s: float) -> Behavior:
-    values = np.asarray(series.data[:], np.float64)
-    values = values.reshape(len(values), -1)
-    if series.timestamps is not None:
-        t_s, data_offset = np.asarray(series.timestamps[:], np.float64), series.offset
-    else:
-        t_s, data_offset = _regular_times(series, len(values), span_s)
-    values = values * series.conversion + data_offset
-    known = np.flatnonzero(np.isfinite(t_s))
-    increasing = known[np.unique(t_s[known], return_index=True)[1]]
-    return Behavior(t_s[increasing], values[increasing], series.unit or "unknown")
-
-
-def _regular_times(series: TimeSeries, n: int, span_s: float) -> tuple[Float64s, float]:
-    """Sample times, and what to add to the data.
-
-    FALCON's H1 files hold the *step* in `rate` and the start in the data's `offset`: taken at its
-    word such a signal would outlast the spikes a thousandfold.
-    """
-    start_s, data_offset, step_s = series.starting_time or 0.0, series.offset, 1.0 / series.rate
-    if series.rate < 1.0 and span_s > 0.0 and n * step_s > 50.0 * span_s:
-        start_s, data_offset, step_s = start_s or series.offset, 0.0, series.rate
-    return start_s + np.arange(n) * step_s, data_offset
-
-
-def _trials(nwb: NWBFile) -> Trials | None:
-    table = nwb.trials
-    if table is None:
-        return None
-    columns = {}
-    for name in table.colnames:
-        column = table[name]
-        ragged = isinstance(
-            column, (VectorIndex, DynamicTableRegion, TimeSeriesReferenceVectorData)
-        )
-        if name not in ("start_time", "stop_time") and not ragged:
-            values = np.asarray(column.data[:])
-            columns[name] = values.astype(np.str_) if values.dtype.kind in "OS" else values
-    start_s, stop_s = (
-        np.asarray(table[c].data[:], np.float64) for c in ("start_time", "stop_time")
-    )
-    return Trials(start_s, stop_s, columns)
-
-
-def _end_s(spikes: SpikeBatch, behavior: Mapping[str, Behavior], trials: Trials | None) -> float:
-    ends = [float(spikes.t_us[-1]) * 1e-6] if len(spikes) else []
-    ends += [float(signal.t_s[-1]) for signal in behavior.values() if len(signal.t_s)]
-    if trials is not None and len(trials):
-        ends += [float(stop_s) for stop_s in trials.stop_s if np.isfinite(stop_s)]
-    return max(ends, default=0.0)
 
 
 def _nwb_file(session: Session, identifier: str) -> NWBFile:

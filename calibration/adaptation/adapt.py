@@ -28,7 +28,9 @@ from calibration.adaptation.scores import (
 from calibration.adaptation.search import search
 from calibration.adaptation.second_stage import Unfrozen, second_stage
 from calibration.adaptation.starts import Base, load_base, profiles_of
+from calibration.choices import choice_of
 from calibration.errors import CalibrationError
+from decoders.learning.reading import Say, say_notes, say_on_stderr
 from decoders.learning.recordings import longest_silence_s
 from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.drift import follow_share
@@ -52,7 +54,9 @@ def adapt(
     unfreeze: bool = False,
     follow_drift: bool = True,
     seed: int = 0,
+    sessions_config: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_note: Say = say_on_stderr,
 ) -> dict[str, Any]:
     """Adapt a decoder to a new session and write it as a bundle with the same graph.
 
@@ -73,7 +77,10 @@ def adapt(
         follow_drift: let the decoder take away, without labels, by how much its latents' mean over
             the last two minutes has moved since the labelled seconds; else it stays as it is.
         seed: the same seed gives the same bundle.
+        sessions_config: a TOML file whose `[sessions]` says what is read (mask, units, trials ...);
+            if None, as the decoder was trained.
         on_progress: told steps done, and steps at most.
+        on_note: told of what was mended in the file, and of unit keys that cannot be trusted.
 
     Returns:
         JSON-able: `adapt_s`, the seconds that learning took; `outputs.NAME` with `r2`, `r2_before`,
@@ -88,7 +95,9 @@ def adapt(
     if Path(out).exists():
         raise CalibrationError(f"{out} exists, and a bundle is never changed; choose another name")
     torch.set_num_threads(1)
-    bundle, session = open_bundle(Path(bundle_path)), read_session(session_path)
+    bundle = open_bundle(Path(bundle_path))
+    session = read_session(session_path, choice_of(bundle, sessions_config))
+    say_notes([session], on_note, same_array=same_array)
     options = Options(same_array, unfreeze, follow_drift, seed, on_progress)
     clock = MonotonicClock()
     if bundle.manifest.family == "poyo":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from calibration.errors import CalibrationError
-from calibration.scoring import in_intervals, parse_split
+from calibration.scoring import scored_intervals
 from decoders.config import Lead, TrainConfig, parse_config
 from decoders.errors import DecodersError
 from decoders.learning.loss import Scored
@@ -18,7 +18,7 @@ from decoders.learning.trainer import scored_outputs
 from export.bundle import DecoderBundle
 from export.manifest import Manifest
 from streams.messages import Float64s, Int64s
-from streams.session import Session
+from streams.session import Session, in_intervals
 
 FEWEST_LABELLED_S = 2.0
 FEWEST_TRIALS = 4
@@ -148,7 +148,7 @@ def gather(
         session: the new recording.
         seconds: how much of it to learn from; less where the test part or its end comes first.
         start_s: where that begins; the first labelled bin if None.
-        test: the part that is scored and never learnt from, as in `parse_split`.
+        test: the part that is scored and never learnt from, as in `scored_intervals`.
 
     Raises:
         CalibrationError: see the texts below.
@@ -169,7 +169,7 @@ def gather(
         outputs=outputs,
         offset=offset,
         scale=scale,
-        scored=parse_split(test, session.duration_s),
+        scored=scored_intervals(test, session),
         block=np.zeros(recording.n_bins, np.int64),
     )
     labelled = _labelled(material, seconds, start_s)

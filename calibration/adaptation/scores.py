@@ -9,11 +9,12 @@ import numpy as np
 
 from calibration.adaptation.material import Material
 from calibration.baselines import HELD_OUT_OF_TRAIN, HISTORY_S, RIDGES, ridge_weights, with_history
-from calibration.scoring import in_intervals, r2_score, score_output
+from calibration.scoring import r2_score, score_output
 from decoders.streaming.tuning import counts_matrix
 from export.backends import Backend
 from export.bundle import DecoderBundle
 from streams.messages import Float64s, Int32s, TokenWindow
+from streams.session import in_intervals
 
 LEAD_IN_S = 300.0
 """As a daemon that has run since calibration would: drift has been followed for so long."""

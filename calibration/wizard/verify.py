@@ -12,7 +12,7 @@ from rich.text import Text
 
 from calibration.baselines import RIDGES, ridge_weights, with_history
 from calibration.evaluate import decode_session
-from calibration.scoring import blocks_of, in_intervals, parse_split
+from calibration.scoring import blocks_of, parse_split
 from calibration.wizard.aims import Aim, aims_of
 from calibration.wizard.errors import STREAM, WizardError
 from calibration.wizard.face import Page
@@ -22,7 +22,7 @@ from export.bundle import DecoderBundle, open_bundle
 from export.onnxruntime_backend import open_cpu
 from streams.messages import Float64s
 from streams.nwb import read_session
-from streams.session import Session
+from streams.session import Session, in_intervals
 
 STEP = "verify"
 TITLE = "Is it any good?"

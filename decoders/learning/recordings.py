@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,11 +11,15 @@ import numpy as np
 from decoders.config import Lead, OutputChoice, TrainConfig
 from decoders.errors import TrainingError
 from decoders.learning.made_up import made_up_sessions
+from decoders.sessions_config import Split, written_out
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
-from streams.session import Behavior, Session
+from streams.session import Behavior, Interval, Session, in_intervals
+from streams.sessions.trials import trials_where
+from streams.spikes.stamp_grain import are_blocks
 from streams.spikes.tokenizer import TokenBins, cut_bins
 
 LEAD_STEP_S = 0.02
+ALWAYS_US = -(2**62)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,10 @@ class Recording:
         cuts: the first is the session as it is decoded; of the others the bins begin elsewhere
             within a hop and spike times are jittered, to learn from alone.
         dims: length of each output's vector; for a discrete output, its classes.
-        train: what may be learnt from.
-        test: held out.
+        train: what may be learnt from; targets of other bins in it are NaN.
+        test: held out; where it is chosen by trials, from the first of them to the last.
+        tested: (n_bins,) bool, the bins that are held out.
+        test_targets: (n_bins, n_columns) float32 at lead 0, NaN where nothing is held out.
         longest_silence_s: of all units together in the train part.
         made_up: whether it is of neurons that do not exist; to learn from alone.
     """
@@ -62,6 +69,8 @@ class Recording:
     dims: tuple[int, ...]
     train: Part
     test: Part
+    tested: np.ndarray
+    test_targets: Float32s
     longest_silence_s: float
     made_up: bool = False
 
@@ -111,22 +120,33 @@ def record(session: Session, config: TrainConfig) -> Recording:
             f"session {session.id} holds {len(session.spikes)} spikes in "
             f"{session.duration_s:.1f} s: nothing to train on; leave it out of [sessions] glob"
         )
-    train, test = split_bins(len(ends_us), config.split)
+    parts = split_session(session, ends_us, config.split)
     dims = [
         output.classes or session.signal(output.behavior).values.shape[1]
         for output in config.outputs
     ]
     n_cuts = config.training.cuts if config.beat.rotary else 1
-    edge_us = train.last * hop_us
     return Recording(
         id=session.id,
         unit_keys=session.unit_keys,
-        cuts=tuple(_cut(session, ends_us, edge_us, config, i, n_cuts) for i in range(n_cuts)),
+        cuts=tuple(_cut(session, ends_us, parts, config, i, n_cuts) for i in range(n_cuts)),
         dims=tuple(dims),
-        train=train,
-        test=test,
-        longest_silence_s=longest_silence_s(session.spikes, edge_us),
+        train=parts.train,
+        test=parts.test,
+        tested=parts.tested,
+        test_targets=_test_targets(session, ends_us, parts, config),
+        longest_silence_s=longest_silence_s(session.spikes, parts.train.last * hop_us),
     )
+
+
+def _test_targets(session: Session, ends_us: Int64s, parts: Parts, config: TrainConfig) -> Float32s:
+    columns = [
+        _read(session, output, ends_us, [0.0], config, ("both", "score"))[0]
+        for output in config.outputs
+    ]
+    targets: Float32s = np.concatenate(columns, axis=1).astype(np.float32)
+    targets[~parts.tested] = np.nan
+    return targets
 
 
 def record_made_up(session: Session, config: TrainConfig, seed: int) -> list[Recording]:
@@ -140,11 +160,19 @@ def record_made_up(session: Session, config: TrainConfig, seed: int) -> list[Rec
         seed=seed,
     )
     recordings = (record(one, config) for one in sessions)
-    return [replace(one, test=Part(one.n_bins, one.n_bins), made_up=True) for one in recordings]
+    return [
+        replace(
+            one,
+            test=Part(one.n_bins, one.n_bins),
+            tested=np.zeros(one.n_bins, np.bool_),
+            made_up=True,
+        )
+        for one in recordings
+    ]
 
 
 def _cut(
-    session: Session, ends_us: Int64s, edge_us: int, config: TrainConfig, i_cut: int, n_cuts: int
+    session: Session, ends_us: Int64s, parts: Parts, config: TrainConfig, i_cut: int, n_cuts: int
 ) -> Cut:
     """Cut `i_cut` of `n_cuts`; the first has no phase and no jitter."""
     spikes = session.spikes
@@ -154,11 +182,89 @@ def _cut(
         moved = rng.normal(0.0, config.training.jitter_ms * 1000.0, len(spikes)).astype(np.int64)
         spikes = replace(spikes, t_us=spikes.t_us + moved)
     rows = np.arange(len(session.unit_keys), dtype=np.int32)
-    targets = [_one_target(session, output, ends_us, edge_us, config) for output in config.outputs]
+    targets = [_one_target(session, output, ends_us, parts, config) for output in config.outputs]
     return Cut(
-        tokens=cut_bins(spikes, rows, ends_us, round(config.beat.bin_ms * 1000)),
+        tokens=cut_bins(
+            spikes,
+            rows,
+            ends_us,
+            round(config.beat.bin_ms * 1000),
+            drop_repeats=not are_blocks(session.spikes.t_us),
+        ),
         targets=np.concatenate(targets, axis=2),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """How a session is split.
+
+    Attributes:
+        train: bins that may be learnt from lie in here.
+        test: from the first to the last that is held out.
+        tested: (n_bins,) bool, held out.
+        learnt_us: (n, 2) int64, what is learnt from, `(start, stop]`, in order.
+    """
+
+    train: Part
+    test: Part
+    tested: np.ndarray
+    learnt_us: Int64s
+
+    def may_learn(self, t_us: Int64s) -> np.ndarray:
+        """Whether each time lies in what is learnt from."""
+        at = np.searchsorted(self.learnt_us[:, 0], t_us, side="left") - 1
+        inside = (at >= 0) & (t_us <= self.learnt_us[np.maximum(at, 0), 1])
+        return np.asarray(inside)
+
+
+def split_session(session: Session, ends_us: Int64s, split: str | Split) -> Parts:
+    """Train and test part.
+
+    Args:
+        session: its trials may decide.
+        ends_us: (n_bins,) end of each bin.
+        split: `last:0.2` holds out the last fifth, `none` nothing, `trials:COLUMN` the trials with
+            "val" or "test" in that column; or conditions on trials; where files are held out,
+            nothing of the others is.
+
+    Raises:
+        TrainingError: no trial is in the train part, or one is in both.
+    """
+    split = written_out(split)
+    n_bins = len(ends_us)
+    if isinstance(split, Split) and split.train:
+        return _parts_of_trials(session, ends_us, split)
+    train, test = split_bins(n_bins, split if isinstance(split, str) else "none")
+    tested = np.zeros(n_bins, np.bool_)
+    tested[test.first : test.last] = True
+    learnt_us = np.array([[ALWAYS_US, int(ends_us[train.last - 1])]], np.int64)
+    return Parts(train, test, tested, learnt_us)
+
+
+def _parts_of_trials(session: Session, ends_us: Int64s, split: Split) -> Parts:
+    learnt, tested = (trials_where(session, where) for where in (split.train, split.test))
+    if not len(learnt) or _overlap(learnt, tested):
+        raise TrainingError(
+            f"session {session.id}: of its trials {len(learnt)} meet {split.train!r} and "
+            f"{len(tested)} meet {split.test!r}: some must be learnt from, and none be in both"
+        )
+    held = in_intervals(np.asarray(ends_us * 1e-6, np.float64), tested)
+    at = np.flatnonzero(held)
+    test = Part(int(at[0]), int(at[-1]) + 1) if len(at) else Part(len(ends_us), len(ends_us))
+    learnt_us = np.rint(np.asarray(sorted(learnt)) * 1e6).astype(np.int64)
+    return Parts(Part(0, len(ends_us)), test, held, learnt_us)
+
+
+def _overlap(one: Sequence[Interval], other: Sequence[Interval]) -> bool:
+    """Whether a stretch of one kind overlaps one of the other."""
+    told = sorted([(*pair, 0) for pair in one] + [(*pair, 1) for pair in other])
+    stops_s = [-math.inf, -math.inf]
+    for start_s, stop_s, kind in told:
+        if start_s < stops_s[1 - kind] - 1e-9:
+            return True
+        stops_s[kind] = max(stops_s[kind], stop_s)
+    return False
 
 
 def split_bins(n_bins: int, split: str) -> tuple[Part, Part]:
@@ -175,22 +281,44 @@ def longest_silence_s(spikes: SpikeBatch, until_us: int) -> float:
 
 
 def _one_target(
-    session: Session, output: OutputChoice, ends_us: Int64s, edge_us: int, config: TrainConfig
+    session: Session, output: OutputChoice, ends_us: Int64s, parts: Parts, config: TrainConfig
 ) -> Float32s:
-    signal = session.signal(output.behavior)
-    t_s: Float64s = np.asarray(ends_us * 1e-6 + output.lag_s, np.float64)
-    read = _class_at if output.classes else _value_at
-    gap_s = config.sessions.max_gap_s
+    """(n_leads, n_bins, n_columns): NaN where nothing may be learnt."""
     leads_s = lead_grid_s(config.lead)
-    targets = np.stack([read(signal, np.add(t_s, lead_s), gap_s) for lead_s in leads_s])
+    targets = _read(session, output, ends_us, leads_s, config, ("both", "train"))
     if not np.isfinite(targets).any():
         raise TrainingError(
             f"session {session.id}: behaviour {output.behavior!r} has no two samples closer than "
-            f"{gap_s} s within the spikes' time; is it in seconds of this session?"
+            f"{config.sessions.max_gap_s} s within the spikes' time (and the mask, if any); is it "
+            "in seconds of this session?"
         )
-    ahead_s = np.add(t_s, np.array(leads_s)[:, None])
-    targets[(ends_us <= edge_us) & (ahead_s > edge_us * 1e-6)] = np.nan
+    lag_us = round(output.lag_s * 1e6)
+    ahead_us = ends_us + np.rint(np.array(leads_s)[:, None] * 1e6).astype(np.int64)
+    forbidden = ~parts.may_learn(ahead_us)
+    if parts.learnt_us[0, 0] == ALWAYS_US:
+        forbidden &= ends_us <= parts.learnt_us[0, 1]
+    else:
+        forbidden |= ~parts.may_learn(ends_us) | ~parts.may_learn(ahead_us + lag_us)
+    targets[forbidden] = np.nan
     return targets.astype(np.float32)
+
+
+def _read(
+    session: Session,
+    output: OutputChoice,
+    ends_us: Int64s,
+    leads_s: Sequence[float],
+    config: TrainConfig,
+    mask_for: tuple[str, ...],
+) -> Float64s:
+    """(n_leads, n_bins, n_columns) of behaviour; NaN where unknown or masked."""
+    signal = session.signal(output.behavior)
+    if config.sessions.mask_for not in mask_for:
+        signal = replace(signal, masked_in=None)
+    t_s: Float64s = np.asarray(ends_us * 1e-6 + output.lag_s, np.float64)
+    read = _class_at if output.classes else _value_at
+    gap_s = config.sessions.max_gap_s
+    return np.stack([read(signal, np.add(t_s, lead_s), gap_s) for lead_s in leads_s])
 
 
 def _value_at(signal: Behavior, t_s: Float64s, gap_s: float) -> np.ndarray:
@@ -201,5 +329,7 @@ def _class_at(signal: Behavior, t_s: Float64s, gap_s: float) -> np.ndarray:
     """The newest class number at each time; NaN before the first and across gaps."""
     newest = np.searchsorted(signal.t_s, t_s, side="right") - 1
     values = signal.values[np.maximum(newest, 0), :1].copy()
+    if signal.masked_in is not None:
+        values[~signal.masked_in[np.maximum(newest, 0)]] = np.nan
     values[(newest < 0) | (t_s - signal.t_s[np.maximum(newest, 0)] > gap_s)] = np.nan
     return values

@@ -163,7 +163,7 @@ class Trainer:
         lead_in = round(SCORE_LEAD_IN_S * 1000 / self.config.beat.hop_ms)
         first = max(0, recording.test.first - lead_in)
         answer = self.decode(i_session, first, recording.test.last)[recording.test.first - first :]
-        target = recording.targets[self.corpus.i_present, recording.test.first :]
+        target = recording.test_targets[recording.test.first : recording.test.last]
         return {
             out.name: [accuracy(answer[:, out.answer], target[:, out.target][:, 0])]
             if out.classes

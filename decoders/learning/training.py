@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,16 +23,18 @@ from rich.progress import (
 from torch import distributed
 
 from decoders.checkpoint import load_checkpoint, save_checkpoint
-from decoders.config import Simulated, TrainConfig, load_config
+from decoders.config import TrainConfig, load_config
 from decoders.errors import TrainingError
 from decoders.learning.curves import draw_curves
+from decoders.learning.reading import Say, read_sessions, say_on_stderr, simulated_sessions
 from decoders.learning.recordings import Recording, record, record_made_up
 from decoders.learning.start import start_from
 from decoders.learning.trainer import Trainer, new_network
 from decoders.poyo.training import PoyoTrainer
+from decoders.sessions_config import Simulated
 from decoders.streaming.network import SessionNetwork
 from streams.clock import MonotonicClock
-from streams.nwb import read_session, write_session
+from streams.nwb import write_session
 from streams.simulation.openloop import record_open_loop
 
 CHECKPOINT = "checkpoint.pt"
@@ -183,32 +184,26 @@ def _simulate(simulated: Simulated | None, run_dir: Path) -> None:
         write_session(session, path)
 
 
-def simulated_sessions(
-    simulated: Simulated | None, run_dir: Path
-) -> list[tuple[int, Literal["reach", "steer"], Path]]:
-    """Day, style and file of each simulated session."""
-    if simulated is None:
-        return []
-    return [
-        (day, style, run_dir / "sessions" / f"day-{day:03d}-{style}.nwb")
-        for day in simulated.days
-        for style in simulated.styles
-    ]
-
-
-def load_recordings(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[Recording]:
+def load_recordings(
+    config: TrainConfig, config_dir: Path, run_dir: Path, say: Say = say_on_stderr
+) -> list[Recording]:
     """Read and cut every session that the config names, in the order of their ids.
 
     Before them stand made-up ones, where the config asks for some.
 
+    Args:
+        config: names them.
+        config_dir: globs are relative to it.
+        run_dir: where simulated sessions lie.
+        say: told of files that are passed over and of what was mended in others.
+
     Raises:
-        TrainingError: a glob matches nothing, or the sessions' outputs differ in length.
+        TrainingError: a glob matches nothing, a file cannot be read, or the sessions' outputs
+            differ in length.
     """
-    paths = session_paths(config, config_dir, run_dir)
     recordings: list[Recording] = []
     made_up: list[Recording] = []
-    for i, path in enumerate(paths):
-        session = read_session(path)
+    for i, session in enumerate(read_sessions(config, config_dir, run_dir, say)):
         recordings.append(record(session, config))
         made_up += record_made_up(session, config, config.seed + i)
     recordings.sort(key=lambda recording: recording.id)
@@ -219,20 +214,6 @@ def load_recordings(config: TrainConfig, config_dir: Path, run_dir: Path) -> lis
                 f"but {recordings[0].dims} in {recordings[0].id}: name the same behaviour in all"
             )
     return [*made_up, *recordings]
-
-
-def session_paths(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[Path]:
-    """The NWB files that a config names; globs are relative to the config's directory."""
-    paths: list[Path] = []
-    for pattern in config.sessions.glob:
-        found = sorted(glob.glob(str(config_dir / pattern), recursive=True))
-        if not found:
-            raise TrainingError(f"[sessions] glob {pattern!r} matches no file in {config_dir}")
-        paths += [Path(path) for path in found]
-    paths += [path for _, _, path in simulated_sessions(config.sessions.simulated, run_dir)]
-    if not paths:
-        raise TrainingError("[sessions] names no recording: give glob or simulated")
-    return list(dict.fromkeys(paths))
 
 
 def _run(trainer: AnyTrainer, run_dir: Path) -> None:

@@ -183,10 +183,11 @@ class PoyoTrainer:
         }
 
     def _score_one(self, i_session: int, recording: Recording) -> dict[str, list[float]]:
-        ends = self.corpus.ends(recording.test)
-        chosen = np.unique(np.linspace(ends[0], ends[-1], N_SCORED).round().astype(int))
+        ends = np.array(self.corpus.ends(recording.test))
+        ends = ends[recording.tested[ends]]
+        chosen = ends[np.unique(np.linspace(0, len(ends) - 1, N_SCORED).round().astype(int))]
         stretches = [Stretch(i_session, 0, last) for last in chosen.tolist()]
-        answer, actual = self._decode(stretches), self.corpus.targets(stretches)[:, -1]
+        answer, actual = self._decode(stretches), recording.test_targets[chosen]
         return {
             out.name: r2_score(answer[:, out.answer], actual[:, out.target]) for out in self.outputs
         }

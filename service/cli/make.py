@@ -89,7 +89,13 @@ def _add_evaluate(commands: Commands) -> None:
     p = commands.add_parser("evaluate", help="decode recordings causally and score the decoder")
     p.add_argument("bundle", type=Path)
     p.add_argument("sessions", type=Path, nargs="+", metavar="SESSION.nwb")
-    p.add_argument("--split", default="last:0.2")
+    p.add_argument(
+        "--split", default=None, metavar="PART",
+        help="last:SHARE, all, START-STOP,... or trials:CONDITION; by default what was held out",
+    )  # fmt: skip
+    _add_sessions_option(p)
+    p.add_argument("--falcon", default=None, metavar="m1|m2|h1",
+                   help="read and score the files as the FALCON benchmark does")  # fmt: skip
     p.add_argument("--figure", type=Path, default=None)
     p.add_argument("--blocks", type=float, default=None, metavar="S", help="R2 of each S seconds")
     p.add_argument("--against", default=None, help="a backend whose decodes are compared")
@@ -97,17 +103,39 @@ def _add_evaluate(commands: Commands) -> None:
     p.set_defaults(run=_evaluate)
 
 
+def _add_sessions_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--sessions", dest="sessions_config", type=Path, default=None, metavar="CONFIG.toml",
+        help="whose [sessions] says what is read (mask, units, trials); as in training otherwise",
+    )  # fmt: skip
+
+
 def _evaluate(a: argparse.Namespace) -> None:
     from calibration.evaluate import evaluate
 
+    if a.falcon is not None:
+        return _evaluate_falcon(a)
     result = evaluate(
         a.bundle,
         a.sessions,
         split=a.split,
+        sessions_config=a.sessions_config,
         figure=a.figure,
         blocks_s=a.blocks,
         against=a.against,
     )
+    sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
+
+
+def _evaluate_falcon(a: argparse.Namespace) -> None:
+    from calibration.falcon.errors import FalconError
+    from calibration.falcon.scoring import evaluate_falcon
+
+    given = {"--figure": a.figure, "--blocks": a.blocks, "--against": a.against}
+    given["--sessions"] = a.sessions_config
+    for option in (name for name, value in given.items() if value is not None):
+        raise FalconError(f"{option} cannot be had with --falcon: leave one of them out")
+    result = evaluate_falcon(a.bundle, a.sessions, a.falcon, split=a.split or "all")
     sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
 
 
@@ -171,6 +199,7 @@ def _add_adapt(commands: Commands) -> None:
     p.add_argument("--start", type=float, default=None, help="where that begins; the first label")
     p.add_argument("--same-array", action="store_true", help="unit keys name the same channels")
     p.add_argument("--test", default="last:0.2", help="the part that is scored, never learnt from")
+    _add_sessions_option(p)
     p.add_argument("--unfreeze", action="store_true", help="a second stage: the network learns too")
     p.add_argument("--still", action="store_true", help="do not follow the drift of rates")
     p.add_argument("--seed", type=int, default=0)
@@ -198,6 +227,7 @@ def _adapt(a: argparse.Namespace) -> None:
             unfreeze=a.unfreeze,
             follow_drift=not a.still,
             seed=a.seed,
+            sessions_config=a.sessions_config,
             on_progress=lambda done, most: bar.update(task, completed=done, total=most),
         )
     sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")

@@ -134,7 +134,7 @@ class Beat:
 
     def _admit(self, arrival: Arrival) -> None:
         ring, batch, n_overflow = self.ring, arrival.batch, self.ring.fates.overflow
-        n_rejected = ring.fates.late + ring.fates.future
+        n_late, late_until_us = ring.fates.late, ring.late_until_us
         ring.admit(batch, self.lineup.known, arrival.latest_us, arrival.repeats)
         ring.fates.invalid += len(arrival.invalid_us)
         ring.fates.duplicate += arrival.n_duplicate
@@ -144,14 +144,16 @@ class Beat:
         if len(batch) and np.maximum.reduce(batch.t_us) > arrival.latest_us:
             is_future = batch.t_us > arrival.latest_us
             present_us, future_us = batch.t_us[~is_future], batch.t_us[is_future]
-        self.rejected.note(arrival, future_us, ring.fates.overflow - n_overflow)
+        n_late = ring.fates.late - n_late
+        late_us = present_us[present_us <= late_until_us] if n_late else _NONE
+        self.rejected.note(arrival, late_us, future_us, ring.fates.overflow - n_overflow)
         if ring.newest_us is not None:
             self._newest_us = max(self._newest_us or 0, ring.newest_us)
         self.completeness.note(
             arrival,
             self._newest_of(arrival, present_us),
             self.settle.settle_s,
-            rejects=ring.fates.late + ring.fates.future > n_rejected,
+            rejects=n_late > 0 or len(future_us) > 0,
         )
 
     def _newest_of(self, arrival: Arrival, present_us: Int64s) -> int | None:
@@ -241,6 +243,7 @@ class Beat:
         if outcome.raw is None:
             self.backend_failed.set()
         seat.reason = self._judged(seat, outcome)
+        self.rejected.note_told(k, ok=seat.reason == "")
         self.lineup.watch_range(outcome.raw)
         self.counts.seq += 1
         decode = self._decode(seat, self.counts.seq, outcome, settle_s)

@@ -21,6 +21,8 @@ FAULT_SHARE, FAULT_SPIKES = 0.1, 10
 """Above this one decodes are `fault`."""
 BIN_SHARE = 0.01
 """A bin that is known to lack more of its spikes is never `ok`."""
+TOLD_KEPT = 1000
+"""Beats of which is known whether they were `ok`."""
 LOST_OVER_US = 2_000_000
 QUIET_S = 10.0
 """A cause is told of again once its share has been small for so long."""
@@ -34,7 +36,8 @@ _CAUSES = {
     "future": "stamps lie up to {ahead_ms:.1f} ms ahead of LSL's clock. Does the sender stamp "
     'with a clock of its own? `stamps = "arrival"` under [input] does without its stamps',
     "invalid": "samples name no unit or hold no count (NaN, negative, no whole number). Firing "
-    "rates and z-scores are no counts; unit -1 on a channel is a sorter's noise, which "
+    "rates and z-scores are no counts, and a channel that always holds NaN is left out by "
+    "`ignore_units`; unit -1 on a channel is a sorter's noise, which "
     "`ignore_units = [-1]` under [input] leaves out",
     "duplicate": "the same unit and stamp came again. Does the sender send twice, or round its "
     "stamps? A channel `seq` that counts samples tells spikes apart",
@@ -72,19 +75,32 @@ class RejectedSpikes:
         self._history: deque[tuple[float, int, tuple[int, ...]]] = deque()
         self._n_lacking: dict[int, int] = {}
         self._newest_us: int | None = None
+        self._was_ok: dict[int, bool] = {}
+        self._n_late_for_ok = 0
         self._lacking_until_us: int | None = None
         self._t_told_s = dict.fromkeys(FATES, -np.inf)
         self._ages_s: deque[tuple[float, float, float]] = deque()
         self._t_foreign_s: float | None = None
 
-    def note(self, arrival: Arrival, future_us: np.ndarray, n_overflow: int) -> None:
+    def note_told(self, k: int, *, ok: bool) -> None:
+        """Beat k was told: what comes late for it from now on was lacking in it."""
+        self._was_ok[k] = ok
+        if len(self._was_ok) > 2 * TOLD_KEPT:
+            self._was_ok = {one: self._was_ok[one] for one in list(self._was_ok)[-TOLD_KEPT:]}
+
+    def note(
+        self, arrival: Arrival, late_us: np.ndarray, future_us: np.ndarray, n_overflow: int
+    ) -> None:
         """Take in an arrival.
 
         Args:
             arrival: what came.
-            future_us: (n,) stamps of its spikes that lie in the future.
+            late_us: (n,) stamps of its spikes whose bins are over.
+            future_us: (m,) stamps of its spikes that lie in the future.
             n_overflow: spikes for which the ring had no room.
         """
+        for k in (-(-late_us // self._hop_us)).tolist():
+            self._n_late_for_ok += self._was_ok.get(k, False)
         for t_us in (arrival.invalid_us, future_us):
             if len(t_us):
                 self._lacks(t_us)
@@ -120,7 +136,8 @@ class RejectedSpikes:
             n_in: all spikes so far, those included whose fate is open.
             settle_s: how long spikes are waited for.
         """
-        now = (t_s, n_in, tuple(getattr(fates, fate) for fate in FATES))
+        counted = tuple(getattr(fates, fate) for fate in FATES)
+        now = (t_s, n_in, (*counted, self._n_late_for_ok))
         self._history.append(now)
         while len(self._history) > 1 and self._history[1][0] <= t_s - OVER_S:
             self._history.popleft()
@@ -128,9 +145,11 @@ class RejectedSpikes:
         n_all = max(1, n_in - n_before)
         counts = [n - was for n, was in zip(now[2], before, strict=True)]
         self.n_late = counts[0]
-        self.shares = {fate: n / n_all for fate, n in zip(FATES, counts, strict=True)}
-        self.is_fault = any(n > FAULT_SHARE * n_all and n >= FAULT_SPIKES for n in counts)
-        for fate, n in zip(FATES, counts, strict=True):
+        self.shares = {fate: n / n_all for fate, n in zip(FATES, counts, strict=False)}
+        # Late for a beat that was told to lack spikes, as after an outage, is no news.
+        grave = (*counts[1:4], counts[4])
+        self.is_fault = any(n > FAULT_SHARE * n_all and n >= FAULT_SPIKES for n in grave)
+        for fate, n in zip(FATES, counts, strict=False):
             if n > TOLD_SHARE * n_all and n >= TOLD_SPIKES:
                 self._tell(t_s, fate, n / n_all, settle_s)
         if len(self._n_lacking) > 1000:

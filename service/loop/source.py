@@ -81,7 +81,7 @@ class Arrival:
         n_ignored: spikes of units that the config leaves out.
         repeats: which of an equal unit and stamp are duplicates.
         age_s: arrival - newest stamp; NaN where nothing had a stamp.
-        bins_us: (m,) ends of the bins of counts that the pull brought; None for events.
+        bins_us: (m,) ends of the bins of counts that the pull brought whole; None for events.
         phase_s: what the bins of counts have moved by since t0 was chosen, seconds.
         begins_anew: the first of a stream that was lost and is back.
     """
@@ -235,11 +235,12 @@ class Source:
                 alive_us = int(stamps_to_us(newest_s, offset_s, t0_s)[0])
         else:
             heard_s = parsed.keep_alive_s
-            bins_us = self.phase.ends_us(heard_s + offset_s - t0_s)
+            ends_us = self.phase.ends_us(heard_s + offset_s - t0_s)
+            bins_us = ends_us if parsed.is_whole is None else ends_us[parsed.is_whole]
             order = np.argsort(heard_s)
-            t_us = bins_us[order[np.searchsorted(heard_s[order], parsed.t_s)]]
+            t_us = ends_us[order[np.searchsorted(heard_s[order], parsed.t_s)]]
             latest_s += self.phase.leeway_us * 1e-6 - self.phase.moved_s
-            alive_us = int(bins_us.max()) if len(bins_us) else None
+            alive_us = int(ends_us.max()) if len(ends_us) else None
         begins_anew, self._is_anew = self._is_anew, False
         return Arrival(
             t_s=t_s,

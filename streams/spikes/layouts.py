@@ -27,6 +27,7 @@ class Parsed:
         unit: (n,) index into the key table.
         count: (n,) spikes that the entry stands for.
         keep_alive_s: (m,) stamps of keep-alives, and of bins of counts.
+        is_whole: (m,) whether every value of a bin of counts is a count; None for events.
         invalid_s: (l,) stamps of spikes that are none (NaN, negative, no whole number).
         n_duplicate: spikes whose sequence number came before.
         n_lost: sequence numbers that never came.
@@ -43,6 +44,7 @@ class Parsed:
     n_lost: int = 0
     n_ignored: int = 0
     repeats: Repeats = "all"
+    is_whole: np.ndarray | None = None
 
 
 class IgnoredUnits:
@@ -223,12 +225,14 @@ class CountsLayout:
         """Read a pull: (n, n_units) counts and their (n,) stamps; a bin of no spikes is alive."""
         samples = samples[:, self._columns]
         good = _is_index(samples) & _is_stamp(stamps)[:, None]
+        alive = good.any(axis=1)
         i_bin, i_column = np.nonzero(good & (samples > 0))
         return Parsed(
             t_s=stamps[i_bin],
             unit=self._index[i_column],
             count=samples[i_bin, i_column].astype(np.int32),
-            keep_alive_s=stamps[good.any(axis=1)],
+            keep_alive_s=stamps[alive],
+            is_whole=good.all(axis=1)[alive],
             invalid_s=stamps[np.nonzero(~good)[0]],
         )
 

@@ -76,6 +76,11 @@ class SpikeRing:
         """Spikes admitted whose fate is still open."""
         return self._n_pending
 
+    @property
+    def late_until_us(self) -> int:
+        """Stamps up to this are late: every bin that could hold them is over."""
+        return self._next_start_us
+
     def admit(
         self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats = "all"
     ) -> int:

@@ -11,7 +11,7 @@ from collections import deque
 
 import numpy as np
 
-from streams.messages import Float64s, Int32s
+from streams.messages import Float64s, Int32s, Int64s
 
 COARSE_S = 0.9e-3
 FINE_SHARE = 0.05
@@ -23,6 +23,13 @@ DOUBLED_SHARE = 0.9
 N_SAMPLES = 256
 NOTED_EVERY = 16
 """A stream does not change its ways from pull to pull."""
+
+
+def are_blocks(t_us: Int64s) -> bool:
+    """Return True where equal stamps among the (n,) of a recording may be two spikes of a unit."""
+    spacings_us = np.diff(np.unique(t_us))
+    n_fine = int(np.count_nonzero(spacings_us < COARSE_S * 1e6))
+    return len(spacings_us) > 0 and n_fine < FINE_SHARE * len(spacings_us)
 
 
 class StampGrain:

@@ -11,12 +11,11 @@ from calibration.errors import CalibrationError
 from calibration.scoring import (
     best_lag,
     blocks_of,
-    in_intervals,
     parse_split,
     r2_score,
     score_output,
 )
-from streams.session import Behavior, Trials
+from streams.session import Behavior, Trials, in_intervals
 from tests.decoders.sessions import VELOCITY, tuned_session
 
 SESSION = tuned_session()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from decoders.config import load_config
+from decoders.config import load_config, load_sessions
 from decoders.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -48,6 +48,12 @@ def test_defaults_fill_in(tmp_path: Path) -> None:
         ("[lead]\nmin_s = 0.1\nmax_s = 0.2\n", "lead", "must hold 0"),
         ("[netwrk]\n", "netwrk", "nearest valid key: network"),
         ("[training]\ndropout = 'much'\n", "training.dropout", "valid number"),
+        ("[sessions.units]\nwher = 'x'\n", "sessions.units.wher", "nearest valid key: where"),
+        ("[sessions.counts]\nstamp = 'end'\n", "sessions.counts.series", "required"),
+        ("[sessions.trials]\nticks_per_s = 0\n", "trials.ticks_per_s", "greater than 0"),
+        ("[split]\ntrian = 'good'\n", "split.trian", "nearest valid key: train"),
+        ("[split]\ntrain = 'good'\n", "split", "give train and test"),
+        ("[split]\ntrain = 'a'\ntest = 'b'\ntest_files = ['c']\n", "split", "give train and test"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, extra: str, key: str, hint: str) -> None:
@@ -57,6 +63,42 @@ def test_what_is_wrong_is_named(tmp_path: Path, extra: str, key: str, hint: str)
     assert str(path) in str(raised.value)
     assert key in str(raised.value)
     assert hint in str(raised.value)
+
+
+def test_a_text_stands_for_a_table_with_one_key(tmp_path: Path) -> None:
+    extra = """
+mask = "eval_mask"
+units = "processing/ecephys/units"
+trials = "intervals/reaches"
+counts = "binned_spikes"
+between_s = [10, 20.5]
+"""
+    text = LEAST.replace('glob = ["a.nwb"]\n', 'glob = ["a.nwb"]' + extra)
+    choice = load_config(write(tmp_path, "", text)).session_choice
+    assert choice.behavior == ("velocity",)
+    assert choice.mask == "eval_mask"
+    assert choice.units.table == "processing/ecephys/units"
+    assert choice.trials.table == "intervals/reaches"
+    assert (choice.counts.series, choice.counts.stamp) == ("binned_spikes", "start")
+    assert choice.between_s == (10.0, 20.5)
+
+
+@pytest.mark.parametrize("split", ["last", "last:1.5", "trials:", "trials:a b", "val"])
+def test_splits_that_are_none_are_named(tmp_path: Path, split: str) -> None:
+    with pytest.raises(ConfigError, match=r"train\.toml: split: String should match"):
+        load_config(write(tmp_path, "", f'split = "{split}"\n' + LEAST))
+
+
+def test_sessions_alone_can_be_read_of_a_config(tmp_path: Path) -> None:
+    path = tmp_path / "choose.toml"
+    path.write_text("[sessions]\nunits.where = 'good'\n")
+    assert load_sessions(path).units.where == "good"
+    path.write_text("[sessions]\nunits.where = 'good'\nmsk = 'x'\n")
+    with pytest.raises(ConfigError, match=r"sessions\.msk; nearest valid key: mask"):
+        load_sessions(path)
+    path.write_text("[units]\nwhere = 'good'\n")
+    with pytest.raises(ConfigError, match=r"no table \[sessions\]"):
+        load_sessions(path)
 
 
 def test_an_unknown_key_of_an_output_is_named(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def fill_nlb(nwb: NWBFile, t_s: np.ndarray, values: np.ndarray) -> None:
     module.add(series("hand_vel", t_s, values))
 
 
+def fill_falcon_m1(nwb: NWBFile, t_s: np.ndarray, values: np.ndarray) -> None:
+    emg = np.abs(values @ np.random.default_rng(0).normal(size=(2, 16)))
+    muscles = [series(f"muscle{i}", t_s, emg[:, i]) for i in range(16)]
+    nwb.add_acquisition(BehavioralTimeSeries(name="preprocessed_emg", time_series=muscles))
+
+
 def fill_falcon_m2(nwb: NWBFile, t_s: np.ndarray, values: np.ndarray) -> None:
     fingers = [series(name, t_s, values[:, i]) for i, name in enumerate(("index", "mrs"))]
     nwb.add_acquisition(BehavioralTimeSeries(name="finger_vel", time_series=fingers))
@@ -89,30 +95,27 @@ def write(path: Path, session: Session, fill: Fill) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fill", "behaviors", "n_dims"),
+    ("fill", "behavior", "n_dims"),
     [
-        (fill_perich, ["processing/behavior/Velocity/cursor_vel"], [2]),
-        (fill_nlb, ["processing/behavior/hand_vel"], [2]),
-        (fill_falcon_m2, ["acquisition/finger_vel/index", "acquisition/finger_vel/mrs"], [1, 1]),
-        (fill_falcon_h1, ["acquisition/OpenLoopKinematicsVelocity"], [7]),
-        (None, ["cursor/vel"], [2]),
+        (fill_perich, "processing/behavior/Velocity/cursor_vel", 2),
+        (fill_nlb, "processing/behavior/hand_vel", 2),
+        (fill_falcon_m1, "acquisition/preprocessed_emg", 16),
+        (fill_falcon_m2, "acquisition/finger_vel", 2),
+        (fill_falcon_h1, "acquisition/OpenLoopKinematicsVelocity", 7),
+        (None, "cursor/vel", 2),
     ],
-    ids=["perich", "nlb", "falcon-m2", "falcon-h1", "torch-brain"],
+    ids=["perich", "nlb", "falcon-m1", "falcon-m2", "falcon-h1", "torch-brain"],
 )
-def test_layouts_train(
-    tmp_path: Path, fill: Fill | None, behaviors: list[str], n_dims: list[int]
-) -> None:
+def test_layouts_train(tmp_path: Path, fill: Fill | None, behavior: str, n_dims: int) -> None:
     session = tuned_session(duration_s=12.0)
     if fill is None:
         write_torch_brain(tmp_path / "c_20131003_center_out_reaching.h5", session)
     else:
         write(tmp_path / "sub-C_ses-1.nwb", session, fill)
-    outputs = "\n".join(
-        f'[[outputs]]\nname = "o{i}"\nbehavior = "{name}"' for i, name in enumerate(behaviors)
-    )
+    outputs = f'[[outputs]]\nname = "o"\nbehavior = "{behavior}"'
     text = CONFIG.format(outputs=outputs, suffix="nwb" if fill else "h5")
     (tmp_path / "train.toml").write_text(text)
     run_dir = train(tmp_path / "train.toml", out=tmp_path / "run")
     (scores,) = json.loads((run_dir / "metrics.json").read_text())["sessions"].values()
-    assert [len(scores[f"o{i}"]) for i in range(len(behaviors))] == n_dims
-    assert f'"{behaviors[0]}"' in SHIPPED.read_text()
+    assert len(scores["o"]) == n_dims
+    assert f'"{behavior}"' in SHIPPED.read_text()

@@ -18,8 +18,9 @@ from pynwb.file import Subject
 from pynwb.image import ImageSeries
 
 from streams.messages import SpikeBatch
-from streams.nwb import MAX_VALUES, read_session, write_session
+from streams.nwb import read_session, write_session
 from streams.session import Behavior, Session, SessionError, Trials
+from streams.sessions.series import MAX_VALUES
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 

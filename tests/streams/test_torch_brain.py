@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from streams.nwb import read_session, write_session
-from streams.session import Session, SessionError
+from streams.session import LackingError, Session, SessionError
+from streams.sessions.choice import SessionChoice, UnitChoice
 from tests.decoders.sessions import VELOCITY, tuned_session
 
 NAME = "c_20131003_center_out_reaching.h5"
@@ -138,8 +139,73 @@ def test_other_files_of_that_name_are_told_apart(tmp_path: Path) -> None:
     write_session(session, tmp_path / "nwb-inside.h5")
     assert read_session(tmp_path / "nwb-inside.h5").id == session.id
     (tmp_path / "text.h5").write_text("no HDF5")
-    with pytest.raises(SessionError, match="cannot be read as HDF5"):
+    with pytest.raises(SessionError, match=r"text\.h5 cannot be read: it is no HDF5"):
         read_session(tmp_path / "text.h5")
     write(tmp_path / NAME, session)
     with pytest.raises(SessionError, match=r"no behaviour 'position'; it has: cursor/speed"):
         read_session(tmp_path / NAME).signal("position")
+
+
+VEL = SessionChoice(behavior=("cursor/vel",))
+
+
+def test_a_session_begins_at_its_first_sample(tmp_path: Path) -> None:
+    write(tmp_path / NAME, tuned_session())
+    plain = read_session(tmp_path / NAME, VEL)
+    with h5py.File(tmp_path / NAME, "r+") as file:
+        for name in ("spikes/timestamps", "cursor/timestamps", "trials/start", "trials/end"):
+            file[name][...] = file[name][:] + 1.6e9
+        for edge in ("start", "end"):
+            file[f"cursor/domain/{edge}"][...] = file[f"cursor/domain/{edge}"][:] + 1.6e9
+    session = read_session(tmp_path / NAME, VEL)
+    assert session.duration_s == pytest.approx(plain.duration_s, abs=1e-5)
+    assert session.provenance["begins_at_s"] == "1600000000.0"
+    np.testing.assert_allclose(session.spikes.t_us, plain.spikes.t_us, atol=2)
+    np.testing.assert_allclose(session.signal("vel").t_s, plain.signal("vel").t_s, atol=1e-6)
+    assert session.trials is not None
+    assert plain.trials is not None
+    np.testing.assert_allclose(session.trials.start_s, plain.trials.start_s, atol=1e-6)
+
+
+def test_only_what_is_named_is_read(tmp_path: Path) -> None:
+    write(tmp_path / NAME, tuned_session())
+    with h5py.File(tmp_path / NAME, "r+") as file:
+        file["cursor"].create_dataset("broken", data=np.zeros((5, 2)))
+    assert list(read_session(tmp_path / NAME, VEL).behavior) == ["cursor/vel"]
+    everything = read_session(tmp_path / NAME)
+    assert "cursor/broken has 4000 timestamps for 5 samples" in everything.provenance["skipped"]
+    with pytest.raises(LackingError, match="no behaviour 'force'; it has: cursor/broken, cursor/s"):
+        read_session(tmp_path / NAME, SessionChoice(behavior=("force",)))
+
+
+def test_a_mask_and_a_choice_of_units(tmp_path: Path) -> None:
+    write(tmp_path / NAME, tuned_session())
+    with h5py.File(tmp_path / NAME, "r+") as file:
+        mask = file["cursor/timestamps"][:] < 20.0
+        file["cursor"].create_dataset("eval_mask", data=mask)
+        quality = [b"good", b"bad"] * 4
+        file["units"].create_dataset("quality", data=quality)
+        file["units"].create_dataset("probe", data=[b"A"] * 4 + [b"B"] * 4)
+    units = UnitChoice(where="quality == 'good'", key="probe:id")
+    session = read_session(
+        tmp_path / NAME, SessionChoice(("cursor/vel",), mask="cursor/eval_mask", units=units)
+    )
+    assert session.unit_keys == ("A:u0", "A:u2", "B:u4", "B:u6")
+    plain = read_session(tmp_path / NAME, VEL)
+    ours = session.spikes.t_us[session.spikes.unit == 2]
+    np.testing.assert_array_equal(ours, plain.spikes.t_us[plain.spikes.unit == 4])
+    velocity = session.signal("cursor/vel")
+    known = np.isfinite(velocity.at(velocity.t_s)).all(axis=1)
+    np.testing.assert_array_equal(known, mask)
+
+
+def test_times_in_milliseconds_are_named_and_read(tmp_path: Path) -> None:
+    write(tmp_path / NAME, tuned_session())
+    plain = read_session(tmp_path / NAME, VEL)
+    with h5py.File(tmp_path / NAME, "r+") as file:
+        file["spikes/timestamps"][...] = file["spikes/timestamps"][:] * 1000.0
+    with pytest.raises(SessionError, match=r"milliseconds.*units\.ticks_per_s = 1000"):
+        read_session(tmp_path / NAME, VEL)
+    units = UnitChoice(ticks_per_s=1000.0)
+    session = read_session(tmp_path / NAME, SessionChoice(("cursor/vel",), units=units))
+    np.testing.assert_array_equal(session.spikes.t_us, plain.spikes.t_us)

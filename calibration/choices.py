@@ -1,0 +1,78 @@
+"""What a decoder was trained on, and so what of a recording is read to judge or adapt it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from calibration.errors import CalibrationError
+from decoders.config import load_sessions, parse_sessions
+from decoders.errors import DecodersError
+from decoders.learning.reading import is_held_out
+from decoders.sessions_config import Sessions, Split, written_out
+from export.bundle import DecoderBundle
+from streams.sessions.choice import SessionChoice
+
+USUAL_SPLIT = "last:0.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What an output estimates: behaviour by NWB path, `lag_s` after the decode's time."""
+
+    behavior: str
+    lag_s: float = 0.0
+    classes: int = 0
+
+
+def aims_of(bundle: DecoderBundle) -> dict[str, Aim]:
+    """What each output was trained on; its own name where the bundle does not say."""
+    aims = {output.name: Aim(output.name) for output in bundle.manifest.outputs}
+    for choice in _recipe(bundle).get("outputs", []):
+        aims[choice["name"]] = Aim(choice["behavior"], choice["lag_s"], choice["classes"])
+    return aims
+
+
+def choice_of(bundle: DecoderBundle, config: Path | None = None) -> SessionChoice:
+    """What is read of a recording to score a decoder: as in its training, or as a file says.
+
+    Args:
+        bundle: the decoder.
+        config: a TOML file with `[sessions]`, for example a training config.
+
+    Raises:
+        CalibrationError: neither can be understood.
+    """
+    try:
+        if config is not None:
+            told = load_sessions(config)
+        else:
+            source = f"`training.recipe` of {bundle.manifest.name!r}"
+            told = parse_sessions(_recipe(bundle).get("sessions", {}), source)
+    except DecodersError as error:
+        raise CalibrationError(str(error)) from error
+    return _to_score(told, [aim.behavior for aim in aims_of(bundle).values()])
+
+
+def _to_score(told: Sessions, behavior: list[str]) -> SessionChoice:
+    choice = told.choice(behavior)
+    return replace(choice, mask="") if told.mask_for == "train" else choice
+
+
+def split_of(bundle: DecoderBundle, path: Path) -> str:
+    """The part of a file that is scored if nobody says: by the split of the training.
+
+    Where that was by trials, its test trials; where it was by files, all of one that was held out;
+    else the last fifth.
+    """
+    told = _recipe(bundle).get("split", USUAL_SPLIT)
+    split = written_out(told if isinstance(told, str) else Split.model_validate(told))
+    if isinstance(split, Split) and split.test:
+        return f"trials:{split.test}"
+    return "all" if is_held_out(split, path) else USUAL_SPLIT
+
+
+def _recipe(bundle: DecoderBundle) -> dict[str, Any]:
+    recipe = bundle.manifest.training.get("recipe")
+    return recipe if isinstance(recipe, dict) else {}

@@ -1,0 +1,1 @@
+"""Recordings of other people become `Session`s."""

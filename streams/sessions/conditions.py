@@ -1,0 +1,140 @@
+"""Conditions on a table's rows, as `quality == 'good' and snr > 2`; nothing else can be said."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from streams.session import SessionError
+
+COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+ALLOWED = "columns, numbers, 'texts', True and False, ==, !=, <, <=, >, >=, in, and, or, not"
+
+
+def rows_where(condition: str, columns: Mapping[str, np.ndarray], n_rows: int) -> np.ndarray:
+    """Which rows of a table meet a condition.
+
+    Args:
+        condition: for example `quality in ['good', 'mua'] and not noisy`; "" for all rows.
+        columns: each (n_rows,).
+        n_rows: of the table.
+
+    Returns:
+        (n_rows,) bool.
+
+    Raises:
+        SessionError: it is no such condition, or names a column that is not there.
+    """
+    if not condition.strip():
+        return np.ones(n_rows, np.bool_)
+    try:
+        tree = ast.parse(condition.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise SessionError(f"cannot read the condition {condition!r}: write {ALLOWED}") from error
+    return _Condition(condition, columns, n_rows).rows(tree)
+
+
+class _Condition:
+    """One condition over one table."""
+
+    def __init__(self, text: str, columns: Mapping[str, np.ndarray], n_rows: int) -> None:
+        self._text, self._columns, self._n_rows = text, columns, n_rows
+
+    def rows(self, node: ast.expr) -> np.ndarray:
+        """(n_rows,) bool."""
+        if isinstance(node, ast.BoolOp):
+            join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
+            return np.asarray(join.reduce([self.rows(part) for part in node.values]))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return ~self.rows(node.operand)
+        if isinstance(node, ast.Compare):
+            return self._compared(node)
+        if isinstance(node, ast.Name):
+            return self._flag(node.id)
+        if isinstance(node, ast.Constant) and isinstance(node.value, bool):
+            return np.full(self._n_rows, node.value)
+        raise self._refusal()
+
+    def _compared(self, node: ast.Compare) -> np.ndarray:
+        kept = np.ones(self._n_rows, np.bool_)
+        left = node.left
+        for sign, right in zip(node.ops, node.comparators, strict=True):
+            kept &= self._one(sign, left, right)
+            left = right
+        return kept
+
+    def _one(self, sign: ast.cmpop, left: ast.expr, right: ast.expr) -> np.ndarray:
+        if isinstance(sign, ast.In | ast.NotIn):
+            if not isinstance(right, ast.List | ast.Tuple | ast.Set):
+                raise self._refusal()
+            held = [self._with(operator.eq, self._value(left), self._value(e)) for e in right.elts]
+            inside = np.logical_or.reduce(held) if held else np.zeros(self._n_rows, np.bool_)
+            return np.asarray(inside if isinstance(sign, ast.In) else ~inside)
+        if type(sign) not in COMPARISONS:
+            raise self._refusal()
+        return self._with(COMPARISONS[type(sign)], self._value(left), self._value(right))
+
+    def _with(self, compare: Callable[[Any, Any], Any], left: Any, right: Any) -> np.ndarray:
+        texts = {np.asarray(side).dtype.kind == "U" for side in (left, right)}
+        if len(texts) > 1:
+            raise SessionError(
+                f"the condition {self._text!r} compares a text with a number: put texts, and only "
+                f"texts, in quotes; columns: {self._told()}"
+            )
+        return np.broadcast_to(np.asarray(compare(left, right), np.bool_), self._n_rows).copy()
+
+    def _value(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.Name):
+            return self._column(node.id)
+        if isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float | str):
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            value = self._value(node.operand)
+            if isinstance(value, int | float):
+                return -value
+        raise self._refusal()
+
+    def _flag(self, name: str) -> np.ndarray:
+        column = self._column(name)
+        if column.dtype.kind == "U":
+            folded = np.char.lower(np.char.strip(column))
+            if set(np.unique(folded).tolist()) <= {"true", "false"}:
+                return np.asarray(folded == "true")
+        is_flag = column.dtype.kind == "b" or set(np.unique(column).tolist()) <= {0, 1}
+        if column.dtype.kind == "U" or not is_flag:
+            raise SessionError(
+                f"the condition {self._text!r} takes column {name!r} as true or false, "
+                f"but it holds {self._told(name)}: compare it, for example {name} == ..."
+            )
+        return column.astype(np.bool_)
+
+    def _column(self, name: str) -> np.ndarray:
+        if name not in self._columns:
+            raise SessionError(
+                f"the condition {self._text!r} names {name!r}, which is no column of the table; "
+                f"columns: {self._told()}"
+            )
+        return self._columns[name]
+
+    def _told(self, *names: str) -> str:
+        """The columns with some of their values."""
+        told = []
+        for name in names or sorted(self._columns):
+            values = list(dict.fromkeys(self._columns[name].tolist()))
+            more = ", ..." if len(values) > 4 else ""
+            told.append(f"{name} ({', '.join(map(repr, values[:4]))}{more})")
+        return "; ".join(told) or "none"
+
+    def _refusal(self) -> SessionError:
+        return SessionError(f"the condition {self._text!r} may hold only {ALLOWED}")

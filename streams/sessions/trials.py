@@ -1,0 +1,29 @@
+"""Trials chosen by a condition on their columns."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streams.session import Interval, Session, SessionError
+from streams.sessions.conditions import rows_where
+
+
+def trials_where(session: Session, condition: str) -> list[Interval]:
+    """Start and stop of the trials that meet a condition; those without either are left out.
+
+    Raises:
+        SessionError: the session has no trials, or the condition cannot be applied to them.
+    """
+    trials = session.trials
+    if trials is None:
+        raise SessionError(
+            f"session {session.id} has no trials to choose by {condition!r}: name their table, "
+            '[sessions] trials = "intervals/NAME", or split otherwise'
+        )
+    columns = {name: column for name, column in trials.columns.items() if column.ndim == 1}
+    try:
+        chosen = rows_where(condition, columns, len(trials))
+    except SessionError as error:
+        raise SessionError(f"session {session.id}, trials: {error}") from error
+    chosen &= np.isfinite(trials.start_s) & np.isfinite(trials.stop_s)
+    return list(zip(trials.start_s[chosen].tolist(), trials.stop_s[chosen].tolist(), strict=True))
