@@ -170,7 +170,7 @@ def _masked(
         return shifted
     (mask_path,) = chosen_series(choice.mask, shifted, file)
     mask = shifted[mask_path]
-    _require_flags(mask, choice.mask)
+    _require_flags(mask, f"{file}: the mask {choice.mask!r}")
     return {
         path: signal if path == mask_path else signal.masked(mask)
         for path, signal in shifted.items()
@@ -180,10 +180,10 @@ def _masked(
 def _require_flags(mask: Behavior, name: str) -> None:
     if mask.values.shape[1] != 1 or not np.isin(mask.values, (0.0, 1.0)).all():
         raise SessionError(
-            f"the mask {name!r} is not one column of 0 and 1: name a series like FALCON's eval_mask"
+            f"{name} is not one column of 0 and 1: name a series like FALCON's eval_mask"
         )
     if not mask.values.any():
-        raise SessionError(f"the mask {name!r} holds no sample at all: nothing is left to score")
+        raise SessionError(f"{name} holds no sample at all: nothing is left to score")
 
 
 def _shifted_trials(trials: Trials | None, begins_s: float) -> Trials | None:
