@@ -36,7 +36,7 @@ def spikes_of_counts(signal: Behavior, choice: CountChoice, file: str) -> Spikes
     unit, i_bin = np.nonzero(values.T)
     return Spikes(
         keys=tuple(f"ch{i}" for i in range(values.shape[1])),
-        key_kind="row numbers",
+        key_kind="columns of counts",
         t_s=signal.t_s[i_bin] + step_s,
         unit=unit.astype(np.int32),
         count=values[i_bin, unit].astype(np.int32),
