@@ -10,7 +10,7 @@ from calibration.errors import CalibrationError
 from decoders.config import load_sessions, parse_sessions
 from decoders.errors import DecodersError
 from decoders.learning.reading import is_held_out
-from decoders.sessions_config import Sessions, Split, written_out
+from decoders.sessions_config import Split, written_out
 from export.bundle import DecoderBundle
 from streams.sessions.choice import SessionChoice
 
@@ -34,12 +34,15 @@ def aims_of(bundle: DecoderBundle) -> dict[str, Aim]:
     return aims
 
 
-def choice_of(bundle: DecoderBundle, config: Path | None = None) -> SessionChoice:
+def choice_of(
+    bundle: DecoderBundle, config: Path | None = None, *, to_learn: bool = False
+) -> SessionChoice:
     """What is read of a recording to score a decoder: as in its training, or as a file says.
 
     Args:
         bundle: the decoder.
         config: a TOML file with `[sessions]`, for example a training config.
+        to_learn: whether it is also learnt from, so that a mask for training alone holds too.
 
     Raises:
         CalibrationError: neither can be understood.
@@ -52,12 +55,8 @@ def choice_of(bundle: DecoderBundle, config: Path | None = None) -> SessionChoic
             told = parse_sessions(_recipe(bundle).get("sessions", {}), source)
     except DecodersError as error:
         raise CalibrationError(str(error)) from error
-    return _to_score(told, [aim.behavior for aim in aims_of(bundle).values()])
-
-
-def _to_score(told: Sessions, behavior: list[str]) -> SessionChoice:
-    choice = told.choice(behavior)
-    return replace(choice, mask="") if told.mask_for == "train" else choice
+    choice = told.choice([aim.behavior for aim in aims_of(bundle).values()])
+    return replace(choice, mask="") if told.mask_for == "train" and not to_learn else choice
 
 
 def split_of(bundle: DecoderBundle, path: Path) -> str:

@@ -94,10 +94,10 @@ class Sessions(Section):
     between_s: tuple[float, float] | None = None
     falcon: Literal["", "m1", "m2", "h1"] = ""
 
-    def choice(self, behavior: Sequence[str]) -> SessionChoice:
-        """What is read of each recording, with behaviour of these names."""
+    def choice(self, behavior: Sequence[str] | None) -> SessionChoice:
+        """What is read of each recording, with behaviour of these names; None reads all."""
         return SessionChoice(
-            behavior=tuple(dict.fromkeys(behavior)),
+            behavior=None if behavior is None else tuple(dict.fromkeys(behavior)),
             mask=self.mask,
             units=UnitChoice(**self.units.model_dump()),
             trials=TrialChoice(**self.trials.model_dump()),

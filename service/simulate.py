@@ -83,9 +83,13 @@ def replay(a: Namespace) -> None:
 
     Raises:
         SessionError: see `run_replay`.
+        ConfigError: what is to be read cannot be understood.
     """
+    from decoders.config import load_sessions
     from streams.replay import Progress, run_replay
+    from streams.sessions.choice import EVERYTHING
 
+    choice = load_sessions(a.sessions).choice(None) if a.sessions else EVERYTHING
     console = Console(stderr=True)
     with Bar(console=console, transient=True) as bar:
         task = bar.add_task(str(a.file.name), total=None)
@@ -106,6 +110,7 @@ def replay(a: Namespace) -> None:
             on_waiting=lambda name: console.print(f"stream {name!r} is up, waiting for a listener"),
             on_progress=on_progress,
             is_stopped=until_signalled(),
+            choice=choice,
         )
     if a.json:
         sys.stdout.write(json.dumps(asdict(summary)) + "\n")

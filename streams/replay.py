@@ -15,6 +15,7 @@ from streams import lsl
 from streams.clock import Clock, MonotonicClock
 from streams.feeds import CountsFeed, Feed, MarkerFeed, Pace, SamplesFeed, SpikeFeed
 from streams.session import Session, SessionError
+from streams.sessions.choice import EVERYTHING, SessionChoice
 
 EDGE_US = 50_000
 PROGRESS_EVERY_S = 0.5
@@ -127,14 +128,15 @@ def run_replay(
     on_waiting: Callable[[str], None] = lambda name: None,
     on_progress: Callable[[Progress], None] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
+    choice: SessionChoice = EVERYTHING,
 ) -> ReplaySummary:
     """Open the recording's streams on LSL, wait for a listener, and replay.
 
     Args:
         path: an NWB file.
         speed: seconds of the file per second; other than 1 is for counting only.
-        start_s: first instant, seconds of the file; None for the last whole bin edge (50 ms, or
-            `counts_ms`) before anything happens.
+        start_s: first instant, seconds from the session's start; None for the last whole bin edge
+            (50 ms, or `counts_ms`) before anything happens.
         stop_s: last instant; None for the end.
         counts_ms: send counts of bins this long instead of spikes.
         name: name of the streams; "" for the file's.
@@ -144,17 +146,18 @@ def run_replay(
         on_waiting: told the name of the stream that waits for a listener.
         on_progress: see `replay`.
         is_stopped: see `replay`.
+        choice: what is read of the file, for example how its units are named.
 
     Raises:
         SessionError: the file cannot be read, the range is empty, a number is impossible, or
             nobody listened within `wait_s`.
     """
-    from streams.nwb import read_session  # pynwb is an extra
+    from streams.sessions.reading import read_session  # h5py is an extra
 
     for what, value in (("speed", speed), ("block", block_ms), ("counts bin", counts_ms or 1.0)):
         if not (math.isfinite(value) and value > 0):
             raise SessionError(f"{what} must be a number above 0, not {value:g}")
-    session, clock, name = read_session(path), MonotonicClock(), name or Path(path).stem
+    session, clock, name = read_session(path, choice), MonotonicClock(), name or Path(path).stem
     bin_us = round(counts_ms * 1000) if counts_ms else 0
     start_us, stop_us = chosen_range_us(session, start_s, stop_s, bin_us or EDGE_US)
     outlets = _open_outlets(session, name, bin_us, speed, with_behavior)

@@ -96,7 +96,7 @@ def adapt(
         raise CalibrationError(f"{out} exists, and a bundle is never changed; choose another name")
     torch.set_num_threads(1)
     bundle = open_bundle(Path(bundle_path))
-    session = read_session(session_path, choice_of(bundle, sessions_config))
+    session = read_session(session_path, choice_of(bundle, sessions_config, to_learn=True))
     say_notes([session], on_note, same_array=same_array)
     options = Options(same_array, unfreeze, follow_drift, seed, on_progress)
     clock = MonotonicClock()

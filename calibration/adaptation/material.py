@@ -13,7 +13,8 @@ from calibration.scoring import scored_intervals
 from decoders.config import Lead, TrainConfig, parse_config
 from decoders.errors import DecodersError
 from decoders.learning.loss import Scored
-from decoders.learning.recordings import Part, Recording, record
+from decoders.learning.recordings import Recording, record
+from decoders.learning.split import Part
 from decoders.learning.trainer import scored_outputs
 from export.bundle import DecoderBundle
 from export.manifest import Manifest

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.learning.recordings import Cut, Part, Recording
+from decoders.learning.recordings import Cut, Recording
+from decoders.learning.split import Part
 
 
 @dataclass(slots=True)

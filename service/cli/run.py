@@ -104,6 +104,10 @@ def _add_replay(commands: Commands) -> None:
     p.add_argument("--stop", type=float, default=None)
     p.add_argument("--counts-ms", type=float, default=None, help="regular counts of such bins")
     p.add_argument("--block-ms", type=float, default=5.0)
+    p.add_argument(
+        "--sessions", type=Path, default=None, metavar="CONFIG.toml",
+        help="whose [sessions] says what is read, for example how units are named",
+    )  # fmt: skip
     p.add_argument("--name", default=None)
     p.add_argument("--wait", type=float, default=60.0, help="seconds to wait for a listener")
     p.add_argument("--json", action="store_true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -38,31 +39,38 @@ def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
     """
     if choice.between_s is not None:
         contents = cut_between(contents, choice.between_s)
-    if contents.begins_s is None:
-        require_no_stray_spikes(contents.spikes, contents.behavior, file)
-        contents = replace(contents, behavior=_plausible(contents, choice, file))
-        require_seconds(contents.spikes, contents.behavior, file)
-        span = session_span(contents.spikes, contents.behavior, file)
-        contents = replace(contents, trials=_near(contents, choice, span, file))
-        first_s, last_s = _with_trials(span, contents.trials)
-        begins_s = begins_at_s(first_s)
-    else:
-        begins_s = contents.begins_s
-        last_s = _last_s(contents)
+    begins_s = contents.begins_s
+    if begins_s is None:
+        contents, begins_s = _checked(contents, choice, file)
     spikes, notes = _batch(contents.spikes, begins_s)
+    behavior = _masked(contents, choice, begins_s, file)
+    trials = _shifted_trials(contents.trials, begins_s)
     told = "; ".join([*contents.notes, *notes])
+    duration_s = contents.duration_s
     return Session(
         id=contents.id,
         unit_keys=contents.spikes.keys,
         spikes=spikes,
-        behavior=_masked(contents, choice, begins_s, file),
-        trials=_shifted_trials(contents.trials, begins_s),
-        duration_s=_duration_s(contents, last_s - begins_s),
+        behavior=behavior,
+        trials=trials,
+        duration_s=_end_s(spikes, behavior, trials) if duration_s is None else duration_s,
         provenance={"begins_at_s": repr(begins_s)}
         | dict(contents.provenance)
         | {"unit_keys": contents.spikes.key_kind}
         | ({"skipped": told} if told else {}),
     )
+
+
+def _checked(contents: Contents, choice: SessionChoice, file: str) -> tuple[Contents, float]:
+    """What can be meant of what was read, and where it begins."""
+    require_no_stray_spikes(contents.spikes, contents.behavior, file)
+    contents = replace(contents, behavior=_plausible(contents, choice, file))
+    require_seconds(contents.spikes, contents.behavior, file)
+    span = session_span(contents.spikes, contents.behavior, file)
+    trials = _near(contents, choice, span, file)
+    edges = [] if trials is None else [trials.start_s, trials.stop_s]
+    firsts = [span, *(one for one in map(span_s, edges) if one is not None)]
+    return replace(contents, trials=trials), begins_at_s(min(first for first, _ in firsts))
 
 
 def begins_at_s(first_s: float) -> float:
@@ -112,20 +120,12 @@ def _near(contents: Contents, choice: SessionChoice, span: Span, file: str) -> T
     return trials.rows(inside) if inside.any() else None
 
 
-def _with_trials(span: Span, trials: Trials | None) -> Span:
-    times = [] if trials is None else [trials.start_s, trials.stop_s]
-    spans = [span, *(one for one in map(span_s, times) if one is not None)]
-    return min(first for first, _ in spans), max(last for _, last in spans)
-
-
-def _last_s(contents: Contents) -> float:
-    times = [contents.spikes.t_s, *(signal.t_s for signal in contents.behavior.values())]
-    times += [contents.trials.stop_s] if contents.trials is not None else []
-    return max((float(np.nanmax(t)) for t in times if len(t)), default=0.0)
-
-
-def _duration_s(contents: Contents, found_s: float) -> float:
-    return found_s if contents.duration_s is None else contents.duration_s
+def _end_s(spikes: SpikeBatch, behavior: Mapping[str, Behavior], trials: Trials | None) -> float:
+    ends = [float(spikes.t_us[-1]) * 1e-6] if len(spikes) else []
+    ends += [float(signal.t_s[-1]) for signal in behavior.values() if len(signal.t_s)]
+    if trials is not None:
+        ends += [float(stop_s) for stop_s in trials.stop_s if np.isfinite(stop_s)]
+    return max(ends, default=0.0)
 
 
 def _batch(spikes: Spikes, begins_s: float) -> tuple[SpikeBatch, list[str]]:
@@ -170,7 +170,7 @@ def _masked(
         return shifted
     (mask_path,) = chosen_series(choice.mask, shifted, file)
     mask = shifted[mask_path]
-    _require_flags(mask, choice.mask)
+    _require_flags(mask, f"{file}: the mask {choice.mask!r}")
     return {
         path: signal if path == mask_path else signal.masked(mask)
         for path, signal in shifted.items()
@@ -180,10 +180,10 @@ def _masked(
 def _require_flags(mask: Behavior, name: str) -> None:
     if mask.values.shape[1] != 1 or not np.isin(mask.values, (0.0, 1.0)).all():
         raise SessionError(
-            f"the mask {name!r} is not one column of 0 and 1: name a series like FALCON's eval_mask"
+            f"{name} is not one column of 0 and 1: name a series like FALCON's eval_mask"
         )
     if not mask.values.any():
-        raise SessionError(f"the mask {name!r} holds no sample at all: nothing is left to score")
+        raise SessionError(f"{name} holds no sample at all: nothing is left to score")
 
 
 def _shifted_trials(trials: Trials | None, begins_s: float) -> Trials | None:

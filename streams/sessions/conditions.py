@@ -22,13 +22,16 @@ COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 ALLOWED = "columns, numbers, 'texts', True and False, ==, !=, <, <=, >, >=, in, and, or, not"
 
 
-def rows_where(condition: str, columns: Mapping[str, np.ndarray], n_rows: int) -> np.ndarray:
+def rows_where(
+    condition: str, columns: Mapping[str, np.ndarray], n_rows: int, whose: str = ""
+) -> np.ndarray:
     """Which rows of a table meet a condition.
 
     Args:
         condition: for example `quality in ['good', 'mua'] and not noisy`; "" for all rows.
         columns: each (n_rows,).
         n_rows: of the table.
+        whose: what messages begin with: the file and its table.
 
     Returns:
         (n_rows,) bool.
@@ -41,15 +44,20 @@ def rows_where(condition: str, columns: Mapping[str, np.ndarray], n_rows: int) -
     try:
         tree = ast.parse(condition.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise SessionError(f"cannot read the condition {condition!r}: write {ALLOWED}") from error
-    return _Condition(condition, columns, n_rows).rows(tree)
+        raise SessionError(
+            f"{whose}cannot read the condition {condition!r}: write {ALLOWED}"
+        ) from error
+    return _Condition(condition, columns, n_rows, whose).rows(tree)
 
 
 class _Condition:
     """One condition over one table."""
 
-    def __init__(self, text: str, columns: Mapping[str, np.ndarray], n_rows: int) -> None:
-        self._text, self._columns, self._n_rows = text, columns, n_rows
+    def __init__(
+        self, text: str, columns: Mapping[str, np.ndarray], n_rows: int, whose: str
+    ) -> None:
+        self._columns, self._n_rows = columns, n_rows
+        self._name = f"{whose}the condition {text!r}"
 
     def rows(self, node: ast.expr) -> np.ndarray:
         """(n_rows,) bool."""
@@ -89,7 +97,7 @@ class _Condition:
         texts = {np.asarray(side).dtype.kind == "U" for side in (left, right)}
         if len(texts) > 1:
             raise SessionError(
-                f"the condition {self._text!r} compares a text with a number: put texts, and only "
+                f"{self._name} compares a text with a number: put texts, and only "
                 f"texts, in quotes; columns: {self._told()}"
             )
         return np.broadcast_to(np.asarray(compare(left, right), np.bool_), self._n_rows).copy()
@@ -114,7 +122,7 @@ class _Condition:
         is_flag = column.dtype.kind == "b" or set(np.unique(column).tolist()) <= {0, 1}
         if column.dtype.kind == "U" or not is_flag:
             raise SessionError(
-                f"the condition {self._text!r} takes column {name!r} as true or false, "
+                f"{self._name} takes column {name!r} as true or false, "
                 f"but it holds {self._told(name)}: compare it, for example {name} == ..."
             )
         return column.astype(np.bool_)
@@ -122,7 +130,7 @@ class _Condition:
     def _column(self, name: str) -> np.ndarray:
         if name not in self._columns:
             raise SessionError(
-                f"the condition {self._text!r} names {name!r}, which is no column of the table; "
+                f"{self._name} names {name!r}, which is no column of the table; "
                 f"columns: {self._told()}"
             )
         return self._columns[name]
@@ -137,4 +145,4 @@ class _Condition:
         return "; ".join(told) or "none"
 
     def _refusal(self) -> SessionError:
-        return SessionError(f"the condition {self._text!r} may hold only {ALLOWED}")
+        return SessionError(f"{self._name} may hold only {ALLOWED}")

@@ -17,7 +17,8 @@ class Spikes:
 
     Attributes:
         keys: of each unit.
-        key_kind: what the keys are: "row numbers", "id", a column, "electrodes".
+        key_kind: what the keys are: "row numbers", "id", a column, "electrodes" or "columns of
+            counts".
         t_s: (n,) float64, seconds of the file's clock, not always finite or in order.
         unit: (n,) int32, index into `keys`, increasing where the file has units row by row.
         count: (n,) int32; None for one spike an entry.

@@ -8,6 +8,9 @@ from streams.session import Behavior, SessionError
 from streams.sessions.choice import CountChoice
 from streams.sessions.contents import Spikes
 
+MOST = 100_000
+"""Spikes in a bin; more are no counts."""
+
 
 def spikes_of_counts(signal: Behavior, choice: CountChoice, file: str) -> Spikes:
     """Counts as entries that stand for several spikes, each at the end of its bin.
@@ -23,22 +26,18 @@ def spikes_of_counts(signal: Behavior, choice: CountChoice, file: str) -> Spikes
     values = signal.values
     if len(values) < 2:
         raise SessionError(f"{file}: {choice.series} has {len(values)} bins: too few")
-    if not (np.isfinite(values) & (values >= 0) & (values == np.rint(values))).all():
+    are_counts = (values >= 0) & (values <= MOST) & (values == np.rint(values))
+    if not are_counts.all():
         raise SessionError(
             f"{file}: {choice.series} holds values that are no counts (negative, fractions or not "
-            f"finite, for example {_example(values)}): name a series of whole spike counts"
+            f"finite, for example {values[~are_counts][0]:g}): name a series of whole spike counts"
         )
     step_s = float(np.median(np.diff(signal.t_s))) if choice.stamp == "start" else 0.0
     unit, i_bin = np.nonzero(values.T)
     return Spikes(
         keys=tuple(f"ch{i}" for i in range(values.shape[1])),
-        key_kind="row numbers",
+        key_kind="columns of counts",
         t_s=signal.t_s[i_bin] + step_s,
         unit=unit.astype(np.int32),
         count=values[i_bin, unit].astype(np.int32),
     )
-
-
-def _example(values: np.ndarray) -> str:
-    wrong = values[~(np.isfinite(values) & (values >= 0) & (values == np.rint(values)))]
-    return f"{wrong[0]:g}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from streams.sessions.choice import SessionChoice, TrialChoice
 from streams.sessions.contents import Contents, Spikes, span_s
 from streams.sessions.counts import spikes_of_counts
 from streams.sessions.opening import member_at, open_hdf5, require_nwb2, text_of
-from streams.sessions.series import SeriesReader
+from streams.sessions.series import SeriesReader, places_of
 from streams.sessions.tables import find_table, table_paths
 from streams.sessions.units import read_units
 
@@ -52,7 +51,7 @@ def _contents(file: h5py.File, path: Path, choice: SessionChoice) -> Contents:
         (counts,) = _one_series(reader, "counts", choice.counts.series).values()
         spikes = spikes_of_counts(counts, choice.counts, str(path))
     else:
-        spikes = read_units(file, path, choice.units, ", ".join(contents_of(file)) or "nothing")
+        spikes = read_units(file, path, choice.units, told_contents)
     span = span_s(spikes.t_s)
     reader.spikes_s = span[1] - span[0] if span else 0.0
     behavior = _behavior(reader, choice)
@@ -142,21 +141,21 @@ def _read_trials(file: h5py.File, path: Path, choice: TrialChoice) -> Trials | N
     if table is None:
         return None
     columns = table.flat_columns() if len(table) else {}
-    start_s, stop_s = (
-        np.asarray(table.flat(name), np.float64) / choice.ticks_per_s
-        for name in ("start_time", "stop_time")
-    )
+    edges = [table.flat(name) for name in ("start_time", "stop_time")]
+    if not all(edge.ndim == 1 and edge.dtype.kind in "iuf" for edge in edges):
+        raise SessionError(f"{path}: start_time and stop_time of {table.name} are no times")
+    start_s, stop_s = (np.asarray(edge, np.float64) / choice.ticks_per_s for edge in edges)
     hidden = ("id", "start_time", "stop_time")
     return Trials(
         start_s, stop_s, {name: col for name, col in columns.items() if name not in hidden}
     )
 
 
-def contents_of(file: h5py.File) -> Sequence[str]:
+def told_contents(file: h5py.File) -> str:
     """What a file has, for messages."""
-    modules, acquired = file.get("processing"), file.get("acquisition")
-    told = [f"acquisition/{name}" for name in acquired or ()]
-    for module in modules or ():
-        held = modules.get(module)
-        told += [f"processing/{module}/{name}" for name in held or ()]
-    return [*told, *(place for place in table_paths(file) if not place.startswith("general"))]
+    told = []
+    for place in places_of(file):
+        held = file.get(place)
+        told += [f"{place}/{name}" for name in held] if isinstance(held, h5py.Group) else []
+    tables = [place for place in table_paths(file) if not place.startswith("general")]
+    return ", ".join(dict.fromkeys([*told, *tables])) or "nothing"

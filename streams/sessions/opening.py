@@ -42,9 +42,22 @@ FILTERS = {
 }
 
 
+UNREADABLE = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What h5py and numpy raise on files that are damaged or laid out as no other."""
+
+
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a file to read.
+    """Open a file to read; what HDF5 cannot read while it is open is refused too.
 
     Raises:
         SessionError: there is none, or it is no HDF5; the text says what it is instead.
@@ -57,8 +70,15 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         file = h5py.File(path, "r")
     except OSError as error:
         raise SessionError(f"{path} cannot be read: {_why(path, error)}") from error
-    with file:
-        yield file
+    try:
+        with file:
+            yield file
+    except UNREADABLE as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise SessionError(
+            f"{path} cannot be read: it is damaged, or not laid out as its kind is ({lines[0]}): "
+            "copy or download it again, or ask its makers"
+        ) from error
 
 
 def _folder(path: Path) -> str:

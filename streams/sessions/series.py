@@ -74,7 +74,7 @@ class SeriesReader:
             return chosen_series(name, paths, str(self.path))
         except LackingError as error:
             # Behind a link that leads nowhere it may well have been.
-            for place in ("processing", *self._places()):
+            for place in ("processing", *places_of(self.file)):
                 member_at(self.file, place)
             raise error
 
@@ -91,15 +91,10 @@ class SeriesReader:
 
     def paths(self) -> Iterator[str]:
         """Of every series but neural ones and images; nothing of them is read."""
-        for place in self._places():
+        for place in places_of(self.file):
             group = self.file.get(place)
             for name in group if isinstance(group, h5py.Group) else ():
                 yield from self._paths_in(group, name, f"{place}/{name}", deeper=True)
-
-    def _places(self) -> list[str]:
-        modules = self.file.get("processing")
-        names = list(modules) if isinstance(modules, h5py.Group) else []
-        return ["acquisition", *(f"processing/{name}" for name in names)]
 
     def _paths_in(self, group: h5py.Group, name: str, path: str, *, deeper: bool) -> Iterator[str]:
         try:
@@ -207,3 +202,10 @@ class SeriesReader:
 
     def _refusal(self, path: str, text: str) -> SessionError:
         return SessionError(f"{self.path}: {path} {text}")
+
+
+def places_of(file: h5py.File) -> list[str]:
+    """Where series of behaviour lie."""
+    modules = file.get("processing")
+    names = list(modules) if isinstance(modules, h5py.Group) else []
+    return ["acquisition", *(f"processing/{name}" for name in names)]

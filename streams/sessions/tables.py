@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -28,6 +29,8 @@ class Table:
         if not isinstance(ids, h5py.Dataset):
             raise SessionError(f"{path}: {self.name} is no table of NWB: it has no column `id`")
         self.ids = values_of(ids)
+        if self.ids.ndim != 1:
+            raise SessionError(f"{path}: {self.name}/id holds {self.ids.shape}, not one id a row")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,7 +91,8 @@ class Table:
             raise SessionError(f"{self.path}: {self.name} has no column {name!r}")
         if not isinstance(index, h5py.Dataset):
             return values_of(data), np.arange(1, len(self) + 1, dtype=np.int64)
-        ends = values_of(index).astype(np.int64)
+        held = values_of(index)
+        ends = held.astype(np.int64) if held.dtype.kind in "iu" else np.zeros(0, np.int64)
         if len(ends) != len(self) or (np.diff(ends, prepend=0) < 0).any():
             raise SessionError(
                 f"{self.path}: {self.name}/{name}_index does not fit {len(self)} rows: "
@@ -114,8 +118,13 @@ class Table:
         electrodes = self.electrodes()
         if electrodes is None:
             raise SessionError(f"{self.path}: there is no table of electrodes")
-        first = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-        ids: np.ndarray = electrodes.ids[rows[first].astype(np.int64)]
+        first = rows[np.concatenate([[0], ends[:-1]]).astype(np.int64)].astype(np.int64)
+        if len(first) and not 0 <= first.min() <= first.max() < len(electrodes):
+            raise SessionError(
+                f"{self.path}: {self.name}/electrodes names rows {first.min()} to {first.max()}, "
+                f"but the table of electrodes has {len(electrodes)}: use units.key = 'id'"
+            )
+        ids: np.ndarray = electrodes.ids[first]
         return ids
 
     def electrodes(self) -> Table | None:
@@ -178,5 +187,7 @@ def table_paths(file: h5py.File) -> list[str]:
         if isinstance(item, h5py.Group) and "colnames" in item.attrs:
             found.append(name)
 
-    file.visititems(look)
+    # For messages: what cannot be looked into is not told.
+    with suppress(RuntimeError, KeyError, OSError):
+        file.visititems(look)
     return found

@@ -95,7 +95,7 @@ def _chosen_units(file: h5py.File, path: Path, choice: UnitChoice) -> Spikes:
     columns = _unit_columns(file, len(ids))
     parts = [_column(columns, name, path) for name in (choice.key or "id").split(":")]
     keys = [":".join(row) for row in zip(*parts, strict=True)]
-    chosen = np.flatnonzero(rows_where(choice.where, columns, len(ids)))
+    chosen = np.flatnonzero(rows_where(choice.where, columns, len(ids), f"{path}, units: "))
     if not len(chosen):
         raise SessionError(f"{path}: units.where = {choice.where!r} leaves no unit")
     named = tuple(keys[i] for i in chosen)

@@ -21,9 +21,6 @@ def trials_where(session: Session, condition: str) -> list[Interval]:
             '[sessions] trials = "intervals/NAME", or split otherwise'
         )
     columns = {name: column for name, column in trials.columns.items() if column.ndim == 1}
-    try:
-        chosen = rows_where(condition, columns, len(trials))
-    except SessionError as error:
-        raise SessionError(f"session {session.id}, trials: {error}") from error
+    chosen = rows_where(condition, columns, len(trials), f"session {session.id}, trials: ")
     chosen &= np.isfinite(trials.start_s) & np.isfinite(trials.stop_s)
     return list(zip(trials.start_s[chosen].tolist(), trials.stop_s[chosen].tolist(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -30,14 +31,16 @@ PROBES = (
 """Columns that say which probe a unit is from, in the order of preference."""
 
 
-def read_units(file: h5py.File, path: Path, choice: UnitChoice, contents: str) -> Spikes:
+def read_units(
+    file: h5py.File, path: Path, choice: UnitChoice, contents: Callable[[h5py.File], str]
+) -> Spikes:
     """Read spikes, in ticks of the file.
 
     Args:
         file: open.
         path: of it, for messages.
         choice: which units.
-        contents: what the file has, for messages.
+        contents: tells what the file has, for messages.
 
     Raises:
         SessionError: no such table or units, or no key of their own for each.
@@ -45,10 +48,12 @@ def read_units(file: h5py.File, path: Path, choice: UnitChoice, contents: str) -
     table = find_table(file, path, choice.table, "units")
     if table is None or "spike_times" not in table.group or not len(table):
         others = [one for one in table_paths(file) if "spike_times" in file[one]]
-        hint = f'; name the table: units.table = "{others[0]}"' if others else ""
+        hint = '; if a series of counts stands for units, name it: [sessions] counts = "PATH"'
+        if others:
+            hint = f'; name their table: [sessions] units.table = "{others[0]}"'
         raise SessionError(
             f"{path} has no units with spike times, which is what a decoder reads; "
-            f"it has: {contents}{hint}"
+            f"it has: {contents(file)}{hint}"
         )
     chosen = np.flatnonzero(_where(table, choice))
     if not len(chosen):
@@ -103,7 +108,7 @@ def _require_one_start(keys: tuple[str, ...], trains: list[Float64s], path: Path
 def _where(table: Table, choice: UnitChoice) -> np.ndarray:
     columns = table.flat_columns() if choice.where else {}
     flat = {name: column for name, column in columns.items() if column.ndim == 1}
-    return rows_where(choice.where, flat, len(table))
+    return rows_where(choice.where, flat, len(table), f"{table.path}, {table.name}: ")
 
 
 def _keys(table: Table, choice: UnitChoice) -> tuple[list[str], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -57,10 +58,13 @@ average = 0.9
 """
 
 
-def write_falcon(path: Path, session: Session) -> Path:
-    """Two one-dimensional series in a container, a mask, trials in a table of their own."""
+def write_falcon(path: Path, session: Session, order: Sequence[int] = range(8)) -> Path:
+    """Two one-dimensional series in a container, a mask, trials in a table of their own.
+
+    `order`: of the units' rows; each keeps its electrode.
+    """
     spikes, velocity = session.spikes, session.behavior[VELOCITY]
-    trains = [spikes.t_us[spikes.unit == i] * 1e-6 for i in range(len(session.unit_keys))]
+    trains = [spikes.t_us[spikes.unit == i] * 1e-6 for i in order]
     noise = np.sort(np.random.default_rng(0).uniform(0.0, session.duration_s, 5000))
     quality = np.array([b"good"] * len(trains) + [b"noise"])
     write(
@@ -82,7 +86,7 @@ def write_falcon(path: Path, session: Session) -> Path:
         add_table(
             file, "general/extracellular_ephys/electrodes", n, {}, ids=list(range(40, 40 + n))
         )
-        add_ragged(file["units"], "electrodes", np.arange(n)[::-1], [1] * n)
+        add_ragged(file["units"], "electrodes", [*(8 - i for i in order), 0], [1] * n)
         starts = np.arange(20.0) * 2.0 + STARTED_S
         kinds = np.resize(np.array([b"train", b"train", b"val"]), 20)
         columns = {"start_time": starts, "stop_time": starts + 1.8, "split": kinds}
@@ -130,6 +134,29 @@ def test_r2_equals_the_one_by_hand(folder: Path) -> None:
     actual = velocity.values[np.rint(decoded.t_s[bins] * 100).astype(int)]
     by_hand = r2_score(decoded.values["fingers"][bins], actual)
     np.testing.assert_allclose(result["outputs"]["fingers"]["r2"], by_hand, atol=1e-6)
+
+
+def test_cells_that_were_sorted_anew_are_told_by_their_electrodes(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Rows in another order: by row number every unit would be another cell."""
+    path = folder / "finger_vel.nwb"
+    anew = write_falcon(
+        tmp_path / "finger_anew.nwb", tuned_session(), order=[4, 0, 6, 1, 7, 2, 5, 3]
+    )
+    said: list[str] = []
+    same, new = (evaluate(folder / "bundle", [p], on_note=said.append) for p in (path, anew))
+    assert new["outputs"] == same["outputs"]
+    assert said == []
+    (tmp_path / "train.toml").write_text(
+        CONFIG.replace('"finger*.nwb"', f'"{path}"').replace('units.key = "electrodes"\n', "")
+    )
+    export_run(train(tmp_path / "train.toml", out=tmp_path / "run"), tmp_path / "by-row")
+    wrong = evaluate(tmp_path / "by-row", [anew], on_note=said.append)
+    assert max(wrong["outputs"]["fingers"]["r2"]) < 0.5
+    assert len(said) == 1
+    assert "finger_anew.nwb" in said[0]
+    assert "row numbers" in said[0]
 
 
 def test_a_small_file_chooses_otherwise(folder: Path, tmp_path: Path) -> None:
