@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SOAK_HOURS ?= 8
 
-.PHONY: demo test check demo-bundle soak clean
+.PHONY: demo test check demo-bundle nds soak clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
@@ -26,6 +26,10 @@ demo-bundle: $(VENV)/.test
 	$(BIN)/spikeloop train configs/train-demo.toml
 	rm -rf configs/bundles/demo
 	$(BIN)/spikeloop export runs/train-demo -o configs/bundles/demo
+
+# Neural Data Simulator as the live source; the first time it is installed from PyPI (300 MB).
+nds: $(VENV)/.test
+	SPIKELOOP_FULL=1 $(BIN)/pytest tests/system/test_nds.py
 
 # Ends with code 8 if a spike was dropped, beats were missed that a bare timer was not late for, or
 # the daemon's memory grew by over 1 % after the first minute.

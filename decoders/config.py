@@ -202,6 +202,17 @@ class TrainConfig(Section):
         return "streaming" if self.poyo is None else "poyo"
 
     @pydantic.model_validator(mode="after")
+    def _beats_are_falcons(self) -> TrainConfig:
+        """FALCON gives counts of 20 ms: shorter beats, or times within a bin, are not to be had."""
+        beat = self.beat
+        if self.sessions.falcon and (beat.hop_ms != 20.0 or beat.bin_ms % 20.0 or beat.rotary):
+            raise ValueError(
+                "[sessions] falcon gives counts of 20 ms: set [beat] hop_ms = 20, bin_ms = 20 (or "
+                "several times that) and rotary = false"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _poyo_is_whole(self) -> TrainConfig:
         """What cannot be said of POYO is an error rather than passed over."""
         if self.poyo is None:

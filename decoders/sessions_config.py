@@ -76,7 +76,9 @@ class Sessions(Section):
     `same_array`: a unit key names the same channel in every session, so that its embedding is a
     part shared between sessions plus the session's own. `mask`: a series of 0 and 1 by its NWB
     path; samples at 0 are not learnt from, not scored, or neither, as `mask_for` says.
-    `between_s`: seconds of the file outside which nothing is read.
+    `between_s`: seconds of the file outside which nothing is read. `falcon`: read as the FALCON
+    benchmark reads files of that task: counts in its bins of 20 ms, `u0` the first row of units,
+    scored where `eval_mask` is 1.
     """
 
     glob: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ class Sessions(Section):
     counts: Annotated[Counts, _as_table("series")] | None = None
     behavior_ticks_per_s: Positive = 1.0
     between_s: tuple[float, float] | None = None
+    falcon: Literal["", "m1", "m2", "h1"] = ""
 
     def choice(self, behavior: Sequence[str] | None) -> SessionChoice:
         """What is read of each recording, with behaviour of these names; None reads all."""
@@ -101,7 +104,16 @@ class Sessions(Section):
             counts=CountChoice(**self.counts.model_dump()) if self.counts else CountChoice(),
             behavior_ticks_per_s=self.behavior_ticks_per_s,
             between_s=self.between_s,
+            falcon=self.falcon,
         )
+
+    @pydantic.model_validator(mode="after")
+    def _falcon_says_all(self) -> Sessions:
+        told = {k for k, value in self if value != Sessions.model_fields[k].get_default()}
+        others = ", ".join(sorted(told - {"glob", "same_array", "max_gap_s", "falcon"}))
+        if self.falcon and others:
+            raise ValueError(f"falcon = {self.falcon!r} says what is read: leave out {others}")
+        return self
 
     @pydantic.model_validator(mode="after")
     def _in_order(self) -> Sessions:

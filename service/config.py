@@ -20,12 +20,21 @@ class Section(BaseModel):
 
 
 class InputConfig(Section):
-    """`[input]`: exactly one stream must match."""
+    """`[input]`: exactly one stream must match.
+
+    `columns` names the channels of an event stream whose labels do not tell; `ignore_units` leaves
+    out unit numbers (of any channel), keys or labels; `stamps = "arrival"` takes the time of
+    arrival for the stamps of a sender whose clock is not LSL's.
+    """
 
     type: str = Field("Spikes", min_length=1)
     name: str = ""
     source_id: str = ""
+    hostname: str = ""
     array: str = Field("", pattern=r"^[^:/]*$")
+    columns: tuple[str, ...] = Field((), strict=False)
+    ignore_units: tuple[int | str, ...] = Field((), strict=False)
+    stamps: Literal["lsl", "arrival"] = "lsl"
     budget_spikes_per_s: int = Field(50_000, ge=100, le=2_000_000)
     wait_s: float = Field(5.0, gt=0, le=3600)
 
@@ -45,6 +54,7 @@ class BeatConfig(Section):
 
     hop_ms: float | None = Field(None, ge=1, le=1000)
     settle_ms: float | Literal["auto"] = Field("auto")
+    settle_most_ms: float = Field(500.0, ge=1, le=10_000)
     cut: Literal["settled", "arrived"] = "settled"
     rehearse: bool = True
     token_cap: int | None = Field(None, ge=1)

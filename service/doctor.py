@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -18,14 +19,20 @@ from export.backends import open_backend
 from export.bundle import open_bundle
 from service.config import ServeConfig, load_config
 from service.errors import HANDLED, ExitCode
+from service.loop.daemon import Daemon
+from service.loop.rejected import CAUSES, FAULT_SHARE
+from service.loop.source import Source
+from service.loop.unit_numbers import shift_of, strangers_of
+from service.loop.validity import UNKNOWN_SHARE
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
-from streams.lsl import find_inlet, lsl_now, visible_streams
+from streams.lsl import StreamLostError, lsl_now, visible_streams
 from streams.sockets import Publisher
 
 ROOMS = ("streams", "decoders", "export", "calibration", "service")
 EXTRAS = {"cpu": "onnxruntime", "numba": "numba", "nwb": "pynwb", "train": "torch"}
 CLOCK_LIMIT_S = 5e-3
+UNITS_OVER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +73,11 @@ def _examine(config: ServeConfig | None) -> Iterator[Finding]:
     )
     yield Finding("LSL streams seen", True, listed)
     named = config or ServeConfig()
-    yield from (_ports(named), _bundle(named if config else None))
+    yield _ports(named)
+    bundle = _bundle(named if config else None)
+    yield bundle
     if config is not None:
-        yield _attempt("input stream", lambda: _stream(config))
+        yield from _source(config, bundle_opens=bundle.ok)
 
 
 def _packages() -> Finding:
@@ -142,14 +151,61 @@ def _bundle(config: ServeConfig | None) -> Finding:
     return _attempt(f"bundle {named}", open_it)
 
 
-def _stream(config: ServeConfig) -> str:
-    inlet = find_inlet(
-        config.input.type,
-        name=config.input.name,
-        source_id=config.input.source_id,
-        timeout_s=config.input.wait_s,
-    )
-    return str(inlet.description)
+def _source(config: ServeConfig, *, bundle_opens: bool) -> Iterator[Finding]:
+    """Open the stream as `serve` does, by the same code, and listen to its units for a while."""
+    if not bundle_opens:
+        yield _attempt("input stream", lambda: _stream(Source(config.input, (), MonotonicClock())))
+        return
+    publisher = Publisher("tcp://127.0.0.1:*")
+    made: list[Daemon] = []
+
+    def make() -> str:
+        bundle = open_bundle(bundle_path(config.decoder.bundle))
+        made.append(Daemon(config, bundle, publisher))
+        return str(made[0].source.inlet.description)
+
+    try:
+        yield _attempt("input stream", make)
+        if made:
+            yield _units(made[0])
+    finally:
+        for daemon in made:
+            daemon.close()
+        publisher.close()
+
+
+def _stream(source: Source) -> str:
+    said = str(source.inlet.description)
+    source.close()
+    return said
+
+
+def _units(daemon: Daemon) -> Finding:
+    """Listen for a second: are the units that fire the decoder's?"""
+    source, clock = daemon.source, MonotonicClock()
+    n_spikes: Counter[str] = Counter()
+    n_invalid = 0
+    t_end_s = clock.now() + UNITS_OVER_S
+    try:
+        while (left_s := t_end_s - clock.now()) > 0:
+            samples, stamps, t_s = source.pull(min(left_s, 0.25))
+            arrival = source.arrival(samples, stamps, t_s, daemon.schedule.t0_s)
+            batch, n_invalid = arrival.batch, n_invalid + len(arrival.invalid_us)
+            for unit, n in zip(batch.unit.tolist(), batch.count.tolist(), strict=True):
+                n_spikes[source.keys[unit]] += n
+    except StreamLostError as err:
+        return Finding("units", False, str(err))
+    known = {unit.key for unit in daemon.bundle.manifest.units}
+    n_all, n_known = n_spikes.total(), sum(n for key, n in n_spikes.items() if key in known)
+    if n_invalid > FAULT_SHARE * (n_all + n_invalid):
+        return Finding("units", False, f"{n_invalid} of {n_all + n_invalid} {CAUSES['invalid']}")
+    if not n_all:
+        return Finding("units", True, f"no spike came within {UNITS_OVER_S:g} s")
+    said = shift_of(n_spikes, known)
+    if not said and n_all - n_known > UNKNOWN_SHARE * n_all:
+        said = strangers_of(n_spikes, known)
+    told = f"{n_known} of {n_all} spikes within {UNITS_OVER_S:g} s are of units that it knows"
+    return Finding("units", not said, said or told)
 
 
 def _attempt(what: str, attempt: Callable[[], str]) -> Finding:

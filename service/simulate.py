@@ -53,6 +53,7 @@ def simulate(a: Namespace) -> None:
         name=a.name,
         seconds=a.seconds,
         seed=a.seed,
+        delay_s=a.delay_ms * 1e-3,
         summary_path=a.summary,
     )
     note = Console(stderr=True)

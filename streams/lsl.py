@@ -14,7 +14,6 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pylsl
@@ -60,12 +59,10 @@ def quieten() -> None:
 
     Takes effect only before the first use of LSL in the process.
     """
-    places = (
-        Path("lsl_api.cfg"),
-        Path.home() / "lsl_api/lsl_api.cfg",
-        Path("/etc/lsl_api/lsl_api.cfg"),
-    )
-    if "LSLAPICFG" not in os.environ and not any(place.exists() for place in places):
+    places = ("lsl_api.cfg", "~/lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
+    # os.path, as Path raises where there is no home, and where a folder may not be looked into
+    found = any(os.path.exists(os.path.expanduser(place)) for place in places)
+    if "LSLAPICFG" not in os.environ and not found:
         pylsl.lib.lib.lsl_set_config_content(b"[log]\nlevel = -1\n")
 
 
@@ -120,16 +117,20 @@ class Inlet:
     Args:
         info: the stream, as resolved.
         budget_per_s: samples per second that the buffer is sized for.
+        recover: let LSL reconnect by itself to a stream of the same source_id. What comes back
+            may have other labels, and LSL does not say that it is another.
 
     Raises:
         StreamAbsentError: the sender did not answer, or has just gone.
     """
 
-    def __init__(self, info: pylsl.StreamInfo, budget_per_s: float) -> None:
+    def __init__(
+        self, info: pylsl.StreamInfo, budget_per_s: float, *, recover: bool = True
+    ) -> None:
         self.description = describe(info)
         buffered = BUFFER_S if info.nominal_srate() else budget_per_s * BUFFER_S / 100
         self._inlet = pylsl.StreamInlet(
-            info, max_buflen=max(1, math.ceil(buffered)), recover=True, as_numpy=True
+            info, max_buflen=max(1, math.ceil(buffered)), recover=recover, as_numpy=True
         )
         with self._answering(INFO_WITHIN_S):
             full = self._inlet.info(timeout=INFO_WITHIN_S)
@@ -207,8 +208,9 @@ def find_inlet(
     hostname: str = "",
     budget_per_s: float = 50_000.0,
     timeout_s: float = 5.0,
+    recover: bool = True,
 ) -> Inlet:
-    """Find the one stream that matches; `Inlet.open` starts it.
+    """Find the one stream that matches; `Inlet.open` starts it. `recover`: see `Inlet`.
 
     Raises:
         StreamAbsentError: none answered (the text lists what is visible), or it has just gone.
@@ -236,7 +238,7 @@ def find_inlet(
             f"{len(found)} LSL streams match {predicate}: {several}. "
             "Name one with `name`, `source_id` or `hostname`, whichever differs."
         )
-    return Inlet(found[0], budget_per_s)
+    return Inlet(found[0], budget_per_s, recover=recover)
 
 
 def _quoted(value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,10 @@ Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
+
+Repeats = Literal["all", "older", "none"]
+"""Which spikes of an equal unit and stamp are duplicates: all that repeat an earlier one; those
+that are older than the newest stamp, as a block that is sent again; or none."""
 
 
 class StreamsError(Exception):

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from streams.endpoints import AddressError, parse_endpoint
 from streams.keys import Keys
 from streams.messages import StreamsError
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-class AddressError(StreamsError):
-    """An address is in use, malformed, or not ours to bind."""
+_ADVICE = {
+    errno.EADDRINUSE: "Is another spikeloop running? `spikeloop status` asks it, `spikeloop stop` "
+    "ends it. `decode` and `control` need a port each",
+    errno.EACCES: "Ports below 1024 need rights; take a higher one",
+}
+_NO_SUCH_HOST = "Has this machine that address? `ip addr` lists those that it has"
 
 
 class UnreachableError(StreamsError):
@@ -65,32 +67,52 @@ def _present(socket: zmq.Socket[bytes], keys: Keys | None) -> None:
         socket.curve_secretkey = keys.secret.encode()
 
 
-def bind(socket: zmq.Socket[bytes], endpoint: str, keys: Keys | None = None) -> str:
-    """Bind to an endpoint, loopback unless there are keys; port `*` or 0 picks a free one.
+def bind(socket: zmq.Socket[bytes], address: str, keys: Keys | None = None) -> str:
+    """Bind to `tcp://HOST:PORT`, loopback unless there are keys; port `*` or 0 picks a free one.
 
     Returns:
-        The endpoint with its actual port.
+        The address with its actual port.
 
     Raises:
         AddressError: not loopback and no keys, malformed, or in use.
     """
-    host = urlsplit(endpoint.replace("*", "0")).hostname
-    if host not in LOOPBACK and keys is None:
+    endpoint = parse_endpoint(address)
+    if not endpoint.is_loopback and keys is None:
         raise AddressError(
-            f"{endpoint} is not a loopback address; without keys anybody on the network could read "
+            f"{address} is not a loopback address; without keys anybody on the network could read "
             "and steer the daemon. `spikeloop keys FOLDER` makes some, and `keys` under [output] "
             "names them; or bind tcp://127.0.0.1:PORT"
         )
     if keys is not None:
         _guard(socket, keys)
+    socket.ipv6 = endpoint.is_ipv6
     try:
-        socket.bind(endpoint.replace("localhost", "127.0.0.1"))
+        socket.bind(str(endpoint))
     except zmq.ZMQError as err:
-        raise AddressError(
-            f"cannot bind {endpoint}: {err.strerror}. Is another spikeloop running? "
-            "`spikeloop status` asks it; `spikeloop stop` ends it"
-        ) from err
+        advice = _ADVICE.get(err.errno or 0, _NO_SUCH_HOST)
+        raise AddressError(f"cannot bind {address}: {err.strerror}. {advice}") from err
     return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def _connect(socket: zmq.Socket[bytes], address: str) -> None:
+    """Connect to `tcp://HOST:PORT`; a name is looked up as IPv4.
+
+    Raises:
+        UnreachableError: malformed, or without a host and a port to connect to.
+    """
+    try:
+        endpoint = parse_endpoint(address)
+    except AddressError as err:
+        raise UnreachableError(
+            f"{err}. It is the one that `spikeloop serve CONFIG.toml` was given under [output]"
+        ) from err
+    if "*" in (endpoint.host, endpoint.port):
+        raise UnreachableError(f"{address} binds, but cannot be reached: name a host and a port")
+    socket.ipv6 = endpoint.is_ipv6
+    try:
+        socket.connect(str(endpoint))
+    except zmq.ZMQError as err:
+        raise UnreachableError(f"cannot reach {address}: {err.strerror}") from err
 
 
 class Publisher:
@@ -128,6 +150,9 @@ class DecodeSubscriber:
         endpoint: the daemon's `[output] decode`.
         topics: which to receive.
         keys: the client's, where the daemon asks for them.
+
+    Raises:
+        UnreachableError: the endpoint is none.
     """
 
     def __init__(
@@ -140,7 +165,11 @@ class DecodeSubscriber:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
         self._timeout_ms = -1
         _present(self._socket, keys)
-        self._socket.connect(endpoint)
+        try:
+            _connect(self._socket, endpoint)
+        except UnreachableError:
+            self._socket.close(0)
+            raise
 
     def receive(self, timeout_s: float) -> tuple[str, dict[str, Any]] | None:
         """Wait for a message: its topic and its fields; None when none came."""
@@ -212,13 +241,13 @@ def request(
         attached: bytes that belong to the command.
 
     Raises:
-        UnreachableError: no reply came in time.
+        UnreachableError: no reply came in time, or the endpoint is none.
     """
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
     socket.setsockopt(zmq.LINGER, 0)
     try:
         _present(socket, keys)
-        socket.connect(endpoint)
+        _connect(socket, endpoint)
         socket.send_multipart([payload] if attached is None else [payload, attached])
         if not socket.poll(round(timeout_s * 1e3)):
             raise UnreachableError(

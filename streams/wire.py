@@ -66,6 +66,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     settle_ms: float
     settling: bool
     settled_from_beat: int
+    delay_ms: float | None
     hop_ms: float
     decoder_id: str
     checksum: str
@@ -76,6 +77,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     spikes_in: int
     spikes_pending: int
     spikes_lost: int
+    spikes_ignored: int
+    shares: dict[str, float]
     beats_late: int
     beats_skipped: int
     clock_offset_s: float

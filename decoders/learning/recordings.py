@@ -14,6 +14,7 @@ from decoders.learning.made_up import made_up_sessions
 from decoders.learning.split import ALWAYS_US, Part, Parts, split_session
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
 from streams.session import Behavior, Session
+from streams.spikes.stamp_grain import are_blocks
 from streams.spikes.tokenizer import TokenBins, cut_bins
 
 LEAD_STEP_S = 0.02
@@ -173,7 +174,13 @@ def _cut(
     rows = np.arange(len(session.unit_keys), dtype=np.int32)
     targets = [_one_target(session, output, ends_us, parts, config) for output in config.outputs]
     return Cut(
-        tokens=cut_bins(spikes, rows, ends_us, round(config.beat.bin_ms * 1000)),
+        tokens=cut_bins(
+            spikes,
+            rows,
+            ends_us,
+            round(config.beat.bin_ms * 1000),
+            drop_repeats=not are_blocks(session.spikes.t_us),
+        ),
         targets=np.concatenate(targets, axis=2),
     )
 

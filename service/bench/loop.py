@@ -43,6 +43,7 @@ class Settings:
         priority: SCHED_FIFO priority asked for the beat; 0 for none.
         cut: `[beat] cut` of the daemon.
         backend: that decodes.
+        delay_s: how much later than their end the sender's blocks leave.
     """
 
     n_units: int
@@ -54,6 +55,7 @@ class Settings:
     priority: int = PRIORITY
     cut: str = "settled"
     backend: str = "onnxruntime-cpu"
+    delay_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For the result."""
@@ -62,6 +64,7 @@ class Settings:
             "spikes_per_s": self.n_units * self.rate_hz,
             "seconds": self.seconds,
             "block_ms": self.block_s * 1e3,
+            "delay_ms": self.delay_s * 1e3,
             "bundle": self.base or "shipped:demo",
             "priority": self.priority,
             "cut": self.cut,
@@ -145,7 +148,7 @@ def start_sender(rig: Rig, stream: str, settings: Settings, seconds: float) -> N
     rig.start(
         "sender", "bench", "sender", "--name", stream, "--units", str(settings.n_units), "--rate",
         str(settings.rate_hz), "--block-ms", str(settings.block_s * 1e3),
-        "--seconds", str(seconds),
+        "--delay-ms", str(settings.delay_s * 1e3), "--seconds", str(seconds),
     )  # fmt: skip
 
 

@@ -18,7 +18,9 @@ def unit_keys(n_units: int) -> list[str]:
     return [f"ch{channel}/u1" for channel in range(1, n_units + 1)]
 
 
-def send(*, n_units: int, rate_hz: float, block_s: float, seconds: float, name: str) -> int:
+def send(
+    *, n_units: int, rate_hz: float, block_s: float, seconds: float, name: str, delay_s: float = 0.0
+) -> int:
     """Send until the time is over or SIGTERM comes; begins when somebody listens.
 
     Args:
@@ -27,6 +29,7 @@ def send(*, n_units: int, rate_hz: float, block_s: float, seconds: float, name: 
         block_s: spikes leave in blocks of this length, as amplifiers send them.
         seconds: how long.
         name: name of the stream.
+        delay_s: blocks leave so much later than they end, as from a slow acquisition program.
 
     Returns:
         How many spikes were sent.
@@ -47,7 +50,7 @@ def send(*, n_units: int, rate_hz: float, block_s: float, seconds: float, name: 
         n = int(rng.poisson(n_units * rate_hz * block_s))
         stamps = t_block_s + np.sort(rng.random(n)) * block_s
         t_block_s += block_s
-        clock.sleep_until(t_block_s)
+        clock.sleep_until(t_block_s + delay_s)
         outlet.push(stamps, rng.integers(0, n_units, n, dtype=np.int32))
         n_sent += n
         if t_block_s >= t_alive_s:

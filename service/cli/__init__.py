@@ -6,15 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from service.cli import build, calibrate, make, run, talk
+from service.cli import build, calibrate, falcon, make, run, talk
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
     from calibration.errors import CalibrationError
+    from service.caches import provide_cache_folder
     from service.errors import HANDLED, ExitCode, exit_code
 
+    provide_cache_folder()
     if getattr(arguments, "uses_lsl", False):
         from streams.lsl import quieten
 
@@ -36,6 +38,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="spikeloop", description="Spikes in over LSL, decodes out over ZeroMQ."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for group in (run, talk, make, calibrate, build):
+    for group in (run, talk, make, calibrate, build, falcon):
         group.add_commands(commands)
     return parser

@@ -94,6 +94,8 @@ def _add_evaluate(commands: Commands) -> None:
         help="last:SHARE, all, START-STOP,... or trials:CONDITION; by default what was held out",
     )  # fmt: skip
     _add_sessions_option(p)
+    p.add_argument("--falcon", default=None, metavar="m1|m2|h1",
+                   help="read and score the files as the FALCON benchmark does")  # fmt: skip
     p.add_argument("--figure", type=Path, default=None)
     p.add_argument("--blocks", type=float, default=None, metavar="S", help="R2 of each S seconds")
     p.add_argument("--against", default=None, help="a backend whose decodes are compared")
@@ -111,6 +113,8 @@ def _add_sessions_option(p: argparse.ArgumentParser) -> None:
 def _evaluate(a: argparse.Namespace) -> None:
     from calibration.evaluate import evaluate
 
+    if a.falcon is not None:
+        return _evaluate_falcon(a)
     result = evaluate(
         a.bundle,
         a.sessions,
@@ -120,6 +124,18 @@ def _evaluate(a: argparse.Namespace) -> None:
         blocks_s=a.blocks,
         against=a.against,
     )
+    sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
+
+
+def _evaluate_falcon(a: argparse.Namespace) -> None:
+    from calibration.falcon.errors import FalconError
+    from calibration.falcon.scoring import evaluate_falcon
+
+    given = {"--figure": a.figure, "--blocks": a.blocks, "--against": a.against}
+    given["--sessions"] = a.sessions_config
+    for option in (name for name, value in given.items() if value is not None):
+        raise FalconError(f"{option} cannot be had with --falcon: leave one of them out")
+    result = evaluate_falcon(a.bundle, a.sessions, a.falcon, split=a.split or "all")
     sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
 
 

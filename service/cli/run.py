@@ -22,6 +22,7 @@ def _add_demo(commands: Commands) -> None:
     p.add_argument("--json", action="store_true", help="print one JSON object instead of a screen")
     p.add_argument("--recalibrate", action="store_true", help="a day on which the decoder fails")
     p.add_argument("--shuffle-units", action="store_true", help="the control: units permuted")
+    p.add_argument("--delay-ms", type=float, default=0.0, help="how late the spikes leave")
     p.add_argument("--subject", type=int, default=1, help="seed of the subject")
     p.add_argument("--day", type=int, default=None, help="8; the shipped decoder knows 0 to 7")
     p.add_argument("--bundle", default="shipped:demo", help="another decoder")
@@ -48,6 +49,7 @@ def _demo(a: argparse.Namespace) -> int:
         subject=a.subject,
         day=8 if a.day is None else a.day,
         bundle=a.bundle,
+        delay_s=a.delay_ms * 1e-3,
     )
 
 
@@ -81,6 +83,7 @@ def _add_simulate(commands: Commands) -> None:
     p.add_argument("--name", default="spikeloop-sim", help="name of the LSL streams")
     p.add_argument("--seconds", type=float, default=None, help="end after so long")
     p.add_argument("--shuffle-units", action="store_true")
+    p.add_argument("--delay-ms", type=float, default=0.0, help="how late the spikes leave")
     p.add_argument("--summary", type=Path, default=None, help="write how it went here (JSON)")
     p.add_argument("--write", type=Path, default=None, metavar="FILE.nwb")
     p.add_argument("--minutes", type=float, default=5.0, help="length of the session written")
@@ -126,6 +129,7 @@ def _add_bench(commands: Commands) -> None:
     loop.add_argument("--hop-ms", type=float, default=20.0)
     loop.add_argument("--seconds", type=float, default=60.0)
     loop.add_argument("--block-ms", type=float, default=5.0, help="how the sender blocks spikes")
+    loop.add_argument("--delay-ms", type=float, default=0.0, help="how late its blocks leave")
     loop.add_argument("--bundle", default=None, help="a bundle to take the graph from")
     loop.add_argument("--priority", type=int, default=50, help="SCHED_FIFO of the beat; 0: none")
     loop.add_argument("--cut", choices=("settled", "arrived"), default="settled")
@@ -166,6 +170,7 @@ def _add_bench(commands: Commands) -> None:
     sender.add_argument("--units", type=int, default=1000)
     sender.add_argument("--rate", type=float, default=20.0)
     sender.add_argument("--block-ms", type=float, default=5.0)
+    sender.add_argument("--delay-ms", type=float, default=0.0, help="how late its blocks leave")
     sender.add_argument("--seconds", type=float, default=60.0)
     sender.add_argument("--name", required=True)
     sender.set_defaults(run=_bench_sender, uses_lsl=True)
@@ -188,6 +193,7 @@ def _bench_loop(a: argparse.Namespace) -> int:
         priority=a.priority,
         cut=a.cut,
         backend=a.backend,
+        delay_s=a.delay_ms * 1e-3,
     )
     return bench_loop(settings, figure=a.figure, as_json=a.json)
 
@@ -241,6 +247,7 @@ def _bench_sender(a: argparse.Namespace) -> None:
         block_s=a.block_ms * 1e-3,
         seconds=a.seconds,
         name=a.name,
+        delay_s=a.delay_ms * 1e-3,
     )
 
 

@@ -31,6 +31,7 @@ def demo(
     subject: int,
     day: int,
     bundle: str = SHIPPED_DEMO,
+    delay_s: float = 0.0,
 ) -> int:
     """Close the loop for `seconds` and say how it went.
 
@@ -41,13 +42,16 @@ def demo(
         subject: seed of the subject.
         day: of the subject.
         bundle: the decoder.
+        delay_s: how much later than their time the subject's spikes leave.
 
     Returns:
         8 when the loop did not hold, else 0.
     """
     sys.setswitchinterval(1e-4)
     with Rig() as rig:
-        result = _run(rig, seconds, shuffle_units, (subject, day), bundle, not as_json)
+        more = ["--shuffle-units"] if shuffle_units else []
+        more += ["--subject", str(subject), "--day", str(day), "--delay-ms", str(delay_s * 1e3)]
+        result = _run(rig, seconds, more, bundle, not as_json)
     show("spikeloop demo", result, as_json=as_json)
     return conclude(shortfalls(result, seconds), aloud=not as_json)
 
@@ -62,8 +66,7 @@ def shortfalls(result: dict[str, Any], seconds: float) -> list[str]:
 def _run(
     rig: Rig,
     seconds: float,
-    shuffle_units: bool,
-    who: tuple[int, int],
+    subject: list[str],
     bundle: str,
     with_screen: bool,
 ) -> dict[str, Any]:
@@ -71,9 +74,8 @@ def _run(
     endpoint = start_daemon(rig, name, bundle)["decode"]
     summary = rig.path / "subject.json"
     rig.start(
-        "subject", "simulate", "--subject", str(who[0]), "--day", str(who[1]), "--name", name,
-        "--decodes", endpoint, "--summary", str(summary),
-        *(["--shuffle-units"] if shuffle_units else []),
+        "subject", "simulate", *subject, "--name", name, "--decodes", endpoint,
+        "--summary", str(summary),
     )  # fmt: skip
     hop_s = open_bundle(bundle_path(bundle)).manifest.hop_s
     view = LiveView(name, seconds) if with_screen else None

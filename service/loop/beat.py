@@ -11,21 +11,24 @@ import numpy as np
 
 from service.loop.ahead import Ahead, Rehearsal
 from service.loop.blocks import Blocks
+from service.loop.completeness import Completeness
 from service.loop.decoder import Decoder, Seat, is_finite
-from service.loop.ingest import Arrival
 from service.loop.lineup import Lineup
 from service.loop.outcome import BeatCounts, Outcome, Schedule
 from service.loop.percentiles import Histogram
-from service.loop.settle import SettleMeter
+from service.loop.rejected import RejectedSpikes
+from service.loop.settle import SettleTime
 from service.loop.shaping import Shaper, as_values
+from service.loop.source import Arrival
 from service.loop.token_cap import TokenCap
-from service.loop.validity import REASONS, Evidence, ValidityJudge
+from service.loop.validity import REASONS, ValidityInputs, ValidityJudge
 from streams.clock import Clock
 from streams.messages import Int64s, SpikeBatch, TokenWindow
 from streams.spikes.ring import SpikeRing
 from streams.wire import Decode, encode
 
 CATCH_UP_S = 1.0
+_NONE = np.zeros(0, np.int64)
 MOST_UNCOUNTED = 100
 """Arrivals that may wait to be counted; more than a beat brings, but at the start of a run."""
 
@@ -49,6 +52,10 @@ class Beat:
         shaper: from raw to published values.
         run_id: of this run of the daemon.
         lead_s: how far ahead to decode.
+        settle: how long spikes are waited for.
+        source_fault: asked every beat what is wrong with the source as a whole, a reason of
+            `REASONS`; "" if nothing is.
+        source_bin_us: length of the source's bins where it counts; None for events.
         token_cap: of how many tokens a beat may hold; None for what the decoders themselves say.
     """
 
@@ -63,13 +70,17 @@ class Beat:
         shaper: Shaper,
         run_id: str,
         lead_s: float,
+        settle: SettleTime,
+        source_fault: Callable[[], str] = lambda: "",
+        source_bin_us: int | None = None,
         token_cap: TokenCap | None = None,
     ) -> None:
         self.counts = BeatCounts()
         self.decode_ms = Histogram(1e-3, 1e4)
-        self.settle_meter: SettleMeter | None = None
+        self.settle = settle
+        self.rejected = RejectedSpikes(ring.hop_us)
+        self.completeness = Completeness(schedule, source_bin_us)
         self.paused = False
-        self.clock_jumped: Callable[[], bool] = lambda: False
         self.trace_beat: Callable[[int, TokenWindow], None] | None = None
         self.trace_arrival: Callable[[Arrival], None] | None = None
         self.keeps_alive = False
@@ -86,9 +97,10 @@ class Beat:
         self.backend_failed = threading.Event()
         self.ring, self.schedule = ring, schedule
         self._clock = clock
-        self._run_id = run_id
+        self._run_id, self._source_fault = run_id, source_fault
+        self._t0_s = schedule.t0_s
         self._newest_us: int | None = None
-        self._was_jumped = False
+        self._was_jumped = self._is_complete = False
         self._age_s, self._n_aged = 0.0, 0
         self._to_count: list[Arrival] = []
 
@@ -106,24 +118,77 @@ class Beat:
         """Admit what has arrived to the ring."""
         for _ in range(len(inbox)):
             t_begun, arrival = self._clock.now(), inbox.popleft()
+            if arrival.begins_anew:
+                self._begin_anew(arrival.t_s)
             if self.trace_arrival is not None:
                 self.trace_arrival(arrival)
+            self.schedule.t0_s = self._t0_s + arrival.phase_s
             self.blocks.note(arrival.t_s)
             self.lineup.follow_source()
-            self.ring.admit(arrival.batch, self.lineup.known, arrival.latest_us)
-            self.ring.fates.invalid += arrival.n_invalid
-            self.ring.fates.duplicate += arrival.n_duplicate
-            self.counts.lost_in_transport += arrival.n_lost
-            self._hear(arrival)
-            if self.settle_meter is not None:
-                self._measure(arrival, self._clock.now() - t_begun, self.settle_meter)
+            self._admit(arrival)
+            t_ready_s = arrival.t_read_s + self._clock.now() - t_begun
+            self.settle.note(arrival, self.schedule.t0_s, t_ready_s)
             self._to_count.append(arrival)
             if len(self._to_count) > MOST_UNCOUNTED:
                 self._count()
 
+    def _admit(self, arrival: Arrival) -> None:
+        ring, batch, n_overflow = self.ring, arrival.batch, self.ring.fates.overflow
+        n_late, late_until_us = ring.fates.late, ring.late_until_us
+        ring.admit(batch, self.lineup.known, arrival.latest_us, arrival.repeats)
+        ring.fates.invalid += len(arrival.invalid_us)
+        ring.fates.duplicate += arrival.n_duplicate
+        self.counts.lost_in_transport += arrival.n_lost
+        self.counts.ignored += arrival.n_ignored
+        present_us, future_us = batch.t_us, _NONE
+        if len(batch) and np.maximum.reduce(batch.t_us) > arrival.latest_us:
+            is_future = batch.t_us > arrival.latest_us
+            present_us, future_us = batch.t_us[~is_future], batch.t_us[is_future]
+        n_late = ring.fates.late - n_late
+        late_us = present_us[present_us <= late_until_us] if n_late else _NONE
+        self.rejected.note(arrival, late_us, future_us, ring.fates.overflow - n_overflow)
+        if ring.newest_us is not None:
+            self._newest_us = max(self._newest_us or 0, ring.newest_us)
+        self.completeness.note(
+            arrival,
+            self._newest_of(arrival, present_us),
+            self.settle.settle_s,
+            rejects=n_late > 0 or len(future_us) > 0,
+        )
+
+    def _newest_of(self, arrival: Arrival, present_us: Int64s) -> int | None:
+        """The newest stamp of an arrival that does not lie in the future."""
+        heard = [int(np.maximum.reduce(present_us))] if len(present_us) else []
+        alive_us = arrival.newest_keep_alive_us
+        if alive_us is not None:
+            self.keeps_alive = True
+            if alive_us <= arrival.latest_us:
+                heard.append(alive_us)
+                self._newest_us = max(self._newest_us or 0, alive_us)
+        return max(heard, default=None)
+
+    def _begin_anew(self, t_s: float) -> None:
+        """Another stream has come, or the same after an outage: nothing of before holds."""
+        self.keeps_alive = False
+        self.completeness.begin_anew()
+        self.settle.begin(t_s)
+        self._forget(self.last_k)
+
     def has_heard_of(self, k: int) -> bool:
         """Whether something stamped later than beat k's window has come."""
-        return self._newest_us is not None and self._newest_us > k * self.ring.hop_us
+        newest_us = self.completeness.newest_us
+        return newest_us is not None and newest_us > k * self.ring.hop_us
+
+    def note_due(self, k: int) -> None:
+        """Beat k is due to be cut."""
+        self.completeness.note_cut(k * self.ring.hop_us)
+
+    def waits_for_more(self, k: int, longest_s: float) -> bool:
+        """Whether a wait of so long after beat k's window may yet tell that its bin is whole."""
+        end_us = k * self.ring.hop_us
+        if not self.completeness.resolves_within(end_us, longest_s):
+            return False
+        return not self.completeness.lacks(end_us, self._clock.now())
 
     def rehearse(self, k: int) -> None:
         """Decode what has come of beat k so far: its decode, if nothing more comes for it.
@@ -146,6 +211,12 @@ class Beat:
         """Whether beat k is decoded already, as far as its spikes have come."""
         return self.rehearsal.standing(self.decoder, k, self.lead_s) is not None
 
+    def leave_out(self, k: int) -> None:
+        """Leave out every bin up to beat k's: it lies too far back."""
+        self.ring.close(k * self.ring.hop_us)
+        self.last_k = max(self.last_k, k)
+        self._forget(self.last_k)
+
     def begin(self, k: int) -> None:
         """Run every bin up to beat k's, so that the first decode knows what came before it."""
         if not self.decoder.manifest.graph.memory:
@@ -162,14 +233,17 @@ class Beat:
         self._catch_up(k)
         self.newest = outcome = self._cut_and_run(k, self.schedule.window_end_s(k) + settle_s)
         self.decode_ms.add((outcome.t_done - outcome.t_cut) * 1e3)
-        if self.settle_meter is not None:
-            self.settle_meter.add_run(outcome.run_s)
+        self.settle.note_run(outcome.run_s)
+        fates = self.ring.fates
+        n_in = fates.spikes_in + self.ring.n_pending
+        self.rejected.look(self._clock.now(), fates, n_in, settle_s)
         self._mind_the_clock(k)
         self.last_k = k
         seat = self.lineup.active
         if outcome.raw is None:
             self.backend_failed.set()
         seat.reason = self._judged(seat, outcome)
+        self.rejected.note_told(k, ok=seat.reason == "")
         self.lineup.watch_range(outcome.raw)
         self.counts.seq += 1
         decode = self._decode(seat, self.counts.seq, outcome, settle_s)
@@ -203,14 +277,6 @@ class Beat:
         self.counts.seq += 1
         return self._decode(self.lineup.active, self.counts.seq, outcome, settle_s)
 
-    def _measure(self, arrival: Arrival, admitted_s: float, meter: SettleMeter) -> None:
-        t0_s = self.schedule.t0_s
-        t_us, hop_us = arrival.batch.t_us, self.ring.hop_us
-        meter.add(arrival.t_s - t0_s - t_us * 1e-6, arrival.t_s)
-        t_ready_s = arrival.t_read_s + admitted_s
-        for k in np.unique(-(-t_us // hop_us)).tolist():
-            meter.add_end(k, t_ready_s - t0_s - k * hop_us * 1e-6, arrival.t_s)
-
     def _count(self) -> None:
         """Count what arrived since the last time, by unit and by age."""
         n_units = len(self.lineup.known)
@@ -225,14 +291,6 @@ class Beat:
             self._age_s += len(batch) * since_t0_s - 1e-6 * float(batch.t_us.sum())
             self._n_aged += len(batch)
         self._to_count.clear()
-
-    def _hear(self, arrival: Arrival) -> None:
-        heard = [self._newest_us, self.ring.newest_us]
-        if arrival.newest_keep_alive_us is not None:
-            self.keeps_alive = True
-            if arrival.newest_keep_alive_us <= arrival.latest_us:
-                heard.append(arrival.newest_keep_alive_us)
-        self._newest_us = max((us for us in heard if us is not None), default=None)
 
     def _bring_up(self) -> None:
         """A backend that took over runs the bins cut since it was warmed up."""
@@ -269,6 +327,7 @@ class Beat:
             outcome, window, kept = self._run(self.decoder, k, spikes, t_cut)
         if self.token_cap is not None:
             self.token_cap.note(outcome.n_tokens, outcome.run_s, len(self.lineup.seats))
+        self._is_complete = self._is_whole(k, int(np.add.reduce(spikes.count)), t_cut)
         self.ring.settle(slots[kept], "used")
         if not self.lineup.all_known:
             strange = self.decoder.row_of[spikes.unit] < 0
@@ -317,26 +376,45 @@ class Beat:
 
     def _mind_the_clock(self, k: int) -> None:
         """After a jump of the sender's clock is over, bins of before and after do not mix."""
-        jumped = self.clock_jumped()
+        jumped = self._source_fault() == "clock_jump"
         if self._was_jumped and not jumped:
             self._forget(k)
         self._was_jumped = jumped
 
     def _judged(self, seat: Seat, outcome: Outcome) -> str:
-        newest_us, t0_s = self._newest_us, self.schedule.t0_s
+        newest_us, schedule = self._newest_us, self.schedule
+        settle_s, hop_s = self.settle.settle_s, self.ring.hop_us * 1e-6
         return seat.judge.judge(
-            Evidence(
+            ValidityInputs(
                 t_s=self._clock.now(),
-                newest_s=None if newest_us is None else t0_s + newest_us * 1e-6,
+                t_due=schedule.window_end_s(outcome.k) + settle_s,
+                newest_s=None if newest_us is None else schedule.t0_s + newest_us * 1e-6,
+                delay_s=max(0.0, settle_s - hop_s),
                 keeps_alive=self.keeps_alive,
-                since_reset_s=(outcome.k - seat.decoder.k_reset) * self.ring.hop_us * 1e-6,
+                since_reset_s=(outcome.k - seat.decoder.k_reset) * hop_s,
                 spikes_in=self.ring.fates.spikes_in + self.ring.n_pending,
                 unknown=self.ring.fates.unknown_unit,
                 finite=outcome.raw is None or is_finite(outcome.raw),
                 backend_ok=outcome.raw is not None,
-                clock_jumped=self.clock_jumped(),
+                source_fault=self._fault_of_source(),
+                complete=self._is_complete,
                 paused=self.paused,
             )
+        )
+
+    def _fault_of_source(self) -> str:
+        if self.rejected.other_clock:
+            return "other_clock"
+        return self._source_fault() or ("spikes_rejected" if self.rejected.is_fault else "")
+
+    def _is_whole(self, k: int, n_spikes: int, t_cut: float) -> bool:
+        """Whether all spikes of beat k's bin can have come by its cut, and were taken."""
+        end_us = k * self.ring.hop_us
+        start_us = end_us - self.ring.bin_us
+        return not (
+            self.completeness.lacks(end_us, t_cut)
+            or self.completeness.lacks_bins(start_us, end_us)
+            or self.rejected.bin_lacks(start_us, end_us, n_spikes)
         )
 
     def _decode(self, seat: Seat, seq: int, outcome: Outcome, settle_s: float) -> Decode:

@@ -255,6 +255,7 @@ class Control(threading.Thread):
         if daemon.now() >= self._t_sample_s:
             self._t_sample_s = daemon.now() + HEALTH_EVERY_S
             daemon.health.sample(daemon.now(), daemon.beat.n_spikes_of_unit)
+            daemon.look_at_units()
 
     def _dump_flights(self) -> None:
         folder = self._daemon.config.log.flights

@@ -24,14 +24,17 @@ from service.loop.deployment import Deployer
 from service.loop.flight import FlightRecorder, timing_of
 from service.loop.health import UnitHealth
 from service.loop.heartbeat import heartbeat_of
-from service.loop.ingest import Arrival, Ingest, Source
+from service.loop.ingest import Ingest
 from service.loop.outcome import Schedule
 from service.loop.outlet import DecodeOutlet
 from service.loop.realtime import apply, lift_carriers
-from service.loop.settle import SettleMeter
+from service.loop.settle import SettleTime
 from service.loop.shaping import Shaper
+from service.loop.source import Arrival, Source
 from service.loop.token_cap import CapChange, TokenCap
 from service.loop.transfer import Transfers
+from service.loop.turns import BeatLoop
+from service.loop.unit_numbers import shift_of, strangers_of
 from service.loop.validity import ValidityJudge
 from service.loop.wait import Wait
 from streams.clock import MonotonicClock
@@ -41,6 +44,11 @@ from streams.wire import Decode, Event, Heartbeat, encode
 HEARTBEAT_EVERY_S = 1.0
 RING_S, OUTGOING_KEPT = 5.0, 1000
 
+_BY_ARRIVAL = (
+    'the sender\'s stamps are not used (`stamps = "arrival"`): a spike counts from when it '
+    "arrives, so decodes are as late as the sender's program is, which nobody measures, and the "
+    "times of spikes within a block are lost"
+)
 _CAP_BEGAN = (
     "decoding nears its time: spikes above `token_cap` a beat are left out, evenly over units, "
     "until there is room"
@@ -79,6 +87,7 @@ class Daemon:
         self._stopping = threading.Event()
         self._clock = MonotonicClock()
         self._inbox: deque[Arrival] = deque()
+        self._told_units: set[tuple[str, str]] = set()
         self._check_config()
         manifest = bundle.manifest
         self.opened = open_backend(bundle, config.decoder.backend, config.decoder.fallback)
@@ -91,6 +100,18 @@ class Daemon:
             else None
         )
         self.schedule = Schedule(self._choose_t0(), round(manifest.hop_s * 1e6))
+        self._ingest = Ingest(
+            self.source,
+            self._clock,
+            self.schedule.t0_s,
+            self._inbox,
+            self.report,
+            self.fail,
+            by_beat=config.beat.cut == "arrived",
+        )
+        self.settle = SettleTime(
+            config.beat.settle_ms, manifest.hop_s, config.beat.settle_most_ms * 1e-3
+        )
         self.beat = self._make_beat(
             Decoder(
                 manifest,
@@ -102,7 +123,7 @@ class Daemon:
                 steps,
             )
         )
-        self.settle_s, self.settling, self.settled_from_beat = self._first_settle()
+        self.loop = self._make_loop()
         self.deployer = Deployer(
             config, self.beat, self.source.keys, self.source.keep_alive_every_s, self.report
         )
@@ -111,15 +132,6 @@ class Daemon:
         self.beat.lineup.on_change = self._changed
         self.health = self._health_of(manifest)
         self.flight = FlightRecorder(manifest.hop_s)
-        self._ingest = Ingest(
-            self.source,
-            self._clock,
-            self.schedule.t0_s,
-            self._inbox,
-            self.report,
-            self.fail,
-            by_beat=config.beat.cut == "arrived",
-        )
 
     def _check_config(self) -> None:
         hop_ms, manifest = self.config.beat.hop_ms, self.bundle.manifest
@@ -129,10 +141,11 @@ class Daemon:
                 f"{manifest.hop_s * 1e3:g} ms; leave the key out to take the bundle's"
             )
         settle_ms, lead_s = self.config.beat.settle_ms, self.config.decoder.lead_s
-        if settle_ms != "auto" and not 0 <= settle_ms <= manifest.hop_s * 1e3:
+        most_ms = self.config.beat.settle_most_ms
+        if settle_ms != "auto" and not 0 <= settle_ms <= most_ms:
             raise ConfigError(
-                f"beat.settle_ms is {settle_ms:g}; it lies between 0 and one hop, "
-                f"{manifest.hop_s * 1e3:g} ms"
+                f"beat.settle_ms is {settle_ms:g}; it lies between 0 and beat.settle_most_ms, "
+                f"{most_ms:g} ms"
             )
         if lead_s is not None:
             self.checked_lead(lead_s)
@@ -164,6 +177,7 @@ class Daemon:
         manifest, config = decoder.manifest, self.config
         hop_us, bin_us = self.schedule.hop_us, round(manifest.bin_s * 1e6)
         kept_s = max(RING_S, manifest.context_s + 1.0)
+        source_bin_s = self.source.bin_s
         beat = Beat(
             clock=self._clock,
             schedule=self.schedule,
@@ -172,25 +186,38 @@ class Daemon:
             ),
             decoder=decoder,
             judge=ValidityJudge(
-                manifest.context_s, manifest.stale_after_s, self.source.keep_alive_every_s
+                manifest.context_s,
+                manifest.stale_after_s,
+                self.source.keep_alive_every_s,
+                manifest.hop_s,
             ),
             shaper=Shaper(manifest.outputs, config.shaping.to_shaping()),
             run_id=self.run_id,
             lead_s=manifest.lead_s.default
             if config.decoder.lead_s is None
             else config.decoder.lead_s,
+            settle=self.settle,
+            source_fault=lambda: self._ingest.source_fault,
+            source_bin_us=None if source_bin_s is None else round(source_bin_s * 1e6),
             token_cap=TokenCap(manifest.hop_s) if config.beat.shed_tokens else None,
         )
         if beat.token_cap is not None:
             beat.token_cap.on_change = self._cap_changed
-        beat.clock_jumped = lambda: self.source.offset.jumped
         return beat
 
-    def _first_settle(self) -> tuple[float, bool, int]:
-        settle_ms = self.config.beat.settle_ms
-        if settle_ms != "auto":
-            return settle_ms * 1e-3, False, 1
-        return self.bundle.manifest.hop_s, True, 0
+    def _make_loop(self) -> BeatLoop:
+        chosen, ingest = self.config.beat, self._ingest
+        wait = Wait(
+            self._clock, self.beat, self._inbox, ingest.await_arrival,
+            cut=chosen.cut, rehearse=chosen.rehearse,
+        )  # fmt: skip
+        return BeatLoop(self._clock, self.beat, wait, self._inbox, ingest, self.report)
+
+    def close(self) -> None:
+        """Let go of a daemon that was made and never ran."""
+        self._ingest.stop()
+        if self._outlet is not None:
+            self._outlet.close()
 
     def stop(self) -> None:
         """Ask the beat to end; returns at once, from any thread or signal handler."""
@@ -217,6 +244,8 @@ class Daemon:
         self.deployer.failover.start()
         self._ask_for_realtime()
         self.report("started", self._description())
+        if self.config.input.stamps == "arrival":
+            self.report("stamps_of_arrival", {"warning": _BY_ARRIVAL})
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -267,40 +296,23 @@ class Daemon:
         }
 
     def _beats(self) -> None:
-        clock, schedule, beat, chosen = self._clock, self.schedule, self.beat, self.config.beat
-        arrival = self._ingest.await_arrival
-        wait = Wait(clock, beat, self._inbox, arrival, cut=chosen.cut, rehearse=chosen.rehearse)
+        clock, beat, loop = self._clock, self.beat, self.loop
         self._ingest.wait_until_caught_up()
         t_heartbeat_s = clock.now()
-        if self.settling:
-            beat.settle_meter = SettleMeter(self.bundle.manifest.hop_s, t_heartbeat_s)
-        beat.take_in(self._inbox)
-        n_before = math.inf  # a decoder that is too slow would never be done beginning
-        while 0 < (n := self._n_due()) < n_before:
-            beat.begin(beat.last_k + n)
-            n_before = n
+        loop.begin(self.source.t_open_s, self._stopping.is_set)
         while not self._stopping.is_set():
-            k = max(beat.last_k + 1, schedule.newest_due(clock.now(), self.settle_s))
-            t_due = wait.until_settled(k, self.settle_s, settling=self.settling)
-            with self._ingest.held_off():
-                decode = beat.turn(k, self.settle_s)
-                t_out = self._publish(decode)
+            decode, t_out = loop.turn(self._publish)
             self._send_outgoing()
-            wait.while_carried()
-            shadow = beat.follow(self.settle_s)
+            loop.wait.while_carried()
+            shadow = beat.follow(self.settle.settle_s)
             if shadow is not None:
                 self._publisher.send(b"shadow", encode(shadow))
-            if self.settling:
-                self._try_settle(k, is_ahead=wait.is_ahead)
+            loop.look_after(decode)
             if clock.now() >= t_heartbeat_s:
                 t_heartbeat_s += HEARTBEAT_EVERY_S
                 self._publisher.send(b"heartbeat", encode(self.heartbeat()))
             self._send_outgoing()
-            self._time(decode, t_due, t_out)
-
-    def _n_due(self) -> int:
-        """How many beats might be cut by now."""
-        return self.schedule.newest_due(self._clock.now(), self.settle_s) - self.beat.last_k
+            self._time(decode, loop.t_due, t_out)
 
     def _time(self, decode: Decode, t_due: float, t_out: float) -> None:
         timing = timing_of(decode, self.beat, t_due, t_out, self._clock.now())
@@ -319,25 +331,6 @@ class Daemon:
         while self._outgoing:
             self._publisher.send(*self._outgoing.popleft())
 
-    def _try_settle(self, k: int, *, is_ahead: bool) -> None:
-        meter, t_s = self.beat.settle_meter, self._clock.now()
-        settled = meter.result(t_s, is_ahead=is_ahead) if meter is not None else None
-        if meter is None or settled is None:
-            return
-        self.settle_s, self.settling, self.settled_from_beat = settled.settle_s, False, k + 1
-        self.beat.settle_meter = None
-        detail: dict[str, Any] = {
-            "settle_ms": settled.settle_s * 1e3,
-            "needed_ms": settled.needed_s * 1e3,
-        }
-        if settled.needed_s > meter.hop_s:
-            detail["warning"] = (
-                f"spikes arrive {settled.needed_s * 1e3:.1f} ms after their stamps: over a hop of "
-                f"{meter.hop_s * 1e3:g} ms, so some are late. Let the amplifier's program push "
-                "shorter blocks"
-            )
-        self.report("settled", detail)
-
     def heartbeat(self) -> Heartbeat:
         """How the run stands."""
         return heartbeat_of(
@@ -345,14 +338,28 @@ class Daemon:
             self.source,
             run_id=self.run_id,
             t_sent=self._clock.now(),
-            settle_s=self.settle_s,
-            settling=self.settling,
-            settled_from_beat=self.settled_from_beat,
         )
 
     def now(self) -> float:
         """The daemon's clock."""
         return self._clock.now()
+
+    def look_at_units(self) -> None:
+        """Report once what the numbers of the units that fired suggest; called each second."""
+        fired = self.beat.n_spikes_of_unit
+        seen = {key: n for key, n in zip(list(self.source.keys), fired.tolist(), strict=False) if n}
+        manifest, reason = self.beat.decoder.manifest, self.beat.reason
+        known = {unit.key for unit in manifest.units}
+        self._tell_once("units_shifted", shift_of(seen, known))
+        if reason == "unknown_units":
+            self._tell_once("unknown_units", strangers_of(seen, known))
+
+    def _tell_once(self, event: str, warning: str) -> None:
+        """Report a warning, if there is one, once for each decoder."""
+        told = (event, self.beat.decoder.manifest.id)
+        if warning and told not in self._told_units:
+            self._told_units.add(told)
+            self.report(event, {"warning": warning})
 
     def _health_of(self, manifest: Manifest) -> UnitHealth:
         rates = manifest.training.get("unit_rates_hz")
@@ -388,7 +395,7 @@ class Daemon:
         if self.failure is not None:
             self.report("failed", {"error": str(self.failure)})
         self.report("stopped", {"reason": reason})
-        self._publish(self.beat.last_word(reason, self.settle_s))
+        self._publish(self.beat.last_word(reason, self.settle.settle_s))
         self._send_outgoing()
         self.deployer.stop()
         self._ingest.stop()

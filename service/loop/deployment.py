@@ -193,7 +193,9 @@ class Deployer:
             opened.step_p99_s,
             beat.decoder.steps,
         )
-        judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, self._keep_alive_every_s)
+        judge = ValidityJudge(
+            manifest.context_s, manifest.stale_after_s, self._keep_alive_every_s, manifest.hop_s
+        )
         recent = list(beat.lineup.recent)
         decoder.k_reset = recent[0][0] - 1 if recent else beat.last_k
         carries = bool(manifest.graph.memory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.loop.beat import Beat
-from service.loop.ingest import Source
+from service.loop.source import Source
 from service.loop.validity import REASONS
 from streams.wire import Heartbeat
 
@@ -14,12 +14,9 @@ def heartbeat_of(
     *,
     run_id: str,
     t_sent: float,
-    settle_s: float,
-    settling: bool,
-    settled_from_beat: int,
 ) -> Heartbeat:
     """The message, of what the beat and the source say now."""
-    manifest, estimate = beat.decoder.manifest, source.offset.current
+    manifest, estimate, settle = beat.decoder.manifest, source.offset.current, beat.settle
     return Heartbeat(
         run_id=run_id,
         t_sent=t_sent,
@@ -27,9 +24,10 @@ def heartbeat_of(
         seq=beat.counts.seq,
         validity=REASONS[beat.reason].name.lower(),
         reason=beat.reason,
-        settle_ms=settle_s * 1e3,
-        settling=settling,
-        settled_from_beat=settled_from_beat,
+        settle_ms=settle.settle_s * 1e3,
+        settling=settle.settling,
+        settled_from_beat=settle.from_beat,
+        delay_ms=None if settle.needed_s is None else settle.needed_s * 1e3,
         hop_ms=beat.schedule.hop_us * 1e-3,
         decoder_id=manifest.name,
         checksum=manifest.id,
@@ -40,6 +38,8 @@ def heartbeat_of(
         spikes_in=beat.ring.fates.spikes_in,
         spikes_pending=beat.ring.n_pending,
         spikes_lost=beat.counts.lost_in_transport,
+        spikes_ignored=beat.counts.ignored,
+        shares=dict(beat.rejected.shares),
         beats_late=beat.counts.late,
         beats_skipped=beat.counts.skipped,
         clock_offset_s=estimate.offset_s,

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from service.loop.decoder import Raw
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Schedule:
-    """When beats fall: beat k ends its window at `t0_s + k * hop_us`, k = 1, 2, ..."""
+    """When beats fall: beat k ends its window at `t0_s + k * hop_us`, k = 1, 2, ...
+
+    Attributes:
+        t0_s: on the daemon's clock; where a source of counts drifts it moves with its bins.
+        hop_us: between beats.
+    """
 
     t0_s: float
     hop_us: int
@@ -32,6 +37,7 @@ class BeatCounts:
     skipped: int = 0
     resets: int = 0
     lost_in_transport: int = 0
+    ignored: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from service.loop.ingest import Arrival
+from service.loop.source import Arrival
 from streams.messages import TokenWindow
 
 _LENGTH = struct.Struct("<I")

@@ -9,49 +9,64 @@ from streams.messages import Validity
 
 KEEP_ALIVES_MISSED = 3
 UNKNOWN_SHARE = 0.2
+UNKNOWN_SPIKES = 10
 UNKNOWN_OVER_S = 1.0
+OVERDUE_HOPS = 2.0
+"""A decode made so much later than it was due is not current any more."""
 
 REASONS = {
     "": Validity.OK,
     "context_short": Validity.WARMUP,
     "no_spikes": Validity.STALE,
     "keep_alives_missed": Validity.STALE,
+    "incomplete": Validity.STALE,
+    "overdue": Validity.STALE,
     "paused": Validity.PAUSED,
     "stopping": Validity.PAUSED,
     "non_finite": Validity.FAULT,
     "unknown_units": Validity.FAULT,
     "backend_error": Validity.FAULT,
     "clock_jump": Validity.FAULT,
+    "clock_uncertain": Validity.FAULT,
+    "other_clock": Validity.FAULT,
+    "spikes_rejected": Validity.FAULT,
+    "source_changed": Validity.FAULT,
     "guard": Validity.FAULT,
 }
 
 
 @dataclass(slots=True)
-class Evidence:
+class ValidityInputs:
     """What the beat knows when it judges.
 
     Attributes:
         t_s: now, seconds.
+        t_due: when the beat was due to be cut.
         newest_s: newest accepted stamp, keep-alives included; None before the first.
+        delay_s: how much later than a hop the source's spikes are waited for.
         keeps_alive: whether the source sends keep-alives (or regular counts).
         since_reset_s: seconds of input since the memory began.
         spikes_in: spikes so far; `unknown` of them of units that the decoder does not know.
         unknown: see `spikes_in`.
         finite: whether the network's output is finite.
         backend_ok: whether the backend ran.
-        clock_jumped: whether the sender's clock jumped.
+        source_fault: what is wrong with the source as a whole, a reason; "" if nothing is.
+        complete: whether all spikes of the bin can have come, and were taken.
         paused: whether the operator paused.
     """
 
     t_s: float
+    t_due: float
     newest_s: float | None
+    delay_s: float
     keeps_alive: bool
     since_reset_s: float
     spikes_in: int
     unknown: int
     finite: bool
     backend_ok: bool
-    clock_jumped: bool
+    source_fault: str
+    complete: bool
     paused: bool
 
 
@@ -62,10 +77,13 @@ class ValidityJudge:
         context_s: the bundle's `context_s`.
         stale_after_s: the bundle's `stale_after_s`.
         keep_alive_every_s: interval of keep-alives, or of bins of counts.
+        hop_s: between beats.
     """
 
-    def __init__(self, context_s: float, stale_after_s: float, keep_alive_every_s: float) -> None:
-        self.context_s = context_s
+    def __init__(
+        self, context_s: float, stale_after_s: float, keep_alive_every_s: float, hop_s: float
+    ) -> None:
+        self.context_s, self.hop_s = context_s, hop_s
         self.stale_after_s = stale_after_s
         self._keep_alive_every_s = keep_alive_every_s
         self._keep_alive_limit_s = KEEP_ALIVES_MISSED * keep_alive_every_s
@@ -73,36 +91,40 @@ class ValidityJudge:
 
     def fresh(self) -> ValidityJudge:
         """A judge alike that has seen nothing yet."""
-        return ValidityJudge(self.context_s, self.stale_after_s, self._keep_alive_every_s)
+        return ValidityJudge(
+            self.context_s, self.stale_after_s, self._keep_alive_every_s, self.hop_s
+        )
 
-    def judge(self, evidence: Evidence) -> str:
-        """The reason of the worst finding, "" when all is well."""
-        found = [reason for reason in self._findings(evidence) if reason]
+    def judge(self, inputs: ValidityInputs) -> str:
+        """Return the reason of the worst finding, "" when all is well."""
+        found = [reason for reason in self._findings(inputs) if reason]
         return max(found, key=lambda reason: REASONS[reason], default="")
 
-    def _findings(self, e: Evidence) -> tuple[str, ...]:
+    def _findings(self, e: ValidityInputs) -> tuple[str, ...]:
         return (
             "" if e.backend_ok else "backend_error",
             "" if e.finite else "non_finite",
-            "clock_jump" if e.clock_jumped else "",
+            e.source_fault,
             "unknown_units" if self._too_many_unknown(e) else "",
             "paused" if e.paused else "",
             self._staleness(e),
+            "" if e.t_s <= e.t_due + OVERDUE_HOPS * self.hop_s else "overdue",
+            "" if e.complete else "incomplete",
             "context_short" if e.since_reset_s < self.context_s else "",
         )
 
-    def _staleness(self, e: Evidence) -> str:
+    def _staleness(self, e: ValidityInputs) -> str:
         if e.newest_s is None:
             return "no_spikes"
-        silence_s = e.t_s - e.newest_s
+        silence_s = e.t_s - e.newest_s - e.delay_s
         if e.keeps_alive:
             return "keep_alives_missed" if silence_s > self._keep_alive_limit_s else ""
         return "no_spikes" if silence_s > self.stale_after_s else ""
 
-    def _too_many_unknown(self, e: Evidence) -> bool:
+    def _too_many_unknown(self, e: ValidityInputs) -> bool:
         self._counts.append((e.t_s, e.spikes_in, e.unknown))
         while len(self._counts) > 1 and self._counts[1][0] <= e.t_s - UNKNOWN_OVER_S:
             self._counts.popleft()
         _, spikes_before, unknown_before = self._counts[0]
         spikes, unknown = e.spikes_in - spikes_before, e.unknown - unknown_before
-        return unknown > UNKNOWN_SHARE * spikes
+        return unknown > UNKNOWN_SHARE * spikes and unknown >= UNKNOWN_SPIKES

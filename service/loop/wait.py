@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from service.loop.beat import Beat
-from service.loop.ingest import Arrival
+from service.loop.source import Arrival
 from streams.clock import Clock
 
 AWAKE_S, AWAKE_OF_HOP = 3e-3, 0.3
@@ -32,6 +32,8 @@ WARM_LEEWAY = 2.0
 """The same where it only keeps things near the core: what is done already must not be delayed."""
 MOST_REHEARSALS = 100
 """Before one cut."""
+LONGER_OF_HOP = 0.9
+"""A bin that may lack spikes at its cut is waited for so much longer at most, if that can tell."""
 CARRIED_S, CARRIED_OF_HOP = 1e-3, 0.1
 """What a decode takes to its client, nearly always; the beat keeps still for it if it is no more of
 a hop. For less would be worse than not at all: the beat would go on as the client wakes."""
@@ -85,13 +87,16 @@ class Wait:
         awake_s = min(longest_s, AWAKE_RUNS * self._first_s) if self._rehearses else 0.0
         if self._cut == "arrived":
             self._take_in_until(t_settled if settling else t_window)
-            return self._until_heard_of(k, t_window + awake_s, t_settled)
+            t_due = self._until_heard_of(k, t_window + awake_s, t_settled)
+            self._until_whole(k, settle_s)
+            return t_due
         clock.sleep_until(min(t_window, t_settled - awake_s))
         beat.take_in(self._inbox)
         clock.sleep_until(t_settled - awake_s)
         beat.take_in(self._inbox)
         self._decode_ahead(k, settle_s)
         beat.take_in(self._inbox)
+        self._until_whole(k, settle_s)
         return t_settled
 
     @property
@@ -130,6 +135,18 @@ class Wait:
                 clock.spin_until(min(clock.now() + LOOKED_EVERY_S, t_settled))
             beat.take_in(self._inbox)
         clock.spin_until(t_settled)
+
+    def _until_whole(self, k: int, settle_s: float) -> None:
+        """Wait a little longer where nothing stamped after the bin has come, if that can tell."""
+        self._beat.note_due(k)
+        longest_s = settle_s + LONGER_OF_HOP * self._beat.ring.hop_us * 1e-6
+        t_longest = self._beat.schedule.window_end_s(k) + longest_s
+        while self._beat.waits_for_more(k, longest_s):
+            left_s = t_longest - self._clock.now()
+            if left_s <= 0:
+                return
+            self._await_arrival(min(left_s, LOOKED_EVERY_S * 10))
+            self._beat.take_in(self._inbox)
 
     def _keep_warm(self, k: int, settle_s: float, left_s: float) -> bool:
         """Rehearse the decode once more, or nearer to the cut what follows it, if there is time."""

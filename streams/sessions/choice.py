@@ -62,6 +62,8 @@ class SessionChoice:
         counts: a series of counts instead of units.
         behavior_ticks_per_s: how much the time stamps of behaviour grow in a second.
         between_s: seconds of the file outside which nothing is read; None for all.
+        falcon: task of the FALCON benchmark, as whose file it is read: its bins, behaviour and
+            mask, and nothing else of this; "" for other files.
     """
 
     behavior: tuple[str, ...] | None = None
@@ -71,6 +73,7 @@ class SessionChoice:
     counts: CountChoice = CountChoice()
     behavior_ticks_per_s: float = 1.0
     between_s: tuple[float, float] | None = None
+    falcon: str = ""
 
 
 EVERYTHING = SessionChoice()

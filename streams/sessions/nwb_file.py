@@ -58,7 +58,7 @@ def _contents(file: h5py.File, path: Path, choice: SessionChoice) -> Contents:
     if own:
         spikes = Spikes(spikes.keys, "id", spikes.t_s, spikes.unit, spikes.count)
     return Contents(
-        id=_session_id(file, path),
+        id=session_id(file, path),
         spikes=spikes,
         behavior=behavior,
         trials=_trials(file, path, choice.trials, reader.notes),
@@ -102,7 +102,8 @@ def _text(file: h5py.File, place: str) -> str:
     return text_of(data[()]) if isinstance(data, h5py.Dataset) and data.shape == () else ""
 
 
-def _session_id(file: h5py.File, path: Path) -> str:
+def session_id(file: h5py.File, path: Path) -> str:
+    """`subject/YYYY-MM-DD/name`, the name being the file's where the file does not say it."""
     told = _text(file, "general/session_id")
     if SESSION_ID.match(told):
         return told

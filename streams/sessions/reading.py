@@ -7,6 +7,7 @@ from pathlib import Path
 
 from streams.session import Session
 from streams.sessions.choice import EVERYTHING, SessionChoice
+from streams.sessions.falcon import falcon_task, read_falcon
 from streams.sessions.nwb_file import read_nwb
 from streams.sessions.torch_brain import is_torch_brain, read_torch_brain
 
@@ -29,6 +30,8 @@ def read_session(path: str | os.PathLike[str], choice: SessionChoice = EVERYTHIN
             text lists what it has.
     """
     path = Path(path)
+    if choice.falcon:
+        return read_falcon(path, falcon_task(choice.falcon))
     if is_torch_brain(path):
         return read_torch_brain(path, choice)
     return read_nwb(path, choice)

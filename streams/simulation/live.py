@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from streams.clock import Clock, MonotonicClock
 from streams.lsl import KEEP_ALIVE_EVERY_S, MarkerOutlet, PositionOutlet, SpikeOutlet
-from streams.messages import SpikeBatch
+from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S
@@ -43,6 +44,7 @@ class SubjectOptions:
         name: name of the LSL stream of spikes; markers and cursor append "-markers", "-cursor".
         seconds: ends by itself after this long; None to run until stopped.
         seed: of this session's noise and targets.
+        delay_s: how much later than their time spikes leave, as from a slow acquisition program.
         summary_path: where to write the summary as JSON at the end.
     """
 
@@ -57,6 +59,7 @@ class SubjectOptions:
     name: str = "spikeloop-subject"
     seconds: float | None = None
     seed: int = 0
+    delay_s: float = 0.0
     summary_path: Path | None = None
 
 
@@ -223,6 +226,8 @@ class Outlets:
     def __init__(self, options: SubjectOptions, keys: tuple[str, ...]) -> None:
         name = options.name
         self._key_of = shuffled(len(keys), options.seed) if options.shuffle_units else None
+        self._n_late = round(options.delay_s / TICK_S)
+        self._delayed: deque[tuple[Float64s, Int32s, float | None]] = deque()
         self._spikes = SpikeOutlet(name, name, keys)
         self._markers = MarkerOutlet(f"{name}-markers", f"{name}-markers")
         self._cursor = PositionOutlet(f"{name}-cursor", f"{name}-cursor", CURSOR_CHANNELS, "cm")
@@ -233,14 +238,21 @@ class Outlets:
         self._n_ticks += 1
         t_s = t0_s + tick.t_s
         unit = spikes.unit if self._key_of is None else self._key_of[spikes.unit]
-        self._spikes.push(t0_s + spikes.t_us.astype(np.float64) * 1e-6, unit)
-        if self._n_ticks % _KEEP_ALIVE_TICKS == 0:
-            self._spikes.keep_alive(t_s)
+        stamps_s = t0_s + spikes.t_us.astype(np.float64) * 1e-6
+        alive_s = t_s if self._n_ticks % _KEEP_ALIVE_TICKS == 0 else None
+        self._delayed.append((stamps_s, unit, alive_s))
+        if len(self._delayed) > self._n_late:
+            self._push_spikes(*self._delayed.popleft())
         for event in tick.events:
             self._markers.push(event, t_s)
         if self._n_ticks % _CURSOR_TICKS == 0:
             target = (math.nan, math.nan) if tick.target is None else tick.target
             self._cursor.push([*tick.cursor, *target, float(n_acquired)], t_s)
+
+    def _push_spikes(self, stamps_s: Float64s, unit: Int32s, alive_s: float | None) -> None:
+        self._spikes.push(stamps_s, unit)
+        if alive_s is not None:
+            self._spikes.keep_alive(alive_s)
 
     def close(self) -> None:
         """Take the streams off the network."""
@@ -262,6 +274,8 @@ def _check(options: SubjectOptions) -> None:
             "a subject in closed loop needs the address of the decodes; give one such as "
             "tcp://127.0.0.1:5570, or let the hand move the cursor"
         )
+    if options.delay_s < 0.0:
+        raise SimulationError(f"spikes cannot leave before their time: delay_s {options.delay_s}")
     if not 0.0 <= options.assist <= 1.0:
         raise SimulationError(f"assist is a share between 0 and 1, not {options.assist}")
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from streams.messages import Int64s, SpikeBatch
+from streams.messages import Int64s, Repeats, SpikeBatch
 
 NEVER_US = np.iinfo(np.int64).max
 DUPLICATE_MEMORY = 65_536
@@ -76,13 +76,21 @@ class SpikeRing:
         """Spikes admitted whose fate is still open."""
         return self._n_pending
 
-    def admit(self, batch: SpikeBatch, known: np.ndarray, latest_us: int) -> int:
+    @property
+    def late_until_us(self) -> int:
+        """Stamps up to this are late: every bin that could hold them is over."""
+        return self._next_start_us
+
+    def admit(
+        self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats = "all"
+    ) -> int:
         """Take in an arrival.
 
         Args:
             batch: what arrived; stamps in microseconds since t0.
             known: (n_source_units,) bool, whether the decoder knows the unit.
             latest_us: stamps beyond this are `future`.
+            repeats: which of an equal unit and stamp are duplicates (`streams.spikes.layouts`).
 
         Returns:
             How many were admitted.
@@ -92,7 +100,7 @@ class SpikeRing:
         if span_us[1] > latest_us:
             batch = self._keep("future", batch, batch.t_us <= latest_us)
             span_us = _span_us(batch)
-        is_duplicate = self._is_duplicate(batch, span_us, len(known))
+        is_duplicate = self._is_duplicate(batch, span_us, len(known), repeats)
         if is_duplicate is not None:
             batch = self._keep("duplicate", batch, ~is_duplicate)
             span_us = _span_us(batch)
@@ -157,7 +165,7 @@ class SpikeRing:
         return SpikeBatch(batch.t_us[which], batch.unit[which], batch.count[which])
 
     def _is_duplicate(
-        self, batch: SpikeBatch, span_us: tuple[int, int], n_units: int
+        self, batch: SpikeBatch, span_us: tuple[int, int], n_units: int, repeats: Repeats
     ) -> np.ndarray | None:
         """True where an entry that is still held, or an earlier one here, has the same identity.
 
@@ -168,14 +176,20 @@ class SpikeRing:
         """
         if not len(batch):
             return None
+        if repeats == "none":
+            self._latest_us = max(self._latest_us, span_us[1])
+            return None
         key = batch.t_us * n_units + batch.unit
-        is_duplicate = _repeats(key)
+        is_duplicate = _repeats(key) if repeats == "all" else None
+        newest_us = self._latest_us
         if len(self._latest_of_unit) < n_units:
             n_more = n_units - len(self._latest_of_unit)
             never = np.full(n_more, -NEVER_US)
             self._latest_of_unit = np.concatenate((self._latest_of_unit, never))
         if span_us[0] <= self._latest_us:
             came_before = self._came_before(batch, key, n_units)
+            if repeats == "older":
+                came_before &= batch.t_us < newest_us
             is_duplicate = came_before if is_duplicate is None else is_duplicate | came_before
         np.maximum.at(self._latest_of_unit, batch.unit, batch.t_us)
         self._latest_us = max(self._latest_us, span_us[1])

@@ -115,21 +115,29 @@ class TokenBins:
         return len(self.offsets) - 1
 
 
-def cut_bins(spikes: SpikeBatch, row_of: Int32s, bin_ends_us: Int64s, bin_us: int) -> TokenBins:
+def cut_bins(
+    spikes: SpikeBatch,
+    row_of: Int32s,
+    bin_ends_us: Int64s,
+    bin_us: int,
+    *,
+    drop_repeats: bool = True,
+) -> TokenBins:
     """Cut a whole recording at once; each bin equals what `Tokenizer.cut` gives, bit for bit.
 
     Args:
-        spikes: any order; those of unknown units (row -1) are left out, and so is a spike that
-            comes again with the same unit and microsecond, as the ring leaves it out.
+        spikes: any order; those of unknown units (row -1) are left out.
         row_of: (n_source_units,) int32.
         bin_ends_us: (n_bins,) int64, any order; bins may overlap.
         bin_us: length of a bin.
+        drop_repeats: leave out a spike that comes again with the same unit and microsecond, as the
+            ring does where stamps are finer than blocks and nothing numbers the samples.
     """
     row = row_of[spikes.unit]
     known = np.flatnonzero(row >= 0)
     order = known[canonical_order(spikes.t_us[known], row[known])]
     again = (np.diff(spikes.t_us[order]) == 0) & (np.diff(row[order]) == 0)
-    if again.any():
+    if drop_repeats and again.any():
         order = order[np.concatenate(([True], ~again))]
     t_us, row, count = spikes.t_us[order], row[order], spikes.count[order].astype(np.float32)
     first = np.searchsorted(t_us, bin_ends_us - bin_us, side="right")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
 from service.loop.beat import Beat
 from service.loop.decoder import Decoder
-from service.loop.ingest import Arrival
 from service.loop.outcome import Schedule
+from service.loop.settle import SettleTime
 from service.loop.shaping import Shaper
+from service.loop.source import Arrival
 from service.loop.validity import ValidityJudge
 from streams.clock import ManualClock
 from streams.messages import SpikeBatch, TokenWindow
@@ -56,6 +57,7 @@ class BeatRig:
         token_cap: int | None = None,
         capacity: int = 10_000,
         steps: Steps = PLAIN,
+        source_fault: Callable[[], str] = lambda: "",
     ) -> None:
         manifest = bundle.manifest
         self.bundle = bundle
@@ -72,10 +74,12 @@ class BeatRig:
             schedule=Schedule(T0_S, HOP_US),
             ring=steps.ring(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US),
             decoder=self.decoder,
-            judge=ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S),
+            judge=ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S, HOP_S),
             shaper=Shaper(manifest.outputs),
             run_id="7f3a",
             lead_s=manifest.lead_s.default,
+            settle=SettleTime(SETTLE_S * 1e3, HOP_S, 0.5),
+            source_fault=source_fault,
         )
         self.beat.trace_beat = self._keep
 
@@ -97,7 +101,7 @@ class BeatRig:
                 batch=batch,
                 latest_us=now_us + 5000,
                 newest_keep_alive_us=keep_alive_us,
-                n_invalid=n_invalid,
+                invalid_us=np.full(n_invalid, now_us),
                 n_duplicate=n_duplicate,
                 n_lost=0,
             )

@@ -182,7 +182,7 @@ def test_a_hole_of_a_second_is_caught_up(rig: BeatRig) -> None:
     k = rig.warm()
     n = round(CATCH_UP_S / HOP_S)
     rig.go_to(k + n + 1)
-    rig.arrive([((k + n) * HOP_US, 0)])
+    rig.arrive([((k + n + 1) * HOP_US, 0)])
     decode = rig.turn(k + n + 1)
     assert (decode.validity, decode.beats_skipped, rig.beat.counts.resets) == ("ok", n, 0)
 

@@ -8,12 +8,16 @@ import pytest
 from export.bundle import DecoderBundle
 from tests.service.beat_rig import (
     CONTEXT_BEATS,
+    HOP_S,
     HOP_US,
     SETTLE_S,
     STRANGER,
+    T0_S,
     BeatRig,
     estimate,
 )
+
+HEARD_BEATS = 80
 
 
 def test_it_warms_up_for_the_context_of_the_bundle(rig: BeatRig) -> None:
@@ -27,11 +31,22 @@ def test_no_spike_at_all_is_stale(rig: BeatRig) -> None:
     assert decode.t_newest_spike is None
 
 
-def test_a_silence_over_the_limit_is_stale_and_a_spike_ends_it(rig: BeatRig) -> None:
-    k = rig.warm()
+def test_a_silence_of_a_source_that_is_heard_often_is_incomplete_then_stale(rig: BeatRig) -> None:
+    k = rig.warm(HEARD_BEATS)
+    reasons = [rig.turn(k + i).reason for i in range(1, 7)]
+    assert reasons == ["incomplete"] * 4 + ["no_spikes"] * 2
+    assert rig.fed_turn(k + 7).reason == ""
+
+
+def test_a_silence_of_a_source_that_is_heard_seldom_tells_nothing(rig: BeatRig) -> None:
+    k = 0
+    for _ in range(HEARD_BEATS // 8):
+        k += 8  # 0.16 s apart
+        rig.clock.sleep_until(T0_S + k * HOP_S)
+        rig.arrive([(k * HOP_US, 0)])
+        rig.turn(k)
     reasons = [rig.turn(k + i).reason for i in range(1, 7)]
     assert reasons == ["", "", "", "", "no_spikes", "no_spikes"]
-    assert rig.fed_turn(k + 7).reason == ""
 
 
 def test_a_burst_of_old_stamps_does_not_end_it(rig: BeatRig) -> None:
@@ -58,7 +73,7 @@ def test_a_source_that_sends_keep_alives_may_be_silent(rig: BeatRig) -> None:
         rig.arrive([], keep_alive_us=(k + i) * HOP_US)
         assert rig.turn(k + i).reason == ""
     reasons = [rig.turn(k + 20 + i).reason for i in range(1, 10)]
-    assert reasons == [""] * 7 + ["keep_alives_missed"] * 2
+    assert reasons == ["incomplete"] * 7 + ["keep_alives_missed"] * 2
 
 
 def test_old_keep_alives_do_not_end_a_silence(rig: BeatRig) -> None:
@@ -83,7 +98,7 @@ def test_over_a_fifth_of_unknown_units_is_a_fault(
     k = rig.warm()
     rig.go_to(k + 1)
     # With the 48 spikes since the first beat, 100 of known units came within a second.
-    rig.arrive([(k * HOP_US + 100 * i, 0) for i in range(1, 53)])
+    rig.arrive([(k * HOP_US + 100 * i, 0) for i in range(1, 52)] + [((k + 1) * HOP_US, 0)])
     rig.arrive([(k * HOP_US + 100 * i, STRANGER) for i in range(n_unknown)])
     decode = rig.turn(k + 1)
     assert decode.reason == reason
@@ -106,12 +121,14 @@ def test_paused_publishes_the_safe_value_and_keeps_the_memory(bundle: DecoderBun
 
 
 def test_a_jump_of_the_senders_clock_is_a_fault_and_the_memory_begins_after_it(
-    rig: BeatRig,
+    bundle: DecoderBundle,
 ) -> None:
+    faults = [""]
+    rig = BeatRig(bundle, source_fault=lambda: faults[0])
     k = rig.warm()
-    rig.beat.clock_jumped = lambda: True
+    faults[0] = "clock_jump"
     assert [rig.fed_turn(k + i).reason for i in (1, 2)] == ["clock_jump"] * 2
-    rig.beat.clock_jumped = lambda: False
+    faults[0] = ""
     reasons = [rig.fed_turn(k + 3 + i).reason for i in range(CONTEXT_BEATS + 1)]
     assert reasons == ["context_short"] * CONTEXT_BEATS + [""]
     assert rig.beat.counts.resets == 1

@@ -26,7 +26,7 @@ def seat_of(bundle: DecoderBundle, rig: BeatRig) -> Seat:
     manifest = bundle.manifest
     decoder = Decoder(manifest, open_cpu(bundle), bundle.row_of_key, rig.source_keys)
     decoder.k_reset = decoder.last_k = rig.beat.last_k
-    judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, 0.05)
+    judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, 0.05, manifest.hop_s)
     return Seat(decoder, judge, Shaper(manifest.outputs))
 
 

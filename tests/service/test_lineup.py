@@ -38,7 +38,7 @@ def seat_of(bundle: DecoderBundle, rig: BeatRig) -> Seat:
     manifest = bundle.manifest
     decoder = Decoder(manifest, open_cpu(bundle), bundle.row_of_key, rig.source_keys)
     decoder.last_k = decoder.k_reset = rig.beat.last_k
-    judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S)
+    judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S, HOP_S)
     return Seat(decoder, judge, Shaper(manifest.outputs))
 
 

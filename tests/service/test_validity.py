@@ -11,20 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.loop.validity import REASONS, Evidence, ValidityJudge
+from service.loop.validity import REASONS, ValidityInputs, ValidityJudge
 from streams.messages import Validity
 
-CONTEXT_S, STALE_S, KEEP_ALIVE_S = 0.5, 0.3, 0.05
-WELL = Evidence(
+CONTEXT_S, STALE_S, KEEP_ALIVE_S, HOP_S = 0.5, 0.3, 0.05, 0.02
+WELL = ValidityInputs(
     t_s=100.0,
+    t_due=100.0,
     newest_s=99.99,
+    delay_s=0.0,
     keeps_alive=False,
     since_reset_s=10.0,
     spikes_in=1000,
     unknown=0,
     finite=True,
     backend_ok=True,
-    clock_jumped=False,
+    source_fault="",
+    complete=True,
     paused=False,
 )
 WRONGS: dict[str, dict[str, Any]] = {
@@ -33,12 +36,14 @@ WRONGS: dict[str, dict[str, Any]] = {
     "paused": {"paused": True},
     "non_finite": {"finite": False},
     "backend_error": {"backend_ok": False},
-    "clock_jump": {"clock_jumped": True},
+    "clock_jump": {"source_fault": "clock_jump"},
+    "incomplete": {"complete": False},
+    "overdue": {"t_due": 99.95},
 }
 
 
 def judged(**changes: Any) -> str:
-    judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S)
+    judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S, HOP_S)
     return judge.judge(dataclasses.replace(WELL, **changes))
 
 
@@ -104,7 +109,7 @@ COUNTS = st.lists(st.tuples(st.integers(10, 40), st.integers(0, 14)), min_size=1
 def test_unknown_units_are_judged_over_the_last_second(
     counts: list[tuple[int, int]], hop_s: float
 ) -> None:
-    judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S)
+    judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S, HOP_S)
     history: list[tuple[float, int, int]] = []
     known_sum = unknown_sum = 0
     for i, (n_known, n_unknown) in enumerate(counts):
@@ -114,30 +119,37 @@ def test_unknown_units_are_judged_over_the_last_second(
         before = [h for h in history if h[0] <= t_s - 1.0] or history[:1]
         spikes, unknown = history[-1][1] - before[-1][1], history[-1][2] - before[-1][2]
         evidence = dataclasses.replace(
-            WELL, t_s=t_s, newest_s=t_s, spikes_in=history[-1][1], unknown=unknown_sum
+            WELL, t_s=t_s, t_due=t_s, newest_s=t_s, spikes_in=history[-1][1], unknown=unknown_sum
         )
-        wrong = unknown > 0.2 * spikes
+        wrong = unknown > 0.2 * spikes and unknown >= 10
         assert judge.judge(evidence) == ("unknown_units" if wrong else "")
 
 
 @pytest.mark.parametrize(
     ("spikes", "unknown", "reason"),
-    [(100, 20, ""), (100, 21, "unknown_units"), (5, 1, ""), (4, 1, "unknown_units")],
+    [(100, 20, ""), (100, 21, "unknown_units"), (20, 9, ""), (20, 10, "unknown_units")],
 )
 def test_more_than_a_fifth_is_too_many(spikes: int, unknown: int, reason: str) -> None:
-    judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S)
+    judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S, HOP_S)
     assert judge.judge(WELL) == ""
-    later = {"t_s": 100.5, "newest_s": 100.5, "spikes_in": 1000 + spikes, "unknown": unknown}
+    later = {
+        "t_s": 100.5,
+        "t_due": 100.5,
+        "newest_s": 100.5,
+        "spikes_in": 1000 + spikes,
+        "unknown": unknown,
+    }
     assert judge.judge(dataclasses.replace(WELL, **later)) == reason
 
 
 def test_unknown_units_that_stop_are_forgiven_after_a_second() -> None:
-    judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S)
+    judge = ValidityJudge(CONTEXT_S, STALE_S, KEEP_ALIVE_S, HOP_S)
     reasons = []
     for i in range(120):
         evidence = dataclasses.replace(
             WELL,
             t_s=100.0 + 0.02 * i,
+            t_due=100.0 + 0.02 * i,
             newest_s=100.0 + 0.02 * i,
             spikes_in=10 * i,
             unknown=5 * min(i, 50),

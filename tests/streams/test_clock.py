@@ -87,6 +87,26 @@ def test_slow_drift_is_no_jump() -> None:
     assert not fed([0.9 * JUMP_LIMIT_S * i for i in range(50)]).jumped
 
 
+@pytest.mark.parametrize(
+    ("offset_s", "uncertainty_s", "in_force_s"),
+    [
+        (-1.098e-3, 2.316e-3, 0.0),  # as measured on a busy machine
+        (0.894e-3, 1.859e-3, 0.0),
+        (-1.098e-3, 0.1e-3, -1.098e-3),
+        (-3.0, 2.316e-3, -3.0),
+    ],
+)
+def test_an_offset_of_this_machine_that_is_not_certain_is_none(
+    offset_s: float, uncertainty_s: float, in_force_s: float
+) -> None:
+    measured = OffsetEstimate(1.0, offset_s, uncertainty_s)
+    here, elsewhere = ClockOffset(same_host=True), ClockOffset(same_host=False)
+    for offset in (here, elsewhere):
+        offset.add(measured)
+    assert here.current.offset_s == in_force_s
+    assert elsewhere.current.offset_s == offset_s
+
+
 @given(OFFSETS, st.booleans())
 def test_jumped_means_a_step_among_the_last_three(offsets_s: list[float], same_host: bool) -> None:
     offset = fed(offsets_s, same_host=same_host)

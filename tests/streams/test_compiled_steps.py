@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.messages import SpikeBatch
+from streams.messages import Repeats, SpikeBatch
+from streams.spikes.columns import Columns
 from streams.spikes.compiled import kernels
-from streams.spikes.layouts import EventLayout, KeyTable, Parsed
+from streams.spikes.keys import KeyTable
+from streams.spikes.layouts import EventLayout, Parsed
 from streams.spikes.ring import SpikeRing
 from streams.spikes.steps import PLAIN, Steps
 from tests.streams.ways import BOTH_WAYS, COMPILED
@@ -24,10 +26,10 @@ ROW_OF = np.array([4, 0, -1, 2, 1, *[-1] * 20], np.int32)
 class Way:
     """A pull at a time from samples to tokens."""
 
-    def __init__(self, steps: Steps, capacity: int) -> None:
-        self.steps = steps
+    def __init__(self, steps: Steps, capacity: int, repeats: Repeats = "all") -> None:
+        self.steps, self.repeats = steps, repeats
         table = KeyTable(KNOWN_KEYS, with_channel=True)
-        self.layout: EventLayout = steps.event_layout(table, 0, 1, 2)
+        self.layout: EventLayout = steps.event_layout(table, Columns(0, 1, 2))
         self.ring: SpikeRing = steps.ring(capacity, BIN_US, HOP_US, HOP_US)
         self.tokenizer = steps.tokenizer(BIN_US, ROW_OF, 9)
         self.known = ROW_OF >= 0
@@ -36,7 +38,8 @@ class Way:
         parsed: Parsed = self.layout.parse(samples, stamps)
         t_us = self.steps.stamps_to_us(parsed.t_s, 0.25, T0_S)
         batch = SpikeBatch(t_us, parsed.unit, parsed.count)
-        n = self.ring.admit(batch, self.known, int(t_us.max(initial=0)) - 200)
+        latest_us = int(t_us.max(initial=0)) - 200
+        n = self.ring.admit(batch, self.known, latest_us, self.repeats)
         told = [parsed.t_s, parsed.unit, parsed.count, parsed.keep_alive_s, t_us]
         return [*(a.tolist() for a in told), parsed.n_lost, parsed.n_duplicate, n, *self.stands()]
 
@@ -59,11 +62,15 @@ ROWS = st.lists(
 FAULTS = st.sampled_from(["", "", "", "", "unsorted", "again", "lost", "keep-alive", "unit 2"])
 
 
-@given(st.lists(st.tuples(ROWS, FAULTS), max_size=14), st.sampled_from([16, 40, 500]))
+@given(
+    st.lists(st.tuples(ROWS, FAULTS), max_size=14),
+    st.sampled_from([16, 40, 500]),
+    st.sampled_from(["all", "older", "none"]),
+)
 def test_every_pull_gives_what_numpy_makes_of_it(
-    pulls: list[tuple[list[tuple[int, int]], str]], capacity: int
+    pulls: list[tuple[list[tuple[int, int]], str]], capacity: int, repeats: Repeats
 ) -> None:
-    ways = Way(PLAIN, capacity), Way(COMPILED, capacity)
+    ways = Way(PLAIN, capacity, repeats), Way(COMPILED, capacity, repeats)
     t_us, number, k = 1, 0, 1
     for rows, fault in pulls:
         steps_us = np.cumsum([step for _, step in rows])

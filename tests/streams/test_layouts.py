@@ -10,16 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.lsl import StreamDescription, StreamUnfitError
-from streams.spikes.layouts import (
-    MOST_AT_ONCE,
-    SEQ_KEPT,
-    CountsLayout,
-    EventLayout,
-    KeyTable,
-    Parsed,
-    SequenceCheck,
-    layout_of,
-)
+from streams.spikes.keys import KeyTable
+from streams.spikes.layouts import MOST_AT_ONCE, CountsLayout, EventLayout, Parsed, layout_of
+from streams.spikes.sequence import SEQ_KEPT, SequenceCheck
 from streams.spikes.steps import PLAIN, Steps
 from tests.streams.ways import BOTH_WAYS
 
@@ -37,7 +30,7 @@ def events(
     labels: str, *, known: tuple[str, ...] = (), array: str = "", steps: Steps = PLAIN
 ) -> EventLayout:
     named = labels.split()
-    layout = layout_of(stream(len(named)), named, known, array, steps.event_layout)
+    layout = layout_of(stream(len(named)), named, known, array, event_layout=steps.event_layout)
     assert isinstance(layout, EventLayout)
     return layout
 
@@ -168,7 +161,7 @@ def test_every_number_type_is_read_alike(dtype: str) -> None:
     assert parsed.t_s.tolist() == seconds(4)[[0, 1, 3]].tolist()
     assert parsed.keep_alive_s.tolist() == [seconds(4)[2]]
     assert parsed.count.tolist() == [1, 1, 1]
-    assert (parsed.n_invalid, parsed.n_duplicate, parsed.n_lost) == (0, 0, 0)
+    assert (len(parsed.invalid_s), parsed.n_duplicate, parsed.n_lost) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -187,16 +180,6 @@ def test_labels_tell_the_columns(labels: str, row: list[float], key: str) -> Non
     assert keys_of(layout, parse(layout, [row])) == [key]
 
 
-@pytest.mark.parametrize(
-    ("n_channels", "row", "key"),
-    [(1, [17], "u17"), (2, [12, 1], "ch12/u1"), (3, [12, 1, 0], "ch12/u1")],
-)
-def test_without_labels_the_width_tells(n_channels: int, row: list[float], key: str) -> None:
-    layout = layout_of(stream(n_channels), (), ())
-    assert isinstance(layout, EventLayout)
-    assert keys_of(layout, parse(layout, [row])) == [key]
-
-
 def test_spike_events_carry_their_waveform_behind() -> None:
     layout = layout_of(stream(50, kind="SpikeEvents", form="int16"), (), ("ch12/u1",))
     assert isinstance(layout, EventLayout)
@@ -211,7 +194,7 @@ def test_what_names_no_unit_is_invalid(wrong: float, column: int) -> None:
     row = [3.0, 1.0]
     row[column] = wrong
     parsed = parse(layout, [row, [3.0, 1.0]], "float64")
-    assert (parsed.n_invalid, len(parsed.t_s), len(parsed.keep_alive_s)) == (1, 1, 0)
+    assert (len(parsed.invalid_s), len(parsed.t_s), len(parsed.keep_alive_s)) == (1, 1, 0)
     assert layout.table.keys == ["ch3/u1"]
 
 
@@ -219,13 +202,13 @@ def test_what_names_no_unit_is_invalid(wrong: float, column: int) -> None:
 def test_a_spike_without_a_proper_stamp_is_invalid(stamp: float) -> None:
     layout = events("unit")
     parsed = layout.parse(np.array([[3], [3]]), np.array([stamp, 100.0]))
-    assert (parsed.n_invalid, parsed.t_s.tolist()) == (1, [100.0])
+    assert (len(parsed.invalid_s), parsed.t_s.tolist()) == (1, [100.0])
 
 
 def test_a_keep_alive_without_a_proper_stamp_says_nothing() -> None:
     parsed = events("unit").parse(np.array([[-1], [-1]]), np.array([np.nan, 100.0]))
     assert parsed.keep_alive_s.tolist() == [100.0]
-    assert parsed.n_invalid == 0
+    assert len(parsed.invalid_s) == 0
 
 
 def test_a_duplicate_keep_alive_is_no_duplicate_spike() -> None:
@@ -251,10 +234,10 @@ def test_every_sample_is_a_spike_or_counted_as_something_else(
     parsed = layout.parse(samples, seconds(len(samples)))
     first = {seq: i for i, (_, _, seq) in reversed(list(enumerate(rows)))}
     fresh = [first[seq] == i for i, (_, _, seq) in enumerate(rows)]
-    alive = [unit == -1.0 for _, unit, _ in rows]
+    alive = [channel == unit == -1.0 for channel, unit, _ in rows]
     n_keep_alives_again = sum(a and not f for a, f in zip(alive, fresh, strict=True))
     assert len(parsed.keep_alive_s) == sum(alive) - n_keep_alives_again
-    n_told = len(parsed.t_s) + parsed.n_invalid + parsed.n_duplicate
+    n_told = len(parsed.t_s) + len(parsed.invalid_s) + parsed.n_duplicate
     assert n_told == len(rows) - sum(alive)
     assert len(parsed.t_s) == len(parsed.unit) == len(parsed.count)
 
@@ -293,7 +276,7 @@ def test_what_is_read_at_once_is_what_is_read_the_long_way(
         wanted = long_way.parse(samples.astype(np.float64), stamps)
         for name in ("t_s", "unit", "count", "keep_alive_s"):
             np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
-        told = [(one.n_invalid, one.n_duplicate, one.n_lost) for one in (found, wanted)]
+        told = [(len(one.invalid_s), one.n_duplicate, one.n_lost) for one in (found, wanted)]
         assert told[0] == told[1]
 
 
@@ -308,7 +291,7 @@ def test_a_pull_of_any_length_is_read_alike() -> None:
         np.testing.assert_array_equal(
             getattr(whole, name), np.concatenate([getattr(part, name) for part in parts])
         )
-    assert (whole.n_lost, whole.n_duplicate, whole.n_invalid) == (0, 0, 0)
+    assert (whole.n_lost, whole.n_duplicate, len(whole.invalid_s)) == (0, 0, 0)
 
 
 # --- counts
@@ -340,13 +323,13 @@ def test_an_array_prefixes_the_labels() -> None:
 def test_counts_of_every_number_type_are_read_alike(dtype: str) -> None:
     parsed = parse(counts("a b"), [[0, 3], [1, 0]], dtype)
     assert (parsed.unit.tolist(), parsed.count.tolist()) == ([1, 0], [3, 1])
-    assert parsed.n_invalid == 0
+    assert len(parsed.invalid_s) == 0
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, -1.0, 0.5, 1e12])
 def test_what_is_no_count_is_invalid(wrong: float) -> None:
     parsed = parse(counts("a b"), [[wrong, 3.0], [1.0, 0.0]], "float64")
-    assert (parsed.n_invalid, parsed.count.tolist()) == (1, [3, 1])
+    assert (len(parsed.invalid_s), parsed.count.tolist()) == (1, [3, 1])
 
 
 def test_a_bin_of_nothing_but_nonsense_is_no_sign_of_life() -> None:
@@ -357,7 +340,7 @@ def test_a_bin_of_nothing_but_nonsense_is_no_sign_of_life() -> None:
 @pytest.mark.parametrize("stamp", [np.nan, np.inf, 0.0])
 def test_counts_without_a_proper_stamp_are_invalid(stamp: float) -> None:
     parsed = counts("a b").parse(np.array([[1, 0], [2, 0]]), np.array([stamp, 100.0]))
-    assert (parsed.n_invalid, parsed.count.tolist()) == (2, [2])
+    assert (len(parsed.invalid_s), parsed.count.tolist()) == (2, [2])
     assert parsed.keep_alive_s.tolist() == [100.0]
 
 
@@ -369,7 +352,7 @@ def test_counts_without_a_proper_stamp_are_invalid(stamp: float) -> None:
     [
         (stream(1, form="string"), (), "format string"),
         (stream(2, kind="Position", form="double64"), ("x", "y"), "its channels are x, y"),
-        (stream(96, form="float32"), (), "96 channels at no regular rate"),
+        (stream(96, form="float32"), (), "96 channels at no regular rate carry no labels"),
         (stream(3, rate_hz=20.0), (), "a distinct label on every channel"),
         (stream(3, rate_hz=20.0), ("a", "", "c"), "a distinct label on every channel"),
         (stream(3, rate_hz=20.0), ("a", "b", "a"), "a distinct label on every channel"),

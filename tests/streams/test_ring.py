@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.messages import SpikeBatch
+from streams.messages import Repeats, SpikeBatch
 from streams.spikes.ring import SpikeRing
 from streams.spikes.steps import Steps
 from tests.streams.ways import BOTH_WAYS
@@ -37,6 +37,7 @@ class Oracle:
         self.capacity = capacity
         self.bin_us = bin_us
         self.next_bin = 1
+        self.newest_us = -(10**9)
         self.arrived: list[Spike] = []
         self.held: list[Spike] = []
 
@@ -44,19 +45,24 @@ class Oracle:
         ends = [k * HOP_US for k in range(self.next_bin, self.next_bin + 100)]
         return any(end - self.bin_us < t_us <= end for end in ends)
 
-    def admit(self, spikes: list[Spike], latest_us: int) -> None:
+    def admit(self, spikes: list[Spike], latest_us: int, repeats: Repeats) -> None:
         self.arrived += spikes
         seen = {(s.unit, s.t_us) for s in self.held}
+        before_us = self.newest_us
         admitted = []
         for spike in spikes:
             if not KNOWN[spike.unit]:
                 spike.fate = "unknown_unit"
             elif spike.t_us > latest_us:
                 spike.fate = "future"
-            elif (spike.unit, spike.t_us) in seen:
+            elif (spike.unit, spike.t_us) in seen and (
+                repeats == "all" or (repeats == "older" and spike.t_us < before_us)
+            ):
                 spike.fate = "duplicate"
             else:
-                seen.add((spike.unit, spike.t_us))
+                if repeats == "all":
+                    seen.add((spike.unit, spike.t_us))
+                self.newest_us = max(self.newest_us, spike.t_us)
                 if self.has_bin_to_come(spike.t_us):
                     admitted.append(spike)
                 else:
@@ -116,17 +122,26 @@ OPERATIONS = st.lists(st.one_of(ARRIVALS, ARRIVALS, CUTS, SKIPS), max_size=25)
 
 
 @BOTH_WAYS
-@given(OPERATIONS, st.integers(1, 14), st.sampled_from([10, 15, 20, 37]))
+@given(
+    OPERATIONS,
+    st.integers(1, 14),
+    st.sampled_from([10, 15, 20, 37]),
+    st.sampled_from(["all", "older", "none"]),
+)
 def test_every_spike_has_the_fate_that_the_oracle_gives_it(
-    steps: Steps, operations: list[tuple[str, Any, Any]], capacity: int, bin_us: int
+    steps: Steps,
+    operations: list[tuple[str, Any, Any]],
+    capacity: int,
+    bin_us: int,
+    repeats: Repeats,
 ) -> None:
     ring = steps.ring(capacity, bin_us, HOP_US, HOP_US)
     oracle = Oracle(capacity, bin_us)
     for what, first, second in operations:
         end_us = oracle.next_bin * HOP_US
         if what == "arrive":
-            ring.admit(batch_of(first), KNOWN, second)
-            oracle.admit(first, second)
+            ring.admit(batch_of(first), KNOWN, second, repeats)
+            oracle.admit(first, second, repeats)
         elif what == "cut":
             spikes, slots = ring.cut(end_us)
             in_bin = oracle.cut()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from export.bundle import open_bundle
+from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
 from tests.system.running import clock, keep_on
 from tests.system.sources import Floats, Living
@@ -108,19 +109,80 @@ def test_out_of_order_stamps_are_cut_as_if_in_order(
     assert assert_cut_as_offline(run, open_bundle(bundle).row_of_key) > 300
 
 
-def test_duplicates_are_counted_once_each(
+def test_without_numbers_a_unit_and_fine_stamp_that_come_again_are_a_duplicate(
+    serve: DaemonStarter, bundle: Path, stream: str
+) -> None:
+    source = Floats(stream, ["unit"])
+    daemon = serve(stream, bundle)
+    source.wait_for_listener(daemon.listen)
+    rng, n_sent = np.random.default_rng(2), 0
+
+    def fire() -> None:
+        nonlocal n_sent
+        daemon.listen()
+        stamps = np.sort(clock.now() - rng.uniform(0.0, 5e-3, 6))
+        source.send([[float(unit)] for unit in rng.integers(0, STRANGER, 6)], stamps.tolist())
+        n_sent += 6
+
+    daemon.until_validity("ok", fire)
+    before = daemon.until_settled(n_sent)["fates"]
+    t_s = clock.now()
+    source.send([[0.0], [0.0], [0.0], [1.0]], [t_s, t_s, t_s, t_s])
+    daemon.until_settled(n_sent + 4)
+    source.send([[0.0], [1.0]], [t_s, t_s])
+    after = daemon.until_settled(n_sent + 6)["fates"]
+    assert after["duplicate"] == before["duplicate"] + 4
+    source.close()
+
+
+def test_numbered_spikes_of_an_equal_stamp_are_no_duplicates(
     serve: DaemonStarter, bundle: Path, stream: str, source: Living
 ) -> None:
     daemon = serve(stream, bundle)
     daemon.until_validity("ok", source.send_due)
-    before = daemon.until_settled(source.n_sent)["fates"]
+    daemon.until_settled(source.n_sent)
     t_s = clock.now()
     source.send([t_s, t_s, t_s, t_s], [0, 0, 0, 1])
-    daemon.until_settled(source.n_sent)
     source.send([t_s, t_s], [0, 1])
     after = daemon.until_settled(source.n_sent)["fates"]
-    assert after["duplicate"] == before["duplicate"] + 4
+    assert after["duplicate"] == 0
     assert sum(after.values()) == source.n_sent
+
+
+@pytest.mark.parametrize("labels", [("channel", "unit"), ("unit",), ("seq", "unit")])
+def test_blocks_of_one_stamp_lose_no_spike(
+    serve: DaemonStarter, bundle: Path, stream: str, labels: tuple[str, ...]
+) -> None:
+    """As from programs that push a block at a time: several spikes of a unit share its stamp."""
+    with_channel = "channel" in labels
+    decoder = bundle.parent / f"blocks-{len(labels)}"
+    if with_channel and not decoder.exists():
+        write_tiny_bundle(decoder, [f"ch{i}/u0" for i in range(STRANGER)], HOP_S, HOP_S)
+    source = Floats(stream, labels)
+    daemon = serve(stream, decoder if with_channel else bundle)
+    source.wait_for_listener(daemon.listen)
+    rng, n_sent = np.random.default_rng(3), 0
+
+    def push() -> None:
+        nonlocal n_sent
+        daemon.listen()
+        n, t_s = int(rng.integers(10, 40)), clock.now()
+        columns = {
+            "channel": rng.integers(0, STRANGER, n),
+            "unit": np.zeros(n) if with_channel else rng.integers(0, STRANGER, n),
+            "seq": np.arange(n_sent, n_sent + n),
+        }
+        rows = np.stack([columns[label] for label in labels], axis=1).astype(float)
+        source.send(rows.tolist(), [t_s] * n)
+        n_sent += n
+        keep_on(0.02, daemon.listen)
+
+    daemon.until(lambda _: n_sent > 3000, push)
+    fates = daemon.until_settled(n_sent)["fates"]
+    assert fates["duplicate"] == 0
+    assert fates["used"] + fates["late"] == n_sent
+    daemon.until_validity("ok", push)
+    source.close()
 
 
 def test_a_sequence_number_that_came_before_is_a_duplicate(

@@ -36,7 +36,7 @@ def test_several_matching_streams(
     assert process.code() == 3
     assert f"source_id '{stream}-a'" in process.err
     assert f"source_id '{stream}-b'" in process.err
-    assert "`source_id` under [input]" in process.err
+    assert "`hostname`" in process.err
     for outlet in outlets:
         outlet.close()
 
@@ -78,7 +78,7 @@ def _counts_labelled_alike(name: str) -> Outlet:
     ("make", "stream_type", "told"),
     [
         (_strings, "Markers", "format string"),
-        (_five_floats, "Spikes", "5 channels at no regular rate"),
+        (_five_floats, "Spikes", 'columns = ["channel", "unit", "other", "other", "other"]'),
         (_cursor, "Spikes", "its channels are x, y"),
         (_unlabelled_counts, "Spikes", "distinct label on every channel"),
         (_counts_labelled_alike, "Spikes", "distinct label on every channel"),
@@ -97,7 +97,7 @@ def test_stream_of_the_wrong_layout(
     process = run("serve", str(config(stream, bundle, input={"type": stream_type})))
     assert process.code() == 3
     assert told in process.err
-    assert "[channel, unit, seq]" in process.err
+    assert "channel and unit, perhaps seq" in process.err
     outlet.close()
 
 
@@ -109,7 +109,7 @@ def test_stream_of_the_wrong_layout(
         ({"input": {"budget_spikes_per_s": "many"}}, ("input.budget_spikes_per_s", "'many'")),
         ({"output": {"lsl_outlet": 1}}, ("output.lsl_outlet", "got 1")),
         ({"shaping": {"smoothing": 1.5}}, ("shaping.smoothing", "less than 1")),
-        ({"beat": {"settle_ms": 50.0}}, ("beat.settle_ms is 50", "one hop, 20 ms")),
+        ({"beat": {"settle_ms": 600.0}}, ("beat.settle_ms is 600", "settle_most_ms, 500 ms")),
         ({"beat": {"hop_ms": 30.0}}, ("beat.hop_ms is 30", "hop of 20 ms")),
         ({"decoder": {"lead_s": 0.5}}, ("lead_s is 0.5", "0 to 0.1 s")),
     ],
@@ -213,13 +213,46 @@ def test_port_in_use(
     taken.close()
 
 
-@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:5570", "tcp://*:5570", "ipc:///tmp/spikes"])
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:5570", "tcp://*:5570", "tcp://[::]:5570"])
 def test_only_loopback_is_bound(
     run: Run, config: ConfigWriter, bundle: Path, stream: str, endpoint: str
 ) -> None:
     process = run("serve", str(config(stream, bundle, output={"decode": endpoint})))
     assert process.code() == 6
     assert "127.0.0.1" in process.err
+
+
+@pytest.mark.parametrize("socket", ["decode", "control"])
+@pytest.mark.parametrize(
+    ("endpoint", "why"),
+    [
+        ("tcp://127.0.0.1", "names no port"),
+        ("tcp://127.0.0.1:99999", "no port 99999"),
+        ("ipc:///run/spikes", "ipc:// is not spoken"),
+        ("127.0.0.1:5570", "does not begin with tcp://"),
+        ("tcp://::1:5570", "in brackets"),
+    ],
+)
+def test_what_is_no_address(
+    run: Run,
+    config: ConfigWriter,
+    bundle: Path,
+    stream: str,
+    socket: str,
+    endpoint: str,
+    why: str,
+) -> None:
+    process = run("serve", str(config(stream, bundle, output={socket: endpoint})))
+    assert process.code() == 6
+    assert why in process.err
+    assert "another spikeloop" not in process.err
+
+
+@pytest.mark.parametrize("command", [("status", "--control"), ("watch", "--decode")])
+def test_clients_refuse_what_is_no_address(run: Run, command: tuple[str, ...]) -> None:
+    process = run(*command, "tcp://127.0.0.1")
+    assert process.code() == 7
+    assert "names no port" in process.err
 
 
 def test_no_daemon_to_talk_to(run: Run) -> None:

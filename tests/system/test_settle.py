@@ -81,20 +81,24 @@ def n_late(daemon: Daemon) -> int:
 def test_settle_finds_the_length_of_10_ms_blocks(settled: Settled) -> None:
     auto, hasty = settled.auto, settled.hasty
     detail = auto.until_event("settled")["detail"]
-    assert 2.0 < detail["settle_ms"] <= HOP_S * 1e3
+    assert 2.0 < detail["settle_ms"] <= 1.5 * HOP_S * 1e3
     before = n_late(auto), n_late(hasty)
     n_beats = len(auto.heard.decodes) + FOR_S / HOP_S
     auto.until(lambda heard: len(heard.decodes) >= n_beats, settled.listen)
     assert 4 * (n_late(auto) - before[0]) < n_late(hasty) - before[1]
     first, last = auto.heard.heartbeats[0], auto.heard.heartbeats[-1]
-    assert (first["settling"], first["settle_ms"]) == (True, HOP_S * 1e3)
+    assert first["settling"]
+    assert first["settle_ms"] >= HOP_S * 1e3
     assert (last["settling"], last["settle_ms"]) == (False, detail["settle_ms"])
 
 
-def test_blocks_longer_than_a_hop_are_warned_of(settled: Settled) -> None:
+def test_blocks_longer_than_a_hop_are_waited_for_and_told_once(settled: Settled) -> None:
     daemon = settled.too_long
     detail = daemon.until_event("settled")["detail"]
-    assert detail["settle_ms"] == HOP_S * 1e3
-    assert "shorter blocks" in detail["warning"]
-    daemon.until_validity("ok")
-    assert "shorter blocks" in daemon.err
+    assert detail["settle_ms"] > 30.0
+    assert "shorter blocks" in detail["note"]
+    decode = daemon.until_validity("ok")
+    assert decode["t_sent"] - decode["t_window"] > 30e-3
+    heartbeat = daemon.heard.heartbeats[-1]
+    assert heartbeat["delay_ms"] > 30.0
+    assert heartbeat["fates"]["late"] < 0.02 * heartbeat["spikes_in"]

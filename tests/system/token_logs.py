@@ -102,6 +102,7 @@ def assert_cut_as_offline(run: Run, row_of_key: Mapping[str, int]) -> int:
         row_of,
         numbers * run.hop_us,
         run.hop_us,
+        drop_repeats=False,
     )
     for i, beat in enumerate(numbers.tolist()):
         place = slice(bins.offsets[i], bins.offsets[i + 1])

@@ -91,7 +91,7 @@ def convert_stamps(
 
 @compiled(
     int64(
-        _READ_64S, _READ_32S, _READ_32S, _READ_BOOLEANS, int64, int64, int64, _INT64S,
+        _READ_64S, _READ_32S, _READ_32S, _READ_BOOLEANS, int64, int64, int64, boolean, _INT64S,
         _INT64S, _INT32S, _INT32S, _BOOLEANS, int64, int64,
     )
 )  # fmt: skip
@@ -103,6 +103,7 @@ def admit_in_order(
     after_us: int,
     until_us: int,
     newest_us: int,
+    may_tie: bool,
     latest_of_unit: Int64s,
     ring_t_us: Int64s,
     ring_unit: Int32s,
@@ -121,6 +122,7 @@ def admit_in_order(
         after_us: stamps up to here are late.
         until_us: later ones lie in the future.
         newest_us: that came before.
+        may_tie: equal stamps of one unit are spikes.
         latest_of_unit: (n_units,) written.
         ring_t_us: (capacity,) written, as the three that follow.
         ring_unit: written.
@@ -140,9 +142,9 @@ def admit_in_order(
         t, u = t_us[i], unit[i]
         if u < 0 or u >= len(known) or u >= len(latest_of_unit) or not known[u]:
             return GIVEN_UP
-        if t <= after_us or t > until_us or t <= newest_us:
+        if t <= after_us or t > until_us or t < newest_us or (t == newest_us and not may_tie):
             return GIVEN_UP
-        if i == 0 or t > t_us[i - 1]:
+        if i == 0 or t > t_us[i - 1] or (may_tie and t == t_us[i - 1]):
             i_tied = i
         elif t < t_us[i - 1] or i - i_tied > MOST_TIED:
             return GIVEN_UP

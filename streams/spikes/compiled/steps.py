@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from streams.clock import FAR_S
-from streams.messages import Float64s, Int32s, Int64s, SpikeBatch, TokenWindow
+from streams.messages import Float64s, Int32s, Int64s, Repeats, SpikeBatch, TokenWindow
 from streams.spikes.compiled.kernels import (
     GIVEN_UP,
     admit_in_order,
@@ -54,15 +54,17 @@ class CompiledEventLayout(EventLayout):
 class CompiledRing(SpikeRing):
     """See `SpikeRing`."""
 
-    def admit(self, batch: SpikeBatch, known: np.ndarray, latest_us: int) -> int:
+    def admit(
+        self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats = "all"
+    ) -> int:
         """See `SpikeRing.admit`; contiguous arrays."""
         n_spikes = admit_in_order(
             batch.t_us, batch.unit, batch.count, known, self._next_start_us, latest_us,
-            self._latest_us, self._latest_of_unit, self._t_us, self._unit, self._count,
-            self._settled, self._n_admitted, self._i_live,
+            self._latest_us, repeats != "all", self._latest_of_unit, self._t_us, self._unit,
+            self._count, self._settled, self._n_admitted, self._i_live,
         )  # fmt: skip
         if n_spikes == GIVEN_UP:
-            return super().admit(batch, known, latest_us)
+            return super().admit(batch, known, latest_us, repeats)
         if n_spikes:
             first_us, last_us = int(batch.t_us[0]), int(batch.t_us[-1])
             self._n_admitted += len(batch)

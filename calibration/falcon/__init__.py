@@ -1,0 +1,1 @@
+"""Decoders in the FALCON benchmark: its interface, and its score."""

@@ -1,0 +1,207 @@
+"""Spikes that were not taken: their share of the last second, and which bins lack them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.loop.source import Arrival
+from streams.spikes.ring import Fates
+from streams.stamp_check import how_far_off, is_other_clock
+
+FATES = ("late", "future", "invalid", "duplicate")
+OVER_S = 1.0
+TOLD_SHARE, TOLD_SPIKES = 0.01, 5
+"""Above this share of the last second, and so many spikes at least, an event tells of them."""
+FAULT_SHARE, FAULT_SPIKES = 0.1, 10
+"""Above this one decodes are `fault`."""
+BIN_SHARE = 0.01
+"""A bin that is known to lack more of its spikes is never `ok`."""
+TOLD_KEPT = 1000
+"""Beats of which is known whether they were `ok`."""
+LOST_OVER_US = 2_000_000
+QUIET_S = 10.0
+"""A cause is told of again once its share has been small for so long."""
+FOREIGN_FOR_S = 0.5
+"""Stamps of another clock only, for so long, are no backlog."""
+
+CAUSES = {
+    "late": "spikes come up to {oldest_ms:.0f} ms after their stamps, and are waited for "
+    "{settle_ms:.1f} ms. Let the acquisition program push shorter blocks, or raise "
+    "`settle_most_ms` under [beat]",
+    "future": "stamps lie up to {ahead_ms:.1f} ms ahead of LSL's clock. Does the sender stamp "
+    'with a clock of its own? `stamps = "arrival"` under [input] does without its stamps',
+    "invalid": "samples name no unit or hold no count (NaN, negative, no whole number). Firing "
+    "rates and z-scores are no counts, and a channel that always holds NaN is left out by "
+    "`ignore_units`; unit -1 on a channel is a sorter's noise, which "
+    "`ignore_units = [-1]` under [input] leaves out",
+    "duplicate": "the same unit and stamp came again. Does the sender send twice, or round its "
+    "stamps? A channel `seq` that counts samples tells spikes apart",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something to report: the event, and its detail."""
+
+    event: str
+    detail: dict[str, Any]
+
+
+class RejectedSpikes:
+    """Watches what is not taken of a source; owned by the beat.
+
+    Attributes:
+        shares: of each fate in `FATES`, its share of the spikes of the last second.
+        n_late: of the last second.
+        is_fault: whether one of them is too large for any decode to be trusted.
+        other_clock: whether the source's stamps are of another clock now.
+
+    Args:
+        hop_us: between beats.
+    """
+
+    def __init__(self, hop_us: int) -> None:
+        self.shares: dict[str, float] = dict.fromkeys(FATES, 0.0)
+        self.n_late = 0
+        self.is_fault = False
+        self.other_clock = False
+        self.happened: deque[Happened] = deque(maxlen=100)
+        self._hop_us = hop_us
+        self._history: deque[tuple[float, int, tuple[int, ...]]] = deque()
+        self._n_lacking: dict[int, int] = {}
+        self._newest_us: int | None = None
+        self._was_ok: dict[int, bool] = {}
+        self._n_late_for_ok = 0
+        self._lacking_until_us: int | None = None
+        self._t_told_s = dict.fromkeys(FATES, -np.inf)
+        self._ages_s: deque[tuple[float, float, float]] = deque()
+        self._t_foreign_s: float | None = None
+
+    def note_told(self, k: int, *, ok: bool) -> None:
+        """Beat k was told: what comes late for it from now on was lacking in it."""
+        self._was_ok[k] = ok
+        if len(self._was_ok) > 2 * TOLD_KEPT:
+            self._was_ok = {one: self._was_ok[one] for one in list(self._was_ok)[-TOLD_KEPT:]}
+
+    def note(
+        self, arrival: Arrival, late_us: np.ndarray, future_us: np.ndarray, n_overflow: int
+    ) -> None:
+        """Take in an arrival.
+
+        Args:
+            arrival: what came.
+            late_us: (n,) stamps of its spikes whose bins are over.
+            future_us: (m,) stamps of its spikes that lie in the future.
+            n_overflow: spikes for which the ring had no room.
+        """
+        for k in (-(-late_us // self._hop_us)).tolist():
+            self._n_late_for_ok += self._was_ok.get(k, False)
+        for t_us in (arrival.invalid_us, future_us):
+            if len(t_us):
+                self._lacks(t_us)
+        if arrival.n_lost and len(arrival.batch):
+            # Nobody knows when they fired: since the pull before, as far as is known.
+            t_us, hop_us = arrival.batch.t_us, self._hop_us
+            first_us, last_us = int(t_us.min()), int(t_us.max())
+            since_us = first_us if self._newest_us is None else min(first_us, self._newest_us)
+            since_us = max(since_us, last_us - LOST_OVER_US)
+            for k in range(-(-since_us // hop_us), -(-last_us // hop_us) + 1):
+                self._n_lacking[k] = self._n_lacking.get(k, 0) + arrival.n_lost
+        if len(arrival.batch):
+            self._newest_us = int(arrival.batch.t_us.max())
+        if n_overflow and len(arrival.batch):
+            self._lacking_until_us = int(arrival.batch.t_us.max())
+        if np.isfinite(arrival.age_s):
+            self._note_age(arrival)
+
+    def bin_lacks(self, start_us: int, end_us: int, n_tokens: int) -> bool:
+        """Return True where the bin `(start_us, end_us]` is known to lack too many spikes."""
+        if self._lacking_until_us is not None and self._lacking_until_us > start_us:
+            return True
+        ks = range(start_us // self._hop_us + 1, -(-end_us // self._hop_us) + 1)
+        n = sum(self._n_lacking.get(k, 0) for k in ks)
+        return n > BIN_SHARE * (n_tokens + n)
+
+    def look(self, t_s: float, fates: Fates, n_in: int, settle_s: float) -> None:
+        """Bring the shares up to date, once a beat.
+
+        Args:
+            t_s: now.
+            fates: of all spikes so far.
+            n_in: all spikes so far, those included whose fate is open.
+            settle_s: how long spikes are waited for.
+        """
+        counted = tuple(getattr(fates, fate) for fate in FATES)
+        now = (t_s, n_in, (*counted, self._n_late_for_ok))
+        self._history.append(now)
+        while len(self._history) > 1 and self._history[1][0] <= t_s - OVER_S:
+            self._history.popleft()
+        _, n_before, before = self._history[0]
+        n_all = max(1, n_in - n_before)
+        counts = [n - was for n, was in zip(now[2], before, strict=True)]
+        self.n_late = counts[0]
+        self.shares = {fate: n / n_all for fate, n in zip(FATES, counts, strict=False)}
+        # Late for a beat that was told to lack spikes, as after an outage, is no news.
+        grave = (*counts[1:4], counts[4])
+        self.is_fault = any(n > FAULT_SHARE * n_all and n >= FAULT_SPIKES for n in grave)
+        for fate, n in zip(FATES, counts, strict=False):
+            if n > TOLD_SHARE * n_all and n >= TOLD_SPIKES:
+                self._tell(t_s, fate, n / n_all, settle_s)
+        if len(self._n_lacking) > 1000:
+            newest = max(self._n_lacking)
+            self._n_lacking = {k: n for k, n in self._n_lacking.items() if k > newest - 500}
+
+    @property
+    def oldest_s(self) -> float:
+        """The oldest that a spike was on arrival in the last second, seconds."""
+        return max((oldest for _, _, oldest in self._ages_s), default=0.0)
+
+    def _lacks(self, t_us: np.ndarray) -> None:
+        for k, n in zip(*np.unique(-(-t_us // self._hop_us), return_counts=True), strict=True):
+            self._n_lacking[int(k)] = self._n_lacking.get(int(k), 0) + int(n)
+
+    def _note_age(self, arrival: Arrival) -> None:
+        t_s, oldest_s = arrival.t_s, arrival.age_s
+        if len(arrival.batch):
+            spread_us = int(arrival.batch.t_us.max()) - int(arrival.batch.t_us.min())
+            oldest_s = arrival.age_s + spread_us * 1e-6
+        self._ages_s.append((t_s, arrival.age_s, oldest_s))
+        while self._ages_s[0][0] < t_s - OVER_S:
+            self._ages_s.popleft()
+        if not is_other_clock(arrival.age_s):
+            self._t_foreign_s = None
+        elif self._t_foreign_s is None:
+            self._t_foreign_s = t_s
+        since_s = t_s if self._t_foreign_s is None else self._t_foreign_s
+        was, self.other_clock = self.other_clock, t_s - since_s >= FOREIGN_FOR_S
+        if self.other_clock and not was:
+            text = f"stamps are not of LSL's clock any more: {how_far_off(arrival.age_s)}"
+            self.happened.append(Happened("other_clock", {"age_s": arrival.age_s, "warning": text}))
+        elif was and not self.other_clock:
+            self.happened.append(Happened("lsl_clock_again", {"age_s": arrival.age_s}))
+
+    def _tell(self, t_s: float, fate: str, share: float, settle_s: float) -> None:
+        is_new = t_s - self._t_told_s[fate] > QUIET_S
+        self._t_told_s[fate] = t_s
+        if not is_new:
+            return
+        ages = [age for _, age, _ in self._ages_s]
+        cause = CAUSES[fate].format(
+            oldest_ms=self.oldest_s * 1e3,
+            settle_ms=settle_s * 1e3,
+            ahead_ms=-min(ages, default=0.0) * 1e3,
+        )
+        text = f"{share:.1%} of the spikes of the last second were {fate}: {cause}"
+        self.happened.append(
+            Happened("spikes_rejected", {"fate": fate, "share": share, "warning": text})
+        )
+
+    def drain(self) -> Iterator[Happened]:
+        """Yield what happened since the last time."""
+        while self.happened:
+            yield self.happened.popleft()

@@ -1,0 +1,75 @@
+"""What the numbers of the units that fire suggest, where they are not the decoder's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from streams.lsl import parse_key
+from streams.messages import StreamsError
+
+FEWEST_UNITS = 8
+"""Fewer units than that fit a shifted table by chance."""
+
+Ids = tuple[int, ...]
+
+
+def shift_of(seen: Collection[str], known: Collection[str]) -> str:
+    """Say by what the units seen are shifted against those known; "" where they are not.
+
+    A sender that counts from 0 beside a recording that counts from 1 gives nearly every unit its
+    neighbour's place in the decoder.
+
+    Args:
+        seen: keys of units that have fired.
+        known: the decoder's keys.
+    """
+    ours, theirs = _ids(known), _ids(seen)
+    strange = theirs - ours
+    if len(theirs) < FEWEST_UNITS or not strange:
+        return ""
+    for place, what in ((0, "channel"), (1, "unit")):
+        for by in (1, -1):
+            moved = {_moved(ids, place, -by) for ids in theirs if len(ids) > place}
+            if len(moved) == len(theirs) and moved <= ours:
+                name = "unit" if len(next(iter(theirs))) == 1 else what
+                return (
+                    f"the source's {name} numbers look {abs(by)} {'higher' if by > 0 else 'lower'} "
+                    "than the decoder's: does the sender count from 0 and the recording from 1, or "
+                    "the other way round? Then nearly every unit has its neighbour's place"
+                )
+    return ""
+
+
+def strangers_of(seen: Mapping[str, int], known: Collection[str]) -> str:
+    """Name the units that the decoder does not know, the busiest first; "" where there is none.
+
+    Args:
+        seen: spikes of each key.
+        known: the decoder's keys.
+    """
+    strange = sorted((key for key in seen if key not in known), key=lambda key: -seen[key])
+    if not strange:
+        return ""
+    numbers = {key.rpartition("u")[2] for key in strange if "/u" in key}
+    codes = {key.rpartition("u")[2] for key in known if "/u" in key}
+    left_out = ", ".join(sorted(numbers - codes, key=int)[:5])
+    hint = f" To leave out sort codes: `ignore_units = [{left_out}]` under [input]"
+    return (
+        f"the decoder does not know {len(strange)} of the {len(seen)} units that fire: "
+        f"{', '.join(strange[:5])}{' ...' if len(strange) > 5 else ''}. Is it of another array, "
+        f"or are the units numbered anew?{hint if left_out else ''}"
+    )
+
+
+def _ids(keys: Collection[str]) -> set[Ids]:
+    found = set()
+    for key in keys:
+        try:
+            found.add(parse_key(key))
+        except StreamsError:
+            continue
+    return found
+
+
+def _moved(ids: Ids, place: int, by: int) -> Ids:
+    return (*ids[:place], ids[place] + by, *ids[place + 1 :])
