@@ -20,8 +20,8 @@ from export.bundle import DecoderBundle, open_bundle
 from export.onnxruntime_backend import open_cpu
 from streams.clock import MonotonicClock
 from streams.messages import Float64s, Int32s, SpikeBatch
-from streams.nwb import read_session
 from streams.session import Session, in_intervals
+from streams.sessions.reading import read_session
 from streams.spikes.tokenizer import Tokenizer
 
 

@@ -15,8 +15,8 @@ from calibration.scoring import class_accuracy, score_output, scored_intervals
 from export.backends import Backend
 from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
-from streams.nwb import read_session
 from streams.session import Session, in_intervals
+from streams.sessions.reading import read_session
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from export.bundle import DecoderBundle, open_bundle
 from export.graphs.streaming import streaming_graph, token_buckets
 from export.onnxruntime_backend import OnnxruntimeBackend
 from streams.clock import MonotonicClock
-from streams.nwb import read_session
+from streams.sessions.reading import read_session
 
 
 def adapt(

@@ -12,7 +12,8 @@ from decoders.errors import TrainingError
 from decoders.sessions_config import Split, written_out
 from streams.messages import Int64s
 from streams.session import Interval, Session, in_intervals
-from streams.sessions.trials import trials_where
+from streams.sessions.conditions import told_columns
+from streams.sessions.trials import flat_columns, trials_where
 
 ALWAYS_US = -(2**62)
 """Before any session."""
@@ -78,7 +79,8 @@ def _parts_of_trials(session: Session, ends_us: Int64s, split: Split) -> Parts:
     if not len(learnt) or _overlap(learnt, tested):
         raise TrainingError(
             f"session {session.id}: of its trials {len(learnt)} meet {split.train!r} and "
-            f"{len(tested)} meet {split.test!r}: some must be learnt from, and none be in both"
+            f"{len(tested)} meet {split.test!r}: some must be learnt from, and none be in both; "
+            f"columns: {told_columns(flat_columns(session))}"
         )
     held = in_intervals(np.asarray(ends_us * 1e-6, np.float64), tested)
     at = np.flatnonzero(held)

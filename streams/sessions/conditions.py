@@ -136,13 +136,17 @@ class _Condition:
         return self._columns[name]
 
     def _told(self, *names: str) -> str:
-        """The columns with some of their values."""
-        told = []
-        for name in names or sorted(self._columns):
-            values = list(dict.fromkeys(self._columns[name].tolist()))
-            more = ", ..." if len(values) > 4 else ""
-            told.append(f"{name} ({', '.join(map(repr, values[:4]))}{more})")
-        return "; ".join(told) or "none"
+        return told_columns({name: self._columns[name] for name in names or self._columns})
 
     def _refusal(self) -> SessionError:
         return SessionError(f"{self._name} may hold only {ALLOWED}")
+
+
+def told_columns(columns: Mapping[str, np.ndarray]) -> str:
+    """Columns with some of their values, for messages."""
+    told = []
+    for name, column in sorted(columns.items()):
+        values = list(dict.fromkeys(column.tolist()))
+        more = ", ..." if len(values) > 4 else ""
+        told.append(f"{name} ({', '.join(map(repr, values[:4]))}{more})")
+    return "; ".join(told) or "none"

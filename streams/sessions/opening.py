@@ -108,6 +108,11 @@ def _why(path: Path, error: OSError) -> str:
             "it is locked, perhaps because a program still writes it: close that program, or set "
             "HDF5_USE_FILE_LOCKING=FALSE where the file system has no locks"
         )
+    if "h5clear" in text:
+        return (
+            "the program that wrote it has not closed it, or crashed: close that program, else "
+            "mend a copy by `h5clear -s COPY`"
+        )
     lengths = re.search(r"eof = (\d+).*stored_eof = (\d+)", text)
     if lengths:
         return f"it is cut short, {lengths[1]} of {lengths[2]} bytes: copy or download it again"
@@ -166,9 +171,14 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     except (KeyError, OSError) as error:
         where = f"{group.file.filename}: {group.name.rstrip('/')}/{name}"
         if isinstance(link, h5py.ExternalLink):
+            there = (Path(group.file.filename).parent / link.filename).exists()
+            why = (
+                "which is not in it or cannot be read: get that file anew"
+                if there
+                else "which is not there: put that file beside this one"
+            )
             raise SessionError(
-                f"{where} is a link to {link.path} in the file {link.filename}, which cannot be "
-                "opened: put that file beside this one"
+                f"{where} is a link to {link.path} in the file {link.filename}, {why}"
             ) from error
         if isinstance(link, h5py.SoftLink):
             raise SessionError(
@@ -195,6 +205,7 @@ def values_of(data: h5py.Dataset) -> np.ndarray:
         SessionError: its compression is not installed, or the file is damaged there.
     """
     require_filters(data)
+    _require_sources(data)
     try:
         held: np.ndarray = np.asarray(data[()])
     except (OSError, RuntimeError, TypeError, ValueError) as error:
@@ -203,6 +214,22 @@ def values_of(data: h5py.Dataset) -> np.ndarray:
             f"an unknown kind of value ({str(error).splitlines()[0]}): copy or download it again"
         ) from error
     return held
+
+
+def _require_sources(data: h5py.Dataset) -> None:
+    """Refuse data that lie in other files where those are missing: HDF5 gives zeros for them."""
+    names = [name for name, _, _ in data.external or ()]
+    if data.is_virtual:
+        names += [source.file_name for source in data.virtual_sources()]
+    folder = Path(data.file.filename).parent
+    missing = [
+        name for name in dict.fromkeys(names) if name != "." and not (folder / name).exists()
+    ]
+    if missing:
+        raise SessionError(
+            f"{data.file.filename}: {data.name} lies in other files, of which "
+            f"{', '.join(missing[:5])} are not there: put them beside this one"
+        )
 
 
 def require_filters(data: h5py.Dataset) -> None:

@@ -20,7 +20,13 @@ def trials_where(session: Session, condition: str) -> list[Interval]:
             f"session {session.id} has no trials to choose by {condition!r}: name their table, "
             '[sessions] trials = "intervals/NAME", or split otherwise'
         )
-    columns = {name: column for name, column in trials.columns.items() if column.ndim == 1}
+    columns = flat_columns(session)
     chosen = rows_where(condition, columns, len(trials), f"session {session.id}, trials: ")
     chosen &= np.isfinite(trials.start_s) & np.isfinite(trials.stop_s)
     return list(zip(trials.start_s[chosen].tolist(), trials.stop_s[chosen].tolist(), strict=True))
+
+
+def flat_columns(session: Session) -> dict[str, np.ndarray]:
+    """The columns of the trials with one value each."""
+    columns = {} if session.trials is None else session.trials.columns
+    return {name: column for name, column in columns.items() if column.ndim == 1}

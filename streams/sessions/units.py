@@ -16,6 +16,8 @@ from streams.sessions.contents import Spikes
 from streams.sessions.tables import Table, find_table, table_paths
 
 KEY_COLUMN = "unit_key"
+COARSEST_S = 0.005
+"""Spike times that are not told apart more finely say little."""
 RESTART_SHARE, FEWEST_SPIKES = 0.5, 20
 """A step back by so much of a unit's whole time is a clock that starts again."""
 PROBES = (
@@ -77,6 +79,15 @@ def read_units(
 def _times(table: Table) -> tuple[np.ndarray, Int64s]:
     """All spike times, and where each unit's end."""
     times, ends = table.ragged("spike_times")
+    if times.dtype.kind not in "iuf":
+        raise SessionError(f"{table.path}: {table.name}/spike_times are no times: {times.dtype}")
+    if times.dtype.itemsize < 8 and times.dtype.kind == "f" and np.isfinite(times).any():
+        latest = np.abs(times[np.isfinite(times)]).max()
+        if (step_s := float(np.spacing(latest))) > COARSEST_S:
+            raise SessionError(
+                f"{table.path}: {table.name}/spike_times are {times.dtype}, which at {latest:.0f} "
+                f"s tells times {step_s:.2g} s apart: they must be written again as float64"
+            )
     if "spike_times_index" not in table.group:
         if len(table) != 1 or times.ndim != 1:
             raise SessionError(

@@ -207,6 +207,52 @@ def test_a_broken_external_link_is_named_with_its_target(tmp_path: Path) -> None
         read_session(path, VELOCITY)
 
 
+def test_a_link_into_a_file_that_lacks_its_target_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nwb")
+    with h5py.File(tmp_path / "behaviour.h5", "w") as beside, h5py.File(path, "r+") as file:
+        beside["other"] = 1
+        del file["processing/behavior/cursor_vel"]
+        file["processing/behavior/cursor_vel"] = h5py.ExternalLink("behaviour.h5", "/cursor")
+    with pytest.raises(SessionError, match=r"behaviour\.h5, which is not in it"):
+        read_session(path, VELOCITY)
+
+
+@pytest.mark.parametrize("kind", ["virtual", "external"])
+def test_data_in_other_files_that_are_missing_are_not_read_as_zeros(
+    tmp_path: Path, kind: str
+) -> None:
+    path, shape = write(tmp_path / "a.nwb"), (len(stamps()), 2)
+    place = "processing/behavior/cursor_vel/data"
+    with h5py.File(path, "r+") as file:
+        del file[place]
+        if kind == "virtual":
+            layout = h5py.VirtualLayout(shape, "f8")
+            layout[:] = h5py.VirtualSource("part.h5", "data", shape)
+            file.create_virtual_dataset(place, layout)
+        else:
+            file.create_dataset(place, shape, "f8", external=[("part.h5", 0, h5py.h5f.UNLIMITED)])
+    with pytest.raises(SessionError, match=r"cursor_vel/data lies in other files.*part\.h5"):
+        read_session(path, VELOCITY)
+    if kind == "virtual":
+        with h5py.File(tmp_path / "part.h5", "w") as file:
+            file["data"] = wave(stamps())
+        values = read_session(path, VELOCITY).signal("cursor_vel").values
+        np.testing.assert_array_equal(values, wave(stamps()))
+
+
+def test_a_file_whose_writer_crashed_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.attrs["nwb_version"] = "2.7.0"
+    with h5py.File(path, "r+", libver="latest") as file:
+        file.swmr_mode = True
+        file.flush()
+        as_left = path.read_bytes()
+    path.write_bytes(as_left)
+    with pytest.raises(SessionError, match=r"has not closed it, or crashed.*h5clear"):
+        read_session(path)
+
+
 def test_an_external_link_that_holds_is_followed(tmp_path: Path) -> None:
     path, other = write(tmp_path / "a.nwb"), tmp_path / "behaviour.h5"
     with h5py.File(path, "r+") as file, h5py.File(other, "w") as beside:

@@ -377,3 +377,15 @@ def test_stamps_that_repeat_now_and_then_are_noted(tmp_path: Path) -> None:
         add_series(file, "processing/behavior/cursor_vel", wave(stamps()), t_s)
     session = read_session(path, VELOCITY)
     assert "2 timestamps that repeat" in session.provenance["skipped"]
+
+
+def test_spike_times_that_lost_their_precision_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nwb", shift_s=1.6e9)
+    with h5py.File(path, "r+") as file:
+        rounded = file["units/spike_times"][:].astype(np.float32)
+        del file["units/spike_times"]
+        file["units/spike_times"] = rounded
+    with pytest.raises(
+        SessionError, match=r"are float32, which at 1600000000 s tells .* 1.3e\+02 s"
+    ):
+        read_session(path, VELOCITY)
