@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from streams.keys import read_keys
 from streams.sockets import DecodeSubscriber, UnreachableError
@@ -19,10 +20,13 @@ _COLOURS = {"ok": "green", "warmup": "yellow", "stale": "red", "paused": "cyan",
 def watch(endpoint: str, *, keys: Path | None, as_json: bool, count: int | None) -> None:
     """Print decodes until interrupted, or until `count` came.
 
+    For people, events that warn and the shares of spikes that were not taken stand between them.
+
     Raises:
         UnreachableError: none came within 5 s of the start, or of the last one.
     """
-    subscriber = DecodeSubscriber(endpoint, keys=read_keys(keys) if keys else None)
+    topics = ("decode",) if as_json else ("decode", "event", "heartbeat")
+    subscriber = DecodeSubscriber(endpoint, topics, keys=read_keys(keys) if keys else None)
     console = Console()
     n = 0
     while count is None or n < count:
@@ -32,13 +36,26 @@ def watch(endpoint: str, *, keys: Path | None, as_json: bool, count: int | None)
                 f"no decode came from {endpoint} within {FIRST_WITHIN_S:g} s; is a daemon running? "
                 "`spikeloop status` asks it; another address is named with --decode"
             )
-        n += 1
+        topic, message = received
+        n += topic == "decode"
         if as_json:
-            sys.stdout.write(json.dumps(received[1]) + "\n")
+            sys.stdout.write(json.dumps(message) + "\n")
             sys.stdout.flush()
-        else:
-            console.print(_line(received[1]), highlight=False)
+        elif line := _LINES[topic](message):
+            console.print(line, highlight=False)
     subscriber.close()
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    """An event, where it warns or notes something."""
+    said = event["detail"].get("warning") or event["detail"].get("note")
+    return f"[yellow]{event['event']}: {escape(said)}[/]" if said else ""
+
+
+def _shares_line(heartbeat: dict[str, Any]) -> str:
+    """What share of the spikes of the last second was not taken, where that is any."""
+    shares = [f"{fate} {share:.1%}" for fate, share in heartbeat["shares"].items() if share > 0]
+    return f"[dim]of the spikes of the last second: {', '.join(shares)}[/]" if shares else ""
 
 
 def _line(decode: dict[str, Any]) -> str:
@@ -59,3 +76,6 @@ def _numbers(value: list[float | None] | None) -> str:
     if value is None:
         return "none"
     return " ".join("   none" if v is None else f"{v:+7.2f}" for v in value)
+
+
+_LINES = {"decode": _line, "event": _event_line, "heartbeat": _shares_line}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from service.loop.source import Arrival, Source
 from streams.clock import Clock
-from streams.lsl import StreamLostError, StreamUnfitError
+from streams.lsl import StreamAmbiguousError, StreamLostError, StreamUnfitError
 
 RECENT_S = 0.05
 CATCH_UP_WITHIN_S = 2.0
@@ -130,7 +130,7 @@ class Ingest(threading.Thread):
         """Look for the stream that `[input]` describes, for a second; take it if it fits."""
         try:
             is_back = self._source.reopen()
-        except StreamUnfitError as err:
+        except (StreamUnfitError, StreamAmbiguousError) as err:
             if str(err) != self._refused:
                 self._refused = str(err)
                 self._report("source_changed", {"warning": self._refused})

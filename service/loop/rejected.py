@@ -21,6 +21,8 @@ FAULT_SHARE, FAULT_SPIKES = 0.1, 10
 """Above this one decodes are `fault`."""
 BIN_SHARE = 0.01
 """A bin that is known to lack more of its spikes is never `ok`."""
+LATE_FOR_S = 1.5
+"""A backlog, as after an outage, is a share of one second only."""
 TOLD_KEPT = 1000
 """Beats of which is known whether they were `ok`."""
 LOST_OVER_US = 2_000_000
@@ -76,6 +78,7 @@ class RejectedSpikes:
         self._n_lacking: dict[int, int] = {}
         self._newest_us: int | None = None
         self._was_ok: dict[int, bool] = {}
+        self._t_in_time_s: float | None = None
         self._n_late_for_ok = 0
         self._lacking_until_us: int | None = None
         self._t_told_s = dict.fromkeys(FATES, -np.inf)
@@ -146,9 +149,12 @@ class RejectedSpikes:
         counts = [n - was for n, was in zip(now[2], before, strict=True)]
         self.n_late = counts[0]
         self.shares = {fate: n / n_all for fate, n in zip(FATES, counts, strict=False)}
-        # Late for a beat that was told to lack spikes, as after an outage, is no news.
-        grave = (*counts[1:4], counts[4])
-        self.is_fault = any(n > FAULT_SHARE * n_all and n >= FAULT_SPIKES for n in grave)
+        # Late for a beat that was told to lack spikes is no news, but where it goes on.
+        is_grave = [n > FAULT_SHARE * n_all and n >= FAULT_SPIKES for n in counts]
+        if not is_grave[0] or self._t_in_time_s is None:
+            self._t_in_time_s = t_s
+        is_late_for_good = t_s - self._t_in_time_s > LATE_FOR_S
+        self.is_fault = any(is_grave[1:]) or is_late_for_good
         for fate, n in zip(FATES, counts, strict=False):
             if n > TOLD_SHARE * n_all and n >= TOLD_SPIKES:
                 self._tell(t_s, fate, n / n_all, settle_s)

@@ -15,7 +15,6 @@ from streams.clock import Clock, ClockOffset, OffsetEstimate, stamps_to_us
 from streams.lsl import (
     KEEP_ALIVE_EVERY_S,
     StreamAbsentError,
-    StreamAmbiguousError,
     StreamDescription,
     StreamUnfitError,
     find_inlet,
@@ -266,10 +265,11 @@ class Source:
 
         Raises:
             StreamUnfitError: one came that no longer fits; the text says why. It is left alone.
+            StreamAmbiguousError: several came.
         """
         try:
             inlet = self._find(1.0)
-        except (StreamAbsentError, StreamAmbiguousError):
+        except StreamAbsentError:
             return False
         try:
             layout = self._layout_again(inlet)
