@@ -26,7 +26,7 @@ from service.loop.unit_numbers import shift_of, strangers_of
 from service.loop.validity import UNKNOWN_SHARE
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
-from streams.lsl import StreamLostError, lsl_now, visible_streams
+from streams.lsl.inlets import StreamLostError, lsl_now, visible_streams
 from streams.sockets import Publisher
 
 ROOMS = ("streams", "decoders", "export", "calibration", "service")

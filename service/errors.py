@@ -7,7 +7,7 @@ from enum import IntEnum
 from decoders.errors import DecodersError
 from export.errors import BackendUnavailable, BundleError, ExportError, GateError
 from streams.endpoints import AddressError
-from streams.lsl import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
+from streams.lsl.inlets import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
 from streams.messages import StreamsError
 from streams.sockets import UnreachableError
 

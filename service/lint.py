@@ -21,7 +21,7 @@ from streams.lint.heard import Heard
 from streams.lint.judge import lint
 from streams.lint.kinds import Kind
 from streams.lint.listener import Listener
-from streams.lsl import describe, matching_streams, visible_streams
+from streams.lsl.inlets import describe, matching_streams, visible_streams
 
 MOST_STREAMS = 16
 LOOK_EVERY_S = 0.25

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from streams import lsl
 from streams.clock import Clock, MonotonicClock
 from streams.feeds import CountsFeed, Feed, MarkerFeed, Pace, SamplesFeed, SpikeFeed
+from streams.lsl import outlets as lsl
 from streams.session import Session, SessionError
 from streams.sessions.choice import EVERYTHING, SessionChoice
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from calibration.wizard.config import CuesSection
 from calibration.wizard.run import Run
 from streams.clock import Clock
-from streams.lsl import MarkerOutlet, PositionOutlet
+from streams.lsl.outlets import MarkerOutlet, PositionOutlet
 
 STEP_S = 0.01
 LABELS = ("cursor_x", "cursor_y", "target_x", "target_y")

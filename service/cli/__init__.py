@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     provide_cache_folder()
     if getattr(arguments, "uses_lsl", False):
-        from streams.lsl import quieten
+        from streams.lsl.inlets import quieten
 
         quieten()
     try:

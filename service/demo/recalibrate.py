@@ -24,7 +24,7 @@ from service.demo.demo import start_daemon
 from service.errors import ServiceError
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
-from streams.lsl import find_inlet
+from streams.lsl.inlets import find_inlet
 from streams.sockets import DecodeSubscriber
 
 SETTLING_S = 5.0

@@ -9,14 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from service.loop.admission import Admission
 from service.loop.ahead import Ahead, Rehearsal
 from service.loop.blocks import Blocks
-from service.loop.completeness import Completeness
 from service.loop.decoder import Decoder, Seat, is_finite
 from service.loop.lineup import Lineup
 from service.loop.outcome import BeatCounts, Outcome, Schedule
 from service.loop.percentiles import Histogram
-from service.loop.rejected import RejectedSpikes
 from service.loop.settle import SettleTime
 from service.loop.shaping import Shaper, as_values
 from service.loop.source import Arrival
@@ -28,7 +27,6 @@ from streams.spikes.ring import SpikeRing
 from streams.wire import Decode, encode
 
 CATCH_UP_S = 1.0
-_NONE = np.zeros(0, np.int64)
 MOST_UNCOUNTED = 100
 """Arrivals that may wait to be counted; more than a beat brings, but at the start of a run."""
 
@@ -37,6 +35,7 @@ class Beat:
     """Turns arrivals into decodes; one thread owns it.
 
     Attributes:
+        admission: of arrivals to the ring.
         blocks: when arrivals come.
         lsl_age_s: how old, on average, the spikes were that arrived since the beat before; None
             where none did.
@@ -78,12 +77,10 @@ class Beat:
         self.counts = BeatCounts()
         self.decode_ms = Histogram(1e-3, 1e4)
         self.settle = settle
-        self.rejected = RejectedSpikes(ring.hop_us)
-        self.completeness = Completeness(schedule, source_bin_us)
+        self.admission = Admission(ring, schedule, settle, source_bin_us)
         self.paused = False
         self.trace_beat: Callable[[int, TokenWindow], None] | None = None
         self.trace_arrival: Callable[[Arrival], None] | None = None
-        self.keeps_alive = False
         self.n_spikes_of_unit = np.zeros(0, np.int64)
         self.lsl_age_s: float | None = None
         self.newest = Outcome(0, schedule.t0_s, 0.0, 0.0, 0.0, None, 0, None, 0.0)
@@ -99,7 +96,6 @@ class Beat:
         self._clock = clock
         self._run_id, self._source_fault = run_id, source_fault
         self._t0_s = schedule.t0_s
-        self._newest_us: int | None = None
         self._was_jumped = self._is_complete = False
         self._age_s, self._n_aged = 0.0, 0
         self._to_count: list[Arrival] = []
@@ -125,70 +121,22 @@ class Beat:
             self.schedule.t0_s = self._t0_s + arrival.phase_s
             self.blocks.note(arrival.t_s)
             self.lineup.follow_source()
-            self._admit(arrival)
+            self.admission.admit(arrival, self.lineup.known)
             t_ready_s = arrival.t_read_s + self._clock.now() - t_begun
             self.settle.note(arrival, self.schedule.t0_s, t_ready_s)
             self._to_count.append(arrival)
             if len(self._to_count) > MOST_UNCOUNTED:
                 self._count()
 
-    def _admit(self, arrival: Arrival) -> None:
-        ring, batch, n_overflow = self.ring, arrival.batch, self.ring.fates.overflow
-        n_late, late_until_us = ring.fates.late, ring.late_until_us
-        ring.admit(batch, self.lineup.known, arrival.latest_us, arrival.repeats)
-        ring.fates.invalid += len(arrival.invalid_us)
-        ring.fates.duplicate += arrival.n_duplicate
-        self.counts.lost_in_transport += arrival.n_lost
-        self.counts.ignored += arrival.n_ignored
-        present_us, future_us = batch.t_us, _NONE
-        if len(batch) and np.maximum.reduce(batch.t_us) > arrival.latest_us:
-            is_future = batch.t_us > arrival.latest_us
-            present_us, future_us = batch.t_us[~is_future], batch.t_us[is_future]
-        n_late = ring.fates.late - n_late
-        late_us = present_us[present_us <= late_until_us] if n_late else _NONE
-        self.rejected.note(arrival, late_us, future_us, ring.fates.overflow - n_overflow)
-        if ring.newest_us is not None:
-            self._newest_us = max(self._newest_us or 0, ring.newest_us)
-        self.completeness.note(
-            arrival,
-            self._newest_of(arrival, present_us),
-            self.settle.settle_s,
-            rejects=n_late > 0 or len(future_us) > 0,
-        )
-
-    def _newest_of(self, arrival: Arrival, present_us: Int64s) -> int | None:
-        """The newest stamp of an arrival that does not lie in the future."""
-        heard = [int(np.maximum.reduce(present_us))] if len(present_us) else []
-        alive_us = arrival.newest_keep_alive_us
-        if alive_us is not None:
-            self.keeps_alive = True
-            if alive_us <= arrival.latest_us:
-                heard.append(alive_us)
-                self._newest_us = max(self._newest_us or 0, alive_us)
-        return max(heard, default=None)
-
     def _begin_anew(self, t_s: float) -> None:
         """Another stream has come, or the same after an outage: nothing of before holds."""
-        self.keeps_alive = False
-        self.completeness.begin_anew()
-        self.settle.begin(t_s)
+        self.admission.begin_anew(t_s)
         self._forget(self.last_k)
 
     def has_heard_of(self, k: int) -> bool:
         """Whether something stamped later than beat k's window has come."""
-        newest_us = self.completeness.newest_us
+        newest_us = self.admission.completeness.newest_us
         return newest_us is not None and newest_us > k * self.ring.hop_us
-
-    def note_due(self, k: int) -> None:
-        """Beat k is due to be cut."""
-        self.completeness.note_cut(k * self.ring.hop_us)
-
-    def waits_for_more(self, k: int, longest_s: float) -> bool:
-        """Whether a wait of so long after beat k's window may yet tell that its bin is whole."""
-        end_us = k * self.ring.hop_us
-        if not self.completeness.resolves_within(end_us, longest_s):
-            return False
-        return not self.completeness.lacks(end_us, self._clock.now())
 
     def rehearse(self, k: int) -> None:
         """Decode what has come of beat k so far: its decode, if nothing more comes for it.
@@ -234,16 +182,14 @@ class Beat:
         self.newest = outcome = self._cut_and_run(k, self.schedule.window_end_s(k) + settle_s)
         self.decode_ms.add((outcome.t_done - outcome.t_cut) * 1e3)
         self.settle.note_run(outcome.run_s)
-        fates = self.ring.fates
-        n_in = fates.spikes_in + self.ring.n_pending
-        self.rejected.look(self._clock.now(), fates, n_in, settle_s)
+        self.admission.look(self._clock.now())
         self._mind_the_clock(k)
         self.last_k = k
         seat = self.lineup.active
         if outcome.raw is None:
             self.backend_failed.set()
         seat.reason = self._judged(seat, outcome)
-        self.rejected.note_told(k, ok=seat.reason == "")
+        self.admission.rejected.note_told(k, ok=seat.reason == "")
         self.lineup.watch_range(outcome.raw)
         self.counts.seq += 1
         decode = self._decode(seat, self.counts.seq, outcome, settle_s)
@@ -327,7 +273,8 @@ class Beat:
             outcome, window, kept = self._run(self.decoder, k, spikes, t_cut)
         if self.token_cap is not None:
             self.token_cap.note(outcome.n_tokens, outcome.run_s, len(self.lineup.seats))
-        self._is_complete = self._is_whole(k, int(np.add.reduce(spikes.count)), t_cut)
+        n_spikes = int(np.add.reduce(spikes.count))
+        self._is_complete = self.admission.is_whole(k, n_spikes, t_cut)
         self.ring.settle(slots[kept], "used")
         if not self.lineup.all_known:
             strange = self.decoder.row_of[spikes.unit] < 0
@@ -382,7 +329,7 @@ class Beat:
         self._was_jumped = jumped
 
     def _judged(self, seat: Seat, outcome: Outcome) -> str:
-        newest_us, schedule = self._newest_us, self.schedule
+        newest_us, schedule = self.admission.newest_us, self.schedule
         settle_s, hop_s = self.settle.settle_s, self.ring.hop_us * 1e-6
         return seat.judge.judge(
             ValidityInputs(
@@ -390,7 +337,7 @@ class Beat:
                 t_due=schedule.window_end_s(outcome.k) + settle_s,
                 newest_s=None if newest_us is None else schedule.t0_s + newest_us * 1e-6,
                 delay_s=max(0.0, settle_s - hop_s),
-                keeps_alive=self.keeps_alive,
+                keeps_alive=self.admission.keeps_alive,
                 since_reset_s=(outcome.k - seat.decoder.k_reset) * hop_s,
                 spikes_in=self.ring.fates.spikes_in + self.ring.n_pending,
                 unknown=self.ring.fates.unknown_unit,
@@ -403,19 +350,10 @@ class Beat:
         )
 
     def _fault_of_source(self) -> str:
-        if self.rejected.other_clock:
+        rejected = self.admission.rejected
+        if rejected.other_clock:
             return "other_clock"
-        return self._source_fault() or ("spikes_rejected" if self.rejected.is_fault else "")
-
-    def _is_whole(self, k: int, n_spikes: int, t_cut: float) -> bool:
-        """Whether all spikes of beat k's bin can have come by its cut, and were taken."""
-        end_us = k * self.ring.hop_us
-        start_us = end_us - self.ring.bin_us
-        return not (
-            self.completeness.lacks(end_us, t_cut)
-            or self.completeness.lacks_bins(start_us, end_us)
-            or self.rejected.bin_lacks(start_us, end_us, n_spikes)
-        )
+        return self._source_fault() or ("spikes_rejected" if rejected.is_fault else "")
 
     def _decode(self, seat: Seat, seq: int, outcome: Outcome, settle_s: float) -> Decode:
         decoder, fates, newest_us = seat.decoder, self.ring.fates, self.ring.newest_us

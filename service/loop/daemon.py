@@ -34,7 +34,7 @@ from service.loop.source import Arrival, Source
 from service.loop.token_cap import CapChange, TokenCap
 from service.loop.transfer import Transfers
 from service.loop.turns import BeatLoop
-from service.loop.unit_numbers import shift_of, strangers_of
+from service.loop.unit_numbers import UnitNumbers
 from service.loop.validity import ValidityJudge
 from service.loop.wait import Wait
 from streams.clock import MonotonicClock
@@ -87,7 +87,7 @@ class Daemon:
         self._stopping = threading.Event()
         self._clock = MonotonicClock()
         self._inbox: deque[Arrival] = deque()
-        self._told_units: set[tuple[str, str]] = set()
+        self._unit_numbers = UnitNumbers()
         self._check_config()
         manifest = bundle.manifest
         self.opened = open_backend(bundle, config.decoder.backend, config.decoder.fallback)
@@ -345,20 +345,11 @@ class Daemon:
         return self._clock.now()
 
     def look_at_units(self) -> None:
-        """Report once what the numbers of the units that fired suggest; called each second."""
+        """Report what the numbers of the units that fired suggest; called each second."""
         fired = self.beat.n_spikes_of_unit
         seen = {key: n for key, n in zip(list(self.source.keys), fired.tolist(), strict=False) if n}
-        manifest, reason = self.beat.decoder.manifest, self.beat.reason
-        known = {unit.key for unit in manifest.units}
-        self._tell_once("units_shifted", shift_of(seen, known))
-        if reason == "unknown_units":
-            self._tell_once("unknown_units", strangers_of(seen, known))
-
-    def _tell_once(self, event: str, warning: str) -> None:
-        """Report a warning, if there is one, once for each decoder."""
-        told = (event, self.beat.decoder.manifest.id)
-        if warning and told not in self._told_units:
-            self._told_units.add(told)
+        for event, warning in self._unit_numbers.look(seen, self.beat.decoder.manifest,
+                                                      self.beat.reason):  # fmt: skip
             self.report(event, {"warning": warning})
 
     def _health_of(self, manifest: Manifest) -> UnitHealth:

@@ -30,14 +30,12 @@ class Schedule:
 
 @dataclass(slots=True)
 class BeatCounts:
-    """What became of the beats, and of samples that never came."""
+    """What became of the beats."""
 
     seq: int = 0
     late: int = 0
     skipped: int = 0
     resets: int = 0
-    lost_in_transport: int = 0
-    ignored: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from export.manifest import Output
 from service.loop.validity import REASONS
-from streams.lsl import ValuesOutlet
+from streams.lsl.outlets import ValuesOutlet
 from streams.wire import Decode
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from service.loop.source import Arrival
+from streams.lsl.stamp_check import how_far_off, is_other_clock
 from streams.spikes.ring import Fates
-from streams.stamp_check import how_far_off, is_other_clock
 
 FATES = ("late", "future", "invalid", "duplicate")
 OVER_S = 1.0

@@ -12,18 +12,18 @@ from service.config import InputConfig
 from service.loop.arrival_stamps import ArrivalStamps
 from service.loop.count_phase import CountPhase
 from streams.clock import Clock, ClockOffset, OffsetEstimate, stamps_to_us
-from streams.lsl import (
+from streams.lsl.inlets import (
     KEEP_ALIVE_EVERY_S,
     StreamAbsentError,
     StreamDescription,
     StreamUnfitError,
     find_inlet,
 )
+from streams.lsl.stamp_check import require_lsl_clock
 from streams.messages import Float64s, Int64s, Repeats, SpikeBatch
 from streams.spikes.columns import unfit
 from streams.spikes.layouts import CountsLayout, EventLayout, Layout, layout_of
 from streams.spikes.steps import PLAIN, Steps
-from streams.stamp_check import require_lsl_clock
 
 FUTURE_TOLERANCE_S = 5e-3
 MOST_UNCERTAIN_S = 20e-3
@@ -39,7 +39,7 @@ SLICE_S = 0.25
 
 
 class OpenInlet(Protocol):
-    """What a source reads: `streams.lsl.Inlet`, or a stream that a test makes."""
+    """What a source reads: `streams.lsl.inlets.Inlet`, or a stream that a test makes."""
 
     description: StreamDescription
     labels: tuple[str, ...]

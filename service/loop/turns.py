@@ -97,7 +97,7 @@ class BeatLoop:
         """Once a decode is out: settle, and report what the source did."""
         beat, settle, t_s = self._beat, self._beat.settle, self._clock.now()
         told = settle.settle(decode.beat, t_s, is_ahead=self.wait.is_ahead)
-        rejected = beat.rejected
+        rejected = beat.admission.rejected
         if told is None:
             told = settle.grow(decode.beat, t_s, rejected.shares["late"], rejected.n_late)
         if told is not None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
-from streams.lsl import parse_key
+from export.manifest import Manifest
 from streams.messages import StreamsError
+from streams.unit_keys import parse_key
 
 FEWEST_UNITS = 8
 """Fewer units than that fit a shifted table by chance."""
 
 Ids = tuple[int, ...]
+
+
+class Warned(NamedTuple):
+    """An event, and what it warns of."""
+
+    event: str
+    warning: str
 
 
 def shift_of(seen: Collection[str], known: Collection[str]) -> str:
@@ -59,6 +68,30 @@ def strangers_of(seen: Mapping[str, int], known: Collection[str]) -> str:
         f"{', '.join(strange[:5])}{' ...' if len(strange) > 5 else ''}. Is it of another array, "
         f"or are the units numbered anew?{hint if left_out else ''}"
     )
+
+
+class UnitNumbers:
+    """Tells once for each decoder what the numbers of the units suggest."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def look(self, seen: Mapping[str, int], manifest: Manifest, reason: str) -> Iterator[Warned]:
+        """Yield events and their warnings.
+
+        Args:
+            seen: spikes of each key.
+            manifest: of the decoder in service.
+            reason: why its newest decode is not `ok`.
+        """
+        known = {unit.key for unit in manifest.units}
+        found = [Warned("units_shifted", shift_of(seen, known))]
+        if reason == "unknown_units":
+            found.append(Warned("unknown_units", strangers_of(seen, known)))
+        for one in found:
+            if one.warning and (one.event, manifest.id) not in self._told:
+                self._told.add((one.event, manifest.id))
+                yield one
 
 
 def _ids(keys: Collection[str]) -> set[Ids]:

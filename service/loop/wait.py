@@ -138,11 +138,12 @@ class Wait:
 
     def _until_whole(self, k: int, settle_s: float) -> None:
         """Wait a little longer where nothing stamped after the bin has come, if that can tell."""
-        self._beat.note_due(k)
+        self._beat.admission.note_due(k)
         longest_s = settle_s + LONGER_OF_HOP * self._beat.ring.hop_us * 1e-6
         t_longest = self._beat.schedule.window_end_s(k) + longest_s
-        while self._beat.waits_for_more(k, longest_s):
-            left_s = t_longest - self._clock.now()
+        admission = self._beat.admission
+        while admission.waits_for_more(k, longest_s, t_now := self._clock.now()):
+            left_s = t_longest - t_now
             if left_s <= 0:
                 return
             self._await_arrival(min(left_s, LOOKED_EVERY_S * 10))

@@ -11,7 +11,7 @@ import numpy as np
 from streams.lint.findings import Finding, Level
 from streams.lint.heard import Heard
 from streams.lint.timing import MANY_EQUAL, SHARE_FLAGGED, equal_stamps, equal_stamps_finding
-from streams.lsl import KEEP_ALIVE_EVERY_S, StreamUnfitError
+from streams.lsl.inlets import KEEP_ALIVE_EVERY_S, StreamUnfitError
 from streams.messages import Float64s, Int32s
 from streams.spikes.layouts import EventLayout, Layout, Parsed, layout_of
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from streams.lint.findings import Finding, Level
 from streams.lint.heard import Heard
+from streams.lsl.stamp_check import how_far_off, is_other_clock
 from streams.messages import Float64s
-from streams.stamp_check import how_far_off, is_other_clock
 
 HOP_S = 0.02
 """The usual hop of a decoder; a longer delay or block makes decodes later than they need be."""

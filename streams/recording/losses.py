@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from streams.lsl import StreamDescription, StreamUnfitError
+from streams.lsl.inlets import StreamDescription, StreamUnfitError
+from streams.lsl.stamp_check import how_far_off, is_other_clock, require_lsl_clock
 from streams.messages import Float64s
 from streams.spikes.columns import KNOWN_LABELS
 from streams.spikes.sequence import SequenceCheck
-from streams.stamp_check import how_far_off, is_other_clock, require_lsl_clock
 
 START_S = 15.0
 """Stamps of another clock are refused so early, and later counted."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streams.clock import Clock
-from streams.lsl import Inlet, StreamLostError
+from streams.lsl.inlets import Inlet, StreamLostError
 from streams.messages import Float64s
 
 WAIT_S = 0.2

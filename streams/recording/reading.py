@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.lsl import StreamDescription
+from streams.lsl.inlets import StreamDescription
 from streams.messages import Float64s
 from streams.recording.clock_check import (
     STRAY,

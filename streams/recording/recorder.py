@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from streams.clock import Clock, MonotonicClock
-from streams.lsl import Inlet, StreamUnfitError
+from streams.lsl.inlets import Inlet, StreamUnfitError
 from streams.recording.search import Wanted, find_all
 from streams.recording.tracks import Track
 from streams.recording.xdf import (

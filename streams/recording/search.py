@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Event, Thread
 
-from streams.lsl import Inlet, StreamAbsentError, StreamAmbiguousError, find_inlet
+from streams.lsl.inlets import Inlet, StreamAbsentError, StreamAmbiguousError, find_inlet
 
 LOOK_FOR_S = 5.0
 PAUSE_S = 1.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streams.lsl import StreamUnfitError
+from streams.lsl.inlets import StreamUnfitError
 from streams.messages import Float64s, SpikeBatch
 from streams.recording.markers import marker_texts, require_trials, trials_of
 from streams.recording.reading import Recorded, Recording, read_recording

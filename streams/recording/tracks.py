@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streams.clock import Clock, ClockOffset, OffsetEstimate
-from streams.lsl import Inlet
+from streams.lsl.inlets import Inlet
 from streams.messages import Float64s
 from streams.recording.losses import Outage, SequenceCount, StampWatch
 from streams.recording.pulling import Block, Puller, arrival_stamps

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from streams.clock import Clock, MonotonicClock
-from streams.lsl import KEEP_ALIVE_EVERY_S, MarkerOutlet, PositionOutlet, SpikeOutlet
+from streams.lsl.inlets import KEEP_ALIVE_EVERY_S
+from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
 from streams.simulation.cortex import MotorCortex

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streams.lsl import StreamDescription, StreamUnfitError
+from streams.lsl.inlets import StreamDescription, StreamUnfitError
 
 KNOWN_LABELS = {
     "channel": (

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from streams.lsl import StreamUnfitError, parse_key
+from streams.lsl.inlets import StreamUnfitError
 from streams.messages import Int32s, Int64s, StreamsError
+from streams.unit_keys import parse_key
 
 _CHANNEL_STEP = 2**32
 _GRID_CELLS = 2**20

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streams.lsl import KEEP_ALIVE_UNIT, StreamDescription, parse_key
+from streams.lsl.inlets import KEEP_ALIVE_UNIT, StreamDescription
 from streams.messages import Float64s, Int32s, Repeats, StreamsError
 from streams.spikes.columns import Columns, columns_of, unfit
 from streams.spikes.keys import KeyTable
 from streams.spikes.sequence import SequenceCheck
 from streams.spikes.stamp_grain import StampGrain
+from streams.unit_keys import parse_key
 
 MOST_AT_ONCE = 8192
 """Longer pulls, as after a pause, are read the long way."""

@@ -9,7 +9,7 @@ import numpy as np
 from calibration.wizard.config import CuesSection
 from calibration.wizard.cues import Cues
 from streams.clock import ManualClock
-from streams.lsl import Inlet, find_inlet
+from streams.lsl.inlets import Inlet, find_inlet
 from streams.recording.markers import trials_of
 
 N_TRIALS = 32

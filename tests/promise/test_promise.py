@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, note, settings
 
 from export.bundle import DecoderBundle, open_bundle
-from streams.lsl import StreamUnfitError
+from streams.lsl.inlets import StreamUnfitError
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.promise.rigs import KEYS, Rig, Truth, rigs, send
 from tests.promise.world import T_BEGIN_S, SimulatedDaemon, World

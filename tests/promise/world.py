@@ -28,7 +28,7 @@ from service.loop.turns import BeatLoop
 from service.loop.validity import ValidityJudge
 from service.loop.wait import Wait
 from streams.clock import OffsetEstimate
-from streams.lsl import StreamAbsentError, StreamDescription, StreamLostError
+from streams.lsl.inlets import StreamAbsentError, StreamDescription, StreamLostError
 from streams.messages import Float64s, TokenWindow
 from streams.spikes.ring import SpikeRing
 from streams.wire import Decode

@@ -33,7 +33,7 @@ def rows(heading: str) -> dict[str, list[str]]:
 
 def test_every_event_is_described() -> None:
     text = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
-    reported = set(re.findall(r"(?:report|on_change|Happened|_tell_once)\(\s*\"(\w+)\"", text))
+    reported = set(re.findall(r"(?:report|on_change|Happened|Warned)\(\s*\"(\w+)\"", text))
     assert reported | set(get_args(Change)) == set(rows("### Events"))
 
 

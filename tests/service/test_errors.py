@@ -7,7 +7,7 @@ import pytest
 from decoders.errors import DecodersError
 from export.errors import BackendUnavailable, BundleError, ExportError
 from service.errors import HANDLED, ConfigError, ExitCode, GuardError, ServiceError, exit_code
-from streams.lsl import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
+from streams.lsl.inlets import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
 from streams.messages import StreamsError
 from streams.sockets import AddressError, UnreachableError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streams.lsl import StreamDescription, StreamUnfitError
+from streams.lsl.inlets import StreamDescription, StreamUnfitError
 from streams.spikes.columns import columns_of
 from streams.spikes.layouts import CountsLayout, EventLayout, IgnoredUnits, Parsed, layout_of
 

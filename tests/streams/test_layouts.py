@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.lsl import StreamDescription, StreamUnfitError
+from streams.lsl.inlets import StreamDescription, StreamUnfitError
 from streams.spikes.keys import KeyTable
 from streams.spikes.layouts import MOST_AT_ONCE, CountsLayout, EventLayout, Parsed, layout_of
 from streams.spikes.sequence import SEQ_KEPT, SequenceCheck

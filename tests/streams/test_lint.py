@@ -16,7 +16,7 @@ from streams.lint.judge import lint
 from streams.lint.rate import true_rate
 from streams.lint.spikes import doubled_units, equal_columns
 from streams.lint.timing import burst_starts, disorder_s
-from streams.lsl import lsl_now
+from streams.lsl.inlets import lsl_now
 from tests.streams.lint_inputs import (
     SECONDS,
     UNITS,

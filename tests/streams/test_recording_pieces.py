@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streams.lsl import StreamUnfitError
+from streams.lsl.inlets import StreamUnfitError
 from streams.recording.markers import marker_texts, trials_of
 from streams.recording.reading import read_recording
 from streams.recording.sessions import MENDED, Reading, convert

@@ -12,7 +12,7 @@ import pytest
 import pyxdf
 
 from streams.clock import ManualClock, OffsetEstimate
-from streams.lsl import StreamDescription, StreamLostError, StreamUnfitError
+from streams.lsl.inlets import StreamDescription, StreamLostError, StreamUnfitError
 from streams.recording import tracks
 from streams.recording.losses import SequenceCount, StampWatch
 from streams.recording.pulling import Block, arrival_stamps

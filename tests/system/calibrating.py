@@ -22,7 +22,7 @@ import numpy as np
 
 from decoders.learning.training import train
 from export.graphs.streaming import export_run
-from streams.lsl import MarkerOutlet, PositionOutlet, SpikeOutlet
+from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import SpikeBatch
 from streams.nwb import write_session
 from streams.session import Behavior, Session, Trials

@@ -8,7 +8,7 @@ import pytest
 
 from export.bundle import open_bundle
 from export.unlearnt.generated import derive_bundle
-from streams.lsl import quieten
+from streams.lsl.inlets import quieten
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.running import ANY_PORT, Daemon, Process, toml, unique
 from tests.system.sources import Living

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from streams.lsl import lsl_now
+from streams.lsl.inlets import lsl_now
 from tests.system.calibrating import until_done, write_config
 from tests.system.rigs import Rig
 from tests.system.running import Process, keep_on, unique, wait_until

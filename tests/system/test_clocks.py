@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from streams.clock import MonotonicClock
-from streams.lsl import lsl_now
+from streams.lsl.inlets import lsl_now
 from tests.system.conftest import UNIT_KEYS, DaemonStarter
 from tests.system.running import clock
 from tests.system.sources import Living

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from export.bundle import open_bundle
-from streams.lsl import CountsOutlet
+from streams.lsl.outlets import CountsOutlet
 from streams.messages import Int32s
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import DaemonStarter

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.lsl import find_inlet, visible_streams
+from streams.lsl.inlets import find_inlet, visible_streams
 from streams.messages import Float64s, Validity
 from tests.system.conftest import UNIT_KEYS, DaemonStarter
 from tests.system.running import keep_on, wait_until

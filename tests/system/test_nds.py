@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streams.lsl import Inlet, find_inlet
+from streams.lsl.inlets import Inlet, find_inlet
 from streams.messages import Float64s
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import HOP_S, DaemonStarter

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from streams.clock import MonotonicClock
-from streams.lsl import CountsOutlet, Inlet, MarkerOutlet, SpikeOutlet, ValuesOutlet, find_inlet
+from streams.lsl.inlets import Inlet, find_inlet
+from streams.lsl.outlets import CountsOutlet, MarkerOutlet, SpikeOutlet, ValuesOutlet
 from tests.system.running import unique
 
 WAIT_S = 5.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streams.lsl import CountsOutlet, MarkerOutlet, Outlet, SpikeOutlet, ValuesOutlet
+from streams.lsl.outlets import CountsOutlet, MarkerOutlet, Outlet, SpikeOutlet, ValuesOutlet
 from streams.sockets import Publisher
 from tests.system.conftest import UNIT_KEYS, ConfigWriter, DaemonStarter
 from tests.system.running import ANY_PORT, Process, unique

@@ -17,7 +17,7 @@ from service.bench.peers.environment import program
 from service.bench.peers.per_decode import summed_up
 from service.bench.rig import Rig
 from streams.clock import MonotonicClock
-from streams.lsl import Inlet, find_inlet
+from streams.lsl.inlets import Inlet, find_inlet
 
 OURS, OURS_EARLY = "spikeloop", "spikeloop, cut on arrival"
 OURS_NUMBA = "spikeloop, cut on arrival, numba-cpu"

@@ -15,7 +15,7 @@ Pull = Callable[[float], tuple[np.ndarray, Float64s]]
 
 
 def puller(inlet: pylsl.StreamInlet, n_samples: int) -> Pull:
-    """What pulls from this inlet, `n_samples` at most; see `streams.lsl.Inlet.pull`."""
+    """What pulls from this inlet, `n_samples` at most; see `streams.lsl.inlets.Inlet.pull`."""
     if inlet.channel_format != pylsl.cf_string:
         return PullBuffer(inlet, n_samples).pull
 
@@ -54,7 +54,7 @@ class PullBuffer:
         return (*at, ctypes.c_size_t(n * self._n_channels), ctypes.c_size_t(n))
 
     def pull(self, timeout_s: float) -> tuple[np.ndarray, Float64s]:
-        """Copies of what came; see `streams.lsl.Inlet.pull`.
+        """Copies of what came; see `streams.lsl.inlets.Inlet.pull`.
 
         Raises:
             pylsl.util.LostError: the source ended for good.

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from streams.lsl import StreamUnfitError
+from streams.lsl.inlets import StreamUnfitError
 from streams.messages import Float64s
 
 MOST_AHEAD_S = 0.5

@@ -1,6 +1,6 @@
-"""Lab Streaming Layer: finding streams, pulling them, and the outlets that we publish.
+"""Inlets: finding streams and pulling them.
 
-With `pull_buffer` the only file that imports pylsl. What it knows about LSL and peers get wrong:
+This folder is the only place that imports pylsl. What it knows about LSL and others get wrong:
 `max_buflen` of an irregular stream counts hundreds of samples, clock correction is ours to apply,
 and a blocking pull of one sample followed by what is there beats polling.
 """
@@ -11,7 +11,7 @@ import ctypes
 import math
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,8 +19,8 @@ import numpy as np
 import pylsl
 
 from streams.clock import OffsetEstimate
-from streams.messages import Float64s, Int32s, StreamsError
-from streams.pull_buffer import puller
+from streams.lsl.pull_buffer import puller
+from streams.messages import Float64s, StreamsError
 
 BUFFER_S = 20.0
 RESOLVE_SLICE_S = 1.0
@@ -283,155 +283,3 @@ def _resolve(predicate: str, timeout_s: float) -> list[pylsl.StreamInfo]:
         if found := pylsl.resolve_bypred(predicate, 1, min(RESOLVE_SLICE_S, left_s)):
             return list(found)
     return []
-
-
-def _info(
-    name: str, stream_type: str, labels: Sequence[str], rate_hz: float, fmt: int, source_id: str
-) -> pylsl.StreamInfo:
-    info = pylsl.StreamInfo(name, stream_type, len(labels), rate_hz, fmt, source_id)
-    info.set_channel_labels(list(labels))
-    return info
-
-
-class Outlet:
-    """A stream that we publish; stamps are LSL seconds.
-
-    Args:
-        info: the stream.
-        budget_per_s: samples per second that its buffer holds `BUFFER_S` of.
-    """
-
-    def __init__(self, info: pylsl.StreamInfo, budget_per_s: float = 1000.0) -> None:
-        buffered = BUFFER_S if info.nominal_srate() else budget_per_s * BUFFER_S / 100
-        self._outlet = pylsl.StreamOutlet(info, max_buffered=max(1, math.ceil(buffered)))
-
-    def has_consumers(self) -> bool:
-        """Whether somebody listens."""
-        return bool(self._outlet.have_consumers())
-
-    def wait_for_consumers(self, timeout_s: float) -> bool:
-        """Wait until somebody listens; False when nobody came."""
-        return bool(self._outlet.wait_for_consumers(timeout_s))
-
-    def close(self) -> None:
-        """Take the stream off the network."""
-        del self._outlet
-
-
-class SpikeOutlet(Outlet):
-    """Spikes as `type="Spikes"`, int32, irregular, with a sequence channel and keep-alives.
-
-    Args:
-        name: name of the stream.
-        source_id: lets a receiver recover the stream after an outage.
-        keys: unit keys, all `ch<c>/u<u>` (channels `[channel, unit, seq]`) or all `u<id>`
-            (channels `[unit, seq]`).
-        budget_per_s: spikes per second that the buffer is sized for.
-
-    Raises:
-        StreamsError: a key has neither form.
-    """
-
-    def __init__(
-        self, name: str, source_id: str, keys: Sequence[str], budget_per_s: float = 50_000.0
-    ) -> None:
-        ids = [parse_key(key) for key in keys]
-        flat = all(len(one) == 1 for one in ids)
-        if not flat and any(len(one) == 1 for one in ids):
-            raise StreamsError(f"unit keys of stream {name!r} mix `u<id>` and `ch<c>/u<u>`")
-        labels = ("unit", "seq") if flat else ("channel", "unit", "seq")
-        self._ids = np.array(ids, dtype=np.int32).reshape(len(ids), len(labels) - 1)
-        self._seq = 0
-        info = _info(name, "Spikes", labels, pylsl.IRREGULAR_RATE, pylsl.cf_int32, source_id)
-        super().__init__(info, budget_per_s)
-
-    def push(self, t_s: Float64s, key_index: Int32s) -> None:
-        """Publish spikes.
-
-        Args:
-            t_s: (n,) stamps.
-            key_index: (n,) index into the keys.
-        """
-        self._send(t_s, self._ids[key_index])
-
-    def keep_alive(self, t_s: float) -> None:
-        """Say that we live although no unit fires: one sample of unit -1."""
-        ids = np.full((1, self._ids.shape[1]), KEEP_ALIVE_UNIT, dtype=np.int32)
-        self._send(np.array([t_s]), ids)
-
-    def _send(self, t_s: Float64s, ids: Int32s) -> None:
-        n = len(t_s)
-        if not n:
-            return
-        seq = (np.arange(self._seq, self._seq + n) % 2**31).astype(np.int32)
-        self._seq = (self._seq + n) % 2**31
-        self._outlet.push_chunk(np.column_stack((ids, seq)), t_s.tolist())
-
-
-def parse_key(key: str) -> tuple[int, ...]:
-    """`ch12/u1` -> (12, 1); `u17` -> (17,).
-
-    Raises:
-        StreamsError: the key has neither form.
-    """
-    parts = key.rpartition(":")[2].split("/")
-    try:
-        if len(parts) == 2 and parts[0].startswith("ch") and parts[1].startswith("u"):
-            return int(parts[0][2:]), int(parts[1][1:])
-        if len(parts) == 1 and parts[0].startswith("u"):
-            return (int(parts[0][1:]),)
-    except ValueError:
-        pass
-    raise StreamsError(f"unit key {key!r} is neither `ch<channel>/u<unit>` nor `u<id>`")
-
-
-class CountsOutlet(Outlet):
-    """Counts per unit at a regular rate, `type="Spikes"`, int32, one channel a unit."""
-
-    def __init__(self, name: str, source_id: str, labels: Sequence[str], rate_hz: float) -> None:
-        super().__init__(_info(name, "Spikes", labels, rate_hz, pylsl.cf_int32, source_id))
-
-    def push(self, counts: Int32s, t_s: float) -> None:
-        """Publish the (n_units,) counts of the bin that ends at `t_s`."""
-        self._outlet.push_sample(counts, t_s)
-
-
-class MarkerOutlet(Outlet):
-    """Event markers: `type="Markers"`, one string channel."""
-
-    def __init__(self, name: str, source_id: str) -> None:
-        super().__init__(
-            _info(name, "Markers", ("marker",), pylsl.IRREGULAR_RATE, pylsl.cf_string, source_id)
-        )
-
-    def push(self, text: str, t_s: float) -> None:
-        """Publish one marker."""
-        self._outlet.push_sample([text], t_s)
-
-
-class ValuesOutlet(Outlet):
-    """Floating-point channels at irregular stamps: a cursor, a hand, or the decodes."""
-
-    def __init__(
-        self, name: str, stream_type: str, source_id: str, labels: Sequence[str], unit: str = ""
-    ) -> None:
-        info = _info(name, stream_type, labels, pylsl.IRREGULAR_RATE, pylsl.cf_double64, source_id)
-        if unit:
-            info.set_channel_units([unit] * len(labels))
-        super().__init__(info)
-
-    def push(self, values: Float64s | Sequence[float], t_s: float) -> None:
-        """Publish one sample, (n_channels,)."""
-        self._outlet.push_sample(values, t_s)
-
-    def push_many(self, values: Float64s, t_s: Float64s) -> None:
-        """Publish (n, n_channels) samples at (n,) stamps."""
-        if len(t_s):
-            self._outlet.push_chunk(values, t_s.tolist())
-
-
-class PositionOutlet(ValuesOutlet):
-    """A cursor or a hand: `type="Position"`."""
-
-    def __init__(self, name: str, source_id: str, labels: Sequence[str], unit: str) -> None:
-        super().__init__(name, "Position", source_id, labels, unit)

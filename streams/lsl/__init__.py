@@ -1,0 +1,1 @@
+"""Lab Streaming Layer: streams that we read, streams that we publish, and their clocks."""
