@@ -79,10 +79,6 @@ class Admission:
         self.completeness.begin_anew()
         self._settle.begin(t_s)
 
-    def note_due(self, k: int) -> None:
-        """Beat k is due to be cut."""
-        self.completeness.note_cut(k * self._ring.hop_us)
-
     def waits_for_more(self, k: int, longest_s: float, t_s: float) -> bool:
         """Return True where a wait of so long after beat k's window may tell that it is whole."""
         end_us = k * self._ring.hop_us
@@ -100,8 +96,10 @@ class Admission:
         """
         end_us = k * self._ring.hop_us
         start_us = end_us - self._ring.bin_us
+        lacks = self.completeness.lacks(end_us, t_cut)
+        self.completeness.note_cut(end_us)
         return not (
-            self.completeness.lacks(end_us, t_cut)
+            lacks
             or self.completeness.lacks_bins(start_us, end_us)
             or self.rejected.bin_lacks(start_us, end_us, n_spikes)
         )

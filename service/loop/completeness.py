@@ -75,8 +75,8 @@ class Completeness:
         self.newest_us: int | None = None
         self._schedule, self._bin_us = schedule, bin_us
         self._t_first_s: float | None = None
-        self._t_newest_s = self._settle_s = 0.0
-        self._silence, self._deficit = UsualMost(), UsualMost()
+        self._t_newest_s = 0.0
+        self._silence, self._deficit, self._beyond_delay = UsualMost(), UsualMost(), UsualMost()
         self._open_deficit_s = 0.0
         self._is_doubtful = False
         self._bins_us: set[int] = set()
@@ -86,6 +86,7 @@ class Completeness:
         self._t_first_s = None
         self._silence.clear()
         self._deficit.clear()
+        self._beyond_delay.clear()
 
     def note(
         self, arrival: Arrival, newest_us: int | None, settle_s: float, *, rejects: bool = False
@@ -103,17 +104,19 @@ class Completeness:
             self._bins_us.update(arrival.bins_us.tolist())
         if newest_us is None or (self.newest_us is not None and newest_us <= self.newest_us):
             return
-        self._t_newest_s, self._settle_s = arrival.t_s, settle_s
+        self._t_newest_s = arrival.t_s
         if self._t_first_s is None:
             self._t_first_s = arrival.t_s
-        elif self.newest_us is not None and self._is_on_time(arrival, settle_s):
-            self._silence.add(arrival.t_s, self._age_s(self.newest_us, arrival.t_s))
+        elif self.newest_us is not None and self._is_usual(arrival, settle_s):
+            silence_s = self._age_s(self.newest_us, arrival.t_s)
+            self._silence.add(arrival.t_s, silence_s)
+            self._beyond_delay.add(arrival.t_s, silence_s - settle_s)
             self._deficit.add(arrival.t_s, self._open_deficit_s)
         self._open_deficit_s = 0.0
         self.newest_us = newest_us
 
     def note_cut(self, end_us: int) -> None:
-        """A bin is due: note by how much the newest stamp lies before its end."""
+        """A bin is cut: note by how much the newest stamp lies before its end."""
         if self.newest_us is not None:
             self._open_deficit_s = max(self._open_deficit_s, (end_us - self.newest_us) * 1e-6)
 
@@ -161,10 +164,12 @@ class Completeness:
 
     @property
     def _is_heard_seldom(self) -> bool:
-        return self._silence.most_s > SELDOM_S + self._settle_s
+        return self._beyond_delay.most_s > SELDOM_S
 
-    def _is_on_time(self, arrival: Arrival, settle_s: float) -> bool:
-        """Whether what is new of it came within the settle time."""
+    def _is_usual(self, arrival: Arrival, settle_s: float) -> bool:
+        """Whether what is new of it came within the settle time, and nothing before it was lost."""
+        if arrival.n_lost:
+            return False
         since_us = -1 if self.newest_us is None else self.newest_us
         t_us = arrival.batch.t_us[arrival.batch.t_us > since_us]
         oldest_us = int(np.minimum.reduce(t_us)) if len(t_us) else arrival.newest_keep_alive_us

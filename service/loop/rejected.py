@@ -107,20 +107,22 @@ class RejectedSpikes:
         for t_us in (arrival.invalid_us, future_us):
             if len(t_us):
                 self._lacks(t_us)
-        if arrival.n_lost and len(arrival.batch):
-            # Nobody knows when they fired: since the pull before, as far as is known.
-            t_us, hop_us = arrival.batch.t_us, self._hop_us
-            first_us, last_us = int(t_us.min()), int(t_us.max())
-            since_us = first_us if self._newest_us is None else min(first_us, self._newest_us)
-            since_us = max(since_us, last_us - LOST_OVER_US)
-            for k in range(-(-since_us // hop_us), -(-last_us // hop_us) + 1):
-                self._n_lacking[k] = self._n_lacking.get(k, 0) + arrival.n_lost
-        if len(arrival.batch):
-            self._newest_us = int(arrival.batch.t_us.max())
+        span_us = _span_us(arrival)
+        if span_us is not None:
+            if arrival.n_lost:
+                self._note_lost(arrival.n_lost, *span_us)
+            self._newest_us = span_us[1]
         if n_overflow and len(arrival.batch):
             self._lacking_until_us = int(arrival.batch.t_us.max())
         if np.isfinite(arrival.age_s):
             self._note_age(arrival)
+
+    def _note_lost(self, n_lost: int, first_us: int, last_us: int) -> None:
+        """Nobody knows when what was lost fired: since the pull before, as far as is known."""
+        since_us = first_us if self._newest_us is None else min(first_us, self._newest_us)
+        since_us = max(since_us, last_us - LOST_OVER_US)
+        for k in range(-(-since_us // self._hop_us), -(-last_us // self._hop_us) + 1):
+            self._n_lacking[k] = self._n_lacking.get(k, 0) + n_lost
 
     def bin_lacks(self, start_us: int, end_us: int, n_tokens: int) -> bool:
         """Return True where the bin `(start_us, end_us]` is known to lack too many spikes."""
@@ -211,3 +213,12 @@ class RejectedSpikes:
         """Yield what happened since the last time."""
         while self.happened:
             yield self.happened.popleft()
+
+
+def _span_us(arrival: Arrival) -> tuple[int, int] | None:
+    """First and last stamp of an arrival, keep-alives included; None where it has none."""
+    alive_us, t_us = arrival.newest_keep_alive_us, arrival.batch.t_us
+    if not len(t_us):
+        return None if alive_us is None else (alive_us, alive_us)
+    last_us = int(np.maximum.reduce(t_us))
+    return int(np.minimum.reduce(t_us)), last_us if alive_us is None else max(last_us, alive_us)

@@ -32,7 +32,7 @@ UNCERTAIN_S = 50e-3
 """Above it bins cannot be trusted: a network that is far slower one way hides such an error."""
 BEFORE_OPEN_S, LONGEST_DELAY_S = 0.1, 1.0
 FIRST_OFFSET_WITHIN_S = 5.0
-FIRST_SAMPLES_WITHIN_S = 1.0
+FIRST_SAMPLES_WITHIN_S = 0.5
 """A stream of events may be silent; its stamps are checked at the start if any come by then."""
 SLICE_S = 0.25
 """Longest wait in one call of liblsl, so that a signal can end the program."""

@@ -138,7 +138,6 @@ class Wait:
 
     def _until_whole(self, k: int, settle_s: float) -> None:
         """Wait a little longer where nothing stamped after the bin has come, if that can tell."""
-        self._beat.admission.note_due(k)
         longest_s = settle_s + LONGER_OF_HOP * self._beat.ring.hop_us * 1e-6
         t_longest = self._beat.schedule.window_end_s(k) + longest_s
         admission = self._beat.admission

@@ -48,7 +48,7 @@ class StampGrain:
         stamps, unit = stamps[-N_SAMPLES:], unit[-N_SAMPLES:]
         self._stamps.extend(stamps.tolist())
         self._n_pulls += 1
-        if len(self._stamps) == N_SAMPLES and self._n_pulls % NOTED_EVERY:
+        if self._n_pulls > NOTED_EVERY and self._n_pulls % NOTED_EVERY:
             return
         is_tied = (stamps[1:] == stamps[:-1]) & (unit[1:] != unit[:-1])
         self._is_tied.extend(is_tied.tolist())

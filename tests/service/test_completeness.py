@@ -41,8 +41,8 @@ class Source:
 
     def cut(self, t_s: float) -> None:
         while (t_due_s := self.k * HOP_S + SETTLE_S) <= t_s:
-            self.completeness.note_cut(self.k * HOP_US)
             self.n_lacking += self.completeness.lacks(self.k * HOP_US, t_due_s)
+            self.completeness.note_cut(self.k * HOP_US)
             self.n_bins += 1
             self.k += 1
 
