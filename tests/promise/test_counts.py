@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.promise.rigs import KEYS, N_UNITS
-from tests.promise.test_promise import EXAMPLES, decoder
+from tests.promise.test_promise import EXAMPLES, IN_CI, decoder
 from tests.promise.world import T_BEGIN_S, Push, SentStream, SimulatedDaemon, World
 
 SECONDS, HOP_S = 6.0, 0.02
@@ -92,7 +92,10 @@ def _stream(labels: tuple[str, ...], bin_s: float) -> SentStream:
 
 
 @settings(
-    max_examples=max(1, EXAMPLES // 5), deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=max(1, EXAMPLES // 5),
+    deadline=None,
+    derandomize=EXAMPLES == IN_CI,
+    suppress_health_check=list(HealthCheck),
 )
 @given(rig=RIGS)
 def test_an_ok_decode_holds_whole_bins_each_once_in_its_rows(rig: CountRig) -> None:

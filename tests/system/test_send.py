@@ -68,6 +68,7 @@ def test_a_chunk_damaged_on_its_way_is_refused(
     guarded: Daemon, keys: Path, other: Path, tmp_path: Path
 ) -> None:
     held = (other / "graph.onnx").read_bytes()
+    wait_until(lambda: ask(guarded, keys, "status").ok)  # its start is over
     begun = ask(guarded, keys, "send_begin", files={"graph.onnx": len(held)})
     transfer = begun.result["transfer"]
     digest = hashlib.sha256(held).hexdigest()
