@@ -107,7 +107,9 @@ class Completeness:
         self._t_newest_s = arrival.t_s
         if self._t_first_s is None:
             self._t_first_s = arrival.t_s
-        elif self.newest_us is not None and self._is_usual(arrival, settle_s):
+        elif not self._is_usual(arrival, settle_s):
+            self._is_doubtful = True  # it is behind now: what is due may be, too
+        elif self.newest_us is not None:
             silence_s = self._age_s(self.newest_us, arrival.t_s)
             self._silence.add(arrival.t_s, silence_s)
             self._beyond_delay.add(arrival.t_s, silence_s - settle_s)
