@@ -186,6 +186,9 @@ class SettleTime:
         settled = None if self._meter is None else self._meter.result(t_s, is_ahead=is_ahead)
         if settled is None:
             return None
+        if self._grown_s > HICCUP * settled.settle_s + HICCUP_S:  # it has just changed
+            self._meter = SettleMeter(self._hop_s, t_s, self._most_s)
+            return None
         self._meter, self.settling, self._aim_s = None, False, settled.settle_s
         self.settle_s = max(self.settle_s, self._aim_s)
         n_shrinking = math.ceil((self.settle_s - self._aim_s) / (SHRINKS_BY * self._hop_s))
