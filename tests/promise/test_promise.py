@@ -105,13 +105,14 @@ def _longest_silence_s(rig: Rig, t_s: np.ndarray) -> float:
     None where each block ends with a keep-alive. Otherwise no unit may have fired since: nobody can
     tell a source that has just fallen behind from one that is silent for as long as it usually is.
     """
-    if rig.one_stamp and rig.fault in ("step", "clock"):
-        return rig.block_s  # a stamp between those of two blocks is expected by nobody
+    # After a step of one-stamp blocks, stamps lie between those that anybody expects.
+    off_grid_s = rig.block_s if rig.one_stamp and rig.fault in ("step", "clock") else 0.0
     if rig.alive == "block" or len(t_s) < 2:
-        return 0.0
+        return off_grid_s
     before = t_s[t_s < rig.t_fault_s]
     longest_s = float(np.diff(before).max(initial=0.0))
-    return MORE_SILENCE * max(0.0, longest_s - (rig.block_s if rig.one_stamp else 0.0))
+    by_chance_s = max(0.0, longest_s - (rig.block_s if rig.one_stamp else 0.0))
+    return off_grid_s + MORE_SILENCE * by_chance_s
 
 
 def _offsets_s(daemon: SimulatedDaemon, truth: Truth) -> np.ndarray:
