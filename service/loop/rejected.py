@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,10 +33,10 @@ FOREIGN_FOR_S = 0.5
 """Stamps of another clock only, for so long, are no backlog."""
 
 CAUSES = {
-    "late": "spikes come up to {oldest_ms:.0f} ms after their stamps, and are waited for "
+    "late": "spikes come {oldest_ms:.0f} ms after their stamps, and are waited for "
     "{settle_ms:.1f} ms. Let the acquisition program push shorter blocks, or raise "
     "`settle_most_ms` under [beat]",
-    "future": "stamps lie up to {ahead_ms:.1f} ms ahead of LSL's clock. Does the sender stamp "
+    "future": "stamps lie {ahead_ms:.1f} ms ahead of LSL's clock. Does the sender stamp "
     'with a clock of its own? `stamps = "arrival"` under [input] does without its stamps',
     "invalid": "samples name no unit or hold no count (NaN, negative, no whole number). Firing "
     "rates and z-scores are no counts, and a channel that always holds NaN is left out by "
@@ -82,7 +83,7 @@ class RejectedSpikes:
         self._n_late_for_ok = 0
         self._lacking_until_us: int | None = None
         self._t_told_s = dict.fromkeys(FATES, -np.inf)
-        self._ages_s: deque[tuple[float, float, float]] = deque()
+        self._age_s = self._oldest_s = 0.0
         self._t_foreign_s: float | None = None
 
     def note_told(self, k: int, *, ok: bool) -> None:
@@ -114,8 +115,11 @@ class RejectedSpikes:
             self._newest_us = span_us[1]
         if n_overflow and len(arrival.batch):
             self._lacking_until_us = int(arrival.batch.t_us.max())
-        if np.isfinite(arrival.age_s):
-            self._note_age(arrival)
+        if math.isfinite(arrival.age_s):
+            self._oldest_s = (
+                arrival.age_s + (0 if span_us is None else span_us[1] - span_us[0]) * 1e-6
+            )
+            self._note_age(arrival.t_s, arrival.age_s)
 
     def _note_lost(self, n_lost: int, first_us: int, last_us: int) -> None:
         """Nobody knows when what was lost fired: since the pull before, as far as is known."""
@@ -164,45 +168,32 @@ class RejectedSpikes:
             newest = max(self._n_lacking)
             self._n_lacking = {k: n for k, n in self._n_lacking.items() if k > newest - 500}
 
-    @property
-    def oldest_s(self) -> float:
-        """The oldest that a spike was on arrival in the last second, seconds."""
-        return max((oldest for _, _, oldest in self._ages_s), default=0.0)
-
     def _lacks(self, t_us: np.ndarray) -> None:
         for k, n in zip(*np.unique(-(-t_us // self._hop_us), return_counts=True), strict=True):
             self._n_lacking[int(k)] = self._n_lacking.get(int(k), 0) + int(n)
 
-    def _note_age(self, arrival: Arrival) -> None:
-        t_s, oldest_s = arrival.t_s, arrival.age_s
-        if len(arrival.batch):
-            spread_us = int(arrival.batch.t_us.max()) - int(arrival.batch.t_us.min())
-            oldest_s = arrival.age_s + spread_us * 1e-6
-        self._ages_s.append((t_s, arrival.age_s, oldest_s))
-        while self._ages_s[0][0] < t_s - OVER_S:
-            self._ages_s.popleft()
-        if not is_other_clock(arrival.age_s):
+    def _note_age(self, t_s: float, age_s: float) -> None:
+        """Note how old the newest stamp of an arrival is: is it of LSL's clock?"""
+        self._age_s = age_s
+        if not is_other_clock(age_s):
             self._t_foreign_s = None
         elif self._t_foreign_s is None:
             self._t_foreign_s = t_s
         since_s = t_s if self._t_foreign_s is None else self._t_foreign_s
         was, self.other_clock = self.other_clock, t_s - since_s >= FOREIGN_FOR_S
         if self.other_clock and not was:
-            text = f"stamps are not of LSL's clock any more: {how_far_off(arrival.age_s)}"
-            self.happened.append(Happened("other_clock", {"age_s": arrival.age_s, "warning": text}))
+            text = f"stamps are not of LSL's clock any more: {how_far_off(age_s)}"
+            self.happened.append(Happened("other_clock", {"age_s": age_s, "warning": text}))
         elif was and not self.other_clock:
-            self.happened.append(Happened("lsl_clock_again", {"age_s": arrival.age_s}))
+            self.happened.append(Happened("lsl_clock_again", {"age_s": age_s}))
 
     def _tell(self, t_s: float, fate: str, share: float, settle_s: float) -> None:
         is_new = t_s - self._t_told_s[fate] > QUIET_S
         self._t_told_s[fate] = t_s
         if not is_new:
             return
-        ages = [age for _, age, _ in self._ages_s]
         cause = CAUSES[fate].format(
-            oldest_ms=self.oldest_s * 1e3,
-            settle_ms=settle_s * 1e3,
-            ahead_ms=-min(ages, default=0.0) * 1e3,
+            oldest_ms=self._oldest_s * 1e3, settle_ms=settle_s * 1e3, ahead_ms=-self._age_s * 1e3
         )
         text = f"{share:.1%} of the spikes of the last second were {fate}: {cause}"
         self.happened.append(

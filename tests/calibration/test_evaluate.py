@@ -16,9 +16,11 @@ from decoders.learning.training import train
 from export.graphs.streaming import export_run
 from streams.nwb import write_session
 from streams.session import SessionError
+from tests.calibration.small_training import SMALL
 from tests.decoders.sessions import PHASE, tuned_session
 
-CONFIG = """
+CONFIG = (
+    """
 name = "made-up"
 split = "last:0.25"
 [sessions]
@@ -28,22 +30,9 @@ name = "speed"
 behavior = "velocity"
 unit = "cm/s"
 lag_s = 0.04
-[network]
-n_latents = 3
-d_unit = 8
-d_value = 8
-d_model = 16
-d_memory = 24
-[training]
-steps = 120
-lanes = 8
-window_s = 1.0
-context_s = 0.4
-learning_rate = 1e-2
-dropout = 0.0
-unit_dropout = 0.1
-average = 0.9
 """
+    + SMALL
+)
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,14 @@ from export.graphs.streaming import export_run
 from export.onnxruntime_backend import open_cpu
 from streams.session import Session, SessionError
 from streams.sessions.reading import read_session
+from tests.calibration.small_training import SMALL
 from tests.decoders.sessions import VELOCITY, tuned_session
 from tests.streams.foreign_nwb import add_ragged, add_series, add_table, write
 
 STARTED_S = 1.6e9
 FINGERS = ("index", "mrs")
-CONFIG = """
+CONFIG = (
+    """
 name = "falcon"
 split = "trials:split"
 [sessions]
@@ -40,22 +42,9 @@ rotary = false
 [[outputs]]
 name = "fingers"
 behavior = "acquisition/finger_vel"
-[network]
-n_latents = 3
-d_unit = 8
-d_value = 8
-d_model = 16
-d_memory = 24
-[training]
-steps = 120
-lanes = 8
-window_s = 1.0
-context_s = 0.4
-learning_rate = 1e-2
-dropout = 0.0
-unit_dropout = 0.1
-average = 0.9
 """
+    + SMALL
+)
 
 
 def write_falcon(path: Path, session: Session, order: Sequence[int] = range(8)) -> Path:

@@ -19,6 +19,7 @@ from export.bundle import open_bundle
 from export.graphs.streaming import export_run
 from streams.sessions.falcon import falcon_task
 from tests.calibration.falcon_files import BEHAVIOR, MINIVAL, write_m2
+from tests.calibration.small_training import SMALL
 
 CONFIG = """
 name = "falcon-{task}"
@@ -32,22 +33,7 @@ rotary = false
 [[outputs]]
 name = "movement"
 behavior = "{behavior}"
-[network]
-n_latents = 3
-d_unit = 8
-d_value = 8
-d_model = 16
-d_memory = 24
-[training]
-steps = 60
-lanes = 8
-window_s = 1.0
-context_s = 0.4
-learning_rate = 1e-2
-dropout = 0.0
-unit_dropout = 0.1
-average = 0.9
-"""
+""" + SMALL.replace("steps = 120", "steps = 60")
 
 
 @pytest.fixture(scope="module")
