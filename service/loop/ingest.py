@@ -136,8 +136,9 @@ class Ingest(threading.Thread):
                 self._report("source_changed", {"warning": self._refused})
             self._stopping.wait(1.0)
             return
+        self._refused = ""  # what did not fit is gone
         if is_back:
-            self.is_lost, self._refused = False, ""
+            self.is_lost = False
             self._t_heard_s = self._t_answered_s = self._clock.now()
             self._report("source_back", {"stream": str(self._source.inlet.description)})
 

@@ -116,9 +116,8 @@ class RejectedSpikes:
         if n_overflow and len(arrival.batch):
             self._lacking_until_us = int(arrival.batch.t_us.max())
         if math.isfinite(arrival.age_s):
-            self._oldest_s = (
-                arrival.age_s + (0 if span_us is None else span_us[1] - span_us[0]) * 1e-6
-            )
+            first_us, last_us = (0, 0) if span_us is None else span_us
+            self._oldest_s = arrival.age_s + (last_us - first_us) * 1e-6
             self._note_age(arrival.t_s, arrival.age_s)
 
     def _note_lost(self, n_lost: int, first_us: int, last_us: int) -> None:

@@ -11,7 +11,7 @@ import ctypes
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -242,7 +242,7 @@ def find_inlet(
         several = "; ".join(str(describe(info)) for info in found)
         raise StreamAmbiguousError(
             f"{len(found)} LSL streams match {predicate}: {several}. "
-            "Name one with `name`, `source_id` or `hostname`, whichever differs."
+            f"{_telling([describe(info) for info in found])}"
         )
     return Inlet(found[0], budget_per_s, recover=recover)
 
@@ -270,6 +270,18 @@ def matching_streams(
             "through?"
         )
     return sorted(found, key=lambda info: (info.name(), info.hostname(), info.uid()))
+
+
+def _telling(found: Sequence[StreamDescription]) -> str:
+    """Say which setting tells streams apart that answer alike."""
+    differing = [
+        f"`{key}`"
+        for key in ("name", "source_id", "hostname")
+        if len({getattr(stream, key) for stream in found}) > 1
+    ]
+    if not differing:
+        return "Nothing tells them apart: stop one, or give it another name."
+    return f"Name one by {' or '.join(differing)}."
 
 
 def _quoted(value: str) -> str:

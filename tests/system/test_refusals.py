@@ -36,7 +36,7 @@ def test_several_matching_streams(
     assert process.code() == 3
     assert f"source_id '{stream}-a'" in process.err
     assert f"source_id '{stream}-b'" in process.err
-    assert "`hostname`" in process.err
+    assert "Name one by `source_id`." in process.err
     for outlet in outlets:
         outlet.close()
 
