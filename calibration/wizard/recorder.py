@@ -105,9 +105,12 @@ class Recorder:
         """
         code = self._process.poll()
         if code is not None:
-            told = said(self._err) or f"the recorder ended with code {code}"
-            kept = "" if code == STREAM else " What was recorded is kept."
-            raise WizardError(f"{told.rstrip('.')}.{kept}", code or STREAM)
+            raise self._ended(code)
+
+    def _ended(self, code: int) -> WizardError:
+        told = said(self._err) or f"the recorder ended with code {code}"
+        kept = "" if code == STREAM else " What was recorded is kept."
+        return WizardError(f"{told.rstrip('.')}.{kept}", code or STREAM)
 
     def status(self) -> dict[str, Any]:
         """The recorder's own account."""
@@ -115,7 +118,11 @@ class Recorder:
         return content
 
     def stop(self) -> None:
-        """End the recording in order."""
+        """End the recording in order.
+
+        Raises:
+            WizardError: it was refusing a stream just then; nothing is kept of it.
+        """
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -123,6 +130,8 @@ class Recorder:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.returncode == STREAM:
+            raise self._ended(STREAM)
 
 
 def newest_s(recording: Recording) -> float:

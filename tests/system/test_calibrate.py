@@ -15,6 +15,7 @@ import pytest
 
 from calibration.adaptation.adapt import adapt
 from calibration.registry import Registry
+from calibration.wizard.config import DeploySection
 from calibration.wizard.wizard import STEPS
 from streams.nwb import read_session
 from streams.recording.sessions import Reading, convert
@@ -270,7 +271,7 @@ def test_a_daemon_that_is_gone_at_deploy(
     resumed = run(*held.arguments, "--resume")
     resumed.popen.wait(90.0)
     assert resumed.code() == 0, resumed.err
-    assert json.loads(resumed.out)["deployment"]["ok"] == 1.0
+    assert json.loads(resumed.out)["deployment"]["ok"] >= DeploySection().least_ok
     assert back.ask("status").result["checksum"] == steps["adapt"]["checksum"]
     assert registry.current() == steps["adapt"]["checksum"]
 
@@ -294,7 +295,7 @@ def test_a_daemon_on_another_machine_is_sent_the_decoder(
     wizard.popen.wait(120.0)
     assert wizard.code() == 0, wizard.err
     told = json.loads(wizard.out)["deployment"]
-    assert told["ok"] == 1.0
+    assert told["ok"] >= DeploySection().least_ok
     assert told["decodes"] > 10
     status = run("status", "--json", "--control", control, "--keys", str(client))
     assert status.code() == 0, status.err

@@ -129,7 +129,8 @@ def test_stamps_that_leave_the_clock_while_collecting_end_it(tmp_path: Path) -> 
         rig = Rig(unique("rig"), spikes=stamps)
         rig.start()
         first = folder / FOLDER / "collect-1.xdf"
-        days.append((stamps, rig, first, calibrate(folder, config_of(folder, rig))))
+        config = config_of(folder, rig, collect={"learn_s": 80.0, "most_s": 100.0})
+        days.append((stamps, rig, first, calibrate(folder, config)))
     try:
         for stamps, _, first, _ in days:
             wait_until(lambda path=first: path.exists() and path.stat().st_size > 60_000)  # type: ignore[misc]
