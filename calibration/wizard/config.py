@@ -91,10 +91,10 @@ class CollectSection(Section):
 class DecideSection(Section):
     """`[decide]`: what a decoder must reach on held-out trials; R2 is the mean over dimensions."""
 
-    least_r2: float = Field(0.4, ge=-1, le=1, strict=False)
-    over_shuffled: float = Field(0.2, ge=-1, le=2, strict=False)
-    over_yesterday: float = Field(-0.03, ge=-1, le=2, strict=False)
-    over_wiener: float = Field(-0.05, ge=-1, le=2, strict=False)
+    least_r2: float = Field(0.4, le=1, strict=False)
+    over_shuffled: float = Field(0.2, le=2, strict=False)
+    over_yesterday: float = Field(-0.03, le=2, strict=False)
+    over_wiener: float = Field(-0.05, le=2, strict=False)
 
 
 class DeploySection(Section):
@@ -115,7 +115,7 @@ class RecalibrateSection(Section):
     block_s: float = Field(40.0, ge=5, le=3600, strict=False)
     verify_s: float = Field(20.0, ge=3, le=3600, strict=False)
     on_target: float = Field(0.5, ge=0, strict=False)
-    least_r2: float = Field(0.2, ge=-1, le=1, strict=False)
+    least_r2: float = Field(0.2, le=1, strict=False)
 
 
 class CalibrateConfig(Section):

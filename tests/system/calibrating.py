@@ -215,7 +215,7 @@ def write_config(folder: Path, name: str, base: Path | str, **sections: dict[str
             "most_s": 30.0,
         },
         "decide": dict.fromkeys(
-            ("least_r2", "over_shuffled", "over_yesterday", "over_wiener"), -1.0
+            ("least_r2", "over_shuffled", "over_yesterday", "over_wiener"), -1e3
         ),
         "deploy": {"control": "", "shadow_s": 0.5, "watch_s": 1.0},
     }

@@ -35,7 +35,7 @@ def test_a_decoder_of_what_was_meant_takes_over(
         calibration={"subject": f"sim-{SUBJECT}"},
         collect={"learn_s": 5.0, "verify_s": 3.0, "fewest_trials": 4, "patience_s": 20.0},
         deploy={"control": daemon.control},
-        recalibrate={"assist": ASSIST, "block_s": 6.0, "verify_s": 3.0, "least_r2": -1.0},
+        recalibrate={"assist": ASSIST, "block_s": 6.0, "verify_s": 3.0, "least_r2": -1e3},
     )
     folder = tmp_path / FOLDER
     wizard = run("calibrate", str(config), "--auto", "--json", "--folder", str(folder))
