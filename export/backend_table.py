@@ -23,7 +23,6 @@ from streams.spikes.steps import PLAIN, Steps, compiled_steps
 COMPILED = "numba-cpu"
 """The backend that compiles the decoder, and with it the steps before it (`steps_for`)."""
 PRECISIONS = ("fp32", "fp16", "bf16")
-TENSORRT_INSTALL = "python3 -m pip install --upgrade tensorrt cuda-bindings"
 
 
 class Backend(Protocol):
@@ -89,13 +88,6 @@ def _onnxruntime_cuda(bundle: DecoderBundle, precision: str) -> Backend:
     return open_cuda(bundle, precision)
 
 
-def _onnxruntime_tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
-    require_one_onnxruntime()
-    from export.compiled.onnxruntime_static import open_tensorrt
-
-    return open_tensorrt(bundle, precision)
-
-
 def _numba_cpu(bundle: DecoderBundle, precision: str) -> Backend:
     if not is_importable("numba"):
         raise BackendUnavailable("numba is not installed: pip install 'spikeloop[numba]'")
@@ -139,7 +131,6 @@ BACKENDS: Mapping[str, Callable[[DecoderBundle, str], Backend]] = {
     "onnxruntime-cpu": _onnxruntime_cpu,
     COMPILED: _numba_cpu,
     "onnxruntime-cuda": _onnxruntime_cuda,
-    "onnxruntime-tensorrt": _onnxruntime_tensorrt,
     "tensorrt": _tensorrt,
     "torch": _torch,
     "torch-cuda": _torch_cuda,
@@ -164,35 +155,19 @@ def parse_choice(choice: str) -> tuple[str, str]:
     return name, precision or "fp32"
 
 
-def require_tensorrt() -> None:
-    """Refuse an installation without TensorRT, or without what it is driven with.
-
-    Raises:
-        BackendUnavailable: with NVIDIA's install line.
-    """
-    lacking = [name for name in ("tensorrt", "cuda.bindings") if not is_importable(name)]
-    if lacking:
-        packages = " and ".join(repr(name) for name in lacking)
-        raise BackendUnavailable(
-            f"TensorRT is not installed: no python package {packages}; install NVIDIA's TensorRT "
-            f"10 or 11: {TENSORRT_INSTALL}; then `spikeloop build BUNDLE --backend tensorrt`"
-        )
-
-
 def load_tensorrt() -> ModuleType:
-    """The module that runs TensorRT.
+    """The module that runs TensorRT's engines.
 
     Raises:
-        BackendUnavailable: it is not installed, or does not load.
+        BackendUnavailable: CUDA's bindings are not installed or do not load.
     """
-    require_tensorrt()
+    install = "pip install 'spikeloop[rtx]' (or `cuda-bindings` beside your own TensorRT)"
+    if not is_importable("cuda.bindings"):
+        raise BackendUnavailable(f"no python package 'cuda.bindings': {install}")
     try:
         return importlib.import_module("export.compiled.tensorrt_backend")
     except (ImportError, OSError, RuntimeError) as error:
-        raise BackendUnavailable(
-            f"TensorRT is installed but does not load: {error}; are its libraries and CUDA of one "
-            f"version? {TENSORRT_INSTALL}"
-        ) from error
+        raise BackendUnavailable(f"CUDA's bindings do not load: {error}; {install}") from error
 
 
 def steps_for(backend: Backend) -> Steps:

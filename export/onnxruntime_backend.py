@@ -183,11 +183,20 @@ def open_build(bundle: DecoderBundle, build: Build) -> OnnxruntimeBackend:
     return _opened(bundle, build.file("graph.onnx"), str(build.record["precision"]))
 
 
-def _opened(bundle: DecoderBundle, path: Path, precision: str) -> OnnxruntimeBackend:
-    manifest, graph = bundle.manifest, path.read_bytes()
+def open_graph(bundle: DecoderBundle, graph: bytes, precision: str) -> OnnxruntimeBackend:
+    """A graph made of the bundle's, with its tables.
+
+    Raises:
+        BundleError: it does not load, or is not the declared one.
+    """
+    manifest = bundle.manifest
     outputs = [output.name for output in manifest.outputs]
+    return OnnxruntimeBackend(graph, manifest.graph, bundle.tables, outputs, precision)
+
+
+def _opened(bundle: DecoderBundle, path: Path, precision: str) -> OnnxruntimeBackend:
     try:
-        return OnnxruntimeBackend(graph, manifest.graph, bundle.tables, outputs, precision)
+        return open_graph(bundle, path.read_bytes(), precision)
     except BundleError as error:
         raise BundleError(f"{path}: {error}; export the bundle again") from error
 

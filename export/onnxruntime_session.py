@@ -13,7 +13,6 @@ from export.errors import BackendUnavailable, BundleError
 from export.manifest import Graph, Tensor, describe
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-TENSORRT = "TensorrtExecutionProvider"
 VERSION: str = ort.__version__
 Provider = str | tuple[str, Mapping[str, str]]
 
@@ -73,9 +72,8 @@ def open_session(graph: bytes, providers: Sequence[Provider] = (CPU,)) -> ort.In
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if wanted not in session.get_providers():
         raise BackendUnavailable(
-            f"ONNX Runtime has {wanted} but could not start it; are the NVIDIA driver, CUDA, cuDNN "
-            "and (for TensorRT) its libraries of the versions that onnxruntime-gpu asks for "
-            "installed?"
+            f"ONNX Runtime has {wanted} but could not start it; are the NVIDIA driver, CUDA and "
+            "cuDNN of the versions that onnxruntime-gpu asks for installed?"
         )
     return session
 

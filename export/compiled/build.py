@@ -1,54 +1,30 @@
-"""`spikeloop build`: a bundle's graph compiled for a backend, and kept if it passes its gates."""
+"""`spikeloop build`: a bundle's graph compiled for a backend, and kept if it passes its gates.
+
+TensorRT for RTX compiles on any machine for cards elsewhere. Then the gates are held where they
+can be: what reduced precision costs, on this machine's CPU with the engine's roundings; parity with
+the record, on the card, each time that the engine is opened.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import onnx
 
-from export.backend_table import Backend, load_tensorrt, parse_choice, require_one_onnxruntime
+from export.backend_table import Backend, parse_choice
 from export.backends import require_parity
 from export.bundle import DecoderBundle
-from export.compiled.builds import (
-    RECORD,
-    Build,
-    Environment,
-    bucket_name,
-    builds_folder,
-    find_build,
-    new_build,
-)
+from export.compiled.builds import FORMAT, WITH_BUNDLE, Build, checksums, new_build
 from export.compiled.lowering import for_bucket, lowered, n_rows_compiled
+from export.compiled.makers import Graphs, Maker, Say, maker_of
 from export.compiled.shapes import rows_are_gathered
-from export.compiled.supported_ops import require_supported
 from export.errors import BackendUnavailable, ExportError, GateError
 
-Say = Callable[[str], None]
 Judge = Callable[[Backend], Mapping[str, Any]]
 """Scores a backend; of what it returns, `drop` is the R2 lost."""
 R2_BOUND = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Maker:
-    """How a backend's builds are made and opened.
-
-    Attributes:
-        environment: what they depend on.
-        make: writes the files of a build.
-        open: opens them.
-        is_static: whether there is one per bucket, every shape static.
-    """
-
-    environment: Callable[[], Environment]
-    make: Callable[[Path, Mapping[int, onnx.ModelProto], Environment, Say], None]
-    open: Callable[[DecoderBundle, Build], Backend]
-    is_static: bool = True
 
 
 def build(
@@ -56,8 +32,10 @@ def build(
     backend: str,
     precision: str,
     *,
+    targets: Sequence[str] = (),
     judge: Judge | None = None,
     bound: float = R2_BOUND,
+    with_bundle: bool = False,
     say: Say = lambda line: None,
 ) -> Build:
     """Compile a bundle's graph, hold the result to the record and to the recording, and keep it.
@@ -66,62 +44,74 @@ def build(
         bundle: the decoder.
         backend: its name in the backend table.
         precision: "fp32", "fp16" or "bf16".
-        judge: what reduced precision costs on a recording; needed for anything but fp32.
+        targets: compute capabilities to compile for, such as "sm89"; by default those of RTX
+            cards of today and of the card in this machine. TensorRT for RTX alone has a choice.
+        judge: measures on a recording what reduced precision costs; needed to serve anything but
+            fp32.
         bound: R2 that may be lost.
+        with_bundle: keep it in the bundle's folder, so that it is sent with it.
         say: told of each step.
 
     Raises:
-        BackendUnavailable: the backend cannot run here, or takes no builds.
+        BackendUnavailable: the backend cannot build here, or takes no builds.
         BundleError: the result disagrees with the record.
         GateError: it loses more R2 than the bound.
         ExportError: the graph cannot be compiled, or no recording was given where one is needed.
     """
     parse_choice(f"{backend}:{precision}")
-    if precision != "fp32" and judge is None:
+    _require_sense(backend, precision, targets, judge)
+    maker = maker_of(backend, targets)
+    graphs = _graphs(bundle, precision, maker)
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "backend": backend,
+        "precision": precision,
+        "environment": [maker.environment.runtime, maker.environment.device],
+        "targets": list(maker.environment.targets),
+        "graph_sha256": bundle.graph_sha256,
+        "token_buckets": sorted(graphs.by_bucket) if maker.is_static else [],
+        "n_rows": graphs.n_rows,
+        "rows_padded": rows_are_gathered(graphs.model, bundle.manifest.graph),
+    }
+    folder = bundle.path / WITH_BUNDLE if with_bundle else None
+    with new_build(bundle, record, folder) as (beside, path):
+        where = f"{maker.environment.runtime} for {maker.environment.device}"
+        say(f"{backend} {precision}: {len(graphs.by_bucket)} graph(s) by {where}")
+        maker.write(beside, bundle, graphs, say)
+        record["files"] = checksums(beside)
+        if maker.open is None:
+            record["verdict"] = _verdict_ahead(bundle, graphs.model, precision, judge, bound, say)
+        else:
+            opened = maker.open(bundle, Build(beside, record))
+            record["verdict"] = _verdict(bundle, opened, judge, bound, say)
+    return Build(path, record)
+
+
+def _require_sense(
+    backend: str, precision: str, targets: Sequence[str], judge: Judge | None
+) -> None:
+    if precision != "fp32" and judge is None and backend != "tensorrt":
         raise ExportError(
             f"{precision} is built only against a recording: name one with --session, so that the "
-            f"R2 it costs is known (at most {bound:g})"
+            "R2 it costs is known"
         )
+    if targets and backend != "tensorrt":
+        raise BackendUnavailable(f"{backend} builds for this machine alone: leave --target out")
     if backend == "onnxruntime-cpu" and precision != "fp16":
         raise BackendUnavailable(
             "onnxruntime-cpu runs fp32 as it is and has no kernels for bf16: it is built in fp16 "
             "alone, to see what that costs without a GPU"
         )
-    maker = _maker(backend)
-    environment = maker.environment()
+
+
+def _graphs(bundle: DecoderBundle, precision: str, maker: Maker) -> Graphs:
     model = lowered(bundle, precision)
-    graphs, n_rows = _graphs(bundle, model, backend, precision, maker)
-    with new_build(bundle, precision, backend, environment) as folder:
-        say(f"{backend} {precision}: {len(graphs)} graphs for {environment.device}")
-        maker.make(folder, graphs, environment, say)
-        record: dict[str, Any] = {
-            "backend": backend,
-            "precision": precision,
-            "environment": [environment.runtime, environment.device],
-            "graph_sha256": bundle.graph_sha256,
-            "token_buckets": sorted(graphs) if maker.is_static else [],
-            "n_rows": n_rows,
-            "rows_padded": rows_are_gathered(model, bundle.manifest.graph),
-        }
-        opened = maker.open(bundle, Build(folder, record))
-        record["verdict"] = _verdict(bundle, opened, judge, bound, say)
-        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-    return find_build(bundle, backend, precision, environment)
-
-
-def _graphs(
-    bundle: DecoderBundle, model: onnx.ModelProto, backend: str, precision: str, maker: Maker
-) -> tuple[dict[int, onnx.ModelProto], int]:
-    """By bucket, or under 0 the one of any length; and the rows that they take."""
     if not maker.is_static:
-        return {0: model}, 0
+        return Graphs(precision, model, {0: model}, 0)
     n_rows = n_rows_compiled(bundle, model)
     buckets = bundle.manifest.token_buckets
-    graphs = {n: for_bucket(bundle, model, n, n_rows) for n in buckets}
-    if backend.endswith("tensorrt"):
-        for n, graph in graphs.items():
-            require_supported(graph, f"the {precision} graph of {n} tokens")
-    return graphs, n_rows
+    by_bucket = {n: for_bucket(bundle, model, n, n_rows) for n in buckets}
+    return Graphs(precision, model, by_bucket, n_rows)
 
 
 def _verdict(
@@ -129,12 +119,42 @@ def _verdict(
 ) -> dict[str, Any]:
     error = require_parity(bundle, opened)
     say(f"parity: {error:.3g} from the record")
-    verdict: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parity_error": error,
-    }
+    return _dated(error) | _cost(opened, judge, bound, say)
+
+
+def _verdict_ahead(
+    bundle: DecoderBundle,
+    model: onnx.ModelProto,
+    precision: str,
+    judge: Judge | None,
+    bound: float,
+    say: Say,
+) -> dict[str, Any]:
+    """The gates that can be held without the card: the roundings of the graph, on the CPU."""
+    say("no GPU that these engines are for: parity is held where they are opened, each time")
+    if precision == "fp32":
+        return _dated(None)
     if judge is None:
-        return verdict
+        say(f"the R2 that {precision} costs is not known: it is served only once --session told it")
+        return _dated(None)
+    from export.compiled.rounding import rounding
+    from export.onnxruntime_backend import open_graph
+
+    rounded = open_graph(bundle, rounding(model).SerializeToString(), precision)
+    return _verdict(bundle, rounded, judge, bound, say) | {
+        "parity_error": None,
+        "judged_on": "onnxruntime-cpu, rounding as the graph says",
+    }
+
+
+def _dated(error: float | None) -> dict[str, Any]:
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "parity_error": error}
+
+
+def _cost(opened: Backend, judge: Judge | None, bound: float, say: Say) -> dict[str, Any]:
+    if judge is None:
+        return {}
     cost = judge(opened)
     say(f"R2 lost: {cost['drop']:.5f}, of {bound:g} allowed")
     if not cost["drop"] <= bound:
@@ -143,71 +163,4 @@ def _verdict(
             f"{cost['session']}, more than the {bound:g} allowed: nothing was built; stay with "
             "fp32, or try bf16"
         )
-    return verdict | {"r2_bound": bound, **cost}
-
-
-def _maker(backend: str) -> Maker:
-    makers = {
-        "onnxruntime-cpu": _onnxruntime_cpu,
-        "onnxruntime-cuda": _onnxruntime_cuda,
-        "onnxruntime-tensorrt": _onnxruntime_tensorrt,
-        "tensorrt": _tensorrt,
-    }
-    if backend not in makers:
-        raise BackendUnavailable(
-            f"{backend} runs bundles as they are; there are builds for: {', '.join(makers)}"
-        )
-    return makers[backend]()
-
-
-def _onnxruntime_cpu() -> Maker:
-    from export.onnxruntime_backend import environment, open_build
-
-    return Maker(environment, _write_graph, open_build, is_static=False)
-
-
-def _onnxruntime_cuda() -> Maker:
-    require_one_onnxruntime()
-    from export.compiled.onnxruntime_static import cuda_environment, open_build
-
-    return Maker(cuda_environment, _write_graphs, open_build)
-
-
-def _onnxruntime_tensorrt() -> Maker:
-    require_one_onnxruntime()
-    from export.compiled.onnxruntime_static import open_build, tensorrt_environment
-
-    return Maker(tensorrt_environment, _write_graphs, open_build)
-
-
-def _tensorrt() -> Maker:
-    backend = load_tensorrt()
-    return Maker(backend.environment, _write_plans, backend.open_build)
-
-
-def _write_graph(
-    folder: Path, graphs: Mapping[int, onnx.ModelProto], environment: Environment, say: Say
-) -> None:
-    (folder / "graph.onnx").write_bytes(graphs[0].SerializeToString())
-
-
-def _write_graphs(
-    folder: Path, graphs: Mapping[int, onnx.ModelProto], environment: Environment, say: Say
-) -> None:
-    for n_tokens, graph in graphs.items():
-        (folder / bucket_name(n_tokens, "onnx")).write_bytes(graph.SerializeToString())
-
-
-def _write_plans(
-    folder: Path, graphs: Mapping[int, onnx.ModelProto], environment: Environment, say: Say
-) -> None:
-    from export.compiled.tensorrt_library import build_plan
-
-    name = f"{environment.runtime}-{environment.device}".replace(" ", "_").replace("/", "_")
-    timings = builds_folder() / f"{name}.timings"
-    held = timings.read_bytes() if timings.exists() else b""
-    for n_tokens, graph in graphs.items():
-        say(f"compiling for {n_tokens} tokens")
-        plan, held = build_plan(graph.SerializeToString(), held)
-        (folder / bucket_name(n_tokens, "plan")).write_bytes(plan)
-    timings.write_bytes(held)
+    return {"r2_bound": bound, **cost}

@@ -1,9 +1,10 @@
-"""Which GPU there is, asked of the driver's own tool: no CUDA library is needed to be told."""
+"""The GPU in this machine, asked of the driver's own tool: no CUDA library is needed to be told."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import dataclass
 
 from export.errors import BackendUnavailable
 
@@ -11,8 +12,31 @@ _ASK = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=c
 WITHIN_S = 10.0
 
 
-def describe_gpu() -> str:
-    """The GPU that a process uses first: name, compute capability and driver.
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A card.
+
+    Attributes:
+        name: as its driver calls it.
+        compute_capability: e.g. "8.9".
+        driver: its version.
+    """
+
+    name: str
+    compute_capability: str
+    driver: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.compute_capability}, {self.driver}"
+
+    @property
+    def target(self) -> str:
+        """The compute capability as TensorRT for RTX names it, e.g. "sm89"."""
+        return "sm" + self.compute_capability.replace(".", "")
+
+
+def find_gpu() -> Gpu:
+    """The GPU that a process uses first.
 
     Raises:
         BackendUnavailable: there is none, or no driver.
@@ -29,4 +53,5 @@ def describe_gpu() -> str:
         ) from None
     except (subprocess.SubprocessError, OSError) as error:
         raise BackendUnavailable(f"the NVIDIA driver does not answer: {error}") from error
-    return ", ".join(part.strip() for part in done.stdout.strip().splitlines()[0].split(","))
+    fields = [part.strip() for part in done.stdout.strip().splitlines()[0].split(",")]
+    return Gpu(*fields[:3])

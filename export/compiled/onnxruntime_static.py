@@ -1,8 +1,7 @@
-"""ONNX Runtime on a GPU: a static graph per bucket, bound once, replayed as a CUDA graph.
+"""ONNX Runtime's CUDA provider: a static graph per bucket, bound once, replayed as a CUDA graph.
 
-By its CUDA provider, or by its TensorRT provider, which compiles each graph when it is built and
-finds the engine again when it is opened. Inputs, tables and memory have fixed addresses on the
-device; a step copies tokens there and the outputs back. On "cpu" the same code runs without a GPU.
+Inputs, tables and memory have fixed addresses on the device; a step copies tokens there and the
+outputs back. On "cpu" the same code runs without a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 from export.bundle import DecoderBundle
 from export.compiled.builds import Build, Environment, find_build
-from export.compiled.gpu import describe_gpu
+from export.compiled.gpu import find_gpu
 from export.compiled.staging import Staging
 from export.compiled.tables import fitted_tables, fixed_zeros
 from export.errors import BackendError, BackendUnavailable
@@ -23,7 +22,6 @@ from export.manifest import TOKEN_INPUTS, Graph
 from export.onnxruntime_session import (
     CUDA,
     ORT_ERRORS,
-    TENSORRT,
     VERSION,
     Provider,
     load_gpu_libraries,
@@ -35,7 +33,6 @@ from streams.messages import Float32s, TokenWindow
 
 N_CAPTURE_RUNS = 4
 """The CUDA provider captures after two plain runs; then once more, to see that it replays."""
-ENGINES = "engines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +149,40 @@ class StaticOnnxruntimeBackend:
         Raises:
             BackendError: the run failed.
         """
+        values = self.rehearse(window, lead_s)
+        self.accept()
+        return values
+
+    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run a bin without advancing the memory, unless `accept` follows.
+
+        Returns:
+            As `step`.
+
+        Raises:
+            BackendError: the run failed.
+        """
         bucket = self._staging.take(window, lead_s)
         try:
             if lead_s != self._lead_s:
                 self._lead.update_inplace(self._staging.lead_s)
                 self._lead_s = lead_s
             self._buckets[bucket].run(self._staging)
-            for name, value in self._memory.items():
-                value.update_inplace(self._written[f"{name}_out"])
             return {name: value.numpy() for name, value in self._values.items()}
         except ORT_ERRORS as error:
             raise BackendError(f"{self.name} failed on {len(window)} tokens: {error}") from error
+
+    def accept(self) -> None:
+        """Advance the memory by the run just before.
+
+        Raises:
+            BackendError: the copy failed.
+        """
+        try:
+            for name, value in self._memory.items():
+                value.update_inplace(self._written[f"{name}_out"])
+        except ORT_ERRORS as error:
+            raise BackendError(f"{self.name} cannot keep its memory: {error}") from error
 
     def reset(self) -> None:
         """Zero the memory."""
@@ -205,53 +225,25 @@ def open_cuda(bundle: DecoderBundle, precision: str = "fp32") -> StaticOnnxrunti
     return open_build(bundle, build)
 
 
-def open_tensorrt(bundle: DecoderBundle, precision: str = "fp32") -> StaticOnnxruntimeBackend:
-    """The bundle's graph on the first GPU, by the TensorRT provider.
-
-    Raises:
-        BackendUnavailable: see `open_cuda`.
-    """
-    build = find_build(bundle, "onnxruntime-tensorrt", precision, tensorrt_environment())
-    return open_build(bundle, build)
-
-
 def open_build(bundle: DecoderBundle, build: Build) -> StaticOnnxruntimeBackend:
     """What was built, with the bundle's tables.
 
     Raises:
         BundleError, BackendUnavailable: it does not run here.
     """
-    graphs = {n: build.bucket_file(n, "onnx").read_bytes() for n in build.token_buckets}
+    graphs = {n: build.read_bucket(n, "onnx") for n in build.token_buckets}
     backend, manifest = str(build.record["backend"]), bundle.manifest
     outputs = tuple(output.name for output in manifest.outputs)
     shapes = Shapes(manifest.graph, outputs, build.n_rows, bool(build.record["rows_padded"]))
-    on_cpu = backend == "onnxruntime-cpu"
     return StaticOnnxruntimeBackend(
         backend,
         str(build.record["precision"]),
         graphs,
         shapes,
         bundle.tables,
-        providers=_providers(build),
-        device="cpu" if on_cpu else "cuda",
+        providers=[(CUDA, {"use_tf32": "0", "enable_cuda_graph": "True"})],
+        device="cuda",
     )
-
-
-def _providers(build: Build) -> list[Provider]:
-    cuda: Provider = (CUDA, {"use_tf32": "0", "enable_cuda_graph": "True"})
-    if build.record["backend"] == "onnxruntime-cuda":
-        return [cuda]
-    precision, cache = build.record["precision"], str(build.file(ENGINES))
-    options = {
-        "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": cache,
-        "trt_timing_cache_enable": "True",
-        "trt_timing_cache_path": cache,
-        "trt_cuda_graph_enable": "True",
-    }
-    if precision != "fp32":
-        options[f"trt_{precision}_enable"] = "True"
-    return [(TENSORRT, options), (CUDA, {"use_tf32": "0"})]
 
 
 def cuda_environment() -> Environment:
@@ -260,24 +252,10 @@ def cuda_environment() -> Environment:
     Raises:
         BackendUnavailable: the installed ONNX Runtime has no CUDA, or there is no GPU.
     """
-    _ready_provider(CUDA)
-    return Environment(f"onnxruntime {VERSION}", describe_gpu())
-
-
-def tensorrt_environment() -> Environment:
-    """What a build for the TensorRT provider depends on.
-
-    Raises:
-        BackendUnavailable: see `cuda_environment`.
-    """
-    _ready_provider(TENSORRT)
-    return Environment(f"onnxruntime {VERSION}", describe_gpu())
-
-
-def _ready_provider(provider: str) -> None:
-    if provider not in providers_at_hand():
+    if CUDA not in providers_at_hand():
         raise BackendUnavailable(
-            f"the installed ONNX Runtime has no {provider}: pip uninstall onnxruntime, "
+            f"the installed ONNX Runtime has no {CUDA}: pip uninstall onnxruntime, "
             "then pip install 'spikeloop[gpu]'"
         )
     load_gpu_libraries()
+    return Environment(f"onnxruntime {VERSION}", str(find_gpu()))

@@ -1,8 +1,8 @@
 """TensorRT runs the bundle: one launch of a CUDA graph a step, copies in and out included.
 
 Per bucket there is an engine and one captured graph: tokens from pinned memory to the device, the
-engine, its memory copied to where it reads it, its outputs to pinned memory. Tables lie on the
-device, and a swap uploads tables only.
+engine, its outputs to pinned memory. The memory that it wrote is copied to where it reads it when
+the step is accepted. Tables lie on the device, and a swap uploads tables only.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 from export.bundle import DecoderBundle
 from export.compiled.builds import Build, Environment, find_build
 from export.compiled.cuda_runtime import CapturedGraph, DeviceArray, PinnedMemory, Stream
-from export.compiled.gpu import describe_gpu
+from export.compiled.gpu import Gpu, find_gpu
 from export.compiled.staging import Staging
 from export.compiled.tables import fitted_tables, fixed_zeros
-from export.compiled.tensorrt_library import VERSION, Engine
+from export.compiled.tensorrt_engine import Engine
+from export.compiled.tensorrt_library import STAND_IN, Library, library_for
 from export.errors import BackendError, BackendUnavailable
 from export.manifest import TOKEN_INPUTS
 from streams.messages import Float32s, TokenWindow
@@ -33,6 +34,8 @@ class TensorrtBackend:
     Args:
         bundle: the decoder.
         build: its engines.
+        library: the one that built them.
+        gpu: the card that they run on.
 
     Raises:
         BackendUnavailable: the engines do not open here.
@@ -41,7 +44,8 @@ class TensorrtBackend:
 
     name = "tensorrt"
 
-    def __init__(self, bundle: DecoderBundle, build: Build) -> None:
+    def __init__(self, bundle: DecoderBundle, build: Build, library: Library, gpu: Gpu) -> None:
+        self.library = f"{library} on {gpu}"
         self.precision = str(build.record["precision"])
         self._signature, self._build = bundle.manifest.graph, build
         self._pinned: list[PinnedMemory] = []
@@ -64,12 +68,13 @@ class TensorrtBackend:
         )
         self._device = {name: DeviceArray(n_bytes) for name, n_bytes in sizes.items()}
         self._upload(tables)
-        addresses = {name: held.address for name, held in self._device.items()}
         self._engines = {
-            n: Engine(build.bucket_file(n, "plan").read_bytes(), addresses)
+            n: Engine(library, build.read_bucket(n, "plan"), self._device, str(gpu))
             for n in self._staging.buckets
         }
         self._graphs = {n: self._captured(n) for n in self._staging.buckets}
+        for engine in self._engines.values():
+            engine.keep_kernels()
         self.reset()
 
     def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
@@ -85,9 +90,36 @@ class TensorrtBackend:
         Raises:
             BackendError: the run failed.
         """
-        self._graphs[self._staging.take(window, lead_s)].launch()
+        self._launch(window, lead_s)
+        self.accept()
         self._stream.wait()
         return self._values
+
+    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run a bin without advancing the memory, unless `accept` follows.
+
+        Returns:
+            As `step`.
+
+        Raises:
+            BackendError: the run failed.
+        """
+        self._launch(window, lead_s)
+        self._stream.wait()
+        return self._values
+
+    def accept(self) -> None:
+        """Advance the memory by the run just before; the stream does it before the next run."""
+        for name in self._signature.memory:
+            self._stream.copy(self._device[name], self._device[f"{name}_out"])
+
+    def _launch(self, window: TokenWindow, lead_s: float) -> None:
+        bucket = self._staging.take(window, lead_s)
+        graph = self._graphs[bucket]
+        if graph is None:
+            self._enqueue(bucket)
+        else:
+            graph.launch()
 
     def reset(self) -> None:
         """Zero the memory."""
@@ -117,11 +149,16 @@ class TensorrtBackend:
         self._pinned.append(memory)
         return memory.array(length, dtype)
 
-    def _captured(self, bucket: int) -> CapturedGraph:
-        """TensorRT sets up what it needs in plain runs; then a run is recorded."""
+    def _captured(self, bucket: int) -> CapturedGraph | None:
+        """A recorded run, after plain ones in which TensorRT sets up what it needs.
+
+        None where the library cannot be recorded: then each step is enqueued anew.
+        """
         for _ in range(N_WARM_RUNS):
             self._enqueue(bucket)
             self._stream.wait()
+        if not self._engines[bucket].can_be_captured(int(self._stream.handle)):
+            return None
         with self._stream.capturing() as captured:
             self._enqueue(bucket)
         return captured
@@ -133,8 +170,6 @@ class TensorrtBackend:
             stream.upload(device[name], held.ctypes.data, bucket * N_BYTES)
         stream.upload(device["lead_s"], self._staging.lead_s.ctypes.data, N_BYTES)
         self._engines[bucket].run(int(stream.handle))
-        for name in self._signature.memory:
-            stream.copy(device[name], device[f"{name}_out"])
         for name, values in self._values.items():
             stream.download(values.ctypes.data, device[name], values.nbytes)
 
@@ -146,26 +181,27 @@ def open_tensorrt(bundle: DecoderBundle, precision: str = "fp32") -> TensorrtBac
         BackendUnavailable: there is no GPU, or the graph has not been built for it.
         BundleError: a table does not fit the engines.
     """
-    build = find_build(bundle, "tensorrt", precision, environment())
-    return open_build(bundle, build)
+    gpu = find_gpu()
+    library = library_for(gpu.target)
+    build = find_build(bundle, "tensorrt", precision, environment(library, gpu))
+    return open_build(bundle, build, library, gpu)
 
 
-def open_build(bundle: DecoderBundle, build: Build) -> TensorrtBackend:
-    """What was built, with the bundle's tables.
+def open_build(bundle: DecoderBundle, build: Build, library: Library, gpu: Gpu) -> TensorrtBackend:
+    """A build on a card, with the bundle's tables.
 
     Raises:
         BackendUnavailable, BundleError: it does not run here.
     """
     try:
-        return TensorrtBackend(bundle, build)
+        return TensorrtBackend(bundle, build, library, gpu)
     except BackendError as error:
         raise BackendUnavailable(f"TensorRT cannot run what was built: {error}") from error
 
 
-def environment() -> Environment:
-    """What an engine depends on.
-
-    Raises:
-        BackendUnavailable: there is no GPU.
-    """
-    return Environment(f"tensorrt {VERSION}", describe_gpu())
+def environment(library: Library, gpu: Gpu) -> Environment:
+    """What an engine is looked for by: the library, the card and its compute capability."""
+    if not library.builds_ahead:
+        return Environment(str(library), str(gpu))
+    own = gpu.target if gpu.target in library.targets else STAND_IN
+    return Environment(str(library), str(gpu), (own,))

@@ -1,114 +1,151 @@
-"""TensorRT: the only file that imports it. Plans are built, and engines opened and run.
+"""TensorRT's two libraries behind one face: TensorRT for RTX, and TensorRT for data-centre GPUs.
 
-Written to the headers and Python bindings of TensorRT 10.0 to 11.1 (github.com/NVIDIA/TensorRT),
-using only what both have: networks are strongly typed, so that precision is what stands in the
-ONNX, and TF32 is off. Engines are never refitted: what changes is an input.
+The only file that imports them. Both have the same API where this code uses it; TensorRT for RTX
+comes from PyPI and builds engines without a GPU, for several cards at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import tensorrt as trt
+from export.errors import BackendUnavailable
 
-from export.errors import BackendError, BackendUnavailable, ExportError
+RTX, FULL = "tensorrt-rtx", "tensorrt"
+RTX_INSTALL = "pip install 'spikeloop[rtx]'"
+FULL_INSTALL = "python3 -m pip install --upgrade tensorrt cuda-bindings"
+DESKTOP = ("sm86", "sm89", "sm120")
+"""RTX cards of the generations Ampere, Ada and Blackwell."""
+STAND_IN = "sm80"
+"""Tried on a card that TensorRT for RTX does not name, such as Hopper: not promised by NVIDIA."""
 
-VERSION: str = trt.__version__
-N_WORKSPACE_BYTES = 4 << 30
-OPTIMISATION_LEVEL = 4
-"""Of 0 to 5: builds take minutes, once a graph and GPU."""
-
-
-class _Complaints(trt.ILogger):  # type: ignore[misc]
-    """Keeps what TensorRT complained of, for the error that tells of it."""
-
-    def __init__(self) -> None:
-        trt.ILogger.__init__(self)
-        self.lines: list[str] = []
-
-    def log(self, severity: trt.ILogger.Severity, msg: str) -> None:
-        """Called by TensorRT, from any thread."""
-        if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-            self.lines.append(msg)
-
-    def told(self) -> str:
-        """The last complaints."""
-        return "; ".join(self.lines[-3:]) or "it gave no reason"
+_MODULES = {RTX: "tensorrt_rtx_bindings", FULL: "tensorrt"}
+_RTX_LIBRARIES = ("libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1")
 
 
-def build_plan(graph: bytes, timing_cache: bytes) -> tuple[bytes, bytes]:
-    """Compile a static graph for the GPU of this machine.
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One of the two, loaded.
 
-    Args:
-        graph: an ONNX file's content, every shape static, its types as they are to run.
-        timing_cache: of builds before, b"" for none: kernels that were timed are not timed again.
-
-    Returns:
-        The serialized engine, and the timing cache after it.
-
-    Raises:
-        ExportError: TensorRT refuses the graph, or finds no engine for it.
-    """
-    log = _Complaints()
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(graph):
-        errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
-        raise ExportError(f"TensorRT {VERSION} does not take the graph: {'; '.join(errors[:3])}")
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, N_WORKSPACE_BYTES)
-    config.builder_optimization_level = OPTIMISATION_LEVEL
-    cache = config.create_timing_cache(timing_cache)
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, ignore_mismatch=False)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise ExportError(f"TensorRT {VERSION} built no engine: {log.told()}")
-    return bytes(plan), bytes(cache.serialize())
-
-
-class Engine:
-    """An engine with static shapes, its inputs and outputs at addresses that never change.
-
-    Args:
-        plan: what `build_plan` gave, on this GPU with this version.
-        addresses: on the device, of every input and output.
-
-    Raises:
-        BackendUnavailable: the plan is of another version or GPU, or an address is lacking.
+    Attributes:
+        name: "tensorrt-rtx" or "tensorrt".
+        trt: its Python module.
     """
 
-    def __init__(self, plan: bytes, addresses: Mapping[str, int]) -> None:
-        self._log = _Complaints()
-        self._runtime = trt.Runtime(self._log)
-        self._engine = self._runtime.deserialize_cuda_engine(plan)
-        if self._engine is None:
-            raise BackendUnavailable(
-                f"TensorRT {VERSION} does not open the engine: {self._log.told()}; "
-                "`spikeloop build` it again"
-            )
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        lacking = [name for name in names if name not in addresses]
-        if lacking:
-            raise BackendUnavailable(
-                f"the engine asks for {', '.join(lacking)}, which the bundle's graph does not have"
-            )
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise BackendUnavailable(
-                f"TensorRT {VERSION} gives no context for the engine: {self._log.told()}"
-            )
-        for name in names:
-            self._context.set_tensor_address(name, addresses[name])
+    name: str
+    trt: ModuleType
 
-    def run(self, stream: int) -> None:
-        """Ask a stream to run it once.
+    def __str__(self) -> str:
+        return f"{self.name} {self.trt.__version__}"
+
+    @property
+    def builds_ahead(self) -> bool:
+        """Whether engines are built for cards that are not in this machine."""
+        return self.name == RTX
+
+    @property
+    def targets(self) -> Mapping[str, Any]:
+        """Compute capabilities that engines can be built ahead for, such as "sm89"."""
+        if not self.builds_ahead:
+            return {}
+        known = self.trt.ComputeCapability.__members__
+        return {name.lower(): one for name, one in known.items() if name.startswith("SM")}
+
+    def checked_targets(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The targets, without repetition.
 
         Raises:
-            BackendError: TensorRT refuses.
+            BackendUnavailable: the library has no such target.
         """
-        if not self._context.execute_async_v3(stream_handle=stream):
-            raise BackendError(f"TensorRT: {self._log.told()}")
+        unknown = [name for name in wanted if name not in self.targets]
+        if unknown:
+            there = f"it has: {', '.join(self.targets)}" if self.targets else _NOT_AHEAD
+            raise BackendUnavailable(f"{self} has no target {', '.join(unknown)}; {there}")
+        return tuple(dict.fromkeys(wanted))
+
+
+_NOT_AHEAD = (
+    "it builds on the GPU itself, and for that GPU alone: leave --target out, or install "
+    f"TensorRT for RTX: {RTX_INSTALL}"
+)
+
+
+def installed_libraries() -> tuple[str, ...]:
+    """Names of the libraries whose packages are there; nothing is loaded."""
+    return tuple(name for name, module in _MODULES.items() if importlib.util.find_spec(module))
+
+
+def library_for(capability: str | None) -> Library:
+    """Load the library that fits a card, or the one that needs none.
+
+    Args:
+        capability: of the card, e.g. "sm89"; None for a machine without a GPU.
+
+    Raises:
+        BackendUnavailable: none is installed, none fits, or it does not load.
+    """
+    found = installed_libraries()
+    if not found:
+        raise BackendUnavailable(
+            f"TensorRT is not installed: {RTX_INSTALL} (RTX cards; builds engines on any machine), "
+            f"or for a data-centre GPU {FULL_INSTALL}"
+        )
+    if RTX not in found:
+        if capability is None:
+            raise BackendUnavailable(
+                "TensorRT builds engines only on a machine with the GPU they are for; TensorRT for "
+                f"RTX builds them on any machine: {RTX_INSTALL}"
+            )
+        return _loaded(FULL)
+    rtx = _loaded(RTX)
+    if FULL in found and capability is not None and capability not in rtx.targets:
+        return _loaded(FULL)
+    return rtx
+
+
+def _loaded(name: str) -> Library:
+    try:
+        if name == RTX:
+            _preload_rtx()
+        return Library(name, importlib.import_module(_MODULES[name]))
+    except (ImportError, OSError, RuntimeError) as error:
+        install = RTX_INSTALL if name == RTX else FULL_INSTALL
+        raise BackendUnavailable(
+            f"{name} is installed but does not load: {error}; install it anew: {install}"
+        ) from error
+
+
+def _preload_rtx() -> None:
+    """Load the shared libraries in order: the bindings look for them on the loader's path only."""
+    spec = importlib.util.find_spec("tensorrt_rtx_libs")
+    if spec is None or spec.origin is None:
+        return
+    for name in _RTX_LIBRARIES:
+        path = Path(spec.origin).parent / name
+        if path.exists():
+            ctypes.CDLL(str(path))
+
+
+def new_log(library: Library) -> Any:
+    """A logger of the library that keeps its complaints; `told()` gives the last ones."""
+    trt = library.trt
+
+    class Complaints(trt.ILogger):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.lines: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.lines.append(msg)
+
+        def told(self) -> str:
+            return "; ".join(self.lines[-3:]) or "it gave no reason"
+
+    return Complaints()

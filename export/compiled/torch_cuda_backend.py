@@ -1,8 +1,9 @@
 """The bundle's network in torch on a GPU, a CUDA graph per bucket: the reference there.
 
 Everything has a fixed address: pinned buffers on the host, tokens, tables, memory and outputs on
-the device. A step's copies in, its computation and its copies out are one captured graph. On the
-CPU the same code runs without compiler and capture. Decoders of one graph share its programs.
+the device. A step's copies in, its computation and its copies out are one captured graph; the
+memory advances when the step is accepted. On the CPU the same code runs without compiler and
+capture. Decoders of one graph share its programs.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class TorchGraphBackend:
             name: torch.from_numpy(fixed_zeros(known[name])).to(self._device)
             for name in signature.memory
         }
+        self._written = {name: torch.zeros_like(value) for name, value in self._memory.items()}
         self._tables: dict[str, Tensor] = {}
         self._stream = torch.cuda.Stream() if self._on_gpu else None  # type: ignore[no-untyped-call]
         self._program: dict[int, torch.nn.Module] = {}
@@ -100,12 +102,31 @@ class TorchGraphBackend:
         Raises:
             BackendError: the run failed.
         """
+        values = self.rehearse(window, lead_s)
+        self.accept()
+        return values
+
+    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+        """Run a bin without advancing the memory, unless `accept` follows.
+
+        Returns:
+            As `step`.
+
+        Raises:
+            BackendError: the run failed.
+        """
         bucket = self._staging.take(window, lead_s)
         try:
             self._run(bucket)
         except (RuntimeError, IndexError) as error:
             raise BackendError(f"{self.name} failed on {len(window)} tokens: {error}") from error
         return {name: value.numpy() for name, value in self._values.items()}
+
+    @torch.inference_mode()
+    def accept(self) -> None:
+        """Advance the memory by the run just before; the next run on the stream comes after."""
+        for name, value in self._memory.items():
+            value.copy_(self._written[name])
 
     def reset(self) -> None:
         """Zero the memory."""
@@ -182,7 +203,7 @@ class TorchGraphBackend:
             value[:n].copy_(self._host[name][:n], non_blocking=True)
         found = self._program[bucket](*self._inputs(bucket))
         named = {t.name: v for t, v in zip(self._signature.outputs, found, strict=True)}
-        for name, value in self._memory.items():
+        for name, value in self._written.items():
             value.copy_(named[f"{name}_out"])
         for name, value in self._values.items():
             value.copy_(named[name], non_blocking=True)

@@ -23,6 +23,18 @@ def add_commands(commands: Commands) -> None:
     p.add_argument("bundle", metavar="BUNDLE")
     p.add_argument("--backend", default="tensorrt")
     p.add_argument("--precision", default="fp32", choices=("fp32", "fp16", "bf16"))
+    p.add_argument(
+        "--target",
+        default="",
+        metavar="SM,SM",
+        help="cards to compile for on any machine, by compute capability: sm86 (Ampere), "
+        "sm89 (Ada), sm120 (Blackwell); by default these and the card in this machine",
+    )
+    p.add_argument(
+        "--with-bundle",
+        action="store_true",
+        help="keep the engines in the bundle's folder: they are sent with it",
+    )
     p.add_argument("--session", type=Path, default=None, metavar="SESSION.nwb",
                    help="a recording to hold fp16 and bf16 against fp32 on")  # fmt: skip
     p.add_argument("--split", default="last:0.2", help="the scored part of the recording")
@@ -41,6 +53,8 @@ def _build(a: argparse.Namespace) -> None:
         bundle,
         a.backend,
         a.precision,
+        targets=[name.strip().lower() for name in a.target.split(",") if name.strip()],
+        with_bundle=a.with_bundle,
         judge=None if a.session is None else _judge(bundle, a.session, a.split),
         bound=a.bound,
         say=_say,

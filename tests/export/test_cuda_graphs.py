@@ -83,6 +83,18 @@ def test_memory_is_carried_from_bucket_to_bucket(kind: str, family: DecoderBundl
             np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-3)
 
 
+def test_a_run_that_is_not_accepted_leaves_the_memory(
+    kind: str, streaming_bundle: DecoderBundle
+) -> None:
+    backend, free = OPENERS[kind](streaming_bundle), OPENERS[kind](streaming_bundle)
+    windows = windows_of_every_bucket(streaming_bundle)
+    for window in windows:
+        backend.rehearse(windows[-1], 0.0)
+        found = backend.rehearse(window, 0.0)["velocity"].copy()
+        backend.accept()
+        np.testing.assert_array_equal(found, free.step(window, 0.0)["velocity"])
+
+
 def test_reset_zeroes_the_memory(kind: str, streaming_bundle: DecoderBundle) -> None:
     backend = OPENERS[kind](streaming_bundle)
     window = windows_of_every_bucket(streaming_bundle)[2]
