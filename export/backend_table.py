@@ -22,6 +22,7 @@ from streams.spikes.steps import PLAIN, Steps, compiled_steps
 
 COMPILED = "numba-cpu"
 """The backend that compiles the decoder, and with it the steps before it (`steps_for`)."""
+GPU_BACKENDS = ("onnxruntime-cuda", "tensorrt", "torch-cuda")
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 
@@ -30,11 +31,13 @@ class Backend(Protocol):
 
     Attributes:
         name: as in the config.
+        library: name and version of what runs it, with the card where it needs one.
         precision: "fp32", "fp16" or "bf16".
         n_most_tokens: tokens that a step takes at most; None where any number does.
     """
 
     name: str
+    library: str
     precision: str
     n_most_tokens: int | None
 
@@ -159,8 +162,11 @@ def load_tensorrt() -> ModuleType:
     """The module that runs TensorRT's engines.
 
     Raises:
-        BackendUnavailable: CUDA's bindings are not installed or do not load.
+        BackendUnavailable: TensorRT or CUDA's bindings are not installed, or do not load.
     """
+    from export.compiled.tensorrt_library import require_installed
+
+    require_installed()
     install = "pip install 'spikeloop[rtx]' (or `cuda-bindings` beside your own TensorRT)"
     if not is_importable("cuda.bindings"):
         raise BackendUnavailable(f"no python package 'cuda.bindings': {install}")

@@ -53,6 +53,7 @@ class OnnxruntimeBackend:
     """
 
     name = "onnxruntime-cpu"
+    library = f"onnxruntime {VERSION}"
     n_most_tokens: int | None = None
 
     def __init__(

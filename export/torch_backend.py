@@ -43,6 +43,7 @@ class TorchBackend:
 
     name = "torch"
     precision = "fp32"
+    library = f"torch {torch.__version__}"
     n_most_tokens: int | None = None
 
     def __init__(

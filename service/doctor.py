@@ -12,11 +12,13 @@ from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from export.backend_table import steps_for
+from export.backend_table import GPU_BACKENDS, parse_choice, steps_for
 from export.backends import open_backend
 from export.bundle import open_bundle
+from export.compiled.tensorrt_library import RTX_INSTALL
 from service.config import ServeConfig, load_config
 from service.errors import HANDLED, ExitCode
 from service.loop.daemon import Daemon
@@ -31,7 +33,13 @@ from streams.lsl.inlets import StreamLostError, lsl_now, visible_streams
 from streams.sockets import Publisher
 
 ROOMS = ("streams", "decoders", "export", "calibration", "service")
-EXTRAS = {"cpu": "onnxruntime", "numba": "numba", "nwb": "pynwb", "train": "torch"}
+EXTRAS = {
+    "cpu": "onnxruntime",
+    "rtx": "tensorrt-rtx-cu13-libs",
+    "numba": "numba",
+    "nwb": "pynwb",
+    "train": "torch",
+}
 CLOCK_LIMIT_S = 5e-3
 UNITS_OVER_S = 1.0
 
@@ -45,18 +53,31 @@ class Finding:
     said: str
 
 
-def doctor(config_path: Path | None, *, as_json: bool) -> int:
-    """Look at everything and say what was found; 0 when nothing stops the daemon, else 1.
+def doctor(config_path: Path | None, *, gpu: bool = False, as_json: bool) -> int:
+    """Look at everything and say what was found.
+
+    Args:
+        config_path: of the daemon to be served; None for what any daemon needs.
+        gpu: look for a GPU too, and prove it with an engine; done by itself where the config names
+            a backend that runs on one.
+        as_json: print the findings as JSON.
+
+    Returns:
+        0 where nothing stops the daemon, 5 where a GPU was asked for and does not decode, else 1.
 
     Raises:
         ConfigError: the config file cannot be used.
     """
     config = load_config(config_path, ServeConfig) if config_path else None
     findings = list(_examine(config))
+    proofs = list(_gpu()) if gpu or (config and _names_gpu(config)) else []
+    findings += proofs
     if as_json:
         sys.stdout.write(json.dumps([asdict(one) for one in findings]) + "\n")
     else:
         _print(findings)
+    if not all(one.ok for one in proofs):
+        return ExitCode.BACKEND
     return ExitCode.DONE if all(one.ok for one in findings) else ExitCode.GUARD
 
 
@@ -79,6 +100,22 @@ def _examine(config: ServeConfig | None) -> Iterator[Finding]:
     yield bundle
     if config is not None:
         yield from _source(config, bundle_opens=bundle.ok)
+
+
+def _names_gpu(config: ServeConfig) -> bool:
+    chosen = (config.decoder.backend, *config.decoder.fallback)
+    return any(parse_choice(name)[0] in GPU_BACKENDS for name in chosen)
+
+
+def _gpu() -> Iterator[Finding]:
+    """The GPU with TensorRT, proven by the shipped decoder."""
+    try:
+        from export.compiled.proof import prove_gpu
+    except ImportError as error:  # onnx, which engines are made of
+        yield Finding("TensorRT", False, f"{error}: {RTX_INSTALL}")
+        return
+    for looked in prove_gpu(open_bundle(bundle_path("shipped:demo"))):
+        yield Finding(looked.what, looked.ok, looked.said)
 
 
 def _packages() -> Finding:
@@ -220,5 +257,5 @@ def _attempt(what: str, attempt: Callable[[], str]) -> Finding:
 def _print(findings: list[Finding]) -> None:
     table = Table(title="spikeloop doctor", title_justify="left", show_header=False)
     for one in findings:
-        table.add_row("[green]ok[/]" if one.ok else "[red]no[/]", one.what, one.said)
+        table.add_row("[green]ok[/]" if one.ok else "[red]no[/]", one.what, escape(one.said))
     Console().print(table)

@@ -7,6 +7,7 @@ is several times faster than a runtime that walks the graph.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class NumbaBackend:
 
     name = "numba-cpu"
     precision = "fp32"
+    library = f"numba {metadata.version('numba')}"
     n_most_tokens: int | None = None
 
     def __init__(

@@ -111,6 +111,7 @@ class StaticOnnxruntimeBackend:
         device: str,
     ) -> None:
         self.name, self.precision, self._shapes = name, precision, shapes
+        self.library = f"onnxruntime {VERSION}"
         self._staging = Staging(sorted(graphs))
         self.n_most_tokens: int | None = self._staging.n_most
         signature = shapes.signature

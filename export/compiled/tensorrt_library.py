@@ -81,6 +81,21 @@ def installed_libraries() -> tuple[str, ...]:
     return tuple(name for name, module in _MODULES.items() if importlib.util.find_spec(module))
 
 
+def require_installed() -> tuple[str, ...]:
+    """Names of the libraries that are installed.
+
+    Raises:
+        BackendUnavailable: none is, with the line that installs one.
+    """
+    found = installed_libraries()
+    if not found:
+        raise BackendUnavailable(
+            f"TensorRT is not installed: {RTX_INSTALL} (RTX cards; builds engines on any machine), "
+            f"or for a data-centre GPU {FULL_INSTALL}"
+        )
+    return found
+
+
 def library_for(capability: str | None) -> Library:
     """Load the library that fits a card, or the one that needs none.
 
@@ -90,12 +105,7 @@ def library_for(capability: str | None) -> Library:
     Raises:
         BackendUnavailable: none is installed, none fits, or it does not load.
     """
-    found = installed_libraries()
-    if not found:
-        raise BackendUnavailable(
-            f"TensorRT is not installed: {RTX_INSTALL} (RTX cards; builds engines on any machine), "
-            f"or for a data-centre GPU {FULL_INSTALL}"
-        )
+    found = require_installed()
     if RTX not in found:
         if capability is None:
             raise BackendUnavailable(

@@ -48,6 +48,7 @@ class TorchGraphBackend:
     """
 
     name = "torch-cuda"
+    library = f"torch {torch.__version__}"
     precision = "fp32"
 
     def __init__(

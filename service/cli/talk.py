@@ -176,6 +176,11 @@ def _explain(a: argparse.Namespace) -> None:
 def _add_doctor(commands: Commands) -> None:
     p = commands.add_parser("doctor", help="say what would stop the daemon from working")
     p.add_argument("config", type=Path, nargs="?", default=None, metavar="CONFIG.toml")
+    p.add_argument(
+        "--gpu",
+        action="store_true",
+        help="prove the GPU: driver, card, TensorRT, and an engine built and run",
+    )
     p.add_argument("--json", action="store_true")
     p.set_defaults(run=_doctor, uses_lsl=True)
 
@@ -183,4 +188,4 @@ def _add_doctor(commands: Commands) -> None:
 def _doctor(a: argparse.Namespace) -> int:
     from service.doctor import doctor
 
-    return doctor(a.config, as_json=a.json)
+    return doctor(a.config, gpu=a.gpu, as_json=a.json)

@@ -37,6 +37,7 @@ def _status(daemon: Daemon, _: Arguments) -> Arguments:
         "source": str(daemon.source.inlet.description),
         "units_known": int(daemon.beat.decoder.known.sum()),
         "units_seen": len(daemon.source.keys),
+        "library": daemon.beat.lineup.active.decoder.backend.library,
         "refused_backends": dict(daemon.deployer.failover.refused),
         "spare_backend": daemon.deployer.failover.spare,
         "health": daemon.health.report(daemon.source.keys),

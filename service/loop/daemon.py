@@ -289,6 +289,7 @@ class Daemon:
             "checksum": self.bundle.manifest.id,
             "backend": backend.name,
             "precision": backend.precision,
+            "library": backend.library,
             "step_p99_ms": self.opened.step_p99_s * 1e3,
             "refused_backends": {one.name: one.reason for one in self.opened.tried},
             "source": str(self.source.inlet.description),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,19 @@ def test_without_a_recording_it_ends_with_2(
     assert "--session" in capsys.readouterr().err
 
 
-def test_tensorrt_that_is_absent_ends_with_5(
-    builds: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="a machine without a GPU")
+def test_engines_for_other_machines_are_judged_by_their_rounding(
+    session: Path, builds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["build", DEMO, "--backend", "tensorrt"]) == 5
-    assert "python3 -m pip install --upgrade tensorrt" in capsys.readouterr().err
+    command = ["build", DEMO, "--backend", "tensorrt", "--precision", "fp16", "--json"]
+    assert main([*command, "--session", str(session)]) == 0
+    told = capsys.readouterr()
+    record = json.loads(told.out)
+    assert record["targets"] == ["sm86", "sm89", "sm120"]
+    assert 0 < abs(record["verdict"]["drop"]) < 0.01
+    assert "engine 1 of 1, 128 tokens" in told.err
+    assert main([*command, "--session", str(session), "--bound", "-1"]) == 8
+    assert main(["build", DEMO, "--backend", "tensorrt", "--target", "sm90"]) == 5
 
 
 def test_a_worse_decoder_is_seen_to_be_worse(session: Path) -> None:

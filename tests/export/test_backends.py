@@ -17,6 +17,7 @@ from export.backends import (
     require_one_onnxruntime,
 )
 from export.bundle import DecoderBundle, write_bundle
+from export.compiled.tensorrt_library import library_for
 from export.errors import BackendUnavailable, BundleError
 from streams.clock import ManualClock
 from streams.messages import TokenWindow
@@ -62,12 +63,12 @@ def test_fallbacks_are_tried_in_order_and_told(pristine: DecoderBundle) -> None:
     opened = open_backend(pristine, "tensorrt", ["onnxruntime-cuda", CPU, "torch"])
     assert opened.backend.name == CPU
     assert [attempt.name for attempt in opened.tried] == ["tensorrt", "onnxruntime-cuda"]
-    assert "python package 'tensorrt'" in opened.tried[0].reason
+    assert "no NVIDIA GPU" in opened.tried[0].reason
     assert "spikeloop[gpu]" in opened.tried[1].reason
 
 
 def test_no_fallback_is_taken_that_was_not_listed(pristine: DecoderBundle) -> None:
-    with pytest.raises(BackendUnavailable, match="TensorRT is not installed"):
+    with pytest.raises(BackendUnavailable, match="no NVIDIA GPU"):
         open_backend(pristine, "tensorrt")
 
 
@@ -202,15 +203,34 @@ def test_both_distributions_of_onnxruntime_are_refused(
 
 
 def test_tensorrt_that_does_not_load_says_so(
-    pristine: DecoderBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after an installation without NVIDIA's libraries."""
-    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: cannot open')")
-    (tmp_path / "cuda" / "bindings").mkdir(parents=True)
-    (tmp_path / "cuda" / "bindings" / "runtime.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BackendUnavailable, match=r"does not load: libnvinfer.*pip install"):
-        open_backend(pristine, "tensorrt")
+    """As where a shared library is missing."""
+    text = "raise OSError('libtensorrt_rtx.so.1: cannot open')"
+    (tmp_path / "tensorrt_rtx_bindings.py").write_text(text)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx_bindings", raising=False)
+    with pytest.raises(BackendUnavailable, match=r"does not load: libtensorrt.*spikeloop\[rtx\]"):
+        library_for(None)
+
+
+def test_no_tensorrt_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx_bindings", raising=False)
+    with pytest.raises(BackendUnavailable, match=r"not installed: pip install 'spikeloop\[rtx\]'"):
+        library_for(None)
+
+
+def test_tensorrt_builds_on_its_own_gpu_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("__version__ = '10.13'")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "tensorrt_rtx_bindings", raising=False)
+    with pytest.raises(BackendUnavailable, match="only on a machine with the GPU"):
+        library_for(None)
+    assert str(library_for("sm90")) == "tensorrt 10.13"
+    monkeypatch.delitem(sys.modules, "tensorrt")
 
 
 def test_no_onnxruntime_says_what_to_install(

@@ -101,7 +101,7 @@ def test_no_fallback_that_opens_is_told(rig: BeatRig, bundle: DecoderBundle) -> 
     failover.prepare(bundle, open_backend(bundle, CPU))
     assert failover.spare == ""
     assert told[0][0] == "fallback_refused"
-    assert "TensorRT is not installed" in told[0][1]["warning"]
+    assert "no NVIDIA GPU" in told[0][1]["warning"]
 
 
 def test_a_backend_that_takes_so_many_tokens_caps_them(bundle: DecoderBundle) -> None:
