@@ -62,6 +62,9 @@ def _build(a: argparse.Namespace) -> None:
     if a.json:
         sys.stdout.write(json.dumps({"path": str(made.path), **made.record}, indent=1) + "\n")
         return
+    if not made.is_judged:
+        sys.stdout.write(f"{made.path}\nnot to be served yet: name a recording with --session\n")
+        return
     choice = a.backend if a.precision == "fp32" else f"{a.backend}:{a.precision}"
     sys.stdout.write(f'{made.path}\nto serve with it: backend = "{choice}" under [decoder]\n')
 

@@ -26,6 +26,7 @@ def _add_demo(commands: Commands) -> None:
     p.add_argument("--subject", type=int, default=1, help="seed of the subject")
     p.add_argument("--day", type=int, default=None, help="8; the shipped decoder knows 0 to 7")
     p.add_argument("--bundle", default="shipped:demo", help="another decoder")
+    p.add_argument("--backend", default="onnxruntime-cpu", help="that runs it")
     p.set_defaults(run=_demo, uses_lsl=True)
 
 
@@ -49,6 +50,7 @@ def _demo(a: argparse.Namespace) -> int:
         subject=a.subject,
         day=8 if a.day is None else a.day,
         bundle=a.bundle,
+        backend=a.backend,
         delay_s=a.delay_ms * 1e-3,
     )
 

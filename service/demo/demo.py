@@ -17,7 +17,7 @@ from service.bench.verdict import beats_missed, conclude
 from service.demo.view import LiveView
 from service.serve import bundle_path
 
-SHIPPED_DEMO = "shipped:demo"
+SHIPPED_DEMO, DEFAULT_BACKEND = "shipped:demo", "onnxruntime-cpu"
 TARGETS_PER_30_S = 8
 LEAD_S, SMOOTHING = 0.1, 0.5
 """Decoding ahead makes up for part of the loop's delay; a little smoothing takes the jitter."""
@@ -31,6 +31,7 @@ def demo(
     subject: int,
     day: int,
     bundle: str = SHIPPED_DEMO,
+    backend: str = DEFAULT_BACKEND,
     delay_s: float = 0.0,
 ) -> int:
     """Close the loop for `seconds` and say how it went.
@@ -42,6 +43,7 @@ def demo(
         subject: seed of the subject.
         day: of the subject.
         bundle: the decoder.
+        backend: that runs it.
         delay_s: how much later than their time the subject's spikes leave.
 
     Returns:
@@ -51,7 +53,7 @@ def demo(
     with Rig() as rig:
         more = ["--shuffle-units"] if shuffle_units else []
         more += ["--subject", str(subject), "--day", str(day), "--delay-ms", str(delay_s * 1e3)]
-        result = _run(rig, seconds, more, bundle, not as_json)
+        result = _run(rig, seconds, more, bundle, backend, not as_json)
     show("spikeloop demo", result, as_json=as_json)
     return conclude(shortfalls(result, seconds), aloud=not as_json)
 
@@ -68,10 +70,11 @@ def _run(
     seconds: float,
     subject: list[str],
     bundle: str,
+    backend: str,
     with_screen: bool,
 ) -> dict[str, Any]:
     name = f"spikeloop-demo-{os.getpid()}"
-    endpoint = start_daemon(rig, name, bundle)["decode"]
+    endpoint = start_daemon(rig, name, bundle, backend)["decode"]
     summary = rig.path / "subject.json"
     rig.start(
         "subject", "simulate", *subject, "--name", name, "--decodes", endpoint,
@@ -88,12 +91,14 @@ def _run(
     return _result(json.loads(summary.read_text()), listener.summary())
 
 
-def start_daemon(rig: Rig, name: str, bundle: str) -> dict[str, Any]:
+def start_daemon(
+    rig: Rig, name: str, bundle: str, backend: str = DEFAULT_BACKEND
+) -> dict[str, Any]:
     """A daemon that decodes the stream of that name; its endpoints, by kind."""
     config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
     config.write_text(
         f'[input]\nname = "{name}"\nwait_s = 60.0\n'
-        f'[decoder]\nbundle = "{bundle}"\nlead_s = {LEAD_S}\n'
+        f'[decoder]\nbundle = "{bundle}"\nbackend = "{backend}"\nlead_s = {LEAD_S}\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
         f'lsl_name = "{name}-decodes"\n'
         f"[shaping]\nsmoothing = {SMOOTHING}\n"
