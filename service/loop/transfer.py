@@ -13,7 +13,8 @@ from export.sending import CHUNK_BYTES
 from service.errors import ServiceError
 
 BUNDLE_BYTES_AT_MOST = 2**31
-_NAME = re.compile(r"^(report/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
+_PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]*"
+_NAME = re.compile(rf"^(report/|engines/{_PLAIN}/)?{_PLAIN}$")
 
 
 class TransferError(ServiceError):
@@ -67,6 +68,8 @@ class Transfers:
             TransferError: unknown transfer or file, out of order, damaged, or no room on the disk.
         """
         incoming = self._known(transfer)
+        if name not in incoming.sizes:  # never a path of the sender's choosing
+            raise self._refused(transfer, f"{name!r} was not announced")
         arrived = incoming.arrived.get(name, 0)
         room = min(CHUNK_BYTES, incoming.sizes.get(name, 0) - arrived)
         if offset != arrived or len(held) > room:
@@ -75,7 +78,7 @@ class Transfers:
             raise self._refused(transfer, f"chunk {offset} of {name!r} was damaged on its way")
         path = incoming.folder / name
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 file.write(held)
         except OSError as err:

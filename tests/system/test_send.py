@@ -49,9 +49,17 @@ def ask(daemon: Daemon, keys: Path, command: str, attached: bytes | None = None,
     return decode_reply(request(daemon.control, payload, 10.0, client, attached))
 
 
-def test_a_sent_bundle_goes_into_service(
-    guarded: Daemon, source: Living, keys: Path, other: Path, run: Callable[..., Process]
+def test_a_sent_bundle_goes_into_service_with_its_engines(
+    guarded: Daemon,
+    source: Living,
+    keys: Path,
+    other: Path,
+    run: Callable[..., Process],
+    tmp_path: Path,
 ) -> None:
+    built = run("build", str(other), "--backend", "tensorrt", "--with-bundle")
+    wait_until(lambda: not built.is_alive, source.send_due)
+    assert built.code() == 0, built.err
     subscriber = DecodeSubscriber(guarded.endpoint, ("decode",), read_keys(keys / "client.json"))
     wait_until(lambda: subscriber.receive(0.0), source.send_due)
     client = ("--control", guarded.control, "--keys", str(keys / "client.json"))
@@ -61,6 +69,7 @@ def test_a_sent_bundle_goes_into_service(
     stages = [json.loads(line)["stage"] for line in sent.out.splitlines()]
     assert stages == ["received", "loaded", "parity", "shadow", "active"]
     assert ask(guarded, keys, "status").result["decoder_id"] == "other"
+    assert len(list((tmp_path / "incoming").rglob("*.plan"))) == 1
     subscriber.close()
 
 
@@ -86,6 +95,23 @@ def test_names_that_leave_the_folder_are_refused(guarded: Daemon, keys: Path) ->
     for name in ("../escape", "/etc/passwd", "report/../../x"):
         reply = ask(guarded, keys, "send_begin", files={name: 1})
         assert not reply.ok
+
+
+@pytest.mark.parametrize("name", ["other.bin", "{folder}/planted", "../planted", "a\0b"])
+def test_a_file_that_was_not_announced_is_not_made(
+    guarded: Daemon, keys: Path, tmp_path: Path, name: str
+) -> None:
+    wait_until(lambda: ask(guarded, keys, "status").ok)
+    transfer = ask(guarded, keys, "send_begin", files={"graph.onnx": 1}).result["transfer"]
+    named = name.format(folder=tmp_path)
+    digest = hashlib.sha256(b"").hexdigest()
+    reply = ask(
+        guarded, keys, "send_chunk", b"", transfer=transfer, file=named, offset=0, sha256=digest
+    )
+    assert not reply.ok
+    assert "not announced" in reply.error
+    assert not list(tmp_path.rglob("planted"))
+    assert ask(guarded, keys, "status").ok
 
 
 def test_without_the_keys_nobody_is_answered(guarded: Daemon, tmp_path: Path, run) -> None:
