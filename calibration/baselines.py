@@ -16,15 +16,16 @@ import torch
 from scipy import linalg
 
 from calibration.errors import CalibrationError
+from calibration.gru_on_bins import GruOnBins
 from calibration.scoring import r2_score, score_output
 from decoders.config import TrainConfig, load_config
-from decoders.learning.gru_on_bins import GruOnBins
-from decoders.learning.lanes import Piece, Plan
-from decoders.learning.reading import Say, read_sessions, say_on_stderr
-from decoders.learning.recordings import Recording, lead_grid_s, record
-from decoders.learning.trainer import Trainer, normalisation, scored_outputs
-from decoders.learning.training import launch
 from decoders.sessions_config import Split
+from decoders.streaming.stateful_sampler import Plan, Segment
+from decoders.streaming.trainer import Trainer
+from decoders.training.optimisation import launch
+from decoders.training.outputs import normalisation, output_columns
+from decoders.training.reading import Say, read_sessions, say_on_stderr
+from decoders.training.recordings import Recording, lead_grid_s, record
 from streams.clock import MonotonicClock
 from streams.session import Session
 
@@ -145,7 +146,7 @@ def _scores(
                 gap_s,
             )
         )
-        for choice, scored in zip(config.outputs, scored_outputs(config, recording), strict=True)
+        for choice, scored in zip(config.outputs, output_columns(config, recording), strict=True)
     }
 
 
@@ -271,7 +272,7 @@ class _Filter:
 
 def gru(config: TrainConfig, recording: Recording) -> Fitted:
     """A GRU on binned counts, trained by the config's recipe."""
-    offset, scale = normalisation([recording], scored_outputs(config, recording))
+    offset, scale = normalisation([recording], output_columns(config, recording))
     counts = counts_of(recording)[recording.train.first : recording.train.last]
     fabric = launch(config)
     torch.manual_seed(config.seed)
@@ -291,7 +292,7 @@ def gru(config: TrainConfig, recording: Recording) -> Fitted:
 
 @torch.no_grad()
 def _one_gru_beat(trainer: Trainer, i_bin: int) -> object:
-    plan = Plan(0, 0, trainer.corpus.i_present, i_bin + 1, (Piece(0, i_bin, 1),))
+    plan = Plan(0, 0, trainer.corpus.i_present, i_bin + 1, (Segment(0, i_bin, 1),))
     return trainer.average(trainer.corpus.window([plan], 1), trainer.memory[:1])
 
 

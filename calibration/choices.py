@@ -9,8 +9,8 @@ from typing import Any
 from calibration.errors import CalibrationError
 from decoders.config import load_sessions, parse_sessions
 from decoders.errors import DecodersError
-from decoders.learning.reading import is_held_out
 from decoders.sessions_config import Split, written_out
+from decoders.training.reading import is_held_out
 from export.bundle import DecoderBundle
 from streams.sessions.choice import SessionChoice
 

@@ -1,10 +1,9 @@
-"""A training on disk: everything that a run needs to go on bit-exactly, and what export reads."""
+"""Checkpoints: what a training needs to go on bit-exactly, and what export reads."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,34 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decoders.config import DEFAULT_FAMILY
 from decoders.errors import TrainingError
 from decoders.streaming.decoder import StreamingConfig
 
+CHECKPOINT = "checkpoint.pt"
+"""Its name in the directory of a run."""
 FORMAT = 1
-FAMILY = "streaming"
-POYO = "poyo"
-FAMILIES = (FAMILY, POYO)
 NEEDED = ("format", "family", "network", "config", "sessions", "weights", "step")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all; every value is a tensor or plain JSON types.
+    """Write a checkpoint whole or not at all.
 
     Args:
         path: the file.
-        content: with a `family` of its own where it is not a streaming decoder's.
+        content: the keys of `NEEDED` but `format`, and more; tensors or plain JSON types.
     """
     beside = path.with_name(f".{path.name}.part")
-    torch.save({"format": FORMAT, "family": FAMILY, **content}, beside)
+    torch.save({"format": FORMAT, **content}, beside)
     os.replace(beside, path)
 
 
-def load_checkpoint(path: Path, family: str | None = FAMILY) -> dict[str, Any]:
+def load_checkpoint(path: Path, family: str | None = DEFAULT_FAMILY) -> dict[str, Any]:
     """Read a checkpoint.
 
     Args:
         path: the file.
-        family: that it must be of; any of `FAMILIES` if None.
+        family: of the decoder that was trained; any if None.
 
     Raises:
         TrainingError: missing, not a checkpoint, or one of another architecture or version.
@@ -52,17 +51,18 @@ def load_checkpoint(path: Path, family: str | None = FAMILY) -> dict[str, Any]:
         raise TrainingError(f"{path} holds more than tensors and numbers: {error}") from error
     except (RuntimeError, ValueError, EOFError, OSError) as error:
         raise TrainingError(f"{path} is not a readable checkpoint: {error}") from error
-    _require_ours(path, content, FAMILIES if family is None else (family,))
+    _require_ours(path, content, family)
     checkpoint: dict[str, Any] = content
     return checkpoint
 
 
-def _require_ours(path: Path, content: Any, families: Sequence[str]) -> None:
-    family = content.get("family", "another program's") if isinstance(content, dict) else "no"
-    if family not in families:
-        wanted = " or ".join(repr(one) for one in families)
+def _require_ours(path: Path, content: Any, wanted: str | None) -> None:
+    family = content.get("family") if isinstance(content, dict) else None
+    if not isinstance(family, str) or wanted not in (None, family):
+        what = "no" if not isinstance(content, dict) else family or "another program's"
         raise TrainingError(
-            f"{path} is {family} checkpoint, not one of `spikeloop train`'s {wanted} family"
+            f"{path} is {what} checkpoint, not one of `spikeloop train`'s "
+            f"{'families' if wanted is None else f'{wanted!r} family'}"
         )
     missing = [key for key in NEEDED if key not in content]
     if missing or content["format"] != FORMAT:
@@ -80,15 +80,15 @@ def restore_learner(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> None:
-    """Bring what learns, of either family, to where a checkpoint left it.
+    """Set weights, optimiser and generator as a checkpoint has them.
 
     Args:
-        progress: of the checkpoint.
-        config: of the run, as JSON; that of the checkpoint must be the same.
+        progress: content of the checkpoint.
+        config: of the run, as JSON; the checkpoint must have the same.
         average: network with the averaged weights.
-        network: with the live ones.
-        optimizer: of the live ones.
-        generator: of every draw.
+        network: network with the live weights.
+        optimizer: of the live weights.
+        generator: of all draws.
 
     Raises:
         TrainingError: it is of another config or architecture.
@@ -122,5 +122,5 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> 
 
 
 def network_config(checkpoint: dict[str, Any]) -> StreamingConfig:
-    """The shape of the checkpoint's decoder."""
+    """Shape of the checkpoint's streaming decoder."""
     return StreamingConfig.from_dict(json.loads(checkpoint["network"]))

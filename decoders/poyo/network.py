@@ -42,17 +42,17 @@ class Poyo(nn.Module):
         nn.init.normal_(self.latent_emb.weight, std=spread)
         self.rotary_emb = RotaryTime(config.dim_head, config.t_min_s, config.t_max_s)
         self.dropout = nn.Dropout(config.lin_dropout)
-        self.enc_atn = self._cross_attention(turn_values=True)
+        self.enc_atn = self._cross_attention(rotate_values=True)
         self.enc_ffn = normed_feed_forward(dim, config.ffn_dropout)
         self.proc_layers = nn.ModuleList(self._layer() for _ in range(config.depth))
-        self.dec_atn = self._cross_attention(turn_values=False)
+        self.dec_atn = self._cross_attention(rotate_values=False)
         self.dec_ffn = normed_feed_forward(dim, config.ffn_dropout)
         self.readout = nn.Linear(dim, config.dim_out)
 
-    def _cross_attention(self, *, turn_values: bool) -> CrossAttention:
+    def _cross_attention(self, *, rotate_values: bool) -> CrossAttention:
         c = self.config
         return CrossAttention(
-            c.dim, c.cross_heads, c.dim_head, c.atn_dropout, turn_values=turn_values
+            c.dim, c.cross_heads, c.dim_head, c.atn_dropout, rotate_values=rotate_values
         )
 
     def _layer(self) -> nn.Sequential:
@@ -96,25 +96,25 @@ class Poyo(nn.Module):
         """
         n_windows, c = len(batch.unit), self.config
         times_s = self.latent_times_s().repeat_interleave(c.n_latents_per_step)
-        latent_turn = self.rotary_emb(times_s.expand(n_windows, -1))
+        latent_rotation = self.rotary_emb(times_s.expand(n_windows, -1))
         latents = self.latent_emb.weight.repeat(len(times_s) // c.n_latents_per_step, 1)
         latents = latents.expand(n_windows, -1, -1)
         latents = latents + self.enc_atn(
             latents,
             self._folded(batch.unit, batch.kind, units),
-            latent_turn,
+            latent_rotation,
             self.rotary_emb(batch.t_s),
             torch.log(batch.count),
         )
         latents = latents + self.enc_ffn(latents)
         for attention, feed_forward in self.layers():
-            latents = latents + self.dropout(attention(latents, latent_turn))
+            latents = latents + self.dropout(attention(latents, latent_rotation))
             latents = latents + self.dropout(feed_forward(latents))
         queries = functional.embedding(batch.session, sessions).unsqueeze(1)
         queries = queries.expand(-1, batch.query_s.shape[1], -1)
-        query_turn = self.rotary_emb(batch.query_s)
+        query_rotation = self.rotary_emb(batch.query_s)
         context = self.dec_atn.fold(latents)
-        queries = queries + self.dec_atn(queries, context, query_turn, latent_turn)
+        queries = queries + self.dec_atn(queries, context, query_rotation, latent_rotation)
         answer: Tensor = self.readout(queries + self.dec_ffn(queries))
         return answer
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Rotation:
     """Rotation of each pair of a head's dimensions at some times.
 
     Attributes:
@@ -22,18 +22,18 @@ class Turn:
     sin: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """Turn pairs (x[2i], x[2i + 1]) of (..., dim_head), broadcast against cos and sin."""
+        """Rotation pairs (x[2i], x[2i + 1]) of (..., dim_head), broadcast against cos and sin."""
         turn = torch.complex(self.cos.to(x.dtype), self.sin.to(x.dtype))
         pairs = torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
         return torch.view_as_real(pairs * turn).flatten(-2)
 
-    def back(self) -> Turn:
+    def back(self) -> Rotation:
         """The opposite rotation."""
-        return Turn(self.cos, -self.sin)
+        return Rotation(self.cos, -self.sin)
 
-    def over_heads(self) -> Turn:
+    def over_heads(self) -> Rotation:
         """For x of (B, H, N, dim_head) where this is of (B, N, dim_head // 2)."""
-        return Turn(self.cos.unsqueeze(1), self.sin.unsqueeze(1))
+        return Rotation(self.cos.unsqueeze(1), self.sin.unsqueeze(1))
 
 
 class RotaryTime(nn.Module):
@@ -58,7 +58,7 @@ class RotaryTime(nn.Module):
         self.register_buffer("omega", torch.cat([2 * math.pi / torch.exp(logs), still]))
 
     @torch.no_grad()
-    def forward(self, t_s: Tensor) -> Turn:
+    def forward(self, t_s: Tensor) -> Rotation:
         """Rotation at (...,) times; float64 times give angles, cosines and sines in float64."""
         angle = t_s.unsqueeze(-1) * self.omega
-        return Turn(torch.cos(angle), torch.sin(angle))
+        return Rotation(torch.cos(angle), torch.sin(angle))

@@ -18,8 +18,8 @@ from torch.nn import functional
 from decoders.poyo.attention import CrossAttention, SelfAttention, join_heads
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
+from decoders.poyo.rotary_pairs import RotaryPairs, rotary_order
 from decoders.poyo.tokens import END, MICROSECOND_S, SPIKE, START
-from decoders.poyo.turning import Turning, to_turning
 from decoders.streaming.decoder import OutputSpec
 
 FINE_US = 1024
@@ -59,7 +59,7 @@ class PoyoStep(nn.Module):
         self.config, self.outputs = config, tuple(outputs)
         self.decoder = Poyo(config, [str(row) for row in range(n_units)], ["session"])
         self.sequence_us = round(config.sequence_s / MICROSECOND_S)
-        self.register_buffer("order", to_turning(config.dim_head), persistent=False)
+        self.register_buffer("order", rotary_order(config.dim_head), persistent=False)
         width = 2 * config.n_rotated_pairs
         n_coarse = 2 * self.sequence_us // FINE_US + 1
         self.register_buffer("coarse", torch.zeros(n_coarse, width))
@@ -170,27 +170,27 @@ class PoyoStep(nn.Module):
         encoded: Tensor = latents + self.decoder.enc_ffn(latents)
         return encoded
 
-    def _gathered(self, table: Tensor, row: Tensor, first_head: int) -> Turning:
+    def _gathered(self, table: Tensor, row: Tensor, first_head: int) -> RotaryPairs:
         """Keys or values of tokens from the rows of (R, kinds * 2 * heads * dim_head)."""
         c, n = self.config, self.config.n_rotated_pairs
         n_heads = 2 * c.cross_heads
         heads = torch.arange(first_head, first_head + c.cross_heads, dtype=torch.int32)
         index = row * n_heads + heads.unsqueeze(1)
         pairs = table.reshape(-1, n)
-        return Turning(
+        return RotaryPairs(
             functional.embedding(index * 4, pairs),
             functional.embedding(index * 4 + 1, pairs),
             functional.embedding(index * 2 + 1, table.reshape(-1, 2 * n)),
         )
 
-    def _projected(self, x: Tensor, weight: Tensor) -> Turning:
+    def _projected(self, x: Tensor, weight: Tensor) -> RotaryPairs:
         """(N, dim) through (H * dim_head, dim)."""
         n = self.config.n_rotated_pairs
         heads = weight.view(-1, self.config.dim_head, weight.shape[1]).transpose(1, 2)
         heads = heads.index_select(2, self.order)
-        return Turning(x @ heads[..., :n], x @ heads[..., n : 2 * n], x @ heads[..., 2 * n :])
+        return RotaryPairs(x @ heads[..., :n], x @ heads[..., n : 2 * n], x @ heads[..., 2 * n :])
 
-    def _turned(self, x: Turning) -> Tensor:
+    def _turned(self, x: RotaryPairs) -> Tensor:
         """(H, L, dim_head) at the latents' times."""
         return x.by(*self.latent_turn.chunk(2, dim=-1)).joined()
 
@@ -199,11 +199,11 @@ class PoyoStep(nn.Module):
         return weight.repeat(len(self.latent_turn) // len(weight), 1)
 
     def _carried(
-        self, attention: CrossAttention | SelfAttention, share: Tensor, v: Turning
+        self, attention: CrossAttention | SelfAttention, share: Tensor, v: RotaryPairs
     ) -> Tensor:
         """Values gathered by shares (H, L, N), carried to the latents' times, projected."""
         cos, sin = self.latent_turn.chunk(2, dim=-1)
-        out = Turning(share @ v.first, share @ v.second, share @ v.still).by(cos, -sin)
+        out = RotaryPairs(share @ v.first, share @ v.second, share @ v.still).by(cos, -sin)
         to_out = attention.to_out
         weight = to_out.weight.view(self.config.dim, attention.n_heads, -1)
         weight = weight.index_select(2, self.order).flatten(1)

@@ -1,17 +1,18 @@
 """The streaming spike transformer: one short bin in, one estimate out, memory carried between.
 
 The shape starts from POSSM (arXiv 2506.05320): spikes of a bin cross-attend into latents, a GRU
-carries the past, a query with the session's vector reads out. Three things differ. Everything that
-a spike contributes depends on its unit alone but for the time inside the bin, so LayerNorm, keys,
-values and the latents' queries fold into one row of a table per unit. Logits are bounded when they
-are folded, so that a latent is a ratio of plain sums over spikes. A sink in the denominator keeps
-the rate visible and makes the empty bin well defined.
+carries the past, a query with the session's vector reads out. Three things differ:
+
+- A spike's contribution depends only on its unit and its time inside the bin. So LayerNorm, keys,
+  values and the latents' queries fold into one row of a table per unit.
+- Logits are bounded when they are folded. So a latent is a ratio of plain sums over spikes.
+- A sink in the denominator keeps the rate visible and gives the empty bin a value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class StreamingConfig:
     """Shape of a `StreamingDecoder`; JSON-serialisable through `to_dict` and `from_dict`.
 
     Attributes:
-        outputs: what is read out, in this order.
+        outputs: in the order of the readout.
         bin_s: length of a bin, seconds; scales the rotary frequencies.
         n_frequencies: rotary frequencies inside the bin; 0 for sources of counts.
         n_latents: attention pools per bin.
@@ -77,7 +78,7 @@ class StreamingConfig:
 
     @property
     def n_basis(self) -> int:
-        """Functions of time that a logit is a sum of: 1, and cosine and sine per frequency."""
+        """Basis functions of a logit: 1, and cosine and sine per frequency."""
         return 1 + 2 * self.n_frequencies
 
     @property
@@ -87,7 +88,7 @@ class StreamingConfig:
 
     @property
     def n_pooled(self) -> int:
-        """Numbers that a bin's latents are, end to end."""
+        """Length of a bin's latents, end to end."""
         return self.n_latents * (self.d_value + 1)
 
     @property
@@ -101,13 +102,13 @@ class StreamingConfig:
         return sum(output.dims for output in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Convert to plain JSON types."""
         outputs = [asdict(output) for output in self.outputs]
         return {**asdict(self), "outputs": outputs, "taps_s": list(self.taps_s)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> StreamingConfig:
-        """The inverse of `to_dict`."""
+        """Read what `to_dict` gives."""
         outputs = tuple(OutputSpec(**output) for output in fields["outputs"])
         taps_s = tuple(fields.get("taps_s", ()))
         return cls(**{**fields, "outputs": outputs, "taps_s": taps_s})
@@ -128,8 +129,29 @@ class Geglu(nn.Module):
         return narrowed
 
 
+@dataclass(frozen=True, slots=True)
+class LaneTokens:
+    """Tokens of lanes that run side by side over many bins.
+
+    Attributes:
+        lane: (N,) int64.
+        bin: (N,) int64, within the lane.
+        unit: (N,) int64, within the lane's session.
+        t_rel: (N,) float32 seconds since the start of the bin.
+        count: (N,) float32 spikes that the token stands for.
+        shape: number of lanes and of bins.
+    """
+
+    lane: Tensor
+    bin: Tensor
+    unit: Tensor
+    t_rel: Tensor
+    count: Tensor
+    shape: tuple[int, int]
+
+
 class SpikeEncoder(nn.Module):
-    """Folds unit embeddings into table rows, and pools the spikes of a bin into latents."""
+    """Fold unit embeddings into table rows, and pool the spikes of a bin into latents."""
 
     frequencies: Tensor
     shifts: Tensor
@@ -156,7 +178,7 @@ class SpikeEncoder(nn.Module):
         self.register_buffer("shifts", torch.cat([torch.zeros(1 + config.n_frequencies), -quarter]))
 
     def fold(self, embedding: Tensor) -> Tensor:
-        """Rows of the table.
+        """Fold embeddings into rows of the table.
 
         Args:
             embedding: (..., d_unit).
@@ -170,10 +192,10 @@ class SpikeEncoder(nn.Module):
         return torch.cat([self.to_value(normed), ones, coefficients], dim=-1)
 
     def centre(self, rows: Tensor, spikes_per_bin: Tensor) -> Tensor:
-        """The latents of a bin in which every unit fires its mean, evenly over the bin.
+        """Latents of a bin in which every unit fires its mean, evenly over the bin.
 
-        What is left when it is taken from a bin's latents is what changes: a unit that is not
-        there, or a session whose units fire more, moves the centre and not the decode.
+        The decode depends on a bin's latents minus this centre. So a lost unit, or a session whose
+        units fire more, moves the centre and not the decode.
 
         Args:
             rows: (..., U, table_width) of one session's units.
@@ -194,7 +216,7 @@ class SpikeEncoder(nn.Module):
         return self.pool(weights @ rows[..., : config.d_value + 1])
 
     def weights(self, coefficients: Tensor, t_rel: Tensor, count: Tensor) -> Tensor:
-        """What each token adds to each latent's sums.
+        """Weight of each token in each latent.
 
         Args:
             coefficients: (N, n_basis * n_latents), the last columns of the tokens' rows.
@@ -211,8 +233,37 @@ class SpikeEncoder(nn.Module):
         logit = (coefficients * (torch.cos(turns) @ self.spread)) @ self.gather
         return torch.exp(logit) * count.unsqueeze(-1)
 
+    def sums(self, rows: Tensor, tokens: LaneTokens) -> Tensor:
+        """Sum the tokens of each bin, differentiable in the rows.
+
+        Args:
+            rows: (B, U, table_width) of each lane's units, or (U, table_width) for all lanes.
+            tokens: of B lanes of T bins.
+
+        Returns:
+            (B, T, n_latents, d_value + 1) as `pool` takes them.
+        """
+        config, n_units = self.config, rows.shape[-2]
+        n_lanes, n_bins = tokens.shape
+        values, coefficients = rows[..., : config.d_value + 1], rows[..., config.d_value + 1 :]
+        cell = tokens.lane * n_bins + tokens.bin
+        if config.n_frequencies == 0:
+            dense = torch.zeros(n_lanes * n_bins * n_units, device=rows.device)
+            dense = dense.index_add(0, cell * n_units + tokens.unit, tokens.count)
+            mixed = (torch.exp(coefficients).unsqueeze(-1) * values.unsqueeze(-2)).flatten(-2)
+            sums = dense.view(n_lanes, n_bins, n_units) @ mixed
+            return sums.view(n_lanes, n_bins, config.n_latents, -1)
+        at = tokens.unit if rows.ndim == 2 else (tokens.lane, tokens.unit)
+        weights = self.weights(coefficients[at], tokens.t_rel, tokens.count)
+        latent = torch.arange(config.n_latents, device=rows.device) * n_units
+        slot = (cell * config.n_latents * n_units + tokens.unit).unsqueeze(-1) + latent
+        dense = torch.zeros(n_lanes * n_bins * config.n_latents * n_units, device=rows.device)
+        dense = dense.index_add(0, slot.flatten(), weights.flatten())
+        sums = dense.view(n_lanes, -1, n_units) @ values
+        return sums.view(n_lanes, n_bins, config.n_latents, -1)
+
     def pool(self, sums: Tensor) -> Tensor:
-        """Latents from the sums over a bin's tokens.
+        """Turn the sums over a bin's tokens into latents.
 
         Args:
             sums: (..., n_latents, d_value + 1): sum of weight x value, and sum of weights.
@@ -225,7 +276,7 @@ class SpikeEncoder(nn.Module):
 
 
 class StreamingDecoder(nn.Module):
-    """The whole network; `forward` runs many lanes over many bins, `step.StepModule` one bin.
+    """Whole network: `forward` runs many lanes over many bins, `step.StepModule` one bin.
 
     Args:
         config: the shape.
@@ -255,16 +306,44 @@ class StreamingDecoder(nn.Module):
 
     @torch.no_grad()
     def standardise(self, sums: Tensor, centre: Tensor) -> None:
-        """Fix the gain of the latents so that in these bins they vary by 1 about their centre.
+        """Fix the gain of the latents so that they vary by 1 about their centre in these bins.
 
-        A latent averages over many spikes: untreated, what changes from bin to bin is a hundredth
-        of what does not, and hardly learnt from.
+        A latent averages over many spikes. Without the gain its changes from bin to bin are a
+        hundredth of its mean, and training hardly sees them.
         """
         away = (self.encoder.pool(sums) - centre).flatten(0, -2)
         self.pooled_gain.copy_(1.0 / away.square().mean(dim=0).sqrt().clamp(min=1e-4))
 
+    def forward(
+        self,
+        sums: Tensor,
+        centre: Tensor,
+        session: Tensor,
+        lead_s: Tensor,
+        memory: Tensor | None = None,
+        dropout: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode many bins of many lanes, for training and adaptation.
+
+        Args:
+            sums: (B, T, n_latents, d_value + 1) from `SpikeEncoder.sums`.
+            centre: (B, n_pooled) of each lane's session.
+            session: (B, d_readout).
+            lead_s: (B,) seconds.
+            memory: (B, d_memory) before the first bin; zeros if None.
+            dropout: applied before and after the GRU; None when not training.
+
+        Returns:
+            (B, T, n_dims) normalised outputs, and (B, d_memory) the memory after the last bin.
+        """
+        x = self.mixed(sums, centre.unsqueeze(1))
+        x = x if dropout is None else dropout(x)
+        path, last = self.gru(x, None if memory is None else memory.unsqueeze(0))
+        path = path if dropout is None else dropout(path)
+        return self.read(path, session.unsqueeze(1), lead_s[:, None, None]), last.squeeze(0)
+
     def mixed(self, sums: Tensor, centre: Tensor) -> Tensor:
-        """What the GRU takes in.
+        """Input of the GRU.
 
         Args:
             sums: (..., n_latents, d_value + 1) over a bin's tokens.
@@ -276,13 +355,13 @@ class StreamingDecoder(nn.Module):
         return self.mixed_away(self.encoder.pool(sums) - centre)
 
     def mixed_away(self, away: Tensor) -> Tensor:
-        """The same of (..., n_pooled) latents, their centre taken away."""
+        """Input of the GRU from (..., n_pooled) latents without their centre."""
         x = functional.linear(away, self.mix.weight * self.pooled_gain, self.mix.bias)
         mixed: Tensor = x + self.mix_geglu(self.mix_norm(x))
         return mixed
 
     def read(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
-        """Normalised outputs.
+        """Read out normalised outputs.
 
         Args:
             memory: (..., d_memory).
@@ -296,13 +375,13 @@ class StreamingDecoder(nn.Module):
         return answer
 
     def read_physical(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
-        """The same in physical units."""
+        """Read out in physical units; arguments of `read`."""
         weight = self.readout.weight * self.scale.unsqueeze(-1)
         bias = self.readout.bias * self.scale + self.offset
         return functional.linear(self._answering(memory, session, lead_s), weight, bias)
 
     def outputs_of(self, answer: Tensor) -> list[Tensor]:
-        """(..., n_dims) answers split into outputs, logits of classes made probabilities."""
+        """Split (..., n_dims) answers into outputs, logits of classes into probabilities."""
         parts = torch.split(answer, [output.dims for output in self.config.outputs], dim=-1)
         return [
             torch.softmax(part, dim=-1) if output.classes else part
@@ -310,7 +389,7 @@ class StreamingDecoder(nn.Module):
         ]
 
     def _answering(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
-        """What the readout reads: (..., d_readout)."""
+        """Input of the readout, (..., d_readout)."""
         lead = self.lead_narrow(torch.tanh(self.lead_widen(lead_s / LEAD_SCALE_S)))
         query = self.query(self.memory_norm(memory)) + (session + lead)
         answering: Tensor = query + self.readout_geglu(query)

@@ -1,4 +1,4 @@
-"""From a POYO checkpoint to a bundle of one of its sessions: the graph takes the whole window."""
+"""Export one session of a torch_brain checkpoint: the graph takes the whole window."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from decoders.poyo.step import PoyoStep, step_config, step_of_session
 from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
+from export.graphs.run_fields import buckets_up_to
 from export.graphs.to_onnx import OPSET, to_onnx
 from export.manifest import Graph, LeadRange
 from export.onnxruntime_backend import describe_graph
 from export.parity import ParityRecord, random_tokens, replay
 from export.torch_backend import TorchBackend
 
+FAMILY = "poyo"
 N_PARITY_BEATS = 20
-SMALLEST_BUCKET = 128
 BUDGET_HZ = 20.0
 ATOL_FP32 = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class PoyoOutput:
-    """What a checkpoint's readout means; the file itself does not tell.
+    """Meaning of a checkpoint's readout, which the file itself does not give.
 
     Attributes:
         name: on the wire.
         unit: physical unit.
         offset: (dims,) physical value of a normalised 0.
         scale: (dims,) physical size of a normalised 1: the standard deviation in training.
-        safe: what is published when a decode is not `ok`.
+        safe: value that is published when a decode is not `ok`.
         reach: the declared bounds are `offset -+ reach * scale`.
 
     Raises:
@@ -60,7 +61,7 @@ class PoyoOutput:
             )
 
     def declared(self) -> dict[str, Any]:
-        """As in the manifest."""
+        """Output of the manifest."""
         pairs = list(zip(self.offset, self.scale, strict=True))
         return {
             "name": self.name,
@@ -73,7 +74,7 @@ class PoyoOutput:
 
 
 def parse_output(text: str) -> PoyoOutput:
-    """`velocity:cm/s:20,20` as an output.
+    """Read `velocity:cm/s:20,20` as an output.
 
     Raises:
         ExportError: it has another form.
@@ -109,11 +110,11 @@ def export_poyo(
         out: directory to write; must not exist; its name becomes the decoder's.
         hop_s: seconds between decodes; each takes the whole window.
         session: its word in the checkpoint's vocabulary; needed where there are several.
-        outputs: what the readout means, in its order; where none is told, one output `decoded` in
-            the normalised units of the training.
+        outputs: meaning of the readout, in its order; if empty, one output `decoded` in the
+            normalised units of the training.
         unit_words: per unit key of the stream, the unit's word in the checkpoint's vocabulary; by
             default the words that begin with the session's, the rest of the word being the key.
-        lead_s: by default what the network was trained on: any time of the window, its end first.
+        lead_s: by default any time of the window, as in the training, with its end as the default.
         stale_after_s: silence of all units after which a decode is not trusted.
         max_tokens: spikes in a window that the hop must leave time for; by default 20 Hz per unit.
         trust_pickle: see `read_checkpoint`.
@@ -140,7 +141,7 @@ def export_poyo(
         "hop_s": hop_s,
         "lead_s": leads_s.model_dump(),
         "stale_after_s": stale_after_s,
-        "token_buckets": token_buckets(n_most),
+        "token_buckets": buckets_up_to(n_most),
         "outputs": [output.declared() for output in outputs],
         "training": {"checkpoint": checkpoint.name},
     }
@@ -202,14 +203,6 @@ def _leads(network: Poyo, wanted: LeadRange | None) -> LeadRange:
     return wanted
 
 
-def token_buckets(n_most: int) -> list[int]:
-    """Powers of two, up to the first that holds `n_most` tokens."""
-    buckets = [SMALLEST_BUCKET]
-    while buckets[-1] < n_most:
-        buckets.append(buckets[-1] * 2)
-    return buckets
-
-
 def write_step(out: Path, step: PoyoStep, fields: Mapping[str, Any]) -> DecoderBundle:
     """Write the bundle of a step.
 
@@ -226,7 +219,7 @@ def write_step(out: Path, step: PoyoStep, fields: Mapping[str, Any]) -> DecoderB
     told = step_config(step.config, step.outputs, len(fields["units"]))
     own: dict[str, Any] = {
         "name": out.name,
-        "family": "poyo",
+        "family": FAMILY,
         "bin_s": window_s,
         "context_s": window_s,
         "graph": signature.model_dump(),
@@ -269,7 +262,7 @@ def _recorded(
     lead_s: LeadRange,
     n_most: int,
 ) -> ParityRecord:
-    """What torch decodes of random spikes, at all leads."""
+    """Record what torch decodes of random spikes, at all leads."""
     n_rows, window_s = len(tables["table"]), step.config.sequence_s
     tokens = random_tokens(
         np.random.default_rng(0),

@@ -1,4 +1,4 @@
-"""From a training run to a bundle: the graph as ONNX, the folded tables, the parity record."""
+"""Export a training run of the streaming decoder: graph, folded tables, parity record."""
 
 from __future__ import annotations
 
@@ -12,34 +12,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.checkpoint import load_checkpoint, load_weights, network_config
-from decoders.config import TrainConfig, parse_config
+from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights, network_config
+from decoders.config import DEFAULT_FAMILY, TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.streaming.decoder import OutputSpec, StreamingConfig
+from decoders.streaming.decoder import StreamingConfig
 from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.network import SessionNetwork
 from decoders.streaming.step import StepModule, unadapted
 from export.bundle import DecoderBundle, write_bundle
 from export.errors import ExportError
+from export.graphs.run_fields import declared_outputs, find_session, rates_hz, token_buckets
 from export.graphs.to_onnx import OPSET, to_onnx
 from export.onnxruntime_backend import describe_graph
 from export.parity import random_tokens, replay
 from export.torch_backend import TorchBackend
 
 PARITY_S = 4.0
-SMALLEST_BUCKET = 128
-CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainedRun:
     """A training run, opened.
 
     Attributes:
-        config: how it was trained.
+        config: of the training.
         network: with its averaged weights.
-        sessions: what is known of each.
-        steps: how many it was trained.
+        sessions: record of each session.
+        steps: number of training steps.
     """
 
     config: TrainConfig
@@ -49,7 +48,7 @@ class Run:
 
     @property
     def shape(self) -> StreamingConfig:
-        """Of the decoder, which gets its linear filter here: adaptation fits it, not training."""
+        """Shape of the exported decoder: it has a linear filter, which adaptation fits."""
         shape = self.network.decoder.config
         return replace(shape, taps_s=TAPS_S, serves_to_s=SERVES_TO_S)
 
@@ -65,13 +64,13 @@ class Run:
 
 
 def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> DecoderBundle:
-    """Make the bundle of a training run.
+    """Make the bundle of a run.
 
     Args:
         run_dir: directory of the run, or its checkpoint file.
         out: directory to write; must not exist; its name becomes the decoder's.
         session: id of the session whose units and session vector are exported; the last in the
-            order of ids if None. Sessions of the same array add the rows of their further keys.
+            order of ids if None. Other sessions of the same array add rows for their other keys.
 
     Raises:
         ExportError: no such run or session, or the bundle cannot be written.
@@ -112,8 +111,8 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
     )
 
 
-def open_run(path: Path) -> Run:
-    """The trained network of a checkpoint, and what is known of its sessions.
+def open_run(path: Path) -> TrainedRun:
+    """Read the trained network of a checkpoint and the records of its sessions.
 
     Raises:
         ExportError: no checkpoint, or one of another architecture.
@@ -135,13 +134,13 @@ def open_run(path: Path) -> Run:
         config = parse_config(json.loads(checkpoint["config"]), str(path))
     except DecodersError as error:
         raise ExportError(str(error)) from error
-    return Run(config, network.eval(), sessions, checkpoint["step"])
+    return TrainedRun(config, network.eval(), sessions, checkpoint["step"])
 
 
 def exported_rows(
     sessions: Sequence[Mapping[str, Any]], i_session: int, same_array: bool
 ) -> tuple[list[str], list[int]]:
-    """Keys of the bundle, and the row of the network's tables that each takes.
+    """Keys of the bundle, and the network's row of each.
 
     On the same array a key that the chosen session lacks takes its row of the latest other one.
     """
@@ -159,20 +158,6 @@ def own_rows(sessions: Sequence[Mapping[str, Any]], i_session: int) -> range:
     """The network's rows of one session."""
     first = sum(len(session["unit_keys"]) for session in sessions[:i_session])
     return range(first, first + len(sessions[i_session]["unit_keys"]))
-
-
-def find_session(sessions: Sequence[Mapping[str, Any]], wanted: str | None, path: Path) -> int:
-    """Which session of a run: the last if none is named.
-
-    Raises:
-        ExportError: the run has no such session.
-    """
-    ids = [session["id"] for session in sessions]
-    if wanted is None:
-        return len(ids) - 1  # made-up sessions stand before
-    if wanted not in ids:
-        raise ExportError(f"{path} was not trained on session {wanted!r}; it has: {', '.join(ids)}")
-    return ids.index(wanted)
 
 
 def streaming_graph(step: StepModule) -> bytes:
@@ -200,12 +185,12 @@ def streaming_graph(step: StepModule) -> bytes:
     return to_onnx(step, inputs, names, lengths)
 
 
-def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
+def _fields(run: TrainedRun, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
     config = run.config
     sessions = [session for session in run.sessions if not session.get("made_up")]
     silence_s = max(session["longest_silence_s"] for session in sessions)
     return {
-        "family": "streaming",
+        "family": DEFAULT_FAMILY,
         "session": run.sessions[i_session]["id"],
         "units": [{"key": key, "row": row} for row, key in enumerate(keys)],
         "hop_s": run.hop_s,
@@ -224,44 +209,3 @@ def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
             "config": run.shape.to_dict(),
         },
     }
-
-
-def rates_hz(session: Mapping[str, Any], bin_s: float) -> dict[str, float]:
-    """Rate of each unit in training: what a running daemon holds today's against."""
-    per_bin = zip(session["unit_keys"], session.get("spikes_per_bin", ()), strict=False)
-    return {key: spikes / bin_s for key, spikes in per_bin}
-
-
-def token_buckets(n_tokens: float) -> list[int]:
-    """Powers of two, up to twice what a bin held at most."""
-    buckets = [SMALLEST_BUCKET]
-    while buckets[-1] < 2 * n_tokens:
-        buckets.append(buckets[-1] * 2)
-    return buckets
-
-
-def declared_outputs(
-    config: TrainConfig, outputs: Sequence[OutputSpec], sessions: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """The manifest's outputs; their bounds hold what training saw."""
-    low = np.min([session["low"] for session in sessions], axis=0)
-    high = np.max([session["high"] for session in sessions], axis=0)
-    fields, i_column = [], 0
-    for choice, output in zip(config.outputs, outputs, strict=True):
-        columns = slice(i_column, i_column + (1 if output.classes else output.dims))
-        i_column = columns.stop
-        bounds = (
-            {"low": [-1e-6] * output.dims, "high": [1.0 + 1e-6] * output.dims}
-            if output.classes
-            else {"low": low[columns].tolist(), "high": high[columns].tolist()}
-        )
-        fields.append(
-            {
-                "name": output.name,
-                "dims": output.dims,
-                "unit": "probability" if output.classes else choice.unit,
-                "safe": choice.safe,
-                **bounds,
-            }
-        )
-    return fields

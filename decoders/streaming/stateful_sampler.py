@@ -1,7 +1,7 @@
-"""Lanes: readers that walk through recordings side by side, so that memory carries over windows.
+"""Windows for training: lanes walk through recordings side by side, memory carries over windows.
 
-Every draw comes from one generator and is made for all lanes, whichever process runs them: the
-course of a training does not depend on how many processes share it.
+One generator makes every draw, for the lanes of all processes. So the course of a training does not
+depend on how many processes share it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.learning.recordings import Cut, Recording
-from decoders.learning.split import Part
+from decoders.streaming.decoder import LaneTokens
+from decoders.training.recordings import Cut, Recording
+from decoders.training.split import Part
 
 
 @dataclass(slots=True)
 class Window:
-    """The same stretch of time on several lanes; not frozen, for mixed precision rebuilds it.
+    """One stretch of time on several lanes; not frozen, because mixed precision rebuilds it.
 
     Attributes:
-        session: (B,) int64, which recording.
+        session: (B,) int64, index of the recording.
         row: (B, U) int64, row of each of the session's units; padded with 0.
         present: (B, U) of 0 and 1, 0 where padded.
         lane: (N,) int64, lane of each token.
@@ -33,7 +34,7 @@ class Window:
         count: (N,) float32.
         target: (B, T, n_columns) float32, NaN where nothing is scored.
         lead_s: (B,) float32.
-        fresh: (B,) bool, memory is to be reset before the window.
+        fresh: (B,) bool, whether memory is reset before the window.
     """
 
     session: Tensor
@@ -53,18 +54,23 @@ class Window:
         """Bins per lane."""
         return self.target.shape[1]
 
+    def tokens(self, count: Tensor) -> LaneTokens:
+        """Tokens for the encoder, with other counts."""
+        shape = (len(self.session), self.n_bins)
+        return LaneTokens(self.lane, self.bin, self.unit, self.t_rel, count, shape)
+
     def to(self, device: torch.device) -> Window:
-        """The same on a device."""
+        """Copy to a device."""
         return Window(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
-class Piece(NamedTuple):
-    """A stretch of a recording within a window.
+class Segment(NamedTuple):
+    """A stretch of a recording inside a window.
 
     Attributes:
-        at: bin of the window where it begins.
-        start: bin of the recording where it begins.
-        n_bins: how long it is.
+        at: first bin of the window.
+        start: first bin of the recording.
+        n_bins: length.
     """
 
     at: int
@@ -73,25 +79,25 @@ class Piece(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a lane reads.
+    """Plan of one lane for one window.
 
     Attributes:
-        session: which recording.
-        cut: which of its cuts.
-        i_lead: which lead.
-        last: from this bin of the recording on nothing is scored.
-        pieces: of the window, in order.
+        session: index of the recording.
+        cut: index of its cut.
+        i_lead: index of the lead.
+        last: first bin of the recording that is not scored any more.
+        segments: of the window, in order.
     """
 
     session: int
     cut: int
     i_lead: int
     last: int
-    pieces: tuple[Piece, ...]
+    segments: tuple[Segment, ...]
 
 
 class Corpus:
-    """All recordings as tensors, with one row per unit of each session.
+    """All recordings as tensors, one row per unit of each session.
 
     Args:
         recordings: in order.
@@ -106,11 +112,11 @@ class Corpus:
 
     @property
     def n_rows(self) -> int:
-        """Units of all sessions together."""
+        """Number of units in all sessions."""
         return int(self.first_row[-1])
 
     def window(self, plans: Sequence[Plan], n_bins: int) -> Window:
-        """Cut `n_bins` bins of each lane."""
+        """Cut `n_bins` bins for each plan."""
         tokens = [self._tokens(plan) for plan in plans]
         n_tokens = torch.tensor([len(columns[0]) for columns in tokens])
         joined = [torch.from_numpy(np.concatenate(column)) for column in zip(*tokens, strict=True)]
@@ -143,7 +149,7 @@ class Corpus:
     def _tokens(self, plan: Plan) -> list[np.ndarray]:
         tokens = self._cut(plan).tokens
         columns = []
-        for at, start, n_bins in plan.pieces:
+        for at, start, n_bins in plan.segments:
             stop = max(start, min(start + n_bins, len(tokens)))
             offsets = tokens.offsets[start : stop + 1]
             part = slice(offsets[0], offsets[-1])
@@ -155,26 +161,26 @@ class Corpus:
     def _target(self, plan: Plan, n_bins: int) -> np.ndarray:
         targets = self._cut(plan).targets[plan.i_lead]
         out = np.full((n_bins, targets.shape[1]), np.nan, np.float32)
-        for at, start, n in plan.pieces:
+        for at, start, n in plan.segments:
             known = targets[start : max(start, min(start + n, plan.last))]
             out[at : at + len(known)] = known
         return out
 
 
-class Lanes:
-    """Where each lane stands.
+class StatefulSampler:
+    """Walks lanes through the recordings, one window after the other.
 
     Args:
         corpus: the recordings.
-        n_lanes: over all processes together.
+        n_lanes: in all processes together.
         n_bins: length of a window.
         n_context: bins after a reset that are not scored.
         reset: chance per window that a lane starts elsewhere, with fresh memory.
-        generator: of every draw.
-        n_pieces: of each window, from anywhere in the recording, memory carried over the joints: a
-            network that has learnt how reaches of the training task go on decodes that instead of
+        generator: makes every draw.
+        n_segments: of each window, from anywhere in the recording, memory carried over the joints.
+            A network that learns how reaches of the training task go on decodes that instead of
             the intention (Deo et al. 2024 alter the course of time to the same end).
-        n_blind: bins after a joint that are not scored: the spikes that tell of them are gone.
+        n_blind: bins after a joint that are not scored, because their spikes are gone.
     """
 
     def __init__(
@@ -185,11 +191,11 @@ class Lanes:
         n_context: int,
         reset: float,
         generator: torch.Generator,
-        n_pieces: int = 1,
+        n_segments: int = 1,
         n_blind: int = 0,
     ) -> None:
         self.corpus = corpus
-        self.n_pieces = n_pieces
+        self.n_segments = n_segments
         self.n_blind = n_blind
         self.n_bins = n_bins
         self.n_context = n_context
@@ -209,7 +215,7 @@ class Lanes:
         return len(self.session)
 
     def next(self, mine: slice) -> Window:
-        """Move every lane on by one window, and cut those of this process."""
+        """Move every lane by one window, and cut the lanes of this process."""
         drawn = torch.rand(len(self), generator=self.generator) < self.reset
         fresh = drawn | (self.start >= self.last[self.session])
         self._redraw(fresh)
@@ -217,36 +223,36 @@ class Lanes:
         window = self.corpus.window(plans[mine], self.n_bins)
         window.fresh.copy_(fresh[mine])
         for target, plan in zip(window.target, plans[mine], strict=True):
-            for piece in plan.pieces[1:]:
-                target[piece.at : piece.at + self.n_blind] = torch.nan
+            for segment in plan.segments[1:]:
+                target[segment.at : segment.at + self.n_blind] = torch.nan
         age = self.n_since_reset[mine, None] + torch.arange(self.n_bins)
         window.target[age < self.n_context] = torch.nan
-        self.start = torch.tensor([p.pieces[-1].start + p.pieces[-1].n_bins for p in plans])
+        self.start = torch.tensor([p.segments[-1].start + p.segments[-1].n_bins for p in plans])
         self.n_since_reset = self.n_since_reset + self.n_bins
         return window
 
     def _plans(self) -> list[Plan]:
-        """What each lane reads next: its first piece goes on from where the lane stands."""
+        """Plan the next window of each lane; its first segment goes on where the lane stands."""
         i_lead = self._draw_leads()
-        shape = (len(self), self.n_pieces - 1)
+        shape = (len(self), self.n_segments - 1)
         joints = torch.randint(1, max(2, self.n_bins), shape, generator=self.generator)
         shares = torch.rand(shape, generator=self.generator, dtype=torch.float64)
         columns = (self.session, self.cut, i_lead, self.last[self.session], self.start)
         lanes = zip(*(column.tolist() for column in columns), strict=True)
         return [
-            Plan(session, cut, lead, last, self._pieces(session, start, joints[i], shares[i]))
+            Plan(session, cut, lead, last, self._segments(session, start, joints[i], shares[i]))
             for i, (session, cut, lead, last, start) in enumerate(lanes)
         ]
 
-    def _pieces(
+    def _segments(
         self, session: int, start: int, joints: Tensor, shares: Tensor
-    ) -> tuple[Piece, ...]:
+    ) -> tuple[Segment, ...]:
         edges = [0, *sorted(set(joints.tolist())), self.n_bins]
         part = self.parts[session]
         room = max(1.0, part.last - part.first - self.n_bins / 2)
         starts = [start, *(part.first + int(share * room) for share in shares.tolist())]
         return tuple(
-            Piece(edge, starts[j], edges[j + 1] - edge) for j, edge in enumerate(edges[:-1])
+            Segment(edge, starts[j], edges[j + 1] - edge) for j, edge in enumerate(edges[:-1])
         )
 
     def _redraw(self, fresh: Tensor) -> None:
@@ -262,17 +268,17 @@ class Lanes:
         self.n_since_reset = torch.where(fresh, 0, self.n_since_reset)
 
     def _draw_leads(self) -> Tensor:
-        """Half the lanes learn the present, the others any lead of the range."""
+        """Draw a lead for each lane: the present for half of them, any lead for the others."""
         n_leads = len(self.corpus.leads_s)
         any_lead = torch.randint(n_leads, (len(self),), generator=self.generator)
         present = torch.rand(len(self), generator=self.generator) < 0.5
         return torch.where(present, self.corpus.i_present, any_lead)
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on from here."""
+        """Give the state that a checkpoint keeps."""
         return {name: getattr(self, name) for name in ("session", "cut", "start", "n_since_reset")}
 
     def restore(self, progress: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from the state of a checkpoint."""
         for name, column in progress.items():
             setattr(self, name, column)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from decoders.learning.recordings import Cut, Recording
-from decoders.learning.split import Part
 from decoders.poyo.tokens import MICROSECOND_S, Int64s, PoyoBatch, PoyoWindow, batch_of
+from decoders.training.recordings import Cut, Recording
+from decoders.training.split import Part
 from streams.messages import Float32s
 
 

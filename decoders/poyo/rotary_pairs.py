@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Turning:
+class RotaryPairs:
     """Vectors of heads, apart by what time does to them: no copy is needed to rotate them.
 
     Attributes:
@@ -22,17 +22,17 @@ class Turning:
     second: Tensor
     still: Tensor
 
-    def by(self, cos: Tensor, sin: Tensor) -> Turning:
+    def by(self, cos: Tensor, sin: Tensor) -> RotaryPairs:
         """Rotated by angles whose cosines and sines are (N, n_pairs)."""
         first = self.first * cos - self.second * sin
-        return Turning(first, self.second * cos + self.first * sin, self.still)
+        return RotaryPairs(first, self.second * cos + self.first * sin, self.still)
 
     def joined(self, *further: Tensor) -> Tensor:
         """(H, N, dim_head), and further columns."""
         return torch.cat([self.first, self.second, self.still, *further], dim=-1)
 
 
-def to_turning(dim_head: int) -> Tensor:
+def rotary_order(dim_head: int) -> Tensor:
     """Order of a head's dimensions: first members of the turning pairs, second ones, the rest.
 
     Returns:

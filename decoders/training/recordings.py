@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from decoders.config import Lead, OutputChoice, TrainConfig
 from decoders.errors import TrainingError
-from decoders.learning.made_up import made_up_sessions
-from decoders.learning.split import ALWAYS_US, Part, Parts, split_session
+from decoders.training.split import ALWAYS_US, Part, Parts, split_session
+from decoders.training.synthetic_sessions import synthetic_sessions
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
 from streams.session import Behavior, Session
 from streams.spikes.stamp_grain import are_blocks
@@ -22,7 +23,7 @@ LEAD_STEP_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A session's bins with their targets.
+    """Bins of a session with their targets.
 
     Attributes:
         tokens: bin i ends at phase + (i + 1) * hop.
@@ -42,15 +43,15 @@ class Recording:
     Attributes:
         id: of the session.
         unit_keys: key of each unit; tokens index this.
-        cuts: the first is the session as it is decoded; of the others the bins begin elsewhere
-            within a hop and spike times are jittered, to learn from alone.
+        cuts: the first is the session as it is decoded. The others are for training only: their
+            bins begin elsewhere within a hop, and spike times are jittered.
         dims: length of each output's vector; for a discrete output, its classes.
-        train: what may be learnt from; targets of other bins in it are NaN.
-        test: held out; where it is chosen by trials, from the first of them to the last.
-        tested: (n_bins,) bool, the bins that are held out.
+        train: bins that may be learnt from; other bins inside it have NaN targets.
+        test: held out; with a split by trials, from the first held-out trial to the last.
+        tested: (n_bins,) bool, bins that are held out.
         test_targets: (n_bins, n_columns) float32 at lead 0, NaN where nothing is held out.
         longest_silence_s: of all units together in the train part.
-        made_up: whether it is of neurons that do not exist; to learn from alone.
+        synthetic: whether its units do not exist; used for training only.
     """
 
     id: str
@@ -62,16 +63,16 @@ class Recording:
     tested: np.ndarray
     test_targets: Float32s
     longest_silence_s: float
-    made_up: bool = False
+    synthetic: bool = False
 
     @property
     def tokens(self) -> TokenBins:
-        """Of the cut that is decoded."""
+        """Tokens of the cut that is decoded."""
         return self.cuts[0].tokens
 
     @property
     def targets(self) -> Float32s:
-        """Of the cut that is decoded."""
+        """Targets of the cut that is decoded."""
         return self.cuts[0].targets
 
     @property
@@ -90,7 +91,7 @@ class Recording:
 
 
 def lead_grid_s(lead: Lead) -> list[float]:
-    """The leads for which targets are prepared; holds 0."""
+    """Leads for which targets are prepared; holds 0."""
     first = math.ceil(lead.min_s / LEAD_STEP_S - 1e-9)
     last = math.floor(lead.max_s / LEAD_STEP_S + 1e-9)
     return [round(i * LEAD_STEP_S, 9) for i in range(first, last + 1)]
@@ -139,10 +140,10 @@ def _test_targets(session: Session, ends_us: Int64s, parts: Parts, config: Train
     return targets
 
 
-def record_made_up(session: Session, config: TrainConfig, seed: int) -> list[Recording]:
-    """As many made-up sessions of a recording as the config asks for, cut; nothing to score."""
+def record_synthetic(session: Session, config: TrainConfig, seed: int) -> list[Recording]:
+    """Make and cut as many synthetic sessions as the config asks for; nothing in them is scored."""
     classes = tuple(output.behavior for output in config.outputs if output.classes)
-    sessions = made_up_sessions(
+    sessions = synthetic_sessions(
         session,
         config.training.made_up,
         hop_us=round(config.beat.hop_ms * 1000),
@@ -155,7 +156,7 @@ def record_made_up(session: Session, config: TrainConfig, seed: int) -> list[Rec
             one,
             test=Part(one.n_bins, one.n_bins),
             tested=np.zeros(one.n_bins, np.bool_),
-            made_up=True,
+            synthetic=True,
         )
         for one in recordings
     ]
@@ -164,7 +165,7 @@ def record_made_up(session: Session, config: TrainConfig, seed: int) -> list[Rec
 def _cut(
     session: Session, ends_us: Int64s, parts: Parts, config: TrainConfig, i_cut: int, n_cuts: int
 ) -> Cut:
-    """Cut `i_cut` of `n_cuts`; the first has no phase and no jitter."""
+    """Make cut `i_cut` of `n_cuts`; the first has no phase and no jitter."""
     spikes = session.spikes
     if i_cut:
         ends_us = ends_us[:-1] + round(config.beat.hop_ms * 1000 * i_cut / n_cuts)
@@ -186,7 +187,7 @@ def _cut(
 
 
 def longest_silence_s(spikes: SpikeBatch, until_us: int) -> float:
-    """The longest time without any spike before `until_us`, seconds."""
+    """Longest time without any spike before `until_us`, seconds."""
     t_us = np.sort(spikes.t_us[spikes.t_us <= until_us])
     return float(np.max(np.diff(t_us), initial=0)) * 1e-6
 
@@ -194,7 +195,7 @@ def longest_silence_s(spikes: SpikeBatch, until_us: int) -> float:
 def _one_target(
     session: Session, output: OutputChoice, ends_us: Int64s, parts: Parts, config: TrainConfig
 ) -> Float32s:
-    """(n_leads, n_bins, n_columns): NaN where nothing may be learnt."""
+    """(n_leads, n_bins, n_columns) targets, NaN where nothing may be learnt."""
     leads_s = lead_grid_s(config.lead)
     targets = _read(session, output, ends_us, leads_s, config, ("both", "train"))
     if not np.isfinite(targets).any():
@@ -237,10 +238,26 @@ def _value_at(signal: Behavior, t_s: Float64s, gap_s: float) -> np.ndarray:
 
 
 def _class_at(signal: Behavior, t_s: Float64s, gap_s: float) -> np.ndarray:
-    """The newest class number at each time; NaN before the first and across gaps."""
+    """Newest class number at each time; NaN before the first and across gaps."""
     newest = np.searchsorted(signal.t_s, t_s, side="right") - 1
     values = signal.values[np.maximum(newest, 0), :1].copy()
     if signal.masked_in is not None:
         values[~signal.masked_in[np.maximum(newest, 0)]] = np.nan
     values[(newest < 0) | (t_s - signal.t_s[np.maximum(newest, 0)] > gap_s)] = np.nan
     return values
+
+
+def session_record(recording: Recording) -> dict[str, Any]:
+    """Facts about a session that export needs, as plain JSON types."""
+    train = recording.targets[:, recording.train.first : recording.train.last]
+    known = train.reshape(-1, train.shape[-1])
+    return {
+        "id": recording.id,
+        "made_up": recording.synthetic,
+        "unit_keys": list(recording.unit_keys),
+        "spikes_per_bin": recording.spikes_per_bin.tolist(),
+        "longest_silence_s": recording.longest_silence_s,
+        "low": np.nanquantile(known, 0.001, axis=0).tolist(),
+        "high": np.nanquantile(known, 0.999, axis=0).tolist(),
+        "tokens_p999": float(np.quantile(np.diff(recording.tokens.offsets), 0.999)),
+    }

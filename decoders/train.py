@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import (
@@ -22,22 +19,18 @@ from rich.progress import (
 )
 from torch import distributed
 
-from decoders.checkpoint import load_checkpoint, save_checkpoint
+from decoders.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from decoders.config import TrainConfig, load_config
 from decoders.errors import TrainingError
-from decoders.learning.curves import draw_curves
-from decoders.learning.reading import Say, read_sessions, say_on_stderr, simulated_sessions
-from decoders.learning.recordings import Recording, record, record_made_up
-from decoders.learning.start import start_from
-from decoders.learning.trainer import Trainer, new_network
-from decoders.poyo.training import PoyoTrainer
+from decoders.families import FAMILIES, FamilyTrainer
 from decoders.sessions_config import Simulated
-from decoders.streaming.network import SessionNetwork
+from decoders.training.curves import draw_curves
+from decoders.training.optimisation import launch
+from decoders.training.reading import Say, read_sessions, say_on_stderr, simulated_sessions
+from decoders.training.recordings import Recording, record, record_synthetic
 from streams.clock import MonotonicClock
 from streams.nwb import write_session
 from streams.simulation.openloop import record_open_loop
-
-CHECKPOINT = "checkpoint.pt"
 
 
 def train(config_path: Path, *, resume: bool = False, out: Path | None = None) -> Path:
@@ -63,7 +56,8 @@ def train(config_path: Path, *, resume: bool = False, out: Path | None = None) -
         _simulate(config.sessions.simulated, run_dir)
     fabric.barrier()
     recordings = load_recordings(config, config_path.parent, run_dir)
-    trainer = new_trainer(config, config_path.parent, recordings, fabric)
+    family = FAMILIES[config.family]
+    trainer = family.new_trainer(config, config_path.parent, recordings, fabric)
     if resume:
         trainer.restore(load_checkpoint(run_dir / CHECKPOINT, config.family))
     clock = MonotonicClock()
@@ -74,84 +68,11 @@ def train(config_path: Path, *, resume: bool = False, out: Path | None = None) -
     return run_dir
 
 
-class AnyTrainer(Protocol):
-    """What a run needs of the training of a family."""
-
-    config: TrainConfig
-    fabric: Fabric
-    i_step: int
-    loss: list[float]
-    scores: list[tuple[int, dict[str, float]]]
-
-    @property
-    def share_done(self) -> float:
-        """From 0 to 1, where the training ends."""
-
-    def step(self) -> float:
-        """One gradient step; returns the loss."""
-
-    def score(self) -> dict[str, dict[str, list[float]]]:
-        """Per session and output, on the test part."""
-
-    def summary(self) -> dict[str, Any]:
-        """Sizes, for the metrics."""
-
-    def progress(self) -> dict[str, Any]:
-        """For a checkpoint."""
-
-    def restore(self, progress: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-
-
-def new_trainer(
-    config: TrainConfig, config_dir: Path, recordings: Sequence[Recording], fabric: Fabric
-) -> AnyTrainer:
-    """The training of the config's family."""
-    if config.family == "poyo":
-        return PoyoTrainer(config, recordings, fabric)
-    return Trainer(config, recordings, fabric, started(config, config_dir, recordings))
-
-
 def _leave_together(fabric: Fabric) -> None:
-    """A process that leaves before the others have done lets them abort."""
+    """Wait for the other processes: one that leaves early makes them abort."""
     if fabric.world_size > 1 and distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
-
-
-def started(
-    config: TrainConfig, config_dir: Path, recordings: Sequence[Recording]
-) -> SessionNetwork | None:
-    """The network to go on from where the config names an earlier run."""
-    if config.start is None:
-        return None
-    checkpoint = load_checkpoint(config_dir / config.start.run / CHECKPOINT)
-    torch.manual_seed(config.seed)
-    network = new_network(config, recordings)
-    start_from(
-        network,
-        recordings,
-        checkpoint,
-        same_array=config.sessions.same_array,
-        freeze=config.start.freeze,
-    )
-    return network
-
-
-def launch(config: TrainConfig) -> Fabric:
-    """Lightning Fabric, launched: one process, or those that `torchrun` started."""
-    torch.set_num_threads(config.devices.threads)
-    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    fabric = Fabric(
-        accelerator=config.devices.accelerator,
-        precision=config.devices.precision,
-        devices=n_here,
-        num_nodes=n_processes // n_here,
-        strategy="ddp" if n_processes > 1 else "auto",
-    )
-    fabric.launch()
-    return fabric
 
 
 def _prepare(run_dir: Path, config_path: Path, resume: bool) -> None:
@@ -168,7 +89,7 @@ def _prepare(run_dir: Path, config_path: Path, resume: bool) -> None:
 
 
 def _simulate(simulated: Simulated | None, run_dir: Path) -> None:
-    """Write the simulated subject's sessions, those that are not there yet."""
+    """Write the sessions of the simulated subject that are not there yet."""
     for day, style, path in simulated_sessions(simulated, run_dir):
         if simulated is None or path.exists():
             continue
@@ -202,10 +123,10 @@ def load_recordings(
             differ in length.
     """
     recordings: list[Recording] = []
-    made_up: list[Recording] = []
+    synthetic: list[Recording] = []
     for i, session in enumerate(read_sessions(config, config_dir, run_dir, say)):
         recordings.append(record(session, config))
-        made_up += record_made_up(session, config, config.seed + i)
+        synthetic += record_synthetic(session, config, config.seed + i)
     recordings.sort(key=lambda recording: recording.id)
     for recording in recordings:
         if recording.dims != recordings[0].dims:
@@ -213,10 +134,10 @@ def load_recordings(
                 f"outputs have {recording.dims} dimensions in session {recording.id} "
                 f"but {recordings[0].dims} in {recordings[0].id}: name the same behaviour in all"
             )
-    return [*made_up, *recordings]
+    return [*synthetic, *recordings]
 
 
-def _run(trainer: AnyTrainer, run_dir: Path) -> None:
+def _run(trainer: FamilyTrainer, run_dir: Path) -> None:
     recipe = trainer.config.training
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     show = trainer.fabric.is_global_zero
@@ -234,7 +155,7 @@ def _run(trainer: AnyTrainer, run_dir: Path) -> None:
                 _save(trainer, run_dir)
 
 
-def _save(trainer: AnyTrainer, run_dir: Path) -> None:
+def _save(trainer: FamilyTrainer, run_dir: Path) -> None:
     progress = trainer.progress()
     if trainer.fabric.is_global_zero:
         save_checkpoint(run_dir / CHECKPOINT, progress)
@@ -249,7 +170,7 @@ def mean_scores(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:
     }
 
 
-def _finish(trainer: AnyTrainer, run_dir: Path, train_s: float) -> None:
+def _finish(trainer: FamilyTrainer, run_dir: Path, train_s: float) -> None:
     scores = trainer.score()
     if not trainer.fabric.is_global_zero:
         return

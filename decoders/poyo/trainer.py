@@ -14,16 +14,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from decoders.checkpoint import POYO, restore_learner
+from decoders.checkpoint import restore_learner
 from decoders.config import PoyoChoice, TrainConfig
 from decoders.errors import TrainingError
-from decoders.learning.loss import loss_sums, n_scored, r2_score
-from decoders.learning.recordings import Recording
-from decoders.learning.trainer import lanes_of, normalisation, scored_outputs, session_record
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
-from decoders.poyo.sampling import Stretch, WindowCorpus
 from decoders.poyo.start import centre_attention
+from decoders.poyo.windows import Stretch, WindowCorpus
+from decoders.training.loss import loss_sums, n_scored, r2_score
+from decoders.training.optimisation import finite_loss, share_of_process, update_average
+from decoders.training.outputs import normalisation, output_columns
+from decoders.training.recordings import Recording, session_record
 from streams.clock import Clock, MonotonicClock, ThreadClock
 
 N_SCORED = 400
@@ -31,7 +32,7 @@ N_STARTED_FROM = 32
 
 
 class PoyoTrainer:
-    """One training, at some step.
+    """A training at some step.
 
     Args:
         config: the whole config, with its [poyo].
@@ -46,7 +47,7 @@ class PoyoTrainer:
             raise TrainingError("the config has no [poyo] section")
         self.config, self.recipe, self.fabric = config, config.poyo, fabric
         self.recordings = list(recordings)
-        self.outputs = scored_outputs(config, recordings[0])
+        self.outputs = output_columns(config, recordings[0])
         hop_us = round(config.beat.hop_ms * 1000)
         n_hops = round(config.poyo.sequence_s * 1e6 / hop_us)
         self.corpus = WindowCorpus(recordings, hop_us, n_hops)
@@ -61,7 +62,7 @@ class PoyoTrainer:
         self.average.to(fabric.device)
         optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.poyo.weight_decay))
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
-        self.mine = lanes_of(fabric.global_rank, fabric.world_size, config.poyo.batch)
+        self.mine = share_of_process(fabric.global_rank, fabric.world_size, config.poyo.batch)
         torch.manual_seed(config.seed + fabric.global_rank)
         alone = fabric.device.type == "cpu" and config.devices.threads == 1
         self.clock: Clock = ThreadClock() if alone else MonotonicClock()
@@ -72,13 +73,13 @@ class PoyoTrainer:
 
     @property
     def share_done(self) -> float:
-        """Of the time budget where there is one, else of the steps."""
+        """Share that is done of the time budget, or of the steps without one."""
         if self.recipe.time_budget_s is None:
             return self.i_step / self.config.training.steps
         return min(1.0, self.taken_s / self.recipe.time_budget_s)
 
     def summary(self) -> dict[str, Any]:
-        """Sizes of the network and of what it has seen; an epoch is all train parts once."""
+        """Sizes of the network, and epochs; an epoch is all train parts once."""
         seen_s = self.i_step * self.recipe.batch * self.corpus.sequence_s
         return {
             "n_parameters": sum(p.numel() for p in self.network.parameters()),
@@ -109,13 +110,14 @@ class PoyoTrainer:
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.training.clip)
         self.optimizer.step()
         self.i_step += 1
-        self._update_average()
-        value = self._note_loss(loss.detach())
+        average = self.config.training.average
+        update_average(self.average, self.network, self.i_step, average)
+        self.loss.append(finite_loss(self.fabric, loss.detach(), self.i_step, "poyo"))
         self.taken_s += self._first_process_s(self.clock.now() - t_start)
-        return value
+        return self.loss[-1]
 
     def _kept_units(self, stretches: Sequence[Stretch]) -> list[np.ndarray]:
-        """Each window draws its own rate; no window loses all its units."""
+        """Draw a rate for each window; no window loses all its units."""
         most = self.config.training.unit_dropout
         rates = torch.rand(len(stretches), generator=self.generator) * most
         kept = []
@@ -129,7 +131,7 @@ class PoyoTrainer:
         return [np.ones(len(self.recordings[at.session].unit_keys), bool) for at in stretches]
 
     def _loss(self, answer: Tensor, targets: Tensor) -> Tensor:
-        """Over the windows of this process, by the number of known targets of all.
+        """Loss of this process's windows, divided by the known targets of all processes.
 
         Args:
             answer: (B of this process, n_hops, dims).
@@ -148,30 +150,12 @@ class PoyoTrainer:
             loss = loss + weight * (weights * sums / counts).sum()
         return loss
 
-    def _note_loss(self, loss: Tensor) -> float:
-        total = self.fabric.all_reduce(loss, reduce_op="sum")
-        value = float(total if isinstance(total, Tensor) else loss)
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value} at step {self.i_step}: lower [poyo] learning_rate, "
-                "or look for non-finite behaviour"
-            )
-        self.loss.append(value)
-        return value
-
     def _first_process_s(self, taken_s: float) -> float:
-        """All processes follow the clock of the first, so that they stop at the same step."""
+        """Time of the first process, which all follow, so that they stop at the same step."""
         return float(self.fabric.broadcast(taken_s, src=0))
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        share = min(self.config.training.average, (1 + self.i_step) / (10 + self.i_step))
-        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-        for slow, fast in pairs:
-            slow.lerp_(fast, 1.0 - share)
-
     def score(self) -> dict[str, dict[str, list[float]]]:
-        """R2 of the averaged weights at the end of some windows of every test part, evenly chosen.
+        """Score the averaged weights at the end of evenly chosen windows of every test part.
 
         Returns:
             Per session and output: R2 per dimension.
@@ -203,9 +187,9 @@ class PoyoTrainer:
         return torch.cat(answers).numpy()
 
     def progress(self) -> dict[str, Any]:
-        """Everything that `restore` and export need, as tensors and plain JSON types."""
+        """Give everything that `restore` and export need, as tensors and plain JSON types."""
         return {
-            "family": POYO,
+            "family": self.config.family,
             "network": json.dumps(self.network.config.to_dict()),
             "config": self.config.model_dump_json(),
             "sessions": json.dumps([self._session_record(r) for r in self.recordings]),
@@ -243,13 +227,13 @@ class PoyoTrainer:
 
 
 def poyo_shape(choice: PoyoChoice, dim_out: int) -> PoyoConfig:
-    """The network that a [poyo] section describes."""
+    """Shape of the network that a [poyo] section describes."""
     sizes = choice.model_dump(include={field.name for field in fields(PoyoConfig)})
     return PoyoConfig(dim_out=dim_out, **sizes)
 
 
 def tensors_of(network: Poyo) -> dict[str, Tensor]:
-    """The state dict without the vocabularies, which the sessions tell."""
+    """State dict without the vocabularies, which the sessions give."""
     return {k: v for k, v in network.state_dict().items() if isinstance(v, Tensor)}
 
 

@@ -1,4 +1,4 @@
-"""The optimisation: lanes in, gradient steps, a checkpoint that goes on bit-exactly."""
+"""Training of the streaming decoder on lanes; a checkpoint lets it go on bit-exactly."""
 
 from __future__ import annotations
 
@@ -15,27 +15,32 @@ from torch import Tensor
 
 from decoders.checkpoint import restore_learner
 from decoders.config import TrainConfig, Training
-from decoders.errors import TrainingError
-from decoders.learning.gru_on_bins import GruOnBins
-from decoders.learning.lanes import Corpus, Lanes, Piece, Plan
-from decoders.learning.loss import Scored, accuracy, loss_sums, n_scored, r2_score
-from decoders.learning.recordings import Recording, lead_grid_s
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
-from decoders.streaming.identity import take_census
-from decoders.streaming.network import Noise, SessionNetwork
+from decoders.streaming.network import LaneDropout, LaneNetwork, SessionNetwork
+from decoders.streaming.profile_encoder import fit_unit_profiles
+from decoders.streaming.stateful_sampler import Corpus, Plan, Segment, StatefulSampler
+from decoders.training.loss import accuracy, loss_sums, n_scored, r2_score
+from decoders.training.optimisation import (
+    finite_loss,
+    over_processes,
+    share_of_process,
+    update_average,
+)
+from decoders.training.outputs import normalisation, output_columns
+from decoders.training.recordings import Recording, lead_grid_s, session_record
 
 SCORE_LEAD_IN_S = 20.0
 SCORE_WINDOW_BINS = 500
 
 
 class Trainer:
-    """One training, at some step.
+    """A training at some step.
 
     Args:
         config: the whole config.
         recordings: the sessions.
         fabric: launched.
-        network: what to train, with its scales set; a new `SessionNetwork` if None.
+        network: to train, with its scales set; a new `SessionNetwork` if None.
     """
 
     def __init__(
@@ -43,50 +48,50 @@ class Trainer:
         config: TrainConfig,
         recordings: Sequence[Recording],
         fabric: Fabric,
-        network: SessionNetwork | GruOnBins | None = None,
+        network: LaneNetwork | None = None,
     ) -> None:
         self.config = config
         self.recordings = recordings
         self.fabric = fabric
-        self.outputs = scored_outputs(config, recordings[0])
+        self.outputs = output_columns(config, recordings[0])
         self.corpus = Corpus(recordings, lead_grid_s(config.lead))
         torch.manual_seed(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.lanes = self._new_lanes()
+        self.sampler = self._new_sampler()
         if network is None:
-            network = new_network(config, recordings)
-            network.standardise(self.lanes.next(slice(0, len(self.lanes))))
+            network = fresh = new_network(config, recordings)
+            fresh.standardise(self.sampler.next(slice(0, len(self.sampler))))
         self.network = network
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         optimizer = torch.optim.AdamW(self.network.parameter_groups(config.training.weight_decay))
         self.module, self.optimizer = fabric.setup(self.network, optimizer)
         self.average.to(fabric.device)
-        self.mine = lanes_of(fabric.global_rank, fabric.world_size, len(self.lanes))
+        self.mine = share_of_process(fabric.global_rank, fabric.world_size, len(self.sampler))
         n_mine = self.mine.stop - self.mine.start
-        self.memory = torch.zeros(n_mine, config.network.d_memory, device=fabric.device)
+        self.memory = torch.zeros(n_mine, network.d_memory, device=fabric.device)
         self.i_step = 0
         self.loss: list[float] = []
         self.scores: list[tuple[int, dict[str, float]]] = []
 
     @property
     def share_done(self) -> float:
-        """Of the steps."""
+        """Share of the steps that are done."""
         return self.i_step / self.config.training.steps
 
     def summary(self) -> dict[str, Any]:
         """Sizes of the network."""
         return {"n_parameters": self.network.n_parameters, "n_units": self.corpus.n_rows}
 
-    def _new_lanes(self) -> Lanes:
+    def _new_sampler(self) -> StatefulSampler:
         hop_s, recipe = self.config.beat.hop_ms / 1000, self.config.training
-        return Lanes(
+        return StatefulSampler(
             self.corpus,
             n_lanes=recipe.lanes,
             n_bins=max(1, round(recipe.window_s / hop_s)),
             n_context=round(recipe.context_s / hop_s / 2),
             reset=recipe.reset,
             generator=self.generator,
-            n_pieces=recipe.pieces,
+            n_segments=recipe.pieces,
             n_blind=round(recipe.blind_s / hop_s),
         )
 
@@ -100,10 +105,10 @@ class Trainer:
             TrainingError: the loss is not finite.
         """
         recipe = self.config.training
-        window = self.lanes.next(self.mine).to(self.fabric.device)
-        noise = Noise(
+        window = self.sampler.next(self.mine).to(self.fabric.device)
+        dropout = LaneDropout(
             self.generator,
-            len(self.lanes),
+            len(self.sampler),
             self.mine,
             recipe.dropout,
             recipe.unit_dropout,
@@ -112,9 +117,9 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.i_step, recipe)
-        answer, memory = self.module(window, self.memory, noise)
+        answer, memory = self.module(window, self.memory, dropout)
         sums = loss_sums(answer, window.target, *self.network.normalisation, self.outputs)
-        counts = self._over_processes(n_scored(window.target, self.outputs).float())
+        counts = over_processes(self.fabric, n_scored(window.target, self.outputs).float())
         weights = torch.tensor([out.weight for out in self.outputs], device=sums.device)
         loss = (weights * sums / counts.clamp(min=1.0)).sum()
         self.optimizer.zero_grad()
@@ -123,29 +128,9 @@ class Trainer:
         self.optimizer.step()
         self.memory = memory.detach()
         self.i_step += 1
-        self._update_average()
-        return self._note_loss(loss.detach())
-
-    def _over_processes(self, value: Tensor) -> Tensor:
-        total = self.fabric.all_reduce(value, reduce_op="sum")
-        return total if isinstance(total, Tensor) else value
-
-    def _note_loss(self, loss: Tensor) -> float:
-        value = float(self._over_processes(loss))
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value} at step {self.i_step}: lower [training] learning_rate, "
-                "or look for non-finite behaviour"
-            )
-        self.loss.append(value)
-        return value
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        share = min(self.config.training.average, (1 + self.i_step) / (10 + self.i_step))
-        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-        for slow, fast in pairs:
-            slow.lerp_(fast, 1.0 - share)
+        update_average(self.average, self.network, self.i_step, recipe.average)
+        self.loss.append(finite_loss(self.fabric, loss.detach(), self.i_step, "training"))
+        return self.loss[-1]
 
     def score(self) -> dict[str, dict[str, list[float]]]:
         """Score the averaged weights on every session's test part.
@@ -182,16 +167,17 @@ class Trainer:
         offset, scale = self.average.normalisation
         answers = []
         for start in range(first, last, SCORE_WINDOW_BINS):
-            piece = Piece(0, start, SCORE_WINDOW_BINS)
-            plan = Plan(i_session, 0, self.corpus.i_present, last, (piece,))
+            segment = Segment(0, start, SCORE_WINDOW_BINS)
+            plan = Plan(i_session, 0, self.corpus.i_present, last, (segment,))
             window = self.corpus.window([plan], SCORE_WINDOW_BINS)
             answer, memory = self.average(window.to(self.fabric.device), memory)
             answers.append((answer[0] * scale + offset).cpu().numpy())
         return np.concatenate(answers)[: last - first]
 
     def progress(self) -> dict[str, Any]:
-        """Everything that `restore` needs, as tensors and plain JSON types."""
+        """Give everything that `restore` and export need, as tensors and plain JSON types."""
         return {
+            "family": self.config.family,
             "network": json.dumps(self.network.shape),
             "config": self.config.model_dump_json(),
             "sessions": json.dumps([session_record(r) for r in self.recordings]),
@@ -199,7 +185,7 @@ class Trainer:
             "live": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "lanes": self.lanes.progress(),
+            "lanes": self.sampler.progress(),
             "memory": self._all_memory(),
             "step": self.i_step,
             "loss": self.loss,
@@ -219,7 +205,7 @@ class Trainer:
         """
         learner = (self.average, self.network, self.optimizer, self.generator)
         restore_learner(progress, self.config.model_dump_json(), *learner)
-        self.lanes.restore(progress["lanes"])
+        self.sampler.restore(progress["lanes"])
         self.memory = progress["memory"][self.mine].to(self.fabric.device)
         self.i_step = progress["step"]
         self.loss = list(progress["loss"])
@@ -227,10 +213,10 @@ class Trainer:
 
 
 def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> SessionNetwork:
-    """A network with random weights, its normalisation and sink set from the train parts."""
-    scored = scored_outputs(config, recordings[0])
+    """Make a network with random weights, its normalisation and sink set from the train parts."""
+    scored = output_columns(config, recordings[0])
     offset, scale = normalisation(recordings, scored)
-    census = take_census(
+    profiles = fit_unit_profiles(
         recordings,
         scored,
         offset.double().numpy(),
@@ -247,16 +233,16 @@ def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> Session
         spikes_per_bin=torch.from_numpy(
             np.concatenate([recording.spikes_per_bin for recording in recordings])
         ).float(),
-        n_profile=census.best.shape[1],
+        n_profile=profiles.best.shape[1],
     )
-    network.meet(census)
+    network.set_profiles(profiles)
     network.decoder.offset.copy_(offset)
     network.decoder.scale.copy_(scale)
     return network
 
 
 def network_shape(config: TrainConfig, recordings: Sequence[Recording]) -> StreamingConfig:
-    """The decoder's shape: the config's sizes, and what the recordings say of the rest."""
+    """Shape of the decoder: sizes from the config, outputs and sink from the recordings."""
     outputs = [
         OutputSpec(choice.name, dims, bool(choice.classes))
         for choice, dims in zip(config.outputs, recordings[0].dims, strict=True)
@@ -273,7 +259,7 @@ def network_shape(config: TrainConfig, recordings: Sequence[Recording]) -> Strea
 
 
 def shared_keys(recordings: Sequence[Recording], same_array: bool) -> list[int]:
-    """Which shared embedding each row has: one per key on the same array, else one per row."""
+    """Index of each row's shared embedding: one per key on the same array, else one per row."""
     keys = [
         key if same_array else f"{i}/{key}"
         for i, recording in enumerate(recordings)
@@ -284,67 +270,9 @@ def shared_keys(recordings: Sequence[Recording], same_array: bool) -> list[int]:
 
 
 def mean_spikes(recordings: Sequence[Recording]) -> float:
-    """Mean spikes per bin, at least one: where the sink starts."""
+    """Mean spikes per bin, at least one: initial mass of the sink."""
     n_spikes = sum(float(recording.tokens.count.sum()) for recording in recordings)
     return max(1.0, n_spikes / sum(recording.n_bins for recording in recordings))
-
-
-def normalisation(
-    recordings: Sequence[Recording], outputs: Sequence[Scored]
-) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each output's targets in the train parts; 0 and 1 for classes.
-
-    Of recordings alone: in made-up sessions the behaviour is turned.
-
-    Raises:
-        TrainingError: a behaviour never changes.
-    """
-    recordings = [recording for recording in recordings if not recording.made_up]
-    offsets: list[np.ndarray] = []
-    scales: list[np.ndarray] = []
-    for out in outputs:
-        if out.classes:
-            offsets.append(np.zeros(out.answer.stop - out.answer.start))
-            scales.append(np.ones(out.answer.stop - out.answer.start))
-            continue
-        parts = [r.targets[:, r.train.first : r.train.last, out.target] for r in recordings]
-        values = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
-        offsets.append(np.asarray(np.nanmean(values, axis=0, dtype=np.float64)))
-        scales.append(np.asarray(np.nanstd(values, axis=0, dtype=np.float64)))
-        if not (scales[-1] > 0).all():
-            raise TrainingError(
-                f"the behaviour of output {out.name!r} never changes in the train parts: "
-                "nothing to learn; is it the right one?"
-            )
-    joined = [torch.from_numpy(np.concatenate(part)).float() for part in (offsets, scales)]
-    return joined[0], joined[1]
-
-
-def scored_outputs(config: TrainConfig, recording: Recording) -> list[Scored]:
-    """Which columns of answers and targets belong to which output."""
-    scored, i_answer, i_target = [], 0, 0
-    for out, dims in zip(config.outputs, recording.dims, strict=True):
-        n_columns = 1 if out.classes else dims
-        answer, target = slice(i_answer, i_answer + dims), slice(i_target, i_target + n_columns)
-        scored.append(Scored(out.name, answer, target, bool(out.classes), out.weight))
-        i_answer, i_target = answer.stop, target.stop
-    return scored
-
-
-def session_record(recording: Recording) -> dict[str, Any]:
-    """What export needs to know of a session."""
-    train = recording.targets[:, recording.train.first : recording.train.last]
-    known = train.reshape(-1, train.shape[-1])
-    return {
-        "id": recording.id,
-        "made_up": recording.made_up,
-        "unit_keys": list(recording.unit_keys),
-        "spikes_per_bin": recording.spikes_per_bin.tolist(),
-        "longest_silence_s": recording.longest_silence_s,
-        "low": np.nanquantile(known, 0.001, axis=0).tolist(),
-        "high": np.nanquantile(known, 0.999, axis=0).tolist(),
-        "tokens_p999": float(np.quantile(np.diff(recording.tokens.offsets), 0.999)),
-    }
 
 
 def learning_rate(i_step: int, recipe: Training) -> float:
@@ -354,18 +282,3 @@ def learning_rate(i_step: int, recipe: Training) -> float:
         return recipe.learning_rate * (i_step + 1) / n_warmup
     done = (i_step - n_warmup) / max(1, recipe.steps - n_warmup)
     return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def lanes_of(rank: int, n_processes: int, n_lanes: int) -> slice:
-    """The lanes of one process.
-
-    Raises:
-        TrainingError: they cannot be shared evenly.
-    """
-    if n_lanes % n_processes:
-        raise TrainingError(
-            f"{n_lanes} lanes cannot be shared evenly by {n_processes} processes: "
-            "change [training] lanes"
-        )
-    n_each = n_lanes // n_processes
-    return slice(rank * n_each, (rank + 1) * n_each)

@@ -1,18 +1,40 @@
-"""Begin a training from an earlier run: its decoder, and embeddings for the units it knows."""
+"""Begin a training with the decoder and the unit embeddings of an earlier run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from decoders.checkpoint import load_weights
+from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights
+from decoders.config import TrainConfig
 from decoders.errors import TrainingError
-from decoders.learning.recordings import Recording
 from decoders.streaming.network import SessionNetwork
+from decoders.streaming.trainer import new_network
+from decoders.training.recordings import Recording
+
+
+def started(
+    config: TrainConfig, config_dir: Path, recordings: Sequence[Recording]
+) -> SessionNetwork | None:
+    """Network to go on with; None where the config names no earlier run."""
+    if config.start is None:
+        return None
+    checkpoint = load_checkpoint(config_dir / config.start.run / CHECKPOINT)
+    torch.manual_seed(config.seed)
+    network = new_network(config, recordings)
+    start_from(
+        network,
+        recordings,
+        checkpoint,
+        same_array=config.sessions.same_array,
+        freeze=config.start.freeze,
+    )
+    return network
 
 
 def start_from(
@@ -25,16 +47,16 @@ def start_from(
 ) -> None:
     """Copy an earlier run's decoder into a network, and start its embeddings there.
 
-    A unit starts from the embedding that its key had in the latest earlier session, where the
-    array is the same and the key is known; any other from what its profile tells. A session vector
-    starts from the mean of the earlier ones.
+    On the same array a unit with a known key starts from the key's embedding in the latest earlier
+    session. Any other unit starts from its encoded profile. A session vector starts from the mean
+    of the earlier ones.
 
     Args:
         network: of the new sessions.
         recordings: the new sessions.
         checkpoint: of the earlier run.
         same_array: whether a key names the same channel as it did there.
-        freeze: whether the decoder is to stay as it is.
+        freeze: whether the decoder stays as it is.
 
     Raises:
         TrainingError: the earlier run's decoder has another shape.

@@ -1,6 +1,6 @@
 """Gradient steps on unit embeddings and session vector, and on the network where it is not frozen.
 
-Several attempts learn side by side in one batch: some leave out a part of the trials and tell, by
+Several fits learn side by side in one batch: some leave out a part of the trials and tell, by
 that part, how many steps are good; the last one learns from everything and is stopped there.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.adaptation.material import Material
-from calibration.adaptation.network import WindowDecoder
-from decoders.learning.loss import loss_sums, n_scored
+from calibration.adaptation.calibration_data import CalibrationData
+from calibration.adaptation.window_decoder import WindowDecoder
 from decoders.streaming.decoder import StreamingDecoder
+from decoders.training.loss import loss_sums, n_scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ class Recipe:
     clip: float = 1.0
 
 
-class Attempts:
-    """Several attempts at one session, each with its own embeddings and its own labels.
+class BatchedFits:
+    """Several fits at one session, each with its own embeddings and its own labels.
 
     Args:
         decoder: the network; it is changed where it is not frozen, and then by one attempt only.
-        material: the session.
+        data: the session.
         starts: one per attempt.
         fitted: (A, n_bins) bool, the bins each may learn from.
         recipe: how.
@@ -74,22 +74,22 @@ class Attempts:
     def __init__(
         self,
         decoder: StreamingDecoder,
-        material: Material,
+        data: CalibrationData,
         starts: Sequence[Start],
         fitted: np.ndarray,
         recipe: Recipe,
         seed: int,
     ) -> None:
-        self.material = material
+        self.data = data
         self.recipe = recipe
         self.starts = list(starts)
         self.fitted = torch.from_numpy(fitted)
         self.weights = [p for p in decoder.parameters() if p.requires_grad]
-        self.network = WindowDecoder(decoder, material)
+        self.network = WindowDecoder(decoder, data)
         self.slow = self.network
         if self.weights:
-            self.slow = WindowDecoder(copy.deepcopy(decoder).requires_grad_(False), material)
-        self.targets = torch.from_numpy(material.targets.astype(np.float32))
+            self.slow = WindowDecoder(copy.deepcopy(decoder).requires_grad_(False), data)
+        self.targets = torch.from_numpy(data.targets.astype(np.float32))
         self.generator = torch.Generator().manual_seed(seed)
         self.embedding = torch.stack([start.embedding for start in starts]).requires_grad_()
         self.session = torch.stack([start.session for start in starts]).requires_grad_()
@@ -113,7 +113,7 @@ class Attempts:
     def step(self) -> None:
         """One step of every attempt, on the same windows."""
         n_bins, _ = self._lengths()
-        part, n_lanes = self.material.recording.train, self.recipe.lanes
+        part, n_lanes = self.data.recording.train, self.recipe.lanes
         room = max(1, part.last - part.first - n_bins + 1)
         starts = part.first + torch.randint(room, (n_lanes,), generator=self.generator)
         rate = torch.rand(n_lanes, 1, generator=self.generator) * self.recipe.unit_dropout
@@ -139,7 +139,7 @@ class Attempts:
     @torch.no_grad()
     def held_out_losses(self) -> np.ndarray:
         """(A,) loss on the labelled bins that each leaves out; NaN where it has none."""
-        part = self.material.recording.train
+        part = self.data.recording.train
         left_out = ~self.fitted
         left_out[:, : part.first] = left_out[:, part.last :] = False
         losses = [self._held_out_loss(i, left) for i, left in enumerate(left_out)]
@@ -148,13 +148,13 @@ class Attempts:
     @property
     def held_out_s(self) -> float:
         """Seconds of labelled bins that one attempt or another leaves out."""
-        left_out = ~self.fitted.numpy() & self.material.labelled
-        return float(left_out.sum()) * self.material.hop_s
+        left_out = ~self.fitted.numpy() & self.data.labelled
+        return float(left_out.sum()) * self.data.hop_s
 
-    def _held_out_loss(self, i_attempt: int, left_out: Tensor) -> float:
+    def _held_out_loss(self, i_fit: int, left_out: Tensor) -> float:
         """Over the windows that hold such bins behind their burn-in."""
         n_bins, n_burn_in = self._lengths()
-        part, one = self.material.recording.train, slice(i_attempt, i_attempt + 1)
+        part, one = self.data.recording.train, slice(i_fit, i_fit + 1)
         starts = torch.arange(part.first, part.last, n_bins - n_burn_in) - n_burn_in
         starts = starts.clamp(min=0, max=max(0, part.last - n_bins))
         starts = starts[left_out[starts[:, None] + torch.arange(n_burn_in, n_bins)].any(dim=1)]
@@ -166,7 +166,7 @@ class Attempts:
 
     def _lengths(self) -> tuple[int, int]:
         """Bins of a window, and how many of them only fill the memory."""
-        part, hop_s = self.material.recording.train, self.material.hop_s
+        part, hop_s = self.data.recording.train, self.data.hop_s
         n_bins = min(round(self.recipe.window_s / hop_s), self.recipe.most_bins)
         n_bins = min(n_bins, part.last - part.first)
         return n_bins, min(round(self.recipe.burn_in_s / hop_s), n_bins // 4)
@@ -184,7 +184,7 @@ class Attempts:
         n_bins, n_burn_in = self._lengths()
         answer = network(embedding, session, starts, n_bins, kept)
         bins = starts[:, None] + torch.arange(n_burn_in, n_bins)
-        decoder, outputs = network.decoder, self.material.outputs
+        decoder, outputs = network.decoder, self.data.outputs
         losses = []
         for given, counted in zip(answer[:, :, n_burn_in:], scored, strict=True):
             wanted = torch.where(counted[bins].unsqueeze(-1), self.targets[bins], torch.nan)

@@ -1,9 +1,8 @@
-"""Made-up sessions: what a recording would have shown of other neurons, had there been any.
+"""Synthetic sessions: recordings of units that do not exist, made from those that do.
 
-A decoder of one session has met few units, and knows little of units in general. From those few,
-others are made: two of them blended, some of their spikes left out, leading or lagging by more or
-less, in a world that is turned about its middle. A decoder that also learns from such sessions is
-adapted better to neurons that it has never met.
+A decoder of one session has seen few units, and knows little of units in general. This module makes
+others: it blends two units, leaves out some of their spikes, shifts them in time and rotates the
+behaviour about its mean. A decoder trained on such sessions too adapts better to unseen units.
 """
 
 from __future__ import annotations
@@ -13,37 +12,38 @@ from dataclasses import replace
 
 import numpy as np
 
-from decoders.streaming.turning import LARGEST_TURNED
 from streams.messages import Int64s, SpikeBatch
 from streams.session import Behavior, Session
 
 BLENDED = 0.5
 LEAST_KEPT = 0.6
 MOST_SHIFTED_S = 0.15
+LARGEST_ROTATED = 3
+"""Vectors of more dimensions are not rotated: one muscle cannot stand for another."""
 
 
-def made_up_sessions(
+def synthetic_sessions(
     session: Session, n: int, *, hop_us: int, as_they_are: Collection[str], seed: int
 ) -> Iterator[Session]:
-    """Sessions of as many made-up units each, with the behaviour of the recording, turned.
+    """Make sessions with as many units as the recording, and its behaviour rotated.
 
     Args:
         session: the recording.
-        n: how many.
-        hop_us: spikes are moved by whole multiples of this, so that counts stay in their bins.
-        as_they_are: behaviours that are not turned: those of classes.
-        seed: of everything that is drawn.
+        n: number of sessions.
+        hop_us: spikes are shifted by whole multiples of this, so that counts stay in their bins.
+        as_they_are: behaviours that are not rotated: those of classes.
+        seed: of all draws.
     """
     trains = [session.spikes.t_us[session.spikes.unit == i] for i in range(len(session.unit_keys))]
     for i in range(n):
         rng = np.random.default_rng([seed, i])
-        turned = _turned(session, rng, as_they_are)
+        rotated = _rotated(session, rng, as_they_are)
         yield replace(
             session,
             id=f"{session.id} made-up {i}",
             unit_keys=tuple(f"made-up-{i}/{key}" for key in session.unit_keys),
             spikes=_spikes(trains, round(session.duration_s * 1e6), hop_us, rng),
-            behavior=turned,
+            behavior=rotated,
         )
 
 
@@ -63,23 +63,23 @@ def _spikes(
     return SpikeBatch(t_us[order], unit[order], np.ones(len(order), np.int32))
 
 
-def _turned(
+def _rotated(
     session: Session, rng: np.random.Generator, as_they_are: Collection[str]
 ) -> dict[str, Behavior]:
-    """Every vector of the same length turned or mirrored alike, about its mean."""
-    turns = {n: _turn(n, rng) for n in range(1, LARGEST_TURNED + 1)}
-    turned = dict(session.behavior)
+    """Rotate or mirror vectors of one length alike, about their mean."""
+    rotations = {n: _rotation(n, rng) for n in range(1, LARGEST_ROTATED + 1)}
+    rotated = dict(session.behavior)
     for name, signal in session.behavior.items():
-        turn = turns.get(signal.values.shape[1])
-        if turn is not None and name not in as_they_are and np.isfinite(signal.values).any():
+        rotation = rotations.get(signal.values.shape[1])
+        if rotation is not None and name not in as_they_are and np.isfinite(signal.values).any():
             middle = np.nanmean(signal.values, axis=0)
-            values = (signal.values - middle) @ turn.T + middle
-            turned[name] = replace(signal, values=values)
-    return turned
+            values = (signal.values - middle) @ rotation.T + middle
+            rotated[name] = replace(signal, values=values)
+    return rotated
 
 
-def _turn(n: int, rng: np.random.Generator) -> np.ndarray:
-    """A random orthogonal matrix."""
+def _rotation(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a random orthogonal matrix."""
     basis, upper = np.linalg.qr(rng.normal(size=(n, n)))
-    turn: np.ndarray = basis * np.sign(np.diag(upper))
-    return turn
+    rotation: np.ndarray = basis * np.sign(np.diag(upper))
+    return rotation

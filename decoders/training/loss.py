@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,28 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One output as the loss sees it.
-
-    Attributes:
-        name: of the output.
-        answer: its columns in the network's answer.
-        target: its columns in the targets.
-        classes: whether the target is a class number.
-        weight: of its loss.
-    """
-
-    name: str
-    answer: slice
-    target: slice
-    classes: bool
-    weight: float
+from decoders.training.outputs import OutputColumns
 
 
 def loss_sums(
-    answer: Tensor, target: Tensor, offset: Tensor, scale: Tensor, outputs: Sequence[Scored]
+    answer: Tensor, target: Tensor, offset: Tensor, scale: Tensor, outputs: Sequence[OutputColumns]
 ) -> Tensor:
     """Summed loss per output.
 
@@ -60,7 +42,7 @@ def loss_sums(
     return torch.stack(sums)
 
 
-def n_scored(target: Tensor, outputs: Sequence[Scored]) -> Tensor:
+def n_scored(target: Tensor, outputs: Sequence[OutputColumns]) -> Tensor:
     """(n_outputs,) how many bins each output is scored on."""
     return torch.stack(
         [torch.isfinite(target[..., out.target]).all(dim=-1).sum() for out in outputs]

@@ -1,8 +1,8 @@
-"""Who a neuron is: from how it follows behaviour to its embedding, for neurons never seen before.
+"""Encode a unit's tuning profile as its embedding, for units never seen before.
 
-The map is trained with the network: in some lanes every unit has no embedding but the one that its
-profile tells, fitted on a stretch of the session that is as short as a morning's calibration. A
-decoder is thus used to newcomers before it meets any.
+The encoder is trained with the network. In some lanes a unit's embedding comes from its profile
+alone, fitted on a stretch of the session as short as a morning's calibration. So the decoder is
+trained on unseen units before it meets any.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decoders.learning.loss import Scored
-from decoders.learning.recordings import Recording
 from decoders.streaming.tuning import (
-    Evidence,
+    TuningSums,
     counts_matrix,
-    evidence,
     profiles,
     profiles_given,
     regressors,
+    tuning_sums,
 )
+from decoders.training.outputs import OutputColumns
+from decoders.training.recordings import Recording
 from streams.messages import Float64s
 
 N_VARIANTS = 32
@@ -35,8 +35,8 @@ LEAST_SPREAD = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
-    """The profiles of all units that a network is trained on.
+class UnitProfiles:
+    """Profiles of all units that a network is trained on.
 
     Attributes:
         best: (n_rows, P) from the whole train part.
@@ -51,8 +51,8 @@ class Census:
     spread: Float64s
 
 
-class Identity(nn.Module):
-    """Profile -> embedding, with what units are usually like.
+class ProfileEncoder(nn.Module):
+    """Linear map from profile to embedding, with the statistics of profiles.
 
     Args:
         n_profile: length of a profile.
@@ -73,43 +73,43 @@ class Identity(nn.Module):
         self.register_buffer("spread", torch.eye(n_profile - 1))
 
     @torch.no_grad()
-    def learn_usual(self, census: Census) -> None:
-        """Fix mean, gain and covariance of profiles from the units trained on."""
-        deviation = np.maximum(census.best.std(axis=0), LEAST_SPREAD)
-        self.mean.copy_(torch.from_numpy(census.best.mean(axis=0)))
+    def fit_statistics(self, profiles: UnitProfiles) -> None:
+        """Set mean, gain and covariance of profiles from the units trained on."""
+        deviation = np.maximum(profiles.best.std(axis=0), LEAST_SPREAD)
+        self.mean.copy_(torch.from_numpy(profiles.best.mean(axis=0)))
         self.gain.copy_(torch.from_numpy(1.0 / deviation))
-        self.spread.copy_(torch.from_numpy(census.spread))
+        self.spread.copy_(torch.from_numpy(profiles.spread))
 
     def forward(self, profile: Tensor) -> Tensor:
         """(..., P) profiles -> (..., d_unit)."""
         embedding: Tensor = self.to_embedding((profile - self.mean) * self.gain)
         return embedding
 
-    def profiles_from(self, found: Evidence) -> Float64s:
-        """(U, P) the most probable profiles, given the evidence and what units are like."""
-        usual, spread = (v.cpu().double().numpy() for v in (self.mean[:-1], self.spread))
-        return profiles_given(found, usual, spread, CAUTION)
+    def profiles_from(self, sums: TuningSums) -> Float64s:
+        """(U, P) most probable profiles, given the sums and the statistics of profiles."""
+        mean, spread = (v.cpu().double().numpy() for v in (self.mean[:-1], self.spread))
+        return profiles_given(sums, mean, spread, CAUTION)
 
 
-def take_census(
+def fit_unit_profiles(
     recordings: Sequence[Recording],
-    outputs: Sequence[Scored],
+    outputs: Sequence[OutputColumns],
     offset: Float64s,
     scale: Float64s,
     i_present: int,
     hop_s: float,
     seed: int,
-) -> Census:
+) -> UnitProfiles:
     """Fit profiles to every session's train part, and to stretches of it.
 
     Args:
         recordings: in the order of the network's rows.
-        outputs: which columns are what.
+        outputs: columns of the targets.
         offset: (n_dims,) of the normalisation.
         scale: (n_dims,).
         i_present: index of lead 0 in the recordings' targets.
         hop_s: seconds between bins.
-        seed: of where the stretches lie.
+        seed: of the places of the stretches.
     """
     rng = np.random.default_rng(seed)
     parts = []
@@ -118,32 +118,32 @@ def take_census(
         counts = counts_matrix(recording.tokens, len(recording.unit_keys))[part]
         targets = recording.targets[i_present, part].astype(np.float64)
         parts.append((counts, regressors(targets, outputs, offset, scale, hop_s)))
-    best = np.concatenate([profiles(evidence(*part)) for part in parts])
-    usual, spread = best[:, :-1].mean(axis=0), shrunk_covariance(best[:, :-1])
+    best = np.concatenate([profiles(tuning_sums(*part)) for part in parts])
+    mean, spread = best[:, :-1].mean(axis=0), shrunk_covariance(best[:, :-1])
     variants = [
         np.concatenate(
             [
-                profiles_given(_stretch(counts, behavior, hop_s, rng), usual, spread, CAUTION)
+                profiles_given(_stretch(counts, behavior, hop_s, rng), mean, spread, CAUTION)
                 for counts, behavior in parts
             ]
         )
         for _ in range(N_VARIANTS)
     ]
     session_of_row = np.repeat(np.arange(len(parts)), [part[0].shape[1] for part in parts])
-    return Census(best, np.stack(variants), session_of_row, spread)
+    return UnitProfiles(best, np.stack(variants), session_of_row, spread)
 
 
 def _stretch(
     counts: Float64s, behavior: Float64s, hop_s: float, rng: np.random.Generator
-) -> Evidence:
+) -> TuningSums:
     length_s = float(np.exp(rng.uniform(np.log(SHORTEST_S), np.log(LONGEST_S))))
     n_bins = min(len(counts), max(1, round(length_s / hop_s)))
     first = int(rng.integers(0, len(counts) - n_bins + 1))
-    return evidence(counts[first : first + n_bins], behavior[first : first + n_bins])
+    return tuning_sums(counts[first : first + n_bins], behavior[first : first + n_bins])
 
 
 def shrunk_covariance(rows: Float64s) -> Float64s:
-    """Covariance of (n, P), drawn a little towards its diagonal; never singular."""
+    """Covariance of (n, P) rows, shrunk towards its diagonal; never singular."""
     covariance = np.atleast_2d(np.cov(rows.T)) if len(rows) > 1 else np.eye(rows.shape[1])
     diagonal = np.diag(np.maximum(np.diag(covariance), LEAST_SPREAD**2))
     mixed: Float64s = (1.0 - SHRINKAGE) * covariance + SHRINKAGE * diagonal

@@ -6,25 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from decoders.learning.loss import Scored
-from decoders.learning.recordings import record
-from decoders.learning.trainer import normalisation, scored_outputs
-from decoders.streaming.identity import Identity, shrunk_covariance, take_census
+from decoders.streaming.profile_encoder import ProfileEncoder, fit_unit_profiles, shrunk_covariance
+from decoders.streaming.rotation_augmentation import RotationAugmentation
+from decoders.streaming.trainer import normalisation, output_columns
 from decoders.streaming.tuning import (
     LAGS_S,
     counts_matrix,
-    evidence,
     profiles,
     profiles_given,
     regressors,
+    tuning_sums,
 )
-from decoders.streaming.turning import Turning
+from decoders.training.outputs import OutputColumns
+from decoders.training.recordings import record
 from streams.spikes.tokenizer import TokenBins
 from tests.decoders.sessions import small_config, tuned_session
 
 HOP_S = 0.05
-VELOCITY = Scored("velocity", slice(0, 2), slice(0, 2), classes=False, weight=1.0)
-PHASE = Scored("phase", slice(2, 5), slice(2, 3), classes=True, weight=1.0)
+VELOCITY = OutputColumns("velocity", slice(0, 2), slice(0, 2), classes=False, weight=1.0)
+PHASE = OutputColumns("phase", slice(2, 5), slice(2, 3), classes=True, weight=1.0)
 
 
 def walk(n_bins: int, seed: int = 0) -> np.ndarray:
@@ -78,7 +78,7 @@ def test_classes_become_one_column_each() -> None:
 
 def test_profiles_find_the_tuning() -> None:
     movement = walk(8000)
-    found = profiles(evidence(spikes_of(movement, SLOPES), plain(movement)))
+    found = profiles(tuning_sums(spikes_of(movement, SLOPES), plain(movement)))
     np.testing.assert_allclose(found[:, 2:4], SLOPES, atol=0.12)
     np.testing.assert_allclose(np.exp(found[:, -1]), 3.0, atol=0.3)
 
@@ -90,18 +90,18 @@ def test_little_evidence_stays_near_what_is_usual() -> None:
     usual, spread = np.full(7, 0.05), 0.1 * np.eye(7)
     gaps = []
     for n_bins in (0, 40, 8000):
-        found = evidence(counts[:n_bins], behavior[:n_bins])
+        found = tuning_sums(counts[:n_bins], behavior[:n_bins])
         gaps.append(np.abs(profiles_given(found, usual, spread, 3.0)[:, :-1] - usual).max())
     assert gaps[0] == pytest.approx(0.0, abs=1e-9)
     assert gaps[0] < gaps[1] < gaps[2]
-    whole = evidence(counts, behavior)
+    whole = tuning_sums(counts, behavior)
     given, free = profiles_given(whole, usual, spread, 3.0), profiles(whole)
     np.testing.assert_allclose(given, free, atol=0.1)
 
 
 def test_a_prior_of_each_unit_is_its_own() -> None:
     usual = np.arange(28.0).reshape(4, 7)
-    nothing = evidence(np.zeros((0, 4)), np.zeros((0, 7)))
+    nothing = tuning_sums(np.zeros((0, 4)), np.zeros((0, 7)))
     found = profiles_given(nothing, usual, np.eye(7), 1.0)
     np.testing.assert_allclose(found[:, :-1], usual)
 
@@ -110,7 +110,7 @@ def test_little_evidence_errs_less_with_the_prior() -> None:
     movement = walk(200, seed=5)
     rng = np.random.default_rng(6)
     slopes = rng.normal(0.0, 0.15, (60, 2))
-    found = evidence(spikes_of(movement, slopes, seed=7), plain(movement))
+    found = tuning_sums(spikes_of(movement, slopes, seed=7), plain(movement))
     truth = np.zeros((60, 7))
     truth[:, 2:4] = slopes
     spread = shrunk_covariance(truth + rng.normal(0.0, 1e-3, truth.shape))
@@ -119,20 +119,20 @@ def test_little_evidence_errs_less_with_the_prior() -> None:
 
 
 def test_a_turned_profile_is_the_profile_in_the_turned_world() -> None:
-    turning = Turning([2, 3], [False, True])
+    turning = RotationAugmentation([2, 3], [False, True])
     turns = turning.draw(torch.Generator().manual_seed(3))
     turn = turns[2].double().numpy()
     np.testing.assert_allclose(turn @ turn.T, np.eye(2), atol=1e-6)
     movement = walk(4000)
     counts = spikes_of(movement, SLOPES)
-    as_is = torch.from_numpy(profiles(evidence(counts, plain(movement))))
-    turned = profiles(evidence(counts, plain(movement @ turn.T)))
+    as_is = torch.from_numpy(profiles(tuning_sums(counts, plain(movement))))
+    turned = profiles(tuning_sums(counts, plain(movement @ turn.T)))
     found = turning.profiles(as_is, {2: turns[2].double()})
     np.testing.assert_allclose(found.numpy(), turned, atol=1e-6)
 
 
 def test_answers_turn_back() -> None:
-    turning = Turning([2, 1, 3, 4], [False, False, True, False])
+    turning = RotationAugmentation([2, 1, 3, 4], [False, False, True, False])
     turns = turning.draw(torch.Generator().manual_seed(0))
     actual = torch.randn(5, 10)
     seen = actual.clone()
@@ -145,10 +145,10 @@ def test_answers_turn_back() -> None:
 def test_a_census_knows_every_row() -> None:
     config = small_config()
     recordings = [record(tuned_session(str(n), n_units=n, seed=n), config) for n in (4, 7)]
-    outputs = scored_outputs(config, recordings[0])
+    outputs = output_columns(config, recordings[0])
     offset, scale = (v.double().numpy() for v in normalisation(recordings, outputs))
     args = (recordings, outputs, offset, scale, 2, config.beat.hop_ms / 1000)
-    census, again = take_census(*args, seed=0), take_census(*args, seed=0)
+    census, again = fit_unit_profiles(*args, seed=0), fit_unit_profiles(*args, seed=0)
     assert census.best.shape == (11, 10)
     assert census.variants.shape[1:] == (11, 10)
     assert census.session_of_row.tolist() == [0] * 4 + [1] * 7
@@ -160,11 +160,11 @@ def test_a_census_knows_every_row() -> None:
 def test_identity_norms_what_it_met() -> None:
     config = small_config()
     recordings = [record(tuned_session(n_units=9), config)]
-    outputs = scored_outputs(config, recordings[0])
+    outputs = output_columns(config, recordings[0])
     offset, scale = (v.double().numpy() for v in normalisation(recordings, outputs))
-    census = take_census(recordings, outputs, offset, scale, 2, 0.02, seed=0)
-    identity = Identity(census.best.shape[1], 16, 0.5)
-    identity.learn_usual(census)
+    census = fit_unit_profiles(recordings, outputs, offset, scale, 2, 0.02, seed=0)
+    identity = ProfileEncoder(census.best.shape[1], 16, 0.5)
+    identity.fit_statistics(census)
     best = torch.from_numpy(census.best).float()
     normed = (best - identity.mean) * identity.gain
     torch.testing.assert_close(normed.mean(dim=0), torch.zeros(10), atol=1e-4, rtol=0.0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoders.learning.made_up import MOST_SHIFTED_S, made_up_sessions
-from decoders.learning.training import train
+from decoders.train import train
+from decoders.training.synthetic_sessions import MOST_SHIFTED_S, synthetic_sessions
 from export.graphs.streaming import export_run
 from streams.nwb import write_session
 from streams.session import Session
@@ -46,7 +46,7 @@ made_up = %d
 
 
 def made(session: Session, n: int = 3, seed: int = 0) -> list[Session]:
-    return list(made_up_sessions(session, n, hop_us=HOP_US, as_they_are=[PHASE], seed=seed))
+    return list(synthetic_sessions(session, n, hop_us=HOP_US, as_they_are=[PHASE], seed=seed))
 
 
 def test_the_same_seed_makes_the_same_sessions_and_each_is_another() -> None:

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decoders.learning.lanes import Window
-from decoders.streaming.network import Noise
+from decoders.streaming.network import LaneDropout, LaneNetwork
+from decoders.streaming.stateful_sampler import Window
 
 LEAST_SPREAD = 0.05
 
 
-class GruOnBins(nn.Module):
-    """Standardised counts -> linear -> GRU -> linear; takes and gives what `SessionNetwork` does.
+class GruOnBins(LaneNetwork):
+    """Standardised counts -> linear -> GRU -> linear; takes and gives the same as `SessionNetwork`.
 
     Args:
-        counts: (n_bins, n_units) of the train part: sets mean and gain of each unit.
+        counts: (n_bins, n_units) of the train part, for mean and gain of each unit.
         offset: (n_dims,) of the outputs.
         scale: (n_dims,) of the outputs.
         d_model: width before the GRU.
@@ -38,6 +38,7 @@ class GruOnBins(nn.Module):
         d_memory: int,
     ) -> None:
         super().__init__()
+        self.d_memory = d_memory
         self.widen = nn.Linear(counts.shape[1], d_model)
         self.gru = nn.GRU(d_model, d_memory, batch_first=True)
         self.readout = nn.Linear(d_memory, len(offset))
@@ -56,32 +57,18 @@ class GruOnBins(nn.Module):
         """Sizes, as plain JSON types."""
         return {"n_units": self.widen.in_features, "n_dims": self.readout.out_features}
 
-    @property
-    def n_parameters(self) -> int:
-        """Trainable numbers."""
-        return sum(p.numel() for p in self.parameters())
-
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Weight decay on matrices alone."""
-        matrices = [p for p in self.parameters() if p.ndim > 1]
-        vectors = [p for p in self.parameters() if p.ndim < 2]
-        return [
-            {"params": matrices, "weight_decay": weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-
     def forward(
-        self, window: Window, memory: Tensor, noise: Noise | None = None
+        self, window: Window, memory: Tensor, dropout: LaneDropout | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Run a window; arguments and result as of `SessionNetwork.forward`."""
+        """Run a window; arguments and result are those of `SessionNetwork.forward`."""
         memory = memory * (~window.fresh).unsqueeze(-1)
         counts = (self._counts(window) - self.count_mean) * self.count_gain
-        if noise is not None:
-            counts = counts * noise.kept_units(counts.shape[-1]).to(counts.device).unsqueeze(1)
+        if dropout is not None:
+            counts = counts * dropout.kept_units(counts.shape[-1]).to(counts.device).unsqueeze(1)
         x = torch.relu(self.widen(counts))
-        x = x if noise is None else noise.drop(x)
+        x = x if dropout is None else dropout.drop(x)
         path, last = self.gru(x, memory.unsqueeze(0))
-        path = path if noise is None else noise.drop(path)
+        path = path if dropout is None else dropout.drop(path)
         return self.readout(path), last.squeeze(0)
 
     def _counts(self, window: Window) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a new session gives to adapt from: the labelled seconds, the test part, and the refusals."""
+"""A session prepared for adaptation: labelled seconds, test part, and checks that refuse it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from calibration.errors import CalibrationError
 from calibration.scoring import scored_intervals
 from decoders.config import Lead, TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.learning.loss import Scored
-from decoders.learning.recordings import Recording, record
-from decoders.learning.split import Part
-from decoders.learning.trainer import scored_outputs
+from decoders.training.outputs import OutputColumns, output_columns
+from decoders.training.recordings import Recording, record
+from decoders.training.split import Part
 from export.bundle import DecoderBundle
 from export.manifest import Manifest
 from streams.messages import Float64s, Int64s
@@ -29,24 +28,24 @@ LEAST_WIDTH = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class CalibrationData:
     """A session, cut for a decoder.
 
     Attributes:
         session: the recording.
-        config: how the decoder was trained, for the present only.
-        recording: its bins; `train` are the labelled ones, `test` spans the scored ones.
-        outputs: which columns are what.
+        config: of the decoder's training, with the present as the only lead.
+        recording: its bins; `train` are the labelled bins, `test` spans the scored ones.
+        outputs: columns of the targets.
         offset: (n_dims,) of the decoder's normalisation.
         scale: (n_dims,).
         scored: seconds of the test part.
-        block: (n_bins,) which trial or stretch each bin belongs to, for holding out whole ones.
+        block: (n_bins,) trial or stretch of each bin, for holding out whole ones.
     """
 
     session: Session
     config: TrainConfig
     recording: Recording
-    outputs: Sequence[Scored]
+    outputs: Sequence[OutputColumns]
     offset: Float64s
     scale: Float64s
     scored: Sequence[tuple[float, float]]
@@ -90,13 +89,17 @@ class Material:
         return np.asarray(np.logical_or.reduce(inside))
 
 
-def recipe_of(manifest: Manifest) -> TrainConfig:
-    """How a decoder was trained.
+def recipe_of(manifest: Manifest, *, by_name: bool) -> TrainConfig:
+    """Read how a decoder was trained.
+
+    Args:
+        manifest: of the decoder.
+        by_name: read outputs as behaviour of the same name where the manifest does not say.
 
     Raises:
-        CalibrationError: its manifest does not say.
+        CalibrationError: the manifest does not say.
     """
-    recipe: Any = manifest.training.get("recipe", _recipe_by_name(manifest))
+    recipe: Any = manifest.training.get("recipe", _recipe_by_name(manifest) if by_name else None)
     if not isinstance(recipe, dict):
         raise CalibrationError(
             f"decoder {manifest.name!r} does not say what its outputs were trained on "
@@ -110,10 +113,7 @@ def recipe_of(manifest: Manifest) -> TrainConfig:
     return config.model_copy(update={"split": "none", "lead": Lead(), "training": training})
 
 
-def _recipe_by_name(manifest: Manifest) -> dict[str, Any] | None:
-    """Of a POYO that another program trained nothing is told: outputs are named as behaviour."""
-    if manifest.family != "poyo":
-        return None
+def _recipe_by_name(manifest: Manifest) -> dict[str, Any]:
     hop_ms = manifest.hop_s * 1000
     outputs = [
         {"name": o.name, "behavior": o.name, "unit": o.unit, "safe": o.safe}
@@ -129,41 +129,44 @@ def _recipe_by_name(manifest: Manifest) -> dict[str, Any] | None:
 
 def _normalisation(bundle: DecoderBundle) -> tuple[Float64s, Float64s]:
     """(n_dims,) offset and scale."""
-    weights, prefix = bundle.weights(), "" if bundle.manifest.family == "poyo" else "decoder."
+    weights = bundle.weights()
+    prefix = "" if "offset" in weights else "decoder."
     offset, scale = (weights[prefix + name].astype(np.float64) for name in ("offset", "scale"))
     return offset, scale
 
 
-def gather(
+def prepare(
     bundle: DecoderBundle,
     session: Session,
-    *,
     seconds: float,
     start_s: float | None,
     test: str,
-) -> Material:
+    *,
+    by_name: bool = False,
+) -> CalibrationData:
     """Cut a session, and refuse one that nothing can be learnt from.
 
     Args:
         bundle: the decoder to adapt.
         session: the new recording.
-        seconds: how much of it to learn from; less where the test part or its end comes first.
-        start_s: where that begins; the first labelled bin if None.
+        seconds: length of the part to learn from; less where the test part or the end comes first.
+        start_s: its begin; the first labelled bin if None.
         test: the part that is scored and never learnt from, as in `scored_intervals`.
+        by_name: see `recipe_of`.
 
     Raises:
         CalibrationError: see the texts below.
         streams.session.SessionError: the session lacks a behaviour.
     """
-    config = recipe_of(bundle.manifest)
+    config = recipe_of(bundle.manifest, by_name=by_name)
     try:
         recording = record(session, config)
     except DecodersError as error:
         raise CalibrationError(str(error)) from error
     _require_dimensions(bundle.manifest, recording)
-    outputs = scored_outputs(config, recording)
+    outputs = output_columns(config, recording)
     offset, scale = _normalisation(bundle)
-    material = Material(
+    data = CalibrationData(
         session=session,
         config=config,
         recording=recording,
@@ -173,19 +176,19 @@ def gather(
         scored=scored_intervals(test, session),
         block=np.zeros(recording.n_bins, np.int64),
     )
-    labelled = _labelled(material, seconds, start_s)
-    tested = np.flatnonzero(in_intervals(material.ends_s, material.scored))
+    labelled = _labelled(data, seconds, start_s)
+    tested = np.flatnonzero(in_intervals(data.ends_s, data.scored))
     if not len(tested):
         raise CalibrationError(f"session {session.id}: no beat in the test part {test!r}")
     test_part = Part(int(tested[0]), int(tested[-1]) + 1)
-    material = replace(
-        material,
+    data = replace(
+        data,
         recording=replace(recording, train=labelled, test=test_part),
-        block=_blocks(session, material.ends_s, labelled),
+        block=_blocks(session, data.ends_s, labelled),
     )
-    _require_labels(material)
-    _require_spikes(material)
-    return material
+    _require_labels(data)
+    _require_spikes(data)
+    return data
 
 
 def _require_dimensions(manifest: Manifest, recording: Recording) -> None:
@@ -199,32 +202,32 @@ def _require_dimensions(manifest: Manifest, recording: Recording) -> None:
         )
 
 
-def _labelled(material: Material, seconds: float, start_s: float | None) -> Part:
-    """The bins to learn from: up to `seconds`, none of the test part."""
+def _labelled(data: CalibrationData, seconds: float, start_s: float | None) -> Part:
+    """Bins to learn from: up to `seconds`, none of the test part."""
     if not (seconds > 0 and np.isfinite(seconds)):
         raise CalibrationError(f"--seconds {seconds}: give a number above 0")
-    free = material.known
-    first = 0 if start_s is None else max(0, round(start_s / material.hop_s))
+    free = data.known
+    first = 0 if start_s is None else max(0, round(start_s / data.hop_s))
     known = np.flatnonzero(free[first:]) + first
-    last = min(first + round(seconds / material.hop_s), len(free))
+    last = min(first + round(seconds / data.hop_s), len(free))
     if start_s is None and len(known):
         first = int(known[0])
-        last = min(first + round(seconds / material.hop_s), len(free))
-    tested = np.flatnonzero(material.tested[first:last])
+        last = min(first + round(seconds / data.hop_s), len(free))
+    tested = np.flatnonzero(data.tested[first:last])
     last = first + int(tested[0]) if len(tested) else last
     n_labelled = np.count_nonzero(free[first:last])
-    if n_labelled * material.hop_s < min(FEWEST_LABELLED_S, seconds):
-        where = f"the next label is at {known[0] * material.hop_s:.1f} s" if len(known) else "none"
+    if n_labelled * data.hop_s < min(FEWEST_LABELLED_S, seconds):
+        where = f"the next label is at {known[0] * data.hop_s:.1f} s" if len(known) else "none"
         raise CalibrationError(
-            f"session {material.session.id}: {n_labelled * material.hop_s:.1f} s with known "
-            f"behaviour between {first * material.hop_s:.1f} and {last * material.hop_s:.1f} s, "
+            f"session {data.session.id}: {n_labelled * data.hop_s:.1f} s with known "
+            f"behaviour between {first * data.hop_s:.1f} and {last * data.hop_s:.1f} s, "
             f"outside the test part; {where}: choose another --start, --seconds or --test"
         )
     return Part(first, last)
 
 
 def _blocks(session: Session, ends_s: Float64s, labelled: Part) -> Int64s:
-    """Trials where the labelled bins hold a few of them, else stretches of equal length."""
+    """Trials where the labelled bins hold a few, else stretches of equal length."""
     if session.trials is not None:
         starts_s = np.sort(session.trials.start_s[np.isfinite(session.trials.start_s)])
         block = np.searchsorted(starts_s, ends_s, side="left").astype(np.int64)
@@ -234,20 +237,20 @@ def _blocks(session: Session, ends_s: Float64s, labelled: Part) -> Int64s:
     return (np.arange(len(ends_s)) - labelled.first) // n_each
 
 
-def _require_labels(material: Material) -> None:
-    """Refuse behaviour from which a decoder cannot learn what each dimension is."""
-    part = material.recording.train
-    labels = material.targets[part.first : part.last]
+def _require_labels(data: CalibrationData) -> None:
+    """Refuse behaviour from which a decoder cannot learn every dimension."""
+    part = data.recording.train
+    labels = data.targets[part.first : part.last]
     labels = labels[np.isfinite(labels).all(axis=1)]
     where = (
-        f"session {material.session.id}, {part.first * material.hop_s:.1f} to "
-        f"{part.last * material.hop_s:.1f} s"
+        f"session {data.session.id}, {part.first * data.hop_s:.1f} to "
+        f"{part.last * data.hop_s:.1f} s"
     )
-    for out in material.outputs:
+    for out in data.outputs:
         if out.classes:
             _require_classes(labels[:, out.target], out.name, where)
         else:
-            _require_movement(labels[:, out.target] / material.scale[out.answer], out.name, where)
+            _require_movement(labels[:, out.target] / data.scale[out.answer], out.name, where)
 
 
 def _require_classes(labels: Float64s, name: str, where: str) -> None:
@@ -272,11 +275,11 @@ def _require_movement(normed: Float64s, name: str, where: str) -> None:
         )
 
 
-def _require_spikes(material: Material) -> None:
-    part, tokens = material.recording.train, material.recording.tokens
+def _require_spikes(data: CalibrationData) -> None:
+    part, tokens = data.recording.train, data.recording.tokens
     if tokens.offsets[part.last] == tokens.offsets[part.first]:
         raise CalibrationError(
-            f"session {material.session.id}: none of its {len(material.session.unit_keys)} units "
-            f"fires between {part.first * material.hop_s:.1f} and "
-            f"{part.last * material.hop_s:.1f} s: is the array connected?"
+            f"session {data.session.id}: none of its {len(data.session.unit_keys)} units "
+            f"fires between {part.first * data.hop_s:.1f} and "
+            f"{part.last * data.hop_s:.1f} s: is the array connected?"
         )
