@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from decoders.errors import DecodersError
@@ -16,14 +15,12 @@ from decoders.poyo.checkpoint import CheckpointError, read_checkpoint
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import PoyoStep, step_config, step_of_session
 from decoders.streaming.decoder import OutputSpec
-from export.bundle import DecoderBundle, write_bundle
+from export.bundle import DecoderBundle
 from export.errors import ExportError
 from export.graphs.run_fields import buckets_up_to
-from export.graphs.to_onnx import OPSET, to_onnx
-from export.manifest import Graph, LeadRange
-from export.onnxruntime_backend import describe_graph
-from export.parity import ParityRecord, random_tokens, replay
-from export.torch_backend import TorchBackend
+from export.graphs.step_bundle import write_step_bundle
+from export.graphs.to_onnx import to_onnx
+from export.manifest import LeadRange
 
 FAMILY = "poyo"
 N_PARITY_BEATS = 20
@@ -214,25 +211,28 @@ def write_step(out: Path, step: PoyoStep, fields: Mapping[str, Any]) -> DecoderB
     Raises:
         BundleError: `out` exists, or a field is wrong.
     """
-    graph, window_s = poyo_graph(step), step.config.sequence_s
-    signature = describe_graph(graph, OPSET)
-    told = step_config(step.config, step.outputs, len(fields["units"]))
+    window_s, n_units = step.config.sequence_s, len(fields["units"])
     own: dict[str, Any] = {
-        "name": out.name,
         "family": FAMILY,
         "bin_s": window_s,
         "context_s": window_s,
-        "graph": signature.model_dump(),
         "parity": {"atol_fp32": ATOL_FP32 * max(1.0, float(step.scale.max()))},
-        "training": {**fields["training"], "config": told},
+        "training": {
+            **fields["training"],
+            "config": step_config(step.config, step.outputs, n_units),
+        },
     }
-    with torch.no_grad():
-        tables = {name: table.numpy() for name, table in step.tables().items()}
-    weights = {k: v.numpy() for k, v in step.state_dict().items() if isinstance(v, torch.Tensor)}
-    lead_s = LeadRange.model_validate(fields["lead_s"])
-    parity = _recorded(step, signature, tables, lead_s, max(fields["token_buckets"]))
-    return write_bundle(
-        out, {**fields, **own}, graph=graph, tables=tables, weights=weights, parity=parity
+    weights = {k: v for k, v in step.state_dict().items() if isinstance(v, torch.Tensor)}
+    return write_step_bundle(
+        out,
+        step,
+        poyo_graph(step),
+        {**fields, **own},
+        tables=step.tables(),
+        weights=weights,
+        n_beats=N_PARITY_BEATS,
+        mean_hz=min(BUDGET_HZ, max(fields["token_buckets"]) / n_units / window_s),
+        whole_us=True,
     )
 
 
@@ -253,27 +253,3 @@ def poyo_graph(step: PoyoStep) -> bytes:
     }
     lengths = ({0: n}, {0: n}, {0: n}, {0: rows}, None, None)
     return to_onnx(step, inputs, [output.name for output in step.outputs], lengths)
-
-
-def _recorded(
-    step: PoyoStep,
-    signature: Graph,
-    tables: Mapping[str, np.ndarray],
-    lead_s: LeadRange,
-    n_most: int,
-) -> ParityRecord:
-    """Record what torch decodes of random spikes, at all leads."""
-    n_rows, window_s = len(tables["table"]), step.config.sequence_s
-    tokens = random_tokens(
-        np.random.default_rng(0),
-        n_rows=n_rows,
-        n_beats=N_PARITY_BEATS,
-        bin_s=window_s,
-        n_most=n_most,
-        leads_s=lead_s.ends,
-        mean_hz=min(BUDGET_HZ, n_most / n_rows / window_s),
-    )
-    whole_us = np.round(tokens.t_rel.astype(np.float64) * 1e6) * 1e-6
-    tokens = replace(tokens, t_rel=whole_us.astype(np.float32))
-    names = [output.name for output in step.outputs]
-    return replay(TorchBackend(step, signature, tables, names), tokens)

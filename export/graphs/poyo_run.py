@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from decoders.checkpoint import load_checkpoint, load_weights
-from decoders.config import parse_config
+from decoders.config import TrainConfig, parse_config
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import PoyoStep, step_of_session
 from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle
 from export.graphs.poyo import FAMILY, write_step
-from export.graphs.run_fields import declared_outputs, find_session, rates_hz, token_buckets
+from export.graphs.run_fields import find_session, run_fields, token_buckets
 
 
 def export_poyo_run(path: Path, out: Path, session: str | None) -> DecoderBundle:
@@ -27,35 +27,25 @@ def export_poyo_run(path: Path, out: Path, session: str | None) -> DecoderBundle
     checkpoint = load_checkpoint(path, FAMILY)
     sessions: list[dict[str, Any]] = json.loads(checkpoint["sessions"])
     config = parse_config(json.loads(checkpoint["config"]), str(path))
-    chosen = sessions[find_session(sessions, session, path)]
-    step = _step(path, checkpoint, sessions, chosen)
-    hop_s, window_s = config.beat.hop_ms / 1000, step.config.sequence_s
-    silence_s = max(one["longest_silence_s"] for one in sessions)
-    return write_step(
-        out,
-        step,
-        {
-            "session": chosen["id"],
-            "units": [{"key": key, "row": row} for row, key in enumerate(chosen["unit_keys"])],
-            "hop_s": hop_s,
-            "lead_s": {"min": hop_s - window_s, "max": 0.0, "default": 0.0},
-            "stale_after_s": max(0.1, 2.0 * silence_s),
-            "token_buckets": token_buckets(chosen["tokens_p999"]),
-            "outputs": declared_outputs(config, step.outputs, sessions),
-            "training": {
-                "unit_rates_hz": rates_hz(chosen, hop_s),
-                "recipe": config.model_dump(mode="json"),
-                "sessions": [one["id"] for one in sessions],
-                "steps": checkpoint["step"],
-            },
-        },
+    i_session = find_session(sessions, session, path)
+    chosen = sessions[i_session]
+    step = _step(path, checkpoint, config, sessions, chosen)
+    fields = run_fields(
+        config, sessions, i_session, chosen["unit_keys"], step.outputs, checkpoint["step"]
     )
+    first_s = config.beat.hop_ms / 1000 - step.config.sequence_s
+    fields["lead_s"] = {"min": first_s, "max": 0.0, "default": 0.0}
+    fields["token_buckets"] = token_buckets(chosen["tokens_p999"])
+    return write_step(out, step, fields)
 
 
 def _step(
-    path: Path, checkpoint: dict[str, Any], sessions: list[dict[str, Any]], chosen: dict[str, Any]
+    path: Path,
+    checkpoint: dict[str, Any],
+    config: TrainConfig,
+    sessions: list[dict[str, Any]],
+    chosen: dict[str, Any],
 ) -> PoyoStep:
-    config = parse_config(json.loads(checkpoint["config"]), str(path))
     words = [f"{one['id']}/{key}" for one in sessions for key in one["unit_keys"]]
     shape = PoyoConfig(**json.loads(checkpoint["network"]))
     network = Poyo(shape, words, [one["id"] for one in sessions])

@@ -29,6 +29,48 @@ def find_session(sessions: Sequence[Mapping[str, Any]], wanted: str | None, path
     return ids.index(wanted)
 
 
+def run_fields(
+    config: TrainConfig,
+    sessions: Sequence[Mapping[str, Any]],
+    i_session: int,
+    keys: Sequence[str],
+    outputs: Sequence[OutputSpec],
+    steps: int,
+) -> dict[str, Any]:
+    """Fields of the manifest, but for `name` and `graph`; a family may replace some.
+
+    Args:
+        config: of the training.
+        sessions: records of the checkpoint.
+        i_session: index of the exported session.
+        keys: of the bundle's units, in the order of their rows.
+        outputs: of the network.
+        steps: of the training.
+    """
+    recorded = [session for session in sessions if not session.get("made_up")]
+    chosen, hop_s, bin_s = sessions[i_session], config.beat.hop_ms / 1000, config.beat.bin_ms / 1000
+    silence_s = max(session["longest_silence_s"] for session in recorded)
+    return {
+        "family": config.family,
+        "session": chosen["id"],
+        "units": [{"key": key, "row": row} for row, key in enumerate(keys)],
+        "hop_s": hop_s,
+        "bin_s": bin_s,
+        "context_s": config.training.context_s,
+        "stale_after_s": max(0.1, 2.0 * silence_s),
+        "token_buckets": token_buckets(max(session["tokens_p999"] for session in recorded)),
+        "lead_s": {"min": config.lead.min_s, "max": config.lead.max_s, "default": 0.0},
+        "outputs": declared_outputs(config, outputs, recorded),
+        "parity": {"atol_fp32": 1e-4},
+        "training": {
+            "unit_rates_hz": rates_hz(chosen, bin_s),
+            "recipe": config.model_dump(mode="json"),
+            "sessions": [session["id"] for session in recorded],
+            "steps": steps,
+        },
+    }
+
+
 def rates_hz(session: Mapping[str, Any], bin_s: float) -> dict[str, float]:
     """Rate of each unit in training; a running daemon compares today's rates with it."""
     per_bin = zip(session["unit_keys"], session.get("spikes_per_bin", ()), strict=False)

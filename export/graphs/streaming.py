@@ -8,24 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights, network_config
-from decoders.config import DEFAULT_FAMILY, TrainConfig, parse_config
+from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
 from decoders.streaming.decoder import StreamingConfig
 from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.network import SessionNetwork
 from decoders.streaming.step import StepModule, unadapted
-from export.bundle import DecoderBundle, write_bundle
+from export.bundle import DecoderBundle
 from export.errors import ExportError
-from export.graphs.run_fields import declared_outputs, find_session, rates_hz, token_buckets
-from export.graphs.to_onnx import OPSET, to_onnx
-from export.onnxruntime_backend import describe_graph
-from export.parity import random_tokens, replay
-from export.torch_backend import TorchBackend
+from export.graphs.run_fields import find_session, run_fields
+from export.graphs.step_bundle import write_step_bundle
+from export.graphs.to_onnx import to_onnx
 
 PARITY_S = 4.0
 
@@ -52,16 +49,6 @@ class TrainedRun:
         shape = self.network.decoder.config
         return replace(shape, taps_s=TAPS_S, serves_to_s=SERVES_TO_S)
 
-    @property
-    def hop_s(self) -> float:
-        """Seconds between beats."""
-        return self.config.beat.hop_ms / 1000
-
-    @property
-    def bin_s(self) -> float:
-        """Length of a bin, seconds."""
-        return self.config.beat.bin_ms / 1000
-
 
 def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> DecoderBundle:
     """Make the bundle of a run.
@@ -79,35 +66,19 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
     run = open_run(path)
     i_session = find_session(run.sessions, session, path)
     keys, rows = exported_rows(run.sessions, i_session, run.config.sessions.same_array)
-    held = run.network.bundle_tables(i_session, own_rows(run.sessions, i_session), rows)
-    held |= unadapted(len(rows), run.shape)
-    tables = {name: value.numpy() for name, value in held.items()}
+    tables = run.network.bundle_tables(i_session, own_rows(run.sessions, i_session), rows)
     step = StepModule(run.shape)
     step.decoder.load_state_dict(run.network.decoder.state_dict())
-    graph = streaming_graph(step)
-    signature = describe_graph(graph, OPSET)
-    weights = step.state_dict() | run.network.of_units(rows)
-    names = [output.name for output in run.shape.outputs]
-    n_beats = round(PARITY_S / run.hop_s)
-    rng = np.random.default_rng(0)
-    fields = _fields(run, i_session, keys)
-    n_most = fields["token_buckets"][-1]
-    lead = run.config.lead
-    tokens = random_tokens(
-        rng,
-        n_rows=len(keys),
-        n_beats=n_beats,
-        bin_s=run.bin_s,
-        n_most=n_most,
-        leads_s=(lead.min_s, lead.max_s),
-    )
-    return write_bundle(
+    fields = run_fields(run.config, run.sessions, i_session, keys, run.shape.outputs, run.steps)
+    fields["training"]["config"] = run.shape.to_dict()
+    return write_step_bundle(
         out,
-        fields | {"name": out.name, "graph": signature.model_dump()},
-        graph=graph,
-        tables=tables,
-        weights={name: value.detach().numpy() for name, value in weights.items()},
-        parity=replay(TorchBackend(step, signature, tables, names), tokens),
+        step,
+        streaming_graph(step),
+        fields,
+        tables=tables | unadapted(len(rows), run.shape),
+        weights=step.state_dict() | run.network.of_units(rows),
+        n_beats=round(PARITY_S * 1000 / run.config.beat.hop_ms),
     )
 
 
@@ -183,29 +154,3 @@ def streaming_graph(step: StepModule) -> bytes:
         names += ["memory_filter_out", "memory_drift_out"]
         lengths.append(({0: rows}, *(None,) * 6))
     return to_onnx(step, inputs, names, lengths)
-
-
-def _fields(run: TrainedRun, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
-    config = run.config
-    sessions = [session for session in run.sessions if not session.get("made_up")]
-    silence_s = max(session["longest_silence_s"] for session in sessions)
-    return {
-        "family": DEFAULT_FAMILY,
-        "session": run.sessions[i_session]["id"],
-        "units": [{"key": key, "row": row} for row, key in enumerate(keys)],
-        "hop_s": run.hop_s,
-        "bin_s": run.bin_s,
-        "context_s": config.training.context_s,
-        "stale_after_s": max(0.1, 2.0 * silence_s),
-        "token_buckets": token_buckets(max(session["tokens_p999"] for session in sessions)),
-        "lead_s": {"min": config.lead.min_s, "max": config.lead.max_s, "default": 0.0},
-        "outputs": declared_outputs(config, run.shape.outputs, sessions),
-        "parity": {"atol_fp32": 1e-4},
-        "training": {
-            "unit_rates_hz": rates_hz(run.sessions[i_session], run.bin_s),
-            "recipe": config.model_dump(mode="json"),
-            "sessions": [session["id"] for session in sessions],
-            "steps": run.steps,
-            "config": run.shape.to_dict(),
-        },
-    }

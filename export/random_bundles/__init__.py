@@ -1,1 +1,1 @@
-"""Bundles that decode nothing and cost what real ones do: for the bench, and for tests."""
+"""Bundles with random weights: they cost what real ones do, for the bench and for tests."""

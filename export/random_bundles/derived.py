@@ -1,6 +1,6 @@
-"""A bundle for units that nobody recorded: another decoder's graph over rows drawn at random.
+"""A bundle with another decoder's graph over rows drawn at random, for `bench loop` and tests.
 
-It costs what the base costs and decodes nothing: for `bench loop`, and for tests.
+It costs what the base costs and decodes nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def derive_bundle(
     """Write a bundle with the base's graph, byte for byte, for other units and another hop.
 
     Args:
-        base: where the graph, and the rows to draw from, come from.
+        base: gives the graph and the rows to draw from.
         out_path: a directory that does not exist yet.
         unit_keys: the units, in the order of the new rows.
         hop_s: seconds between beats.
@@ -100,6 +100,6 @@ def _fields(
 
 
 def _buckets(n_units: int, bin_s: float) -> list[int]:
-    """Powers of two up to what the units fire in a bin at 40 Hz each."""
+    """Powers of two up to the spikes of a bin at 40 Hz per unit."""
     n_most = max(SMALLEST_BUCKET, math.ceil(n_units * BUDGET_HZ * bin_s))
     return [2**i for i in range(6, math.ceil(math.log2(n_most)) + 1)]

@@ -1,4 +1,4 @@
-"""A POYO that has learnt nothing, for measuring what a decode costs: the published 1.3M network."""
+"""POYO with random weights, the published 1.3M network, for measuring the cost of a decode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoders of a given size with random weights: they decode nothing, and cost what real ones do."""
+"""Decoders of a given size with random weights, for measuring the cost of a decode."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from decoders.config import DEFAULT_FAMILY
 from decoders.poyo.config import PoyoConfig, poyo_large, poyo_small
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import step_of_session
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.step import StepModule, unadapted
-from export.bundle import DecoderBundle, write_bundle
+from export.bundle import DecoderBundle
 from export.errors import ExportError
 from export.graphs.poyo import write_step
+from export.graphs.step_bundle import write_step_bundle
 from export.graphs.streaming import streaming_graph
-from export.graphs.to_onnx import OPSET
-from export.onnxruntime_session import describe_graph
-from export.parity import random_tokens, replay
-from export.torch_backend import TorchBackend
 
 RATE_HZ = 20.0
 N_PARITY_BEATS = 20
@@ -100,31 +97,19 @@ def _write_streaming(
     rows = step.decoder.encoder.fold(torch.randn(n_units, config.d_unit))
     per_bin = torch.full((n_units,), RATE_HZ * config.bin_s)
     centre = step.decoder.encoder.centre(rows, per_bin)
-    held = {"table": rows, "session": torch.zeros(config.d_readout), "centre": centre}
-    held |= unadapted(n_units, config)
-    tables = {name: np.ascontiguousarray(value.numpy()) for name, value in held.items()}
-    graph = streaming_graph(step)
-    signature = describe_graph(graph, OPSET)
-    tokens = random_tokens(
-        np.random.default_rng(0),
-        n_rows=n_units,
-        n_beats=N_PARITY_BEATS,
-        bin_s=config.bin_s,
-        n_most=fields["token_buckets"][-1],
-    )
+    tables = {"table": rows, "session": torch.zeros(config.d_readout), "centre": centre}
     own = {
-        "name": out.name,
-        "family": "streaming",
+        "family": DEFAULT_FAMILY,
         "bin_s": config.bin_s,
         "context_s": 1.0,
-        "graph": signature.model_dump(),
         "training": {**fields["training"], "config": config.to_dict()},
     }
-    return write_bundle(
+    return write_step_bundle(
         out,
+        step,
+        streaming_graph(step),
         {**fields, **own},
-        graph=graph,
-        tables=tables,
-        weights={name: value.numpy() for name, value in step.state_dict().items()},
-        parity=replay(TorchBackend(step, signature, tables, [VELOCITY.name]), tokens),
+        tables=tables | unadapted(n_units, config),
+        weights=step.state_dict(),
+        n_beats=N_PARITY_BEATS,
     )
