@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from decoders.config import DEFAULT_FAMILY
+from decoders.config import DEFAULT_FAMILY, TrainConfig
 from decoders.errors import TrainingError
 from decoders.streaming.decoder import StreamingConfig
 
@@ -72,36 +73,49 @@ def _require_ours(path: Path, content: Any, wanted: str | None) -> None:
         )
 
 
-def restore_learner(
-    progress: dict[str, Any],
-    config: str,
-    average: nn.Module,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> None:
-    """Set weights, optimiser and generator as a checkpoint has them.
+class Learner(Protocol):
+    """State that the trainings of all families have in common."""
 
-    Args:
-        progress: content of the checkpoint.
-        config: of the run, as JSON; the checkpoint must have the same.
-        average: network with the averaged weights.
-        network: network with the live weights.
-        optimizer: of the live weights.
-        generator: of all draws.
+    config: TrainConfig
+    average: Any
+    network: Any
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    i_step: int
+    loss: list[float]
+    scores: list[tuple[int, dict[str, float]]]
+
+
+def learner_progress(learner: Learner) -> dict[str, Any]:
+    """Part of a checkpoint that `restore_learner` needs."""
+    return {
+        "family": learner.config.family,
+        "config": learner.config.model_dump_json(),
+        "optimizer": learner.optimizer.state_dict(),
+        "generator": learner.generator.get_state(),
+        "step": learner.i_step,
+        "loss": learner.loss,
+        "scores": [list(score) for score in learner.scores],
+    }
+
+
+def restore_learner(learner: Learner, progress: Mapping[str, Any]) -> None:
+    """Set weights, optimiser, generator and scores as a checkpoint has them.
 
     Raises:
         TrainingError: it is of another config or architecture.
     """
-    if progress["config"] != config:
+    if progress["config"] != learner.config.model_dump_json():
         raise TrainingError(
             "the run's config has changed since its checkpoint: give the new config another "
             "`name`, or start it again without --resume"
         )
-    load_weights(average, progress["weights"], "the checkpoint")
-    load_weights(network, progress["live"], "the checkpoint")
-    optimizer.load_state_dict(progress["optimizer"])
-    generator.set_state(progress["generator"])
+    load_weights(learner.average, progress["weights"], "the checkpoint")
+    load_weights(learner.network, progress["live"], "the checkpoint")
+    learner.optimizer.load_state_dict(progress["optimizer"])
+    learner.generator.set_state(progress["generator"])
+    learner.i_step, learner.loss = progress["step"], list(progress["loss"])
+    learner.scores = [(step, score) for step, score in progress["scores"]]
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -189,6 +189,21 @@ def prepare(
     _require_labels(data)
     _require_spikes(data)
     return data
+
+
+def known_rows(row_of_key: Mapping[str, int], keys: Sequence[str]) -> np.ndarray:
+    """(U,) row of each key on the same array, -1 for an unknown one.
+
+    Raises:
+        CalibrationError: no key is known.
+    """
+    rows = np.array([row_of_key.get(key, -1) for key in keys])
+    if (rows < 0).all():
+        raise CalibrationError(
+            f"--same-array, but the decoder knows none of the units {', '.join(keys[:3])}, "
+            "...: adapt without it"
+        )
+    return rows
 
 
 def _require_dimensions(manifest: Manifest, recording: Recording) -> None:

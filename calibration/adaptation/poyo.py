@@ -6,7 +6,6 @@ Held-out trials decide the number of steps. Then a fit to all labelled seconds t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor
 
 from calibration.adaptation.adapted import Adapted, Options
-from calibration.adaptation.calibration_data import CalibrationData
-from calibration.adaptation.search import held_out_bins
+from calibration.adaptation.calibration_data import CalibrationData, known_rows
+from calibration.adaptation.search import held_out_bins, step_until_no_gain
 from calibration.errors import CalibrationError
 from decoders.poyo.step import PoyoStep, step_config
 from decoders.poyo.tokens import PoyoBatch, PoyoWindow, batch_of, exact_s
@@ -224,26 +223,19 @@ def learn(
     tell = options.on_progress or (lambda done, most: None)
     if len(folds):
         tuner = Tuner(step, data, start, labelled & ~folds[0], recipe, options.seed)
-        n_steps = _best_n_steps(tuner, folds[0], lambda n: tell(n, 2 * recipe.n_steps))
+        losses = step_until_no_gain(
+            tuner.learn,
+            lambda: tuner.loss_on(folds[0]),
+            recipe,
+            lambda done, most: tell(done, 2 * most),
+        )
+        n_steps = int(np.argmin(losses)) * recipe.look_every
     final = Tuner(step, data, start, labelled, recipe, options.seed)
     for i in range(n_steps):
         final.learn()
         if (i + 1) % recipe.look_every == 0:
             tell(recipe.n_steps + i + 1, recipe.n_steps + n_steps)
     return final.end()
-
-
-def _best_n_steps(tuner: Tuner, held_out: np.ndarray, tell: Callable[[int], None]) -> int:
-    """Step until the held-out trials stop gaining, and give the best number of steps."""
-    recipe, losses = tuner.recipe, [tuner.loss_on(held_out)]
-    for i_step in range(1, recipe.n_steps + 1):
-        tuner.learn()
-        if i_step % recipe.look_every == 0:
-            losses.append(tuner.loss_on(held_out))
-            tell(i_step)
-            if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
-                break
-    return int(np.argmin(losses)) * recipe.look_every
 
 
 def _start(
@@ -253,15 +245,9 @@ def _start(
     known = step.decoder.unit_emb.weight[1:].detach()
     keys = data.recording.unit_keys
     embedding = known.mean(dim=0).expand(len(keys), -1).clone()
-    row = [bundle.row_of_key.get(key, -1) if same_array else -1 for key in keys]
-    if same_array and max(row) < 0:
-        raise CalibrationError(
-            f"--same-array, but the decoder knows none of the units {', '.join(keys[:3])}, "
-            "...: adapt without it"
-        )
-    for i, r in enumerate(row):
-        if r >= 0:
-            embedding[i] = known[r]
+    if same_array:
+        row = known_rows(bundle.row_of_key, keys)
+        embedding[row >= 0] = known[row[row >= 0]]
     name = "same array" if same_array else "mean unit"
     return Learnt(name, embedding, step.decoder.session_emb.weight[1].detach().clone(), 0)
 

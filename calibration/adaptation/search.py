@@ -1,9 +1,10 @@
-"""Which start, and how many steps: decided by trials that are held out of the labelled seconds."""
+"""Choose start and number of steps by trials that are held out of the labelled seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,13 +30,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What adaptation came to.
+    """Result of the search.
 
     Attributes:
         end: embeddings and session vector.
-        n_steps: gradient steps behind the look that did best on held-out trials.
+        n_steps: gradient steps at the best held-out loss.
         held_out: loss on held-out trials, one value per look; empty where there were too few.
-        without: the same as `end` in each fold, learnt without the trials that it leaves out.
+        without: `end` of each fold, learnt without its held-out trials.
     """
 
     end: Start
@@ -59,8 +60,8 @@ def search(
         base: the decoder.
         data: the session.
         same_array: whether the last day's rows are a start to consider.
-        seed: of everything that is drawn.
-        recipe: how the steps are taken.
+        seed: of all draws.
+        recipe: of the steps.
         on_progress: told steps done, and steps at most.
     """
     recipe = recipe or recipe_for(data)
@@ -78,7 +79,7 @@ def search(
 
 
 def recipe_for(data: CalibrationData) -> Recipe:
-    """More steps where there is more to learn from; a minute and less take the fewest."""
+    """Take more steps where there is more to learn from; a minute and less take the fewest."""
     part, usual = data.recording.train, Recipe()
     share = (part.last - part.first) * data.hop_s / USUAL_S
     n_steps = round(usual.n_steps * min(max(share, 1.0), MOST_MINUTES))
@@ -86,34 +87,65 @@ def recipe_for(data: CalibrationData) -> Recipe:
 
 
 def _run(fits: BatchedFits, recipe: Recipe, on_progress: Progress | None) -> Found:
-    """Steps until the held-out trials have not gained for long; what everything gave by then.
+    """Step until held-out trials stop gaining; give the mean of the checkpoints.
 
-    Held-out trials are few and seldom tell one look from the next: each look counts by how likely
-    they make it.
+    Held-out trials are few and seldom tell checkpoints apart. So each counts by how likely it makes
+    those trials.
     """
-    losses = [float(np.nanmean(fits.held_out_losses()))]
-    looks = [fits.ends()]
-    for i_step in range(1, recipe.n_steps + 1):
-        fits.step()
-        if i_step % recipe.look_every == 0:
-            losses.append(float(np.nanmean(fits.held_out_losses())))
-            looks.append(fits.ends())
-            if on_progress is not None:
-                on_progress(i_step, recipe.n_steps)
-            if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
-                break
-    share = checkpoint_weights(losses, fits.held_out_s)
-    *without, end = (_mean(ends, share) for ends in zip(*looks, strict=True))
+    checkpoints = []
+
+    def loss() -> float:
+        checkpoints.append(fits.ends())
+        return float(np.nanmean(fits.held_out_losses()))
+
+    losses = step_until_no_gain(fits.step, loss, recipe, on_progress)
+    weights = checkpoint_weights(losses, fits.held_out_s)
+    *without, end = (_mean(ends, weights) for ends in zip(*checkpoints, strict=True))
     n_steps = int(np.argmin(losses)) * recipe.look_every
     return Found(end, n_steps, tuple(losses), tuple(without))
 
 
+class Patience(Protocol):
+    """Part of a recipe that decides the number of steps."""
+
+    @property
+    def n_steps(self) -> int:
+        """Steps at most."""
+
+    @property
+    def look_every(self) -> int:
+        """Steps between two looks at the held-out loss."""
+
+    @property
+    def patience(self) -> int:
+        """Looks without a gain that end the steps."""
+
+
+def step_until_no_gain(
+    step: Callable[[], None],
+    loss: Callable[[], float],
+    recipe: Patience,
+    on_progress: Progress | None,
+) -> list[float]:
+    """Step until the held-out loss stops falling; give it before and at every look."""
+    losses = [loss()]
+    for i_step in range(1, recipe.n_steps + 1):
+        step()
+        if i_step % recipe.look_every == 0:
+            losses.append(loss())
+            if on_progress is not None:
+                on_progress(i_step, recipe.n_steps)
+            if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
+                break
+    return losses
+
+
 def checkpoint_weights(losses: Sequence[float], held_out_s: float) -> Float64s:
-    """By how much each look counts: how likely it makes the held-out trials; in all 1.
+    """Weight each checkpoint by its likelihood on the held-out trials; weights sum to 1.
 
     Args:
-        losses: of each, per bin; for what is continuous the square error in variances of it.
-        held_out_s: seconds of those trials, in which errors are independent every `INDEPENDENT_S`.
+        losses: of each, per bin; for continuous outputs the square error in variances.
+        held_out_s: seconds of those trials; errors are independent every `INDEPENDENT_S`.
     """
     worse = np.asarray(losses) - min(losses)
     likely = np.exp(-0.5 * worse * held_out_s / INDEPENDENT_S)
@@ -136,10 +168,10 @@ def _best_start(
     recipe: Recipe,
     seed: int,
 ) -> int:
-    """Let every start take a few steps in every fold, and see which then does best.
+    """Take a few steps from every start in every fold, and choose the best.
 
-    Few held-out trials tell little: where the array is the same, units are taken for new ones only
-    if that is clearly better.
+    Few held-out trials tell little. So on the same array, units are taken for new ones only if that
+    is clearly better.
     """
     n_starts = len(candidates[0])
     if n_starts == 1:
@@ -162,7 +194,7 @@ def _untested(
     recipe: Recipe,
     seed: int,
 ) -> Found:
-    """Too little to hold anything out: a fixed number of steps from the most specific start."""
+    """Take a fixed number of steps from the most specific start, without held-out trials."""
     begin = starts.from_bins(labelled)[-1]
     fits = BatchedFits(base.decoder, data, [begin], labelled[None], recipe, seed)
     for _ in range(STEPS_UNTESTED):
@@ -171,7 +203,7 @@ def _untested(
 
 
 def held_out_bins(data: CalibrationData, labelled: np.ndarray) -> np.ndarray:
-    """(n_folds, n_bins) bool: which labelled bins each fold leaves out, whole blocks in turn."""
+    """(n_folds, n_bins) bool, labelled bins that each fold leaves out: whole blocks in turn."""
     blocks = np.unique(data.block[labelled])
     if len(blocks) < FEWEST_BLOCKS:
         return np.zeros((0, len(labelled)), np.bool_)

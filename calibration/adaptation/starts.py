@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from calibration.adaptation.batched_fits import Start
-from calibration.adaptation.calibration_data import CalibrationData
+from calibration.adaptation.calibration_data import CalibrationData, known_rows
 from calibration.errors import CalibrationError
 from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
 from decoders.streaming.profile_encoder import CAUTION, ProfileEncoder
@@ -102,13 +102,8 @@ class Starts:
         keys = data.recording.unit_keys
         self.counts = counts_matrix(data.recording.tokens, len(keys))
         self.behavior = regressors(data.targets, data.outputs, data.offset, data.scale, data.hop_s)
-        self.row = np.array([base.row_of_key.get(key, -1) for key in keys])
         self.same_array = same_array
-        if same_array and (self.row < 0).all():
-            raise CalibrationError(
-                f"--same-array, but the decoder knows none of the units {', '.join(keys[:3])}, "
-                "...: adapt without it"
-            )
+        self.row = known_rows(base.row_of_key, keys) if same_array else np.full(len(keys), -1)
 
     def from_bins(self, chosen: np.ndarray) -> list[Start]:
         """Give starting points from some bins; the first treats all units as unseen.

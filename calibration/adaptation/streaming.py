@@ -12,7 +12,14 @@ from calibration.adaptation.batched_fits import BatchedFits, Recipe, Start
 from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.linear_filter import fit_filter
 from calibration.adaptation.scores import LEAD_IN_S, bins_of
-from calibration.adaptation.search import Found, Progress, held_out_bins, recipe_for, search
+from calibration.adaptation.search import (
+    Found,
+    Progress,
+    held_out_bins,
+    recipe_for,
+    search,
+    step_until_no_gain,
+)
 from calibration.adaptation.starts import Base, load_base, profiles_of
 from calibration.adaptation.window_decoder import WindowDecoder
 from decoders.streaming.decoder import StreamingDecoder
@@ -102,7 +109,10 @@ def _second_stage(
         return Unfrozen(base.decoder, found.end, 0)
     fitted = data.labelled & ~held_out_bins(data, data.labelled)[0]
     fold = _new_fit(base, data, found.without[0], fitted, recipe, seed)
-    n_steps = _best_length(fold, recipe, on_progress)
+    losses = step_until_no_gain(
+        fold.step, lambda: float(fold.held_out_losses()[0]), recipe, on_progress
+    )
+    n_steps = int(np.argmin(losses)) * recipe.look_every
     if n_steps == 0:
         return Unfrozen(base.decoder, found.end, 0)
     whole = _new_fit(base, data, found.end, data.labelled, recipe, seed)
@@ -116,19 +126,6 @@ def _new_fit(
 ) -> BatchedFits:
     decoder = copy.deepcopy(base.decoder).requires_grad_(True)
     return BatchedFits(decoder, data, [start], fitted[None], recipe, seed)
-
-
-def _best_length(fold: BatchedFits, recipe: Recipe, on_progress: Progress | None) -> int:
-    losses = [float(fold.held_out_losses()[0])]
-    for i_step in range(1, recipe.n_steps + 1):
-        fold.step()
-        if i_step % recipe.look_every == 0:
-            losses.append(float(fold.held_out_losses()[0]))
-            if on_progress is not None:
-                on_progress(i_step, recipe.n_steps)
-            if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
-                break
-    return int(np.argmin(losses)) * recipe.look_every
 
 
 def _graph(decoder: StreamingDecoder) -> bytes:

@@ -60,15 +60,8 @@ class PoyoBatch:
     query_s: Tensor
 
     def to(self, device: torch.device) -> PoyoBatch:
-        """On another device."""
-        return PoyoBatch(
-            self.unit.to(device),
-            self.kind.to(device),
-            self.t_s.to(device),
-            self.count.to(device),
-            self.session.to(device),
-            self.query_s.to(device),
-        )
+        """Copy to a device."""
+        return PoyoBatch(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
 def exact_s(t_rel: Float32s) -> Float64s:

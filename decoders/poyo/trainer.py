@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from decoders.checkpoint import restore_learner
+from decoders.checkpoint import learner_progress, restore_learner
 from decoders.config import PoyoChoice, TrainConfig
 from decoders.errors import TrainingError
 from decoders.poyo.config import PoyoConfig
@@ -188,23 +188,16 @@ class PoyoTrainer:
 
     def progress(self) -> dict[str, Any]:
         """Give everything that `restore` and export need, as tensors and plain JSON types."""
-        return {
-            "family": self.config.family,
+        return learner_progress(self) | {
             "network": json.dumps(self.network.config.to_dict()),
-            "config": self.config.model_dump_json(),
             "sessions": json.dumps([self._session_record(r) for r in self.recordings]),
             "weights": tensors_of(self.average),
             "live": tensors_of(self.network),
             "dims": list(self.recordings[0].dims),
             "offset": self.offset,
             "scale": self.scale,
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
             "noise": torch.get_rng_state(),
             "taken_s": self.taken_s,
-            "step": self.i_step,
-            "loss": self.loss,
-            "scores": [list(score) for score in self.scores],
         }
 
     def _session_record(self, recording: Recording) -> dict[str, Any]:
@@ -213,17 +206,14 @@ class PoyoTrainer:
         return session_record(recording) | {"tokens_p999": float(np.quantile(n_tokens, 0.999))}
 
     def restore(self, progress: dict[str, Any]) -> None:
-        """Go on from a checkpoint of the same config; bit for bit where it has no time budget.
+        """Go on from a checkpoint of the same config; bit-exactly without a time budget.
 
         Raises:
             TrainingError: it is of another config or architecture.
         """
-        learner = (self.average, self.network, self.optimizer, self.generator)
-        restore_learner(progress, self.config.model_dump_json(), *learner)
+        restore_learner(self, progress)
         torch.set_rng_state(progress["noise"])
-        self.taken_s, self.i_step = progress["taken_s"], progress["step"]
-        self.loss = list(progress["loss"])
-        self.scores = [(step, score) for step, score in progress["scores"]]
+        self.taken_s = progress["taken_s"]
 
 
 def poyo_shape(choice: PoyoChoice, dim_out: int) -> PoyoConfig:

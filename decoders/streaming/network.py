@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -49,10 +50,11 @@ class LaneNetwork(nn.Module):
         return decay_groups(self.parameters(), weight_decay)
 
 
+@dataclass(frozen=True, slots=True)
 class LaneDropout:
     """Dropout masks, drawn for the lanes of all processes; each process keeps its own.
 
-    Args:
+    Attributes:
         generator: shared by all processes.
         n_lanes: in all processes together.
         mine: the lanes of this process.
@@ -62,23 +64,13 @@ class LaneDropout:
         unseen_units: chance that a lane's units are known by their profiles alone.
     """
 
-    def __init__(
-        self,
-        generator: torch.Generator,
-        n_lanes: int,
-        mine: slice,
-        dropout: float,
-        unit_dropout: float,
-        session_dropout: float,
-        unseen_units: float = 0.0,
-    ) -> None:
-        self.generator = generator
-        self.n_lanes = n_lanes
-        self.mine = mine
-        self.dropout = dropout
-        self.unit_dropout = unit_dropout
-        self.session_dropout = session_dropout
-        self.unseen_units = unseen_units
+    generator: torch.Generator
+    n_lanes: int
+    mine: slice
+    dropout: float
+    unit_dropout: float
+    session_dropout: float
+    unseen_units: float = 0.0
 
     def _draw(self, *shape: int) -> Tensor:
         return torch.rand(self.n_lanes, *shape, generator=self.generator)[self.mine]

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from decoders.checkpoint import restore_learner
+from decoders.checkpoint import learner_progress, restore_learner
 from decoders.config import TrainConfig, Training
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.network import LaneDropout, LaneNetwork, SessionNetwork
@@ -176,20 +176,13 @@ class Trainer:
 
     def progress(self) -> dict[str, Any]:
         """Give everything that `restore` and export need, as tensors and plain JSON types."""
-        return {
-            "family": self.config.family,
+        return learner_progress(self) | {
             "network": json.dumps(self.network.shape),
-            "config": self.config.model_dump_json(),
             "sessions": json.dumps([session_record(r) for r in self.recordings]),
             "weights": self.average.state_dict(),
             "live": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
             "lanes": self.sampler.progress(),
             "memory": self._all_memory(),
-            "step": self.i_step,
-            "loss": self.loss,
-            "scores": [list(score) for score in self.scores],
         }
 
     def _all_memory(self) -> Tensor:
@@ -203,13 +196,9 @@ class Trainer:
         Raises:
             TrainingError: it is of another config or architecture.
         """
-        learner = (self.average, self.network, self.optimizer, self.generator)
-        restore_learner(progress, self.config.model_dump_json(), *learner)
+        restore_learner(self, progress)
         self.sampler.restore(progress["lanes"])
         self.memory = progress["memory"][self.mine].to(self.fabric.device)
-        self.i_step = progress["step"]
-        self.loss = list(progress["loss"])
-        self.scores = [(step, score) for step, score in progress["scores"]]
 
 
 def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> SessionNetwork:
