@@ -1,4 +1,4 @@
-"""What a decoder must beat, fitted and scored like it: Wiener filter, Kalman filter, GRU on bins.
+"""Baselines, fitted and scored like a decoder: Wiener filter, Kalman filter, GRU on bins.
 
 All are causal, learn from the same train part of the same bins and targets, and are scored by the
 code that scores a bundle.
@@ -43,7 +43,7 @@ class Fitted:
     """A baseline on its recording.
 
     Attributes:
-        decoded: (n_bins, dims), of every bin.
+        decoded: (n_bins, dims), every bin.
         one_beat: what a live decoder would compute for bin i alone, to be timed.
     """
 
@@ -64,22 +64,22 @@ def evaluate_baselines(
     on_progress: Progress = lambda session, name: None,
     on_note: Say = say_on_stderr,
 ) -> dict[str, Any]:
-    """Fit and score baselines on every session of a training config, each on its own.
+    """Fit and score baselines on every session in a training config, each on its own.
 
     Args:
         config_path: sessions, bins, outputs, split and, for the GRU, the recipe.
         names: which.
-        seed: of the GRU; the config's if None.
+        seed: for the GRU; the config's if None.
         run_dir: where training wrote simulated sessions; `runs/<name>` if None.
         on_progress: told session and baseline before each fit.
-        on_note: told of files that are passed over and of what was mended in others.
+        on_note: hears about files that are passed over or mended.
 
     Returns:
         JSON-able: `sessions.ID.NAME.outputs.OUTPUT.r2` ..., as `evaluate` gives, `fit_s` and
         `decode_ms`, of one beat's features to its value.
 
     Raises:
-        CalibrationError: an unknown baseline, an output of classes, or a split by files.
+        CalibrationError: an unknown baseline, a discrete output, or a split by files.
     """
     config = load_config(config_path)
     if seed is not None:
@@ -119,7 +119,7 @@ def _evaluate_session(
 
 
 def _decode_ms(recording: Recording, fitted: Fitted) -> dict[str, float]:
-    """Of the first beats of the test part, one at a time."""
+    """Time the test part's first beats, one by one."""
     clock, taken_ms = MonotonicClock(), []
     for i in range(recording.test.first, min(recording.test.first + N_TIMED, recording.test.last)):
         t_start = clock.now()
@@ -215,7 +215,7 @@ def _apply(weights: Array, features: Array) -> Array:
 
 
 def kalman(config: TrainConfig, recording: Recording) -> Fitted:
-    """Kalman filter (Wu et al. 2006) of the targets and their change, observed in the counts."""
+    """Kalman filter (Wu et al. 2006) for the targets and their change, observed in the counts."""
     target = _present(config, recording)
     hidden = np.concatenate([target, np.gradient(target, axis=0)], axis=1)
     offset, scale = np.nanmean(hidden, axis=0), np.nanstd(hidden, axis=0) + 1e-12
@@ -261,7 +261,7 @@ class _Filter:
         return mean + spread @ (evidence - self._information @ mean), spread
 
     def run(self, seen: Array) -> Array:
-        """The filtered estimate of every bin."""
+        """Filtered estimate for every bin."""
         mean, spread = self.start
         path = np.zeros((len(seen), len(mean)))
         for i, counts in enumerate(seen):

@@ -30,10 +30,10 @@ class Decoded:
     """A session, decoded beat by beat.
 
     Attributes:
-        t_s: (n,) end of each beat's bin, seconds from the session's start.
+        t_s: (n,) each bin's end, seconds from the session's start.
         values: per output, (n, dims) in physical units.
         decode_ms: (n,) from the start of cutting to the value ready.
-        n_tokens: (n,) tokens of each beat.
+        n_tokens: (n,) tokens per beat.
     """
 
     t_s: Float64s
@@ -60,14 +60,14 @@ def evaluate(
     Args:
         bundle_path: the decoder.
         session_paths: NWB files.
-        split: the scored part of each, as of `scored_intervals`; see `split_of` for None.
-        sessions_config: a TOML file whose `[sessions]` replaces that of the training.
+        split: each file's scored part, see `scored_intervals`; for None see `split_of`.
+        sessions_config: a TOML file whose `[sessions]` replaces the training's.
         intervals: scored seconds; overrides `split`.
-        figure: PNG to write, of decoded against actual in the first session.
+        figure: PNG to write, with decoded against actual in the first session.
         lead_s: asked of the decoder; its default if None.
         blocks_s: also score each stretch of this length, under `by_time`.
         against: another backend for the same beats; see `largest_difference` per output.
-        on_note: told of what was mended in the files, and of unit keys that cannot be trusted.
+        on_note: hears about mended data and unit keys that cannot be trusted.
 
     Returns:
         JSON-able: `outputs.NAME.r2`, a list per dimension, with `ci`, `best_lag_s` and
@@ -137,7 +137,7 @@ def decode_scored(
     scored: Sequence[tuple[float, float]],
     lead_s: float,
 ) -> Decoded:
-    """Decode up to the end of the scored part, with the memory that the beats before it leave.
+    """Decode up to the scored part's end, with the memory that the beats before it leave.
 
     Raises:
         CalibrationError: the decoder knows none of the session's units.
@@ -186,17 +186,17 @@ def decode_session(
 
 
 def largest_difference(one: Decoded, other: Decoded) -> dict[str, float]:
-    """Largest difference of each output, over all beats and dimensions."""
+    """Largest difference per output, over all beats and dimensions."""
     return {name: float(np.abs(v - other.values[name]).max()) for name, v in one.values.items()}
 
 
 def rows_of(bundle: DecoderBundle, session: Session) -> Int32s:
-    """Row of the bundle for each unit of the session, -1 where there is none."""
+    """Each unit's row in the bundle, -1 where there is none."""
     return np.array([bundle.row_of_key.get(key, -1) for key in session.unit_keys], np.int32)
 
 
 def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:
-    """Spikes of the units that the decoder knows, in order of their stamps.
+    """Spikes from units that the decoder knows, in order of their stamps.
 
     Raises:
         CalibrationError: there are none.
@@ -248,7 +248,7 @@ def _result(
 def _by_time(
     bundle: DecoderBundle, session: Session, decoded: Decoded, lead_s: float, blocks_s: float
 ) -> list[dict[str, Any]]:
-    """R2 of the continuous outputs in each stretch of the decoded beats."""
+    """R2 for the continuous outputs in each stretch."""
     first_s, last_s = float(decoded.t_s[0]), float(decoded.t_s[-1])
     edges_s = np.arange(first_s // blocks_s, last_s // blocks_s + 1.0) * blocks_s
     told = []
@@ -267,7 +267,7 @@ def _by_time(
 
 
 def _mean_outputs(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Outputs of a single session, or the mean of each list over several."""
+    """A single session's outputs, or each list's mean over several."""
     if len(results) == 1:
         only: dict[str, Any] = results[0]["outputs"]
         return only

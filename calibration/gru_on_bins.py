@@ -1,4 +1,4 @@
-"""The plain baseline: a GRU on binned counts of one session, trained by the same recipe."""
+"""The plain baseline: a GRU on one session's binned counts, trained by the same recipe."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class GruOnBins(LaneNetwork):
     """Standardised counts -> linear -> GRU -> linear; takes and gives the same as `SessionNetwork`.
 
     Args:
-        counts: (n_bins, n_units) of the train part, for mean and gain of each unit.
-        offset: (n_dims,) of the outputs.
-        scale: (n_dims,) of the outputs.
+        counts: (n_bins, n_units) in the train part, for each unit's mean and gain.
+        offset: (n_dims,), the outputs'.
+        scale: (n_dims,), the outputs'.
         d_model: width before the GRU.
-        d_memory: width of the GRU.
+        d_memory: GRU width.
     """
 
     offset: Tensor
@@ -60,7 +60,7 @@ class GruOnBins(LaneNetwork):
     def forward(
         self, window: Window, memory: Tensor, dropout: LaneDropout | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Run a window; arguments and result are those of `SessionNetwork.forward`."""
+        """Run a window; see `SessionNetwork.forward` for arguments and result."""
         memory = memory * (~window.fresh).unsqueeze(-1)
         counts = (self._counts(window) - self.count_mean) * self.count_gain
         if dropout is not None:

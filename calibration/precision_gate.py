@@ -1,4 +1,4 @@
-"""Cost of reduced precision: R2 of a backend against fp32, on the same beats."""
+"""Cost of reduced precision: a backend's R2 against fp32, on the same beats."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Cost:
     """R2 lost.
 
     Attributes:
-        session: id of the recording.
-        r2_fp32: per output, per dimension, of `onnxruntime-cpu` in fp32.
-        r2: the same of the backend judged.
+        session: the recording's id.
+        r2_fp32: per output and dimension, from `onnxruntime-cpu` in fp32.
+        r2: the same from the judged backend.
         drop: the largest loss over outputs and dimensions; below 0 where it gained everywhere.
     """
 
@@ -37,12 +37,12 @@ class Cost:
 
 
 class PrecisionGate:
-    """Scores backends of a bundle on one recording.
+    """Score a bundle's backends on one recording.
 
     Args:
         bundle: the decoder.
         session_path: an NWB file that it has not learnt from.
-        split: the scored part, as of `spikeloop evaluate`.
+        split: the scored part, as in `spikeloop evaluate`.
 
     Raises:
         CalibrationError: nothing can be scored.

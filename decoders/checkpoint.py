@@ -27,7 +27,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
     Args:
         path: the file.
-        content: the keys of `NEEDED` but `format`, and more; tensors or plain JSON types.
+        content: the keys in `NEEDED` but `format`, and more; tensors or plain JSON types.
     """
     beside = path.with_name(f".{path.name}.part")
     torch.save({"format": FORMAT, **content}, beside)
@@ -39,10 +39,10 @@ def load_checkpoint(path: Path, family: str | None = DEFAULT_FAMILY) -> dict[str
 
     Args:
         path: the file.
-        family: of the decoder that was trained; any if None.
+        family: the trained decoder's; any if None.
 
     Raises:
-        TrainingError: missing, not a checkpoint, or one of another architecture or version.
+        TrainingError: missing, not a checkpoint, or another architecture or version.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -74,7 +74,7 @@ def _require_ours(path: Path, content: Any, wanted: str | None) -> None:
 
 
 class Learner(Protocol):
-    """State that the trainings of all families have in common."""
+    """State that trainings in all families have in common."""
 
     config: TrainConfig
     average: Any
@@ -87,7 +87,7 @@ class Learner(Protocol):
 
 
 def learner_progress(learner: Learner) -> dict[str, Any]:
-    """Part of a checkpoint that `restore_learner` needs."""
+    """Part that `restore_learner` needs in a checkpoint."""
     return {
         "family": learner.config.family,
         "config": learner.config.model_dump_json(),
@@ -103,7 +103,7 @@ def restore_learner(learner: Learner, progress: Mapping[str, Any]) -> None:
     """Set weights, optimiser, generator and scores as a checkpoint has them.
 
     Raises:
-        TrainingError: it is of another config or architecture.
+        TrainingError: it has another config or architecture.
     """
     if progress["config"] != learner.config.model_dump_json():
         raise TrainingError(
@@ -136,5 +136,5 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> 
 
 
 def network_config(checkpoint: dict[str, Any]) -> StreamingConfig:
-    """Shape of the checkpoint's streaming decoder."""
+    """Shape in a streaming decoder's checkpoint."""
     return StreamingConfig.from_dict(json.loads(checkpoint["network"]))

@@ -40,7 +40,7 @@ class Beat(Section):
 class OutputChoice(Section):
     """One output: its behaviour by NWB path, unit on the wire, lag and policy when not ok.
 
-    A container of series of one dimension each, as FALCON's M1 has, is one output of them all.
+    A container with several one-dimensional series, as in FALCON's M1, is one output.
 
     `lag_s` shifts the target: the decode at `t_window` with lead 0 estimates the behaviour at
     `t_window + lag_s`. `classes` > 0 reads the behaviour as class numbers 0 .. classes - 1.
@@ -56,7 +56,7 @@ class OutputChoice(Section):
 
 
 class Lead(Section):
-    """Range of leads that the network learns; with min = max = 0 it learns the present only."""
+    """Leads that the network learns; with min = max = 0 it learns the present only."""
 
     min_s: float = 0.0
     max_s: float = 0.0
@@ -69,7 +69,7 @@ class Lead(Section):
 
 
 class Network(Section):
-    """Shape of the network."""
+    """Network shape."""
 
     n_latents: Natural = 8
     n_frequencies: Natural = 3
@@ -84,7 +84,7 @@ class Training(Section):
     """The recipe; lengths in seconds so that it does not depend on the hop.
 
     `cuts`: sessions with true spike times are learnt from in so many versions, with bins that begin
-    elsewhere within the hop and spikes jittered by `jitter_ms`. `lanes`: windows of a batch.
+    elsewhere within the hop and spikes jittered by `jitter_ms`. `lanes`: windows in a batch.
     `pieces`: segments that a window is joined from. `newcomers`: chance that a lane's units are
     treated as unseen. `made_up`: synthetic sessions beside each recording, for a decoder of few
     sessions that is to be adapted to unseen units.
@@ -133,18 +133,18 @@ class FamilySection(Section):
     """Section that chooses a decoder family, and bears its name."""
 
     def faults(self, config: TrainConfig) -> list[str]:
-        """Name what the rest of the config asks for and this family cannot do."""
+        """Name what the config asks for and this family cannot do."""
         return []
 
 
 class PoyoChoice(FamilySection):
     """Train POYO on whole windows instead of the streaming decoder; by default the published 1.3M.
 
-    [training] keys in use are those of `POYO_USES`. `end_weight`: share of the loss at the window's
+    [training] keys in use: see `POYO_USES`. `end_weight`: loss share at the window's
     end, where the live decoder reads; the rest is spread over the window's hops, as POYO does.
-    `hold`: share of the training at the full rate, a cosine follows. `time_budget_s`: train for
-    this long instead of [training] steps; the rate follows the share of time that has passed. On
-    one thread of a CPU it is processor time, so that other processes do not shorten the training.
+    `hold`: training share at the full rate, a cosine follows. `time_budget_s`: train for
+    this long instead of [training] steps; the rate follows the time that has passed. On
+    one CPU thread it is processor time, so that other processes do not shorten the training.
     """
 
     sequence_s: Annotated[float, pydantic.Field(gt=0, le=4)] = 1.0
@@ -167,7 +167,7 @@ class PoyoChoice(FamilySection):
     time_budget_s: Positive | None = None
 
     def faults(self, config: TrainConfig) -> list[str]:
-        """Name what the rest of the config asks for and POYO cannot do."""
+        """Name what the config asks for and POYO cannot do."""
         hops = self.sequence_s * 1000 / config.beat.hop_ms
         told = {name for name, value in config.training if value != getattr(Training(), name)}
         unused = sorted(told - POYO_USES)
@@ -216,18 +216,18 @@ class TrainConfig(Section):
 
     @property
     def session_choice(self) -> SessionChoice:
-        """Choice of what is read of each recording."""
+        """Parts to read from each recording."""
         return self.sessions.choice([output.behavior for output in self.outputs])
 
     @property
     def family(self) -> str:
-        """Decoder family that is trained: the one with a section of its own, if any."""
+        """Decoder family to train: the one with its own section, if any."""
         chosen = [name for name, value in self if isinstance(value, FamilySection)]
         return chosen[0] if chosen else DEFAULT_FAMILY
 
     @pydantic.model_validator(mode="after")
     def _beats_are_falcons(self) -> TrainConfig:
-        """Refuse beats and spike times that FALCON's counts of 20 ms do not have."""
+        """Refuse beats and spike times that FALCON's 20 ms counts do not have."""
         beat = self.beat
         if self.sessions.falcon and (beat.hop_ms != 20.0 or beat.bin_ms % 20.0 or beat.rotary):
             raise ValueError(
@@ -256,7 +256,7 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def load_sessions(path: Path) -> Sessions:
-    """Read what of recordings is read: `[sessions]` of a TOML file, other tables left alone.
+    """Read a TOML file's `[sessions]`; other tables are left alone.
 
     Raises:
         ConfigError: unreadable, not TOML, without `[sessions]`, or a key or value that cannot be.
@@ -277,7 +277,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def parse_sessions(fields: Any, source: str) -> Sessions:
-    """Check the fields of `[sessions]`; see `parse_config`."""
+    """Check `[sessions]`; see `parse_config`."""
     try:
         return Sessions.model_validate(fields)
     except pydantic.ValidationError as error:
@@ -289,7 +289,7 @@ def parse_sessions(fields: Any, source: str) -> Sessions:
 
 
 def parse_config(fields: dict[str, Any], source: str) -> TrainConfig:
-    """Check the fields of a training config.
+    """Check a training config's fields.
 
     Args:
         fields: as read from TOML or JSON.

@@ -1,6 +1,6 @@
 """Decoder families: one row each, with its training and its module for export.
 
-Graphs are written by the table of `export.graphs.runs`, adaptation has the table of
+The table in `export.graphs.runs` writes graphs; adaptation has the table in
 `calibration.adaptation.families`. `docs/extending-families.md` adds a family step by step.
 """
 
@@ -43,7 +43,7 @@ class FamilyTrainer(Protocol):
         """Sizes, for the metrics."""
 
     def progress(self) -> dict[str, Any]:
-        """Content of a checkpoint."""
+        """Content for a checkpoint."""
 
     def restore(self, progress: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -54,13 +54,13 @@ NewTrainer = Callable[[TrainConfig, Path, "Sequence[Recording]", "Fabric"], Fami
 
 @dataclass(frozen=True, slots=True)
 class DecoderFamily:
-    """One row of the table.
+    """One row in the table.
 
     Attributes:
         new_trainer: begins a training from a config, the folder that its paths are relative to,
             the recordings and the launched fabric.
         step_module: makes the module that a bundle runs, from the manifest's `training.config`;
-            weights are loaded later. Its inputs and outputs are those of the graph.
+            weights are loaded later. Its inputs and outputs are the graph's.
     """
 
     new_trainer: NewTrainer

@@ -89,7 +89,7 @@ def _prepare(run_dir: Path, config_path: Path, resume: bool) -> None:
 
 
 def _simulate(simulated: Simulated | None, run_dir: Path) -> None:
-    """Write the sessions of the simulated subject that are not there yet."""
+    """Write the simulated sessions that are not there yet."""
     for day, style, path in simulated_sessions(simulated, run_dir):
         if simulated is None or path.exists():
             continue
@@ -108,7 +108,7 @@ def _simulate(simulated: Simulated | None, run_dir: Path) -> None:
 def load_recordings(
     config: TrainConfig, config_dir: Path, run_dir: Path, say: Say = say_on_stderr
 ) -> list[Recording]:
-    """Read and cut every session that the config names, in the order of their ids.
+    """Read and cut every session that the config names, ordered by id.
 
     Before them stand made-up ones, where the config asks for some.
 
@@ -116,7 +116,7 @@ def load_recordings(
         config: names them.
         config_dir: globs are relative to it.
         run_dir: where simulated sessions lie.
-        say: told of files that are passed over and of what was mended in others.
+        say: hears about files that are passed over or mended.
 
     Raises:
         TrainingError: a glob matches nothing, a file cannot be read, or the sessions' outputs

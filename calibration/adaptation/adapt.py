@@ -57,20 +57,20 @@ def adapt(
 
     Args:
         bundle_path: the decoder.
-        session_path: NWB of the new session.
+        session_path: the new session's NWB.
         out: directory to write; must not exist.
-        seconds: length of the part to learn from.
+        seconds: how much to learn from.
         start_s: its begin; the first label if None.
         same_array: unit keys name the same channels as they did for the decoder.
         test: the part that is scored and never learnt from: `last:SHARE` or `START-STOP,...`.
         unfreeze: also train the whole network, if held-out trials gain by it. The bundle then has
             a graph of its own, and `n_steps_unfrozen` is not 0.
-        follow_drift: subtract, without labels, how far the mean of the latents over the last two
+        follow_drift: subtract, without labels, how far the latents' mean over the last two
             minutes has moved since calibration.
         seed: the same seed gives the same bundle.
-        sessions_config: a TOML file whose `[sessions]` replaces that of the training.
+        sessions_config: a TOML file whose `[sessions]` replaces the training's.
         on_progress: told steps done, and steps at most.
-        on_note: told of what was mended in the file, and of unit keys that cannot be trusted.
+        on_note: hears about mended data and unit keys that cannot be trusted.
 
     Returns:
         JSON-able: `adapt_s`; `outputs.NAME` with `r2`, `r2_before`, `wiener_r2`, `shuffled_r2` on
@@ -149,7 +149,7 @@ def _learning(found: Adapted, data: CalibrationData, seed: int) -> dict[str, Any
 def _scores(
     bundle: DecoderBundle, found: Adapted, data: CalibrationData, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Scores of each output, and the manifest's `verification`."""
+    """Scores per output, and the manifest's `verification`."""
     keys, manifest = data.recording.unit_keys, bundle.manifest
     before, names = bundle.graph_path.read_bytes(), [output.name for output in manifest.outputs]
     own = np.arange(len(keys), dtype=np.int32)
@@ -182,7 +182,7 @@ def _scores(
 def _fields(
     bundle: DecoderBundle, data: CalibrationData, found: Adapted, learning: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Fields of the new manifest that differ from the base's."""
+    """Manifest fields that differ from the base's."""
     said, recording = bundle.manifest, data.recording
     edge_us = round(recording.train.last * data.hop_s * 1e6)
     silence_s = longest_silence_s(data.session.spikes, edge_us)

@@ -1,4 +1,4 @@
-"""Adaptation of any family: its options, its result, and a row of the table."""
+"""Adaptation in general: its options, its result, and a table row for a family."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of an adaptation.
+    """Adaptation options.
 
     Attributes:
         same_array: unit keys name the same channels as they did for the decoder.
         unfreeze: train the whole network too, where the family can.
         follow_drift: let the decoder follow drift, where the family can.
-        seed: of all draws.
+        seed: for all draws.
         on_progress: told steps done, and steps at most.
     """
 
@@ -41,17 +41,17 @@ class Adapted:
 
     Attributes:
         graph: ONNX.
-        tables: inputs of the graph that belong to the session.
-        spikes_per_bin: (U,) mean spikes of each unit, as in the tables.
+        tables: graph inputs that belong to the session.
+        spikes_per_bin: (U,) each unit's mean spikes, as in the tables.
         learnt: weights that are new or changed, named as in the bundle.
         window_of: cuts the tokens that the graph takes.
         lead_in_s: seconds decoded before the test part, to fill the memory.
-        start: name of the start of the embeddings.
+        start: name of the embeddings' start.
         n_steps: gradient steps on them.
         n_steps_unfrozen: gradient steps on the whole network.
-        n_tokens: tokens of each window that was learnt from.
-        filter_share: weight of the linear filter in each continuous output.
-        training: entries of the manifest's `training` that differ from the base's.
+        n_tokens: tokens in each window that was learnt from.
+        filter_share: the linear filter's weight in each continuous output.
+        training: entries in the manifest's `training` that differ from the base's.
     """
 
     graph: bytes
@@ -70,12 +70,12 @@ class Adapted:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """Adaptation of one decoder family.
+    """One decoder family's adaptation.
 
     Attributes:
         adapt: adapts a bundle to a prepared session.
         by_name: bundles of other programs' checkpoints do not say what their outputs were trained
-            on; such outputs are read as the behaviour of the same name.
+            on; such outputs are read as the behaviour with the same name.
     """
 
     adapt: Callable[[DecoderBundle, CalibrationData, Options], Adapted]

@@ -1,7 +1,7 @@
-"""Gradient steps on unit embeddings and session vector, and on the network where it is not frozen.
+"""Gradient steps on unit embeddings, session vector, and the network where it is not frozen.
 
-Several fits learn side by side in one batch: some leave out a part of the trials and tell, by
-that part, how many steps are good; the last one learns from everything and is stopped there.
+Several fits learn side by side in one batch. Some leave out trials and tell, by
+those, how many steps are good. The last one learns from everything and is stopped there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from decoders.training.loss import loss_sums, n_scored
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where an attempt begins, or what it ends with.
+    """A fit's embeddings, at its start or end.
 
     Attributes:
         name: what it was made from.
@@ -37,10 +37,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the steps are taken; lengths in seconds.
+    """Recipe for the steps; lengths in seconds.
 
     A window has at most `most_bins`: they are run one after another, and that takes the time. What
-    is kept is the running mean of the steps, with `memory` of the mean before: single steps are
+    is kept is the running mean over the steps, weighted by `memory`, because single steps are
     noisy where labels are few.
     """
 
@@ -63,12 +63,12 @@ class BatchedFits:
     """Several fits at one session, each with its own embeddings and its own labels.
 
     Args:
-        decoder: the network; it is changed where it is not frozen, and then by one attempt only.
+        decoder: the network; where it is not frozen, a single fit changes it.
         data: the session.
-        starts: one per attempt.
-        fitted: (A, n_bins) bool, the bins each may learn from.
+        starts: one per fit.
+        fitted: (A, n_bins) bool, bins that each may learn from.
         recipe: how.
-        seed: of windows and unit dropout.
+        seed: for windows and unit dropout.
     """
 
     def __init__(
@@ -106,12 +106,12 @@ class BatchedFits:
         self.optimizer = torch.optim.AdamW(groups[: 2 if self.weights else 1], weight_decay=0.0)
 
     def ends(self) -> list[Start]:
-        """What each attempt has learnt so far."""
+        """Give what each fit has learnt so far."""
         learnt = zip(self.starts, self.mean_embedding, self.mean_session, strict=True)
         return [Start(start.name, e.clone(), s.clone()) for start, e, s in learnt]
 
     def step(self) -> None:
-        """One step of every attempt, on the same windows."""
+        """Take one step with every fit, on the same windows."""
         n_bins, _ = self._lengths()
         part, n_lanes = self.data.recording.train, self.recipe.lanes
         room = max(1, part.last - part.first - n_bins + 1)
@@ -147,7 +147,7 @@ class BatchedFits:
 
     @property
     def held_out_s(self) -> float:
-        """Seconds of labelled bins that one attempt or another leaves out."""
+        """Labelled seconds that some fit leaves out."""
         left_out = ~self.fitted.numpy() & self.data.labelled
         return float(left_out.sum()) * self.data.hop_s
 
@@ -165,7 +165,7 @@ class BatchedFits:
         return float(answer)
 
     def _lengths(self) -> tuple[int, int]:
-        """Bins of a window, and how many of them only fill the memory."""
+        """Bins in a window, and how many only fill the memory."""
         part, hop_s = self.data.recording.train, self.data.hop_s
         n_bins = min(round(self.recipe.window_s / hop_s), self.recipe.most_bins)
         n_bins = min(n_bins, part.last - part.first)
@@ -193,7 +193,7 @@ class BatchedFits:
         return torch.stack(losses)
 
     def _clip(self) -> None:
-        """Bound each attempt's gradient on its own."""
+        """Bound each fit's gradient on its own."""
         for i in range(len(self.starts)):
             grads = [p.grad[i] for p in (self.embedding, self.session) if p.grad is not None]
             grads += [p.grad for p in self.weights if p.grad is not None]

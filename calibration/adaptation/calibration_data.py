@@ -33,13 +33,13 @@ class CalibrationData:
 
     Attributes:
         session: the recording.
-        config: of the decoder's training, with the present as the only lead.
+        config: the decoder's training, with the present as the only lead.
         recording: its bins; `train` are the labelled bins, `test` spans the scored ones.
-        outputs: columns of the targets.
-        offset: (n_dims,) of the decoder's normalisation.
+        outputs: target columns.
+        offset: (n_dims,), the decoder's normalisation.
         scale: (n_dims,).
-        scored: seconds of the test part.
-        block: (n_bins,) trial or stretch of each bin, for holding out whole ones.
+        scored: the test part, seconds.
+        block: (n_bins,) each bin's trial or stretch, for holding out whole ones.
     """
 
     session: Session
@@ -58,7 +58,7 @@ class CalibrationData:
 
     @property
     def ends_s(self) -> Float64s:
-        """(n_bins,) end of each bin."""
+        """(n_bins,) each bin's end."""
         return np.asarray(np.arange(1, self.recording.n_bins + 1) * self.hop_s, np.float64)
 
     @property
@@ -93,8 +93,8 @@ def recipe_of(manifest: Manifest, *, by_name: bool) -> TrainConfig:
     """Read how a decoder was trained.
 
     Args:
-        manifest: of the decoder.
-        by_name: read outputs as behaviour of the same name where the manifest does not say.
+        manifest: the decoder's.
+        by_name: read outputs as behaviour with the same name where the manifest does not say.
 
     Raises:
         CalibrationError: the manifest does not say.
@@ -149,7 +149,7 @@ def prepare(
     Args:
         bundle: the decoder to adapt.
         session: the new recording.
-        seconds: length of the part to learn from; less where the test part or the end comes first.
+        seconds: how much to learn from; less where the test part or the end comes first.
         start_s: its begin; the first labelled bin if None.
         test: the part that is scored and never learnt from, as in `scored_intervals`.
         by_name: see `recipe_of`.
@@ -192,7 +192,7 @@ def prepare(
 
 
 def known_rows(row_of_key: Mapping[str, int], keys: Sequence[str]) -> np.ndarray:
-    """(U,) row of each key on the same array, -1 for an unknown one.
+    """(U,) each key's row on the same array, -1 for an unknown one.
 
     Raises:
         CalibrationError: no key is known.
@@ -218,7 +218,7 @@ def _require_dimensions(manifest: Manifest, recording: Recording) -> None:
 
 
 def _labelled(data: CalibrationData, seconds: float, start_s: float | None) -> Part:
-    """Bins to learn from: up to `seconds`, none of the test part."""
+    """Bins to learn from: up to `seconds`, none in the test part."""
     if not (seconds > 0 and np.isfinite(seconds)):
         raise CalibrationError(f"--seconds {seconds}: give a number above 0")
     free = data.known

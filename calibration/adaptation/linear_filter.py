@@ -33,7 +33,7 @@ class Filter:
     """A fitted filter; see `decoders.streaming.linear_filter`.
 
     Attributes:
-        rows: (U, n_sums) float32, what a spike of each unit adds.
+        rows: (U, n_sums) float32, added by each unit's spike.
         blend: (2, n_dims) float32, by how much the filter counts, and what it says at rest.
     """
 
@@ -41,7 +41,7 @@ class Filter:
     blend: np.ndarray
 
     def tables(self, spikes_per_bin: Float64s) -> dict[str, np.ndarray]:
-        """The graph's tables of it, (U,) mean spikes per bin being usual."""
+        """Graph tables for the filter; spikes_per_bin: (U,) usual means."""
         return {
             "filter_rows": self.rows,
             "filter_centre": np.asarray(spikes_per_bin @ self.rows, np.float32),
@@ -49,7 +49,7 @@ class Filter:
         }
 
     def shares(self, outputs: Sequence[OutputColumns]) -> dict[str, float]:
-        """By how much the filter counts in each continuous output."""
+        """The filter's weight in each continuous output."""
         continuous = [out for out in outputs if not out.classes]
         return {out.name: round(float(self.blend[0, out.answer.start]), 3) for out in continuous}
 
@@ -63,7 +63,7 @@ def fit_filter(decoder: StreamingDecoder, data: CalibrationData, found: Found) -
     by itself. Where too few trials could be held out, all shares are equally likely.
 
     Args:
-        decoder: the network, of a shape with a filter.
+        decoder: the network, its shape with a filter.
         data: the session.
         found: what the network learnt.
     """
@@ -89,7 +89,7 @@ class _Fold:
 
 
 class _Fitter:
-    """Regresses the labelled part's behaviour, normalised, on leaky sums of its spikes."""
+    """Regress the labelled part's normalised behaviour on leaky sums over its spikes."""
 
     def __init__(self, decoder: StreamingDecoder, data: CalibrationData) -> None:
         self.data = data
@@ -129,7 +129,7 @@ class _Fitter:
         return folds
 
     def share(self, out: OutputColumns, folds: Sequence[_Fold]) -> float:
-        """By how much the filter counts in an output."""
+        """The filter's weight in an output."""
         if not folds:
             return float(SHARES.mean())
         losses = np.zeros(len(SHARES))

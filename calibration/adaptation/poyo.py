@@ -1,6 +1,6 @@
 """Adaptation of POYO: unit embeddings and session vector by gradient, the network frozen.
 
-Held-out trials decide the number of steps. Then a fit to all labelled seconds takes as many.
+Held-out trials decide how many steps. Then a fit to all labelled seconds takes as many.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from streams.spikes.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Recipe of the steps; the rate is a share of the embeddings' own size."""
+    """Recipe for the steps; the rate is a share of the embeddings' own size."""
 
     n_steps: int = 240
     look_every: int = 20
@@ -43,10 +43,10 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Learnt embeddings of a POYO.
+    """Embeddings that a POYO has learnt.
 
     Attributes:
-        start: name of the start.
+        start: the start's name.
         embedding: (U, dim).
         session: (dim,).
         n_steps: gradient steps taken.
@@ -59,11 +59,11 @@ class Learnt:
 
 
 class Windows:
-    """Whole windows of a session, cut by the live tokenizer.
+    """Cut a session's whole windows with the live tokenizer.
 
     Args:
         session: the recording.
-        window_s: length of a window.
+        window_s: window length.
     """
 
     def __init__(self, session: Session, window_s: float) -> None:
@@ -71,7 +71,7 @@ class Windows:
         self.n_units = len(session.unit_keys)
 
     def cut(self, end_us: int, row_of: Int32s) -> TokenWindow:
-        """Cut the window that ends there; units of row -1 are left out."""
+        """Cut the window that ends there; units with row -1 are left out."""
         t_us = self.spikes.t_us
         first, last = np.searchsorted(t_us, (end_us - self.window_us, end_us), side="right")
         held = slice(int(first), int(last))
@@ -79,7 +79,7 @@ class Windows:
         return Tokenizer(self.window_us, row_of).cut(batch, end_us, end_us * 1e-6)[0]
 
     def for_network(self, end_us: int, kept: np.ndarray) -> PoyoWindow:
-        """Cut for torch the window of (U,) bool units; unit i has row 1 + i of the vocabulary."""
+        """Cut for torch, with the (U,) bool units; unit i has vocabulary row 1 + i."""
         row_of = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
         window = self.cut(end_us, row_of)
         return PoyoWindow(
@@ -92,15 +92,15 @@ class Windows:
 
 
 class Tuner:
-    """Gradient steps on the embeddings of one session.
+    """Gradient steps on one session's embeddings.
 
     Args:
         step: the frozen network.
         data: the session.
         start: first embeddings.
         fitted: (n_bins,) bool, bins to learn from.
-        recipe: of the steps.
-        seed: of windows and unit dropout.
+        recipe: for the steps.
+        seed: for windows and unit dropout.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Tuner:
 
     @torch.no_grad()
     def loss_on(self, scored: np.ndarray) -> float:
-        """Mean loss at some of the windows that end in `scored` (n_bins,) bins."""
+        """Mean loss at some windows that end in `scored` (n_bins,) bins."""
         bins = np.flatnonzero(scored)
         bins = bins[:: max(1, len(bins) // self.recipe.n_looked_at)]
         parts = np.array_split(bins, math.ceil(len(bins) / self.recipe.batch))
@@ -188,7 +188,7 @@ def load_step(bundle: DecoderBundle) -> PoyoStep:
 
     Raises:
         CalibrationError: the bundle is not a POYO's.
-        export.errors.ExportError: its weights are not those of its network.
+        export.errors.ExportError: its weights are not its network's.
     """
     module = load_module(bundle)
     if not isinstance(module, PoyoStep):
@@ -210,8 +210,8 @@ def learn(
         bundle: the decoder.
         step: its network.
         data: the session.
-        options: with `same_array` the start is the embeddings of known keys.
-        recipe: of the steps.
+        options: with `same_array` known keys start from their embeddings.
+        recipe: for the steps.
 
     Raises:
         CalibrationError: the array is said to be the same, and no key is known.
@@ -241,7 +241,7 @@ def learn(
 def _start(
     bundle: DecoderBundle, step: PoyoStep, data: CalibrationData, same_array: bool
 ) -> Learnt:
-    """Start known units of the same array from their embedding, others from the mean unit."""
+    """Start known units on the same array from their embedding, others from the mean unit."""
     known = step.decoder.unit_emb.weight[1:].detach()
     keys = data.recording.unit_keys
     embedding = known.mean(dim=0).expand(len(keys), -1).clone()
@@ -253,7 +253,7 @@ def _start(
 
 
 def weights_of(learnt: Learnt) -> dict[str, np.ndarray]:
-    """Vocabularies of this session, named as in a bundle."""
+    """This session's vocabularies, named as in a bundle."""
     padding = torch.zeros_like(learnt.embedding[:1])
     return {
         "decoder.unit_emb.weight": torch.cat([padding, learnt.embedding]).numpy(),
@@ -263,7 +263,7 @@ def weights_of(learnt: Learnt) -> dict[str, np.ndarray]:
 
 @torch.no_grad()
 def tables_of(step: PoyoStep, learnt: Learnt) -> dict[str, np.ndarray]:
-    """Tables of the graph."""
+    """Graph tables."""
     return {"table": step.fold(learnt.embedding).numpy(), "session": learnt.session.numpy()}
 
 

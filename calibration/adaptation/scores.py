@@ -1,4 +1,4 @@
-"""How well a decoder does on the test part, and what a Wiener filter does with the same seconds."""
+"""Scores on the test part, for the decoder and for a Wiener filter with the same seconds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def decode(
     Args:
         backend: with zero memory.
         data: the session.
-        row_of: (U,) the table's row of each unit, -1 where unknown.
+        row_of: (U,) each unit's table row, -1 where unknown.
         window_of: cuts what the backend takes.
         lead_in_s: decoded before the test part, to fill the memory.
 
@@ -67,7 +67,7 @@ def bins_of(data: CalibrationData) -> WindowOf:
 
 
 def measure(data: CalibrationData, values: Mapping[str, Float64s]) -> dict[str, list[float]]:
-    """R2 per dimension of each output on the test part; for classes the share that is right."""
+    """R2 per output and dimension on the test part; for classes the share that is right."""
     targets = data.recording.targets[0].astype(np.float64)
     found: dict[str, list[float]] = {}
     for out in data.outputs:
@@ -84,7 +84,7 @@ def measure(data: CalibrationData, values: Mapping[str, Float64s]) -> dict[str, 
 
 
 def verify(data: CalibrationData, values: Mapping[str, Float64s]) -> dict[str, Any] | None:
-    """The manifest's `verification`: R2 of each continuous output with its interval.
+    """The manifest's `verification`: R2 with its interval per continuous output.
 
     Raises:
         CalibrationError: nothing in the test part can be scored.
@@ -148,7 +148,7 @@ def _best_ridge(history: np.ndarray, targets: Float64s) -> np.ndarray:
 
 
 def shuffled(row_of: Int32s, seed: int) -> Int32s:
-    """Every unit with the row of another."""
+    """Give every unit another unit's row."""
     order = np.random.default_rng(seed).permutation(len(row_of))
     mixed = row_of.copy()
     mixed[order] = row_of[np.roll(order, 1)]
@@ -156,5 +156,5 @@ def shuffled(row_of: Int32s, seed: int) -> Int32s:
 
 
 def rows_in(bundle: DecoderBundle, keys: Sequence[str]) -> Int32s:
-    """The bundle's row of each key, -1 where it has none."""
+    """Each key's row in the bundle, -1 where it has none."""
     return np.array([bundle.row_of_key.get(key, -1) for key in keys], np.int32)

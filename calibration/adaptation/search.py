@@ -1,4 +1,4 @@
-"""Choose start and number of steps by trials that are held out of the labelled seconds."""
+"""Choose the start and how many steps, by trials held out from the labelled seconds."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Result of the search.
+    """Search result.
 
     Attributes:
         end: embeddings and session vector.
         n_steps: gradient steps at the best held-out loss.
         held_out: loss on held-out trials, one value per look; empty where there were too few.
-        without: `end` of each fold, learnt without its held-out trials.
+        without: each fold's `end`, learnt without its held-out trials.
     """
 
     end: Start
@@ -60,8 +60,8 @@ def search(
         base: the decoder.
         data: the session.
         same_array: whether the last day's rows are a start to consider.
-        seed: of all draws.
-        recipe: of the steps.
+        seed: for all draws.
+        recipe: for the steps.
         on_progress: told steps done, and steps at most.
     """
     recipe = recipe or recipe_for(data)
@@ -87,7 +87,7 @@ def recipe_for(data: CalibrationData) -> Recipe:
 
 
 def _run(fits: BatchedFits, recipe: Recipe, on_progress: Progress | None) -> Found:
-    """Step until held-out trials stop gaining; give the mean of the checkpoints.
+    """Step until held-out trials stop gaining; average the checkpoints.
 
     Held-out trials are few and seldom tell checkpoints apart. So each counts by how likely it makes
     those trials.
@@ -106,7 +106,7 @@ def _run(fits: BatchedFits, recipe: Recipe, on_progress: Progress | None) -> Fou
 
 
 class Patience(Protocol):
-    """Part of a recipe that decides the number of steps."""
+    """Part of a recipe that decides how many steps are taken."""
 
     @property
     def n_steps(self) -> int:
@@ -144,8 +144,8 @@ def checkpoint_weights(losses: Sequence[float], held_out_s: float) -> Float64s:
     """Weight each checkpoint by its likelihood on the held-out trials; weights sum to 1.
 
     Args:
-        losses: of each, per bin; for continuous outputs the square error in variances.
-        held_out_s: seconds of those trials; errors are independent every `INDEPENDENT_S`.
+        losses: per checkpoint and bin; for continuous outputs the square error in variances.
+        held_out_s: the trials' seconds; errors are independent every `INDEPENDENT_S`.
     """
     worse = np.asarray(losses) - min(losses)
     likely = np.exp(-0.5 * worse * held_out_s / INDEPENDENT_S)

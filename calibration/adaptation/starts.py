@@ -1,4 +1,4 @@
-"""Starts of adaptation: embeddings from each unit's activity, in closed form."""
+"""Starts for adaptation: embeddings from each unit's activity, in closed form."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Base:
     Attributes:
         decoder: with the bundle's weights.
         encoder: from profile to embedding.
-        row_of_key: row of `embedding` and `profile`.
-        embedding: (R, d_unit) of the bundle's units.
-        profile: (R, P) of the bundle's units.
-        session: (d_readout,) of the bundle.
-        usual_session: (d_readout,) mean over the sessions of the training.
+        row_of_key: row in `embedding` and `profile`.
+        embedding: (R, d_unit), the bundle's units.
+        profile: (R, P), the bundle's units.
+        session: (d_readout,), the bundle's.
+        usual_session: (d_readout,) mean over the training's sessions.
     """
 
     decoder: StreamingDecoder
@@ -54,7 +54,7 @@ def load_base(bundle: DecoderBundle) -> Base:
     """Load the bundle's network and its units.
 
     Raises:
-        CalibrationError: the bundle has no shape of the network, or no embeddings.
+        CalibrationError: the bundle has no network shape, or no embeddings.
     """
     manifest = bundle.manifest
     config = manifest.training.get("config")
@@ -86,7 +86,7 @@ def load_base(bundle: DecoderBundle) -> Base:
 
 
 class Starts:
-    """Starting points from any subset of a session's labelled bins.
+    """Starting points from any subset of the labelled bins.
 
     Args:
         base: the decoder.
@@ -147,7 +147,7 @@ class Starts:
 
 
 def profiles_of(base: Base, data: CalibrationData) -> Tensor:
-    """(U, P) profiles of the units in the labelled bins."""
+    """(U, P) the units' profiles in the labelled bins."""
     starts = Starts(base, data, same_array=False)
     part = slice(data.recording.train.first, data.recording.train.last)
     sums = tuning_sums(starts.counts[part], starts.behavior[part])

@@ -33,7 +33,7 @@ LANES = 8
 
 @dataclass(frozen=True, slots=True)
 class Unfrozen:
-    """Result of the second stage.
+    """Second stage's result.
 
     Attributes:
         decoder: with its own weights, or the base's where `n_steps` is 0.
@@ -93,15 +93,15 @@ def _second_stage(
     seed: int,
     on_progress: Progress | None = None,
 ) -> Unfrozen:
-    """Train the whole network and the embeddings, from the end of the first stage.
+    """Train the whole network and the embeddings, from the first stage's end.
 
-    Held-out trials decide the number of steps. Then a fit to all labelled seconds takes as many.
+    Held-out trials decide how many steps. Then a fit to all labelled seconds takes as many.
 
     Args:
         base: the decoder; it is not changed.
         data: the session.
-        found: result of the first stage.
-        seed: of all draws.
+        found: the first stage's result.
+        seed: for all draws.
         on_progress: told steps done, and steps at most.
     """
     recipe = replace(recipe_for(data), lanes=LANES)
@@ -135,7 +135,7 @@ def _graph(decoder: StreamingDecoder) -> bytes:
 
 
 def _learnt(base: Base, data: CalibrationData, last: Unfrozen) -> dict[str, np.ndarray]:
-    """Weights that the next adaptation needs: of these units, and of the network if it changed."""
+    """Weights that the next adaptation needs: these units', and the network's if it changed."""
     weights = last.decoder.state_dict() if last.n_steps else {}
     return {f"decoder.{name}": value.numpy() for name, value in weights.items()} | {
         "units.embedding": last.end.embedding.numpy(),

@@ -1,4 +1,4 @@
-"""Decode windows of one session with several sets of unit embeddings at once."""
+"""Decode one session's windows with several embedding sets at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BINS_AT_ONCE = 500
 
 
 class WindowDecoder:
-    """Decode windows of a session with any embeddings.
+    """Decode a session's windows with any embeddings.
 
     Args:
         decoder: the network.
@@ -38,14 +38,14 @@ class WindowDecoder:
         n_bins: int,
         kept: Tensor | None = None,
     ) -> Tensor:
-        """Normalised outputs of windows, each from zero memory.
+        """Normalised outputs per window, each from zero memory.
 
         Args:
-            embedding: (A, U, d_unit), of A fits.
+            embedding: (A, U, d_unit), A fits.
             session: (A, d_readout).
-            starts: (B,) first bin of each window.
-            n_bins: T, the length of a window.
-            kept: (B, U) of 0 and 1, whether a unit is used in a window; all if None.
+            starts: (B,) each window's first bin.
+            n_bins: T, window length.
+            kept: (B, U) 1 where a unit is used in a window, else 0; all if None.
 
         Returns:
             (A, B, T, n_dims).
@@ -63,7 +63,7 @@ class WindowDecoder:
 
     @torch.no_grad()
     def tables(self, embedding: Tensor, session: Tensor) -> dict[str, np.ndarray]:
-        """Tables of the graph for (U, d_unit) embeddings and a (d_readout,) session vector."""
+        """Graph tables for (U, d_unit) embeddings and a (d_readout,) session vector."""
         table = self.decoder.encoder.fold(embedding)
         centre = self.decoder.encoder.centre(table, self.spikes_per_bin)
         tables = {"table": table, "session": session, "centre": centre}
@@ -71,7 +71,7 @@ class WindowDecoder:
 
     @torch.no_grad()
     def usual_latents(self, embedding: Tensor, first: int, last: int) -> np.ndarray:
-        """(n_pooled,) mean of the latents of bins `first .. last`."""
+        """(n_pooled,) latents' mean over bins `first .. last`."""
         table, every_unit = self.decoder.encoder.fold(embedding), torch.ones(1, self.n_units)
         total = torch.zeros(self.decoder.config.n_pooled)
         for start in range(first, last, BINS_AT_ONCE):
@@ -83,7 +83,7 @@ class WindowDecoder:
         return mean
 
     def _tokens(self, starts: Tensor, n_bins: int, kept: Tensor) -> LaneTokens:
-        """Tokens of (B,) windows, without those of units that are not kept."""
+        """Tokens in (B,) windows, without the units that are not kept."""
         bins = (starts[:, None] + torch.arange(n_bins)).flatten()
         n_each = self.offsets[bins + 1] - self.offsets[bins]
         cell = torch.repeat_interleave(torch.arange(len(bins)), n_each)

@@ -1,4 +1,4 @@
-"""FALCON's score without its package: R2 of each session's masked bins, weighted by variance."""
+"""FALCON's score without its package: R2 over each session's masked bins, weighted by variance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streams.sessions.falcon import falcon_task, read_falcon
 
 @dataclass(frozen=True, slots=True)
 class ScoredFile:
-    """What of a file is scored.
+    """The scored part of a file.
 
     Attributes:
         decoded: (n, dims).
@@ -41,10 +41,10 @@ def evaluate_falcon(
     """Decode FALCON's files from their counts and score them as the benchmark does.
 
     Args:
-        path: a bundle, or a folder of bundles named by FALCON's sessions.
-        files: of one task.
+        path: a bundle, or a folder with bundles named by FALCON's sessions.
+        files: from one task.
         task_name: `m1`, `m2` or `h1`.
-        split: the scored part of each file, as of `scored_intervals`.
+        split: each file's scored part, see `scored_intervals`.
 
     Returns:
         JSON-able: `falcon`, the benchmark's mean and standard deviation over its sessions; R2 of
@@ -78,7 +78,7 @@ def evaluate_falcon(
 
 
 def weighted_r2(parts: Sequence[ScoredFile]) -> float:
-    """R2 over all dimensions and parts: 1 - the sum of SSE / the sum of SST about each mean."""
+    """R2 over all dimensions and parts: 1 - summed SSE / summed SST about each mean."""
     decoded = np.concatenate([part.decoded for part in parts])
     actual = np.concatenate([part.actual for part in parts])
     error = np.square(actual - decoded).sum()

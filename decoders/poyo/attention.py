@@ -26,14 +26,14 @@ def attend(
     dropout: float,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Scaled dot-product attention of heads.
+    """Scaled dot-product attention per head.
 
     Args:
         queries: (B, H, N_q, dim_head).
         keys: (B, H, N_k, dim_head).
         values: (B, H, N_k, dim_head).
         dropout: chance that a weight is dropped.
-        bias: (B, N_k) added to the logits of a key; None for none.
+        bias: (B, N_k) added to a key's logits; None for none.
 
     Returns:
         (B, H, N_q, dim_head).
@@ -48,9 +48,9 @@ class CrossAttention(nn.Module):
     """Queries attend to a context.
 
     Args:
-        dim: width of queries and context.
-        n_heads: number of heads.
-        dim_head: width of a head.
+        dim: query and context width.
+        n_heads: how many heads.
+        dim_head: head width.
         dropout: chance that an attention weight is dropped in training.
         rotate_values: see `attend`.
     """
@@ -68,7 +68,7 @@ class CrossAttention(nn.Module):
         self.to_out = nn.Linear(width, dim)
 
     def fold(self, context: Tensor) -> Tensor:
-        """Keys, then values, of context tokens: (..., dim) -> (..., 2 * width)."""
+        """Keys, then values, for context tokens: (..., dim) -> (..., 2 * width)."""
         folded: Tensor = self.to_kv(self.norm_context(context))
         return folded
 
@@ -100,9 +100,9 @@ class SelfAttention(nn.Module):
     """Tokens attend to each other; values are carried between their times.
 
     Args:
-        dim: width of a token.
-        n_heads: number of heads.
-        dim_head: width of a head.
+        dim: token width.
+        n_heads: how many heads.
+        dim_head: head width.
         dropout: chance that an attention weight is dropped in training.
     """
 
@@ -124,7 +124,7 @@ class SelfAttention(nn.Module):
 
 
 class GatedGelu(nn.Module):
-    """`a * gelu(b)` of the halves a, b (arXiv 2002.05202)."""
+    """`a * gelu(b)` from the halves a, b (arXiv 2002.05202)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., 2 d) -> (..., d)."""
@@ -136,7 +136,7 @@ class FeedForward(nn.Module):
     """Widen by 4, gate, narrow.
 
     Args:
-        dim: width of a token.
+        dim: token width.
         dropout: on the gated values.
     """
 

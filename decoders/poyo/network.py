@@ -1,6 +1,6 @@
-"""POYO: spikes of a whole window cross-attend into latents, which are queried at any time.
+"""POYO: a whole window's spikes cross-attend into latents, which are queried at any time.
 
-Parameters bear torch_brain's names, so that a state dict of one loads into the other.
+Parameters bear torch_brain's names, so that state dicts load in both.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Poyo(nn.Module):
 
     Args:
         config: its shape.
-        units: words of all units of all sessions, in the order of their rows.
-        sessions: words of the sessions.
+        units: words for all sessions' units, ordered by row.
+        sessions: words for the sessions.
     """
 
     def __init__(self, config: PoyoConfig, units: Sequence[str], sessions: Sequence[str]) -> None:
@@ -61,13 +61,13 @@ class Poyo(nn.Module):
         return nn.Sequential(attention, normed_feed_forward(c.dim, c.ffn_dropout))
 
     def layers(self) -> Iterator[tuple[SelfAttention, nn.Module]]:
-        """Self-attention and feed-forward network of each layer."""
+        """Self-attention and feed-forward network, layer by layer."""
         for layer in self.proc_layers:
             attention, feed_forward = layer.children()
             yield cast(SelfAttention, attention), feed_forward
 
     def latent_times_s(self) -> Tensor:
-        """(n_steps,) float64, seconds since the start of the window."""
+        """(n_steps,) float64, seconds since the window's start."""
         c = self.config
         steps = torch.arange(0, c.sequence_s, c.latent_step_s, dtype=torch.float64)
         return (steps + c.latent_step_s / 2).to(self.latent_emb.weight.device)
@@ -87,7 +87,7 @@ class Poyo(nn.Module):
         """Decode windows with other embeddings than the network's own.
 
         Args:
-            batch: B windows, Q queries each; rows are of the two tables.
+            batch: B windows, Q queries each; rows index the two tables.
             units: (R, dim).
             sessions: (S, dim).
 
@@ -119,7 +119,7 @@ class Poyo(nn.Module):
         return answer
 
     def _folded(self, unit: Tensor, kind: Tensor, units: Tensor) -> Tensor:
-        """Keys and values of tokens (B, M) -> (B, M, 2 * width), each distinct one made once."""
+        """Keys and values for tokens (B, M) -> (B, M, 2 * width), each distinct one made once."""
         distinct, which = torch.unique(unit * N_TOKEN_TYPES + kind, return_inverse=True)
         unit, kind = distinct // N_TOKEN_TYPES, distinct % N_TOKEN_TYPES
         embedded = functional.embedding(unit, units, padding_idx=0) + self.token_type_emb(kind)

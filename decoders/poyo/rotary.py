@@ -1,4 +1,4 @@
-"""Rotary time: pairs of a head's dimensions turn with time (arXiv 2104.09864)."""
+"""Rotary time: pairs in a head's dimensions rotate with time (arXiv 2104.09864)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Rotation of each pair of a head's dimensions at some times.
+    """Rotation for each pair in a head's dimensions at some times.
 
     Attributes:
         cos: (..., dim_head // 2).
@@ -22,7 +22,7 @@ class Rotation:
     sin: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """Rotation pairs (x[2i], x[2i + 1]) of (..., dim_head), broadcast against cos and sin."""
+        """Rotate pairs (x[2i], x[2i + 1]) in (..., dim_head), broadcast against cos and sin."""
         turn = torch.complex(self.cos.to(x.dtype), self.sin.to(x.dtype))
         pairs = torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
         return torch.view_as_real(pairs * turn).flatten(-2)
@@ -32,18 +32,18 @@ class Rotation:
         return Rotation(self.cos, -self.sin)
 
     def over_heads(self) -> Rotation:
-        """For x of (B, H, N, dim_head) where this is of (B, N, dim_head // 2)."""
+        """From (B, N, dim_head // 2) to rotate x with shape (B, H, N, dim_head)."""
         return Rotation(self.cos.unsqueeze(1), self.sin.unsqueeze(1))
 
 
 class RotaryTime(nn.Module):
-    """Angular frequencies, rad/s; the second half of a head's pairs stands still.
+    """Angular frequencies, rad/s; a head's second half stands still.
 
     The periods are spaced evenly in the logarithm, both ends included. They are kept in the
     weights and loaded with them: computed afresh they may differ by 1e-5, 0.03 rad after a second.
 
     Args:
-        dim_head: width of a head.
+        dim_head: head width.
         t_min_s: shortest period.
         t_max_s: longest period.
     """

@@ -1,4 +1,4 @@
-"""Rotary time without copies: members of a turning pair are kept apart from the start."""
+"""Rotary time without copies: the members of a rotating pair are stored apart."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class RotaryPairs:
-    """Vectors of heads, apart by what time does to them: no copy is needed to rotate them.
+    """Head vectors, split by how time rotates them, so that rotation needs no copy.
 
     Attributes:
-        first: (H, N, n_pairs) first members of the turning pairs.
+        first: (H, N, n_pairs) first members of the rotating pairs.
         second: (H, N, n_pairs) second members.
         still: (H, N, dim_head - 2 n_pairs).
     """
@@ -33,7 +33,7 @@ class RotaryPairs:
 
 
 def rotary_order(dim_head: int) -> Tensor:
-    """Order of a head's dimensions: first members of the turning pairs, second ones, the rest.
+    """Order for a head's dimensions: first members of the rotating pairs, second ones, the rest.
 
     Returns:
         (dim_head,) int64.

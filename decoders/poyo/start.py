@@ -21,11 +21,11 @@ ENCODED_SPREAD = 0.3
 
 @torch.no_grad()
 def centre_attention(network: Poyo, batch: PoyoBatch) -> None:
-    """Set the projections out of both cross-attentions by what they give for some windows.
+    """Set both cross-attentions' output projections by what they give for some windows.
 
     Args:
         network: new; its weights are changed.
-        batch: windows of the training, tens of them.
+        batch: training windows, tens of them.
     """
     was_training = network.training
     network.eval()

@@ -31,12 +31,12 @@ PADDING_LOGIT = -1e4
 
 
 class PoyoStep(nn.Module):
-    """One window of one session: what is exported, and what the torch backend runs.
+    """One session's window, as it is exported and as the torch backend runs it.
 
     Args:
-        config: shape of the network.
+        config: network shape.
         outputs: what its readout is split into, in this order.
-        n_units: rows of the table.
+        n_units: table rows.
 
     Raises:
         ValueError: the window is too long, or the outputs are not as many as the readout's.
@@ -71,7 +71,7 @@ class PoyoStep(nn.Module):
 
     @property
     def table_width(self) -> int:
-        """Columns of a row: keys and values of the unit's spikes, of its START and of its END."""
+        """Columns per row: keys and values for the unit's spikes, START and END."""
         return len(ROW_KINDS) * 2 * self.config.cross_width
 
     @torch.no_grad()
@@ -92,10 +92,10 @@ class PoyoStep(nn.Module):
         return torch.cat([turn.cos[..., :n], turn.sin[..., :n]], dim=-1)
 
     def fold(self, embedding: Tensor) -> Tensor:
-        """Rows of the table.
+        """Make table rows.
 
         Args:
-            embedding: (R, dim) of the units.
+            embedding: (R, dim), the units'.
 
         Returns:
             (R, table_width).
@@ -122,8 +122,8 @@ class PoyoStep(nn.Module):
         """Decode one window.
 
         Args:
-            unit: (N,) int32 rows of the table.
-            t_rel: (N,) seconds since the start of the window.
+            unit: (N,) int32 table rows.
+            t_rel: (N,) seconds since the window's start.
             count: (N,) spikes per token, 0 where padded.
             table: (R, table_width) folded rows.
             session: (dim,).
@@ -149,7 +149,7 @@ class PoyoStep(nn.Module):
         return cos_a * cos_b - sin_a * sin_b, sin_a * cos_b + cos_a * sin_b
 
     def _encoded(self, unit: Tensor, t_rel: Tensor, count: Tensor, table: Tensor) -> Tensor:
-        """Latents (L, dim) from the tokens of a window: START and END of each unit, and spikes."""
+        """Latents (L, dim) from a window's tokens: each unit's START and END, and spikes."""
         n_kinds, n_rows = len(ROW_KINDS), table.shape[0]
         rows = torch.arange(n_rows, dtype=torch.int32) * n_kinds
         row = torch.cat([rows + START, rows + END, unit * n_kinds + SPIKE])
@@ -171,7 +171,7 @@ class PoyoStep(nn.Module):
         return encoded
 
     def _gathered(self, table: Tensor, row: Tensor, first_head: int) -> RotaryPairs:
-        """Keys or values of tokens from the rows of (R, kinds * 2 * heads * dim_head)."""
+        """Keys or values for tokens from (R, kinds * 2 * heads * dim_head) rows."""
         c, n = self.config, self.config.n_rotated_pairs
         n_heads = 2 * c.cross_heads
         heads = torch.arange(first_head, first_head + c.cross_heads, dtype=torch.int32)
@@ -210,7 +210,7 @@ class PoyoStep(nn.Module):
         return functional.linear(join_heads(out.joined()), weight, to_out.bias)
 
     def _mixed(self, attention: SelfAttention, latents: Tensor) -> Tensor:
-        """What a self-attention adds to the latents (L, dim)."""
+        """Self-attention's addition to the latents (L, dim)."""
         x = attention.norm(latents)
         cos, sin = self.latent_turn.chunk(2, dim=-1)
         q, k, v = (self._projected(x, w).by(cos, sin) for w in attention.to_qkv.weight.chunk(3))
@@ -233,13 +233,13 @@ class PoyoStep(nn.Module):
 
 
 def step_config(config: PoyoConfig, outputs: Sequence[OutputSpec], n_units: int) -> dict[str, Any]:
-    """What `step_from_config` needs, as plain JSON types."""
+    """Arguments for `step_from_config`, as plain JSON types."""
     told = [{"name": output.name, "dims": output.dims} for output in outputs]
     return {"network": config.to_dict(), "outputs": told, "n_units": n_units}
 
 
 def step_from_config(config: Mapping[str, Any]) -> PoyoStep:
-    """The inverse of `step_config`; its weights are still to be loaded."""
+    """Make the step that `step_config` describes; its weights are still to be loaded."""
     outputs = [OutputSpec(**output) for output in config["outputs"]]
     return PoyoStep(PoyoConfig(**config["network"]), outputs, config["n_units"])
 
@@ -253,19 +253,19 @@ def step_of_session(
     offset: Sequence[float],
     scale: Sequence[float],
 ) -> PoyoStep:
-    """The step of one session.
+    """Make one session's step.
 
     Args:
         network: trained on it.
         session: its word in the vocabulary.
-        units: words of its units, in the order of the table's rows.
+        units: words for its units, ordered as the table's rows.
         outputs: what is read out.
-        offset: (dim_out,) physical value of a normalised 0.
-        scale: (dim_out,) physical size of a normalised 1.
+        offset: (dim_out,) physical value for a normalised 0.
+        scale: (dim_out,) physical size for a normalised 1.
 
     Raises:
         VocabularyError: a word is unknown.
-        ValueError: the outputs are not those of the readout.
+        ValueError: the outputs are not the readout's.
     """
     step = PoyoStep(network.config, outputs, len(units))
     rows = torch.cat([torch.zeros(1, dtype=torch.int64), network.unit_emb.index(units)])

@@ -1,4 +1,4 @@
-"""Training of POYO: windows from anywhere in the recordings, read at their end as live."""
+"""Train POYO on windows from anywhere in the recordings, read at their end as live."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ class PoyoTrainer:
 
     @property
     def share_done(self) -> float:
-        """Share that is done of the time budget, or of the steps without one."""
+        """Share done: time where there is a budget, else steps."""
         if self.recipe.time_budget_s is None:
             return self.i_step / self.config.training.steps
         return min(1.0, self.taken_s / self.recipe.time_budget_s)
 
     def summary(self) -> dict[str, Any]:
-        """Sizes of the network, and epochs; an epoch is all train parts once."""
+        """Network sizes and epochs; an epoch is all train parts once."""
         seen_s = self.i_step * self.recipe.batch * self.corpus.sequence_s
         return {
             "n_parameters": sum(p.numel() for p in self.network.parameters()),
@@ -92,7 +92,7 @@ class PoyoTrainer:
         """One gradient step.
 
         Returns:
-            The loss over the windows of all processes.
+            The loss over all processes' windows.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -131,11 +131,11 @@ class PoyoTrainer:
         return [np.ones(len(self.recordings[at.session].unit_keys), bool) for at in stretches]
 
     def _loss(self, answer: Tensor, targets: Tensor) -> Tensor:
-        """Loss of this process's windows, divided by the known targets of all processes.
+        """Loss over this process's windows, divided by all processes' known targets.
 
         Args:
-            answer: (B of this process, n_hops, dims).
-            targets: (B of all, n_hops, n_columns).
+            answer: (B in this process, n_hops, dims).
+            targets: (B in all, n_hops, n_columns).
         """
         at_end = self.recipe.end_weight
         parts = ((slice(None, -1), 1.0 - at_end), (slice(-1, None), at_end))
@@ -151,11 +151,11 @@ class PoyoTrainer:
         return loss
 
     def _first_process_s(self, taken_s: float) -> float:
-        """Time of the first process, which all follow, so that they stop at the same step."""
+        """The first process's time, which all follow, so that they stop at the same step."""
         return float(self.fabric.broadcast(taken_s, src=0))
 
     def score(self) -> dict[str, dict[str, list[float]]]:
-        """Score the averaged weights at the end of evenly chosen windows of every test part.
+        """Score the averaged weights at the end of evenly chosen windows in every test part.
 
         Returns:
             Per session and output: R2 per dimension.
@@ -206,10 +206,10 @@ class PoyoTrainer:
         return session_record(recording) | {"tokens_p999": float(np.quantile(n_tokens, 0.999))}
 
     def restore(self, progress: dict[str, Any]) -> None:
-        """Go on from a checkpoint of the same config; bit-exactly without a time budget.
+        """Go on from a checkpoint with the same config; bit-exactly without a time budget.
 
         Raises:
-            TrainingError: it is of another config or architecture.
+            TrainingError: it has another config or architecture.
         """
         restore_learner(self, progress)
         torch.set_rng_state(progress["noise"])
@@ -217,7 +217,7 @@ class PoyoTrainer:
 
 
 def poyo_shape(choice: PoyoChoice, dim_out: int) -> PoyoConfig:
-    """Shape of the network that a [poyo] section describes."""
+    """Network shape that a [poyo] section describes."""
     sizes = choice.model_dump(include={field.name for field in fields(PoyoConfig)})
     return PoyoConfig(dim_out=dim_out, **sizes)
 
@@ -238,7 +238,7 @@ def learning_rate(share_done: float, recipe: PoyoChoice) -> float:
 
 
 def _parameter_groups(network: Poyo, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on the matrices of linear maps, not on embeddings, gains and offsets."""
+    """Weight decay on linear maps' matrices, not on embeddings, gains and offsets."""
     decayed = [p for n, p in network.named_parameters() if p.ndim > 1 and "_emb." not in n]
     others = [p for n, p in network.named_parameters() if p.ndim < 2 or "_emb." in n]
     return [

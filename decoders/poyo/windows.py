@@ -16,11 +16,11 @@ from streams.messages import Float32s
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Where a window lies.
+    """A window's place.
 
     Attributes:
-        session: which recording.
-        cut: which of its cuts.
+        session: recording index.
+        cut: cut index.
         last: its last bin.
     """
 
@@ -30,11 +30,11 @@ class Stretch:
 
 
 class WindowCorpus:
-    """Windows of several recordings, with one vocabulary row per unit of each session.
+    """Windows in several recordings, with one vocabulary row per unit and session.
 
     Args:
         recordings: in order; their bins do not overlap.
-        hop_us: length of a bin, microseconds.
+        hop_us: bin length, microseconds.
         n_hops: bins in a window.
     """
 
@@ -48,7 +48,7 @@ class WindowCorpus:
 
     @property
     def sequence_s(self) -> float:
-        """Length of a window."""
+        """Window length, seconds."""
         return self.n_hops * self.hop_us * MICROSECOND_S
 
     @property
@@ -57,16 +57,16 @@ class WindowCorpus:
         return float(self._odds.sum()) * self.hop_us * MICROSECOND_S
 
     def ends(self, part: Part) -> range:
-        """Last bins of the windows that end in a part of a recording."""
+        """Last bins for windows that end in a recording's part."""
         return range(max(part.first, self.n_hops - 1), part.last)
 
     def words(self) -> tuple[list[str], list[str]]:
-        """Vocabularies of units and sessions, in the order of their rows."""
+        """Vocabularies for units and sessions, ordered by row."""
         units = [f"{r.id}/{key}" for r in self.recordings for key in r.unit_keys]
         return units, [r.id for r in self.recordings]
 
     def draw(self, n: int, generator: torch.Generator) -> list[Stretch]:
-        """Windows of the train parts, each as likely as any."""
+        """Draw windows from the train parts, each as likely as any."""
         sessions = torch.multinomial(self._odds, n, replacement=True, generator=generator)
         shares = torch.rand(2, n, generator=generator, dtype=torch.float64).tolist()
         return [self._one(*drawn) for drawn in zip(sessions.tolist(), *shares, strict=True)]
@@ -80,11 +80,11 @@ class WindowCorpus:
         return Stretch(session, cut, ends[int(share * n_ends)])
 
     def batch(self, stretches: Sequence[Stretch], kept: Sequence[np.ndarray]) -> PoyoBatch:
-        """The windows' tokens, queried at the end of each of their hops.
+        """The windows' tokens, queried at each hop's end.
 
         Args:
-            stretches: B of them.
-            kept: for each, (U,) bool, the units of its session that are there.
+            stretches: B stretches.
+            kept: for each, (U,) bool, its session's units that are kept.
         """
         windows = [self._window(at, mask) for at, mask in zip(stretches, kept, strict=True)]
         query_s = np.arange(1, self.n_hops + 1) * self.hop_us * MICROSECOND_S
@@ -117,7 +117,7 @@ class WindowCorpus:
 
 
 def _since_start_us(cut: Cut, hop_us: int) -> Int64s:
-    """Microseconds of each token since the first bin's start."""
+    """Each token's microseconds since the first bin's start."""
     i_bin = np.repeat(np.arange(len(cut.tokens)), np.diff(cut.tokens.offsets))
     within_us = np.round(cut.tokens.t_rel.astype(np.float64) / MICROSECOND_S).astype(np.int64)
     since_start_us: Int64s = i_bin * hop_us + within_us

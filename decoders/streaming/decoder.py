@@ -30,7 +30,7 @@ class OutputSpec:
 
     Attributes:
         name: as on the wire.
-        dims: length of its vector.
+        dims: its vector's length.
         classes: True for a discrete output, whose vector holds class probabilities.
     """
 
@@ -45,18 +45,18 @@ class StreamingConfig:
 
     Attributes:
         outputs: in the order of the readout.
-        bin_s: length of a bin, seconds; scales the rotary frequencies.
+        bin_s: bin length, seconds; scales the rotary frequencies.
         n_frequencies: rotary frequencies inside the bin; 0 for sources of counts.
         n_latents: attention pools per bin.
-        d_unit: width of a unit embedding.
-        d_value: width of the folded value.
+        d_unit: embedding width.
+        d_value: folded value width.
         d_model: width between encoder and memory.
-        d_memory: width of the GRU's memory.
-        d_readout: width of the readout and of the session vector.
-        logit_cap: bound of the part of a logit that does not depend on time.
-        time_cap: bound of each coefficient of a function of time.
+        d_memory: GRU width.
+        d_readout: readout and session vector width.
+        logit_cap: bound on a logit's part that does not depend on time.
+        time_cap: bound on each coefficient of time.
         sink: initial mass of the sink, in spikes.
-        taps_s: time constants of the linear filter beside the network; none: there is no filter,
+        taps_s: time constants for the linear filter beside the network; none: there is no filter,
             and drift is not followed (see `step`).
         serves_to_s: leads up to which that filter counts in full (see `linear_filter`).
     """
@@ -78,27 +78,27 @@ class StreamingConfig:
 
     @property
     def n_basis(self) -> int:
-        """Basis functions of a logit: 1, and cosine and sine per frequency."""
+        """Basis functions per logit: 1, and cosine and sine per frequency."""
         return 1 + 2 * self.n_frequencies
 
     @property
     def table_width(self) -> int:
-        """Columns of a folded row: value, a one that sums the weights, logit coefficients."""
+        """Columns per folded row: value, a one that sums the weights, logit coefficients."""
         return self.d_value + 1 + self.n_latents * self.n_basis
 
     @property
     def n_pooled(self) -> int:
-        """Length of a bin's latents, end to end."""
+        """Length of the latents, end to end."""
         return self.n_latents * (self.d_value + 1)
 
     @property
     def n_sums(self) -> int:
-        """Leaky sums of the linear filter: one for each time constant and dimension."""
+        """Leaky sums in the linear filter: one for each time constant and dimension."""
         return len(self.taps_s) * self.n_dims
 
     @property
     def n_dims(self) -> int:
-        """Dimensions of all outputs together."""
+        """Dimensions in all outputs together."""
         return sum(output.dims for output in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,15 +131,15 @@ class Geglu(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class LaneTokens:
-    """Tokens of lanes that run side by side over many bins.
+    """Tokens for lanes that run side by side over many bins.
 
     Attributes:
         lane: (N,) int64.
         bin: (N,) int64, within the lane.
         unit: (N,) int64, within the lane's session.
-        t_rel: (N,) float32 seconds since the start of the bin.
+        t_rel: (N,) float32 seconds since the bin's start.
         count: (N,) float32 spikes that the token stands for.
-        shape: number of lanes and of bins.
+        shape: counts for lanes and bins.
     """
 
     lane: Tensor
@@ -151,7 +151,7 @@ class LaneTokens:
 
 
 class SpikeEncoder(nn.Module):
-    """Fold unit embeddings into table rows, and pool the spikes of a bin into latents."""
+    """Fold unit embeddings into table rows, and pool a bin's spikes into latents."""
 
     frequencies: Tensor
     shifts: Tensor
@@ -178,7 +178,7 @@ class SpikeEncoder(nn.Module):
         self.register_buffer("shifts", torch.cat([torch.zeros(1 + config.n_frequencies), -quarter]))
 
     def fold(self, embedding: Tensor) -> Tensor:
-        """Fold embeddings into rows of the table.
+        """Fold embeddings into table rows.
 
         Args:
             embedding: (..., d_unit).
@@ -192,13 +192,13 @@ class SpikeEncoder(nn.Module):
         return torch.cat([self.to_value(normed), ones, coefficients], dim=-1)
 
     def centre(self, rows: Tensor, spikes_per_bin: Tensor) -> Tensor:
-        """Latents of a bin in which every unit fires its mean, evenly over the bin.
+        """Latents for a bin in which every unit fires its mean, evenly over the bin.
 
         The decode depends on a bin's latents minus this centre. So a lost unit, or a session whose
         units fire more, moves the centre and not the decode.
 
         Args:
-            rows: (..., U, table_width) of one session's units.
+            rows: (..., U, table_width), one session's units.
             spikes_per_bin: (..., U) mean spikes.
 
         Returns:
@@ -216,11 +216,11 @@ class SpikeEncoder(nn.Module):
         return self.pool(weights @ rows[..., : config.d_value + 1])
 
     def weights(self, coefficients: Tensor, t_rel: Tensor, count: Tensor) -> Tensor:
-        """Weight of each token in each latent.
+        """Weight for each token in each latent.
 
         Args:
-            coefficients: (N, n_basis * n_latents), the last columns of the tokens' rows.
-            t_rel: (N,) seconds since the start of the bin.
+            coefficients: (N, n_basis * n_latents), last columns in the tokens' rows.
+            t_rel: (N,) seconds since the bin's start.
             count: (N,) spikes that the token stands for; 0 is padding.
 
         Returns:
@@ -234,11 +234,11 @@ class SpikeEncoder(nn.Module):
         return torch.exp(logit) * count.unsqueeze(-1)
 
     def sums(self, rows: Tensor, tokens: LaneTokens) -> Tensor:
-        """Sum the tokens of each bin, differentiable in the rows.
+        """Sum each bin's tokens, differentiable in the rows.
 
         Args:
-            rows: (B, U, table_width) of each lane's units, or (U, table_width) for all lanes.
-            tokens: of B lanes of T bins.
+            rows: (B, U, table_width) per lane, or (U, table_width) for all lanes.
+            tokens: B lanes, T bins each.
 
         Returns:
             (B, T, n_latents, d_value + 1) as `pool` takes them.
@@ -266,7 +266,7 @@ class SpikeEncoder(nn.Module):
         """Turn the sums over a bin's tokens into latents.
 
         Args:
-            sums: (..., n_latents, d_value + 1): sum of weight x value, and sum of weights.
+            sums: (..., n_latents, d_value + 1): summed weight x value, and summed weight.
 
         Returns:
             (..., n_pooled).
@@ -306,7 +306,7 @@ class StreamingDecoder(nn.Module):
 
     @torch.no_grad()
     def standardise(self, sums: Tensor, centre: Tensor) -> None:
-        """Fix the gain of the latents so that they vary by 1 about their centre in these bins.
+        """Fix the latents' gain so that they vary by 1 about their centre in these bins.
 
         A latent averages over many spikes. Without the gain its changes from bin to bin are a
         hundredth of its mean, and training hardly sees them.
@@ -323,11 +323,11 @@ class StreamingDecoder(nn.Module):
         memory: Tensor | None = None,
         dropout: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Decode many bins of many lanes, for training and adaptation.
+        """Decode many bins on many lanes, for training and adaptation.
 
         Args:
             sums: (B, T, n_latents, d_value + 1) from `SpikeEncoder.sums`.
-            centre: (B, n_pooled) of each lane's session.
+            centre: (B, n_pooled), each lane's session.
             session: (B, d_readout).
             lead_s: (B,) seconds.
             memory: (B, d_memory) before the first bin; zeros if None.
@@ -343,11 +343,11 @@ class StreamingDecoder(nn.Module):
         return self.read(path, session.unsqueeze(1), lead_s[:, None, None]), last.squeeze(0)
 
     def mixed(self, sums: Tensor, centre: Tensor) -> Tensor:
-        """Input of the GRU.
+        """Input for the GRU.
 
         Args:
             sums: (..., n_latents, d_value + 1) over a bin's tokens.
-            centre: (..., n_pooled) of the session, broadcast against the latents.
+            centre: (..., n_pooled), the session's, broadcast against the latents.
 
         Returns:
             (..., d_model).
@@ -355,7 +355,7 @@ class StreamingDecoder(nn.Module):
         return self.mixed_away(self.encoder.pool(sums) - centre)
 
     def mixed_away(self, away: Tensor) -> Tensor:
-        """Input of the GRU from (..., n_pooled) latents without their centre."""
+        """Input for the GRU from (..., n_pooled) latents without their centre."""
         x = functional.linear(away, self.mix.weight * self.pooled_gain, self.mix.bias)
         mixed: Tensor = x + self.mix_geglu(self.mix_norm(x))
         return mixed
@@ -375,13 +375,13 @@ class StreamingDecoder(nn.Module):
         return answer
 
     def read_physical(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
-        """Read out in physical units; arguments of `read`."""
+        """Read out in physical units; see `read` for the arguments."""
         weight = self.readout.weight * self.scale.unsqueeze(-1)
         bias = self.readout.bias * self.scale + self.offset
         return functional.linear(self._answering(memory, session, lead_s), weight, bias)
 
     def outputs_of(self, answer: Tensor) -> list[Tensor]:
-        """Split (..., n_dims) answers into outputs, logits of classes into probabilities."""
+        """Split (..., n_dims) answers into outputs, class logits into probabilities."""
         parts = torch.split(answer, [output.dims for output in self.config.outputs], dim=-1)
         return [
             torch.softmax(part, dim=-1) if output.classes else part
@@ -389,7 +389,7 @@ class StreamingDecoder(nn.Module):
         ]
 
     def _answering(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
-        """Input of the readout, (..., d_readout)."""
+        """Input for the readout, (..., d_readout)."""
         lead = self.lead_narrow(torch.tanh(self.lead_widen(lead_s / LEAD_SCALE_S)))
         query = self.query(self.memory_norm(memory)) + (session + lead)
         answering: Tensor = query + self.readout_geglu(query)

@@ -18,5 +18,5 @@ LARGEST = 1.0
 
 
 def follow_share(bin_s: float) -> float:
-    """By how much one bin counts, for a memory of `FOLLOW_S`."""
+    """Weight for one bin, for a memory as long as `FOLLOW_S`."""
     return 1.0 - math.exp(-bin_s / FOLLOW_S)

@@ -1,4 +1,4 @@
-"""The decoder with the embeddings of its sessions, as training optimises it."""
+"""The decoder with its sessions' embeddings, as training optimises it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OWN_DECAY = 0.1
 class LaneNetwork(nn.Module):
     """Network that `Trainer` trains on lanes.
 
-    `forward(window, memory, dropout)` gives (B, T, n_dims) normalised outputs of a `Window` and
+    `forward(window, memory, dropout)` gives (B, T, n_dims) normalised outputs for a `Window` and
     (B, d_memory) the memory after it, from (B, d_memory) the memory before.
     """
 
@@ -42,25 +42,25 @@ class LaneNetwork(nn.Module):
 
     @property
     def n_parameters(self) -> int:
-        """Number of trainable parameters."""
+        """Count trainable parameters."""
         return sum(p.numel() for p in self.parameters())
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups of parameters, for the optimiser."""
+        """Parameter groups, for the optimiser."""
         return decay_groups(self.parameters(), weight_decay)
 
 
 @dataclass(frozen=True, slots=True)
 class LaneDropout:
-    """Dropout masks, drawn for the lanes of all processes; each process keeps its own.
+    """Dropout masks, drawn for all processes' lanes; each process keeps its own.
 
     Attributes:
         generator: shared by all processes.
         n_lanes: in all processes together.
-        mine: the lanes of this process.
+        mine: lanes in this process.
         dropout: chance that an activation is dropped.
         unit_dropout: largest chance that a unit is dropped; each lane draws its own below it.
-        session_dropout: chance that a lane is treated as one of an unknown session.
+        session_dropout: chance that a lane's session is treated as unknown.
         unseen_units: chance that a lane's units are known by their profiles alone.
     """
 
@@ -81,7 +81,7 @@ class LaneDropout:
         return x * keep / (1.0 - self.dropout)
 
     def kept_units(self, n_units: int) -> Tensor:
-        """(B, n_units) of 0 and 1."""
+        """(B, n_units), 0 or 1."""
         rate = self._draw(1) * self.unit_dropout
         return (self._draw(n_units) >= rate).float()
 
@@ -94,23 +94,23 @@ class LaneDropout:
         return self._draw() < self.unseen_units
 
     def variants(self, n_variants: int, n_sessions: int) -> Tensor:
-        """(n_sessions,) variant of the profiles of unseen units; the same in all processes."""
+        """(n_sessions,) profile variant for unseen units; the same in all processes."""
         return torch.randint(n_variants, (n_sessions,), generator=self.generator)
 
 
 class SessionNetwork(LaneNetwork):
     """A `StreamingDecoder` and, for every session, unit embeddings and a session vector.
 
-    A unit's embedding has three parts: one encodes its profile, one is shared by all rows of its
+    A unit's embedding has three parts: one encodes its profile, one is shared by all rows with its
     key, one is the row's own. State dicts name the profile encoder `identity`.
 
     Args:
-        config: shape of the decoder.
-        key_of_row: index of the shared embedding of each row.
-        n_sessions: number of sessions.
-        max_units: of any session.
-        spikes_per_bin: mean of each row; zero if None.
-        n_profile: length of a unit's profile.
+        config: decoder shape.
+        key_of_row: each row's index among the shared embeddings.
+        n_sessions: how many sessions.
+        max_units: largest count in a session.
+        spikes_per_bin: mean per row; zero if None.
+        n_profile: profile length.
     """
 
     key_of_row: Tensor
@@ -153,16 +153,16 @@ class SessionNetwork(LaneNetwork):
 
     @property
     def shape(self) -> dict[str, Any]:
-        """Shape of the decoder, as plain JSON types."""
+        """Decoder shape, as plain JSON types."""
         return self.decoder.config.to_dict()
 
     @property
     def n_parameters(self) -> int:
-        """Number of trainable parameters of the decoder, without embeddings."""
+        """Count the decoder's trainable parameters, without embeddings."""
         return sum(p.numel() for p in self.decoder.parameters())
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Weight decay on the decoder's matrices; a stronger one on what a row has of its own."""
+        """Weight decay on the decoder's matrices; a stronger one on each row's own part."""
         learning = (p for p in self.decoder.parameters() if p.requires_grad)
         matrices, vectors = decay_groups(learning, weight_decay)
         vectors["params"] += self.identity.parameters()
@@ -170,7 +170,7 @@ class SessionNetwork(LaneNetwork):
         return [matrices, vectors, own]
 
     def set_profiles(self, profiles: UnitProfiles) -> None:
-        """Set the profiles of the units that are trained on."""
+        """Set the training units' profiles."""
         self.identity.fit_statistics(profiles)
         self.profile = torch.from_numpy(profiles.best).float()
         self.variants = torch.from_numpy(profiles.variants).float()
@@ -182,11 +182,11 @@ class SessionNetwork(LaneNetwork):
         return told + self.shared[self.key_of_row] + self.own
 
     def tables(self) -> Tensor:
-        """Folded rows of every session's units."""
+        """Folded rows for every session's units."""
         return self.decoder.encoder.fold(self.embeddings())
 
     def _training_tables(self, dropout: LaneDropout, rotations: Mapping[int, Tensor]) -> Tensor:
-        """Folded rows as they are, then without the rows' own part, then of unseen units."""
+        """Folded rows as they are, then without the rows' own part, then for unseen units."""
         known = self.embeddings()
         parts = [known, known - self.own]
         if dropout.unseen_units > 0.0:
@@ -201,12 +201,12 @@ class SessionNetwork(LaneNetwork):
     ) -> tuple[Tensor, Tensor]:
         """Run a window.
 
-        In training, lanes of unseen units have their behaviour rotated about its mean (see
+        In training, lanes with unseen units have their behaviour rotated about its mean (see
         `rotation_augmentation`). Each window has another rotation, so their memory begins and ends
         with the window.
 
         Args:
-            window: B lanes of T bins.
+            window: B lanes, T bins each.
             memory: (B, d_memory).
             dropout: None when not training.
 
@@ -251,14 +251,14 @@ class SessionNetwork(LaneNetwork):
 
     @torch.no_grad()
     def standardise(self, window: Window) -> None:
-        """Fix the scale of the latents from a window, once, before training."""
+        """Fix the latents' scale from a window, once, before training."""
         rows = self.tables()[window.row]
         sums = self.decoder.encoder.sums(rows, window.tokens(window.count))
         centre = self._centre(window, rows, torch.ones(window.row.shape))
         self.decoder.standardise(sums, centre.unsqueeze(1))
 
     def _centre(self, window: Window, rows: Tensor, kept: Tensor) -> Tensor:
-        """(B, n_pooled) of the units that are kept."""
+        """(B, n_pooled) centre for the units that are kept."""
         spikes_per_bin = self.spikes_per_bin[window.row] * window.present * kept
         return self.decoder.encoder.centre(rows, spikes_per_bin)
 
@@ -266,12 +266,12 @@ class SessionNetwork(LaneNetwork):
     def bundle_tables(
         self, i_session: int, own: Sequence[int], rows: Sequence[int]
     ) -> dict[str, Tensor]:
-        """Tables of the graph for one session.
+        """Graph tables for one session.
 
         Args:
-            i_session: index of the session.
+            i_session: session index.
             own: its rows.
-            rows: of the bundle; may add rows of other sessions.
+            rows: in the bundle; may add other sessions' rows.
         """
         table, held = self.tables(), torch.tensor(own)
         return {
@@ -281,7 +281,7 @@ class SessionNetwork(LaneNetwork):
         }
 
     def of_units(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """Weights that adaptation needs: a bundle's units, and the encoder of profiles."""
+        """Weights that adaptation needs: a bundle's units, and the profile encoder."""
         held = torch.tensor(rows)
         encoder = {f"identity.{k}": v for k, v in self.identity.state_dict().items()}
         return encoder | {

@@ -36,13 +36,13 @@ LEAST_SPREAD = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class UnitProfiles:
-    """Profiles of all units that a network is trained on.
+    """Profiles for all units that a network is trained on.
 
     Attributes:
         best: (n_rows, P) from the whole train part.
-        variants: (n_variants, n_rows, P) from stretches of it.
+        variants: (n_variants, n_rows, P) from parts of it.
         session_of_row: (n_rows,) int64.
-        spread: (P - 1, P - 1) covariance of the slopes over units.
+        spread: (P - 1, P - 1) slope covariance over units.
     """
 
     best: Float64s
@@ -52,12 +52,12 @@ class UnitProfiles:
 
 
 class ProfileEncoder(nn.Module):
-    """Linear map from profile to embedding, with the statistics of profiles.
+    """Linear map from profile to embedding, with profile statistics.
 
     Args:
-        n_profile: length of a profile.
-        d_unit: width of an embedding.
-        embedding_spread: standard deviation of the embeddings before training.
+        n_profile: profile length.
+        d_unit: embedding width.
+        embedding_spread: the embeddings' standard deviation before training.
     """
 
     mean: Tensor
@@ -74,7 +74,7 @@ class ProfileEncoder(nn.Module):
 
     @torch.no_grad()
     def fit_statistics(self, profiles: UnitProfiles) -> None:
-        """Set mean, gain and covariance of profiles from the units trained on."""
+        """Set the profiles' mean, gain and covariance from the training units."""
         deviation = np.maximum(profiles.best.std(axis=0), LEAST_SPREAD)
         self.mean.copy_(torch.from_numpy(profiles.best.mean(axis=0)))
         self.gain.copy_(torch.from_numpy(1.0 / deviation))
@@ -86,7 +86,7 @@ class ProfileEncoder(nn.Module):
         return embedding
 
     def profiles_from(self, sums: TuningSums) -> Float64s:
-        """(U, P) most probable profiles, given the sums and the statistics of profiles."""
+        """(U, P) most probable profiles, given the sums and the profile statistics."""
         mean, spread = (v.cpu().double().numpy() for v in (self.mean[:-1], self.spread))
         return profiles_given(sums, mean, spread, CAUTION)
 
@@ -100,16 +100,16 @@ def fit_unit_profiles(
     hop_s: float,
     seed: int,
 ) -> UnitProfiles:
-    """Fit profiles to every session's train part, and to stretches of it.
+    """Fit profiles to every session's train part, and to stretches in it.
 
     Args:
-        recordings: in the order of the network's rows.
-        outputs: columns of the targets.
-        offset: (n_dims,) of the normalisation.
+        recordings: ordered as the network's rows.
+        outputs: target columns.
+        offset: (n_dims,), normalisation.
         scale: (n_dims,).
-        i_present: index of lead 0 in the recordings' targets.
+        i_present: lead 0's index in the recordings' targets.
         hop_s: seconds between bins.
-        seed: of the places of the stretches.
+        seed: for the stretches' places.
     """
     rng = np.random.default_rng(seed)
     parts = []
@@ -143,7 +143,7 @@ def _stretch(
 
 
 def shrunk_covariance(rows: Float64s) -> Float64s:
-    """Covariance of (n, P) rows, shrunk towards its diagonal; never singular."""
+    """Covariance over (n, P) rows, shrunk towards its diagonal; never singular."""
     covariance = np.atleast_2d(np.cov(rows.T)) if len(rows) > 1 else np.eye(rows.shape[1])
     diagonal = np.diag(np.maximum(np.diag(covariance), LEAST_SPREAD**2))
     mixed: Float64s = (1.0 - SHRINKAGE) * covariance + SHRINKAGE * diagonal

@@ -1,6 +1,6 @@
-"""Augmentation of profiles: behaviour rotated about its mean, for units that nobody recorded.
+"""Profile augmentation: behaviour rotated about its mean, for units that nobody recorded.
 
-A vector of behaviour may be rotated or mirrored. A unit that followed it still does, with another
+A behaviour vector may be rotated or mirrored. A unit that followed it still does, with another
 profile. A profile encoder trained on all of these cannot memorise single units, and learns as much
 from few units as from many.
 """
@@ -20,8 +20,8 @@ class RotationAugmentation:
     """Rotate the vectors in profiles, and rotate the network's answers back.
 
     Args:
-        dims: of each output.
-        classes: whether each output is of classes.
+        dims: per output.
+        classes: per output, whether it is discrete.
     """
 
     def __init__(self, dims: Sequence[int], classes: Sequence[bool]) -> None:
@@ -36,7 +36,7 @@ class RotationAugmentation:
             i_answer += n
 
     def draw(self, generator: torch.Generator) -> dict[int, Tensor]:
-        """Draw a random orthogonal matrix for each number of dimensions."""
+        """Draw a random orthogonal matrix for each dimension count."""
         rotations = {}
         for n in sorted({n for _, n in self._in_answer}):
             basis, upper = torch.linalg.qr(torch.randn(n, n, generator=generator))
@@ -44,7 +44,7 @@ class RotationAugmentation:
         return rotations
 
     def profiles(self, profile: Tensor, rotations: Mapping[int, Tensor]) -> Tensor:
-        """(..., P) profiles of the same units, with rotated behaviour."""
+        """(..., P) profiles for the same units, with rotated behaviour."""
         return _rotated(profile, self._in_profile, rotations)
 
     def back(self, answer: Tensor, rotations: Mapping[int, Tensor]) -> Tensor:

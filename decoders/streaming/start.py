@@ -1,4 +1,4 @@
-"""Begin a training with the decoder and the unit embeddings of an earlier run."""
+"""Begin a training with an earlier run's decoder and unit embeddings."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def start_from(
     of the earlier ones.
 
     Args:
-        network: of the new sessions.
+        network: for the new sessions.
         recordings: the new sessions.
-        checkpoint: of the earlier run.
+        checkpoint: from the earlier run.
         same_array: whether a key names the same channel as it did there.
         freeze: whether the decoder stays as it is.
 

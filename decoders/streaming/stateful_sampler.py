@@ -24,12 +24,12 @@ class Window:
     """One stretch of time on several lanes; not frozen, because mixed precision rebuilds it.
 
     Attributes:
-        session: (B,) int64, index of the recording.
-        row: (B, U) int64, row of each of the session's units; padded with 0.
-        present: (B, U) of 0 and 1, 0 where padded.
-        lane: (N,) int64, lane of each token.
-        bin: (N,) int64, bin of each token within the window.
-        unit: (N,) int64, unit of each token within its session.
+        session: (B,) int64, recording index.
+        row: (B, U) int64, each unit's row; padded with 0.
+        present: (B, U), 1, or 0 where padded.
+        lane: (N,) int64, each token's lane.
+        bin: (N,) int64, each token's bin within the window.
+        unit: (N,) int64, each token's unit within its session.
         t_rel: (N,) float32.
         count: (N,) float32.
         target: (B, T, n_columns) float32, NaN where nothing is scored.
@@ -65,11 +65,11 @@ class Window:
 
 
 class Segment(NamedTuple):
-    """A stretch of a recording inside a window.
+    """A recorded stretch inside a window.
 
     Attributes:
-        at: first bin of the window.
-        start: first bin of the recording.
+        at: first bin in the window.
+        start: first bin in the recording.
         n_bins: length.
     """
 
@@ -79,14 +79,14 @@ class Segment(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Plan of one lane for one window.
+    """One lane's plan for one window.
 
     Attributes:
-        session: index of the recording.
-        cut: index of its cut.
-        i_lead: index of the lead.
-        last: first bin of the recording that is not scored any more.
-        segments: of the window, in order.
+        session: recording index.
+        cut: cut index.
+        i_lead: lead index.
+        last: first bin in the recording that is not scored any more.
+        segments: in the window, in order.
     """
 
     session: int
@@ -97,11 +97,11 @@ class Plan(NamedTuple):
 
 
 class Corpus:
-    """All recordings as tensors, one row per unit of each session.
+    """All recordings as tensors, one row per unit and session.
 
     Args:
         recordings: in order.
-        leads_s: leads of the recordings' targets.
+        leads_s: leads in the recordings' targets.
     """
 
     def __init__(self, recordings: Sequence[Recording], leads_s: Sequence[float]) -> None:
@@ -112,7 +112,7 @@ class Corpus:
 
     @property
     def n_rows(self) -> int:
-        """Number of units in all sessions."""
+        """Units in all sessions."""
         return int(self.first_row[-1])
 
     def window(self, plans: Sequence[Plan], n_bins: int) -> Window:
@@ -173,11 +173,11 @@ class StatefulSampler:
     Args:
         corpus: the recordings.
         n_lanes: in all processes together.
-        n_bins: length of a window.
+        n_bins: window length.
         n_context: bins after a reset that are not scored.
         reset: chance per window that a lane starts elsewhere, with fresh memory.
         generator: makes every draw.
-        n_segments: of each window, from anywhere in the recording, memory carried over the joints.
+        n_segments: per window, from anywhere in the recording, memory carried over the joints.
             A network that learns how reaches of the training task go on decodes that instead of
             the intention (Deo et al. 2024 alter the course of time to the same end).
         n_blind: bins after a joint that are not scored, because their spikes are gone.
@@ -215,7 +215,7 @@ class StatefulSampler:
         return len(self.session)
 
     def next(self, mine: slice) -> Window:
-        """Move every lane by one window, and cut the lanes of this process."""
+        """Move every lane by one window, and cut this process's lanes."""
         drawn = torch.rand(len(self), generator=self.generator) < self.reset
         fresh = drawn | (self.start >= self.last[self.session])
         self._redraw(fresh)
@@ -232,7 +232,7 @@ class StatefulSampler:
         return window
 
     def _plans(self) -> list[Plan]:
-        """Plan the next window of each lane; its first segment goes on where the lane stands."""
+        """Plan each lane's next window; its first segment goes on where the lane stands."""
         i_lead = self._draw_leads()
         shape = (len(self), self.n_segments - 1)
         joints = torch.randint(1, max(2, self.n_bins), shape, generator=self.generator)
@@ -279,6 +279,6 @@ class StatefulSampler:
         return {name: getattr(self, name) for name in ("session", "cut", "start", "n_since_reset")}
 
     def restore(self, progress: dict[str, Any]) -> None:
-        """Go on from the state of a checkpoint."""
+        """Go on from a checkpoint's state."""
         for name, column in progress.items():
             setattr(self, name, column)

@@ -1,4 +1,4 @@
-"""One bin of the streaming decoder as plain algebra: what is exported, and adapted to a day."""
+"""One bin in plain algebra, as it is exported and adapted to a day."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class StepModule(nn.Module):
         """Run one bin.
 
         Args:
-            unit: (N,) int32 rows of the table.
-            t_rel: (N,) seconds since the start of the bin.
+            unit: (N,) int32 table rows.
+            t_rel: (N,) seconds since the bin's start.
             count: (N,) spikes per token, 0 where padded.
             table: (R, table_width) folded rows.
             session: (d_readout,).
@@ -88,7 +88,7 @@ class StepModule(nn.Module):
             filter_rows: (R, n_sums) what a spike adds to the filter's sums.
             filter_centre: (n_sums,) what a bin adds in which every unit fires its mean.
             blend: (2, n_dims), see `LinearFilter`; it is for the answer.
-            usual: (n_pooled,) mean of the latents beyond `centre` in the labelled seconds.
+            usual: (n_pooled,) the latents' mean beyond `centre` in the labelled seconds.
             follow: (1,) by how much one bin counts in the mean that drift is followed by; 0: it is
                 not.
             memory_filter: (1, n_sums), zeros after a reset.
@@ -108,10 +108,10 @@ class StepModule(nn.Module):
 
 
 class LinearFilter(nn.Module):
-    """Leaky sums of spikes, and what they add to the network's answer.
+    """Leaky sums over spikes, which add to the network's answer.
 
     Args:
-        config: the shape; each of its time constants has a sum for every dimension.
+        config: the shape; each time constant has a sum for every dimension.
     """
 
     decay: Tensor
@@ -144,8 +144,8 @@ class LinearFilter(nn.Module):
             memory: (1, n_sums).
             blend: (2, n_dims) by how much the filter counts, 0 to 1, and what it says at rest.
             lead_s: (1,) how far ahead the answer is.
-            scale: (n_dims,) standard deviations of the outputs; a burst of spikes moves the answer
-                by `LARGEST` of them at most.
+            scale: (n_dims,) the outputs' standard deviations; a spike burst moves the answer
+                by at most `LARGEST`.
 
         Returns:
             (1, n_dims).

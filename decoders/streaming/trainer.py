@@ -1,4 +1,4 @@
-"""Training of the streaming decoder on lanes; a checkpoint lets it go on bit-exactly."""
+"""Train the streaming decoder on lanes; a checkpoint lets it go on bit-exactly."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ class Trainer:
 
     @property
     def share_done(self) -> float:
-        """Share of the steps that are done."""
+        """Share that is done."""
         return self.i_step / self.config.training.steps
 
     def summary(self) -> dict[str, Any]:
-        """Sizes of the network."""
+        """Network sizes, for the metrics."""
         return {"n_parameters": self.network.n_parameters, "n_units": self.corpus.n_rows}
 
     def _new_sampler(self) -> StatefulSampler:
@@ -99,7 +99,7 @@ class Trainer:
         """One gradient step.
 
         Returns:
-            The loss over the lanes of all processes.
+            The loss over all processes' lanes.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -191,10 +191,10 @@ class Trainer:
         return memory
 
     def restore(self, progress: dict[str, Any]) -> None:
-        """Go on from a checkpoint of the same config, bit for bit.
+        """Go on from a checkpoint with the same config, bit for bit.
 
         Raises:
-            TrainingError: it is of another config or architecture.
+            TrainingError: it has another config or architecture.
         """
         restore_learner(self, progress)
         self.sampler.restore(progress["lanes"])
@@ -231,7 +231,7 @@ def new_network(config: TrainConfig, recordings: Sequence[Recording]) -> Session
 
 
 def network_shape(config: TrainConfig, recordings: Sequence[Recording]) -> StreamingConfig:
-    """Shape of the decoder: sizes from the config, outputs and sink from the recordings."""
+    """Decoder shape: sizes from the config, outputs and sink from the recordings."""
     outputs = [
         OutputSpec(choice.name, dims, bool(choice.classes))
         for choice, dims in zip(config.outputs, recordings[0].dims, strict=True)
@@ -248,7 +248,7 @@ def network_shape(config: TrainConfig, recordings: Sequence[Recording]) -> Strea
 
 
 def shared_keys(recordings: Sequence[Recording], same_array: bool) -> list[int]:
-    """Index of each row's shared embedding: one per key on the same array, else one per row."""
+    """Index for each row's shared embedding: one per key on the same array, else one per row."""
     keys = [
         key if same_array else f"{i}/{key}"
         for i, recording in enumerate(recordings)
@@ -259,7 +259,7 @@ def shared_keys(recordings: Sequence[Recording], same_array: bool) -> list[int]:
 
 
 def mean_spikes(recordings: Sequence[Recording]) -> float:
-    """Mean spikes per bin, at least one: initial mass of the sink."""
+    """Mean spikes per bin, at least one: the sink's initial mass."""
     n_spikes = sum(float(recording.tokens.count.sum()) for recording in recordings)
     return max(1.0, n_spikes / sum(recording.n_bins for recording in recordings))
 

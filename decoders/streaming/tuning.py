@@ -24,13 +24,13 @@ QUIET_COUNT = 0.02
 
 @dataclass(frozen=True, slots=True)
 class TuningSums:
-    """Sums for the regression of counts on behaviour, over some bins.
+    """Sums that regress counts on behaviour, over some bins.
 
     Attributes:
-        n_bins: number of bins.
-        gram: (P, P) sum of the products of the centred regressors.
-        cross: (P, U) sum of regressor times centred and scaled count.
-        power: (U,) sum of the squares of the centred and scaled counts.
+        n_bins: how many bins.
+        gram: (P, P) summed products between centred regressors.
+        cross: (P, U) summed regressor times centred and scaled count.
+        power: (U,) summed squares, centred and scaled counts.
         mean_count: (U,) spikes per bin.
     """
 
@@ -56,17 +56,17 @@ def regressors(
     scale: Float64s,
     hop_s: float,
 ) -> Float64s:
-    """Regressors of each bin: normalised behaviour around it.
+    """Regressors for each bin: normalised behaviour around it.
 
     Args:
         targets: (n_bins, n_columns) physical units, NaN where unknown.
-        outputs: columns of the targets.
-        offset: (n_dims,) of the decoder's normalisation.
+        outputs: target columns.
+        offset: (n_dims,), the decoder's normalisation.
         scale: (n_dims,).
         hop_s: seconds between bins.
 
     Returns:
-        (n_bins, P): per output its values at each lag, then the length of the vector; for classes
+        (n_bins, P): per output its values at each lag, then the vector's length; for classes
         one column each; NaN where any is unknown.
     """
     columns = [
@@ -90,7 +90,7 @@ def _vector(values: Float64s, hop_s: float) -> Float64s:
 
 
 def _shifted(values: Float64s, n_bins: int) -> Float64s:
-    """Shift rows so that row i is row i + n_bins of `values`, NaN where there is none."""
+    """Shift rows so that row i + n_bins becomes row i, NaN where there is none."""
     out = np.full_like(values, np.nan)
     if abs(n_bins) < len(values):
         target = slice(max(0, -n_bins), len(values) - max(0, n_bins))
@@ -120,8 +120,8 @@ def profiles(sums: TuningSums) -> Float64s:
     """Fit profiles to plenty of data.
 
     Returns:
-        (U, P + 1): change of the count per regressor, in standard deviations of a Poisson count;
-        then the log of the spikes per bin.
+        (U, P + 1): count change per regressor, in a Poisson count's standard deviations;
+        then log spikes per bin.
     """
     gram = sums.gram + RIDGE_BINS * np.eye(len(sums.gram))
     slopes = np.linalg.solve(gram, sums.cross).T
@@ -129,7 +129,7 @@ def profiles(sums: TuningSums) -> Float64s:
 
 
 def log_rate(sums: TuningSums) -> Float64s:
-    """(U,) log of the spikes per bin."""
+    """(U,) log spikes per bin."""
     rate: Float64s = np.log(sums.mean_count + QUIET_COUNT)
     return rate
 
@@ -140,9 +140,9 @@ def profiles_given(sums: TuningSums, usual: Float64s, spread: Float64s, caution:
     Bayesian linear regression with a normal prior on the slopes; the rate is taken as it is.
 
     Args:
-        sums: of the data.
-        usual: (U, P) or (P,) mean of the prior.
-        spread: (P, P) covariance of the prior.
+        sums: over the data.
+        usual: (U, P) or (P,), prior mean.
+        spread: (P, P), prior covariance.
         caution: factor on the noise, because neighbouring bins are alike.
 
     Returns:
@@ -159,7 +159,7 @@ def profiles_given(sums: TuningSums, usual: Float64s, spread: Float64s, caution:
 
 
 def _residual_variance(sums: TuningSums, slopes: Float64s) -> Float64s:
-    """(U,) residual variance of the scaled counts, at least half that of a Poisson count."""
+    """(U,) scaled counts' residual variance, at least half a Poisson count's."""
     explained = 2.0 * np.einsum("pu,up->u", sums.cross, slopes)
     explained -= np.einsum("up,pq,uq->u", slopes, sums.gram, slopes)
     variance: Float64s = np.clip((sums.power - explained) / max(1, sums.n_bins), 0.5, None)

@@ -1,1 +1,1 @@
-"""From recordings to a trained decoder: lanes of bins, the optimisation, the run on disk."""
+"""Training parts that all decoder families share."""

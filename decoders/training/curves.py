@@ -1,4 +1,4 @@
-"""Curves of a training as a picture. The only file here that imports matplotlib."""
+"""Training curves as a picture; matplotlib is imported here only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def draw_curves(
     Args:
         path: PNG to write.
         loss: per step.
-        scores: step, and mean score of each output.
+        scores: step, and each output's mean score.
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)

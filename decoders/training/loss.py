@@ -1,4 +1,4 @@
-"""Loss and R2 of a network's normalised outputs."""
+"""Loss and R2 for normalised outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def loss_sums(
     Args:
         answer: (B, T, n_dims) normalised.
         target: (B, T, n_columns) physical, NaN where nothing is scored.
-        offset: (n_dims,) of the normalisation.
+        offset: (n_dims,), normalisation.
         scale: (n_dims,).
         outputs: which columns are what.
 
@@ -50,7 +50,7 @@ def n_scored(target: Tensor, outputs: Sequence[OutputColumns]) -> Tensor:
 
 
 def r2_score(decoded: npt.NDArray[np.floating], actual: npt.NDArray[np.floating]) -> list[float]:
-    """R2 = 1 - SSE/SST per dimension, SST about the mean of what is scored.
+    """R2 = 1 - SSE/SST per dimension, SST about the scored rows' mean.
 
     Args:
         decoded: (n, dims).
@@ -69,7 +69,7 @@ def r2_score(decoded: npt.NDArray[np.floating], actual: npt.NDArray[np.floating]
 
 
 def accuracy(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> float:
-    """Share of bins whose most probable class is the actual one."""
+    """Share of bins with the right class as the most probable one."""
     known = np.isfinite(labels)
     if not known.any():
         return float("nan")

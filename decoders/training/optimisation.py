@@ -1,4 +1,4 @@
-"""Parts of a training step that every family shares."""
+"""Parts in a training step that every family shares."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def launch(config: TrainConfig) -> Fabric:
 
 
 def share_of_process(rank: int, n_processes: int, n_lanes: int) -> slice:
-    """Lanes of one process.
+    """Lanes for one process.
 
     Raises:
         TrainingError: they cannot be shared evenly.
@@ -58,7 +58,7 @@ def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> lis
 
 
 def over_processes(fabric: Fabric, value: Tensor) -> Tensor:
-    """Sum of a value over all processes."""
+    """Sum a value over all processes."""
     total = fabric.all_reduce(value, reduce_op="sum")
     return total if isinstance(total, Tensor) else value
 
@@ -67,7 +67,7 @@ def finite_loss(fabric: Fabric, loss: Tensor, i_step: int, section: str) -> floa
     """Loss over all processes.
 
     Raises:
-        TrainingError: it is not finite; `section` of the config holds the learning rate.
+        TrainingError: it is not finite; the config's `section` holds the learning rate.
     """
     value = float(over_processes(fabric, loss))
     if not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Columns and scale of the outputs that a decoder learns."""
+"""Columns and scale for the outputs that a decoder learns."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class OutputColumns:
     """One output as the loss sees it.
 
     Attributes:
-        name: of the output.
+        name: as in the config.
         answer: its columns in the network's answer.
         target: its columns in the targets.
         classes: whether the target is a class number.
-        weight: of its loss.
+        weight: in the loss.
     """
 
     name: str
@@ -34,7 +34,7 @@ class OutputColumns:
 
 
 def output_columns(config: TrainConfig, recording: Recording) -> list[OutputColumns]:
-    """Give each output its columns of answers and targets."""
+    """Give each output its columns in answers and targets."""
     columns, i_answer, i_target = [], 0, 0
     for out, dims in zip(config.outputs, recording.dims, strict=True):
         n_columns = 1 if out.classes else dims
@@ -47,7 +47,7 @@ def output_columns(config: TrainConfig, recording: Recording) -> list[OutputColu
 def normalisation(
     recordings: Sequence[Recording], outputs: Sequence[OutputColumns]
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each output's targets in the train parts; 0 and 1 for classes.
+    """Each output's target mean and standard deviation in the train parts; 0 and 1 for classes.
 
     Synthetic sessions are left out, because their behaviour is rotated.
 

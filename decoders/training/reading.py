@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 
 def say_on_stderr(text: str) -> None:
-    """A line for the user, beside the output of a command."""
+    """Write a line for the user, beside a command's output."""
     sys.stderr.write(f"{text}\n")
 
 
@@ -35,7 +35,7 @@ def read_sessions(
         config: names them.
         config_dir: globs are relative to it.
         run_dir: where simulated sessions lie.
-        say: told of files that are passed over and of what was mended in others.
+        say: hears about files that are passed over or mended.
 
     Yields:
         Each as soon as it is read.
@@ -67,7 +67,7 @@ def read_sessions(
 
 
 def say_notes(sessions: Sequence[Session], say: Say, *, same_array: bool) -> None:
-    """Tell what was mended in recordings, and of keys that cannot name the same cell every day.
+    """Report mended data, and keys that cannot name the same cell every day.
 
     Args:
         sessions: as read.
@@ -89,7 +89,7 @@ def say_notes(sessions: Sequence[Session], say: Say, *, same_array: bool) -> Non
 
 
 def is_held_out(split: str | Split, path: Path) -> bool:
-    """Whether a split by files holds this one out."""
+    """Return True where a split by files holds this one out."""
     patterns = split.test_files if isinstance(split, Split) else ()
     return any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)
 
@@ -123,7 +123,7 @@ def session_paths(config: TrainConfig, config_dir: Path, run_dir: Path) -> list[
 def simulated_sessions(
     simulated: Simulated | None, run_dir: Path
 ) -> list[tuple[int, Literal["reach", "steer"], Path]]:
-    """Day, style and file of each simulated session."""
+    """Day, style and file for each simulated session."""
     if simulated is None:
         return []
     return [

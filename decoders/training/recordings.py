@@ -23,7 +23,7 @@ LEAD_STEP_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Bins of a session with their targets.
+    """A session's bins with their targets.
 
     Attributes:
         tokens: bin i ends at phase + (i + 1) * hop.
@@ -41,16 +41,16 @@ class Recording:
     """One session, cut.
 
     Attributes:
-        id: of the session.
-        unit_keys: key of each unit; tokens index this.
+        id: the session's.
+        unit_keys: each unit's key; tokens index this.
         cuts: the first is the session as it is decoded. The others are for training only: their
             bins begin elsewhere within a hop, and spike times are jittered.
-        dims: length of each output's vector; for a discrete output, its classes.
+        dims: each output's vector length; for a discrete output, its classes.
         train: bins that may be learnt from; other bins inside it have NaN targets.
         test: held out; with a split by trials, from the first held-out trial to the last.
         tested: (n_bins,) bool, bins that are held out.
         test_targets: (n_bins, n_columns) float32 at lead 0, NaN where nothing is held out.
-        longest_silence_s: of all units together in the train part.
+        longest_silence_s: over all units together in the train part.
         synthetic: whether its units do not exist; used for training only.
     """
 
@@ -67,17 +67,17 @@ class Recording:
 
     @property
     def tokens(self) -> TokenBins:
-        """Tokens of the cut that is decoded."""
+        """Tokens in the cut that is decoded."""
         return self.cuts[0].tokens
 
     @property
     def targets(self) -> Float32s:
-        """Targets of the cut that is decoded."""
+        """Targets in the cut that is decoded."""
         return self.cuts[0].targets
 
     @property
     def spikes_per_bin(self) -> Float64s:
-        """(U,) mean of each unit in the train part."""
+        """(U,) each unit's mean in the train part."""
         part = slice(*(int(self.tokens.offsets[i]) for i in (self.train.first, self.train.last)))
         unit, count = self.tokens.unit[part], self.tokens.count[part]
         n_spikes = np.bincount(unit, weights=count, minlength=len(self.unit_keys))
@@ -165,7 +165,7 @@ def record_synthetic(session: Session, config: TrainConfig, seed: int) -> list[R
 def _cut(
     session: Session, ends_us: Int64s, parts: Parts, config: TrainConfig, i_cut: int, n_cuts: int
 ) -> Cut:
-    """Make cut `i_cut` of `n_cuts`; the first has no phase and no jitter."""
+    """Make cut `i_cut`; the first has no phase and no jitter."""
     spikes = session.spikes
     if i_cut:
         ends_us = ends_us[:-1] + round(config.beat.hop_ms * 1000 * i_cut / n_cuts)
@@ -223,7 +223,7 @@ def _read(
     config: TrainConfig,
     mask_for: tuple[str, ...],
 ) -> Float64s:
-    """(n_leads, n_bins, n_columns) of behaviour; NaN where unknown or masked."""
+    """(n_leads, n_bins, n_columns) behaviour; NaN where unknown or masked."""
     signal = session.signal(output.behavior)
     if config.sessions.mask_for not in mask_for:
         signal = replace(signal, masked_in=None)

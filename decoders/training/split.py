@@ -1,4 +1,4 @@
-"""The train and the test part of a session: in time, or by its trials."""
+"""Train and test part: in time, or by trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALWAYS_US = -(2**62)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Bins `first` to `last` (exclusive) of a recording."""
+    """Bins `first` to `last` (exclusive)."""
 
     first: int
     last: int
@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """How a session is split.
+    """A session's train and test part.
 
     Attributes:
         train: bins that may be learnt from lie in here.
@@ -44,7 +44,7 @@ class Parts:
     learnt_us: Int64s
 
     def may_learn(self, t_us: Int64s) -> np.ndarray:
-        """Whether each time lies in what is learnt from."""
+        """Return True for times that may be learnt from."""
         at = np.searchsorted(self.learnt_us[:, 0], t_us, side="left") - 1
         inside = (at >= 0) & (t_us <= self.learnt_us[np.maximum(at, 0), 1])
         return np.asarray(inside)
@@ -55,10 +55,10 @@ def split_session(session: Session, ends_us: Int64s, split: str | Split) -> Part
 
     Args:
         session: its trials may decide.
-        ends_us: (n_bins,) end of each bin.
+        ends_us: (n_bins,) each bin's end.
         split: `last:0.2` holds out the last fifth, `none` nothing, `trials:COLUMN` the trials with
             "val" or "test" in that column; or conditions on trials; where files are held out,
-            nothing of the others is.
+            no others are.
 
     Raises:
         TrainingError: no trial is in the train part, or one is in both.
@@ -90,7 +90,7 @@ def _parts_of_trials(session: Session, ends_us: Int64s, split: Split) -> Parts:
 
 
 def _overlap(one: Sequence[Interval], other: Sequence[Interval]) -> bool:
-    """Whether a stretch of one kind overlaps one of the other."""
+    """Return True where a stretch in one list overlaps a stretch in the other."""
     told = sorted([(*pair, 0) for pair in one] + [(*pair, 1) for pair in other])
     stops_s = [-math.inf, -math.inf]
     for start_s, stop_s, kind in told:

@@ -1,6 +1,6 @@
 """Synthetic sessions: recordings of units that do not exist, made from those that do.
 
-A decoder of one session has seen few units, and knows little of units in general. This module makes
+A decoder with one session has seen few units, and knows little about units. This module makes
 others: it blends two units, leaves out some of their spikes, shifts them in time and rotates the
 behaviour about its mean. A decoder trained on such sessions too adapts better to unseen units.
 """
@@ -29,10 +29,10 @@ def synthetic_sessions(
 
     Args:
         session: the recording.
-        n: number of sessions.
-        hop_us: spikes are shifted by whole multiples of this, so that counts stay in their bins.
-        as_they_are: behaviours that are not rotated: those of classes.
-        seed: of all draws.
+        n: how many sessions.
+        hop_us: spikes shift by whole hops, so that counts stay in their bins.
+        as_they_are: behaviours that are not rotated: classes.
+        seed: for all draws.
     """
     trains = [session.spikes.t_us[session.spikes.unit == i] for i in range(len(session.unit_keys))]
     for i in range(n):
@@ -66,7 +66,7 @@ def _spikes(
 def _rotated(
     session: Session, rng: np.random.Generator, as_they_are: Collection[str]
 ) -> dict[str, Behavior]:
-    """Rotate or mirror vectors of one length alike, about their mean."""
+    """Rotate or mirror vectors with one length alike, about their mean."""
     rotations = {n: _rotation(n, rng) for n in range(1, LARGEST_ROTATED + 1)}
     rotated = dict(session.behavior)
     for name, signal in session.behavior.items():

@@ -1,4 +1,4 @@
-"""Export one session of a torch_brain checkpoint: the graph takes the whole window."""
+"""Export one session from a torch_brain checkpoint: the graph takes the whole window."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class PoyoOutput:
     Attributes:
         name: on the wire.
         unit: physical unit.
-        offset: (dims,) physical value of a normalised 0.
-        scale: (dims,) physical size of a normalised 1: the standard deviation in training.
+        offset: (dims,) physical value for a normalised 0.
+        scale: (dims,) physical size for a normalised 1: the standard deviation in training.
         safe: value that is published when a decode is not `ok`.
         reach: the declared bounds are `offset -+ reach * scale`.
 
@@ -58,7 +58,7 @@ class PoyoOutput:
             )
 
     def declared(self) -> dict[str, Any]:
-        """Output of the manifest."""
+        """Output for the manifest."""
         pairs = list(zip(self.offset, self.scale, strict=True))
         return {
             "name": self.name,
@@ -100,19 +100,19 @@ def export_poyo(
     max_tokens: int | None = None,
     trust_pickle: bool = False,
 ) -> DecoderBundle:
-    """Make the bundle of one session of a torch_brain checkpoint.
+    """Make one session's bundle from a torch_brain checkpoint.
 
     Args:
         checkpoint: the file, in Lightning's layout.
         out: directory to write; must not exist; its name becomes the decoder's.
         hop_s: seconds between decodes; each takes the whole window.
         session: its word in the checkpoint's vocabulary; needed where there are several.
-        outputs: meaning of the readout, in its order; if empty, one output `decoded` in the
-            normalised units of the training.
-        unit_words: per unit key of the stream, the unit's word in the checkpoint's vocabulary; by
-            default the words that begin with the session's, the rest of the word being the key.
-        lead_s: by default any time of the window, as in the training, with its end as the default.
-        stale_after_s: silence of all units after which a decode is not trusted.
+        outputs: the readout's meaning, in its order; if empty, one output `decoded` in the
+            training's normalised units.
+        unit_words: per unit key in the stream, the unit's word in the checkpoint's vocabulary; by
+            default the words that begin with the session's; what follows is the key.
+        lead_s: by default any time in the window, as in the training, with its end as the default.
+        stale_after_s: silence in all units after which a decode is not trusted.
         max_tokens: spikes in a window that the hop must leave time for; by default 20 Hz per unit.
         trust_pickle: see `read_checkpoint`.
 
@@ -201,12 +201,12 @@ def _leads(network: Poyo, wanted: LeadRange | None) -> LeadRange:
 
 
 def write_step(out: Path, step: PoyoStep, fields: Mapping[str, Any]) -> DecoderBundle:
-    """Write the bundle of a step.
+    """Write a step's bundle.
 
     Args:
         out: a directory that does not exist yet.
         step: with its units and session.
-        fields: of the manifest, but for what follows from the step.
+        fields: for the manifest, but for what follows from the step.
 
     Raises:
         BundleError: `out` exists, or a field is wrong.

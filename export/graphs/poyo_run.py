@@ -1,4 +1,4 @@
-"""Export a training run of POYO."""
+"""Export a POYO training run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from export.graphs.run_fields import find_session, run_fields, token_buckets
 
 
 def export_poyo_run(path: Path, out: Path, session: str | None) -> DecoderBundle:
-    """Make the bundle of a run; arguments of `export.graphs.runs.export_trained`.
+    """Make a run's bundle; see `export.graphs.runs.export_trained` for the arguments.
 
     Raises:
         DecodersError: the checkpoint cannot be read.

@@ -1,4 +1,4 @@
-"""Fields of the manifest that follow from a training run, whichever family it trained."""
+"""Manifest fields that follow from a training run, for every family."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALLEST_BUCKET = 128
 
 
 def find_session(sessions: Sequence[Mapping[str, Any]], wanted: str | None, path: Path) -> int:
-    """Index of a run's session; the last if none is named.
+    """Session index in a run; the last if none is named.
 
     Raises:
         ExportError: the run has no such session.
@@ -37,15 +37,15 @@ def run_fields(
     outputs: Sequence[OutputSpec],
     steps: int,
 ) -> dict[str, Any]:
-    """Fields of the manifest, but for `name` and `graph`; a family may replace some.
+    """Manifest fields, but for `name` and `graph`; a family may replace some.
 
     Args:
-        config: of the training.
-        sessions: records of the checkpoint.
-        i_session: index of the exported session.
-        keys: of the bundle's units, in the order of their rows.
-        outputs: of the network.
-        steps: of the training.
+        config: the training's.
+        sessions: records in the checkpoint.
+        i_session: exported session.
+        keys: the bundle's unit keys, ordered by row.
+        outputs: the network's.
+        steps: training steps.
     """
     recorded = [session for session in sessions if not session.get("made_up")]
     chosen, hop_s, bin_s = sessions[i_session], config.beat.hop_ms / 1000, config.beat.bin_ms / 1000
@@ -72,13 +72,13 @@ def run_fields(
 
 
 def rates_hz(session: Mapping[str, Any], bin_s: float) -> dict[str, float]:
-    """Rate of each unit in training; a running daemon compares today's rates with it."""
+    """Each unit's rate in training; a running daemon compares today's rates with it."""
     per_bin = zip(session["unit_keys"], session.get("spikes_per_bin", ()), strict=False)
     return {key: spikes / bin_s for key, spikes in per_bin}
 
 
 def token_buckets(n_tokens: float) -> list[int]:
-    """Powers of two, up to the first that holds twice the most tokens of a bin in training."""
+    """Powers of two, up to the first that holds twice the most tokens in a training bin."""
     return buckets_up_to(2 * n_tokens)
 
 
@@ -93,7 +93,7 @@ def buckets_up_to(n_most: float) -> list[int]:
 def declared_outputs(
     config: TrainConfig, outputs: Sequence[OutputSpec], sessions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Outputs for the manifest; their bounds are those of the training data."""
+    """Outputs for the manifest; their bounds come from the training data."""
     low = np.min([session["low"] for session in sessions], axis=0)
     high = np.max([session["high"] for session in sessions], axis=0)
     fields, i_column = [], 0

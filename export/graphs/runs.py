@@ -1,4 +1,4 @@
-"""Export a training run of any family: one row a family."""
+"""Export a training run: one row per family."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ EXPORTERS: dict[str, Callable[[Path, Path, str | None], DecoderBundle]] = {
 
 
 def export_trained(run_dir: Path, out: Path, *, session: str | None = None) -> DecoderBundle:
-    """Make the bundle of a training run.
+    """Make a training run's bundle.
 
     Args:
-        run_dir: directory of the run, or its checkpoint file.
+        run_dir: the run's directory, or its checkpoint file.
         out: directory to write; must not exist; its name becomes the decoder's.
-        session: id of the session whose units and session vector are exported; the last in the
+        session: id of the exported session; the last in the
             order of ids if None.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Write the bundle of a step module: signature, tables and parity record follow from it."""
+"""Write a step module's bundle: signature, tables and parity record follow from it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def write_step_bundle(
         out: a directory that does not exist yet; its name becomes the decoder's.
         step: takes the graph's inputs and gives its outputs, in the graph's order.
         graph: the step as ONNX.
-        fields: of the manifest, but for `name` and `graph`.
-        tables: inputs of the graph that belong to the session.
-        weights: of the bundle.
-        n_beats: length of the parity record.
-        mean_hz: rate of a unit in the parity record.
+        fields: for the manifest, but for `name` and `graph`.
+        tables: graph inputs that belong to the session.
+        weights: for the bundle.
+        n_beats: parity record length.
+        mean_hz: unit rate in the parity record.
         whole_us: round its token times to whole microseconds, as the loop's are.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Export a training run of the streaming decoder: graph, folded tables, parity record."""
+"""Export a streaming decoder's training run: graph, folded tables, parity record."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class TrainedRun:
     """A training run, opened.
 
     Attributes:
-        config: of the training.
+        config: the training's.
         network: with its averaged weights.
-        sessions: record of each session.
-        steps: number of training steps.
+        sessions: each session's record.
+        steps: training steps.
     """
 
     config: TrainConfig
@@ -45,19 +45,19 @@ class TrainedRun:
 
     @property
     def shape(self) -> StreamingConfig:
-        """Shape of the exported decoder: it has a linear filter, which adaptation fits."""
+        """Shape to export: with a linear filter, which adaptation fits."""
         shape = self.network.decoder.config
         return replace(shape, taps_s=TAPS_S, serves_to_s=SERVES_TO_S)
 
 
 def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> DecoderBundle:
-    """Make the bundle of a run.
+    """Make a run's bundle.
 
     Args:
-        run_dir: directory of the run, or its checkpoint file.
+        run_dir: the run's directory, or its checkpoint file.
         out: directory to write; must not exist; its name becomes the decoder's.
-        session: id of the session whose units and session vector are exported; the last in the
-            order of ids if None. Other sessions of the same array add rows for their other keys.
+        session: id of the exported session; the last in the
+            order of ids if None. Other sessions on the same array add rows for their other keys.
 
     Raises:
         ExportError: no such run or session, or the bundle cannot be written.
@@ -83,10 +83,10 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
 
 
 def open_run(path: Path) -> TrainedRun:
-    """Read the trained network of a checkpoint and the records of its sessions.
+    """Read a checkpoint's trained network and its sessions' records.
 
     Raises:
-        ExportError: no checkpoint, or one of another architecture.
+        ExportError: no checkpoint, or another architecture.
     """
     try:
         checkpoint = load_checkpoint(path)
@@ -111,9 +111,9 @@ def open_run(path: Path) -> TrainedRun:
 def exported_rows(
     sessions: Sequence[Mapping[str, Any]], i_session: int, same_array: bool
 ) -> tuple[list[str], list[int]]:
-    """Keys of the bundle, and the network's row of each.
+    """The bundle's keys, and their rows in the network.
 
-    On the same array a key that the chosen session lacks takes its row of the latest other one.
+    On the same array a key that the chosen session lacks takes its latest row in another one.
     """
     row_of = [
         dict(zip(session["unit_keys"], own_rows(sessions, i), strict=True))
@@ -126,7 +126,7 @@ def exported_rows(
 
 
 def own_rows(sessions: Sequence[Mapping[str, Any]], i_session: int) -> range:
-    """The network's rows of one session."""
+    """The network's rows for one session."""
     first = sum(len(session["unit_keys"]) for session in sessions[:i_session])
     return range(first, first + len(sessions[i_session]["unit_keys"]))
 

@@ -36,11 +36,11 @@ def derive_bundle(
     Args:
         base: gives the graph and the rows to draw from.
         out_path: a directory that does not exist yet.
-        unit_keys: the units, in the order of the new rows.
+        unit_keys: the units, ordered as the new rows.
         hop_s: seconds between beats.
-        bin_s: length of a bin, seconds.
+        bin_s: bin length, seconds.
         name: the wire's `decoder_id`.
-        seed: of the rows and of the parity record's tokens.
+        seed: for the rows and the parity record's tokens.
 
     Raises:
         BundleError: `out_path` exists, or a value cannot be.
@@ -100,6 +100,6 @@ def _fields(
 
 
 def _buckets(n_units: int, bin_s: float) -> list[int]:
-    """Powers of two up to the spikes of a bin at 40 Hz per unit."""
+    """Powers of two up to a bin's spikes at 40 Hz per unit."""
     n_most = max(SMALLEST_BUCKET, math.ceil(n_units * BUDGET_HZ * bin_s))
     return [2**i for i in range(6, math.ceil(math.log2(n_most)) + 1)]

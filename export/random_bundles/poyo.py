@@ -1,4 +1,4 @@
-"""POYO with random weights, the published 1.3M network, for measuring the cost of a decode."""
+"""POYO with random weights, the published 1.3M network, for measuring a decode's cost."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SMALLEST_BUCKET = 128
 
 
 def random_poyo(out: Path, *, n_units: int = 10, seed: int = 0) -> DecoderBundle:
-    """Write a bundle of POYO 1.3M with random weights.
+    """Write a POYO 1.3M bundle with random weights.
 
     Args:
         out: a directory that does not exist yet.
-        n_units: rows of its table.
-        seed: of the weights.
+        n_units: rows in its table.
+        seed: for the weights.
 
     Raises:
         BundleError: `out` exists.

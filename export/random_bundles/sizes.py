@@ -1,4 +1,4 @@
-"""Decoders of a given size with random weights, for measuring the cost of a decode."""
+"""Decoders with random weights in several sizes, for measuring a decode's cost."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def write_random(
 
     Args:
         out: a directory that does not exist yet.
-        size: one of `SIZES`.
-        n_units: rows of its table.
+        size: a name in `SIZES`.
+        n_units: rows in its table.
         hop_s: seconds between beats.
-        bin_s: length of a bin of `streaming`; POYO takes its window.
+        bin_s: `streaming` bin length; POYO takes its window.
 
     Raises:
         ExportError: no such size, or `out` exists.
