@@ -1,7 +1,7 @@
 """Baselines, fitted and scored like a decoder: Wiener filter, Kalman filter, GRU on bins.
 
-All are causal, learn from the same train part of the same bins and targets, and are scored by the
-code that scores a bundle.
+All are causal, learn from the same bins and targets, and are scored by the code that scores a
+bundle.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Gradient steps on unit embeddings, session vector, and the network where it is not frozen.
 
-Several fits learn side by side in one batch. Some leave out trials and tell, by
-those, how many steps are good. The last one learns from everything and is stopped there.
+Several fits learn side by side in one batch. Some leave out trials, which tell how many steps are
+good. The last one learns from everything and is stopped there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Start:
     """A fit's embeddings, at its start or end.
 
     Attributes:
-        name: what it was made from.
+        name: its origin.
         embedding: (U, d_unit) float32.
         session: (d_readout,) float32.
     """
@@ -39,9 +39,9 @@ class Start:
 class Recipe:
     """Recipe for the steps; lengths in seconds.
 
-    A window has at most `most_bins`: they are run one after another, and that takes the time. What
-    is kept is the running mean over the steps, weighted by `memory`, because single steps are
-    noisy where labels are few.
+    A window has at most `most_bins`, because bins run one after another and take the time. The
+    result is a running mean over the steps, weighted by `memory`, because single steps are noisy
+    where labels are few.
     """
 
     n_steps: int = 80
@@ -67,7 +67,7 @@ class BatchedFits:
         data: the session.
         starts: one per fit.
         fitted: (A, n_bins) bool, bins that each may learn from.
-        recipe: how.
+        recipe: for the steps.
         seed: for windows and unit dropout.
     """
 

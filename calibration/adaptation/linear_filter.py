@@ -21,7 +21,7 @@ from decoders.training.outputs import OutputColumns
 from streams.messages import Float64s
 
 RIDGE = 300.0
-"""Squared slopes count as much as the squared errors of so many bins."""
+"""Ridge, in bins: squared slopes count as the squared errors in so many bins."""
 SHARES = np.arange(0.0, 0.41, 0.05)
 HISTORY_S = 2.0
 WINDOW_S = 10.0
@@ -34,7 +34,7 @@ class Filter:
 
     Attributes:
         rows: (U, n_sums) float32, added by each unit's spike.
-        blend: (2, n_dims) float32, by how much the filter counts, and what it says at rest.
+        blend: (2, n_dims) float32, the filter's weight, and its answer at rest.
     """
 
     rows: np.ndarray
@@ -55,17 +55,17 @@ class Filter:
 
 
 def fit_filter(decoder: StreamingDecoder, data: CalibrationData, found: Found) -> Filter:
-    """Fit the filter, and let held-out trials tell by how much it counts.
+    """Fit the filter, and choose its weight by held-out trials.
 
-    It is a ridge regression of what is to be decoded on the leaky sums of every unit's spikes. The
-    trials that each fold of `search` left out are decoded by network and filter, both of which have
-    not seen them: each share of the filter counts by how likely it makes those trials, each output
-    by itself. Where too few trials could be held out, all shares are equally likely.
+    The fit is a ridge regression from every unit's leaky sums to behaviour. Network and filter
+    decode the trials that each fold of `search` left out, which neither has seen. Each candidate
+    weight counts by how likely it makes those trials, output by output. Without held-out trials all
+    candidates count alike.
 
     Args:
         decoder: the network, its shape with a filter.
         data: the session.
-        found: what the network learnt.
+        found: the network's search result.
     """
     fitter = _Fitter(decoder, data)
     folds = fitter.folds(found)
@@ -81,7 +81,7 @@ def fit_filter(decoder: StreamingDecoder, data: CalibrationData, found: Found) -
 
 @dataclass(frozen=True, slots=True)
 class _Fold:
-    """Trials that were left out, (n_bins, n_dims) decoded by the two that have not seen them."""
+    """Held-out trials, (n_bins, n_dims) decoded by network and filter without having seen them."""
 
     left_out: np.ndarray
     by_network: Float64s
@@ -109,17 +109,17 @@ class _Fitter:
         self.sums = np.concatenate([sums, np.ones((len(sums), 1))], axis=1)
 
     def fit(self, fitted: np.ndarray) -> tuple[Float64s, Float64s]:
-        """(U * n_taps, n_dims) slopes from these bins, and (n_dims,) what is told at rest."""
+        """(U * n_taps, n_dims) slopes from these bins, and (n_dims,) the answer at rest."""
         (weights,) = ridge_weights(self.sums[fitted], self.targets[fitted], (RIDGE,))
         return weights[:-1], weights[-1]
 
     def per_spike(self, slopes: Float64s) -> Float64s:
-        """(U, n_taps, n_dims) what a spike adds."""
+        """(U, n_taps, n_dims), added by a spike."""
         shaped: Float64s = slopes.reshape(*self.gain.shape, -1) * self.gain[..., None]
         return shaped
 
     def folds(self, found: Found) -> list[_Fold]:
-        """The trials that each fold left out, decoded without them."""
+        """Decode the trials that each fold left out."""
         part = self.data.recording.train
         held_out = held_out_bins(self.data, self.data.labelled)[:, part.first : part.last]
         folds = []
@@ -145,7 +145,7 @@ class _Fitter:
 
     @torch.no_grad()
     def _decoded(self, end: Start) -> Float64s:
-        """(n_bins, n_dims) the labelled part by the network, in windows with a run-up."""
+        """Decode the labelled part by the network, in windows with a run-up: (n_bins, n_dims)."""
         part, hop_s = self.data.recording.train, self.data.hop_s
         n_run_up, n_new = round(HISTORY_S / hop_s), round(WINDOW_S / hop_s)
         n_bins = min(n_run_up + n_new, part.last)

@@ -1,9 +1,9 @@
 """POYO as the loop runs it: one whole window a step, the units folded into a table.
 
-A token's keys and values depend on its unit and kind alone, but for the rotation by its time: they
-are folded into one row per unit. Times come as float32, but mean whole microseconds: the rotation
-is put together from that of the 1024 microseconds before and that within them, exactly, so that
-the graph needs neither float64 nor a cosine of 60,000 rad.
+But for the rotation by its time, a token's keys and values depend on its unit and kind alone. They
+are folded into one row per unit. Times come as float32 and mean whole microseconds. So the rotation
+is an exact product: one factor for the block of 1024 microseconds, one for the time inside it. The
+graph needs neither float64 nor the cosine of 60,000 rad.
 """
 
 from __future__ import annotations

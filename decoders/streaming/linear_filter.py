@@ -1,13 +1,13 @@
 """A linear filter beside the network, fitted to today's labels.
 
-A network trained on other units reads what units have in common. How much a unit follows
-behaviour, and when, is fitted from the same labelled seconds in closed form: a filter, worse than
-the network, but with other errors. A mean, mostly the network, is better than either.
+A network trained on other units reads what units have in common. How much a unit follows behaviour,
+and when, is fitted in closed form to the same labelled seconds. The filter is worse than the
+network but has other errors, so a mean with mostly the network is better than either.
 
-The filter keeps leaky sums; a spike adds its unit's row to them. It is fitted to the
-present, and serves as well a little ahead; an estimate far ahead is the network's alone.
+The filter keeps leaky sums; a spike adds its unit's row to them. It is fitted to the present and
+serves a little ahead too. An estimate far ahead is the network's alone.
 
-Numbers only, without torch: backends that run without it read them too.
+This module does not import torch, because backends without torch read it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from collections.abc import Sequence
 
 TAPS_S = (0.0, 0.1)
 SERVES_TO_S, FADES_OVER_S = 0.1, 0.1
-"""Exported now, it counts in full for leads up to the first; for none that is longer by the second.
-"""
+"""New bundles use the filter in full for leads up to the first, and fade it out over the second."""
 LARGEST = 1.0
-"""Standard deviations of an output that a burst of spikes moves it by at most."""
+"""Most that a spike burst moves an output by, in its standard deviations."""
 
 
 def decays(taps_s: Sequence[float], bin_s: float) -> list[float]:
