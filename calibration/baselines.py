@@ -1,7 +1,7 @@
-"""What a decoder must beat, fitted and scored like it: Wiener filter, Kalman filter, GRU on bins.
+"""Baselines, fitted and scored like a decoder: Wiener filter, Kalman filter, GRU on bins.
 
-All are causal, learn from the same train part of the same bins and targets, and are scored by the
-code that scores a bundle.
+All are causal, learn from the same bins and targets, and are scored by the code that scores a
+bundle.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import torch
 from scipy import linalg
 
 from calibration.errors import CalibrationError
+from calibration.gru_on_bins import GruOnBins
 from calibration.scoring import r2_score, score_output
 from decoders.config import TrainConfig, load_config
-from decoders.learning.gru_on_bins import GruOnBins
-from decoders.learning.lanes import Piece, Plan
-from decoders.learning.reading import Say, read_sessions, say_on_stderr
-from decoders.learning.recordings import Recording, lead_grid_s, record
-from decoders.learning.trainer import Trainer, normalisation, scored_outputs
-from decoders.learning.training import launch
 from decoders.sessions_config import Split
+from decoders.streaming.stateful_sampler import Plan, Segment
+from decoders.streaming.trainer import Trainer
+from decoders.training.optimisation import launch
+from decoders.training.outputs import normalisation, output_columns
+from decoders.training.reading import Say, read_sessions, say_on_stderr
+from decoders.training.recordings import Recording, lead_grid_s, record
 from streams.clock import MonotonicClock
 from streams.session import Session
 
@@ -42,7 +43,7 @@ class Fitted:
     """A baseline on its recording.
 
     Attributes:
-        decoded: (n_bins, dims), of every bin.
+        decoded: (n_bins, dims), every bin.
         one_beat: what a live decoder would compute for bin i alone, to be timed.
     """
 
@@ -63,22 +64,22 @@ def evaluate_baselines(
     on_progress: Progress = lambda session, name: None,
     on_note: Say = say_on_stderr,
 ) -> dict[str, Any]:
-    """Fit and score baselines on every session of a training config, each on its own.
+    """Fit and score baselines on every session in a training config, each on its own.
 
     Args:
         config_path: sessions, bins, outputs, split and, for the GRU, the recipe.
         names: which.
-        seed: of the GRU; the config's if None.
+        seed: for the GRU; the config's if None.
         run_dir: where training wrote simulated sessions; `runs/<name>` if None.
         on_progress: told session and baseline before each fit.
-        on_note: told of files that are passed over and of what was mended in others.
+        on_note: hears about files that are passed over or mended.
 
     Returns:
         JSON-able: `sessions.ID.NAME.outputs.OUTPUT.r2` ..., as `evaluate` gives, `fit_s` and
         `decode_ms`, of one beat's features to its value.
 
     Raises:
-        CalibrationError: an unknown baseline, an output of classes, or a split by files.
+        CalibrationError: an unknown baseline, a discrete output, or a split by files.
     """
     config = load_config(config_path)
     if seed is not None:
@@ -118,7 +119,7 @@ def _evaluate_session(
 
 
 def _decode_ms(recording: Recording, fitted: Fitted) -> dict[str, float]:
-    """Of the first beats of the test part, one at a time."""
+    """Time the test part's first beats, one by one."""
     clock, taken_ms = MonotonicClock(), []
     for i in range(recording.test.first, min(recording.test.first + N_TIMED, recording.test.last)):
         t_start = clock.now()
@@ -145,7 +146,7 @@ def _scores(
                 gap_s,
             )
         )
-        for choice, scored in zip(config.outputs, scored_outputs(config, recording), strict=True)
+        for choice, scored in zip(config.outputs, output_columns(config, recording), strict=True)
     }
 
 
@@ -214,7 +215,7 @@ def _apply(weights: Array, features: Array) -> Array:
 
 
 def kalman(config: TrainConfig, recording: Recording) -> Fitted:
-    """Kalman filter (Wu et al. 2006) of the targets and their change, observed in the counts."""
+    """Kalman filter (Wu et al. 2006) for the targets and their change, observed in the counts."""
     target = _present(config, recording)
     hidden = np.concatenate([target, np.gradient(target, axis=0)], axis=1)
     offset, scale = np.nanmean(hidden, axis=0), np.nanstd(hidden, axis=0) + 1e-12
@@ -260,7 +261,7 @@ class _Filter:
         return mean + spread @ (evidence - self._information @ mean), spread
 
     def run(self, seen: Array) -> Array:
-        """The filtered estimate of every bin."""
+        """Filtered estimate for every bin."""
         mean, spread = self.start
         path = np.zeros((len(seen), len(mean)))
         for i, counts in enumerate(seen):
@@ -271,7 +272,7 @@ class _Filter:
 
 def gru(config: TrainConfig, recording: Recording) -> Fitted:
     """A GRU on binned counts, trained by the config's recipe."""
-    offset, scale = normalisation([recording], scored_outputs(config, recording))
+    offset, scale = normalisation([recording], output_columns(config, recording))
     counts = counts_of(recording)[recording.train.first : recording.train.last]
     fabric = launch(config)
     torch.manual_seed(config.seed)
@@ -291,7 +292,7 @@ def gru(config: TrainConfig, recording: Recording) -> Fitted:
 
 @torch.no_grad()
 def _one_gru_beat(trainer: Trainer, i_bin: int) -> object:
-    plan = Plan(0, 0, trainer.corpus.i_present, i_bin + 1, (Piece(0, i_bin, 1),))
+    plan = Plan(0, 0, trainer.corpus.i_present, i_bin + 1, (Segment(0, i_bin, 1),))
     return trainer.average(trainer.corpus.window([plan], 1), trainer.memory[:1])
 
 

@@ -1,4 +1,4 @@
-"""What a decoder was trained on, and so what of a recording is read to judge or adapt it."""
+"""Targets and parts of a recording to judge or adapt a decoder with, as in its training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from calibration.errors import CalibrationError
 from decoders.config import load_sessions, parse_sessions
 from decoders.errors import DecodersError
-from decoders.learning.reading import is_held_out
 from decoders.sessions_config import Split, written_out
+from decoders.training.reading import is_held_out
 from export.bundle import DecoderBundle
 from streams.sessions.choice import SessionChoice
 
@@ -19,7 +19,7 @@ USUAL_SPLIT = "last:0.2"
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What an output estimates: behaviour by NWB path, `lag_s` after the decode's time."""
+    """Behaviour that an output estimates, by NWB path, `lag_s` after the decode's time."""
 
     behavior: str
     lag_s: float = 0.0
@@ -27,7 +27,7 @@ class Aim:
 
 
 def aims_of(bundle: DecoderBundle) -> dict[str, Aim]:
-    """What each output was trained on; its own name where the bundle does not say."""
+    """Read what each output was trained on; its own name where the bundle does not say."""
     aims = {output.name: Aim(output.name) for output in bundle.manifest.outputs}
     for choice in _recipe(bundle).get("outputs", []):
         aims[choice["name"]] = Aim(choice["behavior"], choice["lag_s"], choice["classes"])
@@ -37,7 +37,7 @@ def aims_of(bundle: DecoderBundle) -> dict[str, Aim]:
 def choice_of(
     bundle: DecoderBundle, config: Path | None = None, *, to_learn: bool = False
 ) -> SessionChoice:
-    """What is read of a recording to score a decoder: as in its training, or as a file says.
+    """Choose what to read from a recording, as in the training or as a file says.
 
     Args:
         bundle: the decoder.
@@ -60,7 +60,7 @@ def choice_of(
 
 
 def split_of(bundle: DecoderBundle, path: Path) -> str:
-    """The part of a file that is scored if nobody says: by the split of the training.
+    """Choose the scored part of a file by the training's split.
 
     Where that was by trials, its test trials; where it was by files, all of one that was held out;
     else the last fifth.

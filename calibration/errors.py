@@ -1,10 +1,10 @@
-"""What can go wrong in `calibration`; every text says what happened and what to do next."""
+"""Errors in `calibration`; every text says what happened and what to do next."""
 
 from __future__ import annotations
 
 
 class CalibrationError(Exception):
-    """Base class of this package's errors."""
+    """Base class for this package's errors."""
 
 
 class RegistryError(CalibrationError):

@@ -12,8 +12,8 @@ import numpy as np
 from calibration.choices import aims_of, choice_of, split_of
 from calibration.errors import CalibrationError
 from calibration.scoring import class_accuracy, r2_score, score_output, scored_intervals
-from decoders.learning.curves import draw_decodes
-from decoders.learning.reading import Say, say_notes, say_on_stderr
+from decoders.training.curves import draw_decodes
+from decoders.training.reading import Say, say_notes, say_on_stderr
 from export.backend_table import BACKENDS, Backend, parse_choice
 from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
@@ -30,10 +30,10 @@ class Decoded:
     """A session, decoded beat by beat.
 
     Attributes:
-        t_s: (n,) end of each beat's bin, seconds from the session's start.
+        t_s: (n,) each bin's end, seconds from the session's start.
         values: per output, (n, dims) in physical units.
         decode_ms: (n,) from the start of cutting to the value ready.
-        n_tokens: (n,) tokens of each beat.
+        n_tokens: (n,) tokens per beat.
     """
 
     t_s: Float64s
@@ -60,24 +60,18 @@ def evaluate(
     Args:
         bundle_path: the decoder.
         session_paths: NWB files.
-        split: the scored part of each: `last:0.2`, `all`, `START-STOP,...` seconds from the
-            session's start, or `trials:CONDITION` on the trial table. If None, the test trials of
-            the training where it was split by trials, all of a file that was held out of it, else
-            `last:0.2`.
-        sessions_config: a TOML file whose `[sessions]` says what is read of each (mask, units,
-            trials ...); if None, as the decoder was trained.
+        split: each file's scored part, see `scored_intervals`; for None see `split_of`.
+        sessions_config: a TOML file whose `[sessions]` replaces the training's.
         intervals: scored seconds; overrides `split`.
-        figure: PNG of decoded against actual to write, of the first session.
+        figure: PNG to write, with decoded against actual in the first session.
         lead_s: asked of the decoder; its default if None.
-        blocks_s: score each stretch of this length on its own too, under `by_time`.
-        against: a backend that decodes the same beats, memory carried along: how far the two come
-            apart is told under `largest_difference`, per output in its unit.
-        on_note: told of what was mended in the files, and of unit keys that cannot be trusted.
+        blocks_s: also score each stretch of this length, under `by_time`.
+        against: another backend for the same beats; see `largest_difference` per output.
+        on_note: hears about mended data and unit keys that cannot be trusted.
 
     Returns:
         JSON-able: `outputs.NAME.r2`, a list per dimension, with `ci`, `best_lag_s` and
-        `r2_at_best_lag` (for classes `accuracy`); the mean over sessions where there are several,
-        and each under `sessions`; `decode_ms`, `unknown_units`.
+        `r2_at_best_lag` (for classes `accuracy`), the mean of several sessions; and `sessions`.
 
     Raises:
         CalibrationError: the scored part holds nothing to score, or no unit is known.
@@ -88,34 +82,22 @@ def evaluate(
     backend = open_cpu(bundle)
     require_parity(bundle, backend)
     lead_s = bundle.manifest.lead_s.default if lead_s is None else lead_s
-    choice = choice_of(bundle, sessions_config)
-    parts: list[str] = []
+    choice, parts = choice_of(bundle, sessions_config), []
     results: dict[str, dict[str, Any]] = {}
-    for i, path in enumerate(session_paths):
+    for path in session_paths:
         session = read_session(path, choice)
-        is_other = session.id != bundle.manifest.session
-        say_notes([session], on_note, same_array=is_other)
+        say_notes([session], on_note, same_array=session.id != bundle.manifest.session)
         parts.append(split or split_of(bundle, Path(path)))
         scored = intervals or scored_intervals(parts[-1], session)
-        # Without memory a decode needs no decode before it.
-        since_s = 0.0 if bundle.manifest.graph.memory else min(start_s for start_s, _ in scored)
-        until_s = max(stop_s for _, stop_s in scored)
-        decoded = decode_session(bundle, backend, session, until_s, lead_s, since_s=since_s)
-        results[session.id] = _result(bundle, session, decoded, scored, lead_s)
-        if blocks_s is not None:
-            results[session.id]["by_time"] = _by_time(bundle, session, decoded, lead_s, blocks_s)
-        if against is not None:
-            other = BACKENDS[parse_choice(against)[0]](bundle, parse_choice(against)[1])
-            again = decode_session(bundle, other, session, until_s, lead_s, since_s=since_s)
-            results[session.id]["against"] = against
-            results[session.id]["largest_difference"] = largest_difference(decoded, again)
-        if figure is not None and i == 0:
-            _draw(figure, bundle, session, decoded, scored, lead_s)
+        drawn = None if results else figure
+        results[session.id] = _evaluate_session(
+            bundle, backend, session, scored, lead_s, blocks_s, against, drawn
+        )
     return {
         "decoder_id": bundle.manifest.name,
         "checksum": bundle.manifest.id,
         "backend": backend.name,
-        "split": _told(intervals, parts),
+        "split": [list(pair) for pair in intervals or ()] or "; ".join(dict.fromkeys(parts)),
         "mask": choice.mask,
         "lead_s": lead_s,
         "outputs": _mean_outputs(list(results.values())),
@@ -123,11 +105,47 @@ def evaluate(
     }
 
 
-def _told(
-    intervals: Sequence[tuple[float, float]] | None, parts: Sequence[str]
-) -> str | list[list[float]]:
-    """What was scored: seconds, or the split of each file where they differ."""
-    return [list(pair) for pair in intervals] if intervals else "; ".join(dict.fromkeys(parts))
+def _evaluate_session(
+    bundle: DecoderBundle,
+    backend: Backend,
+    session: Session,
+    scored: Sequence[tuple[float, float]],
+    lead_s: float,
+    blocks_s: float | None,
+    against: str | None,
+    figure: Path | None,
+) -> dict[str, Any]:
+    decoded = decode_scored(bundle, backend, session, scored, lead_s)
+    result = _result(bundle, session, decoded, scored, lead_s)
+    if blocks_s is not None:
+        result["by_time"] = _by_time(bundle, session, decoded, lead_s, blocks_s)
+    if against is not None:
+        name, precision = parse_choice(against)
+        other = BACKENDS[name](bundle, precision)
+        again = decode_scored(bundle, other, session, scored, lead_s)
+        result["against"] = against
+        result["largest_difference"] = largest_difference(decoded, again)
+    if figure is not None:
+        _draw(figure, bundle, session, decoded, scored, lead_s)
+    return result
+
+
+def decode_scored(
+    bundle: DecoderBundle,
+    backend: Backend,
+    session: Session,
+    scored: Sequence[tuple[float, float]],
+    lead_s: float,
+) -> Decoded:
+    """Decode up to the scored part's end, with the memory that the beats before it leave.
+
+    Raises:
+        CalibrationError: the decoder knows none of the session's units.
+    """
+    # Without memory a decode does not depend on the beats before it.
+    since_s = 0.0 if bundle.manifest.graph.memory else min(start_s for start_s, _ in scored)
+    until_s = max(stop_s for _, stop_s in scored)
+    return decode_session(bundle, backend, session, until_s, lead_s, since_s=since_s)
 
 
 def decode_session(
@@ -168,17 +186,17 @@ def decode_session(
 
 
 def largest_difference(one: Decoded, other: Decoded) -> dict[str, float]:
-    """Per output, over all beats and dimensions."""
+    """Largest difference per output, over all beats and dimensions."""
     return {name: float(np.abs(v - other.values[name]).max()) for name, v in one.values.items()}
 
 
 def rows_of(bundle: DecoderBundle, session: Session) -> Int32s:
-    """The bundle's row of each of the session's units, -1 where it has none."""
+    """Each unit's row in the bundle, -1 where there is none."""
     return np.array([bundle.row_of_key.get(key, -1) for key in session.unit_keys], np.int32)
 
 
 def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:
-    """The session's spikes of units that the decoder knows, in order of their stamps.
+    """Spikes from units that the decoder knows, in order of their stamps.
 
     Raises:
         CalibrationError: there are none.
@@ -230,7 +248,7 @@ def _result(
 def _by_time(
     bundle: DecoderBundle, session: Session, decoded: Decoded, lead_s: float, blocks_s: float
 ) -> list[dict[str, Any]]:
-    """R2 of the continuous outputs in each stretch, the decodes before it behind it."""
+    """R2 for the continuous outputs in each stretch."""
     first_s, last_s = float(decoded.t_s[0]), float(decoded.t_s[-1])
     edges_s = np.arange(first_s // blocks_s, last_s // blocks_s + 1.0) * blocks_s
     told = []
@@ -249,7 +267,7 @@ def _by_time(
 
 
 def _mean_outputs(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One session's outputs as they are; of several, the mean of each list."""
+    """A single session's outputs, or each list's mean over several."""
     if len(results) == 1:
         only: dict[str, Any] = results[0]["outputs"]
         return only

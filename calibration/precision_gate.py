@@ -1,4 +1,4 @@
-"""What reduced precision costs: R2 of a backend against that of fp32, on the same beats."""
+"""Cost of reduced precision: a backend's R2 against fp32, on the same beats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.choices import aims_of, choice_of
 from calibration.errors import CalibrationError
-from calibration.evaluate import Decoded, decode_session
+from calibration.evaluate import Decoded, decode_scored
 from calibration.scoring import class_accuracy, score_output, scored_intervals
 from export.backends import Backend
 from export.bundle import DecoderBundle
@@ -24,9 +24,9 @@ class Cost:
     """R2 lost.
 
     Attributes:
-        session: id of the recording.
-        r2_fp32: per output, per dimension, of `onnxruntime-cpu` in fp32.
-        r2: the same of the backend judged.
+        session: the recording's id.
+        r2_fp32: per output and dimension, from `onnxruntime-cpu` in fp32.
+        r2: the same from the judged backend.
         drop: the largest loss over outputs and dimensions; below 0 where it gained everywhere.
     """
 
@@ -37,12 +37,12 @@ class Cost:
 
 
 class PrecisionGate:
-    """Scores backends of a bundle on one recording.
+    """Score a bundle's backends on one recording.
 
     Args:
         bundle: the decoder.
         session_path: an NWB file that it has not learnt from.
-        split: the scored part, as of `spikeloop evaluate`.
+        split: the scored part, as in `spikeloop evaluate`.
 
     Raises:
         CalibrationError: nothing can be scored.
@@ -56,7 +56,7 @@ class PrecisionGate:
         self.r2_fp32 = self._r2(open_cpu(bundle))
 
     def judge(self, backend: Backend) -> Cost:
-        """Decode the recording with another backend, and say what that costs."""
+        """Decode the recording with another backend, and give its cost in R2."""
         r2 = self._r2(backend)
         drop = max(
             before - after
@@ -68,9 +68,7 @@ class PrecisionGate:
     def _r2(self, backend: Backend) -> dict[str, list[float]]:
         bundle, session, scored = self._bundle, self._session, self._scored
         lead_s = bundle.manifest.lead_s.default
-        since_s = 0.0 if bundle.manifest.graph.memory else min(start for start, _ in scored)
-        until_s = max(stop for _, stop in scored)
-        decoded = decode_session(bundle, backend, session, until_s, lead_s, since_s=since_s)
+        decoded = decode_scored(bundle, backend, session, scored, lead_s)
         return _scores(bundle, session, decoded, in_intervals(decoded.t_s, scored), lead_s)
 
 

@@ -1,4 +1,4 @@
-"""Decoders kept by content, one of them current, and the history of what was current and why.
+"""Decoders kept by content, one of them current, and the history with reasons.
 
     bundles/store/<id>/      a bundle, never changed
     bundles/current          symbolic link to one of them
@@ -34,10 +34,10 @@ SHORTEST_ID = 4
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A decoder of the registry.
+    """A decoder in the registry.
 
     Attributes:
-        id: of the bundle.
+        id: the bundle's.
         name: the wire's `decoder_id`.
         session: that it was made for.
         parent_id: the decoder that it was made from.
@@ -59,7 +59,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the history; `r2` as in `Entry`, `who` is user@host."""
+    """One line in the history; `r2` as in `Entry`, `who` is user@host."""
 
     when_utc: str
     what: Literal["add", "promote", "rollback"]
@@ -88,7 +88,7 @@ class Registry:
             raise RegistryError(f"no registry at {self.root}: {error.strerror}") from error
 
     def add(self, path: Path, why: str) -> str:
-        """Take a copy of a bundle; one that is already there is left as it is.
+        """Copy a bundle in; one that is already there is left as it is.
 
         Returns:
             Its id.
@@ -108,7 +108,7 @@ class Registry:
         """Make a decoder the current one; unchanged files are verified first.
 
         Args:
-            id_: the id, or as much of its beginning as is unique.
+            id_: the id, or a unique beginning.
             why: for the history.
 
         Returns:
@@ -147,7 +147,7 @@ class Registry:
         """Bring `current` to what a daemon now runs: a step back where that was before, else ahead.
 
         Args:
-            id_: the whole id of the decoder that runs.
+            id_: the running decoder's whole id.
             why: for the history.
 
         Returns:
@@ -161,7 +161,7 @@ class Registry:
         return True
 
     def current(self) -> str | None:
-        """Id of the current decoder; None before the first was promoted."""
+        """The current decoder's id; None before the first was promoted."""
         link = self.root / CURRENT
         return os.path.basename(os.readlink(link)) if link.is_symlink() else None
 
@@ -195,7 +195,7 @@ class Registry:
         )
 
     def history(self) -> list[Event]:
-        """What was done, the oldest first.
+        """Events, the oldest first.
 
         Raises:
             RegistryError: the file was changed by hand.
@@ -208,7 +208,7 @@ class Registry:
             raise RegistryError(f"{where} cannot be read: {error}; mend or move it") from error
 
     def find(self, beginning: str) -> str:
-        """The whole id of the one decoder whose id begins so.
+        """Find the one decoder whose id begins so, and give its whole id.
 
         Raises:
             RegistryError: none does, or several.
@@ -232,7 +232,7 @@ class Registry:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """One writer at a time, over all processes of this host."""
+        """Let one writer in at a time, over all processes on this host."""
         try:
             handle = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:

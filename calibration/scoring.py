@@ -1,4 +1,4 @@
-"""How well decodes match behaviour: R2 with its interval, the best lag, accuracy of classes."""
+"""Match between decodes and behaviour: R2 with its interval, best lag, class accuracy."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Score:
     """One output on one session.
 
     Attributes:
-        r2: per dimension, 1 - SSE/SST, SST about the mean of what is scored.
+        r2: per dimension, 1 - SSE/SST, SST about the scored rows' mean.
         ci: per dimension, 95 % bootstrap interval over blocks.
-        best_lag_s: the shift of behaviour that fits the decodes best; > 0 is the future.
+        best_lag_s: behaviour's shift that fits the decodes best; > 0 is the future.
         r2_at_best_lag: per dimension.
         n: decodes scored.
         blocks: "trials", or "10 s blocks" where there are too few trials.
@@ -42,15 +42,15 @@ class Score:
 
 
 def scored_intervals(split: str, session: Session) -> list[Interval]:
-    """The scored part of a session.
+    """A session's scored part.
 
     Args:
-        split: as of `parse_split`; or `trials:COLUMN`, the trials with "val" or "test" there; or
-            `trials:CONDITION` on the columns of the trial table.
+        split: as in `parse_split`; or `trials:COLUMN`, the trials with "val" or "test" there; or
+            `trials:CONDITION` on the trial table's columns.
         session: has the trials.
 
     Raises:
-        CalibrationError: it is none of these, or no trial meets the condition.
+        CalibrationError: the split is unknown, or no trial meets the condition.
         streams.session.SessionError: the session has no such trials.
     """
     if not split.startswith("trials:"):
@@ -68,7 +68,7 @@ def scored_intervals(split: str, session: Session) -> list[Interval]:
 
 
 def class_accuracy(logits: np.ndarray, t_s: Float64s, signal: Behavior) -> tuple[float, int]:
-    """Share of decodes whose class is the newest that behaviour shows, and how many they are."""
+    """Share of decodes with the class that behaviour shows last, and their count."""
     newest = np.maximum(np.searchsorted(signal.t_s, t_s, side="right") - 1, 0)
     kept = np.ones(len(t_s), np.bool_)
     if signal.masked_in is not None:
@@ -81,7 +81,7 @@ def parse_split(split: str, duration_s: float) -> list[tuple[float, float]]:
     """The scored intervals: `last:0.2`, `all`, or `10-20,35-60` in seconds.
 
     Raises:
-        CalibrationError: none of these.
+        CalibrationError: the split is unknown.
     """
     if split == "all":
         return [(0.0, duration_s)]
@@ -103,9 +103,9 @@ def parse_split(split: str, duration_s: float) -> list[tuple[float, float]]:
 
 
 def blocks_of(session: Session, t_s: Float64s) -> tuple[Int64s, str]:
-    """Which block each time belongs to: its trial (up to the next one's start), or its 10 s.
+    """Block for each time: its trial (up to the next one's start), or its 10 s.
 
-    Fewer than five trials count only where there are still fewer stretches of 10 s.
+    Fewer than five trials count only where there are still fewer 10 s stretches.
     """
     stretch = (t_s // BLOCK_S).astype(np.int64)
     if session.trials is not None:

@@ -1,48 +1,48 @@
-"""A training on disk: everything that a run needs to go on bit-exactly, and what export reads."""
+"""Checkpoints: what a training needs to go on bit-exactly, and what export reads."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from decoders.config import DEFAULT_FAMILY, TrainConfig
 from decoders.errors import TrainingError
 from decoders.streaming.decoder import StreamingConfig
 
+CHECKPOINT = "checkpoint.pt"
+"""Its name in the directory of a run."""
 FORMAT = 1
-FAMILY = "streaming"
-POYO = "poyo"
-FAMILIES = (FAMILY, POYO)
 NEEDED = ("format", "family", "network", "config", "sessions", "weights", "step")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all; every value is a tensor or plain JSON types.
+    """Write a checkpoint whole or not at all.
 
     Args:
         path: the file.
-        content: with a `family` of its own where it is not a streaming decoder's.
+        content: the keys in `NEEDED` but `format`, and more; tensors or plain JSON types.
     """
     beside = path.with_name(f".{path.name}.part")
-    torch.save({"format": FORMAT, "family": FAMILY, **content}, beside)
+    torch.save({"format": FORMAT, **content}, beside)
     os.replace(beside, path)
 
 
-def load_checkpoint(path: Path, family: str | None = FAMILY) -> dict[str, Any]:
+def load_checkpoint(path: Path, family: str | None = DEFAULT_FAMILY) -> dict[str, Any]:
     """Read a checkpoint.
 
     Args:
         path: the file.
-        family: that it must be of; any of `FAMILIES` if None.
+        family: the trained decoder's; any if None.
 
     Raises:
-        TrainingError: missing, not a checkpoint, or one of another architecture or version.
+        TrainingError: missing, not a checkpoint, or another architecture or version.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -52,17 +52,18 @@ def load_checkpoint(path: Path, family: str | None = FAMILY) -> dict[str, Any]:
         raise TrainingError(f"{path} holds more than tensors and numbers: {error}") from error
     except (RuntimeError, ValueError, EOFError, OSError) as error:
         raise TrainingError(f"{path} is not a readable checkpoint: {error}") from error
-    _require_ours(path, content, FAMILIES if family is None else (family,))
+    _require_ours(path, content, family)
     checkpoint: dict[str, Any] = content
     return checkpoint
 
 
-def _require_ours(path: Path, content: Any, families: Sequence[str]) -> None:
-    family = content.get("family", "another program's") if isinstance(content, dict) else "no"
-    if family not in families:
-        wanted = " or ".join(repr(one) for one in families)
+def _require_ours(path: Path, content: Any, wanted: str | None) -> None:
+    family = content.get("family") if isinstance(content, dict) else None
+    if not isinstance(family, str) or wanted not in (None, family):
+        what = "no" if not isinstance(content, dict) else family or "another program's"
         raise TrainingError(
-            f"{path} is {family} checkpoint, not one of `spikeloop train`'s {wanted} family"
+            f"{path} is {what} checkpoint, not one of `spikeloop train`'s "
+            f"{'families' if wanted is None else f'{wanted!r} family'}"
         )
     missing = [key for key in NEEDED if key not in content]
     if missing or content["format"] != FORMAT:
@@ -72,36 +73,49 @@ def _require_ours(path: Path, content: Any, families: Sequence[str]) -> None:
         )
 
 
-def restore_learner(
-    progress: dict[str, Any],
-    config: str,
-    average: nn.Module,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-) -> None:
-    """Bring what learns, of either family, to where a checkpoint left it.
+class Learner(Protocol):
+    """State that trainings in all families have in common."""
 
-    Args:
-        progress: of the checkpoint.
-        config: of the run, as JSON; that of the checkpoint must be the same.
-        average: network with the averaged weights.
-        network: with the live ones.
-        optimizer: of the live ones.
-        generator: of every draw.
+    config: TrainConfig
+    average: Any
+    network: Any
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    i_step: int
+    loss: list[float]
+    scores: list[tuple[int, dict[str, float]]]
+
+
+def learner_progress(learner: Learner) -> dict[str, Any]:
+    """Part that `restore_learner` needs in a checkpoint."""
+    return {
+        "family": learner.config.family,
+        "config": learner.config.model_dump_json(),
+        "optimizer": learner.optimizer.state_dict(),
+        "generator": learner.generator.get_state(),
+        "step": learner.i_step,
+        "loss": learner.loss,
+        "scores": [list(score) for score in learner.scores],
+    }
+
+
+def restore_learner(learner: Learner, progress: Mapping[str, Any]) -> None:
+    """Set weights, optimiser, generator and scores as a checkpoint has them.
 
     Raises:
-        TrainingError: it is of another config or architecture.
+        TrainingError: it has another config or architecture.
     """
-    if progress["config"] != config:
+    if progress["config"] != learner.config.model_dump_json():
         raise TrainingError(
             "the run's config has changed since its checkpoint: give the new config another "
             "`name`, or start it again without --resume"
         )
-    load_weights(average, progress["weights"], "the checkpoint")
-    load_weights(network, progress["live"], "the checkpoint")
-    optimizer.load_state_dict(progress["optimizer"])
-    generator.set_state(progress["generator"])
+    load_weights(learner.average, progress["weights"], "the checkpoint")
+    load_weights(learner.network, progress["live"], "the checkpoint")
+    learner.optimizer.load_state_dict(progress["optimizer"])
+    learner.generator.set_state(progress["generator"])
+    learner.i_step, learner.loss = progress["step"], list(progress["loss"])
+    learner.scores = [(step, score) for step, score in progress["scores"]]
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:
@@ -122,5 +136,5 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> 
 
 
 def network_config(checkpoint: dict[str, Any]) -> StreamingConfig:
-    """The shape of the checkpoint's decoder."""
+    """Shape in a streaming decoder's checkpoint."""
     return StreamingConfig.from_dict(json.loads(checkpoint["network"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,23 +13,18 @@ import pydantic
 from decoders.errors import ConfigError
 from decoders.sessions_config import (
     SPLIT_KINDS,
-    Counts,
     Natural,
     Positive,
     Section,
     Sessions,
     Share,
-    Simulated,
-    Split,
     SplitChoice,
-    TrialTable,
-    Units,
 )
 from streams.sessions.choice import SessionChoice
 
 
 class Beat(Section):
-    """The bins: `rotary` gives spikes their time inside the bin; off for sources of counts."""
+    """Bins; `rotary` gives spikes their time inside the bin, and is off for sources of counts."""
 
     hop_ms: Positive = 20.0
     bin_ms: Positive = 20.0
@@ -44,7 +40,7 @@ class Beat(Section):
 class OutputChoice(Section):
     """One output: its behaviour by NWB path, unit on the wire, lag and policy when not ok.
 
-    A container of series of one dimension each, as FALCON's M1 has, is one output of them all.
+    A container with several one-dimensional series, as in FALCON's M1, is one output.
 
     `lag_s` shifts the target: the decode at `t_window` with lead 0 estimates the behaviour at
     `t_window + lag_s`. `classes` > 0 reads the behaviour as class numbers 0 .. classes - 1.
@@ -60,7 +56,7 @@ class OutputChoice(Section):
 
 
 class Lead(Section):
-    """Range of leads that the network learns; with min = max = 0 it learns the present only."""
+    """Leads that the network learns; with min = max = 0 it learns the present only."""
 
     min_s: float = 0.0
     max_s: float = 0.0
@@ -73,7 +69,7 @@ class Lead(Section):
 
 
 class Network(Section):
-    """Shape of the network."""
+    """Network shape."""
 
     n_latents: Natural = 8
     n_frequencies: Natural = 3
@@ -87,10 +83,11 @@ class Network(Section):
 class Training(Section):
     """The recipe; lengths in seconds so that it does not depend on the hop.
 
-    `cuts`: where spikes have their true times, each session is also learnt from with its bins
-    beginning elsewhere within the hop and its spikes jittered by `jitter_ms`. `made_up`: so many
-    sessions of made-up neurons are learnt from beside each recording: for a decoder of few sessions
-    that is to be adapted to neurons that it has not met.
+    `cuts`: sessions with true spike times are learnt from in so many versions, with bins that begin
+    elsewhere within the hop and spikes jittered by `jitter_ms`. `lanes`: windows in a batch.
+    `pieces`: segments that a window is joined from. `newcomers`: chance that a lane's units are
+    treated as unseen. `made_up`: synthetic sessions beside each recording, for a decoder of few
+    sessions that is to be adapted to unseen units.
     """
 
     steps: Natural = 600
@@ -116,6 +113,8 @@ class Training(Section):
     evaluate_every: Natural = 500
 
 
+DEFAULT_FAMILY = "streaming"
+"""Family of a config without a section that chooses another."""
 POYO_USES = frozenset(
     {
         "steps",
@@ -130,14 +129,22 @@ POYO_USES = frozenset(
 )
 
 
-class PoyoChoice(Section):
+class FamilySection(Section):
+    """Section that chooses a decoder family, and bears its name."""
+
+    def faults(self, config: TrainConfig) -> list[str]:
+        """Name what the config asks for and this family cannot do."""
+        return []
+
+
+class PoyoChoice(FamilySection):
     """Train POYO on whole windows instead of the streaming decoder; by default the published 1.3M.
 
-    Of [training] it takes the keys of `POYO_USES`. `end_weight`: share of the loss at the window's
+    [training] keys in use: see `POYO_USES`. `end_weight`: loss share at the window's
     end, where the live decoder reads; the rest is spread over the window's hops, as POYO does.
-    `hold`: share of the training at the full rate, a cosine after it. `time_budget_s`: steps for
-    this long instead of [training] steps; the rate follows the share of time that has gone. On one
-    thread of a CPU it is processor time: what the clock on the wall would show on an idle machine.
+    `hold`: training share at the full rate, a cosine follows. `time_budget_s`: train for
+    this long instead of [training] steps; the rate follows the time that has passed. On
+    one CPU thread it is processor time, so that other processes do not shorten the training.
     """
 
     sequence_s: Annotated[float, pydantic.Field(gt=0, le=4)] = 1.0
@@ -158,6 +165,22 @@ class PoyoChoice(Section):
     hold: Share = 0.5
     end_weight: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.2
     time_budget_s: Positive | None = None
+
+    def faults(self, config: TrainConfig) -> list[str]:
+        """Name what the config asks for and POYO cannot do."""
+        hops = self.sequence_s * 1000 / config.beat.hop_ms
+        told = {name for name, value in config.training if value != getattr(Training(), name)}
+        unused = sorted(told - POYO_USES)
+        faults = {
+            f"[training] {', '.join(unused)} do not concern [poyo]": bool(unused),
+            "[network] and [start] do not concern [poyo]": config.network != Network()
+            or config.start is not None,
+            "[poyo] reads continuous outputs only": any(out.classes for out in config.outputs),
+            "[poyo] looks ahead by an output's lag_s, not by [lead]": config.lead != Lead(),
+            "[poyo] needs bin_ms = hop_ms": config.beat.bin_ms != config.beat.hop_ms,
+            "[poyo] sequence_s must be a whole number of hops": abs(hops - round(hops)) > 1e-6,
+        }
+        return [fault for fault, is_so in faults.items() if is_so]
 
 
 class Devices(Section):
@@ -193,17 +216,18 @@ class TrainConfig(Section):
 
     @property
     def session_choice(self) -> SessionChoice:
-        """What is read of each recording."""
+        """Parts to read from each recording."""
         return self.sessions.choice([output.behavior for output in self.outputs])
 
     @property
     def family(self) -> str:
-        """Which decoder is trained."""
-        return "streaming" if self.poyo is None else "poyo"
+        """Decoder family to train: the one with its own section, if any."""
+        chosen = [name for name, value in self if isinstance(value, FamilySection)]
+        return chosen[0] if chosen else DEFAULT_FAMILY
 
     @pydantic.model_validator(mode="after")
     def _beats_are_falcons(self) -> TrainConfig:
-        """FALCON gives counts of 20 ms: shorter beats, or times within a bin, are not to be had."""
+        """Refuse beats and spike times that FALCON's 20 ms counts do not have."""
         beat = self.beat
         if self.sessions.falcon and (beat.hop_ms != 20.0 or beat.bin_ms % 20.0 or beat.rotary):
             raise ValueError(
@@ -213,25 +237,12 @@ class TrainConfig(Section):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _poyo_is_whole(self) -> TrainConfig:
-        """What cannot be said of POYO is an error rather than passed over."""
-        if self.poyo is None:
-            return self
-        hops = self.poyo.sequence_s * 1000 / self.beat.hop_ms
-        told = {name for name, value in self.training if value != getattr(Training(), name)}
-        unused = sorted(told - POYO_USES)
-        faults = {
-            f"[training] {', '.join(unused)} do not concern [poyo]": bool(unused),
-            "[network] and [start] do not concern [poyo]": self.network != Network()
-            or self.start is not None,
-            "[poyo] reads continuous outputs only": any(out.classes for out in self.outputs),
-            "[poyo] looks ahead by an output's lag_s, not by [lead]": self.lead != Lead(),
-            "[poyo] needs bin_ms = hop_ms": self.beat.bin_ms != self.beat.hop_ms,
-            "[poyo] sequence_s must be a whole number of hops": abs(hops - round(hops)) > 1e-6,
-        }
-        found = [fault for fault, is_so in faults.items() if is_so]
-        if found:
-            raise ValueError("; ".join(found))
+    def _family_can(self) -> TrainConfig:
+        """Refuse what the chosen family cannot do, rather than pass over it."""
+        for _, section in self:
+            faults = section.faults(self) if isinstance(section, FamilySection) else []
+            if faults:
+                raise ValueError("; ".join(faults))
         return self
 
 
@@ -245,7 +256,7 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def load_sessions(path: Path) -> Sessions:
-    """Read what of recordings is read: `[sessions]` of a TOML file, other tables left alone.
+    """Read a TOML file's `[sessions]`; other tables are left alone.
 
     Raises:
         ConfigError: unreadable, not TOML, without `[sessions]`, or a key or value that cannot be.
@@ -266,7 +277,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def parse_sessions(fields: Any, source: str) -> Sessions:
-    """Check the fields of `[sessions]`; see `parse_config`."""
+    """Check `[sessions]`; see `parse_config`."""
     try:
         return Sessions.model_validate(fields)
     except pydantic.ValidationError as error:
@@ -278,7 +289,7 @@ def parse_sessions(fields: Any, source: str) -> Sessions:
 
 
 def parse_config(fields: dict[str, Any], source: str) -> TrainConfig:
-    """Check the fields of a training config.
+    """Check a training config's fields.
 
     Args:
         fields: as read from TOML or JSON.
@@ -308,23 +319,12 @@ def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     section: type[pydantic.BaseModel] = TrainConfig
     for part in location[:-1]:
         if isinstance(part, str) and part not in SPLIT_KINDS:
-            section = SECTIONS[part]
+            section = _section(section.model_fields[part].annotation) or section
     return list(section.model_fields)
 
 
-SECTIONS: dict[str, type[pydantic.BaseModel]] = {
-    "sessions": Sessions,
-    "units": Units,
-    "trials": TrialTable,
-    "counts": Counts,
-    "split": Split,
-    "simulated": Simulated,
-    "outputs": OutputChoice,
-    "beat": Beat,
-    "lead": Lead,
-    "network": Network,
-    "poyo": PoyoChoice,
-    "training": Training,
-    "devices": Devices,
-    "start": Start,
-}
+def _section(annotation: Any) -> type[pydantic.BaseModel] | None:
+    """Find the section in a field's type, as in `tuple[OutputChoice, ...]` or `Start | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return annotation
+    return next(filter(None, map(_section, typing.get_args(annotation))), None)

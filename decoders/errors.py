@@ -1,10 +1,10 @@
-"""What can go wrong in `decoders`; every text says what happened, to what, and what to do next."""
+"""Errors in `decoders`; every text says what happened, to what, and what to do next."""
 
 from __future__ import annotations
 
 
 class DecodersError(Exception):
-    """Base class of this package's errors."""
+    """Base class for this package's errors."""
 
 
 class ConfigError(DecodersError):

@@ -1,4 +1,4 @@
-"""`[sessions]` and `split` of the training config: which recordings, and what of them is read."""
+"""`[sessions]` and `split` in the training config: recordings, and what is read from them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Natural = Annotated[int, pydantic.Field(ge=1)]
 
 
 class Section(pydantic.BaseModel):
-    """A part of the config: frozen, unknown keys are errors."""
+    """A config table: frozen, unknown keys are errors."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
 class Simulated(Section):
-    """Days of a simulated subject, written into the run directory as NWB before training.
+    """A simulated subject's days, written into the run directory as NWB before training.
 
-    `styles`: how the hand moves; one session of each a day, `minutes` long.
+    `styles`: how the hand moves; one session each per day, `minutes` long.
     """
 
     subject: Annotated[int, pydantic.Field(ge=0)]
@@ -40,7 +40,7 @@ def _as_table(key: str) -> pydantic.BeforeValidator:
 
 
 class Units(Section):
-    """Which units of a recording, and what names them; `units = "PATH"` gives the table alone.
+    """Choice of units and their keys; `units = "PATH"` gives the table alone.
 
     `where`: condition on the table's columns, as "quality == 'good' and snr > 2". `key`: a column,
     "electrodes", or two columns as in "probe:id"; the table's ids if empty. `ticks_per_s`: how much
@@ -54,16 +54,16 @@ class Units(Section):
 
 
 class TrialTable(Section):
-    """Which table of trials; `trials = "PATH"` gives the table alone."""
+    """Choice of the trial table; `trials = "PATH"` gives the table alone."""
 
     table: str = ""
     ticks_per_s: Positive = 1.0
 
 
 class Counts(Section):
-    """A series of binned counts that stands for the units; `counts = "PATH"` gives it alone.
+    """A series with binned counts that stands for the units; `counts = "PATH"` gives it alone.
 
-    `stamp`: which end of a bin its time stamp is. "start" cannot let a decoder see ahead.
+    `stamp`: the bin's end that its time stamp is. "start" cannot let a decoder see ahead.
     """
 
     series: str
@@ -71,13 +71,13 @@ class Counts(Section):
 
 
 class Sessions(Section):
-    """Which recordings, and what of them is read.
+    """Choice of recordings, and what is read from them.
 
     `same_array`: a unit key names the same channel in every session, so that its embedding is a
-    part shared between sessions plus the session's own. `mask`: a series of 0 and 1 by its NWB
+    part shared between sessions plus the session's own. `mask`: a 0 and 1 series by its NWB
     path; samples at 0 are not learnt from, not scored, or neither, as `mask_for` says.
-    `between_s`: seconds of the file outside which nothing is read. `falcon`: read as the FALCON
-    benchmark reads files of that task: counts in its bins of 20 ms, `u0` the first row of units,
+    `between_s`: seconds outside which nothing is read. `falcon`: read as the FALCON
+    benchmark reads that task's files: counts in 20 ms bins, `u0` the first unit row,
     scored where `eval_mask` is 1.
     """
 
@@ -95,7 +95,7 @@ class Sessions(Section):
     falcon: Literal["", "m1", "m2", "h1"] = ""
 
     def choice(self, behavior: Sequence[str] | None) -> SessionChoice:
-        """What is read of each recording, with behaviour of these names; None reads all."""
+        """Parts to read from each recording, with these behaviours; None reads all."""
         return SessionChoice(
             behavior=None if behavior is None else tuple(dict.fromkeys(behavior)),
             mask=self.mask,
@@ -125,8 +125,8 @@ class Sessions(Section):
 class Split(Section):
     """The train and the test part, by trials or by files.
 
-    `train`, `test`: conditions on the columns of the trial table, as "split == 'train'".
-    `test_files`: patterns of file names that are tested whole and never learnt from.
+    `train`, `test`: conditions on the trial table's columns, as "split == 'train'".
+    `test_files`: patterns for files that are tested whole and never learnt from.
     """
 
     train: str = ""

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from decoders.poyo.step import step_from_config
-from decoders.streaming.decoder import StreamingConfig
-from decoders.streaming.step import StepModule
+from decoders.families import FAMILIES
 from export.bundle import DecoderBundle, tables_for
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import Graph
 from streams.messages import Float32s, TokenWindow
 
-
-def _streaming(config: Mapping[str, Any]) -> nn.Module:
-    return StepModule(StreamingConfig.from_dict(config))
-
-
 OF_UNITS = ("units.", "identity.")
 """Weights that tell of units, for adaptation: the graph takes only what is folded of them."""
-
-FAMILIES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
-    "streaming": _streaming,
-    "poyo": step_from_config,
-}
 
 
 class TorchBackend:
@@ -139,7 +126,7 @@ def load_module(bundle: DecoderBundle) -> nn.Module:
         if not name.startswith(OF_UNITS)
     }
     try:
-        module = FAMILIES[family](config)
+        module = FAMILIES[family].step_module(config)
         module.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:
         raise BundleError(

@@ -1,1 +1,1 @@
-"""Few-shot adaptation: a frozen network, and embeddings for the neurons of a new session."""
+"""Few-shot adaptation: a frozen network, and embeddings for a new session's neurons."""

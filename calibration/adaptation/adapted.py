@@ -1,4 +1,4 @@
-"""What adaptation gives, whichever family: all that a new bundle and its scores need."""
+"""Adaptation in general: its options, its result, and a table row for a family."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.scores import WindowOf
+from export.bundle import DecoderBundle
 from streams.messages import Float64s
 
 Progress = Callable[[int, int], None]
@@ -16,13 +18,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to adapt, whichever family.
+    """Adaptation options.
 
     Attributes:
         same_array: unit keys name the same channels as they did for the decoder.
-        unfreeze: let the whole network learn too; a `streaming` one.
-        follow_drift: let the decoder follow drift; a `streaming` one.
-        seed: of everything that is drawn.
+        unfreeze: train the whole network too, where the family can.
+        follow_drift: let the decoder follow drift, where the family can.
+        seed: for all draws.
         on_progress: told steps done, and steps at most.
     """
 
@@ -35,21 +37,21 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """A decoder for a session.
+    """An adapted decoder: all that its bundle and its scores need.
 
     Attributes:
         graph: ONNX.
-        tables: its inputs that belong to the session.
-        spikes_per_bin: (U,) what units usually fire, by the tables.
+        tables: graph inputs that belong to the session.
+        spikes_per_bin: (U,) each unit's mean spikes, as in the tables.
         learnt: weights that are new or changed, named as in the bundle.
-        window_of: cuts what the graph takes.
-        lead_in_s: how long its memory is filled before the test part.
-        start: what the embeddings began with.
-        n_steps: gradient steps behind them.
-        n_steps_unfrozen: steps in which the whole network learnt.
-        n_tokens: tokens of each window that was learnt from.
-        filter_share: by how much the linear filter counts, in each continuous output.
-        training: entries of the manifest's `training` that differ from the base's.
+        window_of: cuts the tokens that the graph takes.
+        lead_in_s: seconds decoded before the test part, to fill the memory.
+        start: name of the embeddings' start.
+        n_steps: gradient steps on them.
+        n_steps_unfrozen: gradient steps on the whole network.
+        n_tokens: tokens in each window that was learnt from.
+        filter_share: the linear filter's weight in each continuous output.
+        training: entries in the manifest's `training` that differ from the base's.
     """
 
     graph: bytes
@@ -64,3 +66,17 @@ class Adapted:
     n_tokens: np.ndarray
     filter_share: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One decoder family's adaptation.
+
+    Attributes:
+        adapt: adapts a bundle to a prepared session.
+        by_name: bundles of other programs' checkpoints do not say what their outputs were trained
+            on; such outputs are read as the behaviour with the same name.
+    """
+
+    adapt: Callable[[DecoderBundle, CalibrationData, Options], Adapted]
+    by_name: bool = False

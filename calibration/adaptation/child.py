@@ -1,4 +1,4 @@
-"""A bundle made from another one: what it has from its parent, and a parity record of its own."""
+"""A bundle made from another one: it inherits fields, and has its own parity record."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def write_child(
     Args:
         out: directory to write; must not exist.
         parent: the decoder that it was made from.
-        fields: of the manifest, where they differ from the parent's.
-        graph: ONNX, of the parent's signature.
+        fields: for the manifest, where they differ from the parent's.
+        graph: ONNX, with the parent's signature.
         tables: the graph's.
         learnt: weights that the parent does not have or has otherwise.
 

@@ -1,4 +1,4 @@
-"""How well a decoder does on the test part, and what a Wiener filter does with the same seconds."""
+"""Scores on the test part, for the decoder and for a Wiener filter with the same seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.adaptation.material import Material
+from calibration.adaptation.calibration_data import CalibrationData
 from calibration.baselines import HELD_OUT_OF_TRAIN, HISTORY_S, RIDGES, ridge_weights, with_history
 from calibration.scoring import r2_score, score_output
 from decoders.streaming.tuning import counts_matrix
@@ -25,7 +25,7 @@ WindowOf = Callable[[int, Int32s], TokenWindow]
 
 def decode(
     backend: Backend,
-    material: Material,
+    data: CalibrationData,
     row_of: Int32s,
     window_of: WindowOf,
     lead_in_s: float = LEAD_IN_S,
@@ -34,28 +34,28 @@ def decode(
 
     Args:
         backend: with zero memory.
-        material: the session.
-        row_of: (U,) the table's row of each unit, -1 where unknown.
+        data: the session.
+        row_of: (U,) each unit's table row, -1 where unknown.
         window_of: cuts what the backend takes.
         lead_in_s: decoded before the test part, to fill the memory.
 
     Returns:
         Per output (n_bins, dims), NaN outside the test part.
     """
-    n_bins = material.recording.n_bins
-    scored = in_intervals(material.ends_s, material.scored)
-    first = max(0, material.recording.test.first - round(lead_in_s / material.hop_s))
+    n_bins = data.recording.n_bins
+    scored = in_intervals(data.ends_s, data.scored)
+    first = max(0, data.recording.test.first - round(lead_in_s / data.hop_s))
     values: dict[str, Float64s] = {}
-    for i in range(first, material.recording.test.last):
+    for i in range(first, data.recording.test.last):
         answer = backend.step(window_of(i, row_of), lead_s=0.0)
         for name, value in answer.items() if scored[i] else ():
             values.setdefault(name, np.full((n_bins, len(value)), np.nan))[i] = value
     return values
 
 
-def bins_of(material: Material) -> WindowOf:
+def bins_of(data: CalibrationData) -> WindowOf:
     """The bins that the session was cut into."""
-    tokens = material.recording.tokens
+    tokens = data.recording.tokens
 
     def window(i_bin: int, row_of: Int32s) -> TokenWindow:
         held = slice(int(tokens.offsets[i_bin]), int(tokens.offsets[i_bin + 1]))
@@ -66,11 +66,11 @@ def bins_of(material: Material) -> WindowOf:
     return window
 
 
-def measure(material: Material, values: Mapping[str, Float64s]) -> dict[str, list[float]]:
-    """R2 per dimension of each output on the test part; for classes the share that is right."""
-    targets = material.recording.targets[0].astype(np.float64)
+def measure(data: CalibrationData, values: Mapping[str, Float64s]) -> dict[str, list[float]]:
+    """R2 per output and dimension on the test part; for classes the share that is right."""
+    targets = data.recording.targets[0].astype(np.float64)
     found: dict[str, list[float]] = {}
-    for out in material.outputs:
+    for out in data.outputs:
         if out.name not in values:
             continue
         decoded, actual = values[out.name], targets[:, out.target]
@@ -83,15 +83,15 @@ def measure(material: Material, values: Mapping[str, Float64s]) -> dict[str, lis
     return found
 
 
-def verify(material: Material, values: Mapping[str, Float64s]) -> dict[str, Any] | None:
-    """The manifest's `verification`: R2 of each continuous output with its interval.
+def verify(data: CalibrationData, values: Mapping[str, Float64s]) -> dict[str, Any] | None:
+    """The manifest's `verification`: R2 with its interval per continuous output.
 
     Raises:
         CalibrationError: nothing in the test part can be scored.
     """
-    t_s = material.ends_s
-    scored = in_intervals(t_s, material.scored)
-    config, session = material.config, material.session
+    t_s = data.ends_s
+    scored = in_intervals(t_s, data.scored)
+    config, session = data.config, data.session
     scores = {
         choice.name: score_output(
             values[choice.name][scored],
@@ -110,28 +110,28 @@ def verify(material: Material, values: Mapping[str, Float64s]) -> dict[str, Any]
         "r2": {name: held.r2 for name, held in scores.items()},
         "ci": {name: held.ci for name, held in scores.items()},
         "n_trials": min(n_trials),
-        "seconds": round(float(np.count_nonzero(scored)) * material.hop_s, 6),
+        "seconds": round(float(np.count_nonzero(scored)) * data.hop_s, 6),
     }
 
 
-def wiener(material: Material) -> dict[str, Float64s]:
+def wiener(data: CalibrationData) -> dict[str, Float64s]:
     """A causal ridge filter on 1 s of counts, fitted on the labelled bins alone.
 
     Returns:
         Per continuous output (n_bins, dims), NaN outside the test part.
     """
-    part, test = material.recording.train, material.recording.test
-    n_lags = round(HISTORY_S / material.hop_s)
-    counts = counts_matrix(material.recording.tokens, len(material.recording.unit_keys))
-    targets = material.targets[part.first : part.last]
+    part, test = data.recording.train, data.recording.test
+    n_lags = round(HISTORY_S / data.hop_s)
+    counts = counts_matrix(data.recording.tokens, len(data.recording.unit_keys))
+    targets = data.targets[part.first : part.last]
     known = np.isfinite(targets).all(axis=1)
     history, targets = with_history(counts[part.first : part.last], n_lags)[known], targets[known]
     weights = _best_ridge(history, targets)
     first = max(0, test.first - n_lags)
     decoded = with_history(counts[first : test.last], n_lags) @ weights.astype(np.float32)
-    scored = in_intervals(material.ends_s, material.scored)[first : test.last]
+    scored = in_intervals(data.ends_s, data.scored)[first : test.last]
     values: dict[str, Float64s] = {}
-    for out in material.outputs:
+    for out in data.outputs:
         if not out.classes:
             path = np.full((len(counts), out.answer.stop - out.answer.start), np.nan)
             path[first : test.last][scored] = decoded[scored][:, out.target]
@@ -148,7 +148,7 @@ def _best_ridge(history: np.ndarray, targets: Float64s) -> np.ndarray:
 
 
 def shuffled(row_of: Int32s, seed: int) -> Int32s:
-    """Every unit with the row of another."""
+    """Give every unit another unit's row."""
     order = np.random.default_rng(seed).permutation(len(row_of))
     mixed = row_of.copy()
     mixed[order] = row_of[np.roll(order, 1)]
@@ -156,5 +156,5 @@ def shuffled(row_of: Int32s, seed: int) -> Int32s:
 
 
 def rows_in(bundle: DecoderBundle, keys: Sequence[str]) -> Int32s:
-    """The bundle's row of each key, -1 where it has none."""
+    """Each key's row in the bundle, -1 where it has none."""
     return np.array([bundle.row_of_key.get(key, -1) for key in keys], np.int32)

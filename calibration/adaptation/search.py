@@ -1,15 +1,16 @@
-"""Which start, and how many steps: decided by trials that are held out of the labelled seconds."""
+"""Choose the start and how many steps, by trials held out from the labelled seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from calibration.adaptation.learning import Attempts, Recipe, Start
-from calibration.adaptation.material import Material
+from calibration.adaptation.batched_fits import BatchedFits, Recipe, Start
+from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.starts import Base, Starts
 from streams.messages import Float64s
 
@@ -29,13 +30,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What adaptation came to.
+    """Search result.
 
     Attributes:
         end: embeddings and session vector.
-        n_steps: gradient steps behind the look that did best on held-out trials.
+        n_steps: gradient steps at the best held-out loss.
         held_out: loss on held-out trials, one value per look; empty where there were too few.
-        without: the same as `end` in each fold, learnt without the trials that it leaves out.
+        without: each fold's `end`, learnt without its held-out trials.
     """
 
     end: Start
@@ -46,7 +47,7 @@ class Found:
 
 def search(
     base: Base,
-    material: Material,
+    data: CalibrationData,
     *,
     same_array: bool,
     seed: int,
@@ -57,63 +58,94 @@ def search(
 
     Args:
         base: the decoder.
-        material: the session.
+        data: the session.
         same_array: whether the last day's rows are a start to consider.
-        seed: of everything that is drawn.
-        recipe: how the steps are taken.
+        seed: for all draws.
+        recipe: for the steps.
         on_progress: told steps done, and steps at most.
     """
-    recipe = recipe or recipe_for(material)
-    starts = Starts(base, material, same_array)
-    labelled = material.labelled
-    held_out = held_out_bins(material, labelled)
+    recipe = recipe or recipe_for(data)
+    starts = Starts(base, data, same_array)
+    labelled = data.labelled
+    held_out = held_out_bins(data, labelled)
     if not len(held_out):
-        return _untested(base, material, starts, labelled, recipe, seed)
+        return _untested(base, data, starts, labelled, recipe, seed)
     candidates = [starts.from_bins(labelled & ~left) for left in held_out]
-    chosen = _best_start(base, material, candidates, labelled, held_out, recipe, seed)
+    chosen = _best_start(base, data, candidates, labelled, held_out, recipe, seed)
     begin = [*(fold[chosen] for fold in candidates), starts.from_bins(labelled)[chosen]]
     fitted = np.stack([*(labelled & ~left for left in held_out), labelled])
-    attempts = Attempts(base.decoder, material, begin, fitted, recipe, seed)
-    return _run(attempts, recipe, on_progress)
+    fits = BatchedFits(base.decoder, data, begin, fitted, recipe, seed)
+    return _run(fits, recipe, on_progress)
 
 
-def recipe_for(material: Material) -> Recipe:
-    """More steps where there is more to learn from; a minute and less take the fewest."""
-    part, usual = material.recording.train, Recipe()
-    share = (part.last - part.first) * material.hop_s / USUAL_S
+def recipe_for(data: CalibrationData) -> Recipe:
+    """Take more steps where there is more to learn from; a minute and less take the fewest."""
+    part, usual = data.recording.train, Recipe()
+    share = (part.last - part.first) * data.hop_s / USUAL_S
     n_steps = round(usual.n_steps * min(max(share, 1.0), MOST_MINUTES))
     return replace(usual, n_steps=n_steps - n_steps % usual.look_every)
 
 
-def _run(attempts: Attempts, recipe: Recipe, on_progress: Progress | None) -> Found:
-    """Steps until the held-out trials have not gained for long; what everything gave by then.
+def _run(fits: BatchedFits, recipe: Recipe, on_progress: Progress | None) -> Found:
+    """Step until held-out trials stop gaining; average the checkpoints.
 
-    Held-out trials are few and seldom tell one look from the next: each look counts by how likely
-    they make it.
+    Held-out trials are few and seldom tell checkpoints apart. So each counts by how likely it makes
+    those trials.
     """
-    losses = [float(np.nanmean(attempts.held_out_losses()))]
-    looks = [attempts.ends()]
-    for i_step in range(1, recipe.n_steps + 1):
-        attempts.step()
-        if i_step % recipe.look_every == 0:
-            losses.append(float(np.nanmean(attempts.held_out_losses())))
-            looks.append(attempts.ends())
-            if on_progress is not None:
-                on_progress(i_step, recipe.n_steps)
-            if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
-                break
-    share = shares_of_looks(losses, attempts.held_out_s)
-    *without, end = (_mean(ends, share) for ends in zip(*looks, strict=True))
+    checkpoints = []
+
+    def loss() -> float:
+        checkpoints.append(fits.ends())
+        return float(np.nanmean(fits.held_out_losses()))
+
+    losses = step_until_no_gain(fits.step, loss, recipe, on_progress)
+    weights = checkpoint_weights(losses, fits.held_out_s)
+    *without, end = (_mean(ends, weights) for ends in zip(*checkpoints, strict=True))
     n_steps = int(np.argmin(losses)) * recipe.look_every
     return Found(end, n_steps, tuple(losses), tuple(without))
 
 
-def shares_of_looks(losses: Sequence[float], held_out_s: float) -> Float64s:
-    """By how much each look counts: how likely it makes the held-out trials; in all 1.
+class Patience(Protocol):
+    """Part of a recipe that decides how many steps are taken."""
+
+    @property
+    def n_steps(self) -> int:
+        """Steps at most."""
+
+    @property
+    def look_every(self) -> int:
+        """Steps between two looks at the held-out loss."""
+
+    @property
+    def patience(self) -> int:
+        """Looks without a gain that end the steps."""
+
+
+def step_until_no_gain(
+    step: Callable[[], None],
+    loss: Callable[[], float],
+    recipe: Patience,
+    on_progress: Progress | None,
+) -> list[float]:
+    """Step until the held-out loss stops falling; give it before and at every look."""
+    losses = [loss()]
+    for i_step in range(1, recipe.n_steps + 1):
+        step()
+        if i_step % recipe.look_every == 0:
+            losses.append(loss())
+            if on_progress is not None:
+                on_progress(i_step, recipe.n_steps)
+            if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
+                break
+    return losses
+
+
+def checkpoint_weights(losses: Sequence[float], held_out_s: float) -> Float64s:
+    """Weight each checkpoint by its likelihood on the held-out trials; weights sum to 1.
 
     Args:
-        losses: of each, per bin; for what is continuous the square error in variances of it.
-        held_out_s: seconds of those trials, in which errors are independent every `INDEPENDENT_S`.
+        losses: per checkpoint and bin; for continuous outputs the square error in variances.
+        held_out_s: the trials' seconds; errors are independent every `INDEPENDENT_S`.
     """
     worse = np.asarray(losses) - min(losses)
     likely = np.exp(-0.5 * worse * held_out_s / INDEPENDENT_S)
@@ -129,53 +161,53 @@ def _mean(ends: Sequence[Start], share: Float64s) -> Start:
 
 def _best_start(
     base: Base,
-    material: Material,
+    data: CalibrationData,
     candidates: list[list[Start]],
     labelled: np.ndarray,
     held_out: np.ndarray,
     recipe: Recipe,
     seed: int,
 ) -> int:
-    """Let every start take a few steps in every fold, and see which then does best.
+    """Take a few steps from every start in every fold, and choose the best.
 
-    Few held-out trials tell little: where the array is the same, units are taken for new ones only
-    if that is clearly better.
+    Few held-out trials tell little. So on the same array, units are taken for new ones only if that
+    is clearly better.
     """
     n_starts = len(candidates[0])
     if n_starts == 1:
         return 0
     begin = [start for fold in candidates for start in fold]
     fitted = np.repeat(labelled & ~held_out, n_starts, axis=0)
-    attempts = Attempts(base.decoder, material, begin, fitted, recipe, seed)
+    fits = BatchedFits(base.decoder, data, begin, fitted, recipe, seed)
     for _ in range(N_TRIAL_STEPS):
-        attempts.step()
-    losses = attempts.held_out_losses().reshape(len(candidates), n_starts).mean(axis=0)
+        fits.step()
+    losses = fits.held_out_losses().reshape(len(candidates), n_starts).mean(axis=0)
     losses[1:] *= KNOWN_ARE_TRUSTED
     return int(np.argmin(losses))
 
 
 def _untested(
     base: Base,
-    material: Material,
+    data: CalibrationData,
     starts: Starts,
     labelled: np.ndarray,
     recipe: Recipe,
     seed: int,
 ) -> Found:
-    """Too little to hold anything out: a fixed number of steps from the most specific start."""
+    """Take a fixed number of steps from the most specific start, without held-out trials."""
     begin = starts.from_bins(labelled)[-1]
-    attempts = Attempts(base.decoder, material, [begin], labelled[None], recipe, seed)
+    fits = BatchedFits(base.decoder, data, [begin], labelled[None], recipe, seed)
     for _ in range(STEPS_UNTESTED):
-        attempts.step()
-    return Found(attempts.ends()[0], STEPS_UNTESTED, ())
+        fits.step()
+    return Found(fits.ends()[0], STEPS_UNTESTED, ())
 
 
-def held_out_bins(material: Material, labelled: np.ndarray) -> np.ndarray:
-    """(n_folds, n_bins) bool: which labelled bins each fold leaves out, whole blocks in turn."""
-    blocks = np.unique(material.block[labelled])
+def held_out_bins(data: CalibrationData, labelled: np.ndarray) -> np.ndarray:
+    """(n_folds, n_bins) bool, labelled bins that each fold leaves out: whole blocks in turn."""
+    blocks = np.unique(data.block[labelled])
     if len(blocks) < FEWEST_BLOCKS:
         return np.zeros((0, len(labelled)), np.bool_)
-    place = np.searchsorted(blocks, material.block)
+    place = np.searchsorted(blocks, data.block)
     shift = EVERY // N_FOLDS
     folds = [labelled & (place % EVERY == i * shift) for i in range(N_FOLDS)]
     return np.stack(folds)

@@ -1,4 +1,4 @@
-"""Where adaptation begins: what each unit's activity tells of it, without any gradient."""
+"""Starts for adaptation: embeddings from each unit's activity, in closed form."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.adaptation.learning import Start
-from calibration.adaptation.material import Material
+from calibration.adaptation.batched_fits import Start
+from calibration.adaptation.calibration_data import CalibrationData, known_rows
 from calibration.errors import CalibrationError
 from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
-from decoders.streaming.identity import CAUTION, Identity
-from decoders.streaming.tuning import Evidence, counts_matrix, evidence, profiles_given, regressors
+from decoders.streaming.profile_encoder import CAUTION, ProfileEncoder
+from decoders.streaming.tuning import (
+    TuningSums,
+    counts_matrix,
+    profiles_given,
+    regressors,
+    tuning_sums,
+)
 from export.bundle import DecoderBundle
 from streams.messages import Float64s
 
@@ -23,20 +29,20 @@ DRIFT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The decoder to adapt, as torch needs it.
+    """Decoder to adapt, as torch needs it.
 
     Attributes:
         decoder: with the bundle's weights.
-        identity: from profile to embedding.
-        row_of_key: row of `embedding` and `profile`.
-        embedding: (R, d_unit) of the bundle's units.
-        profile: (R, P) of the bundle's units.
-        session: (d_readout,) of the bundle.
-        usual_session: (d_readout,) mean of those that it was trained on.
+        encoder: from profile to embedding.
+        row_of_key: row in `embedding` and `profile`.
+        embedding: (R, d_unit), the bundle's units.
+        profile: (R, P), the bundle's units.
+        session: (d_readout,), the bundle's.
+        usual_session: (d_readout,) mean over the training's sessions.
     """
 
     decoder: StreamingDecoder
-    identity: Identity
+    encoder: ProfileEncoder
     row_of_key: dict[str, int]
     embedding: Tensor
     profile: Tensor
@@ -45,17 +51,17 @@ class Base:
 
 
 def load_base(bundle: DecoderBundle) -> Base:
-    """The bundle's network, and what it knows of units.
+    """Load the bundle's network and its units.
 
     Raises:
-        CalibrationError: a family that cannot be adapted, or no embeddings in the bundle.
+        CalibrationError: the bundle has no network shape, or no embeddings.
     """
     manifest = bundle.manifest
     config = manifest.training.get("config")
-    if manifest.family != "streaming" or not isinstance(config, dict):
+    if not isinstance(config, dict):
         raise CalibrationError(
-            f"decoder {manifest.name!r} of family {manifest.family!r} cannot be adapted: "
-            "give a bundle of a `streaming` decoder, as `spikeloop export` writes it"
+            f"decoder {manifest.name!r} cannot be adapted, its manifest has no `training.config`: "
+            "give a bundle as `spikeloop export` writes it"
         )
     weights = {name: torch.from_numpy(value) for name, value in bundle.weights().items()}
     if "units.embedding" not in weights:
@@ -64,13 +70,13 @@ def load_base(bundle: DecoderBundle) -> Base:
         )
     shape = StreamingConfig.from_dict(config)
     decoder = StreamingDecoder(shape)
-    identity = Identity(weights["units.profile"].shape[1], shape.d_unit, 1.0)
-    for prefix, module in (("decoder.", decoder), ("identity.", identity)):
+    encoder = ProfileEncoder(weights["units.profile"].shape[1], shape.d_unit, 1.0)
+    for prefix, module in (("decoder.", decoder), ("identity.", encoder)):
         own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
         module.load_state_dict(own)
     return Base(
         decoder=decoder.eval().requires_grad_(False),
-        identity=identity.requires_grad_(False),
+        encoder=encoder.requires_grad_(False),
         row_of_key=dict(bundle.row_of_key),
         embedding=weights["units.embedding"],
         profile=weights["units.profile"],
@@ -80,79 +86,72 @@ def load_base(bundle: DecoderBundle) -> Base:
 
 
 class Starts:
-    """Starting points from any subset of a session's labelled bins.
+    """Starting points from any subset of the labelled bins.
 
     Args:
         base: the decoder.
-        material: the session.
+        data: the session.
         same_array: whether a unit key names the same channel as it did for the decoder.
 
     Raises:
         CalibrationError: the array is said to be the same, and no key is known.
     """
 
-    def __init__(self, base: Base, material: Material, same_array: bool) -> None:
+    def __init__(self, base: Base, data: CalibrationData, same_array: bool) -> None:
         self.base = base
-        keys = material.recording.unit_keys
-        self.counts = counts_matrix(material.recording.tokens, len(keys))
-        self.behavior = regressors(
-            material.targets, material.outputs, material.offset, material.scale, material.hop_s
-        )
-        self.row = np.array([base.row_of_key.get(key, -1) for key in keys])
+        keys = data.recording.unit_keys
+        self.counts = counts_matrix(data.recording.tokens, len(keys))
+        self.behavior = regressors(data.targets, data.outputs, data.offset, data.scale, data.hop_s)
         self.same_array = same_array
-        if same_array and (self.row < 0).all():
-            raise CalibrationError(
-                f"--same-array, but the decoder knows none of the units {', '.join(keys[:3])}, "
-                "...: adapt without it"
-            )
+        self.row = known_rows(base.row_of_key, keys) if same_array else np.full(len(keys), -1)
 
     def from_bins(self, chosen: np.ndarray) -> list[Start]:
-        """The starting points that some bins tell; the first is of units never seen before.
+        """Give starting points from some bins; the first treats all units as unseen.
 
         Args:
             chosen: (n_bins,) bool.
         """
-        found = evidence(self.counts[chosen], self.behavior[chosen])
-        told = self.base.identity(_tensor(self.base.identity.profiles_from(found)))
+        sums = tuning_sums(self.counts[chosen], self.behavior[chosen])
+        told = self.base.encoder(_tensor(self.base.encoder.profiles_from(sums)))
         starts = [Start("activity", told, self.base.usual_session)]
         if self.same_array:
-            starts.append(Start("last day", self._known(told, found, 0.0), self.base.session))
-            starts.append(Start("drifted", self._known(told, found, DRIFT), self.base.session))
+            starts.append(Start("last day", self._known(told, sums, 0.0), self.base.session))
+            starts.append(Start("drifted", self._known(told, sums, DRIFT), self.base.session))
         return starts
 
-    def _known(self, told: Tensor, found: Evidence, drift: float) -> Tensor:
-        """Last day's embeddings, moved by what `drift` lets activity tell; `told` for others."""
+    def _known(self, told: Tensor, sums: TuningSums, drift: float) -> Tensor:
+        """Last day's embeddings, moved by activity as far as `drift` allows; `told` for others."""
         embedding = told.clone()
         known = np.flatnonzero(self.row >= 0)
         rows = torch.from_numpy(self.row[known])
         last = self.base.embedding[rows]
         if drift > 0.0:
             was = self.base.profile[rows]
-            now = _tensor(self._profiles_near(was.double().numpy(), found, known, drift))
-            last = last + self.base.identity(now) - self.base.identity(was)
+            now = _tensor(self._profiles_near(was.double().numpy(), sums, known, drift))
+            last = last + self.base.encoder(now) - self.base.encoder(was)
         embedding[torch.from_numpy(known)] = last
         return embedding
 
     def _profiles_near(
-        self, was: Float64s, found: Evidence, known: np.ndarray, drift: float
+        self, was: Float64s, sums: TuningSums, known: np.ndarray, drift: float
     ) -> Float64s:
-        part = Evidence(
-            found.n_bins,
-            found.gram,
-            found.cross[:, known],
-            found.power[known],
-            found.mean_count[known],
+        part = TuningSums(
+            sums.n_bins,
+            sums.gram,
+            sums.cross[:, known],
+            sums.power[known],
+            sums.mean_count[known],
         )
-        spread = self.base.identity.spread.double().numpy() * drift
+        spread = self.base.encoder.spread.double().numpy() * drift
         return profiles_given(part, was[:, :-1], spread, CAUTION)
 
 
-def profiles_of(base: Base, material: Material) -> Tensor:
-    """(U, P) what the labelled bins tell of each unit."""
-    starts = Starts(base, material, same_array=False)
-    part = slice(material.recording.train.first, material.recording.train.last)
-    found = evidence(starts.counts[part], starts.behavior[part])
-    return _tensor(base.identity.profiles_from(found))
+def profiles_of(base: Base, data: CalibrationData) -> Tensor:
+    """(U, P) the units' profiles in the labelled bins."""
+    starts = Starts(base, data, same_array=False)
+    part = slice(data.recording.train.first, data.recording.train.last)
+    sums = tuning_sums(starts.counts[part], starts.behavior[part])
+    return _tensor(base.encoder.profiles_from(sums))
 
 
 def _tensor(values: Float64s) -> Tensor:

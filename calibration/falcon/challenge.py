@@ -35,11 +35,11 @@ LOCAL_FILES = {"PREDICTION_PATH_LOCAL": "prediction.pkl", "GT_PATH": "truth.pkl"
 
 
 class SpikeloopDecoder(BCIDecoder):  # type: ignore[misc]  # the package has no types
-    """Bundles as a decoder of the benchmark.
+    """Bundles as a decoder for the benchmark.
 
     Args:
-        task_config: of the task that the bundles were opened for.
-        decoders: the decoder of each session.
+        task_config: for the task that the bundles were opened for.
+        decoders: each session's decoder.
         batch_size: files that are decoded side by side.
     """
 
@@ -52,7 +52,7 @@ class SpikeloopDecoder(BCIDecoder):  # type: ignore[misc]  # the package has no 
         """Begin files, each with its session's decoder and from zero memory.
 
         Args:
-            dataset_tags: of each place in the batch, the file or its tag.
+            dataset_tags: for each place in the batch, the file or its tag.
 
         Raises:
             FalconError: no decoder for one.
@@ -81,17 +81,17 @@ class SpikeloopDecoder(BCIDecoder):  # type: ignore[misc]  # the package has no 
         return np.stack([stepper.step(counts) for stepper, counts in pairs])
 
     def on_done(self, dones: np.ndarray) -> None:
-        """Do nothing at the end of a trial: a decoder that runs live is not told of it."""
+        """Do nothing at a trial's end: a decoder that runs live does not hear about it."""
 
     def _tag(self, tag: str | Path) -> str:
-        """The benchmark's tag of a file; a text without a suffix is one already."""
+        """The benchmark's tag for a file; a text without a suffix is one already."""
         if not Path(tag).suffix:
             return str(tag)
         return file_tag(self._task_config, Path(tag))
 
 
 def file_tag(config: Any, path: Path) -> str:
-    """The benchmark's tag of a file.
+    """The benchmark's tag for a file.
 
     Raises:
         FalconError: it is not named as the task's files are.
@@ -106,7 +106,7 @@ def file_tag(config: Any, path: Path) -> str:
 
 
 def wrap_bundle(path: Path, task_name: str, batch_size: int = 1) -> SpikeloopDecoder:
-    """A bundle, or a folder of bundles named by FALCON's sessions, as a decoder of the benchmark.
+    """Wrap a bundle, or a folder with bundles named by FALCON's sessions, for the benchmark.
 
     Raises:
         FalconError: it does not fit the task.
@@ -120,10 +120,10 @@ def wrap_bundle(path: Path, task_name: str, batch_size: int = 1) -> SpikeloopDec
 def score_files(
     decoders: Decoders, files: Sequence[Path], *, batch_size: int = 1
 ) -> dict[str, Any]:
-    """Let the benchmark's evaluator decode and score any files, a whole task or a part of one.
+    """Let the benchmark's evaluator decode and score any files.
 
     Returns:
-        `R2 Mean` and `R2 Std.` over sessions, as the package names them, and R2 of each session.
+        `R2 Mean` and `R2 Std.` over sessions, as the package names them, and R2 per session.
 
     Raises:
         FalconError: a name that tells no session, no decoder for one, or the evaluator stopped.
@@ -210,7 +210,7 @@ def _files(evaluator: Any, task: str, phase: str) -> list[Path]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What the package prints goes to stderr, so that a command's output is its result."""
+    """Send what the package prints to stderr, so that a command's output is its result."""
     logging.getLogger("falcon_challenge").setLevel(logging.WARNING)
     with contextlib.redirect_stdout(sys.stderr):
         yield
@@ -218,7 +218,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """One sentence for what the package raises of files that it cannot use."""
+    """Make one sentence from what the package raises for files that it cannot use."""
     try:
         yield
     except (AssertionError, KeyError, OSError, ValueError) as error:
@@ -227,7 +227,7 @@ def _told() -> Iterator[None]:
 
 
 def _require_all(task: str, tags: Sequence[str]) -> None:
-    """Refuse a set of files of which the evaluator would fail only after it has decoded them."""
+    """Refuse incomplete files, which the evaluator would refuse only after decoding them."""
     known: dict[str, list[str]] = DATASET_HELDINOUT_MAP[task]
     strange = [tag for tag in tags if not any(tag in of_side for of_side in known.values())]
     if strange:
@@ -248,7 +248,7 @@ def _metrics(told: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _private_files(remote: bool) -> Iterator[None]:
-    """Where nobody names a file, what the evaluator writes goes with the process."""
+    """Write what nobody asked for into files that go with the process."""
     unset = {} if remote else {k: v for k, v in LOCAL_FILES.items() if k not in os.environ}
     with (
         tempfile.TemporaryDirectory() as folder,

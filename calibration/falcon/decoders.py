@@ -22,9 +22,9 @@ from streams.spikes.tokenizer import Tokenizer
 
 
 class Stepper:
-    """Decodes the bins of one file.
+    """Decode one file's bins.
 
-    Counts become tokens as they do of a stream of counts: one for each channel that fired, stamped
+    Counts become tokens as in a count stream: one for each channel that fired, stamped
     at the end of its 20 ms.
 
     Args:
@@ -48,10 +48,10 @@ class Stepper:
             counts: (n_channels,) whole numbers from 0.
 
         Returns:
-            (dims,) of the task.
+            (dims,), the task's.
 
         Raises:
-            FalconError: they are no counts, or of other channels than the decoder's.
+            FalconError: they are no counts, or not the decoder's channels.
             export.errors.BackendError: the graph failed.
         """
         self._require_counts(counts)
@@ -84,18 +84,18 @@ class Stepper:
 
 @dataclass(frozen=True, slots=True)
 class Decoders:
-    """The decoder of each session.
+    """Each session's decoder.
 
     Attributes:
         task: which task.
-        by_session: by FALCON's tag of a file, or its session; the only decoder under "".
+        by_session: by FALCON's file tag, or its session; the only decoder under "".
     """
 
     task: FalconTask
     by_session: Mapping[str, FittedBundle]
 
     def of(self, tag: str) -> FittedBundle:
-        """The decoder of the file of that tag (`20121004`, `Run1_20201030`, `S6_set_1`).
+        """Decoder for the file with that tag (`20121004`, `Run1_20201030`, `S6_set_1`).
 
         Raises:
             FalconError: there is none.
@@ -111,10 +111,10 @@ class Decoders:
 
 
 def open_decoders(path: Path, task: FalconTask) -> Decoders:
-    """Open the decoder for all sessions, or the decoder of each.
+    """Open the decoder for all sessions, or one for each.
 
     Args:
-        path: a bundle, or a folder of bundles that are named by FALCON's sessions.
+        path: a bundle, or a folder with bundles that are named by FALCON's sessions.
         task: what they are to decode.
 
     Raises:
@@ -140,7 +140,7 @@ class SteppersOfBatch:
         self._backends: dict[tuple[int, Path], Backend] = {}
 
     def begin(self, tags: list[str]) -> list[Stepper]:
-        """Steppers for the files of these tags, each from zero memory."""
+        """Steppers for the files with these tags, each from zero memory."""
         return [self._begin(place, tag) for place, tag in enumerate(tags)]
 
     def _begin(self, place: int, tag: str) -> Stepper:

@@ -1,4 +1,4 @@
-"""What can go wrong between a bundle and the benchmark."""
+"""Errors between a bundle and the benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a bundle fits a task of FALCON's, and what it is asked for."""
+"""Fit a bundle to a FALCON task, or refuse it."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class FittedBundle:
 
     @property
     def bin_us(self) -> int:
-        """Length of the decoder's bin."""
+        """The decoder's bin length."""
         return round(self.bundle.manifest.bin_s * 1e6)
 
     def value(self, answer: Any) -> Float64s:
-        """(dims,) of what a step gave, in the task's order."""
+        """(dims,) from a step's answer, in the task's order."""
         parts: list[Float32s] = [answer[name] for name in self.outputs]
         return np.concatenate(parts).astype(np.float64)
 
     def rows(self, n_channels: int) -> Int32s:
-        """(n_channels,) the decoder's row of each channel, -1 where it does not know one.
+        """(n_channels,) each channel's row in the decoder, -1 where it does not know one.
 
         Raises:
             FalconError: it knows units that are no channel, or too few channels.
@@ -86,7 +86,7 @@ def fit_bundle(bundle: DecoderBundle, task: FalconTask) -> FittedBundle:
 
 
 def reads_spike_times(bundle: DecoderBundle) -> bool:
-    """Whether it was trained on the times of spikes, of which counts tell less."""
+    """Return True for a decoder trained on spike times, where counts tell less."""
     if _read_as(bundle):
         return False
     beat: Any = _recipe(bundle).get("beat", {})
@@ -122,7 +122,7 @@ def _require_beat(bundle: DecoderBundle) -> None:
 def _outputs(bundle: DecoderBundle, task: FalconTask) -> tuple[tuple[str, ...], float]:
     """The task's outputs in its order, and their lag.
 
-    A container's series stand in the order of their names, as HDF5 lists them.
+    A container's series are ordered by name, as HDF5 lists them.
     """
     manifest = bundle.manifest
     dims = {output.name: output.dims for output in manifest.outputs}
@@ -153,7 +153,7 @@ def _outputs(bundle: DecoderBundle, task: FalconTask) -> tuple[tuple[str, ...], 
 
 
 def _place(behavior: str, task: FalconTask) -> str | None:
-    """Where in the task's behaviour that of an output stands: "" for all of it; None if nowhere."""
+    """An output's place in the task's behaviour: "" for all; None if nowhere."""
     if task.behavior == behavior or task.behavior.endswith("/" + behavior):
         return ""
     holder, _, name = behavior.rpartition("/")

@@ -32,13 +32,13 @@ OF_SEVERAL = (re.compile(r"^Run\d+_(\d+)$"), re.compile(r"^(S\d+)_set_\d+$"))
 
 
 def session_of(tag: str) -> str:
-    """The session of a file's tag: the files that are scored together."""
+    """Session for a file's tag; its files are scored together."""
     matches = (pattern.match(tag) for pattern in OF_SEVERAL)
     return next((match[1] for match in matches if match), tag)
 
 
 def tag_of(file: Path) -> str:
-    """The benchmark's tag of a file: `20120924`, `Run1_20201019` or `S0_set_1`.
+    """The benchmark's tag for a file: `20120924`, `Run1_20201019` or `S0_set_1`.
 
     Raises:
         FalconError: the name tells none.

@@ -1,4 +1,4 @@
-"""FALCON's score without its package: R2 of each session's masked bins, weighted by variance."""
+"""FALCON's score without its package: R2 over each session's masked bins, weighted by variance."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from streams.sessions.falcon import falcon_task, read_falcon
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What of a file is scored.
+class ScoredFile:
+    """The scored part of a file.
 
     Attributes:
         decoded: (n, dims).
@@ -41,10 +41,10 @@ def evaluate_falcon(
     """Decode FALCON's files from their counts and score them as the benchmark does.
 
     Args:
-        path: a bundle, or a folder of bundles named by FALCON's sessions.
-        files: of one task.
+        path: a bundle, or a folder with bundles named by FALCON's sessions.
+        files: from one task.
         task_name: `m1`, `m2` or `h1`.
-        split: the scored part of each file, as of `scored_intervals`.
+        split: each file's scored part, see `scored_intervals`.
 
     Returns:
         JSON-able: `falcon`, the benchmark's mean and standard deviation over its sessions; R2 of
@@ -56,12 +56,12 @@ def evaluate_falcon(
         streams.messages.StreamsError: a file cannot be read.
     """
     decoders = open_decoders(path, falcon_task(task_name))
-    parts: dict[str, list[Scored]] = defaultdict(list)
+    parts: dict[str, list[ScoredFile]] = defaultdict(list)
     told = {}
     for file in sorted(files):
         tag = tag_of(file)
         session = read_falcon(file, decoders.task)
-        told[file.stem], scored = _scored(decoders.of(tag), session, split)
+        told[file.stem], scored = _score_file(decoders.of(tag), session, split)
         parts[session_of(tag)].append(scored)
     r2 = {name: weighted_r2(held) for name, held in sorted(parts.items())}
     values = list(r2.values())
@@ -77,15 +77,17 @@ def evaluate_falcon(
     }
 
 
-def weighted_r2(parts: Sequence[Scored]) -> float:
-    """R2 over all dimensions and parts: 1 - the sum of SSE / the sum of SST about each mean."""
+def weighted_r2(parts: Sequence[ScoredFile]) -> float:
+    """R2 over all dimensions and parts: 1 - summed SSE / summed SST about each mean."""
     decoded = np.concatenate([part.decoded for part in parts])
     actual = np.concatenate([part.actual for part in parts])
     error = np.square(actual - decoded).sum()
     return float(1.0 - error / np.square(actual - actual.mean(axis=0)).sum())
 
 
-def _scored(fitted: FittedBundle, session: Session, split: str) -> tuple[dict[str, Any], Scored]:
+def _score_file(
+    fitted: FittedBundle, session: Session, split: str
+) -> tuple[dict[str, Any], ScoredFile]:
     bundle, task = fitted.bundle, fitted.task
     n_unknown = int(np.count_nonzero(fitted.rows(len(session.unit_keys)) < 0))
     backend = open_cpu(bundle)
@@ -98,6 +100,6 @@ def _scored(fitted: FittedBundle, session: Session, split: str) -> tuple[dict[st
     known = chosen & np.isfinite(actual).all(axis=1)
     score = score_output(values[chosen], decoded.t_s[chosen], signal, session)
     told = {"decoder_id": bundle.manifest.name, "checksum": bundle.manifest.id}
-    return {**told, "unknown_units": n_unknown, **asdict(score)}, Scored(
+    return {**told, "unknown_units": n_unknown, **asdict(score)}, ScoredFile(
         values[known], actual[known]
     )

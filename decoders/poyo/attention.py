@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decoders.poyo.rotary import Turn
+from decoders.poyo.rotary import Rotation
 
 
 def split_heads(x: Tensor, n_heads: int) -> Tensor:
@@ -26,14 +26,14 @@ def attend(
     dropout: float,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Scaled dot-product attention of heads.
+    """Scaled dot-product attention per head.
 
     Args:
         queries: (B, H, N_q, dim_head).
         keys: (B, H, N_k, dim_head).
         values: (B, H, N_k, dim_head).
         dropout: chance that a weight is dropped.
-        bias: (B, N_k) added to the logits of a key; None for none.
+        bias: (B, N_k) added to a key's logits; None for none.
 
     Returns:
         (B, H, N_q, dim_head).
@@ -48,18 +48,18 @@ class CrossAttention(nn.Module):
     """Queries attend to a context.
 
     Args:
-        dim: width of queries and context.
-        n_heads: number of heads.
-        dim_head: width of a head.
+        dim: query and context width.
+        n_heads: how many heads.
+        dim_head: head width.
         dropout: chance that an attention weight is dropped in training.
-        turn_values: see `attend`.
+        rotate_values: see `attend`.
     """
 
     def __init__(
-        self, dim: int, n_heads: int, dim_head: int, dropout: float, *, turn_values: bool
+        self, dim: int, n_heads: int, dim_head: int, dropout: float, *, rotate_values: bool
     ) -> None:
         super().__init__()
-        self.n_heads, self.dropout, self.turn_values = n_heads, dropout, turn_values
+        self.n_heads, self.dropout, self.rotate_values = n_heads, dropout, rotate_values
         width = n_heads * dim_head
         self.norm = nn.LayerNorm(dim)
         self.norm_context = nn.LayerNorm(dim)
@@ -68,7 +68,7 @@ class CrossAttention(nn.Module):
         self.to_out = nn.Linear(width, dim)
 
     def fold(self, context: Tensor) -> Tensor:
-        """Keys, then values, of context tokens: (..., dim) -> (..., 2 * width)."""
+        """Keys, then values, for context tokens: (..., dim) -> (..., 2 * width)."""
         folded: Tensor = self.to_kv(self.norm_context(context))
         return folded
 
@@ -76,22 +76,22 @@ class CrossAttention(nn.Module):
         self,
         query: Tensor,
         folded: Tensor,
-        q_turn: Turn,
-        k_turn: Turn,
+        q_rotation: Rotation,
+        k_rotation: Rotation,
         bias: Tensor | None = None,
     ) -> Tensor:
         """(B, N_q, dim) queries and (B, N_k, 2 * width) folded context -> (B, N_q, dim)."""
-        q_turn, k_turn = q_turn.over_heads(), k_turn.over_heads()
-        queries = q_turn.apply(split_heads(self.to_q(self.norm(query)), self.n_heads))
+        q_rotation, k_rotation = q_rotation.over_heads(), k_rotation.over_heads()
+        queries = q_rotation.apply(split_heads(self.to_q(self.norm(query)), self.n_heads))
         context = split_heads(folded, 2 * self.n_heads)
-        if self.turn_values:
-            keys, values = k_turn.apply(context).chunk(2, dim=1)
+        if self.rotate_values:
+            keys, values = k_rotation.apply(context).chunk(2, dim=1)
         else:
             keys, values = context.chunk(2, dim=1)
-            keys = k_turn.apply(keys)
+            keys = k_rotation.apply(keys)
         dropout = self.dropout if self.training else 0.0
         out = attend(queries, keys, values, dropout=dropout, bias=bias)
-        out = q_turn.back().apply(out) if self.turn_values else out
+        out = q_rotation.back().apply(out) if self.rotate_values else out
         answer: Tensor = self.to_out(join_heads(out))
         return answer
 
@@ -100,9 +100,9 @@ class SelfAttention(nn.Module):
     """Tokens attend to each other; values are carried between their times.
 
     Args:
-        dim: width of a token.
-        n_heads: number of heads.
-        dim_head: width of a head.
+        dim: token width.
+        n_heads: how many heads.
+        dim_head: head width.
         dropout: chance that an attention weight is dropped in training.
     """
 
@@ -113,7 +113,7 @@ class SelfAttention(nn.Module):
         self.to_qkv = nn.Linear(dim, 3 * n_heads * dim_head, bias=False)
         self.to_out = nn.Linear(n_heads * dim_head, dim)
 
-    def forward(self, x: Tensor, turn: Turn) -> Tensor:
+    def forward(self, x: Tensor, turn: Rotation) -> Tensor:
         """(B, N, dim) at the times of `turn` -> (B, N, dim)."""
         turn = turn.over_heads()
         heads = turn.apply(split_heads(self.to_qkv(self.norm(x)), 3 * self.n_heads))
@@ -124,7 +124,7 @@ class SelfAttention(nn.Module):
 
 
 class GatedGelu(nn.Module):
-    """`a * gelu(b)` of the halves a, b (arXiv 2002.05202)."""
+    """`a * gelu(b)` from the halves a, b (arXiv 2002.05202)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., 2 d) -> (..., d)."""
@@ -136,7 +136,7 @@ class FeedForward(nn.Module):
     """Widen by 4, gate, narrow.
 
     Args:
-        dim: width of a token.
+        dim: token width.
         dropout: on the gated values.
     """
 

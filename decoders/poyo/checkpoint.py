@@ -25,7 +25,7 @@ class CheckpointError(DecodersError):
 
 
 def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Poyo:
-    """Read a checkpoint of torch_brain's POYO.
+    """Read a torch_brain checkpoint of POYO.
 
     Args:
         path: the file.
@@ -36,7 +36,7 @@ def read_checkpoint(path: Path, *, trust_pickle: bool = False) -> Poyo:
         The network in float32, in evaluation.
 
     Raises:
-        CheckpointError: no such file, no checkpoint, of another architecture, or one that needs
+        CheckpointError: no such file, no checkpoint, another architecture, or one that needs
             `trust_pickle`.
     """
     content = _load(path, trust_pickle)
@@ -108,7 +108,7 @@ def _weights(path: Path, content: Mapping[str, Any]) -> tuple[dict[str, Tensor],
 
 
 def _told_target(content: Mapping[str, Any]) -> str:
-    """What the checkpoint says it is of, for the error."""
+    """Class that the checkpoint names as its own, for the error."""
     arguments = _model_arguments(content)
     target = arguments.get("_target_") if arguments else None
     return f" (it is of {target})" if target else ""
@@ -144,7 +144,7 @@ def _words(path: Path, name: str, vocab: Any) -> list[str]:
 
 
 def _require_fit(path: Path, network: Poyo, weights: Mapping[str, Tensor], target: str) -> None:
-    """Names, shapes and values must be those of a POYO of this shape."""
+    """Require the names, shapes and finite values that this POYO has."""
     own = {n: v for n, v in network.state_dict().items() if n not in VOCABULARIES}
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     reshaped = [
@@ -163,6 +163,6 @@ def _require_fit(path: Path, network: Poyo, weights: Mapping[str, Tensor], targe
 
 
 def _named(names: Sequence[str]) -> str:
-    """The first few of them, and how many more."""
+    """List the first few, and count the others."""
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     return (", ".join(names[:N_NAMED]) or "none") + more

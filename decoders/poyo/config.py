@@ -1,4 +1,4 @@
-"""The shape of a POYO network."""
+"""Shape of a POYO network."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class PoyoConfig:
-    """Shape of a `Poyo`; JSON-serialisable. What is not given is torch_brain's default.
+    """Shape of a `Poyo`; JSON-serialisable. Defaults are torch_brain's.
 
     Attributes:
-        sequence_s: length of the window, seconds.
+        sequence_s: window length, seconds.
         latent_step_s: latents stand at this spacing in the window, seconds.
         dim_out: numbers read out per query.
         n_latents_per_step: latents at each step.
-        dim: width of tokens and latents.
+        dim: token and latent width.
         depth: self-attention layers.
-        dim_head: width of a head; half of it is rotated by time.
-        cross_heads: heads of the two cross-attentions.
-        self_heads: heads of a self-attention.
+        dim_head: head width; half of it is rotated by time.
+        cross_heads: heads in the two cross-attentions.
+        self_heads: heads in a self-attention.
         ffn_dropout: inside the feed-forward networks.
         lin_dropout: on what each layer adds to the latents.
         atn_dropout: on attention weights.
-        emb_init_scale: spread of new embeddings.
+        emb_init_scale: new embeddings' standard deviation.
         t_min_s: shortest rotary period, seconds; the longest is `t_max_s`.
         t_max_s: used for new networks only: a checkpoint brings its frequencies.
     """
@@ -52,11 +52,11 @@ class PoyoConfig:
 
     @property
     def cross_width(self) -> int:
-        """Width of all heads of a cross-attention together."""
+        """Width of all cross-attention heads together."""
         return self.cross_heads * self.dim_head
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types; `PoyoConfig(**d)` is the inverse."""
+        """Convert to plain JSON types; `PoyoConfig(**d)` is the inverse."""
         return asdict(self)
 
 

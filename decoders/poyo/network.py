@@ -1,6 +1,6 @@
-"""POYO: spikes of a whole window cross-attend into latents, which are queried at any time.
+"""POYO: a whole window's spikes cross-attend into latents, which are queried at any time.
 
-Parameters bear torch_brain's names, so that a state dict of one loads into the other.
+Parameters bear torch_brain's names, so that state dicts load in both.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Poyo(nn.Module):
 
     Args:
         config: its shape.
-        units: words of all units of all sessions, in the order of their rows.
-        sessions: words of the sessions.
+        units: words for all sessions' units, ordered by row.
+        sessions: words for the sessions.
     """
 
     def __init__(self, config: PoyoConfig, units: Sequence[str], sessions: Sequence[str]) -> None:
@@ -42,17 +42,17 @@ class Poyo(nn.Module):
         nn.init.normal_(self.latent_emb.weight, std=spread)
         self.rotary_emb = RotaryTime(config.dim_head, config.t_min_s, config.t_max_s)
         self.dropout = nn.Dropout(config.lin_dropout)
-        self.enc_atn = self._cross_attention(turn_values=True)
+        self.enc_atn = self._cross_attention(rotate_values=True)
         self.enc_ffn = normed_feed_forward(dim, config.ffn_dropout)
         self.proc_layers = nn.ModuleList(self._layer() for _ in range(config.depth))
-        self.dec_atn = self._cross_attention(turn_values=False)
+        self.dec_atn = self._cross_attention(rotate_values=False)
         self.dec_ffn = normed_feed_forward(dim, config.ffn_dropout)
         self.readout = nn.Linear(dim, config.dim_out)
 
-    def _cross_attention(self, *, turn_values: bool) -> CrossAttention:
+    def _cross_attention(self, *, rotate_values: bool) -> CrossAttention:
         c = self.config
         return CrossAttention(
-            c.dim, c.cross_heads, c.dim_head, c.atn_dropout, turn_values=turn_values
+            c.dim, c.cross_heads, c.dim_head, c.atn_dropout, rotate_values=rotate_values
         )
 
     def _layer(self) -> nn.Sequential:
@@ -61,13 +61,13 @@ class Poyo(nn.Module):
         return nn.Sequential(attention, normed_feed_forward(c.dim, c.ffn_dropout))
 
     def layers(self) -> Iterator[tuple[SelfAttention, nn.Module]]:
-        """Self-attention and feed-forward network of each layer."""
+        """Self-attention and feed-forward network, layer by layer."""
         for layer in self.proc_layers:
             attention, feed_forward = layer.children()
             yield cast(SelfAttention, attention), feed_forward
 
     def latent_times_s(self) -> Tensor:
-        """(n_steps,) float64, seconds since the start of the window."""
+        """(n_steps,) float64, seconds since the window's start."""
         c = self.config
         steps = torch.arange(0, c.sequence_s, c.latent_step_s, dtype=torch.float64)
         return (steps + c.latent_step_s / 2).to(self.latent_emb.weight.device)
@@ -87,7 +87,7 @@ class Poyo(nn.Module):
         """Decode windows with other embeddings than the network's own.
 
         Args:
-            batch: B windows, Q queries each; rows are of the two tables.
+            batch: B windows, Q queries each; rows index the two tables.
             units: (R, dim).
             sessions: (S, dim).
 
@@ -96,30 +96,30 @@ class Poyo(nn.Module):
         """
         n_windows, c = len(batch.unit), self.config
         times_s = self.latent_times_s().repeat_interleave(c.n_latents_per_step)
-        latent_turn = self.rotary_emb(times_s.expand(n_windows, -1))
+        latent_rotation = self.rotary_emb(times_s.expand(n_windows, -1))
         latents = self.latent_emb.weight.repeat(len(times_s) // c.n_latents_per_step, 1)
         latents = latents.expand(n_windows, -1, -1)
         latents = latents + self.enc_atn(
             latents,
             self._folded(batch.unit, batch.kind, units),
-            latent_turn,
+            latent_rotation,
             self.rotary_emb(batch.t_s),
             torch.log(batch.count),
         )
         latents = latents + self.enc_ffn(latents)
         for attention, feed_forward in self.layers():
-            latents = latents + self.dropout(attention(latents, latent_turn))
+            latents = latents + self.dropout(attention(latents, latent_rotation))
             latents = latents + self.dropout(feed_forward(latents))
         queries = functional.embedding(batch.session, sessions).unsqueeze(1)
         queries = queries.expand(-1, batch.query_s.shape[1], -1)
-        query_turn = self.rotary_emb(batch.query_s)
+        query_rotation = self.rotary_emb(batch.query_s)
         context = self.dec_atn.fold(latents)
-        queries = queries + self.dec_atn(queries, context, query_turn, latent_turn)
+        queries = queries + self.dec_atn(queries, context, query_rotation, latent_rotation)
         answer: Tensor = self.readout(queries + self.dec_ffn(queries))
         return answer
 
     def _folded(self, unit: Tensor, kind: Tensor, units: Tensor) -> Tensor:
-        """Keys and values of tokens (B, M) -> (B, M, 2 * width), each distinct one made once."""
+        """Keys and values for tokens (B, M) -> (B, M, 2 * width), each distinct one made once."""
         distinct, which = torch.unique(unit * N_TOKEN_TYPES + kind, return_inverse=True)
         unit, kind = distinct // N_TOKEN_TYPES, distinct % N_TOKEN_TYPES
         embedded = functional.embedding(unit, units, padding_idx=0) + self.token_type_emb(kind)

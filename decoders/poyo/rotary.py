@@ -1,4 +1,4 @@
-"""Rotary time: pairs of a head's dimensions turn with time (arXiv 2104.09864)."""
+"""Rotary time: pairs in a head's dimensions rotate with time (arXiv 2104.09864)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """Rotation of each pair of a head's dimensions at some times.
+class Rotation:
+    """Rotation for each pair in a head's dimensions at some times.
 
     Attributes:
         cos: (..., dim_head // 2).
@@ -22,28 +22,28 @@ class Turn:
     sin: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """Turn pairs (x[2i], x[2i + 1]) of (..., dim_head), broadcast against cos and sin."""
+        """Rotate pairs (x[2i], x[2i + 1]) in (..., dim_head), broadcast against cos and sin."""
         turn = torch.complex(self.cos.to(x.dtype), self.sin.to(x.dtype))
         pairs = torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
         return torch.view_as_real(pairs * turn).flatten(-2)
 
-    def back(self) -> Turn:
+    def back(self) -> Rotation:
         """The opposite rotation."""
-        return Turn(self.cos, -self.sin)
+        return Rotation(self.cos, -self.sin)
 
-    def over_heads(self) -> Turn:
-        """For x of (B, H, N, dim_head) where this is of (B, N, dim_head // 2)."""
-        return Turn(self.cos.unsqueeze(1), self.sin.unsqueeze(1))
+    def over_heads(self) -> Rotation:
+        """From (B, N, dim_head // 2) to rotate x with shape (B, H, N, dim_head)."""
+        return Rotation(self.cos.unsqueeze(1), self.sin.unsqueeze(1))
 
 
 class RotaryTime(nn.Module):
-    """Angular frequencies, rad/s; the second half of a head's pairs stands still.
+    """Angular frequencies, rad/s; a head's second half stands still.
 
     The periods are spaced evenly in the logarithm, both ends included. They are kept in the
     weights and loaded with them: computed afresh they may differ by 1e-5, 0.03 rad after a second.
 
     Args:
-        dim_head: width of a head.
+        dim_head: head width.
         t_min_s: shortest period.
         t_max_s: longest period.
     """
@@ -58,7 +58,7 @@ class RotaryTime(nn.Module):
         self.register_buffer("omega", torch.cat([2 * math.pi / torch.exp(logs), still]))
 
     @torch.no_grad()
-    def forward(self, t_s: Tensor) -> Turn:
+    def forward(self, t_s: Tensor) -> Rotation:
         """Rotation at (...,) times; float64 times give angles, cosines and sines in float64."""
         angle = t_s.unsqueeze(-1) * self.omega
-        return Turn(torch.cos(angle), torch.sin(angle))
+        return Rotation(torch.cos(angle), torch.sin(angle))

@@ -1,10 +1,9 @@
-"""A new POYO whose latents see the spikes from the first step on.
+"""Data-dependent start for a new POYO (as in arXiv 1511.06856).
 
-With random weights what the cross-attentions read hardly differs between windows: thousands of
-spikes average out, and their mean is some thirty times larger than what changes. Training then
-spends its first hundreds of steps on a plateau. Taking the mean off by the bias, and making what
-changes comparable to what the layers after it add, leaves the network as it is but for the place
-in which it starts (data-dependent initialisation as in arXiv 1511.06856).
+With random weights the output of a cross-attention hardly differs between windows: thousands of
+spikes average out, and the mean is some thirty times larger than the differences. Training then
+spends its first hundreds of steps on a plateau. So the bias takes off the mean, and a gain makes
+the differences comparable to what later layers add. Nothing else changes.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ ENCODED_SPREAD = 0.3
 
 @torch.no_grad()
 def centre_attention(network: Poyo, batch: PoyoBatch) -> None:
-    """Set the projections out of both cross-attentions by what they give for some windows.
+    """Set both cross-attentions' output projections by what they give for some windows.
 
     Args:
         network: new; its weights are changed.
-        batch: windows of the training, tens of them.
+        batch: training windows, tens of them.
     """
     was_training = network.training
     network.eval()

@@ -1,9 +1,9 @@
 """POYO as the loop runs it: one whole window a step, the units folded into a table.
 
-A token's keys and values depend on its unit and kind alone, but for the rotation by its time: they
-are folded into one row per unit. Times come as float32, but mean whole microseconds: the rotation
-is put together from that of the 1024 microseconds before and that within them, exactly, so that
-the graph needs neither float64 nor a cosine of 60,000 rad.
+But for the rotation by its time, a token's keys and values depend on its unit and kind alone. They
+are folded into one row per unit. Times come as float32 and mean whole microseconds. So the rotation
+is an exact product: one factor for the block of 1024 microseconds, one for the time inside it. The
+graph needs neither float64 nor the cosine of 60,000 rad.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn import functional
 from decoders.poyo.attention import CrossAttention, SelfAttention, join_heads
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
+from decoders.poyo.rotary_pairs import RotaryPairs, rotary_order
 from decoders.poyo.tokens import END, MICROSECOND_S, SPIKE, START
-from decoders.poyo.turning import Turning, to_turning
 from decoders.streaming.decoder import OutputSpec
 
 FINE_US = 1024
@@ -31,12 +31,12 @@ PADDING_LOGIT = -1e4
 
 
 class PoyoStep(nn.Module):
-    """One window of one session: what is exported, and what the torch backend runs.
+    """One session's window, as it is exported and as the torch backend runs it.
 
     Args:
-        config: shape of the network.
+        config: network shape.
         outputs: what its readout is split into, in this order.
-        n_units: rows of the table.
+        n_units: table rows.
 
     Raises:
         ValueError: the window is too long, or the outputs are not as many as the readout's.
@@ -59,7 +59,7 @@ class PoyoStep(nn.Module):
         self.config, self.outputs = config, tuple(outputs)
         self.decoder = Poyo(config, [str(row) for row in range(n_units)], ["session"])
         self.sequence_us = round(config.sequence_s / MICROSECOND_S)
-        self.register_buffer("order", to_turning(config.dim_head), persistent=False)
+        self.register_buffer("order", rotary_order(config.dim_head), persistent=False)
         width = 2 * config.n_rotated_pairs
         n_coarse = 2 * self.sequence_us // FINE_US + 1
         self.register_buffer("coarse", torch.zeros(n_coarse, width))
@@ -71,7 +71,7 @@ class PoyoStep(nn.Module):
 
     @property
     def table_width(self) -> int:
-        """Columns of a row: keys and values of the unit's spikes, of its START and of its END."""
+        """Columns per row: keys and values for the unit's spikes, START and END."""
         return len(ROW_KINDS) * 2 * self.config.cross_width
 
     @torch.no_grad()
@@ -92,10 +92,10 @@ class PoyoStep(nn.Module):
         return torch.cat([turn.cos[..., :n], turn.sin[..., :n]], dim=-1)
 
     def fold(self, embedding: Tensor) -> Tensor:
-        """Rows of the table.
+        """Make table rows.
 
         Args:
-            embedding: (R, dim) of the units.
+            embedding: (R, dim), the units'.
 
         Returns:
             (R, table_width).
@@ -122,8 +122,8 @@ class PoyoStep(nn.Module):
         """Decode one window.
 
         Args:
-            unit: (N,) int32 rows of the table.
-            t_rel: (N,) seconds since the start of the window.
+            unit: (N,) int32 table rows.
+            t_rel: (N,) seconds since the window's start.
             count: (N,) spikes per token, 0 where padded.
             table: (R, table_width) folded rows.
             session: (dim,).
@@ -149,7 +149,7 @@ class PoyoStep(nn.Module):
         return cos_a * cos_b - sin_a * sin_b, sin_a * cos_b + cos_a * sin_b
 
     def _encoded(self, unit: Tensor, t_rel: Tensor, count: Tensor, table: Tensor) -> Tensor:
-        """Latents (L, dim) from the tokens of a window: START and END of each unit, and spikes."""
+        """Latents (L, dim) from a window's tokens: each unit's START and END, and spikes."""
         n_kinds, n_rows = len(ROW_KINDS), table.shape[0]
         rows = torch.arange(n_rows, dtype=torch.int32) * n_kinds
         row = torch.cat([rows + START, rows + END, unit * n_kinds + SPIKE])
@@ -170,27 +170,27 @@ class PoyoStep(nn.Module):
         encoded: Tensor = latents + self.decoder.enc_ffn(latents)
         return encoded
 
-    def _gathered(self, table: Tensor, row: Tensor, first_head: int) -> Turning:
-        """Keys or values of tokens from the rows of (R, kinds * 2 * heads * dim_head)."""
+    def _gathered(self, table: Tensor, row: Tensor, first_head: int) -> RotaryPairs:
+        """Keys or values for tokens from (R, kinds * 2 * heads * dim_head) rows."""
         c, n = self.config, self.config.n_rotated_pairs
         n_heads = 2 * c.cross_heads
         heads = torch.arange(first_head, first_head + c.cross_heads, dtype=torch.int32)
         index = row * n_heads + heads.unsqueeze(1)
         pairs = table.reshape(-1, n)
-        return Turning(
+        return RotaryPairs(
             functional.embedding(index * 4, pairs),
             functional.embedding(index * 4 + 1, pairs),
             functional.embedding(index * 2 + 1, table.reshape(-1, 2 * n)),
         )
 
-    def _projected(self, x: Tensor, weight: Tensor) -> Turning:
+    def _projected(self, x: Tensor, weight: Tensor) -> RotaryPairs:
         """(N, dim) through (H * dim_head, dim)."""
         n = self.config.n_rotated_pairs
         heads = weight.view(-1, self.config.dim_head, weight.shape[1]).transpose(1, 2)
         heads = heads.index_select(2, self.order)
-        return Turning(x @ heads[..., :n], x @ heads[..., n : 2 * n], x @ heads[..., 2 * n :])
+        return RotaryPairs(x @ heads[..., :n], x @ heads[..., n : 2 * n], x @ heads[..., 2 * n :])
 
-    def _turned(self, x: Turning) -> Tensor:
+    def _turned(self, x: RotaryPairs) -> Tensor:
         """(H, L, dim_head) at the latents' times."""
         return x.by(*self.latent_turn.chunk(2, dim=-1)).joined()
 
@@ -199,18 +199,18 @@ class PoyoStep(nn.Module):
         return weight.repeat(len(self.latent_turn) // len(weight), 1)
 
     def _carried(
-        self, attention: CrossAttention | SelfAttention, share: Tensor, v: Turning
+        self, attention: CrossAttention | SelfAttention, share: Tensor, v: RotaryPairs
     ) -> Tensor:
         """Values gathered by shares (H, L, N), carried to the latents' times, projected."""
         cos, sin = self.latent_turn.chunk(2, dim=-1)
-        out = Turning(share @ v.first, share @ v.second, share @ v.still).by(cos, -sin)
+        out = RotaryPairs(share @ v.first, share @ v.second, share @ v.still).by(cos, -sin)
         to_out = attention.to_out
         weight = to_out.weight.view(self.config.dim, attention.n_heads, -1)
         weight = weight.index_select(2, self.order).flatten(1)
         return functional.linear(join_heads(out.joined()), weight, to_out.bias)
 
     def _mixed(self, attention: SelfAttention, latents: Tensor) -> Tensor:
-        """What a self-attention adds to the latents (L, dim)."""
+        """Self-attention's addition to the latents (L, dim)."""
         x = attention.norm(latents)
         cos, sin = self.latent_turn.chunk(2, dim=-1)
         q, k, v = (self._projected(x, w).by(cos, sin) for w in attention.to_qkv.weight.chunk(3))
@@ -233,13 +233,13 @@ class PoyoStep(nn.Module):
 
 
 def step_config(config: PoyoConfig, outputs: Sequence[OutputSpec], n_units: int) -> dict[str, Any]:
-    """What `step_from_config` needs, as plain JSON types."""
+    """Arguments for `step_from_config`, as plain JSON types."""
     told = [{"name": output.name, "dims": output.dims} for output in outputs]
     return {"network": config.to_dict(), "outputs": told, "n_units": n_units}
 
 
 def step_from_config(config: Mapping[str, Any]) -> PoyoStep:
-    """The inverse of `step_config`; its weights are still to be loaded."""
+    """Make the step that `step_config` describes; its weights are still to be loaded."""
     outputs = [OutputSpec(**output) for output in config["outputs"]]
     return PoyoStep(PoyoConfig(**config["network"]), outputs, config["n_units"])
 
@@ -253,19 +253,19 @@ def step_of_session(
     offset: Sequence[float],
     scale: Sequence[float],
 ) -> PoyoStep:
-    """The step of one session.
+    """Make one session's step.
 
     Args:
         network: trained on it.
         session: its word in the vocabulary.
-        units: words of its units, in the order of the table's rows.
+        units: words for its units, ordered as the table's rows.
         outputs: what is read out.
-        offset: (dim_out,) physical value of a normalised 0.
-        scale: (dim_out,) physical size of a normalised 1.
+        offset: (dim_out,) physical value for a normalised 0.
+        scale: (dim_out,) physical size for a normalised 1.
 
     Raises:
         VocabularyError: a word is unknown.
-        ValueError: the outputs are not those of the readout.
+        ValueError: the outputs are not the readout's.
     """
     step = PoyoStep(network.config, outputs, len(units))
     rows = torch.cat([torch.zeros(1, dtype=torch.int64), network.unit_emb.index(units)])

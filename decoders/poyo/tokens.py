@@ -1,4 +1,4 @@
-"""Tokens of whole windows for the torch network: START and END of every unit, then its spikes."""
+"""Tokens in whole windows for the torch network: every unit's START and END, then spikes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class PoyoWindow:
-    """One window of spikes.
+    """One window's spikes.
 
     Attributes:
-        units: (U,) int64, vocabulary row of every unit of the session, silent ones too.
-        unit: (N,) int64, index into `units` of each spike.
-        t_s: (N,) float64, seconds since the start of the window.
+        units: (U,) int64, every unit's vocabulary row, silent ones too.
+        unit: (N,) int64, each spike's index into `units`.
+        t_s: (N,) float64, seconds since the window's start.
         count: (N,) float64, spikes that the token stands for.
-        session: vocabulary row of the session.
+        session: the session's vocabulary row.
     """
 
     units: Int64s
@@ -46,10 +46,10 @@ class PoyoBatch:
     Attributes:
         unit: (B, M) int64 vocabulary rows.
         kind: (B, M) int64, `SPIKE`, `START` or `END`.
-        t_s: (B, M) float64, seconds since the start of the window.
+        t_s: (B, M) float64, seconds since the window's start.
         count: (B, M) float64, 0 where padded.
         session: (B,) int64 vocabulary rows.
-        query_s: (B, Q) float64, seconds since the start of the window.
+        query_s: (B, Q) float64, seconds since the window's start.
     """
 
     unit: Tensor
@@ -60,30 +60,23 @@ class PoyoBatch:
     query_s: Tensor
 
     def to(self, device: torch.device) -> PoyoBatch:
-        """On another device."""
-        return PoyoBatch(
-            self.unit.to(device),
-            self.kind.to(device),
-            self.t_s.to(device),
-            self.count.to(device),
-            self.session.to(device),
-            self.query_s.to(device),
-        )
+        """Copy to a device."""
+        return PoyoBatch(*(getattr(self, name).to(device) for name in self.__slots__))
 
 
 def exact_s(t_rel: Float32s) -> Float64s:
-    """Undo the rounding of token times to float32: they are whole microseconds."""
+    """Undo the rounding to float32: token times are whole microseconds."""
     return np.round(t_rel.astype(np.float64) / MICROSECOND_S) * MICROSECOND_S
 
 
 def window_of_bin(bins: TokenBins, i_bin: int, units: Int64s, session: int) -> PoyoWindow:
-    """A bin of a cut recording as a window.
+    """Convert a recorded bin to a window.
 
     Args:
         bins: rows index `units`.
         i_bin: which.
-        units: (U,) vocabulary row of every unit of the session.
-        session: vocabulary row of the session.
+        units: (U,) every unit's vocabulary row.
+        session: the session's vocabulary row.
     """
     held = slice(int(bins.offsets[i_bin]), int(bins.offsets[i_bin + 1]))
     return PoyoWindow(
@@ -99,9 +92,9 @@ def batch_of(windows: Sequence[PoyoWindow], query_s: Float64s, sequence_s: float
     """Pad windows to one length.
 
     Args:
-        windows: B of them.
-        query_s: (B, Q) seconds since the start of the window.
-        sequence_s: length of a window, where END stands.
+        windows: B windows.
+        query_s: (B, Q) seconds since the window's start.
+        sequence_s: window length, where END stands.
     """
     n_tokens = max(2 * len(window.units) + len(window.unit) for window in windows)
     shape = (len(windows), n_tokens)

@@ -1,4 +1,4 @@
-"""Embeddings of named things, the names kept with the weights as torch_brain keeps them."""
+"""Embeddings for named things; names are stored with the weights, as in torch_brain."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Vocabulary(nn.Module):
     """One embedding per word; row 0 belongs to padding, is zero and stays zero.
 
     Args:
-        words: in the order of their rows, from row 1 on.
-        dim: width of an embedding.
-        spread: standard deviation of the random start.
+        words: ordered by row, from row 1 on.
+        dim: embedding width.
+        spread: the random start's standard deviation.
 
     Raises:
         VocabularyError: a word comes twice.
@@ -42,7 +42,7 @@ class Vocabulary(nn.Module):
 
     @property
     def words(self) -> list[str]:
-        """All words but the padding, in the order of their rows."""
+        """All words but the padding, ordered by row."""
         return list(self.vocab)[1:]
 
     def forward(self, index: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Vocabulary(nn.Module):
         return functional.embedding(index, self.weight, padding_idx=0)
 
     def index(self, words: Sequence[str]) -> Tensor:
-        """Row of each word, (n,) int64.
+        """Rows for the words, (n,) int64.
 
         Raises:
             VocabularyError: a word is unknown; the text names some that are known.

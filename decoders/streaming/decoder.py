@@ -1,17 +1,18 @@
 """The streaming spike transformer: one short bin in, one estimate out, memory carried between.
 
 The shape starts from POSSM (arXiv 2506.05320): spikes of a bin cross-attend into latents, a GRU
-carries the past, a query with the session's vector reads out. Three things differ. Everything that
-a spike contributes depends on its unit alone but for the time inside the bin, so LayerNorm, keys,
-values and the latents' queries fold into one row of a table per unit. Logits are bounded when they
-are folded, so that a latent is a ratio of plain sums over spikes. A sink in the denominator keeps
-the rate visible and makes the empty bin well defined.
+carries the past, a query with the session's vector reads out. Three things differ:
+
+- A spike's contribution depends only on its unit and its time inside the bin. So LayerNorm, keys,
+  values and the latents' queries fold into one row of a table per unit.
+- Logits are bounded when they are folded. So a latent is a ratio of plain sums over spikes.
+- A sink in the denominator keeps the rate visible and gives the empty bin a value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class OutputSpec:
 
     Attributes:
         name: as on the wire.
-        dims: length of its vector.
+        dims: its vector's length.
         classes: True for a discrete output, whose vector holds class probabilities.
     """
 
@@ -43,19 +44,19 @@ class StreamingConfig:
     """Shape of a `StreamingDecoder`; JSON-serialisable through `to_dict` and `from_dict`.
 
     Attributes:
-        outputs: what is read out, in this order.
-        bin_s: length of a bin, seconds; scales the rotary frequencies.
+        outputs: in the order of the readout.
+        bin_s: bin length, seconds; scales the rotary frequencies.
         n_frequencies: rotary frequencies inside the bin; 0 for sources of counts.
         n_latents: attention pools per bin.
-        d_unit: width of a unit embedding.
-        d_value: width of the folded value.
+        d_unit: embedding width.
+        d_value: folded value width.
         d_model: width between encoder and memory.
-        d_memory: width of the GRU's memory.
-        d_readout: width of the readout and of the session vector.
-        logit_cap: bound of the part of a logit that does not depend on time.
-        time_cap: bound of each coefficient of a function of time.
+        d_memory: GRU width.
+        d_readout: readout and session vector width.
+        logit_cap: bound on a logit's part that does not depend on time.
+        time_cap: bound on each coefficient of time.
         sink: initial mass of the sink, in spikes.
-        taps_s: time constants of the linear filter beside the network; none: there is no filter,
+        taps_s: time constants for the linear filter beside the network; none: there is no filter,
             and drift is not followed (see `step`).
         serves_to_s: leads up to which that filter counts in full (see `linear_filter`).
     """
@@ -77,37 +78,37 @@ class StreamingConfig:
 
     @property
     def n_basis(self) -> int:
-        """Functions of time that a logit is a sum of: 1, and cosine and sine per frequency."""
+        """Basis functions per logit: 1, and cosine and sine per frequency."""
         return 1 + 2 * self.n_frequencies
 
     @property
     def table_width(self) -> int:
-        """Columns of a folded row: value, a one that sums the weights, logit coefficients."""
+        """Columns per folded row: value, a one that sums the weights, logit coefficients."""
         return self.d_value + 1 + self.n_latents * self.n_basis
 
     @property
     def n_pooled(self) -> int:
-        """Numbers that a bin's latents are, end to end."""
+        """Length of the latents, end to end."""
         return self.n_latents * (self.d_value + 1)
 
     @property
     def n_sums(self) -> int:
-        """Leaky sums of the linear filter: one for each time constant and dimension."""
+        """Leaky sums in the linear filter: one for each time constant and dimension."""
         return len(self.taps_s) * self.n_dims
 
     @property
     def n_dims(self) -> int:
-        """Dimensions of all outputs together."""
+        """Dimensions in all outputs together."""
         return sum(output.dims for output in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Convert to plain JSON types."""
         outputs = [asdict(output) for output in self.outputs]
         return {**asdict(self), "outputs": outputs, "taps_s": list(self.taps_s)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> StreamingConfig:
-        """The inverse of `to_dict`."""
+        """Read what `to_dict` gives."""
         outputs = tuple(OutputSpec(**output) for output in fields["outputs"])
         taps_s = tuple(fields.get("taps_s", ()))
         return cls(**{**fields, "outputs": outputs, "taps_s": taps_s})
@@ -128,8 +129,29 @@ class Geglu(nn.Module):
         return narrowed
 
 
+@dataclass(frozen=True, slots=True)
+class LaneTokens:
+    """Tokens for lanes that run side by side over many bins.
+
+    Attributes:
+        lane: (N,) int64.
+        bin: (N,) int64, within the lane.
+        unit: (N,) int64, within the lane's session.
+        t_rel: (N,) float32 seconds since the bin's start.
+        count: (N,) float32 spikes that the token stands for.
+        shape: counts for lanes and bins.
+    """
+
+    lane: Tensor
+    bin: Tensor
+    unit: Tensor
+    t_rel: Tensor
+    count: Tensor
+    shape: tuple[int, int]
+
+
 class SpikeEncoder(nn.Module):
-    """Folds unit embeddings into table rows, and pools the spikes of a bin into latents."""
+    """Fold unit embeddings into table rows, and pool a bin's spikes into latents."""
 
     frequencies: Tensor
     shifts: Tensor
@@ -156,7 +178,7 @@ class SpikeEncoder(nn.Module):
         self.register_buffer("shifts", torch.cat([torch.zeros(1 + config.n_frequencies), -quarter]))
 
     def fold(self, embedding: Tensor) -> Tensor:
-        """Rows of the table.
+        """Fold embeddings into table rows.
 
         Args:
             embedding: (..., d_unit).
@@ -170,13 +192,13 @@ class SpikeEncoder(nn.Module):
         return torch.cat([self.to_value(normed), ones, coefficients], dim=-1)
 
     def centre(self, rows: Tensor, spikes_per_bin: Tensor) -> Tensor:
-        """The latents of a bin in which every unit fires its mean, evenly over the bin.
+        """Latents for a bin in which every unit fires its mean, evenly over the bin.
 
-        What is left when it is taken from a bin's latents is what changes: a unit that is not
-        there, or a session whose units fire more, moves the centre and not the decode.
+        The decode depends on a bin's latents minus this centre. So a lost unit, or a session whose
+        units fire more, moves the centre and not the decode.
 
         Args:
-            rows: (..., U, table_width) of one session's units.
+            rows: (..., U, table_width), one session's units.
             spikes_per_bin: (..., U) mean spikes.
 
         Returns:
@@ -194,11 +216,11 @@ class SpikeEncoder(nn.Module):
         return self.pool(weights @ rows[..., : config.d_value + 1])
 
     def weights(self, coefficients: Tensor, t_rel: Tensor, count: Tensor) -> Tensor:
-        """What each token adds to each latent's sums.
+        """Weight for each token in each latent.
 
         Args:
-            coefficients: (N, n_basis * n_latents), the last columns of the tokens' rows.
-            t_rel: (N,) seconds since the start of the bin.
+            coefficients: (N, n_basis * n_latents), last columns in the tokens' rows.
+            t_rel: (N,) seconds since the bin's start.
             count: (N,) spikes that the token stands for; 0 is padding.
 
         Returns:
@@ -211,11 +233,40 @@ class SpikeEncoder(nn.Module):
         logit = (coefficients * (torch.cos(turns) @ self.spread)) @ self.gather
         return torch.exp(logit) * count.unsqueeze(-1)
 
-    def pool(self, sums: Tensor) -> Tensor:
-        """Latents from the sums over a bin's tokens.
+    def sums(self, rows: Tensor, tokens: LaneTokens) -> Tensor:
+        """Sum each bin's tokens, differentiable in the rows.
 
         Args:
-            sums: (..., n_latents, d_value + 1): sum of weight x value, and sum of weights.
+            rows: (B, U, table_width) per lane, or (U, table_width) for all lanes.
+            tokens: B lanes, T bins each.
+
+        Returns:
+            (B, T, n_latents, d_value + 1) as `pool` takes them.
+        """
+        config, n_units = self.config, rows.shape[-2]
+        n_lanes, n_bins = tokens.shape
+        values, coefficients = rows[..., : config.d_value + 1], rows[..., config.d_value + 1 :]
+        cell = tokens.lane * n_bins + tokens.bin
+        if config.n_frequencies == 0:
+            dense = torch.zeros(n_lanes * n_bins * n_units, device=rows.device)
+            dense = dense.index_add(0, cell * n_units + tokens.unit, tokens.count)
+            mixed = (torch.exp(coefficients).unsqueeze(-1) * values.unsqueeze(-2)).flatten(-2)
+            sums = dense.view(n_lanes, n_bins, n_units) @ mixed
+            return sums.view(n_lanes, n_bins, config.n_latents, -1)
+        at = tokens.unit if rows.ndim == 2 else (tokens.lane, tokens.unit)
+        weights = self.weights(coefficients[at], tokens.t_rel, tokens.count)
+        latent = torch.arange(config.n_latents, device=rows.device) * n_units
+        slot = (cell * config.n_latents * n_units + tokens.unit).unsqueeze(-1) + latent
+        dense = torch.zeros(n_lanes * n_bins * config.n_latents * n_units, device=rows.device)
+        dense = dense.index_add(0, slot.flatten(), weights.flatten())
+        sums = dense.view(n_lanes, -1, n_units) @ values
+        return sums.view(n_lanes, n_bins, config.n_latents, -1)
+
+    def pool(self, sums: Tensor) -> Tensor:
+        """Turn the sums over a bin's tokens into latents.
+
+        Args:
+            sums: (..., n_latents, d_value + 1): summed weight x value, and summed weight.
 
         Returns:
             (..., n_pooled).
@@ -225,7 +276,7 @@ class SpikeEncoder(nn.Module):
 
 
 class StreamingDecoder(nn.Module):
-    """The whole network; `forward` runs many lanes over many bins, `step.StepModule` one bin.
+    """Whole network: `forward` runs many lanes over many bins, `step.StepModule` one bin.
 
     Args:
         config: the shape.
@@ -255,20 +306,48 @@ class StreamingDecoder(nn.Module):
 
     @torch.no_grad()
     def standardise(self, sums: Tensor, centre: Tensor) -> None:
-        """Fix the gain of the latents so that in these bins they vary by 1 about their centre.
+        """Fix the latents' gain so that they vary by 1 about their centre in these bins.
 
-        A latent averages over many spikes: untreated, what changes from bin to bin is a hundredth
-        of what does not, and hardly learnt from.
+        A latent averages over many spikes. Without the gain its changes from bin to bin are a
+        hundredth of its mean, and training hardly sees them.
         """
         away = (self.encoder.pool(sums) - centre).flatten(0, -2)
         self.pooled_gain.copy_(1.0 / away.square().mean(dim=0).sqrt().clamp(min=1e-4))
 
+    def forward(
+        self,
+        sums: Tensor,
+        centre: Tensor,
+        session: Tensor,
+        lead_s: Tensor,
+        memory: Tensor | None = None,
+        dropout: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode many bins on many lanes, for training and adaptation.
+
+        Args:
+            sums: (B, T, n_latents, d_value + 1) from `SpikeEncoder.sums`.
+            centre: (B, n_pooled), each lane's session.
+            session: (B, d_readout).
+            lead_s: (B,) seconds.
+            memory: (B, d_memory) before the first bin; zeros if None.
+            dropout: applied before and after the GRU; None when not training.
+
+        Returns:
+            (B, T, n_dims) normalised outputs, and (B, d_memory) the memory after the last bin.
+        """
+        x = self.mixed(sums, centre.unsqueeze(1))
+        x = x if dropout is None else dropout(x)
+        path, last = self.gru(x, None if memory is None else memory.unsqueeze(0))
+        path = path if dropout is None else dropout(path)
+        return self.read(path, session.unsqueeze(1), lead_s[:, None, None]), last.squeeze(0)
+
     def mixed(self, sums: Tensor, centre: Tensor) -> Tensor:
-        """What the GRU takes in.
+        """Input for the GRU.
 
         Args:
             sums: (..., n_latents, d_value + 1) over a bin's tokens.
-            centre: (..., n_pooled) of the session, broadcast against the latents.
+            centre: (..., n_pooled), the session's, broadcast against the latents.
 
         Returns:
             (..., d_model).
@@ -276,13 +355,13 @@ class StreamingDecoder(nn.Module):
         return self.mixed_away(self.encoder.pool(sums) - centre)
 
     def mixed_away(self, away: Tensor) -> Tensor:
-        """The same of (..., n_pooled) latents, their centre taken away."""
+        """Input for the GRU from (..., n_pooled) latents without their centre."""
         x = functional.linear(away, self.mix.weight * self.pooled_gain, self.mix.bias)
         mixed: Tensor = x + self.mix_geglu(self.mix_norm(x))
         return mixed
 
     def read(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
-        """Normalised outputs.
+        """Read out normalised outputs.
 
         Args:
             memory: (..., d_memory).
@@ -296,13 +375,13 @@ class StreamingDecoder(nn.Module):
         return answer
 
     def read_physical(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
-        """The same in physical units."""
+        """Read out in physical units; see `read` for the arguments."""
         weight = self.readout.weight * self.scale.unsqueeze(-1)
         bias = self.readout.bias * self.scale + self.offset
         return functional.linear(self._answering(memory, session, lead_s), weight, bias)
 
     def outputs_of(self, answer: Tensor) -> list[Tensor]:
-        """(..., n_dims) answers split into outputs, logits of classes made probabilities."""
+        """Split (..., n_dims) answers into outputs, class logits into probabilities."""
         parts = torch.split(answer, [output.dims for output in self.config.outputs], dim=-1)
         return [
             torch.softmax(part, dim=-1) if output.classes else part
@@ -310,7 +389,7 @@ class StreamingDecoder(nn.Module):
         ]
 
     def _answering(self, memory: Tensor, session: Tensor, lead_s: Tensor) -> Tensor:
-        """What the readout reads: (..., d_readout)."""
+        """Input for the readout, (..., d_readout)."""
         lead = self.lead_narrow(torch.tanh(self.lead_widen(lead_s / LEAD_SCALE_S)))
         query = self.query(self.memory_norm(memory)) + (session + lead)
         answering: Tensor = query + self.readout_geglu(query)

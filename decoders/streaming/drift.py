@@ -1,11 +1,11 @@
-"""Following drift: what a bin usually holds, as the last minutes tell.
+"""Constants for following drift.
 
-Rates drift within a session, and a network takes what lies beyond the usual for movement. So the
-mean of the last minutes is followed, of the latents and of the linear filter's sums, and what it
-moved by since calibration is taken away. No label is needed. A rest is followed too, and forgotten
-as fast; a drift that is larger than what latents vary by from bin to bin is followed no further.
+Rates drift within a session, and a network takes the change for movement. So a running mean over
+the last minutes follows the latents and the linear filter's sums, and the decoder subtracts how far
+it has moved since calibration. This needs no labels. A long rest is followed too, and forgotten as
+fast. The subtracted drift never exceeds what latents vary by from bin to bin.
 
-Numbers only, without torch: backends that run without it read them too.
+This module does not import torch, because backends without torch read it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import math
 
 FOLLOW_S = 120.0
 LARGEST = 1.0
-"""Drift of a latent that is followed, in standard deviations of it from bin to bin."""
+"""Largest drift that is subtracted, in a latent's standard deviations from bin to bin."""
 
 
 def follow_share(bin_s: float) -> float:
-    """By how much one bin counts, for a memory of `FOLLOW_S`."""
+    """Weight for one bin, for a memory as long as `FOLLOW_S`."""
     return 1.0 - math.exp(-bin_s / FOLLOW_S)

@@ -1,53 +1,76 @@
-"""The decoder with the embeddings of its sessions: what training optimises."""
+"""The decoder with its sessions' embeddings, as training optimises it."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from decoders.learning.lanes import Window
 from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
-from decoders.streaming.identity import Census, Identity
-from decoders.streaming.turning import Turning
+from decoders.streaming.profile_encoder import ProfileEncoder, UnitProfiles
+from decoders.streaming.rotation_augmentation import RotationAugmentation
+from decoders.streaming.stateful_sampler import Window
+from decoders.training.optimisation import decay_groups
 
 EMBEDDING_SPREAD = 0.5
 BEYOND_SPREAD = 0.1
 OWN_DECAY = 0.1
 
 
-class Noise:
-    """Dropout masks, drawn for the lanes of all processes, of which this one keeps its own.
+class LaneNetwork(nn.Module):
+    """Network that `Trainer` trains on lanes.
 
-    Args:
-        generator: shared by all processes.
-        n_lanes: of all processes together.
-        mine: the lanes of this process.
-        dropout: chance that an activation is dropped.
-        unit_dropout: largest chance that a unit is dropped; each lane draws its own below it.
-        session_dropout: chance that a lane is treated as one of an unknown session.
-        newcomers: chance that a lane's units are known by their profiles alone.
+    `forward(window, memory, dropout)` gives (B, T, n_dims) normalised outputs for a `Window` and
+    (B, d_memory) the memory after it, from (B, d_memory) the memory before.
     """
 
-    def __init__(
-        self,
-        generator: torch.Generator,
-        n_lanes: int,
-        mine: slice,
-        dropout: float,
-        unit_dropout: float,
-        session_dropout: float,
-        newcomers: float = 0.0,
-    ) -> None:
-        self.generator = generator
-        self.n_lanes = n_lanes
-        self.mine = mine
-        self.dropout = dropout
-        self.unit_dropout = unit_dropout
-        self.session_dropout = session_dropout
-        self.newcomers = newcomers
+    d_memory: int
+
+    @property
+    @abstractmethod
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """(n_dims,) offset and scale of the outputs."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> dict[str, Any]:
+        """Sizes, as plain JSON types."""
+
+    @property
+    def n_parameters(self) -> int:
+        """Count trainable parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups, for the optimiser."""
+        return decay_groups(self.parameters(), weight_decay)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDropout:
+    """Dropout masks, drawn for all processes' lanes; each process keeps its own.
+
+    Attributes:
+        generator: shared by all processes.
+        n_lanes: in all processes together.
+        mine: lanes in this process.
+        dropout: chance that an activation is dropped.
+        unit_dropout: largest chance that a unit is dropped; each lane draws its own below it.
+        session_dropout: chance that a lane's session is treated as unknown.
+        unseen_units: chance that a lane's units are known by their profiles alone.
+    """
+
+    generator: torch.Generator
+    n_lanes: int
+    mine: slice
+    dropout: float
+    unit_dropout: float
+    session_dropout: float
+    unseen_units: float = 0.0
 
     def _draw(self, *shape: int) -> Tensor:
         return torch.rand(self.n_lanes, *shape, generator=self.generator)[self.mine]
@@ -58,7 +81,7 @@ class Noise:
         return x * keep / (1.0 - self.dropout)
 
     def kept_units(self, n_units: int) -> Tensor:
-        """(B, n_units) of 0 and 1."""
+        """(B, n_units), 0 or 1."""
         rate = self._draw(1) * self.unit_dropout
         return (self._draw(n_units) >= rate).float()
 
@@ -68,26 +91,26 @@ class Noise:
 
     def new_units(self) -> Tensor:
         """(B,) bool."""
-        return self._draw() < self.newcomers
+        return self._draw() < self.unseen_units
 
     def variants(self, n_variants: int, n_sessions: int) -> Tensor:
-        """(n_sessions,) which profiles newcomers have; the same in all processes."""
+        """(n_sessions,) profile variant for unseen units; the same in all processes."""
         return torch.randint(n_variants, (n_sessions,), generator=self.generator)
 
 
-class SessionNetwork(nn.Module):
+class SessionNetwork(LaneNetwork):
     """A `StreamingDecoder` and, for every session, unit embeddings and a session vector.
 
-    A unit's embedding is what its profile tells, plus a part shared by all rows of its key, plus
-    the row's own.
+    A unit's embedding has three parts: one encodes its profile, one is shared by all rows with its
+    key, one is the row's own. State dicts name the profile encoder `identity`.
 
     Args:
-        config: shape of the decoder.
-        key_of_row: index of the shared embedding of each row.
-        n_sessions: how many.
-        max_units: of any session.
-        spikes_per_bin: mean of each row; zero if None.
-        n_profile: length of a unit's profile.
+        config: decoder shape.
+        key_of_row: each row's index among the shared embeddings.
+        n_sessions: how many sessions.
+        max_units: largest count in a session.
+        spikes_per_bin: mean per row; zero if None.
+        n_profile: profile length.
     """
 
     key_of_row: Tensor
@@ -107,12 +130,12 @@ class SessionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.decoder = StreamingDecoder(config)
-        self.turning = Turning(
+        self.rotations = RotationAugmentation(
             [o.dims for o in config.outputs], [o.classes for o in config.outputs]
         )
-        self.max_units = max_units
+        self.max_units, self.d_memory = max_units, config.d_memory
         n_keys = max(key_of_row) + 1
-        self.identity = Identity(n_profile, config.d_unit, EMBEDDING_SPREAD)
+        self.identity = ProfileEncoder(n_profile, config.d_unit, EMBEDDING_SPREAD)
         self.shared = nn.Parameter(torch.randn(n_keys, config.d_unit) * BEYOND_SPREAD)
         self.own = nn.Parameter(torch.zeros(len(key_of_row), config.d_unit))
         self.session = nn.Parameter(torch.zeros(n_sessions, config.d_readout))
@@ -130,31 +153,28 @@ class SessionNetwork(nn.Module):
 
     @property
     def shape(self) -> dict[str, Any]:
-        """The decoder's shape, as plain JSON types."""
+        """Decoder shape, as plain JSON types."""
         return self.decoder.config.to_dict()
 
     @property
     def n_parameters(self) -> int:
-        """Trainable numbers of the decoder, without those of units and sessions."""
+        """Count the decoder's trainable parameters, without embeddings."""
         return sum(p.numel() for p in self.decoder.parameters())
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Weight decay on the decoder's matrices; a stronger one on what a row has of its own."""
-        learning = [p for p in self.decoder.parameters() if p.requires_grad]
-        matrices = [p for p in learning if p.ndim > 1]
-        vectors = [p for p in learning if p.ndim < 2]
-        return [
-            {"params": matrices, "weight_decay": weight_decay},
-            {"params": [*vectors, *self.identity.parameters()], "weight_decay": 0.0},
-            {"params": [self.shared, self.own, self.session], "weight_decay": OWN_DECAY},
-        ]
+        """Weight decay on the decoder's matrices; a stronger one on each row's own part."""
+        learning = (p for p in self.decoder.parameters() if p.requires_grad)
+        matrices, vectors = decay_groups(learning, weight_decay)
+        vectors["params"] += self.identity.parameters()
+        own = {"params": [self.shared, self.own, self.session], "weight_decay": OWN_DECAY}
+        return [matrices, vectors, own]
 
-    def meet(self, census: Census) -> None:
-        """Take in the profiles of the units that are trained on."""
-        self.identity.learn_usual(census)
-        self.profile = torch.from_numpy(census.best).float()
-        self.variants = torch.from_numpy(census.variants).float()
-        self.session_of_row = torch.from_numpy(census.session_of_row)
+    def set_profiles(self, profiles: UnitProfiles) -> None:
+        """Set the training units' profiles."""
+        self.identity.fit_statistics(profiles)
+        self.profile = torch.from_numpy(profiles.best).float()
+        self.variants = torch.from_numpy(profiles.variants).float()
+        self.session_of_row = torch.from_numpy(profiles.session_of_row)
 
     def embeddings(self) -> Tensor:
         """(n_rows, d_unit)."""
@@ -162,94 +182,96 @@ class SessionNetwork(nn.Module):
         return told + self.shared[self.key_of_row] + self.own
 
     def tables(self) -> Tensor:
-        """Folded rows of every session's units."""
+        """Folded rows for every session's units."""
         return self.decoder.encoder.fold(self.embeddings())
 
-    def _training_tables(self, noise: Noise, turns: Mapping[int, Tensor]) -> Tensor:
-        """Folded rows, then as if the session were unknown, then those of newcomers."""
+    def _training_tables(self, dropout: LaneDropout, rotations: Mapping[int, Tensor]) -> Tensor:
+        """Folded rows as they are, then without the rows' own part, then for unseen units."""
         known = self.embeddings()
         parts = [known, known - self.own]
-        if noise.newcomers > 0.0:
-            drawn = noise.variants(len(self.variants), len(self.session)).to(known.device)
+        if dropout.unseen_units > 0.0:
+            drawn = dropout.variants(len(self.variants), len(self.session)).to(known.device)
             row = torch.arange(len(known), device=known.device)
-            met = self.variants[drawn[self.session_of_row], row]
-            parts.append(self.identity(self.turning.profiles(met, turns)))
+            profile = self.variants[drawn[self.session_of_row], row]
+            parts.append(self.identity(self.rotations.profiles(profile, rotations)))
         return self.decoder.encoder.fold(torch.cat(parts))
 
     def forward(
-        self, window: Window, memory: Tensor, noise: Noise | None = None
+        self, window: Window, memory: Tensor, dropout: LaneDropout | None = None
     ) -> tuple[Tensor, Tensor]:
         """Run a window.
 
-        In training, lanes of newcomers see the world turned about its middle (see `turning`); their
-        memory begins and ends with the window, as other windows have another world.
+        In training, lanes with unseen units have their behaviour rotated about its mean (see
+        `rotation_augmentation`). Each window has another rotation, so their memory begins and ends
+        with the window.
 
         Args:
-            window: B lanes of T bins.
+            window: B lanes, T bins each.
             memory: (B, d_memory).
-            noise: dropout; None when not training.
+            dropout: None when not training.
 
         Returns:
             (B, T, n_dims) normalised outputs, and (B, d_memory) the memory after the window.
         """
         memory = memory * (~window.fresh).unsqueeze(-1)
         session, kept = self.session[window.session], torch.ones_like(window.present)
-        if noise is None:
-            return self._run(window, self.tables(), window.row, kept, session, memory, None)
-        unknown, new = (v.to(memory.device) for v in (noise.unknown_session(), noise.new_units()))
-        turns = self.turning.draw(noise.generator)
+        if dropout is None:
+            return self._run(window, self.tables()[window.row], kept, session, memory, None)
+        unknown, new = (
+            v.to(memory.device) for v in (dropout.unknown_session(), dropout.new_units())
+        )
+        rotations = self.rotations.draw(dropout.generator)
         session = torch.where((unknown | new).unsqueeze(-1), self.session.mean(0), session)
         part = torch.where(new, 2, unknown.long())
         row = window.row + part.unsqueeze(-1) * len(self.key_of_row)
-        kept = noise.kept_units(self.max_units).to(memory.device)[:, : row.shape[1]]
-        table, old = self._training_tables(noise, turns), (~new).unsqueeze(-1)
-        answer, last = self._run(window, table, row, kept, session, memory * old, noise)
-        answer = torch.where(old.unsqueeze(-1), answer, self.turning.back(answer, turns))
+        kept = dropout.kept_units(self.max_units).to(memory.device)[:, : row.shape[1]]
+        rows, old = self._training_tables(dropout, rotations)[row], (~new).unsqueeze(-1)
+        answer, last = self._run(window, rows, kept, session, memory * old, dropout)
+        answer = torch.where(old.unsqueeze(-1), answer, self.rotations.back(answer, rotations))
         return answer, last * old
 
     def _run(
         self,
         window: Window,
-        table: Tensor,
-        row: Tensor,
+        rows: Tensor,
         kept: Tensor,
         session: Tensor,
         memory: Tensor,
-        noise: Noise | None,
+        dropout: LaneDropout | None,
     ) -> tuple[Tensor, Tensor]:
-        """Run a window with these rows of a table, units that are kept and session vectors."""
+        """Run a window with (B, U, table_width) rows, units that are kept, and session vectors."""
         count = window.count * kept[window.lane, window.unit]
-        sums, centre = self._sums(window, table, row, count), self._centre(window, table, row, kept)
-        x = self.decoder.mixed(sums, centre.unsqueeze(1))
-        x = x if noise is None else noise.drop(x)
-        path, last = self.decoder.gru(x, memory.unsqueeze(0))
-        path = path if noise is None else noise.drop(path)
-        answer = self.decoder.read(path, session.unsqueeze(1), window.lead_s[:, None, None])
-        return answer, last.squeeze(0)
+        sums = self.decoder.encoder.sums(rows, window.tokens(count))
+        centre = self._centre(window, rows, kept)
+        drop = None if dropout is None else dropout.drop
+        answer: tuple[Tensor, Tensor] = self.decoder(
+            sums, centre, session, window.lead_s, memory, drop
+        )
+        return answer
 
     @torch.no_grad()
     def standardise(self, window: Window) -> None:
-        """Fix the scale of the latents from a window, once, before training."""
-        table, row = self.tables(), window.row
-        sums = self._sums(window, table, row, window.count)
-        centre = self._centre(window, table, row, torch.ones(row.shape))
+        """Fix the latents' scale from a window, once, before training."""
+        rows = self.tables()[window.row]
+        sums = self.decoder.encoder.sums(rows, window.tokens(window.count))
+        centre = self._centre(window, rows, torch.ones(window.row.shape))
         self.decoder.standardise(sums, centre.unsqueeze(1))
 
-    def _centre(self, window: Window, table: Tensor, row: Tensor, kept: Tensor) -> Tensor:
-        """(B, n_pooled) of the units that are kept."""
+    def _centre(self, window: Window, rows: Tensor, kept: Tensor) -> Tensor:
+        """(B, n_pooled) centre for the units that are kept."""
         spikes_per_bin = self.spikes_per_bin[window.row] * window.present * kept
-        return self.decoder.encoder.centre(table[row], spikes_per_bin)
+        return self.decoder.encoder.centre(rows, spikes_per_bin)
 
     @torch.no_grad()
     def bundle_tables(
         self, i_session: int, own: Sequence[int], rows: Sequence[int]
     ) -> dict[str, Tensor]:
-        """The graph's tables for one session.
+        """Graph tables for one session.
 
         Args:
-            i_session: which.
+            i_session: session index.
             own: its rows.
-            rows: those of the bundle, which may add some of other sessions.
+            rows: in the bundle; may add other sessions' rows.
         """
         table, held = self.tables(), torch.tensor(own)
         return {
@@ -259,34 +281,11 @@ class SessionNetwork(nn.Module):
         }
 
     def of_units(self, rows: Sequence[int]) -> dict[str, Tensor]:
-        """What adaptation needs to know of a bundle's units, and of units in general."""
+        """Weights that adaptation needs: a bundle's units, and the profile encoder."""
         held = torch.tensor(rows)
-        identity = {f"identity.{k}": v for k, v in self.identity.state_dict().items()}
-        return identity | {
+        encoder = {f"identity.{k}": v for k, v in self.identity.state_dict().items()}
+        return encoder | {
             "units.embedding": self.embeddings()[held],
             "units.profile": self.profile[held],
             "units.session": self.session.mean(dim=0),
         }
-
-    def _sums(self, window: Window, table: Tensor, row: Tensor, count: Tensor) -> Tensor:
-        """Per bin and latent, the sums over its tokens: (B, T, n_latents, d_value + 1)."""
-        encoder, config = self.decoder.encoder, self.decoder.config
-        values = table[row][..., : config.d_value + 1]
-        n_lanes, n_units = row.shape
-        n_cells = n_lanes * window.n_bins
-        cell = window.lane * window.n_bins + window.bin
-        if config.n_frequencies == 0:
-            dense = torch.zeros(n_cells * n_units, device=count.device)
-            dense = dense.index_add(0, cell * n_units + window.unit, count)
-            weights = torch.exp(table[row][..., config.d_value + 1 :])
-            mixed = (weights.unsqueeze(-1) * values.unsqueeze(-2)).flatten(-2)
-            sums = dense.view(n_lanes, window.n_bins, n_units) @ mixed
-            return sums.view(n_lanes, window.n_bins, config.n_latents, -1)
-        coefficients = table[row[window.lane, window.unit], config.d_value + 1 :]
-        weights = encoder.weights(coefficients, window.t_rel, count)
-        latent = torch.arange(config.n_latents, device=count.device) * n_units
-        slot = (cell * config.n_latents * n_units + window.unit).unsqueeze(-1) + latent
-        dense = torch.zeros(n_cells * config.n_latents * n_units, device=count.device)
-        dense = dense.index_add(0, slot.flatten(), weights.flatten())
-        sums = dense.view(n_lanes, -1, n_units) @ values
-        return sums.view(n_lanes, window.n_bins, config.n_latents, -1)

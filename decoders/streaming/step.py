@@ -1,4 +1,4 @@
-"""One bin of the streaming decoder as plain algebra: what is exported, and adapted to a day."""
+"""One bin in plain algebra, as it is exported and adapted to a day."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class StepModule(nn.Module):
         centre: Tensor,
         lead_s: Tensor,
         memory_h: Tensor,
-        *of_day: Tensor,
+        *adapted: Tensor,
     ) -> tuple[Tensor, ...]:
         """Run one bin.
 
         Args:
-            unit: (N,) int32 rows of the table.
-            t_rel: (N,) seconds since the start of the bin.
+            unit: (N,) int32 table rows.
+            t_rel: (N,) seconds since the bin's start.
             count: (N,) spikes per token, 0 where padded.
             table: (R, table_width) folded rows.
             session: (d_readout,).
             centre: (n_pooled,).
             lead_s: (1,) seconds.
             memory_h: (1, d_memory), zeros after a reset.
-            *of_day: where the shape has a filter: what `_of_day` takes.
+            *adapted: tables and memories of `_adapted`, where the shape has a filter.
 
         Returns:
             One (dims,) tensor per output in physical units, then the memories after the bin, in the
@@ -57,16 +57,16 @@ class StepModule(nn.Module):
         values, coefficients = torch.split(rows, [config.d_value + 1, n_coefficients], dim=1)
         sums = decoder.encoder.weights(coefficients, t_rel, count).t() @ values
         away = decoder.encoder.pool(sums.unsqueeze(0)) - centre
-        told: list[Tensor] = []
-        if of_day:
-            away, *told = self._of_day(away, unit, count, *of_day)
+        memories: list[Tensor] = []
+        if adapted:
+            away, *memories = self._adapted(away, unit, count, *adapted)
         memory = gru_cell(decoder.gru, decoder.mixed_away(away), memory_h)
         answer = decoder.read_physical(memory, session, lead_s.unsqueeze(0))
-        if of_day:
-            answer = self.filter.blended(answer, told[0], of_day[2], lead_s, decoder.scale)
-        return (*(output[0] for output in decoder.outputs_of(answer)), memory, *told)
+        if adapted:
+            answer = self.filter.blended(answer, memories[0], adapted[2], lead_s, decoder.scale)
+        return (*(output[0] for output in decoder.outputs_of(answer)), memory, *memories)
 
-    def _of_day(
+    def _adapted(
         self,
         away: Tensor,
         unit: Tensor,
@@ -79,18 +79,17 @@ class StepModule(nn.Module):
         memory_filter: Tensor,
         memory_drift: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Take drift away, and move the filter's sums and the drift on by a bin.
+        """Subtract the drift, and move the filter's sums and the drift on by a bin.
 
         Args:
             away: (1, n_pooled) latents beyond their centre.
             unit: (N,) rows.
             count: (N,) spikes per token.
-            filter_rows: (R, n_sums) what a spike adds to the filter's sums.
-            filter_centre: (n_sums,) what a bin adds in which every unit fires its mean.
+            filter_rows: (R, n_sums), added to the filter's sums by each spike.
+            filter_centre: (n_sums,), added by a bin in which every unit fires its mean.
             blend: (2, n_dims), see `LinearFilter`; it is for the answer.
-            usual: (n_pooled,) mean of the latents beyond `centre` in the labelled seconds.
-            follow: (1,) by how much one bin counts in the mean that drift is followed by; 0: it is
-                not.
+            usual: (n_pooled,) the latents' mean beyond `centre` in the labelled seconds.
+            follow: (1,) weight of one bin in the mean that is followed; 0 follows no drift.
             memory_filter: (1, n_sums), zeros after a reset.
             memory_drift: (1, n_pooled + n_sums), zeros after a reset.
 
@@ -102,16 +101,17 @@ class StepModule(nn.Module):
         seen = torch.cat((away - usual, added), dim=1)
         of_latents, of_sums = torch.split(memory_drift, [config.n_pooled, config.n_sums], dim=1)
         followed = memory_drift + follow * (seen - memory_drift)
+        # A bound, so that a unit that goes wild cannot pull the latents far away.
         bound = drift.LARGEST / self.decoder.pooled_gain
-        told = self.filter.remember(added - of_sums, memory_filter)
-        return away - within(of_latents, bound), told, followed
+        sums = self.filter.remember(added - of_sums, memory_filter)
+        return away - within(of_latents, bound), sums, followed
 
 
 class LinearFilter(nn.Module):
-    """Leaky sums of spikes, and what they add to the network's answer.
+    """Leaky sums over spikes, which add to the network's answer.
 
     Args:
-        config: the shape; each of its time constants has a sum for every dimension.
+        config: the shape; each time constant has a sum for every dimension.
     """
 
     decay: Tensor
@@ -123,10 +123,10 @@ class LinearFilter(nn.Module):
         self.register_buffer("decay", decay.repeat_interleave(config.n_dims), persistent=False)
 
     def remember(self, away: Tensor, memory: Tensor) -> Tensor:
-        """The sums after a bin.
+        """Sums after a bin.
 
         Args:
-            away: (1, n_sums) what its spikes add beyond what is usual, in the outputs' units.
+            away: (1, n_sums) added by its spikes beyond the usual, in the outputs' units.
             memory: (1, n_sums) the sums before.
 
         Returns:
@@ -137,15 +137,15 @@ class LinearFilter(nn.Module):
     def blended(
         self, answer: Tensor, memory: Tensor, blend: Tensor, lead_s: Tensor, scale: Tensor
     ) -> Tensor:
-        """The network's answer and the filter's, mixed.
+        """Mix the network's answer and the filter's.
 
         Args:
             answer: (1, n_dims) the network's, in the outputs' units.
             memory: (1, n_sums).
-            blend: (2, n_dims) by how much the filter counts, 0 to 1, and what it says at rest.
-            lead_s: (1,) how far ahead the answer is.
-            scale: (n_dims,) standard deviations of the outputs; a burst of spikes moves the answer
-                by `LARGEST` of them at most.
+            blend: (2, n_dims) the filter's weight, 0 to 1, and its answer at rest.
+            lead_s: (1,) seconds ahead.
+            scale: (n_dims,) the outputs' standard deviations; a spike burst moves the answer
+                by at most `LARGEST`.
 
         Returns:
             (1, n_dims).
@@ -161,14 +161,14 @@ class LinearFilter(nn.Module):
 
 
 def within(x: Tensor, bound: Tensor) -> Tensor:
-    """`x` no further from zero than `bound`."""
+    """Clip `x` to at most `bound` from zero."""
     return torch.minimum(torch.maximum(x, -bound), bound)
 
 
 def unadapted(n_rows: int, config: StreamingConfig) -> dict[str, Tensor]:
-    """The tables that adaptation fills: no filter that counts, and no drift followed.
+    """Tables that adaptation fills, with weight 0 for the filter and the drift.
 
-    None where the shape has no filter.
+    Empty where the shape has no filter.
     """
     if not config.taps_s:
         return {}

@@ -1,8 +1,8 @@
-"""What relates a unit to behaviour: its tuning profile, fitted in closed form.
+"""Tuning profiles: how units relate to behaviour, fitted in closed form.
 
 Counts are regressed on behaviour shortly before, at and after each bin (cosine tuning, Georgopoulos
-et al. 1982, with a speed term as in Moran and Schwartz 1999). The profile is what a decoder needs
-to know of a neuron that it has never seen; see the per-unit association profiles of APST
+et al. 1982, with a speed term as in Moran and Schwartz 1999). A decoder needs
+the profile of a unit that it has never seen; see the per-unit association profiles of APST
 (arXiv 2609.39080).
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decoders.learning.loss import Scored
+from decoders.training.outputs import OutputColumns
 from streams.messages import Float64s
 from streams.spikes.tokenizer import TokenBins
 
@@ -23,14 +23,14 @@ QUIET_COUNT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What some bins say about how units follow behaviour; sums, so that parts can be left out.
+class TuningSums:
+    """Sums that regress counts on behaviour, over some bins.
 
     Attributes:
         n_bins: how many bins.
-        gram: (P, P) sum of the products of the centred regressors.
-        cross: (P, U) sum of regressor times centred and scaled count.
-        power: (U,) sum of the squares of the centred and scaled counts.
+        gram: (P, P) summed products between centred regressors.
+        cross: (P, U) summed regressor times centred and scaled count.
+        power: (U,) summed squares, centred and scaled counts.
         mean_count: (U,) spikes per bin.
     """
 
@@ -50,19 +50,23 @@ def counts_matrix(tokens: TokenBins, n_units: int) -> Float64s:
 
 
 def regressors(
-    targets: Float64s, outputs: Sequence[Scored], offset: Float64s, scale: Float64s, hop_s: float
+    targets: Float64s,
+    outputs: Sequence[OutputColumns],
+    offset: Float64s,
+    scale: Float64s,
+    hop_s: float,
 ) -> Float64s:
-    """Behaviour around each bin, on the scale that the decoder normalises to.
+    """Regressors for each bin: normalised behaviour around it.
 
     Args:
         targets: (n_bins, n_columns) physical units, NaN where unknown.
-        outputs: which columns are what.
-        offset: (n_dims,) of the decoder's normalisation.
+        outputs: target columns.
+        offset: (n_dims,), the decoder's normalisation.
         scale: (n_dims,).
         hop_s: seconds between bins.
 
     Returns:
-        (n_bins, P): per output its values at each lag, then the length of the vector; for classes
+        (n_bins, P): per output its values at each lag, then the vector's length; for classes
         one column each; NaN where any is unknown.
     """
     columns = [
@@ -86,7 +90,7 @@ def _vector(values: Float64s, hop_s: float) -> Float64s:
 
 
 def _shifted(values: Float64s, n_bins: int) -> Float64s:
-    """Row i is row i + n_bins of `values`, NaN where there is none."""
+    """Shift rows so that row i + n_bins becomes row i, NaN where there is none."""
     out = np.full_like(values, np.nan)
     if abs(n_bins) < len(values):
         target = slice(max(0, -n_bins), len(values) - max(0, n_bins))
@@ -94,7 +98,7 @@ def _shifted(values: Float64s, n_bins: int) -> Float64s:
     return out
 
 
-def evidence(counts: Float64s, behavior: Float64s) -> Evidence:
+def tuning_sums(counts: Float64s, behavior: Float64s) -> TuningSums:
     """Sum up some bins.
 
     Args:
@@ -107,56 +111,56 @@ def evidence(counts: Float64s, behavior: Float64s) -> Evidence:
     mean_count = counts.sum(axis=0) / max(1, n_bins)
     scaled = (counts - mean_count) / np.sqrt(mean_count + QUIET_COUNT)
     centred = behavior - behavior.sum(axis=0) / max(1, n_bins)
-    return Evidence(
+    return TuningSums(
         n_bins, centred.T @ centred, centred.T @ scaled, np.square(scaled).sum(axis=0), mean_count
     )
 
 
-def profiles(found: Evidence) -> Float64s:
-    """Profiles from plenty of data.
+def profiles(sums: TuningSums) -> Float64s:
+    """Fit profiles to plenty of data.
 
     Returns:
-        (U, P + 1): by how many standard deviations of a Poisson count each regressor moves the
-        count, then the log of the spikes per bin.
+        (U, P + 1): count change per regressor, in a Poisson count's standard deviations;
+        then log spikes per bin.
     """
-    gram = found.gram + RIDGE_BINS * np.eye(len(found.gram))
-    slopes = np.linalg.solve(gram, found.cross).T
-    return np.concatenate([slopes, log_rate(found)[:, None]], axis=1)
+    gram = sums.gram + RIDGE_BINS * np.eye(len(sums.gram))
+    slopes = np.linalg.solve(gram, sums.cross).T
+    return np.concatenate([slopes, log_rate(sums)[:, None]], axis=1)
 
 
-def log_rate(found: Evidence) -> Float64s:
-    """(U,) log of the spikes per bin."""
-    rate: Float64s = np.log(found.mean_count + QUIET_COUNT)
+def log_rate(sums: TuningSums) -> Float64s:
+    """(U,) log spikes per bin."""
+    rate: Float64s = np.log(sums.mean_count + QUIET_COUNT)
     return rate
 
 
-def profiles_given(found: Evidence, usual: Float64s, spread: Float64s, caution: float) -> Float64s:
-    """Profiles from little data: the most probable ones, given what units are like.
+def profiles_given(sums: TuningSums, usual: Float64s, spread: Float64s, caution: float) -> Float64s:
+    """Fit profiles to little data, with a prior from other units.
 
     Bayesian linear regression with a normal prior on the slopes; the rate is taken as it is.
 
     Args:
-        found: what the data say.
-        usual: (U, P) or (P,) mean of the prior.
-        spread: (P, P) its covariance.
-        caution: by how much neighbouring bins, being alike, make the noise count for more.
+        sums: over the data.
+        usual: (U, P) or (P,), prior mean.
+        spread: (P, P), prior covariance.
+        caution: factor on the noise, because neighbouring bins are alike.
 
     Returns:
         (U, P + 1) as `profiles`.
     """
-    usual = np.broadcast_to(usual, found.cross.T.shape)
-    residual = _residual_variance(found, usual)
+    usual = np.broadcast_to(usual, sums.cross.T.shape)
+    residual = _residual_variance(sums, usual)
     precision = np.linalg.pinv(spread, hermitian=True)
     scale = caution * residual[:, None, None]
-    matrix = found.gram + scale * precision
-    right = found.cross.T[..., None] + scale * (precision @ usual[..., None])
+    matrix = sums.gram + scale * precision
+    right = sums.cross.T[..., None] + scale * (precision @ usual[..., None])
     slopes = np.linalg.solve(matrix, right)[..., 0]
-    return np.concatenate([slopes, log_rate(found)[:, None]], axis=1)
+    return np.concatenate([slopes, log_rate(sums)[:, None]], axis=1)
 
 
-def _residual_variance(found: Evidence, slopes: Float64s) -> Float64s:
-    """(U,) of the scaled counts about what the slopes say, at least half a Poisson count's."""
-    explained = 2.0 * np.einsum("pu,up->u", found.cross, slopes)
-    explained -= np.einsum("up,pq,uq->u", slopes, found.gram, slopes)
-    variance: Float64s = np.clip((found.power - explained) / max(1, found.n_bins), 0.5, None)
+def _residual_variance(sums: TuningSums, slopes: Float64s) -> Float64s:
+    """(U,) scaled counts' residual variance, at least half a Poisson count's."""
+    explained = 2.0 * np.einsum("pu,up->u", sums.cross, slopes)
+    explained -= np.einsum("up,pq,uq->u", slopes, sums.gram, slopes)
+    variance: Float64s = np.clip((sums.power - explained) / max(1, sums.n_bins), 0.5, None)
     return variance

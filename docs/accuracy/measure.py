@@ -21,7 +21,7 @@ import numpy as np
 
 from calibration.baselines import evaluate_baselines
 from calibration.evaluate import evaluate
-from decoders.learning.training import train
+from decoders.train import train
 from export.graphs.runs import export_trained
 
 HERE = Path(__file__).parent

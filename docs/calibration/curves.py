@@ -30,7 +30,7 @@ import numpy as np
 from calibration.adaptation.adapt import adapt
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
-from decoders.learning.training import train
+from decoders.train import train
 from export.graphs.streaming import export_run
 from streams.messages import SpikeBatch
 from streams.nwb import read_session, write_session

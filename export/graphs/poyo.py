@@ -1,14 +1,13 @@
-"""From a POYO checkpoint to a bundle of one of its sessions: the graph takes the whole window."""
+"""Export one session from a torch_brain checkpoint: the graph takes the whole window."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from decoders.errors import DecodersError
@@ -16,30 +15,29 @@ from decoders.poyo.checkpoint import CheckpointError, read_checkpoint
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import PoyoStep, step_config, step_of_session
 from decoders.streaming.decoder import OutputSpec
-from export.bundle import DecoderBundle, write_bundle
+from export.bundle import DecoderBundle
 from export.errors import ExportError
-from export.graphs.to_onnx import OPSET, to_onnx
-from export.manifest import Graph, LeadRange
-from export.onnxruntime_backend import describe_graph
-from export.parity import ParityRecord, random_tokens, replay
-from export.torch_backend import TorchBackend
+from export.graphs.run_fields import buckets_up_to
+from export.graphs.step_bundle import write_step_bundle
+from export.graphs.to_onnx import to_onnx
+from export.manifest import LeadRange
 
+FAMILY = "poyo"
 N_PARITY_BEATS = 20
-SMALLEST_BUCKET = 128
 BUDGET_HZ = 20.0
 ATOL_FP32 = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class PoyoOutput:
-    """What a checkpoint's readout means; the file itself does not tell.
+    """Meaning of a checkpoint's readout, which the file itself does not give.
 
     Attributes:
         name: on the wire.
         unit: physical unit.
-        offset: (dims,) physical value of a normalised 0.
-        scale: (dims,) physical size of a normalised 1: the standard deviation in training.
-        safe: what is published when a decode is not `ok`.
+        offset: (dims,) physical value for a normalised 0.
+        scale: (dims,) physical size for a normalised 1: the standard deviation in training.
+        safe: value that is published when a decode is not `ok`.
         reach: the declared bounds are `offset -+ reach * scale`.
 
     Raises:
@@ -60,7 +58,7 @@ class PoyoOutput:
             )
 
     def declared(self) -> dict[str, Any]:
-        """As in the manifest."""
+        """Output for the manifest."""
         pairs = list(zip(self.offset, self.scale, strict=True))
         return {
             "name": self.name,
@@ -73,7 +71,7 @@ class PoyoOutput:
 
 
 def parse_output(text: str) -> PoyoOutput:
-    """`velocity:cm/s:20,20` as an output.
+    """Read `velocity:cm/s:20,20` as an output.
 
     Raises:
         ExportError: it has another form.
@@ -102,19 +100,19 @@ def export_poyo(
     max_tokens: int | None = None,
     trust_pickle: bool = False,
 ) -> DecoderBundle:
-    """Make the bundle of one session of a torch_brain checkpoint.
+    """Make one session's bundle from a torch_brain checkpoint.
 
     Args:
         checkpoint: the file, in Lightning's layout.
         out: directory to write; must not exist; its name becomes the decoder's.
         hop_s: seconds between decodes; each takes the whole window.
         session: its word in the checkpoint's vocabulary; needed where there are several.
-        outputs: what the readout means, in its order; where none is told, one output `decoded` in
-            the normalised units of the training.
-        unit_words: per unit key of the stream, the unit's word in the checkpoint's vocabulary; by
-            default the words that begin with the session's, the rest of the word being the key.
-        lead_s: by default what the network was trained on: any time of the window, its end first.
-        stale_after_s: silence of all units after which a decode is not trusted.
+        outputs: the readout's meaning, in its order; if empty, one output `decoded` in the
+            training's normalised units.
+        unit_words: per unit key in the stream, the unit's word in the checkpoint's vocabulary; by
+            default the words that begin with the session's; what follows is the key.
+        lead_s: by default any time in the window, as in the training, with its end as the default.
+        stale_after_s: silence in all units after which a decode is not trusted.
         max_tokens: spikes in a window that the hop must leave time for; by default 20 Hz per unit.
         trust_pickle: see `read_checkpoint`.
 
@@ -140,7 +138,7 @@ def export_poyo(
         "hop_s": hop_s,
         "lead_s": leads_s.model_dump(),
         "stale_after_s": stale_after_s,
-        "token_buckets": token_buckets(n_most),
+        "token_buckets": buckets_up_to(n_most),
         "outputs": [output.declared() for output in outputs],
         "training": {"checkpoint": checkpoint.name},
     }
@@ -202,44 +200,39 @@ def _leads(network: Poyo, wanted: LeadRange | None) -> LeadRange:
     return wanted
 
 
-def token_buckets(n_most: int) -> list[int]:
-    """Powers of two, up to the first that holds `n_most` tokens."""
-    buckets = [SMALLEST_BUCKET]
-    while buckets[-1] < n_most:
-        buckets.append(buckets[-1] * 2)
-    return buckets
-
-
 def write_step(out: Path, step: PoyoStep, fields: Mapping[str, Any]) -> DecoderBundle:
-    """Write the bundle of a step.
+    """Write a step's bundle.
 
     Args:
         out: a directory that does not exist yet.
         step: with its units and session.
-        fields: of the manifest, but for what follows from the step.
+        fields: for the manifest, but for what follows from the step.
 
     Raises:
         BundleError: `out` exists, or a field is wrong.
     """
-    graph, window_s = poyo_graph(step), step.config.sequence_s
-    signature = describe_graph(graph, OPSET)
-    told = step_config(step.config, step.outputs, len(fields["units"]))
+    window_s, n_units = step.config.sequence_s, len(fields["units"])
     own: dict[str, Any] = {
-        "name": out.name,
-        "family": "poyo",
+        "family": FAMILY,
         "bin_s": window_s,
         "context_s": window_s,
-        "graph": signature.model_dump(),
         "parity": {"atol_fp32": ATOL_FP32 * max(1.0, float(step.scale.max()))},
-        "training": {**fields["training"], "config": told},
+        "training": {
+            **fields["training"],
+            "config": step_config(step.config, step.outputs, n_units),
+        },
     }
-    with torch.no_grad():
-        tables = {name: table.numpy() for name, table in step.tables().items()}
-    weights = {k: v.numpy() for k, v in step.state_dict().items() if isinstance(v, torch.Tensor)}
-    lead_s = LeadRange.model_validate(fields["lead_s"])
-    parity = _recorded(step, signature, tables, lead_s, max(fields["token_buckets"]))
-    return write_bundle(
-        out, {**fields, **own}, graph=graph, tables=tables, weights=weights, parity=parity
+    weights = {k: v for k, v in step.state_dict().items() if isinstance(v, torch.Tensor)}
+    return write_step_bundle(
+        out,
+        step,
+        poyo_graph(step),
+        {**fields, **own},
+        tables=step.tables(),
+        weights=weights,
+        n_beats=N_PARITY_BEATS,
+        mean_hz=min(BUDGET_HZ, max(fields["token_buckets"]) / n_units / window_s),
+        whole_us=True,
     )
 
 
@@ -260,27 +253,3 @@ def poyo_graph(step: PoyoStep) -> bytes:
     }
     lengths = ({0: n}, {0: n}, {0: n}, {0: rows}, None, None)
     return to_onnx(step, inputs, [output.name for output in step.outputs], lengths)
-
-
-def _recorded(
-    step: PoyoStep,
-    signature: Graph,
-    tables: Mapping[str, np.ndarray],
-    lead_s: LeadRange,
-    n_most: int,
-) -> ParityRecord:
-    """What torch decodes of random spikes, at all leads."""
-    n_rows, window_s = len(tables["table"]), step.config.sequence_s
-    tokens = random_tokens(
-        np.random.default_rng(0),
-        n_rows=n_rows,
-        n_beats=N_PARITY_BEATS,
-        bin_s=window_s,
-        n_most=n_most,
-        leads_s=lead_s.ends,
-        mean_hz=min(BUDGET_HZ, n_most / n_rows / window_s),
-    )
-    whole_us = np.round(tokens.t_rel.astype(np.float64) * 1e6) * 1e-6
-    tokens = replace(tokens, t_rel=whole_us.astype(np.float32))
-    names = [output.name for output in step.outputs]
-    return replay(TorchBackend(step, signature, tables, names), tokens)

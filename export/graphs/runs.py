@@ -1,38 +1,33 @@
-"""From a training run of either family to a bundle."""
+"""Export a training run: one row per family."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from decoders.checkpoint import POYO, load_checkpoint, load_weights
-from decoders.config import parse_config
+from decoders.checkpoint import CHECKPOINT, load_checkpoint
+from decoders.config import DEFAULT_FAMILY
 from decoders.errors import DecodersError
-from decoders.poyo.config import PoyoConfig
-from decoders.poyo.network import Poyo
-from decoders.poyo.step import PoyoStep, step_of_session
-from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle
 from export.errors import ExportError
-from export.graphs.poyo import write_step
-from export.graphs.streaming import (
-    CHECKPOINT,
-    declared_outputs,
-    export_run,
-    find_session,
-    rates_hz,
-    token_buckets,
-)
+from export.graphs.poyo import FAMILY as POYO
+from export.graphs.poyo_run import export_poyo_run
+from export.graphs.streaming import export_run
+
+EXPORTERS: dict[str, Callable[[Path, Path, str | None], DecoderBundle]] = {
+    DEFAULT_FAMILY: lambda path, out, session: export_run(path, out, session=session),
+    POYO: export_poyo_run,
+}
+"""What writes the bundle of a checkpoint: `(checkpoint, out, session)`."""
 
 
 def export_trained(run_dir: Path, out: Path, *, session: str | None = None) -> DecoderBundle:
-    """Make the bundle of a training run, whichever family it trained.
+    """Make a training run's bundle.
 
     Args:
-        run_dir: directory of the run, or its checkpoint file.
+        run_dir: the run's directory, or its checkpoint file.
         out: directory to write; must not exist; its name becomes the decoder's.
-        session: id of the session whose units and session vector are exported; the last in the
+        session: id of the exported session; the last in the
             order of ids if None.
 
     Raises:
@@ -40,58 +35,11 @@ def export_trained(run_dir: Path, out: Path, *, session: str | None = None) -> D
     """
     path = run_dir / CHECKPOINT if run_dir.is_dir() else run_dir
     try:
-        checkpoint = load_checkpoint(path, family=None)
-        if checkpoint["family"] == POYO:
-            return _export_poyo(path, checkpoint, out, session)
+        family = load_checkpoint(path, family=None)["family"]
+        if family not in EXPORTERS:
+            raise ExportError(
+                f"{path} is of family {family!r}; exported are {', '.join(EXPORTERS)}"
+            )
+        return EXPORTERS[family](path, out, session)
     except DecodersError as error:
         raise ExportError(str(error)) from error
-    return export_run(path, out, session=session)
-
-
-def _export_poyo(
-    path: Path, checkpoint: dict[str, Any], out: Path, session: str | None
-) -> DecoderBundle:
-    sessions: list[dict[str, Any]] = json.loads(checkpoint["sessions"])
-    config = parse_config(json.loads(checkpoint["config"]), str(path))
-    chosen = sessions[find_session(sessions, session, path)]
-    step = _step(path, checkpoint, sessions, chosen)
-    hop_s, window_s = config.beat.hop_ms / 1000, step.config.sequence_s
-    silence_s = max(one["longest_silence_s"] for one in sessions)
-    return write_step(
-        out,
-        step,
-        {
-            "session": chosen["id"],
-            "units": [{"key": key, "row": row} for row, key in enumerate(chosen["unit_keys"])],
-            "hop_s": hop_s,
-            "lead_s": {"min": hop_s - window_s, "max": 0.0, "default": 0.0},
-            "stale_after_s": max(0.1, 2.0 * silence_s),
-            "token_buckets": token_buckets(chosen["tokens_p999"]),
-            "outputs": declared_outputs(config, step.outputs, sessions),
-            "training": {
-                "unit_rates_hz": rates_hz(chosen, hop_s),
-                "recipe": config.model_dump(mode="json"),
-                "sessions": [one["id"] for one in sessions],
-                "steps": checkpoint["step"],
-            },
-        },
-    )
-
-
-def _step(
-    path: Path, checkpoint: dict[str, Any], sessions: list[dict[str, Any]], chosen: dict[str, Any]
-) -> PoyoStep:
-    config = parse_config(json.loads(checkpoint["config"]), str(path))
-    words = [f"{one['id']}/{key}" for one in sessions for key in one["unit_keys"]]
-    shape = PoyoConfig(**json.loads(checkpoint["network"]))
-    network = Poyo(shape, words, [one["id"] for one in sessions])
-    load_weights(network, checkpoint["weights"], str(path))
-    dims = zip(config.outputs, checkpoint["dims"], strict=True)
-    return step_of_session(
-        network,
-        chosen["id"],
-        [f"{chosen['id']}/{key}" for key in chosen["unit_keys"]],
-        [OutputSpec(output.name, n) for output, n in dims],
-        checkpoint["offset"].tolist(),
-        checkpoint["scale"].tolist(),
-    )

@@ -1,4 +1,4 @@
-"""From a training run to a bundle: the graph as ONNX, the folded tables, the parity record."""
+"""Export a streaming decoder's training run: graph, folded tables, parity record."""
 
 from __future__ import annotations
 
@@ -8,38 +8,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from decoders.checkpoint import load_checkpoint, load_weights, network_config
+from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights, network_config
 from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.streaming.decoder import OutputSpec, StreamingConfig
+from decoders.streaming.decoder import StreamingConfig
 from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.network import SessionNetwork
 from decoders.streaming.step import StepModule, unadapted
-from export.bundle import DecoderBundle, write_bundle
+from export.bundle import DecoderBundle
 from export.errors import ExportError
-from export.graphs.to_onnx import OPSET, to_onnx
-from export.onnxruntime_backend import describe_graph
-from export.parity import random_tokens, replay
-from export.torch_backend import TorchBackend
+from export.graphs.run_fields import find_session, run_fields
+from export.graphs.step_bundle import write_step_bundle
+from export.graphs.to_onnx import to_onnx
 
 PARITY_S = 4.0
-SMALLEST_BUCKET = 128
-CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainedRun:
     """A training run, opened.
 
     Attributes:
-        config: how it was trained.
+        config: the training's.
         network: with its averaged weights.
-        sessions: what is known of each.
-        steps: how many it was trained.
+        sessions: each session's record.
+        steps: training steps.
     """
 
     config: TrainConfig
@@ -49,29 +45,19 @@ class Run:
 
     @property
     def shape(self) -> StreamingConfig:
-        """Of the decoder, which gets its linear filter here: adaptation fits it, not training."""
+        """Shape to export: with a linear filter, which adaptation fits."""
         shape = self.network.decoder.config
         return replace(shape, taps_s=TAPS_S, serves_to_s=SERVES_TO_S)
 
-    @property
-    def hop_s(self) -> float:
-        """Seconds between beats."""
-        return self.config.beat.hop_ms / 1000
-
-    @property
-    def bin_s(self) -> float:
-        """Length of a bin, seconds."""
-        return self.config.beat.bin_ms / 1000
-
 
 def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> DecoderBundle:
-    """Make the bundle of a training run.
+    """Make a run's bundle.
 
     Args:
-        run_dir: directory of the run, or its checkpoint file.
+        run_dir: the run's directory, or its checkpoint file.
         out: directory to write; must not exist; its name becomes the decoder's.
-        session: id of the session whose units and session vector are exported; the last in the
-            order of ids if None. Sessions of the same array add the rows of their further keys.
+        session: id of the exported session; the last in the
+            order of ids if None. Other sessions on the same array add rows for their other keys.
 
     Raises:
         ExportError: no such run or session, or the bundle cannot be written.
@@ -80,43 +66,27 @@ def export_run(run_dir: Path, out: Path, *, session: str | None = None) -> Decod
     run = open_run(path)
     i_session = find_session(run.sessions, session, path)
     keys, rows = exported_rows(run.sessions, i_session, run.config.sessions.same_array)
-    held = run.network.bundle_tables(i_session, own_rows(run.sessions, i_session), rows)
-    held |= unadapted(len(rows), run.shape)
-    tables = {name: value.numpy() for name, value in held.items()}
+    tables = run.network.bundle_tables(i_session, own_rows(run.sessions, i_session), rows)
     step = StepModule(run.shape)
     step.decoder.load_state_dict(run.network.decoder.state_dict())
-    graph = streaming_graph(step)
-    signature = describe_graph(graph, OPSET)
-    weights = step.state_dict() | run.network.of_units(rows)
-    names = [output.name for output in run.shape.outputs]
-    n_beats = round(PARITY_S / run.hop_s)
-    rng = np.random.default_rng(0)
-    fields = _fields(run, i_session, keys)
-    n_most = fields["token_buckets"][-1]
-    lead = run.config.lead
-    tokens = random_tokens(
-        rng,
-        n_rows=len(keys),
-        n_beats=n_beats,
-        bin_s=run.bin_s,
-        n_most=n_most,
-        leads_s=(lead.min_s, lead.max_s),
-    )
-    return write_bundle(
+    fields = run_fields(run.config, run.sessions, i_session, keys, run.shape.outputs, run.steps)
+    fields["training"]["config"] = run.shape.to_dict()
+    return write_step_bundle(
         out,
-        fields | {"name": out.name, "graph": signature.model_dump()},
-        graph=graph,
-        tables=tables,
-        weights={name: value.detach().numpy() for name, value in weights.items()},
-        parity=replay(TorchBackend(step, signature, tables, names), tokens),
+        step,
+        streaming_graph(step),
+        fields,
+        tables=tables | unadapted(len(rows), run.shape),
+        weights=step.state_dict() | run.network.of_units(rows),
+        n_beats=round(PARITY_S * 1000 / run.config.beat.hop_ms),
     )
 
 
-def open_run(path: Path) -> Run:
-    """The trained network of a checkpoint, and what is known of its sessions.
+def open_run(path: Path) -> TrainedRun:
+    """Read a checkpoint's trained network and its sessions' records.
 
     Raises:
-        ExportError: no checkpoint, or one of another architecture.
+        ExportError: no checkpoint, or another architecture.
     """
     try:
         checkpoint = load_checkpoint(path)
@@ -135,15 +105,15 @@ def open_run(path: Path) -> Run:
         config = parse_config(json.loads(checkpoint["config"]), str(path))
     except DecodersError as error:
         raise ExportError(str(error)) from error
-    return Run(config, network.eval(), sessions, checkpoint["step"])
+    return TrainedRun(config, network.eval(), sessions, checkpoint["step"])
 
 
 def exported_rows(
     sessions: Sequence[Mapping[str, Any]], i_session: int, same_array: bool
 ) -> tuple[list[str], list[int]]:
-    """Keys of the bundle, and the row of the network's tables that each takes.
+    """The bundle's keys, and their rows in the network.
 
-    On the same array a key that the chosen session lacks takes its row of the latest other one.
+    On the same array a key that the chosen session lacks takes its latest row in another one.
     """
     row_of = [
         dict(zip(session["unit_keys"], own_rows(sessions, i), strict=True))
@@ -156,23 +126,9 @@ def exported_rows(
 
 
 def own_rows(sessions: Sequence[Mapping[str, Any]], i_session: int) -> range:
-    """The network's rows of one session."""
+    """The network's rows for one session."""
     first = sum(len(session["unit_keys"]) for session in sessions[:i_session])
     return range(first, first + len(sessions[i_session]["unit_keys"]))
-
-
-def find_session(sessions: Sequence[Mapping[str, Any]], wanted: str | None, path: Path) -> int:
-    """Which session of a run: the last if none is named.
-
-    Raises:
-        ExportError: the run has no such session.
-    """
-    ids = [session["id"] for session in sessions]
-    if wanted is None:
-        return len(ids) - 1  # made-up sessions stand before
-    if wanted not in ids:
-        raise ExportError(f"{path} was not trained on session {wanted!r}; it has: {', '.join(ids)}")
-    return ids.index(wanted)
 
 
 def streaming_graph(step: StepModule) -> bytes:
@@ -198,70 +154,3 @@ def streaming_graph(step: StepModule) -> bytes:
         names += ["memory_filter_out", "memory_drift_out"]
         lengths.append(({0: rows}, *(None,) * 6))
     return to_onnx(step, inputs, names, lengths)
-
-
-def _fields(run: Run, i_session: int, keys: Sequence[str]) -> dict[str, Any]:
-    config = run.config
-    sessions = [session for session in run.sessions if not session.get("made_up")]
-    silence_s = max(session["longest_silence_s"] for session in sessions)
-    return {
-        "family": "streaming",
-        "session": run.sessions[i_session]["id"],
-        "units": [{"key": key, "row": row} for row, key in enumerate(keys)],
-        "hop_s": run.hop_s,
-        "bin_s": run.bin_s,
-        "context_s": config.training.context_s,
-        "stale_after_s": max(0.1, 2.0 * silence_s),
-        "token_buckets": token_buckets(max(session["tokens_p999"] for session in sessions)),
-        "lead_s": {"min": config.lead.min_s, "max": config.lead.max_s, "default": 0.0},
-        "outputs": declared_outputs(config, run.shape.outputs, sessions),
-        "parity": {"atol_fp32": 1e-4},
-        "training": {
-            "unit_rates_hz": rates_hz(run.sessions[i_session], run.bin_s),
-            "recipe": config.model_dump(mode="json"),
-            "sessions": [session["id"] for session in sessions],
-            "steps": run.steps,
-            "config": run.shape.to_dict(),
-        },
-    }
-
-
-def rates_hz(session: Mapping[str, Any], bin_s: float) -> dict[str, float]:
-    """Rate of each unit in training: what a running daemon holds today's against."""
-    per_bin = zip(session["unit_keys"], session.get("spikes_per_bin", ()), strict=False)
-    return {key: spikes / bin_s for key, spikes in per_bin}
-
-
-def token_buckets(n_tokens: float) -> list[int]:
-    """Powers of two, up to twice what a bin held at most."""
-    buckets = [SMALLEST_BUCKET]
-    while buckets[-1] < 2 * n_tokens:
-        buckets.append(buckets[-1] * 2)
-    return buckets
-
-
-def declared_outputs(
-    config: TrainConfig, outputs: Sequence[OutputSpec], sessions: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """The manifest's outputs; their bounds hold what training saw."""
-    low = np.min([session["low"] for session in sessions], axis=0)
-    high = np.max([session["high"] for session in sessions], axis=0)
-    fields, i_column = [], 0
-    for choice, output in zip(config.outputs, outputs, strict=True):
-        columns = slice(i_column, i_column + (1 if output.classes else output.dims))
-        i_column = columns.stop
-        bounds = (
-            {"low": [-1e-6] * output.dims, "high": [1.0 + 1e-6] * output.dims}
-            if output.classes
-            else {"low": low[columns].tolist(), "high": high[columns].tolist()}
-        )
-        fields.append(
-            {
-                "name": output.name,
-                "dims": output.dims,
-                "unit": "probability" if output.classes else choice.unit,
-                "safe": choice.safe,
-                **bounds,
-            }
-        )
-    return fields

@@ -21,13 +21,13 @@ OPSET = 20
 def to_onnx(
     step: nn.Module, inputs: Mapping[str, Tensor], names: Sequence[str], lengths: Sequence[Any]
 ) -> bytes:
-    """A step as ONNX, its weights inside.
+    """Convert a step to ONNX, its weights inside.
 
     Args:
         step: the network.
-        inputs: an example of each, by its name in the graph.
-        names: of the outputs.
-        lengths: which dimensions of each input vary, as `torch.export` takes them.
+        inputs: an example for each, by its name in the graph.
+        names: the outputs'.
+        lengths: dimensions that vary, per input, as `torch.export` takes them.
 
     Raises:
         ExportError: torch gives no graph.
@@ -49,7 +49,7 @@ def to_onnx(
 
 
 def _without_notes(model: onnx.ModelProto) -> bytes:
-    """A model checked, and without the exporter's notes: they name files of this machine."""
+    """Check a model, and drop the exporter's notes, which name this machine's files."""
     graph = model.graph
     noted = (graph.node, graph.value_info, graph.initializer, graph.input, graph.output)
     for held in (graph, *(one for many in noted for one in many)):
@@ -62,7 +62,7 @@ def _without_notes(model: onnx.ModelProto) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of every constant that it leaves to the runtime."""
+    """Silence the exporter, which reports every constant that it leaves to the runtime."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

@@ -17,7 +17,7 @@ from export.backend_table import BACKENDS, Backend, parse_choice
 from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
-from export.unlearnt.generated import derive_bundle
+from export.random_bundles.derived import derive_bundle
 from service.bench.screen import show
 from service.bench.sender import unit_keys
 from service.errors import ConfigError, ExitCode
@@ -66,7 +66,7 @@ def bench_decode(
 
 def _random_poyo(path: Path) -> Path:
     try:
-        from export.unlearnt.generated_poyo import random_poyo
+        from export.random_bundles.poyo import random_poyo
     except ImportError as err:
         raise ConfigError(
             f"POYO is made with torch and onnx, and {err.name} is not installed: "

@@ -44,7 +44,7 @@ def bench_gpu(
     """Time decoders with random weights at 20 spikes/s a unit.
 
     Args:
-        sizes: those of `export.unlearnt.random_weights`; none for all.
+        sizes: those of `export.random_bundles.sizes`; none for all.
         backends: as in the config; those that cannot run are listed with the reason.
         n_units: of each decoder.
         hop_s: between beats, for how many decoders are served.
@@ -52,7 +52,7 @@ def bench_gpu(
         with_many: also find how many decoders are served at that hop.
         as_json: one JSON object instead of a table.
     """
-    from export.unlearnt.random_weights import SIZES, write_random
+    from export.random_bundles.sizes import SIZES, write_random
 
     gc.collect()
     gc.freeze()

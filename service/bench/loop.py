@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from export.bundle import open_bundle
-from export.unlearnt.generated import derive_bundle
+from export.random_bundles.derived import derive_bundle
 from service.bench import machine
 from service.bench.figure import draw, require_matplotlib
 from service.bench.listener import TOPICS, Listener

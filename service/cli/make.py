@@ -39,7 +39,7 @@ def _add_train(commands: Commands) -> None:
 
 
 def _train(a: argparse.Namespace) -> None:
-    from decoders.learning.training import train
+    from decoders.train import train
 
     sys.stdout.write(f"{train(a.config, resume=a.resume, out=a.out)}\n")
 

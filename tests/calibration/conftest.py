@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from decoders.learning.training import train
+from decoders.train import train
 from export.graphs.streaming import export_run
 from streams.nwb import write_session
 from tests.calibration.newcomers import CONFIG, DURATION_S, new_session

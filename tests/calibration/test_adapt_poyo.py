@@ -11,7 +11,7 @@ import pytest
 from calibration.adaptation.adapt import adapt
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
-from decoders.learning.training import train
+from decoders.train import train
 from export.backends import open_backend, require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.graphs.poyo import PoyoOutput, export_poyo

@@ -12,7 +12,7 @@ import pytest
 from calibration.baselines import evaluate_baselines
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
-from decoders.learning.training import train
+from decoders.train import train
 from export.graphs.streaming import export_run
 from streams.nwb import write_session
 from streams.session import SessionError

@@ -15,7 +15,7 @@ from calibration.baselines import evaluate_baselines
 from calibration.errors import CalibrationError
 from calibration.evaluate import decode_session, evaluate
 from calibration.scoring import r2_score
-from decoders.learning.training import train
+from decoders.train import train
 from export.bundle import open_bundle
 from export.graphs.streaming import export_run
 from export.onnxruntime_backend import open_cpu

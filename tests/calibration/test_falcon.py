@@ -16,7 +16,7 @@ from calibration.falcon.decoders import Stepper, SteppersOfBatch, open_decoders
 from calibration.falcon.errors import FalconError
 from calibration.falcon.fit import fit_bundle
 from calibration.falcon.names import session_of, tag_of
-from calibration.falcon.scoring import Scored, evaluate_falcon, weighted_r2
+from calibration.falcon.scoring import ScoredFile, evaluate_falcon, weighted_r2
 from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
 from service.cli import main
@@ -191,7 +191,7 @@ def test_r2_is_weighted_by_variance() -> None:
     decoded = actual + rng.normal(0, 1, (50, 2))
     metrics = pytest.importorskip("sklearn.metrics")
     expected = metrics.r2_score(actual, decoded, multioutput="variance_weighted")
-    parts = [Scored(decoded[:20], actual[:20]), Scored(decoded[20:], actual[20:])]
+    parts = [ScoredFile(decoded[:20], actual[:20]), ScoredFile(decoded[20:], actual[20:])]
     assert weighted_r2(parts) == pytest.approx(expected, abs=1e-12)
 
 

@@ -14,7 +14,7 @@ from calibration.falcon.fit import fit_bundle, reads_spike_times
 from calibration.falcon.scoring import evaluate_falcon
 from decoders.config import load_config
 from decoders.errors import ConfigError
-from decoders.learning.training import train
+from decoders.train import train
 from export.bundle import open_bundle
 from export.graphs.streaming import export_run
 from streams.sessions.falcon import falcon_task

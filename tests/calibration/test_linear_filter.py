@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from calibration.adaptation.adapt import adapt
-from calibration.adaptation.learning import Start
+from calibration.adaptation.batched_fits import Start
+from calibration.adaptation.calibration_data import CalibrationData, prepare
 from calibration.adaptation.linear_filter import SHARES, Filter, fit_filter
-from calibration.adaptation.material import Material, gather
 from calibration.adaptation.search import Found, search
 from calibration.adaptation.starts import Base, load_base
 from export.bundle import open_bundle
@@ -26,15 +26,15 @@ def base(folder: Path) -> Base:
 
 
 @pytest.fixture(scope="module")
-def material(folder: Path) -> Material:
+def data(folder: Path) -> CalibrationData:
     session = read_session(folder / "new.nwb")
     bundle = open_bundle(folder / "counts")
-    return gather(bundle, session, seconds=30.0, start_s=5.0, test="last:0.2")
+    return prepare(bundle, session, seconds=30.0, start_s=5.0, test="last:0.2")
 
 
 @pytest.fixture(scope="module")
-def found(base: Base, material: Material) -> Found:
-    return search(base, material, same_array=False, seed=0)
+def found(base: Base, data: CalibrationData) -> Found:
+    return search(base, data, same_array=False, seed=0)
 
 
 def strange(found: Found, seed: int = 0) -> Found:
@@ -52,22 +52,22 @@ def of_velocity(fitted: Filter) -> float:
 
 
 def test_it_counts_for_more_where_the_network_decodes_nothing(
-    base: Base, material: Material, found: Found
+    base: Base, data: CalibrationData, found: Found
 ) -> None:
-    shares = [of_velocity(fit_filter(base.decoder, material, f)) for f in (found, strange(found))]
+    shares = [of_velocity(fit_filter(base.decoder, data, f)) for f in (found, strange(found))]
     assert SHARES[0] <= shares[0] < shares[1] <= SHARES[-1]
 
 
 def test_where_nothing_was_held_out_every_share_is_as_likely(
-    base: Base, material: Material, found: Found
+    base: Base, data: CalibrationData, found: Found
 ) -> None:
     untested = Found(found.end, 0, ())
-    assert of_velocity(fit_filter(base.decoder, material, untested)) == pytest.approx(SHARES.mean())
+    assert of_velocity(fit_filter(base.decoder, data, untested)) == pytest.approx(SHARES.mean())
 
 
-def test_classes_are_the_networks_alone(base: Base, material: Material, found: Found) -> None:
-    fitted = fit_filter(base.decoder, material, found)
-    assert set(fitted.shares(material.outputs)) == {"velocity"}
+def test_classes_are_the_networks_alone(base: Base, data: CalibrationData, found: Found) -> None:
+    fitted = fit_filter(base.decoder, data, found)
+    assert set(fitted.shares(data.outputs)) == {"velocity"}
     assert (fitted.blend[0, 2:] == 0.0).all()
     rows = fitted.rows.reshape(len(fitted.rows), -1, fitted.blend.shape[1])
     assert (rows[..., 2:] == 0.0).all()

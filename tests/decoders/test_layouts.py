@@ -14,7 +14,7 @@ from pynwb import NWBHDF5IO, NWBFile, TimeSeries
 from pynwb.behavior import BehavioralTimeSeries
 from pynwb.file import Subject
 
-from decoders.learning.training import train
+from decoders.train import train
 from streams.session import Session
 from tests.decoders.sessions import VELOCITY, tuned_session
 from tests.streams.test_torch_brain import write as write_torch_brain

@@ -20,7 +20,8 @@ from decoders.streaming.decoder import OutputSpec
 from export.backends import open_backend
 from export.bundle import DecoderBundle
 from export.errors import BundleError, ExportError
-from export.graphs.poyo import PoyoOutput, export_poyo, token_buckets
+from export.graphs.poyo import PoyoOutput, export_poyo
+from export.graphs.run_fields import buckets_up_to
 from export.manifest import LeadRange
 from export.onnxruntime_backend import OnnxruntimeBackend, open_cpu
 from streams.messages import SpikeBatch, TokenWindow
@@ -273,5 +274,5 @@ def test_what_cannot_be_exported_says_so(checkpoint: Path, tmp_path: Path) -> No
 
 
 def test_buckets_are_powers_of_two() -> None:
-    assert token_buckets(100) == [128]
-    assert token_buckets(1000) == [128, 256, 512, 1024]
+    assert buckets_up_to(100) == [128]
+    assert buckets_up_to(1000) == [128, 256, 512, 1024]

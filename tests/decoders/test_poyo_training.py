@@ -18,11 +18,11 @@ from calibration.evaluate import evaluate
 from decoders.checkpoint import load_checkpoint, save_checkpoint
 from decoders.config import TrainConfig, load_config, parse_config
 from decoders.errors import ConfigError, TrainingError
-from decoders.learning.recordings import record
-from decoders.learning.training import train
-from decoders.poyo.sampling import Stretch, WindowCorpus
 from decoders.poyo.tokens import END, SPIKE
-from decoders.poyo.training import PoyoTrainer, learning_rate
+from decoders.poyo.trainer import PoyoTrainer, learning_rate
+from decoders.poyo.windows import Stretch, WindowCorpus
+from decoders.train import train
+from decoders.training.recordings import record
 from export.bundle import open_bundle
 from export.errors import ExportError
 from export.graphs.runs import export_trained

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from decoders.errors import TrainingError
-from decoders.learning.recordings import lead_grid_s, longest_silence_s, record
-from decoders.learning.split import Part, split_bins
+from decoders.training.recordings import lead_grid_s, longest_silence_s, record
+from decoders.training.split import Part, split_bins
 from streams.messages import SpikeBatch
 from streams.session import Behavior, SessionError
 from tests.decoders.sessions import VELOCITY, small_config, tuned_session

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from decoders.errors import TrainingError
-from decoders.learning.recordings import Recording, lead_grid_s, record
-from decoders.learning.split import Part
+from decoders.training.recordings import Recording, lead_grid_s, record
+from decoders.training.split import Part
 from streams.session import Behavior, Session, SessionError, Trials
 from tests.decoders.sessions import PHASE, VELOCITY, small_config, tuned_session
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
-from decoders.learning.recordings import record
-from decoders.learning.trainer import Trainer
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.step import StepModule
+from decoders.streaming.trainer import Trainer
+from decoders.training.recordings import record
 from tests.decoders.sessions import small_config, tuned_session
 
 SHAPE = StreamingConfig(

@@ -18,10 +18,16 @@ from lightning_fabric import Fabric
 from decoders.checkpoint import load_checkpoint, save_checkpoint
 from decoders.config import TrainConfig
 from decoders.errors import TrainingError
-from decoders.learning.loss import r2_score
-from decoders.learning.recordings import record
-from decoders.learning.start import start_from
-from decoders.learning.trainer import Trainer, lanes_of, learning_rate, new_network, shared_keys
+from decoders.streaming.start import start_from
+from decoders.streaming.trainer import (
+    Trainer,
+    learning_rate,
+    new_network,
+    share_of_process,
+    shared_keys,
+)
+from decoders.training.loss import r2_score
+from decoders.training.recordings import record
 from streams.session import Behavior
 from tests.decoders import two_processes
 from tests.decoders.sessions import VELOCITY, small_config, tuned_session
@@ -123,9 +129,9 @@ def test_mixed_precision_trains_nearly_the_same() -> None:
 
 
 def test_lanes_are_shared_evenly_or_not_at_all() -> None:
-    assert [lanes_of(rank, 2, 6) for rank in range(2)] == [slice(0, 3), slice(3, 6)]
+    assert [share_of_process(rank, 2, 6) for rank in range(2)] == [slice(0, 3), slice(3, 6)]
     with pytest.raises(TrainingError, match="5 lanes cannot be shared evenly by 2"):
-        lanes_of(0, 2, 5)
+        share_of_process(0, 2, 5)
 
 
 def test_learning_rate_warms_up_and_ends_at_zero() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import distributed
 
-from decoders.learning.recordings import record
-from decoders.learning.trainer import Trainer
-from decoders.learning.training import launch
+from decoders.streaming.trainer import Trainer
+from decoders.train import launch
+from decoders.training.recordings import record
 from tests.decoders.sessions import small_config, tuned_session
 
 N_STEPS = 50

@@ -7,7 +7,7 @@ import pytest
 from export.backends import open_backend
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import BundleError
-from export.unlearnt.generated import derive_bundle
+from export.random_bundles.derived import derive_bundle
 
 KEYS = [f"ch{i}/u1" for i in range(500)]
 

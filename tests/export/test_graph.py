@@ -10,14 +10,15 @@ import pytest
 from lightning_fabric import Fabric
 
 from decoders.checkpoint import save_checkpoint
-from decoders.learning.recordings import Recording, record
-from decoders.learning.trainer import Trainer
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.step import StepModule
+from decoders.streaming.trainer import Trainer
+from decoders.training.recordings import Recording, record
 from export.backends import require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
-from export.graphs.streaming import export_run, exported_rows, streaming_graph, token_buckets
+from export.graphs.run_fields import token_buckets
+from export.graphs.streaming import export_run, exported_rows, streaming_graph
 from export.onnxruntime_backend import open_cpu
 from streams.messages import TokenWindow
 from tests.decoders.sessions import small_config, tuned_session

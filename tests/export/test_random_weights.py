@@ -18,7 +18,7 @@ from export.compiled.floor import floor_of  # noqa: E402
 from export.compiled.lowering import for_bucket, lowered  # noqa: E402
 from export.errors import ExportError  # noqa: E402
 from export.parity import random_tokens  # noqa: E402
-from export.unlearnt.random_weights import (  # noqa: E402
+from export.random_bundles.sizes import (  # noqa: E402
     POYO,
     SIZES,
     STREAMING,

@@ -26,7 +26,7 @@ from export.errors import BackendUnavailable, ExportError, GateError
 from export.manifest import Graph, Tensor
 from export.onnxruntime_backend import OnnxruntimeBackend, open_graph
 from export.parity import largest_error
-from export.unlearnt.random_weights import write_random
+from export.random_bundles.sizes import write_random
 
 SIZES = ("streaming-0.5M", "streaming-8M", "poyo-1.3M")
 

@@ -14,7 +14,7 @@ import pytest
 
 from export.bundle import DecoderBundle, open_bundle
 from export.onnxruntime_backend import open_cpu
-from export.unlearnt.generated import derive_bundle
+from export.random_bundles.derived import derive_bundle
 from service.bench.sender import unit_keys
 from service.serve import bundle_path
 from streams.clock import ThreadClock

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from decoders.learning.training import train
+from decoders.train import train
 from export.graphs.streaming import export_run
 from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import SpikeBatch

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import pytest
 
 from export.bundle import open_bundle
-from export.unlearnt.generated import derive_bundle
+from export.random_bundles.derived import derive_bundle
 from streams.lsl.inlets import quieten
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.running import ANY_PORT, Daemon, Process, toml, unique

@@ -11,7 +11,7 @@ import numpy as np
 
 from export.backend_table import BACKENDS, Backend, is_importable
 from export.bundle import DecoderBundle, open_bundle
-from export.unlearnt.generated import derive_bundle
+from export.random_bundles.derived import derive_bundle
 from service.bench.peers.environment import program
 from service.bench.rig import Rig
 from service.bench.sender import unit_keys

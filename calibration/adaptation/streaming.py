@@ -1,0 +1,143 @@
+"""Adaptation of the streaming decoder: embeddings, then the whole network on request."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from calibration.adaptation.adapted import Adapted, Options
+from calibration.adaptation.batched_fits import BatchedFits, Recipe, Start
+from calibration.adaptation.calibration_data import CalibrationData
+from calibration.adaptation.linear_filter import fit_filter
+from calibration.adaptation.scores import LEAD_IN_S, bins_of
+from calibration.adaptation.search import (
+    Found,
+    Progress,
+    held_out_bins,
+    recipe_for,
+    search,
+    step_until_no_gain,
+)
+from calibration.adaptation.starts import Base, load_base, profiles_of
+from calibration.adaptation.window_decoder import WindowDecoder
+from decoders.streaming.decoder import StreamingDecoder
+from decoders.streaming.drift import follow_share
+from decoders.streaming.step import StepModule
+from export.bundle import DecoderBundle
+from export.graphs.streaming import streaming_graph
+
+LANES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Unfrozen:
+    """Second stage's result.
+
+    Attributes:
+        decoder: with its own weights, or the base's where `n_steps` is 0.
+        end: embeddings and session vector.
+        n_steps: gradient steps; 0 where held-out trials gained nothing.
+    """
+
+    decoder: StreamingDecoder
+    end: Start
+    n_steps: int
+
+
+def adapt_streaming(bundle: DecoderBundle, data: CalibrationData, options: Options) -> Adapted:
+    """Adapt a streaming decoder to a session.
+
+    Raises:
+        CalibrationError: the bundle has no embeddings, or on the same array no known key.
+    """
+    base = load_base(bundle)
+    seed, tell = options.seed, options.on_progress
+    found = search(base, data, same_array=options.same_array, seed=seed, on_progress=tell)
+    last = Unfrozen(base.decoder, found.end, 0)
+    if options.unfreeze:
+        last = _second_stage(base, data, found, seed=seed, on_progress=tell)
+    part = data.recording.train
+    network = WindowDecoder(last.decoder, data)
+    tables = network.tables(last.end.embedding, last.end.session)
+    shares: dict[str, float] = {}
+    if base.decoder.config.taps_s:
+        beside = fit_filter(base.decoder, data, found)
+        tables |= beside.tables(data.recording.spikes_per_bin)
+        shares = beside.shares(data.outputs)
+        usual = network.usual_latents(last.end.embedding, part.first, part.last)
+        tables["usual"] = usual - tables["centre"]
+        share = follow_share(base.decoder.config.bin_s) if options.follow_drift else 0.0
+        tables["follow"] = np.array([share], np.float32)
+    return Adapted(
+        graph=_graph(last.decoder) if last.n_steps else bundle.graph_path.read_bytes(),
+        tables=tables,
+        spikes_per_bin=data.recording.spikes_per_bin,
+        filter_share=shares,
+        learnt=_learnt(base, data, last),
+        window_of=bins_of(data),
+        lead_in_s=LEAD_IN_S,
+        start=found.end.name,
+        n_steps=found.n_steps,
+        n_steps_unfrozen=last.n_steps,
+        n_tokens=np.diff(data.recording.tokens.offsets[part.first : part.last + 1]),
+    )
+
+
+def _second_stage(
+    base: Base,
+    data: CalibrationData,
+    found: Found,
+    *,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> Unfrozen:
+    """Train the whole network and the embeddings, from the first stage's end.
+
+    Held-out trials decide how many steps. Then a fit to all labelled seconds takes as many.
+
+    Args:
+        base: the decoder; it is not changed.
+        data: the session.
+        found: the first stage's result.
+        seed: for all draws.
+        on_progress: told steps done, and steps at most.
+    """
+    recipe = replace(recipe_for(data), lanes=LANES)
+    if not found.without:
+        return Unfrozen(base.decoder, found.end, 0)
+    fitted = data.labelled & ~held_out_bins(data, data.labelled)[0]
+    fold = _new_fit(base, data, found.without[0], fitted, recipe, seed)
+    losses = step_until_no_gain(
+        fold.step, lambda: float(fold.held_out_losses()[0]), recipe, on_progress
+    )
+    n_steps = int(np.argmin(losses)) * recipe.look_every
+    if n_steps == 0:
+        return Unfrozen(base.decoder, found.end, 0)
+    whole = _new_fit(base, data, found.end, data.labelled, recipe, seed)
+    for _ in range(n_steps):
+        whole.step()
+    return Unfrozen(whole.slow.decoder, whole.ends()[0], n_steps)
+
+
+def _new_fit(
+    base: Base, data: CalibrationData, start: Start, fitted: np.ndarray, recipe: Recipe, seed: int
+) -> BatchedFits:
+    decoder = copy.deepcopy(base.decoder).requires_grad_(True)
+    return BatchedFits(decoder, data, [start], fitted[None], recipe, seed)
+
+
+def _graph(decoder: StreamingDecoder) -> bytes:
+    step = StepModule(decoder.config)
+    step.decoder.load_state_dict(decoder.state_dict())
+    return streaming_graph(step)
+
+
+def _learnt(base: Base, data: CalibrationData, last: Unfrozen) -> dict[str, np.ndarray]:
+    """Weights that the next adaptation needs: these units', and the network's if it changed."""
+    weights = last.decoder.state_dict() if last.n_steps else {}
+    return {f"decoder.{name}": value.numpy() for name, value in weights.items()} | {
+        "units.embedding": last.end.embedding.numpy(),
+        "units.profile": profiles_of(base, data).numpy(),
+    }

@@ -1,0 +1,255 @@
+"""Train POYO on windows from anywhere in the recordings, read at their end as live."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from decoders.checkpoint import learner_progress, restore_learner
+from decoders.config import PoyoChoice, TrainConfig
+from decoders.errors import TrainingError
+from decoders.poyo.config import PoyoConfig
+from decoders.poyo.network import Poyo
+from decoders.poyo.start import centre_attention
+from decoders.poyo.windows import Stretch, WindowCorpus
+from decoders.training.loss import loss_sums, n_scored, r2_score
+from decoders.training.optimisation import finite_loss, share_of_process, update_average
+from decoders.training.outputs import normalisation, output_columns
+from decoders.training.recordings import Recording, session_record
+from streams.clock import Clock, MonotonicClock, ThreadClock
+
+N_SCORED = 400
+N_STARTED_FROM = 32
+
+
+class PoyoTrainer:
+    """A training at some step.
+
+    Args:
+        config: the whole config, with its [poyo].
+        recordings: the sessions.
+        fabric: launched.
+    """
+
+    def __init__(
+        self, config: TrainConfig, recordings: Sequence[Recording], fabric: Fabric
+    ) -> None:
+        if config.poyo is None:
+            raise TrainingError("the config has no [poyo] section")
+        self.config, self.recipe, self.fabric = config, config.poyo, fabric
+        self.recordings = list(recordings)
+        self.outputs = output_columns(config, recordings[0])
+        hop_us = round(config.beat.hop_ms * 1000)
+        n_hops = round(config.poyo.sequence_s * 1e6 / hop_us)
+        self.corpus = WindowCorpus(recordings, hop_us, n_hops)
+        _require_windows(self.corpus)
+        self.offset, self.scale = normalisation(recordings, self.outputs)
+        torch.manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.network = Poyo(poyo_shape(config.poyo, len(self.offset)), *self.corpus.words())
+        some = self.corpus.draw(N_STARTED_FROM, self.generator)
+        centre_attention(self.network, self.corpus.batch(some, self._all_units(some)))
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.average.to(fabric.device)
+        optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.poyo.weight_decay))
+        self.module, self.optimizer = fabric.setup(self.network, optimizer)
+        self.mine = share_of_process(fabric.global_rank, fabric.world_size, config.poyo.batch)
+        torch.manual_seed(config.seed + fabric.global_rank)
+        alone = fabric.device.type == "cpu" and config.devices.threads == 1
+        self.clock: Clock = ThreadClock() if alone else MonotonicClock()
+        self.taken_s = 0.0
+        self.i_step = 0
+        self.loss: list[float] = []
+        self.scores: list[tuple[int, dict[str, float]]] = []
+
+    @property
+    def share_done(self) -> float:
+        """Share done: time where there is a budget, else steps."""
+        if self.recipe.time_budget_s is None:
+            return self.i_step / self.config.training.steps
+        return min(1.0, self.taken_s / self.recipe.time_budget_s)
+
+    def summary(self) -> dict[str, Any]:
+        """Network sizes and epochs; an epoch is all train parts once."""
+        seen_s = self.i_step * self.recipe.batch * self.corpus.sequence_s
+        return {
+            "n_parameters": sum(p.numel() for p in self.network.parameters()),
+            "n_units": len(self.network.unit_emb.words),
+            "epochs": round(seen_s / self.corpus.train_s, 2),
+            "steps_s": round(self.taken_s, 1),
+        }
+
+    def step(self) -> float:
+        """One gradient step.
+
+        Returns:
+            The loss over all processes' windows.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        t_start = self.clock.now()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.share_done, self.recipe)
+        stretches = self.corpus.draw(self.recipe.batch, self.generator)
+        kept = self._kept_units(stretches)[self.mine]
+        batch = self.corpus.batch(stretches[self.mine], kept).to(self.fabric.device)
+        targets = torch.from_numpy(self.corpus.targets(stretches)).to(self.fabric.device)
+        loss = self._loss(self.module(batch), targets)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss * self.fabric.world_size)
+        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.training.clip)
+        self.optimizer.step()
+        self.i_step += 1
+        average = self.config.training.average
+        update_average(self.average, self.network, self.i_step, average)
+        self.loss.append(finite_loss(self.fabric, loss.detach(), self.i_step, "poyo"))
+        self.taken_s += self._first_process_s(self.clock.now() - t_start)
+        return self.loss[-1]
+
+    def _kept_units(self, stretches: Sequence[Stretch]) -> list[np.ndarray]:
+        """Draw a rate for each window; no window loses all its units."""
+        most = self.config.training.unit_dropout
+        rates = torch.rand(len(stretches), generator=self.generator) * most
+        kept = []
+        for at, rate in zip(stretches, rates, strict=True):
+            n_units = len(self.corpus.recordings[at.session].unit_keys)
+            mask = (torch.rand(n_units, generator=self.generator) >= rate).numpy()
+            kept.append(mask if mask.any() else ~mask)
+        return kept
+
+    def _all_units(self, stretches: Sequence[Stretch]) -> list[np.ndarray]:
+        return [np.ones(len(self.recordings[at.session].unit_keys), bool) for at in stretches]
+
+    def _loss(self, answer: Tensor, targets: Tensor) -> Tensor:
+        """Loss over this process's windows, divided by all processes' known targets.
+
+        Args:
+            answer: (B in this process, n_hops, dims).
+            targets: (B in all, n_hops, n_columns).
+        """
+        at_end = self.recipe.end_weight
+        parts = ((slice(None, -1), 1.0 - at_end), (slice(-1, None), at_end))
+        weights = torch.tensor([out.weight for out in self.outputs], device=answer.device)
+        offset, scale = self.offset.to(answer.device), self.scale.to(answer.device)
+        loss = torch.zeros((), device=answer.device)
+        for hops, weight in parts:
+            wanted = targets[:, hops]
+            given = answer[:, hops].to(wanted.dtype)
+            sums = loss_sums(given, wanted[self.mine], offset, scale, self.outputs)
+            counts = n_scored(wanted, self.outputs).clamp(min=1)
+            loss = loss + weight * (weights * sums / counts).sum()
+        return loss
+
+    def _first_process_s(self, taken_s: float) -> float:
+        """The first process's time, which all follow, so that they stop at the same step."""
+        return float(self.fabric.broadcast(taken_s, src=0))
+
+    def score(self) -> dict[str, dict[str, list[float]]]:
+        """Score the averaged weights at the end of evenly chosen windows in every test part.
+
+        Returns:
+            Per session and output: R2 per dimension.
+        """
+        return {
+            recording.id: self._score_one(i, recording)
+            for i, recording in enumerate(self.recordings)
+            if recording.test.last > recording.test.first
+        }
+
+    def _score_one(self, i_session: int, recording: Recording) -> dict[str, list[float]]:
+        ends = np.array(self.corpus.ends(recording.test))
+        ends = ends[recording.tested[ends]]
+        chosen = ends[np.unique(np.linspace(0, len(ends) - 1, N_SCORED).round().astype(int))]
+        stretches = [Stretch(i_session, 0, last) for last in chosen.tolist()]
+        answer, actual = self._decode(stretches), recording.test_targets[chosen]
+        return {
+            out.name: r2_score(answer[:, out.answer], actual[:, out.target]) for out in self.outputs
+        }
+
+    @torch.no_grad()
+    def _decode(self, stretches: Sequence[Stretch]) -> np.ndarray:
+        """(n, dims) at the windows' ends, physical units."""
+        answers = []
+        for i in range(0, len(stretches), self.recipe.batch):
+            some = stretches[i : i + self.recipe.batch]
+            batch = self.corpus.batch(some, self._all_units(some)).to(self.fabric.device)
+            answers.append(self.average(batch)[:, -1].cpu() * self.scale + self.offset)
+        return torch.cat(answers).numpy()
+
+    def progress(self) -> dict[str, Any]:
+        """Give everything that `restore` and export need, as tensors and plain JSON types."""
+        return learner_progress(self) | {
+            "network": json.dumps(self.network.config.to_dict()),
+            "sessions": json.dumps([self._session_record(r) for r in self.recordings]),
+            "weights": tensors_of(self.average),
+            "live": tensors_of(self.network),
+            "dims": list(self.recordings[0].dims),
+            "offset": self.offset,
+            "scale": self.scale,
+            "noise": torch.get_rng_state(),
+            "taken_s": self.taken_s,
+        }
+
+    def _session_record(self, recording: Recording) -> dict[str, Any]:
+        offsets = recording.tokens.offsets
+        n_tokens = offsets[self.corpus.n_hops :] - offsets[: -self.corpus.n_hops]
+        return session_record(recording) | {"tokens_p999": float(np.quantile(n_tokens, 0.999))}
+
+    def restore(self, progress: dict[str, Any]) -> None:
+        """Go on from a checkpoint with the same config; bit-exactly without a time budget.
+
+        Raises:
+            TrainingError: it has another config or architecture.
+        """
+        restore_learner(self, progress)
+        torch.set_rng_state(progress["noise"])
+        self.taken_s = progress["taken_s"]
+
+
+def poyo_shape(choice: PoyoChoice, dim_out: int) -> PoyoConfig:
+    """Network shape that a [poyo] section describes."""
+    sizes = choice.model_dump(include={field.name for field in fields(PoyoConfig)})
+    return PoyoConfig(dim_out=dim_out, **sizes)
+
+
+def tensors_of(network: Poyo) -> dict[str, Tensor]:
+    """State dict without the vocabularies, which the sessions give."""
+    return {k: v for k, v in network.state_dict().items() if isinstance(v, Tensor)}
+
+
+def learning_rate(share_done: float, recipe: PoyoChoice) -> float:
+    """Linear warm-up, flat, then a cosine to zero."""
+    if share_done < recipe.warmup:
+        return recipe.learning_rate * (0.1 + 0.9 * share_done / recipe.warmup)
+    if share_done < recipe.hold:
+        return recipe.learning_rate
+    left = (share_done - recipe.hold) / max(1e-9, 1.0 - recipe.hold)
+    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, left)))
+
+
+def _parameter_groups(network: Poyo, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on linear maps' matrices, not on embeddings, gains and offsets."""
+    decayed = [p for n, p in network.named_parameters() if p.ndim > 1 and "_emb." not in n]
+    others = [p for n, p in network.named_parameters() if p.ndim < 2 or "_emb." in n]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def _require_windows(corpus: WindowCorpus) -> None:
+    for recording in corpus.recordings:
+        if not len(corpus.ends(recording.train)):
+            raise TrainingError(
+                f"session {recording.id} has no window of {corpus.sequence_s:g} s to learn from"
+            )

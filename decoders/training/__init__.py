@@ -1,0 +1,1 @@
+"""Training parts that all decoder families share."""

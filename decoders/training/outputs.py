@@ -1,0 +1,75 @@
+"""Columns and scale for the outputs that a decoder learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decoders.config import TrainConfig
+from decoders.errors import TrainingError
+from decoders.training.recordings import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class OutputColumns:
+    """One output as the loss sees it.
+
+    Attributes:
+        name: as in the config.
+        answer: its columns in the network's answer.
+        target: its columns in the targets.
+        classes: whether the target is a class number.
+        weight: in the loss.
+    """
+
+    name: str
+    answer: slice
+    target: slice
+    classes: bool
+    weight: float
+
+
+def output_columns(config: TrainConfig, recording: Recording) -> list[OutputColumns]:
+    """Give each output its columns in answers and targets."""
+    columns, i_answer, i_target = [], 0, 0
+    for out, dims in zip(config.outputs, recording.dims, strict=True):
+        n_columns = 1 if out.classes else dims
+        answer, target = slice(i_answer, i_answer + dims), slice(i_target, i_target + n_columns)
+        columns.append(OutputColumns(out.name, answer, target, bool(out.classes), out.weight))
+        i_answer, i_target = answer.stop, target.stop
+    return columns
+
+
+def normalisation(
+    recordings: Sequence[Recording], outputs: Sequence[OutputColumns]
+) -> tuple[Tensor, Tensor]:
+    """Each output's target mean and standard deviation in the train parts; 0 and 1 for classes.
+
+    Synthetic sessions are left out, because their behaviour is rotated.
+
+    Raises:
+        TrainingError: a behaviour never changes.
+    """
+    recordings = [recording for recording in recordings if not recording.synthetic]
+    offsets: list[np.ndarray] = []
+    scales: list[np.ndarray] = []
+    for out in outputs:
+        if out.classes:
+            offsets.append(np.zeros(out.answer.stop - out.answer.start))
+            scales.append(np.ones(out.answer.stop - out.answer.start))
+            continue
+        parts = [r.targets[:, r.train.first : r.train.last, out.target] for r in recordings]
+        values = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
+        offsets.append(np.asarray(np.nanmean(values, axis=0, dtype=np.float64)))
+        scales.append(np.asarray(np.nanstd(values, axis=0, dtype=np.float64)))
+        if not (scales[-1] > 0).all():
+            raise TrainingError(
+                f"the behaviour of output {out.name!r} never changes in the train parts: "
+                "nothing to learn; is it the right one?"
+            )
+    joined = [torch.from_numpy(np.concatenate(part)).float() for part in (offsets, scales)]
+    return joined[0], joined[1]

@@ -1,0 +1,1 @@
+"""Bundles with random weights: they cost what real ones do, for the bench and for tests."""

@@ -1,1 +1,0 @@
-"""Bundles that decode nothing and cost what real ones do: for the bench, and for tests."""
