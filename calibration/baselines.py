@@ -26,7 +26,7 @@ from decoders.learning.trainer import Trainer, normalisation, scored_outputs
 from decoders.learning.training import launch
 from decoders.sessions_config import Split
 from streams.clock import MonotonicClock
-from streams.session import Session
+from streams.sessions.session import Session
 
 HISTORY_S = 1.0
 RIDGES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)

@@ -28,9 +28,10 @@ from service.loop.unit_numbers import shift_of, strangers_of
 from service.loop.validity import UNKNOWN_SHARE
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
-from streams.keys import read_keys
-from streams.lsl.inlets import StreamLostError, lsl_now, visible_streams
-from streams.sockets import Publisher
+from streams.errors import StreamLostError
+from streams.lsl.inlets import lsl_now, visible_streams
+from streams.wire.curve_keys import read_curve_keys
+from streams.wire.sockets import Publisher
 
 ROOMS = ("streams", "decoders", "export", "calibration", "service")
 EXTRAS = {
@@ -166,7 +167,7 @@ def _version(distribution: str) -> str | None:
 
 def _ports(config: ServeConfig) -> Finding:
     def try_both() -> str:
-        keys = read_keys(Path(config.output.keys)) if config.output.keys else None
+        keys = read_curve_keys(Path(config.output.keys)) if config.output.keys else None
         for endpoint in (config.output.decode, config.output.control):
             Publisher(endpoint, keys).close()
         return f"{config.output.decode} and {config.output.control} are free"

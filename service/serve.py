@@ -16,8 +16,8 @@ from service.loop.daemon import Daemon
 from service.loop.realtime import bound_heaps
 from service.loop.reception import Reception
 from service.loop.token_log import TokenLog
-from streams.keys import read_keys
-from streams.sockets import ControlServer, Publisher
+from streams.wire.curve_keys import read_curve_keys
+from streams.wire.sockets import ControlServer, Publisher
 
 SHIPPED = "shipped:"
 
@@ -45,7 +45,7 @@ def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     bundle = open_bundle(bundle_path(config.decoder.bundle))
-    keys = read_keys(Path(config.output.keys)) if config.output.keys else None
+    keys = read_curve_keys(Path(config.output.keys)) if config.output.keys else None
     publisher = Publisher(config.output.decode, keys)
     try:
         server = ControlServer(config.output.control, keys)

@@ -19,10 +19,6 @@ Repeats = Literal["all", "older", "none"]
 that are older than the newest stamp, as a block that is sent again; or none."""
 
 
-class StreamsError(Exception):
-    """Base class of what can go wrong in `streams`; the text says what to do next."""
-
-
 class Validity(IntEnum):
     """Whether a decode may be trusted; the larger of two is the worse and wins."""
 

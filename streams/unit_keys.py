@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streams.messages import StreamsError
+from streams.errors import StreamsError
 
 
 def parse_key(key: str) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from decoders.learning.trainer import scored_outputs
 from export.bundle import DecoderBundle
 from export.manifest import Manifest
 from streams.messages import Float64s, Int64s
-from streams.session import Session, in_intervals
+from streams.sessions.session import Session, in_intervals
 
 FEWEST_LABELLED_S = 2.0
 FEWEST_TRIALS = 4
@@ -153,7 +153,7 @@ def gather(
 
     Raises:
         CalibrationError: see the texts below.
-        streams.session.SessionError: the session lacks a behaviour.
+        streams.errors.SessionError: the session lacks a behaviour.
     """
     config = recipe_of(bundle.manifest)
     try:

@@ -23,7 +23,7 @@ from decoders.poyo.tokens import PoyoBatch, PoyoWindow, batch_of, exact_s
 from export.bundle import DecoderBundle
 from export.torch_backend import load_module
 from streams.messages import Int32s, SpikeBatch, TokenWindow
-from streams.session import Session
+from streams.sessions.session import Session
 from streams.spikes.tokenizer import Tokenizer
 
 

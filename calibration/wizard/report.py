@@ -17,7 +17,7 @@ from calibration.wizard.run import Run
 from calibration.wizard.units import UnitRow, units_of
 from calibration.wizard.verify_page import NAMES, speed_of
 from export.bundle import open_bundle
-from streams.nwb import read_session
+from streams.sessions.reading import read_session
 
 STEP = "report"
 TITLE = "The report"

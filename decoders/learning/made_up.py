@@ -15,7 +15,7 @@ import numpy as np
 
 from decoders.streaming.turning import LARGEST_TURNED
 from streams.messages import Int64s, SpikeBatch
-from streams.session import Behavior, Session
+from streams.sessions.session import Behavior, Session
 
 BLENDED = 0.5
 LEAST_KEPT = 0.6

@@ -13,7 +13,7 @@ from decoders.errors import TrainingError
 from decoders.learning.made_up import made_up_sessions
 from decoders.learning.split import ALWAYS_US, Part, Parts, split_session
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
-from streams.session import Behavior, Session
+from streams.sessions.session import Behavior, Session
 from streams.spikes.stamp_grain import are_blocks
 from streams.spikes.tokenizer import TokenBins, cut_bins
 
@@ -101,7 +101,7 @@ def record(session: Session, config: TrainConfig) -> Recording:
 
     Raises:
         TrainingError: no spikes, too short for one bin, or a behaviour without usable samples.
-        streams.session.SessionError: the session lacks a named behaviour.
+        streams.errors.SessionError: the session lacks a named behaviour.
     """
     hop_us = round(config.beat.hop_ms * 1000)
     ends_us = np.arange(1, int(session.duration_s * 1e6) // hop_us + 1, dtype=np.int64) * hop_us

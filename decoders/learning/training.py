@@ -34,7 +34,7 @@ from decoders.poyo.training import PoyoTrainer
 from decoders.sessions_config import Simulated
 from decoders.streaming.network import SessionNetwork
 from streams.clock import MonotonicClock
-from streams.nwb import write_session
+from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop
 
 CHECKPOINT = "checkpoint.pt"

@@ -24,7 +24,7 @@ from service.loop.validity import REASONS, ValidityInputs, ValidityJudge
 from streams.clock import Clock
 from streams.messages import Int64s, SpikeBatch, TokenWindow
 from streams.spikes.ring import SpikeRing
-from streams.wire import Decode, encode
+from streams.wire.schema import Decode, encode
 
 CATCH_UP_S = 1.0
 MOST_UNCOUNTED = 100

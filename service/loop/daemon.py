@@ -38,8 +38,8 @@ from service.loop.unit_numbers import UnitNumbers
 from service.loop.validity import ValidityJudge
 from service.loop.wait import Wait
 from streams.clock import MonotonicClock
-from streams.sockets import Publisher
-from streams.wire import Decode, Event, Heartbeat, encode
+from streams.wire.schema import Decode, Event, Heartbeat, encode
+from streams.wire.sockets import Publisher
 
 HEARTBEAT_EVERY_S = 1.0
 RING_S, OUTGOING_KEPT = 5.0, 1000

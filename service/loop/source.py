@@ -12,13 +12,9 @@ from service.config import InputConfig
 from service.loop.arrival_stamps import ArrivalStamps
 from service.loop.count_phase import CountPhase
 from streams.clock import Clock, ClockOffset, OffsetEstimate, stamps_to_us
-from streams.lsl.inlets import (
-    KEEP_ALIVE_EVERY_S,
-    StreamAbsentError,
-    StreamDescription,
-    StreamUnfitError,
-    find_inlet,
-)
+from streams.errors import StreamAbsentError, StreamUnfitError
+from streams.lsl.description import KEEP_ALIVE_EVERY_S, StreamDescription
+from streams.lsl.inlets import find_inlet
 from streams.lsl.stamp_check import require_lsl_clock
 from streams.messages import Float64s, Int64s, Repeats, SpikeBatch
 from streams.spikes.columns import unfit

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from streams.lsl.inlets import StreamDescription
+from streams.lsl.description import StreamDescription
 
 Level = Literal["good", "warn", "stop"]
 Number = float | int | str | list[str] | None

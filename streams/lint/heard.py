@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streams.clock import OffsetEstimate
-from streams.lsl.inlets import StreamDescription
+from streams.lsl.description import StreamDescription
 from streams.messages import Float64s
 
 

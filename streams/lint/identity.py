@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from streams.lint.findings import Finding
 from streams.lint.heard import Heard
-from streams.lsl.inlets import StreamDescription
+from streams.lsl.description import StreamDescription
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
 _HEX = re.compile(r"(?<![0-9a-f])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{16,}", re.I)

@@ -14,8 +14,8 @@ from streams.lint.rate import rate_findings
 from streams.lint.signals import marker_findings, position_findings, signal_findings
 from streams.lint.spikes import spike_findings
 from streams.lint.timing import block_finding, clock_findings, is_lsl_clock, order_finding
-from streams.lsl.inlets import StreamDescription
-from streams.recording.axes import axes_of
+from streams.lsl.axes import axes_of
+from streams.lsl.description import StreamDescription
 
 UNITS = ("unit", "unit_id", "unitid", "sort_code", "sortcode", "cluster", "cluster_id")
 LONG_ENOUGH_S = 1.0

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from streams.clock import ClockOffset
+from streams.errors import StreamAbsentError, StreamLostError
 from streams.lint.heard import Heard
-from streams.lsl.inlets import Inlet, StreamAbsentError, StreamLostError, describe, lsl_now
+from streams.lsl.inlets import Inlet, describe, lsl_now
 from streams.messages import Float64s
 
 FIRST_OFFSET_WITHIN_S = 3.0

@@ -13,20 +13,19 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import pylsl
 
 from streams.clock import OffsetEstimate
+from streams.errors import StreamAbsentError, StreamAmbiguousError, StreamLostError
+from streams.lsl.description import StreamDescription
 from streams.lsl.pull_buffer import puller
-from streams.messages import Float64s, StreamsError
+from streams.messages import Float64s
 
 BUFFER_S = 20.0
 RESOLVE_SLICE_S = 1.0
 INFO_WITHIN_S = 5.0
-KEEP_ALIVE_UNIT = -1
-KEEP_ALIVE_EVERY_S = 0.05
 _FORMATS = {
     pylsl.cf_float32: "float32",
     pylsl.cf_double64: "double64",
@@ -36,22 +35,6 @@ _FORMATS = {
     pylsl.cf_int8: "int8",
     pylsl.cf_int64: "int64",
 }
-
-
-class StreamAbsentError(StreamsError):
-    """No LSL stream answered the description."""
-
-
-class StreamAmbiguousError(StreamsError):
-    """Several LSL streams answer the description."""
-
-
-class StreamLostError(StreamsError):
-    """The source ended, and has no `source_id` that LSL could find it again by."""
-
-
-class StreamUnfitError(StreamsError):
-    """The stream's layout is none that we read."""
 
 
 def quieten() -> None:
@@ -69,27 +52,6 @@ def quieten() -> None:
 def lsl_now() -> float:
     """LSL's clock, seconds."""
     return float(pylsl.local_clock())
-
-
-@dataclass(frozen=True, slots=True)
-class StreamDescription:
-    """What a stream says of itself."""
-
-    name: str
-    type: str
-    source_id: str
-    hostname: str
-    n_channels: int
-    rate_hz: float
-    format: str
-    uid: str
-
-    def __str__(self) -> str:
-        rate = f"{self.rate_hz:g} Hz" if self.rate_hz else "irregular"
-        return (
-            f"{self.name!r} (type {self.type}, {self.n_channels} x {self.format}, {rate}, "
-            f"source_id {self.source_id!r}, host {self.hostname})"
-        )
 
 
 def describe(info: pylsl.StreamInfo) -> StreamDescription:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pylsl
 
-from streams.lsl.inlets import BUFFER_S, KEEP_ALIVE_UNIT
-from streams.messages import Float64s, Int32s, StreamsError
+from streams.errors import StreamsError
+from streams.lsl.description import KEEP_ALIVE_UNIT
+from streams.lsl.inlets import BUFFER_S
+from streams.messages import Float64s, Int32s
 from streams.unit_keys import parse_key
 
 

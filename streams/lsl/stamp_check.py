@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from streams.lsl.inlets import StreamUnfitError
+from streams.errors import StreamUnfitError
 from streams.messages import Float64s
 
 MOST_AHEAD_S = 0.5

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.session import SessionError
+from streams.errors import SessionError
 
 COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,

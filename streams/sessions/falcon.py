@@ -13,11 +13,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from streams.errors import SessionError
 from streams.messages import Float64s, Int64s, SpikeBatch
-from streams.session import Behavior, Session, SessionError, Trials
-from streams.sessions.nwb_file import session_id
-from streams.sessions.opening import member_at, open_hdf5, require_nwb2, text_of, values_of
-from streams.sessions.tables import find_table
+from streams.sessions.hdf5 import member_at, open_hdf5, require_nwb2, text_of, values_of
+from streams.sessions.nwb.reader import session_id
+from streams.sessions.nwb.tables import find_table
+from streams.sessions.session import Behavior, Session, Trials
 
 BIN_S = 0.02
 BIN_US = 20_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from streams.session import Session
 from streams.sessions.choice import EVERYTHING, SessionChoice
 from streams.sessions.falcon import falcon_task, read_falcon
-from streams.sessions.nwb_file import read_nwb
+from streams.sessions.nwb.reader import read_nwb
+from streams.sessions.session import Session
 from streams.sessions.torch_brain import is_torch_brain, read_torch_brain
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from streams.errors import SessionError
 from streams.messages import Float64s
-from streams.session import Behavior, Session, SessionError, Trials, chosen_series
-from streams.sessions.beginning import begin
+from streams.sessions.checks.beginning import begin
+from streams.sessions.checks.contents import Contents, Spikes
 from streams.sessions.choice import EVERYTHING, SessionChoice, TrialChoice, UnitChoice
 from streams.sessions.conditions import rows_where
-from streams.sessions.contents import Contents, Spikes
-from streams.sessions.opening import open_hdf5, values_of
+from streams.sessions.hdf5 import open_hdf5, values_of
+from streams.sessions.session import Behavior, Session, Trials, chosen_series
 
 SUFFIXES = (".h5", ".hdf5")
 SERIES = ("IrregularTimeSeries", "RegularTimeSeries")

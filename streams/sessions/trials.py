@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from streams.session import Interval, Session, SessionError
+from streams.errors import SessionError
 from streams.sessions.conditions import rows_where
+from streams.sessions.session import Interval, Session
 
 
 def trials_where(session: Session, condition: str) -> list[Interval]:

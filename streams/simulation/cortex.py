@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from streams.errors import SimulationError
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
 from streams.simulation.population import (
     N_SHARED_SOURCES,
     REFERENCE_REACH_CM,
     REFERENCE_SPEED_CM_S,
     Population,
-    SimulationError,
     population_on,
 )
 

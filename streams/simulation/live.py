@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from streams.clock import Clock, MonotonicClock
-from streams.lsl.inlets import KEEP_ALIVE_EVERY_S
+from streams.errors import SimulationError
+from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S
-from streams.simulation.population import SimulationError
 from streams.simulation.subject import Behavior, Subject, Tick
 from streams.simulation.task import ReachTask, TaskName, targets_of
 from streams.simulation.user import Control, User
-from streams.sockets import DecodeSubscriber
+from streams.wire.sockets import DecodeSubscriber
 
 CURSOR_CHANNELS = ("cursor_x", "cursor_y", "target_x", "target_y", "targets_acquired")
 _KEEP_ALIVE_TICKS = round(KEEP_ALIVE_EVERY_S / TICK_S)

@@ -6,12 +6,12 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from streams.errors import SimulationError
 from streams.messages import Float64s, SpikeBatch
-from streams.session import Behavior as Signal
-from streams.session import Session, Trials
+from streams.sessions.session import Behavior as Signal
+from streams.sessions.session import Session, Trials
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S, Point
-from streams.simulation.population import SimulationError
 from streams.simulation.subject import Behavior, Tick, ramp
 from streams.simulation.task import ReachTask, TaskName, Trial, targets_of
 from streams.simulation.user import Style, User

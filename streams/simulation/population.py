@@ -13,7 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from streams.messages import Float64s, Int64s, StreamsError
+from streams.errors import SimulationError
+from streams.messages import Float64s, Int64s
 
 REFERENCE_SPEED_CM_S = 20.0
 """The speed at which a unit's gain acts in full: log rate changes by `gain` at this speed."""
@@ -51,10 +52,6 @@ class _Change:
 
 _ORDINARY = _Change(rate_sd=0.09, turn_rad=math.radians(4.0), replaced=0.0)
 _UPHEAVAL = _Change(rate_sd=0.3, turn_rad=math.radians(60.0), replaced=0.3)
-
-
-class SimulationError(StreamsError):
-    """The simulated subject was asked for something that it cannot be."""
 
 
 @dataclass(frozen=True, slots=True)

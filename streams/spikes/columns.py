@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streams.lsl.inlets import StreamDescription, StreamUnfitError
+from streams.errors import StreamUnfitError
+from streams.lsl.description import StreamDescription
 
 KNOWN_LABELS = {
     "channel": (

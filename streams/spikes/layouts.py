@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streams.lsl.inlets import KEEP_ALIVE_UNIT, StreamDescription
-from streams.messages import Float64s, Int32s, Repeats, StreamsError
+from streams.errors import StreamsError
+from streams.lsl.description import KEEP_ALIVE_UNIT, StreamDescription
+from streams.messages import Float64s, Int32s, Repeats
 from streams.spikes.columns import Columns, columns_of, unfit
-from streams.spikes.keys import KeyTable
+from streams.spikes.key_table import KeyTable
 from streams.spikes.sequence import SequenceCheck
 from streams.spikes.stamp_grain import StampGrain
 from streams.unit_keys import parse_key

@@ -13,7 +13,7 @@ from decoders.config import TrainConfig
 from decoders.errors import TrainingError
 from decoders.learning.reading import read_sessions
 from decoders.learning.training import load_recordings
-from streams.session import Session
+from streams.sessions.session import Session
 from tests.decoders.sessions import small_config
 from tests.streams.foreign_nwb import trains, write
 

@@ -22,7 +22,7 @@ from decoders.learning.loss import r2_score
 from decoders.learning.recordings import record
 from decoders.learning.start import start_from
 from decoders.learning.trainer import Trainer, lanes_of, learning_rate, new_network, shared_keys
-from streams.session import Behavior
+from streams.sessions.session import Behavior
 from tests.decoders import two_processes
 from tests.decoders.sessions import VELOCITY, small_config, tuned_session
 

@@ -20,7 +20,7 @@ from service.loop.validity import ValidityJudge
 from streams.clock import ManualClock
 from streams.messages import SpikeBatch, TokenWindow
 from streams.spikes.steps import PLAIN, Steps
-from streams.wire import Decode
+from streams.wire.schema import Decode
 
 UNIT_KEYS = ("u3", "u1", "ch7/u2", "ch7/u1")
 SOURCE_KEYS = ("ch7/u1", "u3", "stranger", "u1", "ch7/u2")

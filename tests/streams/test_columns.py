@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streams.lsl.inlets import StreamDescription, StreamUnfitError
+from streams.errors import StreamUnfitError
+from streams.lsl.description import StreamDescription
 from streams.spikes.columns import columns_of
 from streams.spikes.layouts import CountsLayout, EventLayout, IgnoredUnits, Parsed, layout_of
 

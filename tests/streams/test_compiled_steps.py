@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streams.messages import Repeats, SpikeBatch
 from streams.spikes.columns import Columns
 from streams.spikes.compiled import kernels
-from streams.spikes.keys import KeyTable
+from streams.spikes.key_table import KeyTable
 from streams.spikes.layouts import EventLayout, Parsed
 from streams.spikes.ring import SpikeRing
 from streams.spikes.steps import PLAIN, Steps

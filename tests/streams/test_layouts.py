@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.lsl.inlets import StreamDescription, StreamUnfitError
-from streams.spikes.keys import KeyTable
+from streams.errors import StreamUnfitError
+from streams.lsl.description import StreamDescription
+from streams.spikes.key_table import KeyTable
 from streams.spikes.layouts import MOST_AT_ONCE, CountsLayout, EventLayout, Parsed, layout_of
 from streams.spikes.sequence import SEQ_KEPT, SequenceCheck
 from streams.spikes.steps import PLAIN, Steps

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streams.messages import StreamsError
-from streams.recording.reading import Recording, read_recording
-from streams.recording.sessions import MENDED, Reading, convert
-from streams.recording.xdf import RecordingError
+from streams.errors import RecordingError, StreamsError
+from streams.sessions.convert.convert import MENDED, Reading, convert
+from streams.sessions.xdf.reading import Recording, read_recording
 from tests.streams import labrecorder
 from tests.streams.labrecorder import chunk, hand, length, markers, spikes
 

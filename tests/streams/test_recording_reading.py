@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import pyxdf
 
-from streams.recording.reading import read_recording
-from streams.recording.sessions import MENDED, Reading, convert
-from streams.recording.xdf import RecordingError
-from streams.session import Session
+from streams.errors import RecordingError
+from streams.sessions.convert.convert import MENDED, Reading, convert
+from streams.sessions.session import Session
+from streams.sessions.xdf.reading import read_recording
 from tests.streams import labrecorder
 from tests.streams.labrecorder import SECONDS, T0_S, Source, hand, markers, spikes
 

@@ -1,0 +1,1 @@
+"""Checks of a file's contents, which then become a session."""

@@ -1,0 +1,1 @@
+"""What leaves and how: the messages, the sockets, and their CURVE keys."""
