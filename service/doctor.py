@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from export.backend_table import GPU_BACKENDS, parse_choice, steps_for
+from export.backend_table import GPU_BACKENDS, kernels_for, parse_choice
 from export.backends import open_backend
 from export.bundle import open_bundle
 from export.compiled.tensorrt_library import RTX_INSTALL
@@ -182,7 +182,7 @@ def _bundle(config: ServeConfig | None) -> Finding:
     def open_it() -> str:
         bundle = open_bundle(bundle_path(named))
         opened = open_backend(bundle, backend, config.decoder.fallback if config else ())
-        steps_for(opened.backend)  # so that no session waits for what it compiles
+        kernels_for(opened.backend)  # so that no session waits for what it compiles
         return (
             f"{bundle.manifest.name} ({bundle.manifest.id[:12]}) on {opened.backend.name}: parity "
             f"within {opened.parity_error:.1e}, a step takes p99 {opened.step_p99_s * 1e3:.3f} ms"

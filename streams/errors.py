@@ -23,6 +23,10 @@ class StreamUnfitError(StreamsError):
     """The stream's layout is none that we read."""
 
 
+class LayoutError(StreamUnfitError):
+    """A layout cannot read the stream; the text says only why."""
+
+
 class SessionError(StreamsError):
     """A recording cannot serve what was asked of it."""
 

@@ -51,7 +51,7 @@ class SpikeBatch:
 class TokenWindow:
     """The tokens of one bin, in the order (stamp, row).
 
-    The arrays are views of the tokenizer's buffers: valid until its next cut.
+    The arrays belong to the window: no later cut changes them.
 
     Attributes:
         unit: (N,) int32, row of the decoder's table; N = 0 is legal.

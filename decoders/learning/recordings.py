@@ -14,7 +14,7 @@ from decoders.learning.made_up import made_up_sessions
 from decoders.learning.split import ALWAYS_US, Part, Parts, split_session
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
 from streams.sessions.session import Behavior, Session
-from streams.spikes.stamp_grain import are_blocks
+from streams.spikes.layouts.stamp_grain import are_blocks
 from streams.spikes.tokenizer import TokenBins, cut_bins
 
 LEAD_STEP_S = 0.02

@@ -14,7 +14,8 @@ from streams.lint.heard import Heard
 from streams.lint.timing import MANY_EQUAL, SHARE_FLAGGED, equal_stamps, equal_stamps_finding
 from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.messages import Float64s, Int32s
-from streams.spikes.layouts import EventLayout, Layout, Parsed, layout_of
+from streams.spikes.layouts.layout import Layout, LayoutOptions, Parsed
+from streams.spikes.layouts.table import layout_of
 
 FEWEST_SHARED = 5
 DOUBLED_SHARE = 0.7
@@ -31,7 +32,7 @@ def spike_findings(heard: Heard, columns: Sequence[str] = ()) -> Iterator[Findin
         columns: one name a channel, where its labels do not tell.
     """
     try:
-        layout = layout_of(heard.description, heard.labels, (), columns=columns)
+        layout = layout_of(heard.description, heard.labels, LayoutOptions(columns=columns))
         parsed = layout.parse(heard.values, heard.stamps_s)
     except StreamUnfitError as err:
         yield Finding(
@@ -43,14 +44,14 @@ def spike_findings(heard: Heard, columns: Sequence[str] = ()) -> Iterator[Findin
     named = ", ".join(label or "''" for label in heard.labels[:NAMED_AT_MOST]) or "no labels"
     more = " ..." if len(heard.labels) > NAMED_AT_MOST else ""
     yield Finding("good", "layout", f"{heard.description.n_channels} channels: {named}{more}")
-    if isinstance(layout, EventLayout):
+    if layout.bin_s is None:
         yield from _event_findings(heard, layout, parsed)
     else:
-        yield from _count_findings(heard, layout)
+        yield from _count_findings(heard)
 
 
-def _event_findings(heard: Heard, layout: EventLayout, parsed: Parsed) -> Iterator[Finding]:
-    has_sequence = layout.columns.seq is not None
+def _event_findings(heard: Heard, layout: Layout, parsed: Parsed) -> Iterator[Finding]:
+    has_sequence = layout.has_sequence
     yield _invalid(len(parsed.invalid_s), len(heard), _why_invalid(heard.values, heard.stamps_s))
     yield _sequence(parsed, len(heard), has_sequence=has_sequence)
     yield _keep_alives(heard, parsed)
@@ -130,8 +131,8 @@ def _repeated(parsed: Parsed) -> Finding:
     return Finding(level, "duplicates", found, "Push each spike once.", numbers)
 
 
-def _unit_findings(layout: EventLayout, parsed: Parsed, seconds: float) -> Iterator[Finding]:
-    keys = layout.table.keys
+def _unit_findings(layout: Layout, parsed: Parsed, seconds: float) -> Iterator[Finding]:
+    keys = layout.keys
     n = np.bincount(parsed.unit, minlength=len(keys)) if len(parsed.unit) else np.zeros(0, np.int64)
     rates_hz = n[n > 0] / max(seconds, 1e-9)
     if not len(rates_hz):
@@ -184,7 +185,7 @@ def _doubled(pairs: Sequence[tuple[str, str]]) -> Finding:
     )  # fmt: skip
 
 
-def _count_findings(heard: Heard, layout: Layout) -> Iterator[Finding]:
+def _count_findings(heard: Heard) -> Iterator[Finding]:
     values = heard.values.astype(np.float64)
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)))
     yield _counts_are_counts(int(bad.sum()), bad.size, _why_invalid(heard.values, heard.stamps_s))

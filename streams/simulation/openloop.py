@@ -15,7 +15,7 @@ from streams.simulation.hand import TICK_S, Point
 from streams.simulation.subject import Behavior, Tick, ramp
 from streams.simulation.task import ReachTask, TaskName, Trial, targets_of
 from streams.simulation.user import Style, User
-from streams.spikes.tokenizer import canonical_order
+from streams.spikes.kernels.numpy_kernels import canonical_order
 
 VELOCITY = "processing/behavior/BehavioralTimeSeries/cursor_velocity"
 POSITION = "processing/behavior/Position/cursor_position"

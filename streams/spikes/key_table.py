@@ -45,7 +45,7 @@ class KeyTable:
             channel: (n,), from 0.
             unit: (n,), from 0.
         """
-        index = self._on_grid(channel, unit)
+        index = on_grid(self.grid, channel, unit)
         if index is not None:
             return index
         code = channel.astype(np.int64) * _CHANNEL_STEP + unit
@@ -55,14 +55,6 @@ class KeyTable:
             self._add(np.unique(code[new]))
             place = self._place(code)
         return self._index[place]
-
-    def _on_grid(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s | None:
-        """Their indices; None where one is not on the grid, or was not met before."""
-        try:
-            index: Int32s = self.grid[channel, unit]
-        except IndexError:
-            return None
-        return index if len(index) and np.minimum.reduce(index) >= 0 else None
 
     def _place(self, code: Int64s) -> Int64s:
         place = np.searchsorted(self._codes, code)
@@ -107,3 +99,12 @@ class KeyTable:
             ):
                 codes.add(ids[0] * _CHANNEL_STEP + ids[1] if self.with_channel else ids[0])
         return codes
+
+
+def on_grid(grid: Int32s, channel: Int32s | Int64s | int, unit: Int32s | Int64s) -> Int32s | None:
+    """Look up the index of each unit; None if one is not on the grid, or was not met before."""
+    try:
+        index: Int32s = grid[channel, unit]
+    except IndexError:
+        return None
+    return index if len(index) and np.minimum.reduce(index) >= 0 else None

@@ -20,7 +20,8 @@ from streams.simulation.hand import TICK_S, Point
 from streams.simulation.subject import Behavior, Subject, Tick
 from streams.simulation.task import ReachTask, targets_of
 from streams.simulation.user import User
-from streams.spikes.tokenizer import Tokenizer, canonical_order
+from streams.spikes.kernels.numpy_kernels import canonical_order
+from streams.spikes.tokenizer import Tokenizer
 
 LEAD_S, SMOOTHING = 0.1, 0.5
 LATE_TICKS = 3

@@ -17,8 +17,9 @@ from streams.sessions.convert.markers import marker_texts, require_trials, trial
 from streams.sessions.convert.signals import PLACE, behavior_of
 from streams.sessions.session import Behavior, Session, Trials
 from streams.sessions.xdf.reading import Recorded, Recording, read_recording
-from streams.spikes.layouts import Layout, layout_of
-from streams.spikes.tokenizer import canonical_order
+from streams.spikes.kernels.numpy_kernels import canonical_order
+from streams.spikes.layouts.layout import Layout, LayoutOptions
+from streams.spikes.layouts.table import layout_of
 
 PARTS_APART_S = 1.0
 """Recordings of one session are laid behind each other with this between them."""
@@ -227,15 +228,9 @@ def _spikes(
 
 
 def _layout(piece: Recorded, known: Sequence[str], reading: Reading) -> Layout:
+    options = LayoutOptions(known, reading.array, reading.columns, reading.ignore_units)
     try:
-        return layout_of(
-            piece.description,
-            piece.labels,
-            known,
-            reading.array,
-            columns=reading.columns,
-            ignore_units=reading.ignore_units,
-        )
+        return layout_of(piece.description, piece.labels, options)
     except StreamUnfitError as err:
         raise StreamUnfitError(
             f"{err} (`spikeloop convert` takes them as --columns channel,unit,other)"

@@ -12,7 +12,7 @@ from streams.errors import StreamUnfitError
 from streams.lsl.description import StreamDescription
 from streams.lsl.stamp_check import how_far_off, is_other_clock, require_lsl_clock
 from streams.messages import Float64s
-from streams.spikes.columns import KNOWN_LABELS
+from streams.spikes.layouts.columns import KNOWN_LABELS
 from streams.spikes.sequence import SequenceCheck
 
 START_S = 15.0

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streams.errors import StreamUnfitError
+from streams.errors import LayoutError
 from streams.lsl.description import StreamDescription
 
 KNOWN_LABELS = {
@@ -46,7 +46,7 @@ def columns_of(
             a known label of these) are columns to leave out. () to go by the labels.
 
     Raises:
-        StreamUnfitError: the labels do not tell, or `named` does not fit; the text shows the line
+        LayoutError: the labels do not tell, or `named` does not fit; the text shows the line
             of the config that would.
     """
     if named:
@@ -59,17 +59,16 @@ def columns_of(
             return Columns(channel=0, unit=1, seq=None)
         if _is_complete(roles) and "channel" in roles:
             return _columns(roles)
-    raise unfit(stream, _why(stream, labels, roles) + _line(stream, labels, roles))
+    raise LayoutError(_why(stream, labels, roles) + _line(stream, labels, roles))
 
 
 def _named(stream: StreamDescription, labels: Sequence[str], named: Sequence[str]) -> Columns:
     roles = [_ROLE_OF.get(_plain(name), "") for name in named]
     if len(named) != stream.n_channels:
         why = f"`columns` names {len(named)} columns, and it has {stream.n_channels} channels"
-        raise unfit(stream, f"{why} ({_listed(labels) or 'without labels'})")
+        raise LayoutError(f"{why} ({_listed(labels) or 'without labels'})")
     if not _is_complete(roles):
-        raise unfit(
-            stream,
+        raise LayoutError(
             f"`columns` is {list(named)}: it must name `unit` once, `channel` and `seq` at most "
             "once; other names are columns to leave out",
         )
@@ -118,12 +117,3 @@ def _line(stream: StreamDescription, labels: Sequence[str], roles: Sequence[str]
         names = (["unit"] if n == 1 else ["channel", "unit"]) + ["other"] * max(0, n - 2)
     line = f"columns = {json.dumps(names if n <= 8 else [*names[:4], '...'])}"
     return f". Name one column a channel under [input] (others are left out), perhaps `{line}`"
-
-
-def unfit(stream: StreamDescription, why: str) -> StreamUnfitError:
-    """Make the error of a stream that cannot be read as spikes."""
-    return StreamUnfitError(
-        f"LSL stream {stream} cannot be read as spikes: {why}. Read are: irregular integers with "
-        "channels labelled unit, channel and unit, perhaps seq; type SpikeEvents [channel, unit, "
-        "waveform]; counts at a regular rate with one labelled channel a unit."
-    )

@@ -1,7 +1,7 @@
-"""What is done to each spike between pull and token, as loops that numba compiles.
+"""The kernels as loops that numba compiles; what each function does is told in `choose.Kernels`.
 
-Each answers `GIVEN_UP`, and has changed nothing then, where what it is given is not plain: then
-numpy does it, which knows every case. Nothing else checks an index here.
+A loop answers `_NOT_PLAIN` where its input is not plain, and has changed nothing then: numpy, which
+knows every case, takes its place. Nothing else checks an index here.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float32, float64, int32, int64, types
 
-from streams.messages import Float32s, Float64s, Int32s, Int64s
-from streams.spikes.compiled.compiler import compiled
+from streams.clock import FAR_S
+from streams.messages import Float32s, Float64s, Int32s, Int64s, SpikeBatch
+from streams.spikes.kernels import numpy_kernels
+from streams.spikes.kernels.arrays import RingArrays
+from streams.spikes.kernels.compiler import compiled
+from streams.spikes.sequence import SequenceCheck
 
-GIVEN_UP = -1
+_NOT_PLAIN = -1
 MOST_TIED = 64
 """Spikes of one microsecond, out of order, among which one that comes twice is looked for."""
 MOST_SHIFTS = 8
@@ -26,10 +30,99 @@ _READ_BOOLEANS = types.Array(boolean, 1, "C", readonly=True)
 _MATRIX = int32[:, ::1]
 
 
+def read_plain(
+    samples: np.ndarray,
+    stamps: Float64s,
+    columns: tuple[int, int, int],
+    grid: Int32s,
+    sequence: SequenceCheck,
+) -> Int32s | None:
+    """Read one sample after the other."""
+    n, unit = len(stamps), np.empty(len(stamps), np.int32)
+    newest_s = _read_plain(
+        samples, stamps, *columns, grid, sequence.next_number, sequence.seen, sequence.stamp_s, unit
+    )
+    if newest_s == _NOT_PLAIN:
+        return None
+    if columns[2] >= 0:
+        sequence.next_number += n
+        sequence.newest_s = max(sequence.newest_s, newest_s)
+    return unit
+
+
+def stamps_to_us(stamps: Float64s, offset_s: float, t0_s: float) -> Int64s:
+    """Convert one stamp after the other."""
+    t_us = np.empty(len(stamps), np.int64)
+    _stamps_to_us(stamps, offset_s, t0_s, FAR_S, t_us)
+    return t_us
+
+
+def admit_in_order(
+    batch: SpikeBatch,
+    known: np.ndarray,
+    between_us: tuple[int, int],
+    newest_us: int,
+    may_tie: bool,
+    latest_of_unit: Int64s,
+    ring: RingArrays,
+    n_admitted: int,
+    i_live: int,
+) -> int | None:
+    """Check every entry, then store them."""
+    n_spikes: int = _admit_in_order(
+        batch.t_us, batch.unit, batch.count, known, *between_us, newest_us, may_tie,
+        latest_of_unit, ring.t_us, ring.unit, ring.count, ring.has_fate, n_admitted, i_live,
+    )  # fmt: skip
+    return None if n_spikes == _NOT_PLAIN else n_spikes
+
+
+def choose_bin(
+    ring: RingArrays, i_live: int, n_admitted: int, after_us: int, until_us: int
+) -> tuple[SpikeBatch, Int64s]:
+    """Copy into arrays with room for all entries."""
+    room = n_admitted - i_live
+    t_us, slots = np.empty(room, np.int64), np.empty(room, np.int64)
+    unit, count = np.empty(room, np.int32), np.empty(room, np.int32)
+    n = _choose_bin(
+        ring.t_us, ring.unit, ring.count, i_live, n_admitted, after_us, until_us, t_us, unit,
+        count, slots,
+    )  # fmt: skip
+    return SpikeBatch(t_us[:n], unit[:n], count[:n]), slots[:n]
+
+
+def mark_fated(ring: RingArrays, slots: Int64s) -> int:
+    """Mark one slot after the other."""
+    n_spikes: int = _mark_fated(slots, ring.has_fate, ring.count)
+    return n_spikes
+
+
+def leave_behind(ring: RingArrays, i_live: int, n_admitted: int, until_us: int) -> tuple[int, int]:
+    """Walk through all entries once."""
+    n_spikes, i_first = _leave_behind(
+        ring.t_us, ring.has_fate, ring.count, i_live, n_admitted, until_us
+    )
+    return n_spikes, i_first
+
+
+def order_tokens(
+    spikes: SpikeBatch, row_of: Int32s, start_us: int
+) -> tuple[Int64s, Int32s, Float32s, Float32s]:
+    """Sort by insertion, which is fast where the order is nearly right."""
+    room = len(spikes)
+    order, row = np.empty(room, np.int64), np.empty(room, np.int32)
+    t_rel, count = np.empty(room, np.float32), np.empty(room, np.float32)
+    n = _order_tokens(
+        spikes.t_us, spikes.unit, spikes.count, row_of, start_us, order, row, t_rel, count
+    )
+    if n == _NOT_PLAIN:
+        return numpy_kernels.order_tokens(spikes, row_of, start_us)
+    return order[:n], row[:n], t_rel[:n], count[:n]
+
+
 @compiled(
     float64(_MATRIX, _FLOAT64S, int64, int64, int64, _MATRIX, int64, _INT64S, _FLOAT64S, _INT32S)
 )
-def read_events(
+def _read_plain(
     samples: Int32s,
     stamps: Float64s,
     i_channel: int,
@@ -41,33 +134,17 @@ def read_events(
     stamp_s: Float64s,
     unit: Int32s,
 ) -> float:
-    """Read a pull of new spikes of units that are known, none missing, and note their numbers.
-
-    Args:
-        samples: (n, n_channels).
-        stamps: (n,) seconds.
-        i_channel: column of the channel; below 0 where there is none, as for `i_seq`.
-        i_unit: column of the unit.
-        i_seq: column of the sequence number.
-        grid: (channels, units) index of each unit; -1 where not met before.
-        next_number: the sequence number to come.
-        seen: written, numbers by their place.
-        stamp_s: written, their stamps.
-        unit: (n,) written, index of each.
-
-    Returns:
-        The latest stamp; `GIVEN_UP`.
-    """
+    """Write the index of each of (n,) spikes into `unit`; return the latest stamp."""
     latest_s = 0.0
     for i in range(len(stamps)):
         channel = samples[i, i_channel] if i_channel >= 0 else 0
         u = samples[i, i_unit]
         if channel < 0 or channel >= grid.shape[0] or u < 0 or u >= grid.shape[1]:
-            return GIVEN_UP
+            return _NOT_PLAIN
         if grid[channel, u] < 0 or not 0.0 < stamps[i] < np.inf:
-            return GIVEN_UP
+            return _NOT_PLAIN
         if i_seq >= 0 and not 0 <= samples[i, i_seq] == next_number + i:
-            return GIVEN_UP
+            return _NOT_PLAIN
         unit[i] = grid[channel, u]
         latest_s = max(latest_s, stamps[i])
     if i_seq >= 0:
@@ -79,10 +156,10 @@ def read_events(
 
 
 @compiled(types.void(_FLOAT64S, float64, float64, float64, _INT64S))
-def convert_stamps(
+def _stamps_to_us(
     stamps: Float64s, offset_s: float, t0_s: float, far_s: float, t_us: Int64s
 ) -> None:
-    """As `streams.clock.stamps_to_us`, into (n,) `t_us`; every stamp is a number."""
+    """Convert (n,) stamps, as `streams.clock.stamps_to_us` does."""
     for i in range(len(stamps)):
         since_s = stamps[i] + offset_s - t0_s
         since_s = min(max(since_s, -far_s), far_s)
@@ -95,7 +172,7 @@ def convert_stamps(
         _INT64S, _INT32S, _INT32S, _BOOLEANS, int64, int64,
     )
 )  # fmt: skip
-def admit_in_order(
+def _admit_in_order(
     t_us: Int64s,
     unit: Int32s,
     count: Int32s,
@@ -108,53 +185,32 @@ def admit_in_order(
     ring_t_us: Int64s,
     ring_unit: Int32s,
     ring_count: Int32s,
-    ring_settled: np.ndarray,
+    ring_has_fate: np.ndarray,
     n_admitted: int,
     i_live: int,
 ) -> int:
-    """Store an arrival of known units, in order and newer than all before, for which is room.
-
-    Args:
-        t_us: (n,).
-        unit: (n,).
-        count: (n,).
-        known: (n_units,).
-        after_us: stamps up to here are late.
-        until_us: later ones lie in the future.
-        newest_us: that came before.
-        may_tie: equal stamps of one unit are spikes.
-        latest_of_unit: (n_units,) written.
-        ring_t_us: (capacity,) written, as the three that follow.
-        ring_unit: written.
-        ring_count: written.
-        ring_settled: written.
-        n_admitted: entries that were stored before.
-        i_live: number of the first entry that a bin to come may hold.
-
-    Returns:
-        How many spikes the entries stand for; `GIVEN_UP`.
-    """
+    """Store (n,) entries; return the spikes that they stand for."""
     capacity = len(ring_t_us)
     if n_admitted + len(t_us) - capacity > i_live:
-        return GIVEN_UP
+        return _NOT_PLAIN
     n_spikes = i_tied = 0
     for i in range(len(t_us)):
         t, u = t_us[i], unit[i]
         if u < 0 or u >= len(known) or u >= len(latest_of_unit) or not known[u]:
-            return GIVEN_UP
+            return _NOT_PLAIN
         if t <= after_us or t > until_us or t < newest_us or (t == newest_us and not may_tie):
-            return GIVEN_UP
+            return _NOT_PLAIN
         if i == 0 or t > t_us[i - 1] or (may_tie and t == t_us[i - 1]):
             i_tied = i
         elif t < t_us[i - 1] or i - i_tied > MOST_TIED:
-            return GIVEN_UP
+            return _NOT_PLAIN
         for j in range(i_tied, i):
             if unit[j] == u:
-                return GIVEN_UP
+                return _NOT_PLAIN
     for i in range(len(t_us)):
         slot = (n_admitted + i) % capacity
         ring_t_us[slot], ring_unit[slot] = t_us[i], unit[i]
-        ring_count[slot], ring_settled[slot] = count[i], False
+        ring_count[slot], ring_has_fate[slot] = count[i], False
         latest_of_unit[unit[i]] = t_us[i]
         n_spikes += count[i]
     return n_spikes
@@ -163,7 +219,7 @@ def admit_in_order(
 @compiled(
     int64(_INT64S, _INT32S, _INT32S, int64, int64, int64, int64, _INT64S, _INT32S, _INT32S, _INT64S)
 )
-def choose_bin(
+def _choose_bin(
     ring_t_us: Int64s,
     ring_unit: Int32s,
     ring_count: Int32s,
@@ -176,24 +232,7 @@ def choose_bin(
     count: Int32s,
     slots: Int64s,
 ) -> int:
-    """Copy the spikes in `(after_us, until_us]`, in order of arrival, with their slots.
-
-    Args:
-        ring_t_us: (capacity,), as the two that follow.
-        ring_unit: see there.
-        ring_count: see there.
-        i_live: number of the first entry to look at.
-        n_admitted: number of the one behind the last.
-        after_us: see above.
-        until_us: see above.
-        t_us: written, with room for all entries looked at, as the three that follow.
-        unit: written.
-        count: written.
-        slots: written.
-
-    Returns:
-        How many entries.
-    """
+    """Copy the spikes into arrays with room for all entries; return how many there are."""
     n, slot = 0, i_live % len(ring_t_us)
     for _ in range(i_live, n_admitted):
         if after_us < ring_t_us[slot] <= until_us:
@@ -205,36 +244,32 @@ def choose_bin(
 
 
 @compiled(int64(_READ_64S, _BOOLEANS, _INT32S))
-def settle_slots(slots: Int64s, ring_settled: np.ndarray, ring_count: Int32s) -> int:
-    """Mark these slots as settled; how many spikes newly are."""
+def _mark_fated(slots: Int64s, ring_has_fate: np.ndarray, ring_count: Int32s) -> int:
+    """Mark the slots; return how many spikes newly have a fate."""
     n_spikes = 0
     for slot in slots:
-        if not ring_settled[slot]:
-            ring_settled[slot] = True
+        if not ring_has_fate[slot]:
+            ring_has_fate[slot] = True
             n_spikes += ring_count[slot]
     return n_spikes
 
 
 @compiled(types.UniTuple(int64, 2)(_INT64S, _BOOLEANS, _INT32S, int64, int64, int64))
-def close_until(
+def _leave_behind(
     ring_t_us: Int64s,
-    ring_settled: np.ndarray,
+    ring_has_fate: np.ndarray,
     ring_count: Int32s,
     i_live: int,
     n_admitted: int,
     until_us: int,
 ) -> tuple[int, int]:
-    """Settle entries up to `until_us` that no bin held.
-
-    Returns:
-        How many spikes they stand for, and the number of the first entry that is later.
-    """
+    """Mark what is over; return its spikes and the first entry that is later."""
     n_spikes, i_first, slot = 0, n_admitted, i_live % len(ring_t_us)
     for i in range(i_live, n_admitted):
         if ring_t_us[slot] > until_us:
             i_first = min(i_first, i)
-        elif not ring_settled[slot]:
-            ring_settled[slot] = True
+        elif not ring_has_fate[slot]:
+            ring_has_fate[slot] = True
             n_spikes += ring_count[slot]
         slot = slot + 1 if slot + 1 < len(ring_t_us) else 0
     return n_spikes, i_first
@@ -243,7 +278,7 @@ def close_until(
 @compiled(
     int64(_READ_64S, _READ_32S, _READ_32S, _READ_32S, int64, _INT64S, _INT32S, _FLOAT32S, _FLOAT32S)
 )
-def order_tokens(
+def _order_tokens(
     t_us: Int64s,
     unit: Int32s,
     count: Int32s,
@@ -254,26 +289,11 @@ def order_tokens(
     t_rel: Float32s,
     weight: Float32s,
 ) -> int:
-    """Tokens in the order (stamp, row), of spikes that are nearly in it.
-
-    Args:
-        t_us: (n,) stamps.
-        unit: (n,).
-        count: (n,).
-        row_of: (n_units,) row of each; -1 where unknown.
-        start_us: of the bin.
-        order: written, index of each token's spike; with room for n, as in those that follow.
-        row: written.
-        t_rel: written, seconds since the start of the bin.
-        weight: written, the count.
-
-    Returns:
-        How many tokens; `GIVEN_UP`.
-    """
+    """Insert each spike where it belongs; return how many tokens there are."""
     n, n_shifts = 0, 0
     for i in range(len(t_us)):
         if unit[i] < 0 or unit[i] >= len(row_of):
-            return GIVEN_UP
+            return _NOT_PLAIN
         r, t, j = row_of[unit[i]], t_us[i], n
         if r < 0:
             continue
@@ -284,7 +304,7 @@ def order_tokens(
         n_shifts += n - j
         n += 1
         if n_shifts > MOST_SHIFTS * len(t_us):
-            return GIVEN_UP
+            return _NOT_PLAIN
     for j in range(n):
         t_rel[j] = np.float32((t_us[order[j]] - start_us) * 1e-6)
         weight[j] = np.float32(count[order[j]])

@@ -1,4 +1,4 @@
-"""The compiled steps do what numpy's do, from a pull to tokens, and give up what is not plain."""
+"""The kernels of numba do what numpy's do, from a pull to tokens."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.messages import Repeats, SpikeBatch
-from streams.spikes.columns import Columns
-from streams.spikes.compiled import kernels
+from streams.spikes.kernels import numba_kernels, numpy_kernels
+from streams.spikes.kernels.choose import NUMPY, Kernels
 from streams.spikes.key_table import KeyTable
-from streams.spikes.layouts import EventLayout, Parsed
+from streams.spikes.layouts.columns import Columns
+from streams.spikes.layouts.events import EventLayout
+from streams.spikes.layouts.layout import Parsed
 from streams.spikes.ring import SpikeRing
-from streams.spikes.steps import PLAIN, Steps
+from streams.spikes.tokenizer import Tokenizer
 from tests.streams.ways import BOTH_WAYS, COMPILED
 
 N_CHANNELS, HOP_US, BIN_US, T0_S = 6, 1000, 1500, 100.0
@@ -26,17 +28,17 @@ ROW_OF = np.array([4, 0, -1, 2, 1, *[-1] * 20], np.int32)
 class Way:
     """A pull at a time from samples to tokens."""
 
-    def __init__(self, steps: Steps, capacity: int, repeats: Repeats = "all") -> None:
-        self.steps, self.repeats = steps, repeats
+    def __init__(self, kernels: Kernels, capacity: int, repeats: Repeats = "all") -> None:
+        self.kernels, self.repeats = kernels, repeats
         table = KeyTable(KNOWN_KEYS, with_channel=True)
-        self.layout: EventLayout = steps.event_layout(table, Columns(0, 1, 2))
-        self.ring: SpikeRing = steps.ring(capacity, BIN_US, HOP_US, HOP_US)
-        self.tokenizer = steps.tokenizer(BIN_US, ROW_OF, 9)
+        self.layout = EventLayout(table, Columns(0, 1, 2), kernels=kernels)
+        self.ring = SpikeRing(capacity, BIN_US, HOP_US, HOP_US, kernels)
+        self.tokenizer = Tokenizer(BIN_US, ROW_OF, 9, kernels)
         self.known = ROW_OF >= 0
 
     def take_in(self, samples: np.ndarray, stamps: np.ndarray) -> list[Any]:
         parsed: Parsed = self.layout.parse(samples, stamps)
-        t_us = self.steps.stamps_to_us(parsed.t_s, 0.25, T0_S)
+        t_us = self.kernels.stamps_to_us(parsed.t_s, 0.25, T0_S)
         batch = SpikeBatch(t_us, parsed.unit, parsed.count)
         latest_us = int(t_us.max(initial=0)) - 200
         n = self.ring.admit(batch, self.known, latest_us, self.repeats)
@@ -46,7 +48,7 @@ class Way:
     def cut(self, k: int) -> list[Any]:
         spikes, slots = self.ring.cut(k * HOP_US)
         window, kept = self.tokenizer.cut(spikes, k * HOP_US, 0.0)
-        self.ring.settle(slots[kept], "used")
+        self.ring.assign_fate(slots[kept], "used")
         self.ring.close(k * HOP_US)
         arrays = (spikes.t_us, slots, window.unit, window.t_rel, window.count, kept)
         return [*((a.dtype, a.tobytes()) for a in arrays), *self.stands()]
@@ -70,7 +72,7 @@ FAULTS = st.sampled_from(["", "", "", "", "unsorted", "again", "lost", "keep-ali
 def test_every_pull_gives_what_numpy_makes_of_it(
     pulls: list[tuple[list[tuple[int, int]], str]], capacity: int, repeats: Repeats
 ) -> None:
-    ways = Way(PLAIN, capacity, repeats), Way(COMPILED, capacity, repeats)
+    ways = Way(NUMPY, capacity, repeats), Way(COMPILED, capacity, repeats)
     t_us, number, k = 1, 0, 1
     for rows, fault in pulls:
         steps_us = np.cumsum([step for _, step in rows])
@@ -91,38 +93,44 @@ def test_every_pull_gives_what_numpy_makes_of_it(
             k += 1
 
 
-def test_plain_pulls_never_go_numpy_s_way(monkeypatch: pytest.MonkeyPatch) -> None:
+@BOTH_WAYS
+@pytest.mark.parametrize("repeats", ["all", "older", "none"])
+def test_plain_pulls_never_go_the_long_way(
+    monkeypatch: pytest.MonkeyPatch, repeats: Repeats, kernels: Kernels
+) -> None:
     def refuse(*_: Any) -> None:
-        raise AssertionError("numpy did it")
+        raise AssertionError("it went the long way")
 
-    way, ones = Way(COMPILED, 50), np.ones(1, np.int32)
+    way, ones = Way(kernels, 50, repeats), np.ones(1, np.int32)
     way.layout.parse(np.array([[0, 1, 0]], np.int32), np.array([T0_S]))
     way.ring.admit(SpikeBatch(np.array([1]), 0 * ones, ones), way.known, 10**9)
-    for plain, name in ((EventLayout, "_units_if_plain"), (SpikeRing, "admit")):
-        monkeypatch.setattr(plain, name, refuse)
-    monkeypatch.setattr(PLAIN.tokenizer, "cut", refuse)
+    for part, name in ((EventLayout, "_parse_any"), (SpikeRing, "_admit_any")):
+        monkeypatch.setattr(part, name, refuse)
+    if kernels is COMPILED:
+        monkeypatch.setattr(numpy_kernels, "order_tokens", refuse)
     for i in range(1, 40):
         samples = np.array([[0, 1, 2 * i - 1], [3, 1, 2 * i]], np.int32)
         stamps = T0_S + 1e-3 * i + np.array([1e-4, 1e-4])
-        t_us = COMPILED.stamps_to_us(stamps, 0.0, T0_S)
+        t_us = kernels.stamps_to_us(stamps, 0.0, T0_S)
         parsed = way.layout.parse(samples, stamps)
-        assert way.ring.admit(SpikeBatch(t_us, parsed.unit, parsed.count), way.known, 10**9) == 2
+        batch = SpikeBatch(t_us, parsed.unit, parsed.count)
+        assert way.ring.admit(batch, way.known, 10**9, repeats) == 2
         spikes, slots = way.ring.cut(i * HOP_US + HOP_US)
         window, kept = way.tokenizer.cut(spikes, i * HOP_US + HOP_US, 0.0)
         assert window.unit.tolist()[-2:] == [2, 4]
-        way.ring.settle(slots[kept], "used")
+        way.ring.assign_fate(slots[kept], "used")
         way.ring.close(i * HOP_US + HOP_US)
     assert (way.ring.fates.used, way.ring.n_pending) == (78, 0)
 
 
 @BOTH_WAYS
-def test_many_spikes_of_one_microsecond_in_any_order(steps: Steps) -> None:
+def test_many_spikes_of_one_microsecond_in_any_order(kernels: Kernels) -> None:
     """As counts come: a bin's edge stamps them all; rows stand in another order than units."""
-    n = 20 * kernels.MOST_TIED
+    n = 20 * numba_kernels.MOST_TIED
     rng = np.random.default_rng(0)
     unit, row_of = np.arange(n, dtype=np.int32), rng.permutation(n).astype(np.int32)
-    ring: SpikeRing = steps.ring(2 * n, HOP_US, HOP_US, HOP_US)
-    tokenizer = steps.tokenizer(HOP_US, row_of)
+    ring = SpikeRing(2 * n, HOP_US, HOP_US, HOP_US, kernels)
+    tokenizer = Tokenizer(HOP_US, row_of, kernels=kernels)
     for order in (unit, rng.permutation(unit)):
         batch = SpikeBatch(np.full(n, 500), order, np.full(n, 3, np.int32))
         ring.admit(batch, np.ones(n, np.bool_), 10**6)
@@ -137,10 +145,10 @@ def test_many_spikes_of_one_microsecond_in_any_order(steps: Steps) -> None:
 @pytest.mark.parametrize("unit", [3, 2**31 - 1])
 def test_a_unit_that_no_array_has_is_not_read_beyond_it(unit: int) -> None:
     ones = np.ones(1, np.int32)
-    ring: SpikeRing = COMPILED.ring(10, HOP_US, HOP_US, HOP_US)
+    ring = SpikeRing(10, HOP_US, HOP_US, HOP_US, COMPILED)
     ring.admit(SpikeBatch(np.array([1]), 0 * ones, ones), np.ones(3, np.bool_), 9)
     beyond = SpikeBatch(np.array([5]), unit * ones, ones)
     with pytest.raises(IndexError):
         ring.admit(beyond, np.ones(3, np.bool_), 9)
     with pytest.raises(IndexError):
-        COMPILED.tokenizer(HOP_US, np.zeros(3, np.int32)).cut(beyond, HOP_US, 0.0)
+        Tokenizer(HOP_US, np.zeros(3, np.int32), kernels=COMPILED).cut(beyond, HOP_US, 0.0)

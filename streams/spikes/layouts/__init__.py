@@ -1,0 +1,1 @@
+"""Layouts of input streams: how their samples become spikes (`docs/streams.md`)."""
