@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from decoders.errors import TrainingError
 from decoders.streaming.decoder import StreamingConfig
+from streams.files import written_whole
 
 FORMAT = 1
 FAMILY = "streaming"
@@ -29,9 +29,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         path: the file.
         content: with a `family` of its own where it is not a streaming decoder's.
     """
-    beside = path.with_name(f".{path.name}.part")
-    torch.save({"format": FORMAT, "family": FAMILY, **content}, beside)
-    os.replace(beside, path)
+    with written_whole(path) as beside:
+        torch.save({"format": FORMAT, "family": FAMILY, **content}, beside)
 
 
 def load_checkpoint(path: Path, family: str | None = FAMILY) -> dict[str, Any]:

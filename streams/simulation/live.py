@@ -13,6 +13,7 @@ import numpy as np
 
 from streams.clock import Clock, MonotonicClock
 from streams.errors import SimulationError
+from streams.files import write_whole
 from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import Float64s, Int32s, SpikeBatch
@@ -123,7 +124,7 @@ def run_subject(
         if subscriber is not None:
             subscriber.close()
     if options.summary_path is not None:
-        _write(options.summary_path, summary.to_json())
+        write_whole(options.summary_path, summary.to_json() + "\n")
     return summary
 
 
@@ -279,10 +280,3 @@ def _check(options: SubjectOptions) -> None:
         raise SimulationError(f"spikes cannot leave before their time: delay_s {options.delay_s}")
     if not 0.0 <= options.assist <= 1.0:
         raise SimulationError(f"assist is a share between 0 and 1, not {options.assist}")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write all or nothing."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n")
-    part.replace(path)

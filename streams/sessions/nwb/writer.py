@@ -24,6 +24,7 @@ from pynwb.file import Subject
 from pynwb.misc import Units
 
 from streams.errors import SessionError
+from streams.files import written_whole
 from streams.sessions.nwb.reader import NOTES_MARK, SESSION_ID
 from streams.sessions.nwb.units import KEY_COLUMN
 from streams.sessions.session import Behavior, Session, Trials, digest
@@ -48,16 +49,12 @@ def write_session(session: Session, path: str | os.PathLike[str]) -> None:
     _add_behavior(nwb, session.behavior)
     if session.trials is not None:
         nwb.trials = _trials_table(session.trials)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with written_whole(path) as part:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with NWBHDF5IO(str(part), "w") as io:
                 io.write(nwb)
         _fix_object_ids(part, identifier)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _nwb_file(session: Session, identifier: str) -> NWBFile:

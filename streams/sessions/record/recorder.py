@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from streams.clock import Clock, MonotonicClock
 from streams.errors import RecordingError, StreamUnfitError
+from streams.files import write_whole
 from streams.lsl.inlets import Inlet
 from streams.sessions.record.search import Wanted, find_all
 from streams.sessions.record.tracks import Track
@@ -226,8 +227,6 @@ def _told(recorder: Recorder, path: Path | None, t_next_s: float) -> float:
     now_s = recorder.clock.now()
     if path is None or now_s < t_next_s:
         return t_next_s
-    part = path.with_name(f".{path.name}.part")
     with suppress(OSError):  # the recording itself tells of a full disk
-        part.write_text(json.dumps(recorder.status()))
-        part.replace(path)
+        write_whole(path, json.dumps(recorder.status()))
     return now_s + SYNC_EVERY_S
