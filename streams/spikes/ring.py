@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 
 from streams.messages import Int64s, Repeats, SpikeBatch
-from streams.spikes.kernels.arrays import RingArrays
 from streams.spikes.kernels.choose import NUMPY, Kernels
+from streams.spikes.kernels.numpy_kernels import store
+from streams.spikes.kernels.ring_state import NEVER_US, RingState
 
-NEVER_US = np.iinfo(np.int64).max
 DUPLICATE_MEMORY = 65_536
 """Entries among which a late spike is looked for, to tell that it came before."""
 
@@ -71,13 +71,8 @@ class SpikeRing:
         self.newest_us: int | None = None
         self._kernels = kernels
         self._changed_from_us: int = NEVER_US
-        self._ring = RingArrays.of(capacity)
-        self._latest_of_unit = np.zeros(0, np.int64)
-        self._latest_us: int = -NEVER_US
-        self._n_admitted = 0
-        self._i_live = 0
+        self._ring = RingState(capacity, first_end_us - bin_us)
         self._n_pending = 0
-        self._next_start_us = first_end_us - bin_us
 
     @property
     def n_pending(self) -> int:
@@ -87,7 +82,7 @@ class SpikeRing:
     @property
     def late_until_us(self) -> int:
         """Newest stamp that is late: every bin that could hold it is over."""
-        return self._next_start_us
+        return self._ring.late_until_us
 
     def admit(
         self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats = "all"
@@ -103,18 +98,14 @@ class SpikeRing:
         Returns:
             How many were admitted.
         """
-        if len(self._latest_of_unit) < len(known):
-            never = np.full(len(known) - len(self._latest_of_unit), -NEVER_US)
-            self._latest_of_unit = np.concatenate((self._latest_of_unit, never))
-        n_spikes = self._kernels.admit_in_order(
-            batch, known, (self._next_start_us, latest_us), self._latest_us, repeats != "all",
-            self._latest_of_unit, self._ring, self._n_admitted, self._i_live,
-        )  # fmt: skip
+        self._ring.know_units(len(known))
+        may_tie = repeats != "all"
+        n_spikes = self._kernels.admit_in_order(self._ring, batch, known, latest_us, may_tie)
         if n_spikes is None:
             return self._admit_any(batch, known, latest_us, repeats)
         if len(batch):
-            self._latest_us = int(batch.t_us[-1])
-            self._note_admitted(len(batch), n_spikes, (int(batch.t_us[0]), self._latest_us))
+            self._ring.newest_us = int(batch.t_us[-1])
+            self._note_admitted(len(batch), n_spikes, (int(batch.t_us[0]), self._ring.newest_us))
         return len(batch)
 
     def cut(self, bin_end_us: int) -> tuple[SpikeBatch, Int64s]:
@@ -123,10 +114,7 @@ class SpikeRing:
         Bins are cut in order. Follow with `assign_fate`, then `close`.
         """
         self._changed_from_us = NEVER_US
-        after_us = bin_end_us - self.bin_us
-        return self._kernels.choose_bin(
-            self._ring, self._i_live, self._n_admitted, after_us, bin_end_us
-        )
+        return self._kernels.choose_bin(self._ring, bin_end_us - self.bin_us, bin_end_us)
 
     def is_as_cut(self, bin_end_us: int) -> bool:
         """Return True if the last `cut`, of this bin, would give the same again."""
@@ -138,18 +126,16 @@ class SpikeRing:
 
     def close(self, bin_end_us: int) -> None:
         """Declare the bin that ends there, and all before it, cut or skipped for good."""
-        self._next_start_us = max(self._next_start_us, bin_end_us - self.bin_us + self.hop_us)
-        n_never_cut, self._i_live = self._kernels.leave_behind(
-            self._ring, self._i_live, self._n_admitted, self._next_start_us
-        )
-        self._note_fated(n_never_cut, "overflow")
+        ring, next_start_us = self._ring, bin_end_us - self.bin_us + self.hop_us
+        ring.late_until_us = max(ring.late_until_us, next_start_us)
+        self._note_fated(self._kernels.leave_behind(ring), "overflow")
 
     def _note_fated(self, n_spikes: int, fate: str) -> None:
         setattr(self.fates, fate, getattr(self.fates, fate) + n_spikes)
         self._n_pending -= n_spikes
 
     def _note_admitted(self, n: int, n_spikes: int, span_us: tuple[int, int]) -> None:
-        self._n_admitted += n
+        self._ring.n_admitted += n
         self._n_pending += n_spikes
         first_us, last_us = span_us
         self._changed_from_us = min(self._changed_from_us, first_us)
@@ -168,8 +154,8 @@ class SpikeRing:
         if is_duplicate is not None:
             batch = self._keep("duplicate", batch, ~is_duplicate)
             span_us = _span_us(batch)
-        if span_us[0] <= self._next_start_us:
-            batch = self._keep("late", batch, batch.t_us > self._next_start_us)
+        if span_us[0] <= self._ring.late_until_us:
+            batch = self._keep("late", batch, batch.t_us > self._ring.late_until_us)
             span_us = _span_us(batch)
         if len(batch) > self.capacity:
             is_newest = np.arange(len(batch), 0, -1) <= self.capacity
@@ -198,37 +184,37 @@ class SpikeRing:
         if not len(batch):
             return None
         if repeats == "none":
-            self._latest_us = max(self._latest_us, span_us[1])
+            self._ring.newest_us = max(self._ring.newest_us, span_us[1])
             return None
         key = batch.t_us * n_units + batch.unit
         is_duplicate = _repeats(key) if repeats == "all" else None
-        newest_us = self._latest_us
-        if span_us[0] <= self._latest_us:
+        newest_us = self._ring.newest_us
+        if span_us[0] <= self._ring.newest_us:
             came_before = self._came_before(batch, key, n_units)
             if repeats == "older":
                 came_before &= batch.t_us < newest_us
             is_duplicate = came_before if is_duplicate is None else is_duplicate | came_before
-        np.maximum.at(self._latest_of_unit, batch.unit, batch.t_us)
-        self._latest_us = max(self._latest_us, span_us[1])
+        np.maximum.at(self._ring.latest_of_unit, batch.unit, batch.t_us)
+        self._ring.newest_us = max(self._ring.newest_us, span_us[1])
         return is_duplicate
 
     def _came_before(self, batch: SpikeBatch, key: Int64s, n_units: int) -> np.ndarray:
         """Return True where an entry with the same identity is still held."""
-        came_before = np.zeros(len(batch), np.bool_)
-        doubtful = batch.t_us <= self._latest_of_unit[batch.unit]
+        ring, came_before = self._ring, np.zeros(len(batch), np.bool_)
+        doubtful = batch.t_us <= ring.latest_of_unit[batch.unit]
         if doubtful.any():
             # Those in time can only repeat a live entry; the others may repeat any.
             for in_time in (True, False):
-                which = np.flatnonzero(doubtful & ((batch.t_us > self._next_start_us) == in_time))
+                which = np.flatnonzero(doubtful & ((batch.t_us > ring.late_until_us) == in_time))
                 if len(which):
-                    i_from = self._i_live if in_time else self._n_admitted - DUPLICATE_MEMORY
+                    i_from = ring.i_live if in_time else ring.n_admitted - DUPLICATE_MEMORY
                     came_before[which] = self._are_held(key[which], n_units, i_from)
         return came_before
 
     def _are_held(self, key: Int64s, n_units: int, i_from: int) -> np.ndarray:
         """Return (n,) bool, True for each key of an entry held since number `i_from`."""
-        i_first = max(i_from, self._n_admitted - self.capacity, 0)
-        slots = self._ring.slots(i_first, self._n_admitted)
+        i_first = max(i_from, self._ring.n_admitted - self.capacity, 0)
+        slots = self._ring.slots(i_first, self._ring.n_admitted)
         t_us = self._ring.t_us[slots]
         near = (t_us >= key.min() // n_units) & (t_us <= key.max() // n_units)
         held = np.sort(t_us[near] * n_units + self._ring.unit[slots[near]])
@@ -242,15 +228,13 @@ class SpikeRing:
         n = len(batch)
         if not n:
             return
-        n_over = self._n_admitted + n - self.capacity - self._i_live
+        n_over = self._ring.n_admitted + n - self.capacity - self._ring.i_live
         if n_over > 0:
             self._changed_from_us = -NEVER_US
-            first, last = self._i_live, self._i_live + n_over
+            first, last = self._ring.i_live, self._ring.i_live + n_over
             self.assign_fate(self._ring.slots(first, last), "overflow")
-            self._i_live = last
-        place = self._ring.place(self._n_admitted, self._n_admitted + n)
-        self._ring.t_us[place], self._ring.unit[place] = batch.t_us, batch.unit
-        self._ring.count[place], self._ring.has_fate[place] = batch.count, False
+            self._ring.i_live = last
+        store(self._ring, batch)
         self._note_admitted(n, int(np.add.reduce(batch.count)), span_us)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from streams.messages import Float32s, Float64s, Int32s, Int64s, SpikeBatch
 from streams.spikes.kernels import numpy_kernels
-from streams.spikes.kernels.arrays import RingArrays
+from streams.spikes.kernels.ring_state import RingState
 from streams.spikes.sequence import SequenceCheck
 
 
@@ -44,52 +44,34 @@ class Kernels(Protocol):
         """See `streams.clock.stamps_to_us`; every stamp is a number."""
 
     def admit_in_order(
-        self,
-        batch: SpikeBatch,
-        known: np.ndarray,
-        between_us: tuple[int, int],
-        newest_us: int,
-        may_tie: bool,
-        latest_of_unit: Int64s,
-        ring: RingArrays,
-        n_admitted: int,
-        i_live: int,
+        self, ring: RingState, batch: SpikeBatch, known: np.ndarray, latest_us: int, may_tie: bool
     ) -> int | None:
         """Store an arrival of known units, in order and newer than all before, if there is room.
 
         Args:
+            ring: written, except `n_admitted` and `newest_us`.
             batch: the arrival.
             known: (n_units,) bool.
-            between_us: stamps up to the first are late, those beyond the second in the future.
-            newest_us: newest stamp before this arrival.
+            latest_us: stamps beyond this lie in the future.
             may_tie: equal stamps of one unit are several spikes.
-            latest_of_unit: (n_units,) newest stamp of each; written.
-            ring: written.
-            n_admitted: entries stored before.
-            i_live: number of the first entry that a bin to come may hold.
 
         Returns:
             How many spikes the entries stand for; None for another arrival, which changes nothing.
         """
 
     def choose_bin(
-        self, ring: RingArrays, i_live: int, n_admitted: int, after_us: int, until_us: int
+        self, ring: RingState, after_us: int, until_us: int
     ) -> tuple[SpikeBatch, Int64s]:
-        """Copy the spikes in `(after_us, until_us]`, in order of arrival, with their slots.
+        """Copy the live spikes in `(after_us, until_us]`, in order of arrival, with their slots."""
 
-        Entries number `i_live` up to `n_admitted` are looked at.
-        """
-
-    def mark_fated(self, ring: RingArrays, slots: Int64s) -> int:
+    def mark_fated(self, ring: RingState, slots: Int64s) -> int:
         """Mark these slots as having their fate; return how many spikes newly have one."""
 
-    def leave_behind(
-        self, ring: RingArrays, i_live: int, n_admitted: int, until_us: int
-    ) -> tuple[int, int]:
-        """Mark the entries up to `until_us` that have no fate yet.
+    def leave_behind(self, ring: RingState) -> int:
+        """Mark the entries that are late now and have no fate yet; move on to the first live one.
 
         Returns:
-            How many spikes they stand for, and the number of the first entry that is later.
+            How many spikes they stand for.
         """
 
     def order_tokens(

@@ -12,8 +12,8 @@ from numba import boolean, float32, float64, int32, int64, types
 from streams.clock import FAR_S
 from streams.messages import Float32s, Float64s, Int32s, Int64s, SpikeBatch
 from streams.spikes.kernels import numpy_kernels
-from streams.spikes.kernels.arrays import RingArrays
 from streams.spikes.kernels.compiler import compiled
+from streams.spikes.kernels.ring_state import RingState
 from streams.spikes.sequence import SequenceCheck
 
 _NOT_PLAIN = -1
@@ -58,50 +58,42 @@ def stamps_to_us(stamps: Float64s, offset_s: float, t0_s: float) -> Int64s:
 
 
 def admit_in_order(
-    batch: SpikeBatch,
-    known: np.ndarray,
-    between_us: tuple[int, int],
-    newest_us: int,
-    may_tie: bool,
-    latest_of_unit: Int64s,
-    ring: RingArrays,
-    n_admitted: int,
-    i_live: int,
+    ring: RingState, batch: SpikeBatch, known: np.ndarray, latest_us: int, may_tie: bool
 ) -> int | None:
     """Check every entry, then store them."""
     n_spikes: int = _admit_in_order(
-        batch.t_us, batch.unit, batch.count, known, *between_us, newest_us, may_tie,
-        latest_of_unit, ring.t_us, ring.unit, ring.count, ring.has_fate, n_admitted, i_live,
+        batch.t_us, batch.unit, batch.count, known, ring.late_until_us, latest_us, ring.newest_us,
+        may_tie, ring.latest_of_unit, ring.t_us, ring.unit, ring.count, ring.has_fate,
+        ring.n_admitted, ring.i_live,
     )  # fmt: skip
     return None if n_spikes == _NOT_PLAIN else n_spikes
 
 
-def choose_bin(
-    ring: RingArrays, i_live: int, n_admitted: int, after_us: int, until_us: int
-) -> tuple[SpikeBatch, Int64s]:
+def choose_bin(ring: RingState, after_us: int, until_us: int) -> tuple[SpikeBatch, Int64s]:
     """Copy into arrays with room for all entries."""
-    room = n_admitted - i_live
+    room = ring.n_admitted - ring.i_live
     t_us, slots = np.empty(room, np.int64), np.empty(room, np.int64)
     unit, count = np.empty(room, np.int32), np.empty(room, np.int32)
     n = _choose_bin(
-        ring.t_us, ring.unit, ring.count, i_live, n_admitted, after_us, until_us, t_us, unit,
-        count, slots,
+        ring.t_us, ring.unit, ring.count, ring.i_live, ring.n_admitted, after_us, until_us,
+        t_us, unit, count, slots,
     )  # fmt: skip
     return SpikeBatch(t_us[:n], unit[:n], count[:n]), slots[:n]
 
 
-def mark_fated(ring: RingArrays, slots: Int64s) -> int:
+def mark_fated(ring: RingState, slots: Int64s) -> int:
     """Mark one slot after the other."""
     n_spikes: int = _mark_fated(slots, ring.has_fate, ring.count)
     return n_spikes
 
 
-def leave_behind(ring: RingArrays, i_live: int, n_admitted: int, until_us: int) -> tuple[int, int]:
+def leave_behind(ring: RingState) -> int:
     """Walk through all entries once."""
-    n_spikes, i_first = _leave_behind(
-        ring.t_us, ring.has_fate, ring.count, i_live, n_admitted, until_us
+    n_spikes: int
+    n_spikes, ring.i_live = _leave_behind(
+        ring.t_us, ring.has_fate, ring.count, ring.i_live, ring.n_admitted, ring.late_until_us
     )
-    return n_spikes, i_first
+    return n_spikes
 
 
 def order_tokens(

@@ -6,7 +6,7 @@ import numpy as np
 
 from streams.clock import stamps_to_us
 from streams.messages import Float32s, Float64s, Int32s, Int64s, SpikeBatch
-from streams.spikes.kernels.arrays import RingArrays
+from streams.spikes.kernels.ring_state import RingState
 from streams.spikes.key_table import on_grid
 from streams.spikes.sequence import SequenceCheck
 
@@ -47,38 +47,41 @@ def read_plain(
 
 
 def admit_in_order(
-    batch: SpikeBatch,
-    known: np.ndarray,
-    between_us: tuple[int, int],
-    newest_us: int,
-    may_tie: bool,
-    latest_of_unit: Int64s,
-    ring: RingArrays,
-    n_admitted: int,
-    i_live: int,
+    ring: RingState, batch: SpikeBatch, known: np.ndarray, latest_us: int, may_tie: bool
 ) -> int | None:
     """Compare neighbours; only equal stamps need a search for one unit twice."""
     t_us, unit, n = batch.t_us, batch.unit, len(batch)
     if not n:
         return 0
-    first_us, last_us = int(t_us[0]), int(t_us[-1])
+    first_us, i_to = int(t_us[0]), ring.n_admitted + n
     if (
-        n_admitted + n - len(ring.t_us) > i_live
-        or first_us <= between_us[0]
-        or last_us > between_us[1]
-        or first_us < newest_us
-        or (first_us == newest_us and not may_tie)
-        or not np.logical_and.reduce(known[unit])
+        i_to - len(ring.t_us) > ring.i_live
+        or first_us <= ring.late_until_us
+        or int(t_us[-1]) > latest_us
+        or first_us < ring.newest_us
+        or (first_us == ring.newest_us and not may_tie)
+        or not known[unit].all()
     ):
         return None
-    least_step_us = np.minimum.reduce(t_us[1:] - t_us[:-1], initial=1)
-    if least_step_us < 0 or (least_step_us == 0 and not may_tie and has_repeat(t_us, unit)):
+    before_us, after_us = t_us[:-1], t_us[1:]
+    if may_tie:
+        is_plain = (after_us >= before_us).all()
+    else:
+        is_plain = (after_us > before_us).all() or (
+            (after_us >= before_us).all() and not has_repeat(t_us, unit)
+        )
+    if not is_plain:
         return None
-    place = ring.place(n_admitted, n_admitted + n)
-    ring.t_us[place], ring.unit[place] = t_us, unit
-    ring.count[place], ring.has_fate[place] = batch.count, False
-    latest_of_unit[unit] = t_us
+    store(ring, batch)
+    ring.latest_of_unit[unit] = t_us
     return int(np.add.reduce(batch.count))
+
+
+def store(ring: RingState, batch: SpikeBatch) -> None:
+    """Write an arrival behind the newest entry."""
+    place = ring.place(ring.n_admitted, ring.n_admitted + len(batch))
+    ring.t_us[place], ring.unit[place] = batch.t_us, batch.unit
+    ring.count[place], ring.has_fate[place] = batch.count, False
 
 
 def has_repeat(t_us: Int64s, unit: Int32s) -> bool:
@@ -87,18 +90,16 @@ def has_repeat(t_us: Int64s, unit: Int32s) -> bool:
     return bool((key[1:] == key[:-1]).any())
 
 
-def choose_bin(
-    ring: RingArrays, i_live: int, n_admitted: int, after_us: int, until_us: int
-) -> tuple[SpikeBatch, Int64s]:
+def choose_bin(ring: RingState, after_us: int, until_us: int) -> tuple[SpikeBatch, Int64s]:
     """Compare all stamps at once."""
-    place = ring.place(i_live, n_admitted)
+    place = ring.place(ring.i_live, ring.n_admitted)
     t_us = ring.t_us[place]
     chosen = np.flatnonzero((t_us > after_us) & (t_us <= until_us))
     slots = place.start + chosen if isinstance(place, slice) else place[chosen]
     return SpikeBatch(t_us[chosen], ring.unit[slots], ring.count[slots]), slots
 
 
-def mark_fated(ring: RingArrays, slots: Int64s) -> int:
+def mark_fated(ring: RingState, slots: Int64s) -> int:
     """Count only the slots that had no fate."""
     have_one = ring.has_fate[slots]
     new = slots[~have_one] if have_one.any() else slots
@@ -106,15 +107,16 @@ def mark_fated(ring: RingArrays, slots: Int64s) -> int:
     return int(np.add.reduce(ring.count[new]))
 
 
-def leave_behind(ring: RingArrays, i_live: int, n_admitted: int, until_us: int) -> tuple[int, int]:
-    """Look for the first that is later, and mark all before it and after it."""
-    place = ring.place(i_live, n_admitted)
-    is_over = ring.t_us[place] <= until_us
+def leave_behind(ring: RingState) -> int:
+    """Compare all stamps at once."""
+    place = ring.place(ring.i_live, ring.n_admitted)
+    is_over = ring.t_us[place] <= ring.late_until_us
     never_cut = is_over & ~ring.has_fate[place]
     n_spikes = 0
     if never_cut.any():
-        n_spikes = mark_fated(ring, ring.slots(i_live, n_admitted)[never_cut])
-    return n_spikes, n_admitted if is_over.all() else i_live + int(is_over.argmin())
+        n_spikes = mark_fated(ring, ring.slots(ring.i_live, ring.n_admitted)[never_cut])
+    ring.i_live = ring.n_admitted if is_over.all() else ring.i_live + int(is_over.argmin())
+    return n_spikes
 
 
 def order_tokens(
