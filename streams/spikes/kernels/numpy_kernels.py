@@ -65,9 +65,9 @@ def admit_in_order(
         return None
     before_us, after_us = t_us[:-1], t_us[1:]
     if may_tie:
-        is_plain = (after_us >= before_us).all()
+        is_plain = bool((after_us >= before_us).all())
     else:
-        is_plain = (after_us > before_us).all() or (
+        is_plain = bool((after_us > before_us).all()) or bool(
             (after_us >= before_us).all() and not has_repeat(t_us, unit)
         )
     if not is_plain:
