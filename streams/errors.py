@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class StreamsError(Exception):
-    """Base class of what can go wrong in `streams`; the text says what to do next."""
+    """Base class for errors in `streams`; the text says what to do next."""
 
 
 class StreamAbsentError(StreamsError):
@@ -28,7 +28,7 @@ class LayoutError(StreamUnfitError):
 
 
 class SessionError(StreamsError):
-    """A recording cannot serve what was asked of it."""
+    """A recording cannot serve the request."""
 
 
 class LackingError(SessionError):
@@ -52,7 +52,7 @@ class CurveKeysError(StreamsError):
 
 
 class WireError(StreamsError):
-    """A message is not of the wire format."""
+    """A message does not follow the wire format."""
 
 
 class SimulationError(StreamsError):

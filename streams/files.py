@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NAME_KEPT = 40
-"""Letters of a name that the one beside it keeps: a file system allows 255."""
+"""Letters kept for the name beside: a file system allows 255."""
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Hand out a free path beside; what is written there gets `path` when the block ends.
 
-    Its bytes are on the disk before it has its name. A file takes the place of an older one, a
-    folder only of an empty one. If the block raises, nothing is left behind.
+    Its bytes are on the disk before it has its name. A file replaces an older one, a
+    folder only an empty one. If the block raises, nothing is left behind.
 
     Raises:
         OSError: the disk refuses.
@@ -39,7 +39,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, in the place of an older one.
+    """Write a file, text as UTF-8; it replaces an older one.
 
     Raises:
         OSError: the disk refuses; the older file is as it was.

@@ -1,4 +1,4 @@
-"""Unit keys: `ch12/u1` of a channel and unit, `u17` of a bare unit, perhaps after `array:`."""
+"""Unit keys: `ch12/u1` for a channel and unit, `u17` for a bare unit, perhaps after `array:`."""
 
 from __future__ import annotations
 

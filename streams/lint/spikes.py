@@ -20,15 +20,15 @@ from streams.spikes.layouts.table import layout_of
 FEWEST_SHARED = 5
 DOUBLED_SHARE = 0.7
 TOO_MANY_AT_ONCE = 8
-"""Units at one stamp: a block with one stamp, which tells nothing of doubles."""
+"""Units at one stamp: a block with one stamp, which tells nothing about doubles."""
 NAMED_AT_MOST = 6
 
 
 def spike_findings(heard: Heard, columns: Sequence[str] = ()) -> Iterator[Finding]:
-    """Judge a stream of spikes or counts by what `serve` would make of it.
+    """Judge spikes or counts as `serve` would read them.
 
     Args:
-        heard: of the stream.
+        heard: the stream.
         columns: one name a channel, where its labels do not tell.
     """
     try:
@@ -73,7 +73,7 @@ def _invalid(n: int, n_samples: int, why: str) -> Finding:
 
 
 def _why_invalid(values: np.ndarray, stamps_s: Float64s) -> str:
-    """What is wrong in (n, d) values, of which some cannot be read, and their (n,) stamps."""
+    """Say why some of (n, d) values or (n,) stamps cannot be read."""
     finite = values[np.isfinite(values)]
     counted = (
         (int(np.count_nonzero(~np.isfinite(values))), "NaN or infinite"),
@@ -116,7 +116,7 @@ def _keep_alives(heard: Heard, parsed: Parsed) -> Finding:
 
 
 def _repeated(parsed: Parsed) -> Finding:
-    """Spikes of one unit at one stamp: sent twice, or of a block with one stamp."""
+    """Judge one unit's spikes at one stamp: sent twice, or from a block with one stamp."""
     pairs = np.unique(np.stack([parsed.t_s, parsed.unit.astype(np.float64)]), axis=1)
     n = len(parsed.t_s) - pairs.shape[1]
     numbers = {"repeated": n}
@@ -152,11 +152,11 @@ def _unit_findings(layout: Layout, parsed: Parsed, seconds: float) -> Iterator[F
 
 
 def doubled_units(t_s: Float64s, unit: Int32s) -> list[tuple[int, int]]:
-    """Pairs of units that fire at exactly the same stamps, nearly always.
+    """Find pairs that fire at exactly the same stamps, nearly always.
 
     Args:
         t_s: (n,) stamps.
-        unit: (n,) of which unit.
+        unit: (n,) the units.
     """
     order = np.lexsort((unit, t_s))
     t_s, unit = t_s[order], unit[order]
@@ -226,7 +226,7 @@ def _silent(silent: Sequence[str]) -> Finding:
 
 
 def equal_columns(values: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of columns of (n, d) values that are the same and not constant."""
+    """Find pairs of columns in (n, d) values that are the same and not constant."""
     first: dict[bytes, int] = {}
     pairs = []
     for i, column in enumerate(np.ascontiguousarray(values.T)):

@@ -1,4 +1,4 @@
-"""Channels of a position by their labels: what moves, and along which axis."""
+"""Channels of a position by their labels: the thing that moves, and its axis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _POSITION = re.compile(r"_?(?:pos|position)$")
 
 
 def axis_of(label: str) -> tuple[str, str] | None:
-    """What moves ("" where the label does not say) and the axis; None where it names none.
+    """Read the moving thing ("" if not said) and the axis from a label; None if it has no axis.
 
     `cursor_x`, `Cursor X`, `cursorX` and `cursor_position_x` are ("cursor", "x"); `X`, `pos_x` and
     `x_pos` are ("", "x").
@@ -29,9 +29,9 @@ def axis_of(label: str) -> tuple[str, str] | None:
 
 
 def axes_of(labels: Sequence[str]) -> Mapping[str, list[int]]:
-    """The channels of each thing that moves, in the order of its axes.
+    """Group channels by the thing that moves, in axis order.
 
-    A thing with two channels of one axis is left out: which of them counts cannot be told.
+    A thing with two channels for one axis is left out: nothing tells which one counts.
     """
     found: dict[str, list[tuple[str, int]]] = {}
     for i, label in enumerate(labels):
@@ -45,7 +45,7 @@ def axes_of(labels: Sequence[str]) -> Mapping[str, list[int]]:
 
 
 def named_channels(labels: Sequence[str], channels: Sequence[str]) -> list[int] | None:
-    """Where the named channels are, whatever their case; None where one is not, or is twice."""
+    """Find the named channels, whatever their case; None if one is missing or there twice."""
     lower = [label.lower() for label in labels]
     if any(lower.count(one.lower()) != 1 for one in channels):
         return None

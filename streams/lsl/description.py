@@ -1,17 +1,17 @@
-"""Description of an LSL stream, and what a sample of unit -1 means."""
+"""Description of an LSL stream, and the keep-alive sample."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 KEEP_ALIVE_UNIT = -1
-"""A sample of this unit says that the source is alive and silent."""
+"""A sample with this unit says that the source is alive and silent."""
 KEEP_ALIVE_EVERY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class StreamDescription:
-    """Description of a stream by its sender."""
+    """A stream as its sender describes it."""
 
     name: str
     type: str

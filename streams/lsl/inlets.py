@@ -1,8 +1,8 @@
 """Inlets: finding streams and pulling them.
 
 This folder is the only place that imports pylsl. What it knows about LSL and others get wrong:
-`max_buflen` of an irregular stream counts hundreds of samples, clock correction is ours to apply,
-and a blocking pull of one sample followed by what is there beats polling.
+for an irregular stream `max_buflen` counts hundreds, clock correction is ours to apply,
+and one blocking pull, followed by what is there, beats polling.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FORMATS = {
 def quieten() -> None:
     """Keep liblsl's own log to warnings, unless the lab has an `lsl_api.cfg` that says otherwise.
 
-    Takes effect only before the first use of LSL in the process.
+    Takes effect only before the process first uses LSL.
     """
     places = ("lsl_api.cfg", "~/lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
     # os.path, as Path raises where there is no home, and where a folder may not be looked into
@@ -79,7 +79,7 @@ class Inlet:
     Args:
         info: the stream, as resolved.
         budget_per_s: samples per second that the buffer is sized for.
-        recover: let LSL reconnect by itself to a stream of the same source_id. What comes back
+        recover: let LSL reconnect by itself to a stream with the same source_id. What comes back
             may have other labels, and LSL does not say that it is another.
 
     Raises:
@@ -103,7 +103,7 @@ class Inlet:
 
     @property
     def same_host(self) -> bool:
-        """Whether the sender runs on this machine."""
+        """True if the sender runs on this machine."""
         return bool(self.description.hostname == socket.gethostname())
 
     def open(self, timeout_s: float = 5.0) -> None:
@@ -129,7 +129,7 @@ class Inlet:
         """Wait for a sample, then take all that is there.
 
         Returns:
-            (n, n_channels) values in the stream's own type, and (n,) stamps of the sender's clock;
+            (n, n_channels) values in the stream's own type, and (n,) stamps on the sender's clock;
             n = 0 when the timeout passed or the source is away (it is waited for).
 
         Raises:
@@ -160,7 +160,7 @@ class Inlet:
         return OffsetEstimate(t_s, float(offset_s), float(uncertainty.value))
 
     def is_visible(self, timeout_s: float) -> bool:
-        """Whether this very stream still answers on the network."""
+        """Return True if this very stream still answers on the network."""
         return bool(pylsl.resolve_byprop("uid", self.description.uid, 1, timeout_s))
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ def find_inlet(
 def matching_streams(
     stream_type: str = "", *, name: str = "", hostname: str = "", wait_s: float = 3.0
 ) -> list[pylsl.StreamInfo]:
-    """Every stream that matches and answers within `wait_s` seconds, in the order of their names.
+    """Find every stream that matches and answers within `wait_s` seconds, sorted by name.
 
     Raises:
         StreamAbsentError: none answered; the text lists what is visible.

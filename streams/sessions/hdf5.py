@@ -52,7 +52,7 @@ UNREADABLE = (
     TypeError,
     ValueError,
 )
-"""What h5py and numpy raise on files that are damaged or laid out as no other."""
+"""Errors that h5py and numpy raise on damaged or odd files."""
 
 
 @contextmanager
@@ -158,7 +158,7 @@ def require_nwb2(file: h5py.File, path: Path) -> None:
 
 
 def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
-    """What a group holds under a name; None where it holds nothing.
+    """Look up a name in a group; None where it holds nothing.
 
     Raises:
         SessionError: a link whose target is missing or cannot be opened.
@@ -189,7 +189,7 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
 
 
 def member_at(file: h5py.File, place: str) -> h5py.Group | h5py.Dataset | None:
-    """What lies at a path, None where nothing does; see `member`."""
+    """Look up a path; None where nothing is; see `member`."""
     item: h5py.Group | h5py.Dataset | None = file
     for part in place.split("/"):
         if not isinstance(item, h5py.Group):
@@ -233,7 +233,7 @@ def _require_sources(data: h5py.Dataset) -> None:
 
 
 def require_filters(data: h5py.Dataset) -> None:
-    """Load the plugins of a dataset's compression.
+    """Load the plugins that a dataset's compression needs.
 
     Raises:
         SessionError: they are not installed.
@@ -255,5 +255,5 @@ def require_filters(data: h5py.Dataset) -> None:
 
 
 def text_of(value: object) -> str:
-    """A text of HDF5, which may be bytes."""
+    """Return an HDF5 text, which may be bytes, as `str`."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

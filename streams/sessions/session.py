@@ -15,7 +15,7 @@ from streams.messages import Float64s, SpikeBatch
 Interval = tuple[float, float]
 
 NEGLIGIBLE = 1e-4
-"""Share of a sample's weight in an interpolation below which it does not count."""
+"""A sample with a smaller weight in an interpolation does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Behavior:
         values: (n, d) float64, physical units; NaN where nothing was measured.
         unit: physical unit, e.g. "cm/s".
         masked_in: (n,) bool, the samples that a mask leaves to learn from and to score; None for
-            all. It is a choice of the reader and no part of the recording.
+            all. It is the reader's choice and no part of the recording.
     """
 
     t_s: Float64s
@@ -69,11 +69,11 @@ class Behavior:
         return out
 
     def masked(self, mask: Behavior, max_gap_s: float = 0.1) -> Behavior:
-        """The same signal, with only the samples left that a mask of 0 and 1 holds.
+        """Return the same signal, with only the samples left that a mask of 0 and 1 holds.
 
         Args:
             mask: one column; its samples may lie at other times than the signal's.
-            max_gap_s: of the mask; a sample within a longer gap is left out.
+            max_gap_s: a sample within a longer gap in the mask is left out.
         """
         held = mask.at(self.t_s, max_gap_s)[:, 0] > 1.0 - NEGLIGIBLE
         return replace(self, masked_in=held)
@@ -97,7 +97,7 @@ class Trials:
         return len(self.start_s)
 
     def rows(self, chosen: np.ndarray) -> Trials:
-        """Some of them.
+        """Choose some trials.
 
         Args:
             chosen: (n,) bool.
@@ -112,7 +112,7 @@ class Session:
 
     Attributes:
         id: `subject/YYYY-MM-DD/name`.
-        unit_keys: key of each unit (`u17`, `ch12/u1`, a channel label).
+        unit_keys: each unit's key (`u17`, `ch12/u1`, a channel label).
         spikes: sorted by (t_us, unit), from the session's start; `unit` indexes `unit_keys`.
         behavior: signals by NWB path ("processing/behavior/Position/position").
         trials: None where the recording has none.
@@ -129,12 +129,12 @@ class Session:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def signal(self, name: str) -> Behavior:
-        """The behavioural signal of that NWB path, or of the one path that ends with `/name`.
+        """Find the behavioural signal by its NWB path, or by the one path that ends with `/name`.
 
-        A name of a container stands for its series, one column after the other.
+        A container's name stands for its series, one column after the other.
 
         Raises:
-            SessionError: none or several match, or the series of a container have not the same
+            SessionError: none or several match, or a container's series have not the same
                 times; the text lists those that the recording has.
         """
         skipped = self.provenance.get("skipped", "")
@@ -157,7 +157,7 @@ class Session:
 
 
 def in_intervals(t_s: Float64s, intervals: Sequence[Interval]) -> np.ndarray:
-    """(n,) bool, whether each time lies in `(start, stop]` of any interval."""
+    """Return (n,) bool, True for each time in `(start, stop]` of any interval."""
     inside = np.zeros(len(t_s), np.bool_)
     for start_s, stop_s in intervals:
         inside |= (t_s > start_s + 1e-9) & (t_s <= stop_s + 1e-9)
@@ -168,10 +168,10 @@ def chosen_series(name: str, paths: Iterable[str], whose: str, skipped: str = ""
     """The series that a name means: the path itself, the one that ends in it, or a container's.
 
     Args:
-        name: an NWB path, the end of one, or either of a container of series.
-        paths: of all series, in the order of the file.
+        name: an NWB path, a path's end, or either for a container of series.
+        paths: those of all series, in file order.
         whose: for messages.
-        skipped: what was left out of `paths`, for messages.
+        skipped: series not in `paths`, for messages.
 
     Raises:
         LackingError: there is none.

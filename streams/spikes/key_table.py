@@ -1,4 +1,4 @@
-"""Keys of a source's units, and the running index of each."""
+"""Keys of a source's units, each with a running index."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MAX_KEYS = 200_000
 
 
 class KeyTable:
-    """Gives each `(channel, unit)` of a source a running index and a key; it only grows.
+    """Gives a source's `(channel, unit)` pairs a running index and a key; it only grows.
 
     Attributes:
-        keys: in the order of their index.
+        keys: in index order.
         with_channel: whether the source sends channels.
-        grid: (channels, units) index of each unit, where numbers are small; -1 where not met.
+        grid: (channels, units) each unit's index, where numbers are small; -1 where not met.
 
     Args:
         keys: known from the start (the decoder's), so that a session in progress seldom adds one.
-        array: prefix `array:` of all keys.
+        array: prefix `array:` for all keys.
         with_channel: whether the source sends channels (`ch12/u1`) or bare units (`u17`).
     """
 
@@ -39,7 +39,7 @@ class KeyTable:
         self._add(np.array(sorted(self._codes_of(keys)), dtype=np.int64))
 
     def lookup(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s:
-        """Index of each (channel, unit), adding those not met before.
+        """Look up each (channel, unit), adding those not met before.
 
         Args:
             channel: (n,), from 0.
@@ -102,7 +102,7 @@ class KeyTable:
 
 
 def on_grid(grid: Int32s, channel: Int32s | Int64s | int, unit: Int32s | Int64s) -> Int32s | None:
-    """Look up the index of each unit; None if one is not on the grid, or was not met before."""
+    """Look up the unit indices; None if one is not on the grid, or was not met before."""
     try:
         index: Int32s = grid[channel, unit]
     except IndexError:

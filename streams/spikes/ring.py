@@ -1,4 +1,4 @@
-"""Ring of recent spikes, owned by the beat: admits arrivals, serves bins, assigns each fate."""
+"""Ring for recent spikes, owned by the beat: admits arrivals, serves bins, assigns each fate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DUPLICATE_MEMORY = 65_536
 
 @dataclass(slots=True)
 class Fates:
-    """Number of spikes of each fate; every spike gets exactly one (DEFINITIONS)."""
+    """Spikes by fate; every spike gets exactly one (DEFINITIONS)."""
 
     used: int = 0
     late: int = 0
@@ -30,7 +30,7 @@ class Fates:
 
     @property
     def spikes_in(self) -> int:
-        """Number of spikes that have a fate."""
+        """Spikes that have a fate."""
         arrived = self.used + self.late + self.future + self.duplicate
         return arrived + self.unknown_unit + self.invalid + self.overflow
 
@@ -40,17 +40,17 @@ class Fates:
 
 
 class SpikeRing:
-    """Newest spikes in order of arrival; one thread owns it.
+    """Newest spikes in arrival order; one thread owns it.
 
     A spike is *pending* from its admission until it is used in a cut bin, or until no bin to come
     can hold it (then it is `overflow`). `fates.spikes_in + n_pending` is all that ever arrived;
-    an entry of a count source weighs its count.
+    a count source's entry weighs its count.
 
     Args:
         capacity: spikes kept; the newest are kept when more arrive.
-        bin_us: length of a bin.
+        bin_us: bin length.
         hop_us: from one bin's end to the next one's, at most `bin_us`.
-        first_end_us: end of the first bin; bins end at `first_end_us + i * hop_us`.
+        first_end_us: the first bin's end; bins end at `first_end_us + i * hop_us`.
         kernels: functions that do the arithmetic.
     """
 
@@ -76,7 +76,7 @@ class SpikeRing:
 
     @property
     def n_pending(self) -> int:
-        """Number of admitted spikes whose fate is still open."""
+        """Admitted spikes whose fate is still open."""
         return self._n_pending
 
     @property
@@ -90,10 +90,10 @@ class SpikeRing:
         """Admit an arrival.
 
         Args:
-            batch: the arrival, of contiguous arrays; stamps in microseconds since t0.
+            batch: the arrival, in contiguous arrays; stamps in microseconds since t0.
             known: (n_source_units,) bool, whether the decoder knows the unit.
             latest_us: stamps beyond this are `future`.
-            repeats: which of an equal unit and stamp are duplicates (`streams.messages.Repeats`).
+            repeats: spikes with equal unit and stamp that are duplicates (`messages.Repeats`).
 
         Returns:
             How many were admitted.
@@ -117,7 +117,7 @@ class SpikeRing:
         return self._kernels.choose_bin(self._ring, bin_end_us - self.bin_us, bin_end_us)
 
     def is_as_cut(self, bin_end_us: int) -> bool:
-        """Return True if the last `cut`, of this bin, would give the same again."""
+        """Return True if the last `cut`, for this bin, would give the same again."""
         return self._changed_from_us > bin_end_us
 
     def assign_fate(self, slots: Int64s, fate: Literal["used", "unknown_unit", "overflow"]) -> None:
@@ -144,7 +144,7 @@ class SpikeRing:
     def _admit_any(
         self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats
     ) -> int:
-        """Admit an arrival of any kind: each entry that cannot be used gets its fate."""
+        """Admit any arrival: each entry that cannot be used gets its fate."""
         batch = self._keep("unknown_unit", batch, known[batch.unit])
         span_us = _span_us(batch)
         if span_us[1] > latest_us:
@@ -212,7 +212,7 @@ class SpikeRing:
         return came_before
 
     def _are_held(self, key: Int64s, n_units: int, i_from: int) -> np.ndarray:
-        """Return (n,) bool, True for each key of an entry held since number `i_from`."""
+        """Return (n,) bool, True for each key that an entry from number `i_from` on has."""
         i_first = max(i_from, self._ring.n_admitted - self.capacity, 0)
         slots = self._ring.slots(i_first, self._ring.n_admitted)
         t_us = self._ring.t_us[slots]
@@ -246,7 +246,7 @@ def _span_us(batch: SpikeBatch) -> tuple[int, int]:
 
 
 def _repeats(key: Int64s) -> np.ndarray | None:
-    """Return True where an earlier one of the (n,) keys is the same; None if all differ."""
+    """Return True where an earlier (n,) key is the same; None if all differ."""
     ordered = np.sort(key)
     if (ordered[1:] != ordered[:-1]).all():
         return None

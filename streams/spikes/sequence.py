@@ -1,4 +1,4 @@
-"""Sequence numbers of samples: which came twice, and how many never came."""
+"""Sequence numbers: samples that came twice, and how many never came."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SequenceCheck:
     """Finds samples that came twice and numbers that never came.
 
     A source that restarts counts from 0 again: a number that comes again with a later stamp, or one
-    from before our time after a silence of stamps, lets the count begin anew.
+    from before our time after a silence, lets the count begin anew.
 
     Attributes:
         seen: (SEQ_KEPT,) the newest numbers, each at its rest.
@@ -34,7 +34,7 @@ class SequenceCheck:
         self.newest_s = -np.inf
 
     def fresh(self, seq: Int64s, t_s: Float64s) -> tuple[np.ndarray, int]:
-        """Which samples are new, and how many numbers were jumped over. (n,), (n,) -> (n,) bool."""
+        """Find new samples, and how many numbers were jumped over. (n,), (n,) -> (n,) bool."""
         if self.next_number > SEQ_WRAP // 2:  # an int32 begins anew at 0 after 2**31 samples
             seq = seq + self.next_number // SEQ_WRAP * SEQ_WRAP
             seq = np.where(seq < self.next_number - SEQ_WRAP // 2, seq + SEQ_WRAP, seq)
@@ -57,7 +57,7 @@ class SequenceCheck:
         return fresh, n_lost
 
     def go_on(self, seq: Int64s | Int32s, t_s: Float64s) -> bool:
-        """Whether all are new and none is missing, as nearly always; then they are noted."""
+        """Return True if all are new and none is missing, as nearly always; then note them."""
         if seq[0] != self.next_number or not (seq[1:] - seq[:-1] == 1).all():
             return False
         first = int(seq[0]) % SEQ_KEPT

@@ -1,4 +1,4 @@
-"""Spikes of a bin become tokens: one piece of code for training, calibration, replay and the beat.
+"""A bin's spikes become tokens: one code for training, calibration, replay and the beat.
 
 A bin is `(t_window - bin, t_window]`. Tokens stand in the order (stamp, row), so that the order of
 arrival leaves no trace, and carry times relative to their bin: float32 cannot hold absolute time in
@@ -20,8 +20,8 @@ class Tokenizer:
     """Makes the tokens of one bin from its spikes.
 
     Args:
-        bin_us: length of a bin, microseconds.
-        row_of: (n_source_units,) int32, the decoder's row of each source unit, no row twice; -1
+        bin_us: bin length, microseconds.
+        row_of: (n_source_units,) int32, the decoder's row for each source unit, no row twice; -1
             where unknown.
         token_cap: at most this many tokens a bin, taken evenly over units; None for no cap.
         kernels: functions that do the arithmetic.
@@ -42,16 +42,16 @@ class Tokenizer:
     def cut(
         self, spikes: SpikeBatch, bin_end_us: int, t_window: float
     ) -> tuple[TokenWindow, Int64s]:
-        """Make the tokens of the bin that ends at `bin_end_us`.
+        """Make tokens for the bin that ends at `bin_end_us`.
 
         Args:
-            spikes: those whose stamp lies in the bin, none of them twice, in contiguous arrays;
+            spikes: those whose stamp lies in the bin, none twice, in contiguous arrays;
                 units that the decoder does not know (it may have been swapped) are left out.
-            bin_end_us: end of the bin in the batch's microseconds.
+            bin_end_us: the bin's end in the batch's microseconds.
             t_window: the same instant on the daemon's clock, seconds.
 
         Returns:
-            The window, and (N,) the index into `spikes` of each token.
+            The window, and (N,) for each token its index into `spikes`.
         """
         order, row, t_rel, count = self._kernels.order_tokens(
             spikes, self.row_of, bin_end_us - self.bin_us
@@ -66,7 +66,7 @@ def evenly_over_units(row: Int32s, cap: int) -> Int64s:
     """Choose the tokens that a cap keeps: every n-th by row, so that each unit loses its share.
 
     Args:
-        row: (n,) rows of the tokens in their canonical order.
+        row: (n,) the tokens' rows in canonical order.
         cap: how many to keep, fewer than n.
 
     Returns:
@@ -78,7 +78,7 @@ def evenly_over_units(row: Int32s, cap: int) -> Int64s:
 
 @dataclass(frozen=True, slots=True)
 class TokenBins:
-    """The tokens of many bins, end to end.
+    """Many bins' tokens, end to end.
 
     Attributes:
         unit: (N,) int32 rows.
@@ -107,10 +107,10 @@ def cut_bins(
     """Cut a whole recording at once; each bin equals what `Tokenizer.cut` gives, bit for bit.
 
     Args:
-        spikes: any order; those of unknown units (row -1) are left out.
+        spikes: any order; those from unknown units (row -1) are left out.
         row_of: (n_source_units,) int32.
         bin_ends_us: (n_bins,) int64, any order; bins may overlap.
-        bin_us: length of a bin.
+        bin_us: bin length.
         drop_repeats: leave out a spike that comes again with the same unit and microsecond, as the
             ring does where stamps are finer than blocks and nothing numbers the samples.
     """

@@ -1,1 +1,1 @@
-"""What leaves and how: the messages, the sockets, and their CURVE keys."""
+"""The wire: messages, sockets, and their CURVE keys."""

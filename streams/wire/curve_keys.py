@@ -14,7 +14,7 @@ SERVER_FILE, CLIENT_FILE = "server.json", "client.json"
 
 @dataclass(frozen=True, slots=True)
 class CurveKeys:
-    """What one side needs: its own pair, and the other side's public key (Z85 text)."""
+    """One side's own pair, and the other side's public key (Z85 text)."""
 
     public: str
     secret: str
@@ -26,8 +26,8 @@ def write_curve_keys(folder: Path, server: tuple[str, str], client: tuple[str, s
 
     Args:
         folder: where to; made if needed.
-        server: (public, secret) of the daemon.
-        client: (public, secret) of those who may connect.
+        server: (public, secret), the daemon's.
+        client: (public, secret), for those who may connect.
 
     Raises:
         CurveKeysError: there are keys already, or the folder cannot be written.

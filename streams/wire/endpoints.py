@@ -1,4 +1,4 @@
-"""Addresses of sockets, read before they are used: `tcp://HOST:PORT`."""
+"""Socket addresses, read before they are used: `tcp://HOST:PORT`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Endpoint:
 
     @property
     def is_ipv6(self) -> bool:
-        """Return True for a number of IPv6, which ZeroMQ reads only when told to."""
+        """Return True for an IPv6 number, which ZeroMQ reads only when told to."""
         return ":" in self.host
 
     @property
@@ -51,7 +51,7 @@ def parse_endpoint(text: str) -> Endpoint:
     """Read `tcp://HOST:PORT`.
 
     Raises:
-        AddressError: it is none; the text says which part of it is wrong, and how it is written.
+        AddressError: it is none; the text says which part is wrong, and how it is written.
     """
     scheme, found, rest = text.partition("://")
     if not found:

@@ -94,7 +94,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of one beat went (topic `timing`), sent once the beat is over."""
+    """Times within one beat (topic `timing`), sent once the beat is over."""
 
     schema: int = SCHEMA
     run_id: str
@@ -162,7 +162,7 @@ def decode_reply(payload: bytes) -> Reply:
     """Read a reply.
 
     Raises:
-        WireError: not a reply of this schema.
+        WireError: not a reply in this schema.
     """
     try:
         return _reply_decoder.decode(payload)

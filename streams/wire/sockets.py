@@ -1,4 +1,4 @@
-"""ZeroMQ: the sockets that decodes leave by and commands come in by. The only importer of zmq."""
+"""ZeroMQ sockets for decodes and commands. The only importer of zmq."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _OneClient:
         self._allowed = curve_keys.other.encode()
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether the Z85 text is the client's public key."""
+        """Return True if the Z85 text is the client's public key."""
         return key == self._allowed
 
 
@@ -43,7 +43,7 @@ def new_pair() -> tuple[str, str]:
 
 
 def _guard(socket: zmq.Socket[bytes], curve_keys: CurveKeys) -> None:
-    """Encrypt, and let in the client of these keys alone."""
+    """Encrypt, and let in the client with these keys alone."""
     if not _authenticators:
         authenticator = ThreadAuthenticator(zmq.Context.instance())
         authenticator.start()
@@ -211,7 +211,7 @@ class ControlServer:
             raise
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
-        """Wait for a command, a JSON frame and perhaps one of bytes; None when none came.
+        """Wait for a command, a JSON frame and perhaps one with bytes; None when none came.
 
         Each must be answered by `reply`.
         """

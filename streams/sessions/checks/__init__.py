@@ -1,1 +1,1 @@
-"""Checks of a file's contents, which then become a session."""
+"""Checks on a file's contents, which then become a session."""

@@ -24,14 +24,14 @@ from streams.sessions.session import Behavior, Session, Trials, chosen_series
 
 
 def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
-    """Make a session of what was read, in seconds from its first sample.
+    """Make a session, in seconds from its first sample.
 
-    The session begins at the whole second of the earliest spike, behaviour or trial (see
+    The session begins at the earliest spike, behaviour or trial, a whole second (see
     `begins_at_s`), so that bins keep their place on the grid that the file's samples lie on; what
-    a file of our own says goes first. `provenance["begins_at_s"]` keeps that time of the file.
+    our own file says goes first. `provenance["begins_at_s"]` keeps that file time.
 
     Args:
-        contents: in seconds of the file's clock.
+        contents: in seconds on the file's clock.
         choice: what was to be read.
         file: its path, for messages.
 
@@ -63,7 +63,7 @@ def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
 
 
 def _checked(contents: Contents, choice: SessionChoice, file: str) -> tuple[Contents, float]:
-    """What can be meant of what was read, and where it begins."""
+    """Refuse implausible contents; return the rest, and its beginning."""
     require_no_stray_spikes(contents.spikes, contents.behavior, file)
     contents = replace(contents, behavior=_plausible(contents, choice, file))
     require_seconds(contents.spikes, contents.behavior, file)
@@ -130,7 +130,7 @@ def _end_s(spikes: SpikeBatch, behavior: Mapping[str, Behavior], trials: Trials 
 
 
 def _batch(spikes: Spikes, begins_s: float) -> tuple[SpikeBatch, list[str]]:
-    """Spikes in order, and what of them was mended or left out."""
+    """Put spikes in order, and note those mended or left out."""
     finite = np.isfinite(spikes.t_s)
     t_us = np.rint((spikes.t_s[finite] - begins_s) * 1e6).astype(np.int64)
     unit = spikes.unit[finite]
@@ -155,14 +155,14 @@ def _unsorted(keys: tuple[str, ...], t_s: Float64s, unit: Int32s) -> list[str]:
 
 
 def _since(t_s: Float64s, begins_s: float) -> Float64s:
-    """Times from the session's start; of a large clock's only the microseconds mean anything."""
+    """Return times from the session's start; on a large clock only microseconds mean anything."""
     return np.round(t_s - begins_s, 6) if begins_s else t_s
 
 
 def _masked(
     contents: Contents, choice: SessionChoice, begins_s: float, file: str
 ) -> dict[str, Behavior]:
-    """Every signal in seconds of the session, with its masked samples marked."""
+    """Return every signal in session seconds, its masked samples marked."""
     shifted = {
         path: replace(signal, t_s=_since(signal.t_s, begins_s))
         for path, signal in contents.behavior.items()

@@ -1,4 +1,4 @@
-"""Whether spikes and behaviour are in seconds of one clock; what is not is refused by its name."""
+"""Check that spikes and behaviour are in one clock's seconds; anything else is refused by name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from streams.sessions.session import Behavior
 RATES_HZ = (1e3, 1e4, 2e4, 24414.0625, 2.5e4, 3e4, 3.2e4, 4e4, 4.8e4, 5e4, 1e6, 1e9)
 """Ticks a second that files have for seconds: milliseconds, amplifiers' rates, micro, nano."""
 IMPLAUSIBLE = 300.0
-"""Spikes and behaviour of one session never differ so much in length."""
+"""Spikes and behaviour in one session never differ so much in length."""
 FEWEST_SAMPLES = 20
 """From fewer samples nothing is concluded."""
 SLOWEST_HZ, LONGEST_STEP_S = 0.05, 1.0
-"""Units of one recording fire more often, and behaviour is sampled more often, if in seconds."""
+"""In seconds, a recording's units fire more often, and its behaviour is sampled more often."""
 USUAL_TICKS, LONGEST_USUAL_STEP_S = (1e3, 3e4, 1e6, 1e9), 0.1
 
 
@@ -27,7 +27,7 @@ def plausible_behavior(path: str, spikes: Spikes, signal: Behavior, file: str) -
     """Refuse behaviour that is not on the spikes' clock, or goes on long after them.
 
     Raises:
-        SessionError: with the line of the config that would read it.
+        SessionError: with the config line that would read it.
     """
     fired, seen = span_s(spikes.t_s), span_s(signal.t_s)
     if fired is None or seen is None:
@@ -49,7 +49,7 @@ def plausible_behavior(path: str, spikes: Spikes, signal: Behavior, file: str) -
 
 
 def _require_one_unit_of_time(told: str, fired_s: Float64s, seen_s: Float64s) -> None:
-    """Refuse spikes and behaviour of which one is counted in other units than the other."""
+    """Refuse spikes and behaviour whose times are in different units."""
     lengths = [float(np.ptp(t_s[np.isfinite(t_s)])) for t_s in (fired_s, seen_s)]
     longer, shorter = max(lengths), max(min(lengths), 1e-9)
     ratio = longer / shorter
@@ -75,7 +75,7 @@ def require_seconds(spikes: Spikes, behavior: Mapping[str, Behavior], file: str)
     Neurons then seem to fire a few times an hour, and behaviour to be sampled every few seconds.
 
     Raises:
-        SessionError: with the lines of the config that would read them.
+        SessionError: with the config lines that would read them.
     """
     fired = span_s(spikes.t_s)
     steps_s = [float(np.median(np.diff(s.t_s))) for s in behavior.values() if len(s.t_s) > 1]
@@ -102,7 +102,7 @@ def _are_whole(t: np.ndarray) -> bool:
 
 
 def _rate(ratio: float) -> float:
-    """The known rate that is nearest to a ratio of lengths, else the ratio."""
+    """Find the known rate nearest to a ratio; without one, return the ratio."""
     nearest = min(RATES_HZ, key=lambda rate: abs(np.log(rate / ratio)))
     return nearest if abs(np.log(nearest / ratio)) < 0.1 else round(ratio)
 

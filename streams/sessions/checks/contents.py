@@ -1,4 +1,4 @@
-"""What a reader found in a file, before it is a `Session`."""
+"""Contents that a reader found in a file, before they are a `Session`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from streams.sessions.session import Behavior, Trials
 
 @dataclass(frozen=True, slots=True)
 class Spikes:
-    """Spikes in the order of the file.
+    """Spikes in file order.
 
     Attributes:
-        keys: of each unit.
+        keys: one a unit.
         key_kind: what the keys are: "row numbers", "id", a column, "electrodes" or "columns of
             counts".
-        t_s: (n,) float64, seconds of the file's clock, not always finite or in order.
+        t_s: (n,) float64, seconds on the file's clock, not always finite or in order.
         unit: (n,) int32, index into `keys`, increasing where the file has units row by row.
         count: (n,) int32; None for one spike an entry.
     """
@@ -33,11 +33,11 @@ class Spikes:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """A recording in seconds of the file's clock.
+    """A recording in seconds on the file's clock.
 
     Attributes:
-        id: of the session.
-        spikes: of the chosen units.
+        id: the session's.
+        spikes: from the chosen units.
         behavior: by path.
         trials: None where there are none.
         provenance: where it came from.
@@ -57,6 +57,6 @@ class Contents:
 
 
 def span_s(t_s: np.ndarray) -> tuple[float, float] | None:
-    """First and last of the finite times."""
+    """Return the first and last finite time."""
     finite = t_s[np.isfinite(t_s)]
     return (float(finite.min()), float(finite.max())) if len(finite) else None

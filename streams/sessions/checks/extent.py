@@ -1,4 +1,4 @@
-"""When a session begins and ends; refusals of few samples that would decide it."""
+"""A session's beginning and end; a few samples that would decide it are refused."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Span = tuple[float, float]
 STRAY_S, STRAY_SHARE = 60.0, 0.5
 """A few samples that make a session this much, and this share, longer are stray."""
 LONGEST_HOLE_S = 43_200.0
-"""Spikes of one recording do not stop for longer."""
+"""Spikes in one recording do not stop for longer."""
 FEW, FEW_UNITS = 1e-3, 0.05
-"""Shares of the spikes, and of the units, that are few."""
+"""Shares among spikes, and among units, that are few."""
 
 
 def session_span(spikes: Spikes, behavior: Mapping[str, Behavior], file: str) -> Span:
-    """First and last time of what is read.
+    """Find the first and last time.
 
     Raises:
-        SessionError: a few spikes, or one unit of many, decide how long that is.
+        SessionError: a few spikes, or one unit among many, decide how long that is.
     """
     require_no_stray_spikes(spikes, behavior, file)
     spans = [span_s(spikes.t_s), *(span_s(signal.t_s) for signal in behavior.values())]
@@ -35,7 +35,7 @@ def session_span(spikes: Spikes, behavior: Mapping[str, Behavior], file: str) ->
 
 
 def _require_no_hole(t_s: Float64s, file: str) -> None:
-    """Refuse spikes that stop for half a day, as where parts of a file have other clocks."""
+    """Refuse spikes that stop for half a day, as in files whose parts have other clocks."""
     if len(t_s) < 2 or np.ptp(t_s) < LONGEST_HOLE_S:
         return
     ordered = np.sort(t_s)
@@ -51,10 +51,10 @@ def _require_no_hole(t_s: Float64s, file: str) -> None:
 
 
 def require_no_stray_samples(path: str, t_s: Float64s, file: str) -> None:
-    """Refuse a series of which a few time stamps lie far from all others.
+    """Refuse a series with a few time stamps far from all others.
 
     Raises:
-        SessionError: with the line of the config that leaves them out.
+        SessionError: with the config line that leaves them out.
     """
     rest = _without_few(t_s, [])
     if rest is None:
@@ -69,7 +69,7 @@ def require_no_stray_samples(path: str, t_s: Float64s, file: str) -> None:
 
 
 def trials_inside(trials: Trials, span: Span) -> np.ndarray:
-    """(n,) bool, whether a trial lies in or near the time of spikes and behaviour."""
+    """Return (n,) bool, True for trials within or near the span."""
     edges = np.stack([trials.start_s, trials.stop_s])
     beyond = np.fmax(edges - span[1], span[0] - edges)
     limit_s = max(STRAY_S, STRAY_SHARE * _length(span))
@@ -78,7 +78,7 @@ def trials_inside(trials: Trials, span: Span) -> np.ndarray:
 
 
 def require_no_stray_spikes(spikes: Spikes, behavior: Mapping[str, Behavior], file: str) -> None:
-    """Refuse a session that a few spikes, or one unit of many, make much longer than all else.
+    """Refuse a session that a few spikes, or one unit among many, make much longer.
 
     Raises:
         SessionError: with the line of the config that leaves them out.
@@ -104,7 +104,7 @@ def require_no_stray_spikes(spikes: Spikes, behavior: Mapping[str, Behavior], fi
 
 
 def _without_few(t_s: Float64s, others: Sequence[Span]) -> Span | None:
-    """The span of all but a few times at either end."""
+    """Return the span without a few times at either end."""
     n_few = max(1, int(FEW * len(t_s)))
     if len(t_s) <= 3 * n_few:
         return None
@@ -113,7 +113,7 @@ def _without_few(t_s: Float64s, others: Sequence[Span]) -> Span | None:
 
 
 def _without_few_units(t_s: Float64s, unit: np.ndarray, others: Sequence[Span]) -> Span | None:
-    """The span of all units but the few that reach farthest, where there are many."""
+    """Return the span without the few units that reach farthest, where there are many."""
     n_units = int(unit.max(initial=-1)) + 1
     n_few = max(1, int(FEW_UNITS * n_units))
     first, last = np.full(n_units, np.inf), np.full(n_units, -np.inf)
@@ -135,13 +135,13 @@ def _ends(t_s: Float64s) -> Span:
 
 
 def is_stray(edge: float, rest: Span, sign: float) -> bool:
-    """Whether an edge lies far beyond the rest, later (sign 1) or earlier (sign -1)."""
+    """Return True if an edge lies far beyond the rest, later (sign 1) or earlier (sign -1)."""
     beyond = edge - rest[1] if sign > 0 else rest[0] - edge
     return beyond > max(STRAY_S, STRAY_SHARE * _length(rest))
 
 
 def cut_between(contents: Contents, between_s: Span) -> Contents:
-    """Only what lies between two times of the file."""
+    """Keep only the part between two file times."""
     first_s, last_s = between_s
     spikes = contents.spikes
     held = (spikes.t_s >= first_s) & (spikes.t_s <= last_s)
@@ -173,5 +173,5 @@ def said(span: Span) -> str:
 
 
 def between(rest: Span) -> str:
-    """The line of the config that reads a span alone."""
+    """Show the config line that reads a span alone."""
     return f"between_s = [{np.floor(rest[0]):.0f}, {np.ceil(rest[1]):.0f}]"

@@ -22,32 +22,32 @@ from streams.spikes.layouts.layout import Layout, LayoutOptions
 from streams.spikes.layouts.table import layout_of
 
 PARTS_APART_S = 1.0
-"""Recordings of one session are laid behind each other with this between them."""
+"""Gap between a session's recordings, which are laid behind each other."""
 QUIET_S = 0.25
 """A silence after which a source may have begun anew to count its samples."""
 MENDED = "mended"
-"""Name in a session's provenance of what was dropped or mended, a line each."""
+"""Entry in a session's provenance: everything dropped or mended, a line each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What in a recording means what.
+    """Meaning of a recording's streams.
 
     Attributes:
-        spikes: LSL type of the stream of spikes.
+        spikes: the spike stream's LSL type.
         spikes_name: its name; "" for any.
-        array: prefix of the unit keys.
-        columns: what the channels of the spikes hold, where their labels do not tell.
+        array: prefix for the unit keys.
+        columns: contents of the spike channels, where their labels do not tell.
         ignore_units: unit numbers, keys or labels to leave out.
         known_keys: unit keys that the session has even where they are silent.
-        markers: LSL type of the markers; "" for none.
+        markers: the markers' LSL type; "" for none.
         markers_name: their name; "" for any.
         trial_start: beginning of the marker that starts a trial.
         trial_stop: beginning of the marker that ends it.
-        behavior: type and name ("" for any) of the streams of behaviour; () for every stream of
+        behavior: type and name ("" for any) of behaviour streams; () for every stream of
             numbers.
         body: what moves, where the channels' labels do not say: `x`, `y` become `<body>_position`.
-        channels: labels of the axes of `body` in order, x first; () for as the labels say.
+        channels: labels of `body`'s axes in order, x first; () for as the labels say.
     """
 
     spikes: str = "Spikes"
@@ -72,7 +72,7 @@ def convert(
     *,
     needs_trials: bool = False,
 ) -> Session:
-    """Make one session of one or several recordings.
+    """Make one session from one or several recordings.
 
     Times are shifted so that each recording begins a second after the one before has ended. What
     was dropped or mended is in the session's provenance.
@@ -81,11 +81,11 @@ def convert(
         paths: XDF files, in order.
         session_id: `subject/YYYY-MM-DD/name`; from the first file's name and date if None.
         reading: what means what.
-        needs_trials: refuse markers of which none makes a trial.
+        needs_trials: refuse markers that make no trial.
 
     Raises:
         RecordingError: a file is no recording, holds no spikes, or streams that do not fit.
-        StreamUnfitError: the spikes are of no layout that we read.
+        StreamUnfitError: no layout reads the spikes.
     """
     recordings = [read_recording(path) for path in paths]
     session = joined([session_of(recording, reading) for recording in recordings])
@@ -100,11 +100,11 @@ def convert(
 def session_of(recording: Recording, reading: Reading) -> Session:
     """One recording, as far as it has come, as a session without a name.
 
-    It begins at its first sample, of whatever stream that is read.
+    It begins at its first sample, on whatever stream.
 
     Raises:
         RecordingError: it holds no spikes, or streams that do not fit.
-        StreamUnfitError: the spikes are of no layout that we read.
+        StreamUnfitError: no layout reads the spikes.
     """
     said = list(recording.said)
     pieces = recording.pieces(reading.spikes, reading.spikes_name)
@@ -163,7 +163,7 @@ def _markers(recording: Recording, reading: Reading) -> Recorded | None:
 
 
 def _behavior_streams(recording: Recording, reading: Reading, said: list[str]) -> list[Recorded]:
-    """The streams of behaviour, their pieces joined; those whose stamps are of no use left out."""
+    """Find the behaviour streams, pieces joined; those with useless stamps are left out."""
     no_behavior = {reading.spikes, reading.markers, "Markers"}
     found = dict.fromkeys(
         (one.description.type, one.description.name)
@@ -194,7 +194,7 @@ def _require_stamps(stream: Recorded, recording: Recording) -> None:
 def _spikes(
     pieces: Sequence[Recorded], reading: Reading, first_s: float, said: list[str]
 ) -> tuple[SpikeBatch, tuple[str, ...]]:
-    """The spikes of all pieces in order, and the units' keys."""
+    """Join the pieces' spikes in order; return them with the units' keys."""
     known: Sequence[str] = reading.known_keys
     times, units, counts = [], [], []
     index: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Markers of a recording, whatever their type, as texts and as trials."""
+"""A recording's markers, whatever their type, as texts and as trials."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def marker_texts(markers: Recorded) -> list[str]:
 def trials_of(
     texts: Sequence[str], t_s: Float64s, *, trial_start: str, trial_stop: str
 ) -> list[dict[str, float]]:
-    """Trials from markers, in the order of their starts, however late the markers came.
+    """Make trials from markers, ordered by start, however late the markers came.
 
     A stop ends the trial with its `i=` (or number), else the one running; one without a stop ends
-    with the next start, and the last of all is left out.
+    with the next start, and the very last is left out.
 
     Returns:
-        `start_s`, `stop_s`, and every `name=number` of the two markers.
+        `start_s`, `stop_s`, and every `name=number` in the two markers.
     """
     begun: list[dict[str, float]] = []
     for i in np.argsort(t_s, kind="stable"):
@@ -53,10 +53,10 @@ def trials_of(
 
 
 def require_trials(texts: Sequence[str], *, trial_start: str, trial_stop: str) -> None:
-    """Refuse markers of which none makes a trial.
+    """Refuse markers that make no trial.
 
     Args:
-        texts: of all markers, none of which made one.
+        texts: all markers' texts.
         trial_start: beginning of the marker that starts a trial.
         trial_stop: beginning of the marker that ends it.
 
@@ -78,13 +78,13 @@ def require_trials(texts: Sequence[str], *, trial_start: str, trial_stop: str) -
 
 
 def _word(text: str, *words: str) -> str | None:
-    """The longest of the words that the text begins with; a number only as a whole."""
+    """Find the longest word that the text begins with; a number only as a whole."""
     fitting = [word for word in words if text.startswith(word) and not _cuts_number(text, word)]
     return max(fitting, key=len, default=None)
 
 
 def _cuts_number(text: str, word: str) -> bool:
-    """Whether the text goes on with the digits of a number that the word ends in."""
+    """Return True if the text goes on with digits of the number that the word ends in."""
     return bool(re.search(r"\d$", word)) and bool(re.match(r"\d|\.\d", text[len(word) :]))
 
 

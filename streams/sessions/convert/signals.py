@@ -19,13 +19,13 @@ PLACE = "processing/behavior"
 def behavior_of(
     stream: Recorded, first_s: float, body: str, channels: Sequence[str] = ()
 ) -> dict[str, Behavior]:
-    """A stream as signals and the velocities of its positions, by NWB path.
+    """Turn a stream into signals, and positions into velocities too, by NWB path.
 
     Args:
-        stream: of numbers; of samples with one stamp the first is taken.
+        stream: holds numbers; among samples with one stamp the first is taken.
         first_s: the session's beginning.
         body: what moves, where the labels do not say.
-        channels: labels of its axes in order, x first; () for as the labels say.
+        channels: the axes' labels in order, x first; () for as the labels say.
 
     Raises:
         RecordingError: a channel that is named is not there.
@@ -52,7 +52,7 @@ def signals_of(
     """A stream's channels as signals: (n, d) values and their unit, by name.
 
     Channels `hand_x`, `hand_y` are the signal `hand_position`, x first, see `axes.axis_of`; a
-    channel without axis is a signal of its own name.
+    channel without axis is a signal under its own name.
 
     Raises:
         RecordingError: a channel that is named is not there.
@@ -90,12 +90,12 @@ def _named(stream: Recorded, labels: Sequence[str], channels: Sequence[str]) -> 
 
 
 def velocity(t_s: Float64s, position: Float64s, width_s: float = SLOPE_WIDTH_S) -> Float64s:
-    """The slope of a line fitted to the samples around each one.
+    """Fit a line to the samples around each one; return its slope.
 
     Args:
         t_s: (n,) increasing.
         position: (n, d).
-        width_s: of the stretch, at least three samples.
+        width_s: the stretch's width, at least three samples.
 
     Returns:
         (n, d); NaN where there are too few samples.

@@ -1,4 +1,4 @@
-"""A series of binned counts instead of units, as in FALCON's H2."""
+"""A series with binned counts instead of units, as in FALCON's H2."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MOST = 100_000
 
 
 def spikes_of_counts(signal: Behavior, choice: CountChoice, file: str) -> Spikes:
-    """Counts as entries that stand for several spikes, each at the end of its bin.
+    """Turn counts into entries that stand for several spikes, each at its bin's end.
 
     Args:
         signal: (n_bins, n_units) counts.
-        choice: which end of a bin its time stamp is.
+        choice: tells which end of a bin its time stamp is.
         file: for messages.
 
     Raises:

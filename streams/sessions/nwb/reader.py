@@ -71,7 +71,7 @@ def _contents(file: h5py.File, path: Path, choice: SessionChoice) -> Contents:
 
 
 def _one_series(reader: SeriesReader, key: str, name: str) -> dict[str, Behavior]:
-    """The series of a key of the config; unlike behaviour, every file must have it."""
+    """Read the series that a config key names; unlike behaviour, every file must have it."""
     try:
         found = reader.named([name])
     except LackingError as error:
@@ -98,7 +98,7 @@ def _own_notes(file: h5py.File) -> dict[str, Any]:
 
 
 def _text(file: h5py.File, place: str) -> str:
-    """A text of the file's head, "" where there is none."""
+    """Read a text from the file's head, "" where there is none."""
     data = member_at(file, place)
     return text_of(data[()]) if isinstance(data, h5py.Dataset) and data.shape == () else ""
 
@@ -153,7 +153,7 @@ def _read_trials(file: h5py.File, path: Path, choice: TrialChoice) -> Trials | N
 
 
 def told_contents(file: h5py.File) -> str:
-    """What a file has, for messages."""
+    """List a file's contents, for messages."""
     told = []
     for place in places_of(file):
         held = file.get(place)

@@ -1,4 +1,4 @@
-"""Behavioural series of an NWB file."""
+"""Behavioural series in an NWB file."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ WIDEST = 1000
 
 @dataclass(slots=True)
 class SeriesReader:
-    """Reads the series of one file.
+    """Reads one file's series.
 
     Attributes:
         file: open.
-        path: of it, for messages.
+        path: the file's, for messages.
         spikes_s: how long the spikes last, to understand FALCON's H1 files.
         ticks_per_s: how much time stamps grow in a second.
         notes: what was left out or mended.
@@ -91,7 +91,7 @@ class SeriesReader:
         return found
 
     def paths(self) -> Iterator[str]:
-        """Of every series but neural ones and images; nothing of them is read."""
+        """Walk every series that is neither neural nor an image; no values are read."""
         for place in places_of(self.file):
             group = self.file.get(place)
             for name in group if isinstance(group, h5py.Group) else ():
@@ -206,7 +206,7 @@ class SeriesReader:
 
 
 def places_of(file: h5py.File) -> list[str]:
-    """Where series of behaviour lie."""
+    """List the paths at which behavioural series lie."""
     modules = file.get("processing")
     names = list(modules) if isinstance(modules, h5py.Group) else []
     return ["acquisition", *(f"processing/{name}" for name in names)]

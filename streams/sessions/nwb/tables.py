@@ -1,4 +1,4 @@
-"""Tables of NWB (units, trials, electrodes) read column by column."""
+"""NWB tables (units, trials, electrodes) read column by column."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Table:
 
     Args:
         group: its group in the file.
-        path: of the file, for messages.
+        path: the file's, for messages.
     """
 
     def __init__(self, group: h5py.Group, path: Path) -> None:
@@ -37,7 +37,7 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns, `id` first."""
+        """Column names, `id` first."""
         told = [text_of(name) for name in np.ravel(self.group.attrs.get("colnames", []))]
         held = [name for name, item in _datasets(self.group) if not name.endswith("_index")]
         named = [name for name in told if name in self.group]
@@ -107,7 +107,7 @@ class Table:
         return values, ends
 
     def electrode_ids(self) -> np.ndarray:
-        """(n_rows,) the id of each row's first electrode.
+        """Read (n_rows,) the id of each row's first electrode.
 
         Raises:
             SessionError: the table names no electrodes, or a row has none.
@@ -128,7 +128,7 @@ class Table:
         return ids
 
     def electrodes(self) -> Table | None:
-        """The file's table of electrodes."""
+        """The file's electrode table."""
         group = self.group.file.get("general/extracellular_ephys/electrodes")
         return Table(group, self.path) if isinstance(group, h5py.Group) else None
 
@@ -142,7 +142,7 @@ def _datasets(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
 
 
 def _plain(data: h5py.Dataset, values: np.ndarray) -> np.ndarray:
-    """Texts as texts; references as the last part of the path that they point to."""
+    """Return texts as texts; references as the last part in the path that they point to."""
     if values.dtype.kind in "SO":
         return np.array([_named(data, value) for value in values.ravel()]).reshape(values.shape)
     return values
@@ -155,11 +155,11 @@ def _named(data: h5py.Dataset, value: object) -> str:
 
 
 def find_table(file: h5py.File, path: Path, name: str, usual: str) -> Table | None:
-    """A table by its path or the end of one.
+    """Find a table by its path or a path's end.
 
     Args:
         file: open.
-        path: of the file, for messages.
+        path: the file's, for messages.
         name: as in `processing/ecephys/units` or `intervals/reach_trials`; "" for the usual one.
         usual: where that lies.
 
@@ -180,7 +180,7 @@ def find_table(file: h5py.File, path: Path, name: str, usual: str) -> Table | No
 
 
 def table_paths(file: h5py.File) -> list[str]:
-    """Every table of the file."""
+    """List every table in the file."""
     found: list[str] = []
 
     def look(name: str, item: h5py.Group | h5py.Dataset) -> None:

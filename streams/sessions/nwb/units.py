@@ -1,4 +1,4 @@
-"""Spikes and unit keys of an NWB file."""
+"""Spikes and unit keys from an NWB file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY_COLUMN = "unit_key"
 COARSEST_S = 0.005
 """Spike times that are not told apart more finely say little."""
 RESTART_SHARE, FEWEST_SPIKES = 0.5, 20
-"""A step back by so much of a unit's whole time is a clock that starts again."""
+"""A step back by such a share in a unit's whole time is a clock that starts again."""
 PROBES = (
     "probe",
     "probe_name",
@@ -30,22 +30,22 @@ PROBES = (
     "device_name",
     "device",
 )
-"""Columns that say which probe a unit is from, in the order of preference."""
+"""Columns that say which probe a unit is from, best first."""
 
 
 def read_units(
     file: h5py.File, path: Path, choice: UnitChoice, contents: Callable[[h5py.File], str]
 ) -> Spikes:
-    """Read spikes, in ticks of the file.
+    """Read spikes, in the file's ticks.
 
     Args:
         file: open.
-        path: of it, for messages.
+        path: the file's, for messages.
         choice: which units.
         contents: tells what the file has, for messages.
 
     Raises:
-        SessionError: no such table or units, or no key of their own for each.
+        SessionError: no such table or units, or not a distinct key for each.
     """
     table = find_table(file, path, choice.table, "units")
     if table is None or "spike_times" not in table.group or not len(table):
@@ -123,7 +123,7 @@ def _where(table: Table, choice: UnitChoice) -> np.ndarray:
 
 
 def _keys(table: Table, choice: UnitChoice) -> tuple[list[str], str]:
-    """Key of each row, and what kind of key that is."""
+    """Return each row's key, and its kind."""
     if not choice.key and KEY_COLUMN in table.columns:
         return [str(key) for key in table.flat(KEY_COLUMN)], KEY_COLUMN
     if choice.key == "electrodes":
@@ -135,7 +135,7 @@ def _keys(table: Table, choice: UnitChoice) -> tuple[list[str], str]:
 
 
 def _named(table: Table, name: str) -> list[str]:
-    """One part of each row's key."""
+    """Return one part of each row's key."""
     if name == "probe" and name not in table.columns:
         found = [one for one in PROBES if one in table.columns]
         if not found:
@@ -146,7 +146,7 @@ def _named(table: Table, name: str) -> list[str]:
 
 
 def _by_electrode(table: Table) -> list[str]:
-    """`ch12/u1`: the units of one electrode are numbered in the order of the rows."""
+    """Return `ch12/u1` and so on: an electrode's units are numbered in row order."""
     seen: dict[int, int] = {}
     keys = []
     for electrode in table.electrode_ids().tolist():

@@ -39,7 +39,7 @@ def write_session(session: Session, path: str | os.PathLike[str]) -> None:
     or not at all.
 
     Raises:
-        SessionError: its id is not `subject/YYYY-MM-DD/name`, or the path of a behaviour is not
+        SessionError: its id is not `subject/YYYY-MM-DD/name`, or a behaviour's path is not
             `processing/<module>/[<container>/]<name>` or `acquisition/[<container>/]<name>`.
     """
     path = Path(path)
@@ -160,7 +160,7 @@ def _plain(column: np.ndarray) -> Any:
 
 
 def _fix_object_ids(path: Path, identifier: str) -> None:
-    """Make the random ids that pynwb gives to objects a function of the content."""
+    """Make pynwb's random object ids depend on the content alone."""
     with h5py.File(path, "r+") as file:
 
         def fix(name: str, item: h5py.Group | h5py.Dataset) -> None:

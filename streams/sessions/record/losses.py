@@ -1,4 +1,4 @@
-"""What a recording lacks: outages, samples that never came, stamps of other clocks."""
+"""Losses in a recording: outages, samples that never came, stamps from other clocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streams.spikes.layouts.columns import KNOWN_LABELS
 from streams.spikes.sequence import SequenceCheck
 
 START_S = 15.0
-"""Stamps of another clock are refused so early, and later counted."""
+"""Stamps from another clock are refused so early, and later counted."""
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class Outage:
 
     Attributes:
         stream: its name.
-        from_s: its last sample before, seconds of the recording.
+        from_s: its last sample before, in recording seconds.
         to_s: its first sample after; None where none came.
         n_samples: how many never came, by their sequence numbers; None where that is not known.
     """
@@ -52,10 +52,10 @@ class Outage:
 
 
 class SequenceCount:
-    """Counts samples that never came, by the channel of their numbers; over outages, too.
+    """Counts samples that never came, by the channel that numbers them; over outages, too.
 
     Args:
-        labels: of the channels.
+        labels: the channels' labels.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -68,11 +68,11 @@ class SequenceCount:
 
     @property
     def is_there(self) -> bool:
-        """Whether the stream numbers its samples."""
+        """True if the stream numbers its samples."""
         return self._i_seq is not None
 
     def add(self, values: np.ndarray, arrival_s: float) -> None:
-        """Take samples in, (n, n_channels), all of which came at `arrival_s`."""
+        """Add (n, n_channels) samples that all came at `arrival_s`."""
         if self._i_seq is None or values.dtype.kind not in "iuf":
             return
         seq = values[:, self._i_seq]
@@ -85,11 +85,11 @@ class SequenceCount:
 
 
 class StampWatch:
-    """Whether a stream's stamps are of LSL's clock: at the start a condition, later counted.
+    """Watches that stamps are LSL's: at the start a condition, later counted.
 
     Attributes:
-        n_off: samples with stamps of another clock.
-        n_unchecked: samples that came before the clock of their sender was measured.
+        n_off: samples with another clock's stamps.
+        n_unchecked: samples that came before their sender's clock was measured.
     """
 
     def __init__(self, stream: StreamDescription, t_start_s: float) -> None:
@@ -105,15 +105,15 @@ class StampWatch:
         return sum(map(len, self._waiting))
 
     def add(self, stamps: Float64s, arrival_s: float, offset_s: float | None) -> str:
-        """Take the stamps of a pull in; what is to be said about them, "" for nothing.
+        """Add a pull's stamps; return a remark about them, "" for none.
 
         Args:
             stamps: (n,) as sent.
             arrival_s: when they came.
-            offset_s: of the sender's clock; None while it is not known.
+            offset_s: the sender's clock offset; None while it is not known.
 
         Raises:
-            StreamUnfitError: the recording has just begun, and they are of another clock.
+            StreamUnfitError: the recording has just begun, and they are another clock's.
         """
         self._waiting.append(arrival_s - stamps)
         if offset_s is None or not self.n_unchecked:

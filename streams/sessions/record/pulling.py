@@ -1,4 +1,4 @@
-"""Pull a stream in a thread of its own: LSL drops what is still unread when a stream ends."""
+"""Pull a stream in its own thread: LSL drops samples still unread when a stream ends."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from streams.messages import Float64s
 
 WAIT_S = 0.2
 PAUSE_S = 0.002
-"""Bounds the turns of a source that pushes sample by sample."""
+"""Bounds how often a source is pulled that pushes sample by sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What one pull brought.
+    """Samples from one pull.
 
     Attributes:
         arrival_s: when, on LSL's clock.
@@ -61,7 +61,7 @@ class Puller(threading.Thread):
                     self._blocks.append(Block(self._clock.now(), values, stamps))
 
     def take(self) -> list[Block]:
-        """What came since the last call."""
+        """Return the blocks since the last call."""
         with self._lock:
             held, self._blocks = self._blocks, []
         return held
@@ -74,7 +74,7 @@ class Puller(threading.Thread):
 
 
 def arrival_stamps(block: Block, rate_hz: float) -> Float64s:
-    """Stamps from the time of arrival, (n,): a regular stream's lie even steps before it."""
+    """Make (n,) stamps from the arrival time: a regular stream's lie even steps before it."""
     n = len(block.stamps)
     if not rate_hz:
         return np.full(n, block.arrival_s)

@@ -1,4 +1,4 @@
-"""`spikeloop record`: streams into a file, in a process of its own, safe against its sudden end."""
+"""`spikeloop record`: streams into a file, in its own process, safe against a sudden end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Recorder:
     """Appends what its inlets bring.
 
     Attributes:
-        path: of the file, which must not exist.
+        path: the file's; it must not exist.
         clock: LSL's.
         say: tells the user something now.
         by_arrival: whether samples are stamped with their arrival.
@@ -59,7 +59,7 @@ class Recorder:
         """Begin the file and the transmissions; clocks are measured while it records.
 
         Args:
-            inlets: of the streams.
+            inlets: the opened streams.
             wanted: what each was asked for by.
 
         Raises:
@@ -101,7 +101,7 @@ class Recorder:
 
         Raises:
             RecordingError: the disk refuses: what was recorded so far is kept.
-            StreamUnfitError: the stamps of a stream are of another clock from the start.
+            StreamUnfitError: a stream has another clock's stamps from the start.
         """
         for track in self._tracks:
             track.step()
@@ -118,7 +118,7 @@ class Recorder:
         self.release()
 
     def release(self) -> None:
-        """Let go of the file and the streams, whether or not the recording has ended in order."""
+        """Release the file and the streams, whether or not the recording has ended in order."""
         for track in self._tracks:
             track.release()
         if self._handle >= 0:
@@ -127,7 +127,7 @@ class Recorder:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def status(self) -> dict[str, Any]:
-        """How it stands: bytes, of each stream its samples, newest stamp and clock, and losses."""
+        """Return the state: bytes, each stream's samples, newest stamp and clock, and losses."""
         return {
             "t_s": self.clock.now(),
             "bytes": self.n_bytes,
@@ -180,7 +180,7 @@ def record(
     stream of the file.
 
     Args:
-        wanted: the streams, each of which must match exactly one.
+        wanted: the streams; each must match exactly one.
         path: XDF to write; must not exist.
         seconds: how long; None for until `is_stopped`.
         wait_s: how long to look for each stream.
@@ -196,7 +196,7 @@ def record(
     Raises:
         RecordingError: the disk refuses.
         StreamAbsentError, StreamAmbiguousError: a stream is not there, or there several times.
-        StreamUnfitError: the stamps of a stream are of another clock; nothing is recorded then.
+        StreamUnfitError: a stream has another clock's stamps; nothing is recorded then.
     """
     clock = clock or MonotonicClock()
     recorder = Recorder(path, clock, say, stamps == "arrival")

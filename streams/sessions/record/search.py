@@ -26,7 +26,7 @@ class Wanted:
 
 
 def find_all(wanted: Sequence[Wanted], wait_s: float) -> list[Inlet]:
-    """The inlet of each, looked for at the same time.
+    """Find an inlet for each, all at the same time.
 
     Raises:
         StreamAbsentError, StreamAmbiguousError: a stream is not there, or there several times.
@@ -36,7 +36,7 @@ def find_all(wanted: Sequence[Wanted], wait_s: float) -> list[Inlet]:
 
 
 def layout_of_inlet(inlet: Inlet) -> tuple[object, ...]:
-    """What must be the same for a stream to be the one that went away."""
+    """Return everything that must be the same if a stream is the one that went away."""
     what = inlet.description
     return (inlet.labels, what.n_channels, what.format, what.rate_hz)
 

@@ -60,10 +60,10 @@ class Track:
 
     Attributes:
         wanted: what was asked for.
-        name: of the stream.
+        name: the stream's.
         clock: LSL's.
         write: appends to the file.
-        new_number: gives the number of a new stream in the file.
+        new_number: gives a number for a new stream in the file.
         say: tells the user something now.
         pool: for what takes long.
         by_arrival: whether samples are stamped with their arrival.
@@ -105,7 +105,7 @@ class Track:
         """Write what came, measure the clock, and look for the stream if it is away.
 
         Raises:
-            StreamUnfitError: the recording has just begun, and the stamps are of another clock.
+            StreamUnfitError: the recording has just begun, and the stamps are another clock's.
         """
         if self._search is not None:
             self._look_again(self._search)
@@ -142,7 +142,7 @@ class Track:
         self._pieces[-1].puller.end()
 
     def lost(self) -> list[str]:
-        """What is missing, a sentence each."""
+        """Losses, a sentence each."""
         said = [str(one) for one in self.outages]
         n_in_outages = sum(one.n_samples or 0 for one in self.outages)
         n_lost = 0 if self._sequence is None else self._sequence.n_lost - n_in_outages
@@ -162,7 +162,7 @@ class Track:
         return said
 
     def status(self) -> dict[str, Any]:
-        """How it stands."""
+        """Return the state as JSON types."""
         piece = self._pieces[-1]
         known = piece.has_offset
         return {
@@ -217,7 +217,7 @@ class Track:
         self.say(str(outage))
 
     def _measure(self, piece: _Piece, now_s: float) -> None:
-        """Write a measurement of the clock that is done, and begin the next when it is time."""
+        """Write a clock measurement that is done, and begin the next when it is time."""
         if self.by_arrival:
             if not piece.has_offset:
                 self._write_offset(piece, OffsetEstimate(now_s, 0.0, 0.0))
@@ -239,7 +239,7 @@ class Track:
             self._check_stamps(piece, np.zeros(0), piece.t_heard_s)
 
     def _has_gone(self, piece: _Piece, now_s: float) -> bool:
-        """Whether a silent stream no longer answers, asked twice: a cable or a host that is off."""
+        """Return True if a silent stream twice did not answer: a cable or a host is off."""
         if piece.asking is not None and piece.asking.done():
             piece.n_unanswered = 0 if piece.asking.result() else piece.n_unanswered + 1
             piece.asking = None

@@ -1,4 +1,4 @@
-"""The streams of a replay: each feed says when it is next due, and sends what is due then."""
+"""Feeds: each says when it is next due, and sends what is due then."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.sessions.session import Behavior, Trials
 
 
 class SpikeSink(Protocol):
-    """Where spikes go."""
+    """Outlet for spikes."""
 
     def push(self, t_s: Float64s, key_index: Int32s) -> None:
         """Publish (n,) spikes: stamps, and indices into the unit keys."""
@@ -24,21 +24,21 @@ class SpikeSink(Protocol):
 
 
 class CountsSink(Protocol):
-    """Where counts go."""
+    """Outlet for counts."""
 
     def push(self, counts: Int32s, t_s: float) -> None:
-        """Publish the (n_units,) counts of the bin that ends at `t_s`."""
+        """Publish the (n_units,) counts for the bin that ends at `t_s`."""
 
 
 class SamplesSink(Protocol):
-    """Where a behavioural signal goes."""
+    """Outlet for a behavioural signal."""
 
     def push_many(self, values: Float64s, t_s: Float64s) -> None:
         """Publish (n, d) samples at (n,) stamps."""
 
 
 class MarkerSink(Protocol):
-    """Where markers go."""
+    """Outlet for markers."""
 
     def push(self, text: str, t_s: float) -> None:
         """Publish one marker."""
@@ -46,13 +46,13 @@ class MarkerSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How the file's time maps to the clock's.
+    """Map from the file's time to the clock's.
 
     Attributes:
         t0_s: when `start_us` is replayed, on the clock.
         start_us: first instant replayed, in the file's microseconds.
         stop_us: last instant replayed.
-        speed: seconds of the file per second of the clock.
+        speed: file seconds per clock second.
     """
 
     t0_s: float
@@ -62,11 +62,11 @@ class Pace:
 
     @property
     def end_s(self) -> float:
-        """When `stop_us` is replayed, on the clock."""
+        """Clock time at which `stop_us` is replayed."""
         return self.t0_s + (self.stop_us - self.start_us) * 1e-6 / self.speed
 
     def stamps_s(self, t_us: np.ndarray) -> Float64s:
-        """The clock's seconds of (n,) microseconds of the file, which need not be whole."""
+        """Return clock seconds for (n,) file microseconds, which need not be whole."""
         stamps: Float64s = self.t0_s + (t_us - self.start_us) * 1e-6 / self.speed
         return stamps
 
@@ -76,7 +76,7 @@ class Pace:
 
 
 class Feed(Protocol):
-    """One stream of a replay."""
+    """One replayed stream."""
 
     due_s: float
     n_sent: int
@@ -93,7 +93,7 @@ class Blocks:
         self.block_s = block_s
 
     def after(self, t_s: float) -> float:
-        """The first of them after `t_s`."""
+        """Return the first block's end after `t_s`."""
         k = math.floor((t_s - self.t0_s) / self.block_s) + 1
         while self.t0_s + k * self.block_s <= t_s:
             k += 1
@@ -128,7 +128,7 @@ class SpikeFeed:
 
 
 class CountsFeed:
-    """Counts per unit of the bins `(edge, edge + bin]` on edges `k * bin` of the file's time."""
+    """Counts per unit in the bins `(edge, edge + bin]`, edges at `k * bin` in file time."""
 
     def __init__(
         self, sink: CountsSink, spikes: SpikeBatch, n_units: int, pace: Pace, bin_us: int
@@ -145,7 +145,7 @@ class CountsFeed:
         self.due_s = self._next_s()
 
     def send(self, t_s: float) -> None:
-        """Send the counts of every bin that has ended by `t_s`."""
+        """Send the counts for every bin that has ended by `t_s`."""
         while self.due_s <= t_s:
             bounds = slice(self._bounds[self.n_sent], self._bounds[self.n_sent + 1])
             unit, count = self._spikes.unit[bounds], self._spikes.count[bounds]

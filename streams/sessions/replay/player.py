@@ -28,7 +28,7 @@ AXES = ("x", "y", "z")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a replay is: seconds of the file."""
+    """Progress of a replay, in file seconds."""
 
     t_s: float
     start_s: float
@@ -77,19 +77,19 @@ def replay(
 
 @dataclass(frozen=True, slots=True)
 class ReplaySummary:
-    """What was sent.
+    """Summary of what was sent.
 
     Attributes:
-        name: name of the spike stream.
+        name: the spike stream's name.
         n_units: unit keys that the stream declares.
         n_spikes: spikes sent, one by one or inside counts.
-        n_counts: bins of counts sent.
-        n_samples: samples of all behavioural signals.
+        n_counts: count bins sent.
+        n_samples: samples from all behavioural signals.
         n_markers: markers sent.
         t0_s: LSL time at which `start_s` was replayed.
-        start_s: first instant replayed, seconds of the file.
-        stop_s: last instant, seconds of the file.
-        speed: seconds of the file per second.
+        start_s: first instant replayed, file seconds.
+        stop_s: last instant, file seconds.
+        speed: file seconds per second.
         complete: False when it was stopped early.
     """
 
@@ -108,7 +108,7 @@ class ReplaySummary:
 
 @dataclass(frozen=True, slots=True)
 class Outlets:
-    """The open streams of a replay."""
+    """A replay's open streams."""
 
     source: lsl.SpikeOutlet | lsl.CountsOutlet
     samples: dict[str, lsl.ValuesOutlet]
@@ -135,19 +135,19 @@ def run_replay(
 
     Args:
         path: an NWB file.
-        speed: seconds of the file per second; other than 1 is for counting only.
+        speed: file seconds per second; other than 1 is for counting only.
         start_s: first instant, seconds from the session's start; None for the last whole bin edge
             (50 ms, or `counts_ms`) before anything happens.
         stop_s: last instant; None for the end.
         counts_ms: send counts of bins this long instead of spikes.
-        name: name of the streams; "" for the file's.
+        name: the streams' name; "" for the file's.
         block_ms: how often spikes and behaviour are pushed.
         with_behavior: whether behaviour and trials are sent too.
-        wait_s: how long to wait for a listener of the spikes; 0 starts at once.
-        on_waiting: told the name of the stream that waits for a listener.
+        wait_s: how long to wait until somebody listens to the spikes; 0 starts at once.
+        on_waiting: told the name of the stream that waits.
         on_progress: see `replay`.
         is_stopped: see `replay`.
-        choice: what is read of the file, for example how its units are named.
+        choice: parts of the file to read, for example how its units are named.
 
     Raises:
         SessionError: the file cannot be read, the range is empty, a number is impossible, or
@@ -176,7 +176,7 @@ def run_replay(
 def chosen_range_us(
     session: Session, start_s: float | None, stop_s: float | None, edge_us: int
 ) -> tuple[int, int]:
-    """First and last instant of a replay, in the file's microseconds.
+    """Compute the first and last instant to replay, in the file's microseconds.
 
     Raises:
         SessionError: the range holds nothing; the text says where the recording lies.
@@ -221,7 +221,7 @@ def _open_outlets(
 
 
 def channel_labels(name: str, n: int) -> list[str]:
-    """Labels of a signal's channels: `position_x`, or `emg_7` where there are more than three."""
+    """Label a signal's channels: `position_x`, or `emg_7` where there are more than three."""
     if n == 1:
         return [name]
     return [f"{name}_{AXES[i] if n <= len(AXES) else i}" for i in range(n)]

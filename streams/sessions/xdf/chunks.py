@@ -34,10 +34,10 @@ def frame(tag: int, content: bytes, stream: int | None = None) -> bytes:
 
 
 def file_header(recorder_host: str, created: str, stamps: str = "lsl") -> bytes:
-    """The beginning of a file.
+    """Make a file's beginning.
 
     Args:
-        recorder_host: name of the machine that records.
+        recorder_host: the recording machine's name.
         created: ISO 8601.
         stamps: "lsl" for the senders' own, or "arrival".
     """
@@ -53,11 +53,11 @@ def file_header(recorder_host: str, created: str, stamps: str = "lsl") -> bytes:
 
 
 def samples(values: np.ndarray, stamps: Float64s, fmt: str) -> bytes:
-    """The content of a chunk of samples, each with its stamp.
+    """Make a samples chunk's content, each sample with its stamp.
 
     Args:
         values: (n, n_channels); for strings, bytes in an object array.
-        stamps: (n,) seconds of the sender's clock.
+        stamps: (n,) seconds on the sender's clock.
         fmt: the stream's format, as LSL calls it.
     """
     head = _length(len(stamps))
@@ -72,7 +72,7 @@ def samples(values: np.ndarray, stamps: Float64s, fmt: str) -> bytes:
 
 
 def clock_offset(t_s: float, offset_s: float) -> bytes:
-    """The content of a clock offset, on the sender's clock as LabRecorder writes it.
+    """Make a clock offset's content, on the sender's clock as LabRecorder writes it.
 
     Args:
         t_s: when it was measured, on the recorder's clock.
@@ -82,7 +82,7 @@ def clock_offset(t_s: float, offset_s: float) -> bytes:
 
 
 def footer(n_samples: int, first_s: float, last_s: float) -> bytes:
-    """The content of a stream's footer."""
+    """Make a stream footer's content."""
     info = ElementTree.Element("info")
     for name, value in (
         ("first_timestamp", first_s),

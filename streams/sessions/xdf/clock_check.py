@@ -1,4 +1,4 @@
-"""Whether a recorded stream's stamps can be brought onto the recorder's clock."""
+"""Check that a recorded stream's stamps can be brought onto the recorder's clock."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ MOST_DRIFT = 0.01
 """No two clocks differ so much in rate; a line that steep was laid across a reset."""
 MANY = 0.25
 APART_S = 3600.0
-"""Streams of one recording do not lie further apart than this."""
+"""Streams in one recording do not lie further apart than this."""
 STRAY = 0.01
 
 
 def as_sent_if_foreign(stream: Stream) -> list[str]:
-    """Take the stamps as they were sent where they are not of the clock that was measured.
+    """Take the stamps as sent where they are not on the measured clock.
 
-    A line through measurements of LSL's clock, laid out to Unix time, ends anywhere.
+    A line through measurements on LSL's clock, laid out to Unix time, ends anywhere.
 
     Returns:
-        What is to be said of it.
+        Remarks about it.
     """
     at_s = np.sort(stream.clock_times_s)
     if not len(at_s) or not len(stream.stamps_s):
@@ -66,7 +66,7 @@ def remarks_of(stream: Stream, t0_s: float) -> list[str]:
 
     Args:
         stream: as loaded.
-        t0_s: beginning of the recording.
+        t0_s: the recording's beginning.
     """
     if not len(stream.t_s):
         return []
@@ -107,7 +107,7 @@ def _lines(stream: Stream) -> list[tuple[float, float]]:
 
 
 def _misfits(stream: Stream, lines: Sequence[tuple[float, float]]) -> Float64s:
-    """How far each measured offset lies from the nearest line, seconds."""
+    """Measure how far each offset lies from the nearest line, seconds."""
     if not lines or len(lines) != len(stream.clock_parts):
         return np.zeros(0)
     at_s, offset_s = stream.clock_times_s, stream.clock_offsets_s
@@ -116,10 +116,10 @@ def _misfits(stream: Stream, lines: Sequence[tuple[float, float]]) -> Float64s:
 
 
 def main_stretch(stamps: Sequence[Float64s]) -> tuple[float, float]:
-    """The stretch of time, no hour of it empty, in which most streams have most of their samples.
+    """Find the stretch, no hour empty, in which most streams have most samples.
 
     Args:
-        stamps: of each stream, (n,) on the recorder's clock.
+        stamps: for each stream, (n,) on the recorder's clock.
     """
     together = np.sort(np.concatenate([t_s for t_s in stamps if len(t_s)] or [np.zeros(1)]))
     edges = np.flatnonzero(np.diff(together) > APART_S)

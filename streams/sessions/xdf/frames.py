@@ -1,7 +1,7 @@
-"""The chunks of an XDF file, walked by their lengths: where it is damaged, and a view without that.
+"""Chunks in an XDF file, walked by their lengths: damaged places, and a view without them.
 
 `pyxdf` reads the content. It does not say where it lost its way, takes a cut sample for whole, and
-ends where a header is damaged; what it is given and what is told of it is decided here.
+ends where a header is damaged; this file decides what it is given and what is told.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from streams.sessions.xdf.chunks import (
 )
 
 SEARCH_BYTES = 2**20
-"""How much `pyxdf` reads at a time when it looks for a boundary: the one read that may be short."""
+"""Bytes that `pyxdf` reads at a time to find a boundary: the one read that may be short."""
 _OF_STREAM = (STREAM_HEADER, SAMPLES, CLOCK_OFFSET, STREAM_FOOTER)
 _KNOWN = (FILE_HEADER, BOUNDARY, *_OF_STREAM)
 Span = tuple[int, int]
@@ -37,17 +37,17 @@ Span = tuple[int, int]
 
 @dataclass(slots=True)
 class Frames:
-    """What the chunks of a file are like.
+    """A file's chunks.
 
     Attributes:
-        n_bytes: of the file.
+        n_bytes: the file's size.
         damaged: bytes [begin, end) that are no chunks; each ends after the next boundary chunk.
         tail: where a last chunk begins that was cut; `n_bytes` where there is none.
-        sample_bytes: bytes that one sample of each stream needs at least, by stream number.
+        sample_bytes: bytes that a stream's sample needs at least, by stream number.
         bad_headers: what is wrong with the headers that cannot be read, by stream number.
         is_implausible: whether a chunk claims more samples than it has bytes for.
-        n_foreign: chunks of tags that XDF 1.0 does not know.
-        samples_at: where the chunks of samples begin.
+        n_foreign: chunks whose tags XDF 1.0 does not know.
+        samples_at: where the sample chunks begin.
     """
 
     n_bytes: int = 0
@@ -60,7 +60,7 @@ class Frames:
     samples_at: list[int] = field(default_factory=list)
 
     def kept(self) -> list[Span]:
-        """The spans of the file that are chunks."""
+        """Spans that are chunks."""
         spans, at = [], 0
         for begin, end in sorted(self.damaged):
             spans.append((at, min(begin, self.tail)))
@@ -69,7 +69,7 @@ class Frames:
         return [(begin, end) for begin, end in spans if end > begin]
 
     def cut_next_samples(self, at: int, file: BinaryIO) -> bool:
-        """Count the first kept chunk of samples from byte `at` on as damaged; False without one."""
+        """Count the first kept sample chunk from byte `at` on as damaged; False without one."""
         known = [span for span in self.damaged if span[1] > at]
         for begin in self.samples_at:
             if begin >= at and not any(span[0] <= begin < span[1] for span in known):
@@ -91,7 +91,7 @@ class NotWholeError(Exception):
 
 
 def opened(path: Path) -> BinaryIO:
-    """The bytes of a file, also of a compressed one.
+    """Open a file's bytes, compressed or not.
 
     Raises:
         RecordingError: it cannot be read, or is no XDF.
@@ -167,7 +167,7 @@ def _next(file: BinaryIO, at: int, frames: Frames) -> int:
 
 
 def _head(file: BinaryIO, at: int) -> tuple[int, int, int, int]:
-    """Length, tag and stream of a chunk, and the bytes of the length itself."""
+    """Read a chunk's length, tag and stream, and the bytes that the length itself takes."""
     file.seek(at)
     length, head = _length(file)
     tag = struct.unpack("<H", _exactly(file, 2))[0]
@@ -190,7 +190,7 @@ def _exactly(file: BinaryIO, n: int) -> bytes:
 
 
 def _is_cut(file: BinaryIO, at: int, n_bytes: int) -> bool:
-    """Whether what begins there is a chunk whose end is missing, and no damaged one."""
+    """Return True if a chunk begins there whose end is missing, and which is not damaged."""
     try:
         length, tag, _, head = _head(file, at)
     except NotWholeError:
@@ -225,11 +225,11 @@ def _note_header(content: bytes, stream: int, at: int, frames: Frames) -> None:
 
 
 class View(io.RawIOBase):
-    """Spans of a file as one.
+    """A file's spans as one.
 
     Args:
         file: to read.
-        spans: [begin, end) of each, in order.
+        spans: [begin, end) for each, in order.
     """
 
     def __init__(self, file: BinaryIO, spans: Sequence[Span]) -> None:
@@ -246,13 +246,13 @@ class View(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte of the view."""
+        """Go to a byte in the view."""
         begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._n_bytes}[whence]
         self._at = max(0, begin + offset)
         return self._at
 
     def readinto(self, room: memoryview) -> int:  # type: ignore[override]
-        """Read up to the end of a span."""
+        """Read up to a span's end."""
         for begin, end in self._following():
             self._file.seek(begin)
             held = self._file.read(min(len(room), end - begin))
@@ -262,7 +262,7 @@ class View(io.RawIOBase):
         return 0
 
     def in_file(self, at: int) -> int:
-        """The byte of the file that is byte `at` of the view."""
+        """Return the file position behind byte `at` in the view."""
         for begin, end in self._spans:
             if at <= end - begin:
                 return begin + at
@@ -278,9 +278,9 @@ class View(io.RawIOBase):
 
 
 class WholeReads(io.BufferedReader):
-    """A file that raises instead of giving less than was asked for.
+    """A file that raises instead of reading less than was asked for.
 
-    `pyxdf` would make a sample of what is there, or take the file's end for the end of a chunk.
+    `pyxdf` would make a sample from what is there, or take the file's end for a chunk's end.
     """
 
     def read(self, n: int | None = -1) -> bytes:
@@ -295,7 +295,7 @@ class WholeReads(io.BufferedReader):
         return held
 
     def readinto(self, room: bytearray) -> int:  # type: ignore[override]
-        """Fill the room; 0 at the end of the file.
+        """Fill the room; 0 at the file's end.
 
         Raises:
             EOFError: it ends before the room is full.

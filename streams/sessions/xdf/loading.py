@@ -34,15 +34,15 @@ class Stream:
     """A stream as `pyxdf` gives it.
 
     Attributes:
-        number: of the stream in the file.
-        info: its description, as nested dicts of lists.
+        number: the stream's in the file.
+        info: its description, nested dicts and lists.
         values: (n, n_channels); an object array of str for text.
         stamps_s: (n,) as sent.
         t_s: (n,) on the recorder's clock.
-        clock_times_s: (m,) of the sender's clock, when its offset was measured.
+        clock_times_s: (m,) sender's clock when its offset was measured.
         clock_offsets_s: (m,).
-        clock_parts: first and last sample between two resets of its clock, each.
-        n_in_footer: samples that its footer tells of; None without one.
+        clock_parts: first and last sample between two clock resets, each.
+        n_in_footer: samples that its footer counts; None without one.
         has_footer: whether there is one.
     """
 
@@ -65,11 +65,11 @@ class Stream:
 
 @dataclass(slots=True)
 class Loaded:
-    """What a file holds.
+    """A file's contents.
 
     Attributes:
-        header: of the file.
-        streams: in the order of their headers.
+        header: the file's.
+        streams: in header order.
         said: what was dropped or mended, a sentence each.
     """
 
@@ -80,14 +80,14 @@ class Loaded:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One reading of the file by `pyxdf`.
+    """One attempt to read the file with `pyxdf`.
 
     Attributes:
         file: that it reads.
-        view: what is left in of the file.
-        stamps: of each stream as sent, by chunks.
-        ends: of each stream, where each chunk ended (bytes of the file) and samples up to there.
-        damage: bytes of the file where it lost its way, and where it went on.
+        view: the file without the left-out parts.
+        stamps: each stream's, as sent, by chunks.
+        ends: for each stream, where each chunk ended (file bytes) and samples up to there.
+        damage: file bytes where it lost its way, and where it went on.
         remarks: its other warnings.
     """
 
@@ -102,7 +102,7 @@ class _Attempt:
     def on_chunk(
         self, values: Any, stamps: Float64s, info: Any, number: int
     ) -> tuple[Any, Float64s, Any]:
-        """Note a chunk of samples."""
+        """Note a sample chunk."""
         held = self.stamps.setdefault(number, [])
         held.append(stamps.copy())
         ends = self.ends.setdefault(number, [])
@@ -111,11 +111,11 @@ class _Attempt:
         return values, stamps, info
 
     def n_chunks(self) -> int:
-        """Chunks of samples that were read."""
+        """Sample chunks read so far."""
         return sum(map(len, self.ends.values()))
 
     def last_end(self) -> int:
-        """Where the last chunk of samples ended that was read, a byte of the file."""
+        """File byte at which the last sample chunk that was read ended."""
         return max((ends[-1][0] for ends in self.ends.values()), default=0)
 
     def note(self, text: str) -> None:
@@ -242,7 +242,7 @@ def _account(
     smooth: Sequence[Mapping[str, Any]] | None,
     header: Mapping[str, Any],
 ) -> Loaded:
-    """The streams, and what became of them."""
+    """Return the streams, with remarks on each."""
     held = [_stream(one, attempt) for one in streams]
     said = [f"pyxdf says: {text}" for text in attempt.remarks]
     t0_s = min([float(one.t_s.min()) for one in held if len(one.t_s)] or [0.0])
@@ -306,7 +306,7 @@ def _smoothed(one: Stream, other: Mapping[str, Any]) -> list[str]:
 def _lost_by(
     span: Span, streams: Sequence[Stream], attempt: _Attempt, frames: Frames, t0_s: float
 ) -> str:
-    """What a damaged place cost, stream by stream."""
+    """Say what a damaged place cost, stream by stream."""
     at, resumed = span
     what = f"the file is damaged at byte {at}"
     if resumed > at and resumed < frames.n_bytes:
@@ -328,7 +328,7 @@ def _rate(one: Mapping[str, Any]) -> float:
 
 
 def field_text(info: Mapping[str, Any], name: str) -> str:
-    """The text of an element in `pyxdf`'s nested dicts, "" where it has none."""
+    """Read an element's text in `pyxdf`'s nested dicts, "" where it has none."""
     held = info.get(name) if isinstance(info, Mapping) else None
     first = next(itertools.chain(held or ()), None)
     return first if isinstance(first, str) else ""

@@ -28,14 +28,14 @@ FEW_STRAYS = 3
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One stream of a recording.
+    """One recorded stream.
 
     Attributes:
-        description: what it said of itself.
-        labels: of its channels.
-        unit: physical unit of its channels, "" where it says none.
+        description: the sender's.
+        labels: its channels'.
+        unit: its channels' physical unit, "" where it says none.
         values: (n, n_channels), in the order in which they came; str for text.
-        stamps_s: (n,) of the sender's clock.
+        stamps_s: (n,) on the sender's clock.
         t_s: (n,) on the recorder's clock.
         trouble: why its stamps cannot be used; "" where they can.
     """
@@ -53,17 +53,17 @@ class Recorded:
 
     @property
     def layout(self) -> tuple[object, ...]:
-        """What must be the same for two streams to be one."""
+        """Return everything that must be the same if two streams are one."""
         what = self.description
         return (self.labels, what.n_channels, what.format, what.rate_hz, self.unit)
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The streams of an XDF file.
+    """An XDF file's streams.
 
     Attributes:
-        path: of the file.
+        path: the file's.
         created: when, ISO 8601.
         streams: by their number in the file.
         said: what was dropped or mended on reading, a sentence each.
@@ -75,7 +75,7 @@ class Recording:
     said: tuple[str, ...]
 
     def pieces(self, stream_type: str, name: str = "") -> list[Recorded]:
-        """The one stream of a type, and of a name unless that is "", in order of time.
+        """Find the one stream with a type, and a name unless that is "", in time order.
 
         It is in several pieces where its outlet was made anew during the recording.
 
@@ -113,7 +113,7 @@ class Recording:
         )
 
     def _in_order(self, found: Sequence[Recorded]) -> list[Recorded]:
-        """The pieces of one stream; those without samples are left out if others have some."""
+        """Sort a stream's pieces; those without samples are left out if others have some."""
         held = sorted((one for one in found if len(one)), key=lambda one: float(one.t_s.min()))
         for one, then in itertools.pairwise(held):
             both = f"{self.path}: {one.description} and {then.description}"
@@ -160,7 +160,7 @@ def _said_of(one: Recorded) -> str:
 
 
 def _is_stamped(stream: Stream) -> np.ndarray:
-    """Which samples have a stamp, (n,) bool.
+    """Find the samples that have a stamp, (n,) bool.
 
     LabRecorder writes a first sample without one for a stream that brought nothing.
     """
@@ -216,7 +216,7 @@ def _description(info: Mapping[str, Any]) -> StreamDescription:
 
 
 def _channels(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What is said of each channel, in `pyxdf`'s nested dicts."""
+    """Return each channel's description, in `pyxdf`'s nested dicts."""
     inside: Any = info
     for name in ("desc", "channels"):
         held = inside.get(name) or [None]
@@ -225,7 +225,7 @@ def _channels(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _unended(streams: Sequence[Stream]) -> list[str]:
-    """Footers that are missing, and samples that they tell of but the file has not."""
+    """Remark on missing footers, and on samples that footers count but the file lacks."""
     without = [repr(one.name) for one in streams if not one.has_footer]
     said = []
     if without and len(without) == len(streams):

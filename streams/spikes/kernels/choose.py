@@ -1,7 +1,7 @@
 """Kernels: the functions on each spike between pull and token, from numpy or from numba.
 
 `numpy_kernels` and `numba_kernels` are siblings. Layout, ring and tokenizer are written once, and
-call whichever of the two they are given. Both return the same numbers, bit for bit.
+call the one they are given. Both return the same numbers, bit for bit.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Kernels(Protocol):
         grid: Int32s,
         sequence: SequenceCheck,
     ) -> Int32s | None:
-        """Read a pull of nothing but new spikes of known units, as nearly all are.
+        """Read a pull that holds only new spikes from known units, as nearly all do.
 
         Args:
             samples: (n, n_channels).
             stamps: (n,) seconds.
-            columns: of channel, unit and sequence number; -1 where there is none.
-            grid: (channels, units) index of each unit; -1 where not met before.
+            columns: channel, unit and sequence number; -1 where there is none.
+            grid: (channels, units) each unit's index; -1 where not met before.
             sequence: notes the numbers, if all are new and none is missing.
 
         Returns:
-            (n,) index of each unit; None for another pull, of which nothing was noted.
+            (n,) unit indices; None for another pull, and then nothing was noted.
         """
 
     def stamps_to_us(self, stamps: Float64s, offset_s: float, t0_s: float) -> Int64s:
@@ -46,14 +46,14 @@ class Kernels(Protocol):
     def admit_in_order(
         self, ring: RingState, batch: SpikeBatch, known: np.ndarray, latest_us: int, may_tie: bool
     ) -> int | None:
-        """Store an arrival of known units, in order and newer than all before, if there is room.
+        """Store an arrival with known units and new stamps in order, if there is room.
 
         Args:
             ring: written, except `n_admitted` and `newest_us`.
             batch: the arrival.
             known: (n_units,) bool.
             latest_us: stamps beyond this lie in the future.
-            may_tie: equal stamps of one unit are several spikes.
+            may_tie: equal stamps from one unit are several spikes.
 
         Returns:
             How many spikes the entries stand for; None for another arrival, which changes nothing.
@@ -77,15 +77,15 @@ class Kernels(Protocol):
     def order_tokens(
         self, spikes: SpikeBatch, row_of: Int32s, start_us: int
     ) -> tuple[Int64s, Int32s, Float32s, Float32s]:
-        """Order the spikes of a bin by (stamp, row), without those of row -1.
+        """Order a bin's spikes by (stamp, row), without those in row -1.
 
         Args:
-            spikes: of the bin.
-            row_of: (n_units,) row of each unit.
-            start_us: start of the bin.
+            spikes: those in the bin.
+            row_of: (n_units,) each unit's row.
+            start_us: when the bin starts.
 
         Returns:
-            For each of N tokens the index of its spike, its row, the seconds since the start of
+            For each token the index of its spike, its row, the seconds since the start of
             the bin, and its weight.
         """
 

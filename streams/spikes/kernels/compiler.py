@@ -1,4 +1,4 @@
-"""How a function is compiled for this machine: once, by its own signature, and kept on disk."""
+"""Compiling a function for this machine: once, by its own signature, and kept on disk."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def compiled(
     that leave, and numbers that are rounded by adding a large one would not be any more.
 
     Args:
-        signature: numba's types of its arguments, and of what it returns.
-        reordered: sums may be added up in any order; nothing else is assumed of the numbers, so
+        signature: numba's types for its arguments and its result.
+        reordered: sums may be added up in any order; nothing else is assumed about numbers, so
             that a NaN comes out where one goes in.
         frees_interpreter: others may run meanwhile: for what takes longer than a switch of threads.
     """

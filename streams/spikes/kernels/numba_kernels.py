@@ -18,7 +18,7 @@ from streams.spikes.sequence import SequenceCheck
 
 _NOT_PLAIN = -1
 MOST_TIED = 64
-"""Spikes of one microsecond, out of order, among which one that comes twice is looked for."""
+"""Spikes in one microsecond, out of order, among which one that comes twice is looked for."""
 MOST_SHIFTS = 8
 """Per token, on average; what is less in order than that is sorted by numpy."""
 
@@ -126,7 +126,7 @@ def _read_plain(
     stamp_s: Float64s,
     unit: Int32s,
 ) -> float:
-    """Write the index of each of (n,) spikes into `unit`; return the latest stamp."""
+    """Write each spike's index into `unit`; return the latest stamp."""
     latest_s = 0.0
     for i in range(len(stamps)):
         channel = samples[i, i_channel] if i_channel >= 0 else 0

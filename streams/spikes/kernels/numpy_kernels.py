@@ -134,7 +134,7 @@ def order_tokens(
 
 
 def canonical_order(t_us: Int64s, row: Int32s) -> Int64s:
-    """Return (n,) indices of tokens in the order (stamp, row), rows from 0 to `MOST_ROWS`."""
+    """Return (n,) indices that sort by (stamp, row), rows from 0 to `MOST_ROWS`."""
     if not len(t_us):
         return np.zeros(0, np.int64)
     first_us = t_us.min()
@@ -145,6 +145,6 @@ def canonical_order(t_us: Int64s, row: Int32s) -> Int64s:
 
 
 def relative_s(t_us: Int64s, bin_start_us: int | Int64s) -> Float32s:
-    """Return the seconds since the start of the bin, rounded once to float32."""
+    """Return the seconds since the bin's start, rounded once to float32."""
     relative: Float32s = ((t_us - bin_start_us) * 1e-6).astype(np.float32)
     return relative

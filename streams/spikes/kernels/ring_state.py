@@ -1,4 +1,4 @@
-"""State of the ring: its entries, and how far they are used."""
+"""The ring's entries, and how far they are used."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class RingState:
 
     Attributes:
         t_us: (capacity,) int64 stamps.
-        unit: (capacity,) int32 index of the unit.
+        unit: (capacity,) int32 unit index.
         count: (capacity,) int32 spikes that the entry stands for.
         has_fate: (capacity,) bool, whether its fate is known.
         n_admitted: entries stored so far.
         i_live: number of the first entry that a bin to come may hold.
         late_until_us: stamps up to this are late.
-        newest_us: newest stamp of any known unit so far.
-        latest_of_unit: (n_units,) int64 newest stamp of each unit.
+        newest_us: newest stamp from any known unit so far.
+        latest_of_unit: (n_units,) int64 newest stamp from each unit.
     """
 
     def __init__(self, capacity: int, late_until_us: int) -> None:
@@ -35,7 +35,7 @@ class RingState:
         self.latest_of_unit = np.zeros(0, np.int64)
 
     def know_units(self, n_units: int) -> None:
-        """Make room for the latest stamps of `n_units`."""
+        """Make room for the latest stamps from `n_units`."""
         if len(self.latest_of_unit) < n_units:
             never = np.full(n_units - len(self.latest_of_unit), -NEVER_US)
             self.latest_of_unit = np.concatenate((self.latest_of_unit, never))

@@ -1,1 +1,1 @@
-"""Layouts of input streams: how their samples become spikes (`docs/streams.md`)."""
+"""Input layouts: how a stream's samples become spikes (`docs/streams.md`)."""

@@ -1,4 +1,4 @@
-"""Columns of an event stream: which channel of the stream holds what, told by its labels."""
+"""Columns in an event stream: its labels tell what each channel holds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SPIKE_EVENTS = "SpikeEvents"
 
 
 class Columns(NamedTuple):
-    """Index of each column; None where the stream has none."""
+    """Column indices; None where the stream has none."""
 
     channel: int | None
     unit: int
@@ -37,7 +37,7 @@ class Columns(NamedTuple):
 def columns_of(
     stream: StreamDescription, labels: Sequence[str], named: Sequence[str] = ()
 ) -> Columns:
-    """Find the columns of an event stream.
+    """Find an event stream's columns.
 
     Args:
         stream: its description.
@@ -107,7 +107,7 @@ def _why(stream: StreamDescription, labels: Sequence[str], roles: Sequence[str])
 
 
 def _line(stream: StreamDescription, labels: Sequence[str], roles: Sequence[str]) -> str:
-    """Show the line of the config that would read it."""
+    """Show the config line that would read it."""
     n = stream.n_channels
     if any(roles):
         names = [role or label or "other" for label, role in zip(labels, roles, strict=True)]

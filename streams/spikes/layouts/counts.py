@@ -1,4 +1,4 @@
-"""Layout of counts: one channel a unit, one sample a bin, at a regular rate."""
+"""Counts layout: one channel a unit, one sample a bin, at a regular rate."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ NAMED_AT_MOST = 5
 
 
 class CountsLayout:
-    """Counts per unit at a regular rate, stamped at the end of their bin.
+    """Counts per unit at a regular rate, stamped at their bin's end.
 
     Attributes:
         keys: key of each unit met so far; it only grows.
-        keys_now: key of each channel that is read.
-        bin_s: length of a bin.
+        keys_now: a key for each channel that is read.
+        bin_s: bin length.
         has_sequence: False; counts are not numbered.
 
     Args:
-        labels: label of each channel; a unit's key, after the array's prefix.
+        labels: a label for each channel; a unit's key, after the array's prefix.
         rate_hz: nominal rate; a bin lasts its inverse.
-        array: prefix of the keys.
+        array: prefix for the keys.
         ignored: labels to leave out.
     """
 
@@ -59,10 +59,10 @@ class CountsLayout:
         self._index = np.arange(len(named), dtype=np.int32)
 
     def resume(self, before: CountsLayout, known_keys: Sequence[str]) -> None:
-        """Go on with the indices of the stream before it was lost, and add the labels that are new.
+        """Go on with the indices from before the stream was lost, and add the labels that are new.
 
         Raises:
-            LayoutError: it has bins of another length, or lacks channels that the decoder knows.
+            LayoutError: its bins have another length, or it lacks channels that the decoder knows.
         """
         if before.bin_s != self.bin_s:
             raise LayoutError(f"it came back with bins of {self.bin_s:g} s")
@@ -80,7 +80,7 @@ class CountsLayout:
         self._index = np.array([place[key] for key in self.keys_now], np.int32)
 
     def parse(self, samples: np.ndarray, stamps: Float64s) -> Parsed:
-        """Read a pull: (n, n_units) counts and their (n,) stamps; a bin of no spikes is alive."""
+        """Read a pull: (n, n_units) counts and their (n,) stamps; a bin without spikes is alive."""
         samples = samples[:, self._columns]
         good = are_indices(samples) & are_stamps(stamps)[:, None]
         alive = good.any(axis=1)

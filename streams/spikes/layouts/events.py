@@ -1,4 +1,4 @@
-"""Layout of events: spikes as they happen, each a sample of a unit number and perhaps more."""
+"""Events layout: spikes as they happen, each a sample with a unit number and perhaps more."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EventLayout:
 
     Args:
         table: the source's keys.
-        columns: index of channel, unit and sequence number.
+        columns: indices for channel, unit and sequence number.
         ignored: units to leave out.
         kernels: functions that do the arithmetic.
     """
@@ -62,10 +62,10 @@ class EventLayout:
         return self.table.keys
 
     def resume(self, before: EventLayout, known_keys: Sequence[str]) -> None:
-        """Go on with the table of the stream before it was lost; its indices stay.
+        """Go on with the table from before the stream was lost; its indices stay.
 
         Raises:
-            LayoutError: only one of the two has channels.
+            LayoutError: only one has channels.
         """
         if before.table.with_channel != self.table.with_channel:
             raise LayoutError("it came back with other columns")
@@ -92,7 +92,7 @@ class EventLayout:
         return "older" if self._grain.is_coarse else "all"
 
     def _ids(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return channel and unit of each sample; channel 0 where the stream has none."""
+        """Return each sample's channel and unit; channel 0 where the stream has none."""
         unit = samples[:, self._i_unit]
         channel = np.zeros_like(unit) if self._i_channel < 0 else samples[:, self._i_channel]
         return channel, unit

@@ -1,4 +1,4 @@
-"""Layout of an input stream: the contract, and what every layout shares."""
+"""The contract for input layouts, and what every layout shares."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from streams.unit_keys import parse_key
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Content of a pull.
+    """A pull, read.
 
     Attributes:
         t_s: (n,) stamps as sent, one per spike entry.
         unit: (n,) index into the layout's keys.
         count: (n,) spikes that the entry stands for.
-        keep_alive_s: (m,) stamps of keep-alives, and of bins of counts.
-        invalid_s: (l,) stamps of spikes that are none (NaN, negative, no whole number).
+        keep_alive_s: (m,) stamps of keep-alives, and of count bins.
+        invalid_s: (l,) stamps for spikes that are none (NaN, negative, no whole number).
         n_duplicate: spikes whose sequence number came before.
         n_lost: sequence numbers that never came.
-        n_ignored: spikes of units that the config leaves out.
+        n_ignored: spikes from units that the config leaves out.
         repeats: what an equal unit and stamp mean here.
-        is_whole: (m,) whether every value of a bin of counts is a count; None for events.
+        is_whole: (m,) whether every value in a count bin is a count; None for events.
     """
 
     t_s: Float64s
@@ -44,11 +44,11 @@ class Parsed:
 
 
 class Layout(Protocol):
-    """Reads the samples of one stream.
+    """Reads one stream's samples.
 
     Attributes:
         keys: key of each unit met so far; the list only grows.
-        bin_s: length of a bin of counts; None where spikes come as they happen.
+        bin_s: length of a count bin; None where spikes come as they happen.
         has_sequence: whether the samples are numbered.
     """
 
@@ -63,10 +63,10 @@ class Layout(Protocol):
         """Read a pull: (n, n_channels) samples and their (n,) stamps."""
 
     def resume(self, before: Self, known_keys: Sequence[str]) -> None:
-        """Take over the keys of the layout of the same stream before it was lost.
+        """Take over the keys from before the same stream was lost.
 
         Args:
-            before: that layout.
+            before: the layout until then.
             known_keys: the decoder's unit keys.
 
         Raises:
@@ -76,13 +76,13 @@ class Layout(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LayoutOptions:
-    """Choices of whoever reads a stream.
+    """Choices for reading a stream.
 
     Attributes:
         known_keys: the decoder's unit keys.
-        array: prefix of the keys.
+        array: prefix for the keys.
         columns: `[input] columns`, see `columns_of`.
-        ignore_units: unit numbers of any channel, keys (`ch3/u0`) or labels to leave out.
+        ignore_units: unit numbers on any channel, keys (`ch3/u0`) or labels to leave out.
         kernels: functions that do the arithmetic.
     """
 
@@ -94,7 +94,7 @@ class LayoutOptions:
 
 
 class IgnoredUnits:
-    """Units that the config leaves out: unit numbers of any channel, or whole keys."""
+    """Units that the config leaves out: unit numbers on any channel, or whole keys."""
 
     def __init__(self, ignored: Sequence[int | str] = ()) -> None:
         self.labels = frozenset(str(one) for one in ignored)

@@ -1,8 +1,8 @@
-"""Grain of a stream's stamps: whether equal stamps of one unit can be two spikes.
+"""Grain of a stream's stamps: whether one unit's equal stamps can be two spikes.
 
 A unit fires at most once in about a millisecond. Where stamps are finer than that, a unit and stamp
 that come again are one spike sent twice. Where a program stamps whole blocks (one stamp for each
-push), several spikes of a unit share a stamp, and nothing was sent twice.
+push), a unit's spikes may share a stamp, and nothing was sent twice.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from streams.messages import Float64s, Int32s, Int64s
 
 COARSE_S = 0.9e-3
 FINE_SHARE = 0.05
-"""Where more of the spacings between distinct stamps are below `COARSE_S`, stamps are fine ..."""
+"""If a larger share of distinct stamps is spaced below `COARSE_S`, stamps are fine ..."""
 TIED_SHARE, TIED_COARSE_S = 0.1, 0.3e-3
-"""... unless so many samples share the stamp of another unit's, and spacings are this at the
-median: samples of a 30 kHz clock tie as often only where they are ten times as dense."""
+"""... unless so many samples share another unit's stamp, and spacings are this at the
+median: samples on a 30 kHz clock tie as often only where they are ten times as dense."""
 DOUBLED_SHARE = 0.9
 N_SAMPLES = 256
 NOTED_EVERY = 16
@@ -26,14 +26,14 @@ NOTED_EVERY = 16
 
 
 def are_blocks(t_us: Int64s) -> bool:
-    """Return True where equal stamps among the (n,) of a recording may be two spikes of a unit."""
+    """Return True if equal stamps among a recording's (n,) may be two spikes from one unit."""
     spacings_us = np.diff(np.unique(t_us)).astype(np.float64)
     n_fine = int(np.count_nonzero(spacings_us < COARSE_S * 1e6))
     return len(spacings_us) > 0 and n_fine < FINE_SHARE * len(spacings_us)
 
 
 class StampGrain:
-    """Watches the stamps of a stream without sequence numbers."""
+    """Watches a stream's stamps where nothing numbers the samples."""
 
     def __init__(self) -> None:
         self._stamps: deque[float] = deque(maxlen=N_SAMPLES)
@@ -41,7 +41,7 @@ class StampGrain:
         self._is_doubled: deque[bool] = deque(maxlen=N_SAMPLES)
         self._n_pulls = 0
         self.is_coarse = True
-        """Whether equal stamps of one unit are spikes of one block; True until it is known."""
+        """True if one unit's equal stamps are spikes in one block; True until it is known."""
 
     def note(self, stamps: Float64s, unit: Int32s) -> None:
         """Take in a pull: (n,) stamps in seconds, (n,) units."""

@@ -1,4 +1,4 @@
-"""Table of the input layouts that are read; a new one needs a line here and a row in the docs.
+"""Table of input layouts; a new one needs a line here and a row in the docs.
 
 `docs/extending.md` has a worked example.
 """
@@ -20,7 +20,7 @@ class LayoutKind(NamedTuple):
 
     Attributes:
         told: what is read, for the error that refuses a stream.
-        fits: tells from a stream's description and labels that it is of this kind.
+        fits: recognises this kind by a stream's description and labels.
         open: makes the layout, from description, labels and options; raises `LayoutError`.
     """
 
@@ -50,12 +50,12 @@ DEFAULTS = LayoutOptions()
 def layout_of(
     stream: StreamDescription, labels: Sequence[str], options: LayoutOptions = DEFAULTS
 ) -> Layout:
-    """Choose the layout of a stream.
+    """Choose a stream's layout.
 
     Args:
         stream: its description.
         labels: its channel labels, where it has any.
-        options: choices of the config.
+        options: the config's choices.
 
     Raises:
         StreamUnfitError: no layout fits; the text says what the stream is and what is read.
@@ -72,7 +72,7 @@ def layout_of(
 def resumed_layout(
     before: Layout, stream: StreamDescription, labels: Sequence[str], options: LayoutOptions
 ) -> Layout:
-    """Choose the layout of a stream that is back: its labels are read anew, indices stay.
+    """Choose the layout when a stream is back: its labels are read anew, indices stay.
 
     Raises:
         StreamUnfitError: no layout fits, or the stream is another one now.
