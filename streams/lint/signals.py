@@ -1,4 +1,4 @@
-"""Positions, markers and other streams: values that are missing, frozen or double; what is said."""
+"""Positions, markers and other streams: missing, frozen or double values, and texts."""
 
 from __future__ import annotations
 

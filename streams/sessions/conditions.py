@@ -1,4 +1,4 @@
-"""Conditions on a table's rows, as `quality == 'good' and snr > 2`; nothing else can be said."""
+"""Conditions on a table's rows, as `quality == 'good' and snr > 2`; no other code is run."""
 
 from __future__ import annotations
 

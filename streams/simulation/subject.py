@@ -12,7 +12,6 @@ from streams.simulation.hand import TICK_S, Hand, Point
 from streams.simulation.task import BOUND_CM, CENTRE, ReachTask
 from streams.simulation.user import STILL, Control, User
 
-TICK_US = round(TICK_S * 1e6)
 _STEPS_PER_TICK = round(TICK_S * 1e3)
 
 

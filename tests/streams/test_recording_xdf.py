@@ -27,8 +27,8 @@ FORMATS = ("int8", "int16", "int32", "int64", "float32", "double64", "string")
 
 
 def header(name: str, fmt: str, n: int, kind: str = "Position", unit: str = "") -> bytes:
-    said = f"<unit>{unit}</unit>" if unit else ""
-    channels = "".join(f"<channel><label>c{i}</label>{said}</channel>" for i in range(n))
+    remarks = f"<unit>{unit}</unit>" if unit else ""
+    channels = "".join(f"<channel><label>c{i}</label>{remarks}</channel>" for i in range(n))
     return HEADER.format(name=name, kind=kind, n=n, fmt=fmt, channels=channels).encode()
 
 

@@ -9,7 +9,12 @@ import numpy as np
 from streams.errors import SessionError
 from streams.messages import Float64s
 from streams.sessions.checks.contents import Spikes, span_s
-from streams.sessions.checks.extent import between, is_stray, require_no_stray_samples, said
+from streams.sessions.checks.extent import (
+    between_line,
+    is_stray,
+    require_no_stray_samples,
+    span_text,
+)
 from streams.sessions.session import Behavior
 
 RATES_HZ = (1e3, 1e4, 2e4, 24414.0625, 2.5e4, 3e4, 3.2e4, 4e4, 4.8e4, 5e4, 1e6, 1e9)
@@ -33,7 +38,7 @@ def plausible_behavior(path: str, spikes: Spikes, signal: Behavior, file: str) -
     if fired is None or seen is None:
         return
     require_no_stray_samples(path, signal.t_s, file)
-    told = f"{file}: spikes lie at {said(fired)} and {path} at {said(seen)}"
+    told = f"{file}: spikes lie at {span_text(fired)} and {path} at {span_text(seen)}"
     if len(signal.t_s) > FEWEST_SAMPLES:
         _require_one_unit_of_time(told, spikes.t_s, signal.t_s)
         if fired[0] > seen[1] or seen[0] > fired[1]:
@@ -44,7 +49,7 @@ def plausible_behavior(path: str, spikes: Spikes, signal: Behavior, file: str) -
     if is_stray(seen[1], fired, 1.0) or is_stray(seen[0], fired, -1.0):
         raise SessionError(
             f"{told}: to read what lies beside spikes alone, write under [sessions]: "
-            f"{between(fired)}"
+            f"{between_line(fired)}"
         )
 
 

@@ -44,9 +44,9 @@ def _require_no_hole(t_s: Float64s, file: str) -> None:
     parts = _ends(ordered[: at + 1]), _ends(ordered[at + 1 :])
     if steps_s[at] > max(LONGEST_HOLE_S, 10.0 * (_length(parts[0]) + _length(parts[1]))):
         raise SessionError(
-            f"{file}: spikes lie at {said(parts[0])} and again at {said(parts[1])}, and none for "
-            f"{steps_s[at] / 3600:.0f} h between: are they on one clock? to read one part, write "
-            f"under [sessions]: {between(parts[0])} or {between(parts[1])}"
+            f"{file}: spikes lie at {span_text(parts[0])} and again at {span_text(parts[1])}, and "
+            f"none for {steps_s[at] / 3600:.0f} h between: are they on one clock? to read one "
+            f"part, write under [sessions]: {between_line(parts[0])} or {between_line(parts[1])}"
         )
 
 
@@ -63,8 +63,8 @@ def require_no_stray_samples(path: str, t_s: Float64s, file: str) -> None:
         n_outside = np.count_nonzero((t_s > rest[1] + STRAY_S) | (t_s < rest[0] - STRAY_S))
         raise SessionError(
             f"{file}: {path}: {n_outside} of {len(t_s)} time stamps lie as far as "
-            f"{said(_ends(t_s))}, all others at {said(rest)}; to leave them out, write under "
-            f"[sessions]: {between(rest)}"
+            f"{span_text(_ends(t_s))}, all others at {span_text(rest)}; to leave them out, write "
+            f"under [sessions]: {between_line(rest)}"
         )
 
 
@@ -96,9 +96,9 @@ def require_no_stray_spikes(spikes: Spikes, behavior: Mapping[str, Behavior], fi
             more = ", ..." if len(who) > 5 else ""
             raise SessionError(
                 f"{file}: {np.count_nonzero(outside)} of {len(t_s)} spikes, of "
-                f"{', '.join(who[:5])}{more}, lie at {said(_ends(t_s[outside]))}, while all else "
-                f"lies at {said(rest)}: are they stray, or in another unit of time? to leave them "
-                f"out, write under [sessions]: {between(rest)}"
+                f"{', '.join(who[:5])}{more}, lie at {span_text(_ends(t_s[outside]))}, while all "
+                f"else lies at {span_text(rest)}: are they stray, or in another unit of time? to "
+                f"leave them out, write under [sessions]: {between_line(rest)}"
             )
     _require_no_hole(t_s, file)
 
@@ -167,11 +167,11 @@ def _length(span: Span) -> float:
     return span[1] - span[0]
 
 
-def said(span: Span) -> str:
+def span_text(span: Span) -> str:
     """A span for messages."""
     return f"{span[0]:.1f} to {span[1]:.1f} s"
 
 
-def between(rest: Span) -> str:
+def between_line(rest: Span) -> str:
     """Show the config line that reads a span alone."""
     return f"between_s = [{np.floor(rest[0]):.0f}, {np.ceil(rest[1]):.0f}]"

@@ -106,9 +106,9 @@ def session_of(recording: Recording, reading: Reading) -> Session:
         RecordingError: it holds no spikes, or streams that do not fit.
         StreamUnfitError: no layout reads the spikes.
     """
-    said = list(recording.said)
+    remarks = list(recording.remarks)
     pieces = recording.pieces(reading.spikes, reading.spikes_name)
-    behaviors = _behavior_streams(recording, reading, said)
+    behaviors = _behavior_streams(recording, reading, remarks)
     markers = _markers(recording, reading)
     needed = [*pieces, *([] if markers is None else [markers])]
     for one in needed:
@@ -116,7 +116,7 @@ def session_of(recording: Recording, reading: Reading) -> Session:
     used = [one.t_s for one in (*needed, *behaviors) if len(one)]
     first_s = min((float(t_s.min()) for t_s in used), default=0.0)
     last_s = max((float(t_s.max()) for t_s in used), default=0.0)
-    spikes, keys = _spikes(pieces, reading, first_s, said)
+    spikes, keys = _spikes(pieces, reading, first_s, remarks)
     behavior: dict[str, Behavior] = {}
     for stream in behaviors:
         for path, signal in behavior_of(stream, first_s, reading.body, reading.channels).items():
@@ -128,7 +128,7 @@ def session_of(recording: Recording, reading: Reading) -> Session:
             behavior[path] = signal
     if len(pieces) > 1:
         at = ", ".join(f"{float(one.t_s.min()) - first_s:.3f} s" for one in pieces[1:])
-        said.append(
+        remarks.append(
             f"{pieces[0].description.name!r} was made anew {len(pieces) - 1} times, at {at}: its "
             "pieces are joined"
         )
@@ -144,7 +144,7 @@ def session_of(recording: Recording, reading: Reading) -> Session:
             "recorded": recording.created,
             "source": str(pieces[0].description),
             "lsl_time_of_start": repr(first_s),
-            MENDED: "\n".join(f"{recording.path.name}: {line}" for line in said),
+            MENDED: "\n".join(f"{recording.path.name}: {line}" for line in remarks),
         },
     )
 
@@ -162,7 +162,7 @@ def _markers(recording: Recording, reading: Reading) -> Recorded | None:
     return recording.of_type(reading.markers, reading.markers_name)
 
 
-def _behavior_streams(recording: Recording, reading: Reading, said: list[str]) -> list[Recorded]:
+def _behavior_streams(recording: Recording, reading: Reading, remarks: list[str]) -> list[Recorded]:
     """Find the behaviour streams, pieces joined; those with useless stamps are left out."""
     no_behavior = {reading.spikes, reading.markers, "Markers"}
     found = dict.fromkeys(
@@ -177,7 +177,7 @@ def _behavior_streams(recording: Recording, reading: Reading, said: list[str]) -
     for kind, name in found:
         stream = recording.of_type(kind, name)
         if stream.trouble:
-            said.append(f"{stream.description} was left out: {stream.trouble}")
+            remarks.append(f"{stream.description} was left out: {stream.trouble}")
         elif len(stream):
             streams.append(stream)
     return streams
@@ -192,7 +192,7 @@ def _require_stamps(stream: Recorded, recording: Recording) -> None:
 
 
 def _spikes(
-    pieces: Sequence[Recorded], reading: Reading, first_s: float, said: list[str]
+    pieces: Sequence[Recorded], reading: Reading, first_s: float, remarks: list[str]
 ) -> tuple[SpikeBatch, tuple[str, ...]]:
     """Join the pieces' spikes in order; return them with the units' keys."""
     known: Sequence[str] = reading.known_keys
@@ -222,7 +222,7 @@ def _spikes(
             "is the array connected, and are the amplifier's thresholds set?"
         )
     source = pieces[0].description.name
-    said += [f"{n} samples of {source!r} {what}" for what, n in fates.items() if n]
+    remarks += [f"{n} samples of {source!r} {what}" for what, n in fates.items() if n]
     order = canonical_order(t_us, unit)
     return SpikeBatch(t_us[order], unit[order], count[order]), tuple(index)
 

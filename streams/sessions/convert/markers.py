@@ -42,11 +42,11 @@ def trials_of(
                 begun[-1]["unended"] = 1.0
             begun.append({"start_s": at_s} | _numbers(text.removeprefix(trial_start)))
         elif word == trial_stop and begun:
-            said = _numbers(text.removeprefix(trial_stop))
-            running = next((one for one in reversed(begun) if _same(one, said)), None)
+            stated = _numbers(text.removeprefix(trial_stop))
+            running = next((one for one in reversed(begun) if _same(one, stated)), None)
             if running is not None and ("stop_s" not in running or "unended" in running):
                 running.pop("unended", None)
-                running |= said | {"stop_s": at_s}
+                running |= stated | {"stop_s": at_s}
     for one in begun:
         one.pop("unended", None)
     return [one for one in begun if "stop_s" in one]
@@ -88,8 +88,8 @@ def _cuts_number(text: str, word: str) -> bool:
     return bool(re.search(r"\d$", word)) and bool(re.match(r"\d|\.\d", text[len(word) :]))
 
 
-def _same(trial: dict[str, float], said: dict[str, float]) -> bool:
-    return "i" not in said or "i" not in trial or trial["i"] == said["i"]
+def _same(trial: dict[str, float], stated: dict[str, float]) -> bool:
+    return "i" not in stated or "i" not in trial or trial["i"] == stated["i"]
 
 
 def _numbers(text: str) -> dict[str, float]:

@@ -208,7 +208,7 @@ def record(
     try:
         while clock.now() < t_end_s and not is_stopped():
             recorder.step()
-            t_next_s = _told(recorder, status_path, t_next_s)
+            t_next_s = _write_status(recorder, status_path, t_next_s)
             clock.sleep_until(clock.now() + STEP_EVERY_S)
         clock.sleep_until(clock.now() + LATE_S)
         recorder.step()
@@ -218,11 +218,11 @@ def record(
         raise
     finally:
         recorder.release()
-    _told(recorder, status_path, 0.0)
+    _write_status(recorder, status_path, 0.0)
     return recorder.status()
 
 
-def _told(recorder: Recorder, path: Path | None, t_next_s: float) -> float:
+def _write_status(recorder: Recorder, path: Path | None, t_next_s: float) -> float:
     """Say how it stands when it is time; when that is next."""
     now_s = recorder.clock.now()
     if path is None or now_s < t_next_s:

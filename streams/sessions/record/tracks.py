@@ -143,23 +143,25 @@ class Track:
 
     def lost(self) -> list[str]:
         """Losses, a sentence each."""
-        said = [str(one) for one in self.outages]
+        losses = [str(one) for one in self.outages]
         n_in_outages = sum(one.n_samples or 0 for one in self.outages)
         n_lost = 0 if self._sequence is None else self._sequence.n_lost - n_in_outages
         if n_lost > 0:
-            said.append(f"{n_lost} samples of {self.name!r} never came, by their sequence numbers")
+            losses.append(
+                f"{n_lost} samples of {self.name!r} never came, by their sequence numbers"
+            )
         n_off = sum(piece.watch.n_off for piece in self._pieces)
         if n_off:
-            said.append(f"{n_off} samples of {self.name!r} bear stamps of another clock")
+            losses.append(f"{n_off} samples of {self.name!r} bear stamps of another clock")
         n_unchecked = sum(
             piece.watch.n_unchecked for piece in self._pieces if not piece.inlet.same_host
         )
         if n_unchecked:
-            said.append(
+            losses.append(
                 f"the clock of the sender of {self.name!r} could not be measured: {n_unchecked} "
                 "stamps cannot be brought onto ours. Is UDP let through between the two machines?"
             )
-        return said
+        return losses
 
     def status(self) -> dict[str, Any]:
         """Return the state as JSON types."""
@@ -206,8 +208,8 @@ class Track:
 
     def _check_stamps(self, piece: _Piece, stamps: Float64s, arrival_s: float) -> None:
         offset_s = piece.offset.current.offset_s if piece.has_offset else None
-        if said := piece.watch.add(stamps, arrival_s, offset_s):
-            self.say(said)
+        if remark := piece.watch.add(stamps, arrival_s, offset_s):
+            self.say(remark)
 
     def _note_return(self, outage: Outage, block: Block) -> None:
         outage.to_s = self._since_start(block.arrival_s)

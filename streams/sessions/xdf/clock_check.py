@@ -75,21 +75,21 @@ def remarks_of(stream: Stream, t0_s: float) -> list[str]:
             f"no clock offset of {stream.name!r} was recorded: its stamps are taken for the "
             "recorder's time"
         ]
-    said = []
+    remarks = []
     if len(stream.clock_parts) > 1:
         at = ", ".join(f"{stream.t_s[i] - t0_s:.3f} s" for i, _ in stream.clock_parts[1:])
-        said.append(
+        remarks.append(
             f"the clock of {stream.name!r} was reset while it was recorded: its stamps are brought "
             f"onto the recorder's clock piece by piece, cut at {at}"
         )
     off_s = _misfits(stream, _lines(stream))
     n_off = int(np.count_nonzero(off_s > JUMP_LIMIT_S))
     if n_off:
-        said.append(
+        remarks.append(
             f"{n_off} of {len(off_s)} measurements of the clock of {stream.name!r} lie up to "
             f"{off_s.max() * 1e3:.0f} ms from a line"
         )
-    return said
+    return remarks
 
 
 def _lines(stream: Stream) -> list[tuple[float, float]]:

@@ -70,12 +70,12 @@ class Loaded:
     Attributes:
         header: the file's.
         streams: in header order.
-        said: what was dropped or mended, a sentence each.
+        remarks: what was dropped or mended, a sentence each.
     """
 
     header: Mapping[str, Any]
     streams: list[Stream]
-    said: list[str]
+    remarks: list[str]
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class _Attempt:
         stamps: each stream's, as sent, by chunks.
         ends: for each stream, where each chunk ended (file bytes) and samples up to there.
         damage: file bytes where it lost its way, and where it went on.
-        remarks: its other warnings.
+        warnings: its other warnings.
     """
 
     file: io.BufferedReader
@@ -97,7 +97,7 @@ class _Attempt:
     stamps: dict[int, list[Float64s]] = field(default_factory=dict)
     ends: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     damage: list[Span] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def on_chunk(
         self, values: Any, stamps: Float64s, info: Any, number: int
@@ -123,7 +123,7 @@ class _Attempt:
         if any(part in text for part in _TOLD_ELSEWHERE):
             return
         if not text.startswith(_DAMAGE):
-            self.remarks.append(text)
+            self.warnings.append(text)
             return
         at = self.view.in_file(self.file.tell())
         self.damage.append((at, after_boundary(self.raw, at) or at))
@@ -147,15 +147,15 @@ def load(path: Path) -> Loaded:
     with opened(path) as file:
         frames = walk(file)
         numbers = list(frames.sample_bytes)
-        said = [f"{what}: that stream is left out" for what in frames.bad_headers.values()]
+        remarks = [f"{what}: that stream is left out" for what in frames.bad_headers.values()]
         if frames.n_foreign:
-            said.append(f"{frames.n_foreign} chunks of kinds that XDF 1.0 has not were left out")
+            remarks.append(f"{frames.n_foreign} chunks of kinds that XDF 1.0 has not were left out")
         if not numbers:
             if frames.bad_headers or frames.damaged:
                 raise RecordingError(_nothing_left(path, frames))
-            return Loaded({}, [], said)
+            return Loaded({}, [], remarks)
         loaded = _load(path, file, frames, numbers if frames.bad_headers else None)
-    loaded.said[:0] = said
+    loaded.remarks[:0] = remarks
     return loaded
 
 
@@ -244,18 +244,18 @@ def _account(
 ) -> Loaded:
     """Return the streams, with remarks on each."""
     held = [_stream(one, attempt) for one in streams]
-    said = [f"pyxdf says: {text}" for text in attempt.remarks]
+    remarks = [f"pyxdf says: {text}" for text in attempt.warnings]
     t0_s = min([float(one.t_s.min()) for one in held if len(one.t_s)] or [0.0])
     for span in sorted(one for one in set(attempt.damage) if one[0] < frames.tail):
-        said.append(_lost_by(span, held, attempt, frames, t0_s))
+        remarks.append(_lost_by(span, held, attempt, frames, t0_s))
     if frames.tail < frames.n_bytes:
-        said.append(
+        remarks.append(
             f"the file ends inside a chunk: its last {frames.n_bytes - frames.tail} bytes are lost"
         )
     for one, other in zip(held, smooth or [{}] * len(held), strict=True):
         if smooth is not None and _rate(one.info) > 0:
-            said += _smoothed(one, other)
-    return Loaded(header.get("info") or {}, held, said)
+            remarks += _smoothed(one, other)
+    return Loaded(header.get("info") or {}, held, remarks)
 
 
 def _stream(one: Mapping[str, Any], attempt: _Attempt) -> Stream:
@@ -267,7 +267,7 @@ def _stream(one: Mapping[str, Any], attempt: _Attempt) -> Stream:
     if info["channel_format"][0] == "string":
         values = np.array(values, object).reshape(n, n_channels)
     footer = one.get("footer")
-    said = field_text((footer or {}).get("info") or {}, "sample_count")
+    n_told = field_text((footer or {}).get("info") or {}, "sample_count")
     return Stream(
         number=number,
         info=info,
@@ -277,7 +277,7 @@ def _stream(one: Mapping[str, Any], attempt: _Attempt) -> Stream:
         clock_times_s=np.asarray(one["clock_times"], np.float64),
         clock_offsets_s=np.asarray(one["clock_values"], np.float64),
         clock_parts=[(int(first), int(last)) for first, last in info["clock_segments"]],
-        n_in_footer=int(said) if said.isdecimal() else None,
+        n_in_footer=int(n_told) if n_told.isdecimal() else None,
         has_footer=footer is not None,
     )
 

@@ -66,13 +66,13 @@ class Recording:
         path: the file's.
         created: when, ISO 8601.
         streams: by their number in the file.
-        said: what was dropped or mended on reading, a sentence each.
+        remarks: what was dropped or mended on reading, a sentence each.
     """
 
     path: Path
     created: str
     streams: Mapping[int, Recorded]
-    said: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     def pieces(self, stream_type: str, name: str = "") -> list[Recorded]:
         """Find the one stream with a type, and a name unless that is "", in time order.
@@ -119,8 +119,8 @@ class Recording:
             both = f"{self.path}: {one.description} and {then.description}"
             if one.layout != then.layout:
                 raise RecordingError(
-                    f"{both} do not fit together: their channels are {_said_of(one)}, and "
-                    f"{_said_of(then)}. Record the second to a file of its own"
+                    f"{both} do not fit together: their channels are {_remark_on(one)}, and "
+                    f"{_remark_on(then)}. Record the second to a file of its own"
                 )
             if float(then.t_s.min()) < float(one.t_s.max()) - OVERLAP_S:
                 raise RecordingError(
@@ -139,22 +139,25 @@ def read_recording(path: Path) -> Recording:
     if not path.is_file():
         raise RecordingError(f"no recording at {path}; `spikeloop record` makes one")
     loaded = load(path)
-    said = [*loaded.said, *(text for one in loaded.streams for text in as_sent_if_foreign(one))]
+    remarks = [
+        *loaded.remarks,
+        *(text for one in loaded.streams for text in as_sent_if_foreign(one)),
+    ]
     stretch = main_stretch([one.t_s[_is_stamped(one)] for one in loaded.streams])
     streams: dict[int, Recorded] = {}
     for one in loaded.streams:
-        said += remarks_of(one, stretch[0])
-        streams[one.number] = _recorded(one, stretch, said)
-    said += _unended(loaded.streams)
+        remarks += remarks_of(one, stretch[0])
+        streams[one.number] = _recorded(one, stretch, remarks)
+    remarks += _unended(loaded.streams)
     empty = [repr(one.name) for one in loaded.streams if not len(one.t_s)]
     if empty:
-        said.append(f"{', '.join(empty)} brought no sample")
+        remarks.append(f"{', '.join(empty)} brought no sample")
     if field_text(loaded.header, "stamps") == "arrival":
-        said.append("its stamps are the times at which samples came to the recorder")
-    return Recording(path, field_text(loaded.header, "datetime"), streams, tuple(said))
+        remarks.append("its stamps are the times at which samples came to the recorder")
+    return Recording(path, field_text(loaded.header, "datetime"), streams, tuple(remarks))
 
 
-def _said_of(one: Recorded) -> str:
+def _remark_on(one: Recorded) -> str:
     labels = ", ".join(one.labels) or "unnamed"
     return f"{labels} ({one.description.n_channels} x {one.description.format}, {one.unit or '-'})"
 
@@ -170,18 +173,18 @@ def _is_stamped(stream: Stream) -> np.ndarray:
     return is_stamped
 
 
-def _recorded(stream: Stream, stretch: tuple[float, float], said: list[str]) -> Recorded:
-    """The stream without strays; what was left out is added to `said`."""
+def _recorded(stream: Stream, stretch: tuple[float, float], remarks: list[str]) -> Recorded:
+    """The stream without strays; what was left out is added to `remarks`."""
     info, kept, trouble = stream.info, _is_stamped(stream), trouble_of(stream)
     if not kept.all():
         n_left_out = np.count_nonzero(~kept)
-        said.append(f"{n_left_out} samples of {stream.name!r} without a stamp were left out")
+        remarks.append(f"{n_left_out} samples of {stream.name!r} without a stamp were left out")
     far = kept & ((stream.t_s < stretch[0]) | (stream.t_s > stretch[1]))
     n_far = int(np.count_nonzero(far))
     off_s = float(np.median(stream.t_s[far])) - stretch[0] if n_far else 0.0
     if n_far and n_far <= max(FEW_STRAYS, STRAY * len(far)) and n_far < np.count_nonzero(kept):
         kept &= ~far
-        said.append(
+        remarks.append(
             f"{n_far} samples of {stream.name!r} were left out: they lie far from all others, "
             f"{off_s:,.0f} s from the beginning"
         )
@@ -227,13 +230,13 @@ def _channels(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _unended(streams: Sequence[Stream]) -> list[str]:
     """Remark on missing footers, and on samples that footers count but the file lacks."""
     without = [repr(one.name) for one in streams if not one.has_footer]
-    said = []
+    remarks = []
     if without and len(without) == len(streams):
-        said.append("it has no footers: the recording ended suddenly, or still goes on")
+        remarks.append("it has no footers: the recording ended suddenly, or still goes on")
     elif without:
-        said.append(f"the footer of {', '.join(without)} is missing")
+        remarks.append(f"the footer of {', '.join(without)} is missing")
     for one in streams:
         n_missing = (one.n_in_footer or 0) - len(one.t_s)
         if n_missing > 0:
-            said.append(f"{n_missing} of {one.n_in_footer} samples of {one.name!r} are missing")
-    return said
+            remarks.append(f"{n_missing} of {one.n_in_footer} samples of {one.name!r} are missing")
+    return remarks
