@@ -29,7 +29,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         if not beside.is_symlink():
             for one in (*beside.rglob("*"), beside):
                 _sync(one)
+        # Only now: a name must never point at bytes that a power cut could lose.
         os.replace(beside, path)
+        # The name itself lies in the folder.
         _sync(path.parent)
     finally:
         if beside.is_dir() and not beside.is_symlink():

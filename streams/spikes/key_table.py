@@ -36,6 +36,7 @@ class KeyTable:
         self._codes = np.zeros(0, np.int64)
         self._index = np.zeros(0, np.int32)
         self.grid = np.zeros((0, 0), np.int32)
+        # The decoder's keys first: their indices then never depend on who fires first.
         self._add(np.array(sorted(self._codes_of(keys)), dtype=np.int64))
 
     def lookup(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s:
@@ -45,11 +46,13 @@ class KeyTable:
             channel: (n,), from 0.
             unit: (n,), from 0.
         """
+        # Units that were met before, as nearly all were, need no search.
         index = on_grid(self.grid, channel, unit)
         if index is not None:
             return index
         code = channel.astype(np.int64) * _CHANNEL_STEP + unit
         place = self._place(code)
+        # `_place` gives the nearest code, which need not be the one.
         new = self._codes[place] != code if len(self._codes) else np.ones(len(code), np.bool_)
         if new.any():
             self._add(np.unique(code[new]))

@@ -100,6 +100,7 @@ class SpikeRing:
         """
         self._ring.know_units(len(known))
         may_tie = repeats != "all"
+        # Nearly every arrival is plain, and is stored in one go.
         n_spikes = self._kernels.admit_in_order(self._ring, batch, known, latest_us, may_tie)
         if n_spikes is None:
             return self._admit_any(batch, known, latest_us, repeats)
@@ -145,6 +146,7 @@ class SpikeRing:
         self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats
     ) -> int:
         """Admit any arrival: each entry that cannot be used gets its fate."""
+        # A spike gets the first fate that applies, in this order (DEFINITIONS).
         batch = self._keep("unknown_unit", batch, known[batch.unit])
         span_us = _span_us(batch)
         if span_us[1] > latest_us:
@@ -157,6 +159,7 @@ class SpikeRing:
         if span_us[0] <= self._ring.late_until_us:
             batch = self._keep("late", batch, batch.t_us > self._ring.late_until_us)
             span_us = _span_us(batch)
+        # More than the ring holds, as after a pause: the newest may still be used.
         if len(batch) > self.capacity:
             is_newest = np.arange(len(batch), 0, -1) <= self.capacity
             batch = self._keep("overflow", batch, is_newest)
@@ -166,6 +169,7 @@ class SpikeRing:
 
     def _keep(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
         """Keep these entries; the others have this fate."""
+        # Spares three copies; nearly always all are kept.
         if which.all():
             return batch
         setattr(self.fates, fate, getattr(self.fates, fate) + int(batch.count[~which].sum()))
@@ -183,9 +187,11 @@ class SpikeRing:
         """
         if not len(batch):
             return None
+        # Numbered samples: the layout has already told repeats from new ones.
         if repeats == "none":
             self._ring.newest_us = max(self._ring.newest_us, span_us[1])
             return None
+        # One number a spike, so that a sort compares unit and stamp at once.
         key = batch.t_us * n_units + batch.unit
         is_duplicate = _repeats(key) if repeats == "all" else None
         newest_us = self._ring.newest_us
@@ -230,6 +236,7 @@ class SpikeRing:
             return
         n_over = self._ring.n_admitted + n - self.capacity - self._ring.i_live
         if n_over > 0:
+            # An entry that is pushed out may have been in the last cut.
             self._changed_from_us = -NEVER_US
             first, last = self._ring.i_live, self._ring.i_live + n_over
             self.assign_fate(self._ring.slots(first, last), "overflow")

@@ -39,15 +39,18 @@ class SequenceCheck:
             seq = seq + self.next_number // SEQ_WRAP * SEQ_WRAP
             seq = np.where(seq < self.next_number - SEQ_WRAP // 2, seq + SEQ_WRAP, seq)
         if self.next_number < 0 or self._is_restart(int(seq[0]), float(t_s[0])):
+            # Numbers from before a restart would make new samples look repeated.
             self.seen[:] = -1
             self.next_number = int(seq[0])
         if self.go_on(seq, t_s):
             return np.ones(len(seq), np.bool_), 0
         fresh = np.zeros(len(seq), np.bool_)
+        # Among equal numbers in one pull the first is the sample.
         fresh[np.unique(seq, return_index=True)[1]] = True
         fresh &= self.seen[seq % SEQ_KEPT] != seq
         self.seen[seq[fresh] % SEQ_KEPT] = seq[fresh]
         self.stamp_s[seq[fresh] % SEQ_KEPT] = t_s[fresh]
+        # A number behind the expected one is late, not lost: only gaps ahead count.
         ahead = np.unique(seq[fresh & (seq >= self.next_number)])
         n_lost = int(ahead[-1] + 1 - self.next_number - len(ahead)) if len(ahead) else 0
         self.next_number = (
@@ -61,6 +64,7 @@ class SequenceCheck:
         if seq[0] != self.next_number or not (seq[1:] - seq[:-1] == 1).all():
             return False
         first = int(seq[0]) % SEQ_KEPT
+        # Slices are written faster than indices, and the end is met seldom.
         if first + len(seq) <= SEQ_KEPT:
             self.seen[first : first + len(seq)] = seq
             self.stamp_s[first : first + len(seq)] = t_s

@@ -57,6 +57,7 @@ class Tokenizer:
             spikes, self.row_of, bin_end_us - self.bin_us
         )
         if self.token_cap is not None and len(order) > self.token_cap:
+            # Taken evenly, so that no unit falls silent before the others.
             kept = evenly_over_units(row, self.token_cap)
             order, row, t_rel, count = order[kept], row[kept], t_rel[kept], count[kept]
         return TokenWindow(row, t_rel, count, t_window), order
@@ -117,6 +118,7 @@ def cut_bins(
     row = row_of[spikes.unit]
     known = np.flatnonzero(row >= 0)
     order = known[canonical_order(spikes.t_us[known], row[known])]
+    # In canonical order repeats are neighbours.
     again = (np.diff(spikes.t_us[order]) == 0) & (np.diff(row[order]) == 0)
     if drop_repeats and again.any():
         order = order[np.concatenate(([True], ~again))]

@@ -44,6 +44,7 @@ def new_pair() -> tuple[str, str]:
 
 def _guard(socket: zmq.Socket[bytes], curve_keys: CurveKeys) -> None:
     """Encrypt, and let in the client with these keys alone."""
+    # libzmq has one authentication endpoint per context, so one thread serves all sockets.
     if not _authenticators:
         authenticator = ThreadAuthenticator(zmq.Context.instance())
         authenticator.start()
@@ -52,18 +53,19 @@ def _guard(socket: zmq.Socket[bytes], curve_keys: CurveKeys) -> None:
         domain="*", credentials_provider=_OneClient(curve_keys)
     )
     socket.curve_server = True
-    socket.curve_publickey, socket.curve_secretkey = (
-        curve_keys.public.encode(),
-        curve_keys.secret.encode(),
-    )
+    _set_own_pair(socket, curve_keys)
 
 
 def _present(socket: zmq.Socket[bytes], curve_keys: CurveKeys | None) -> None:
     """Show the client's keys to the daemon."""
     if curve_keys is not None:
         socket.curve_serverkey = curve_keys.other.encode()
-        socket.curve_publickey = curve_keys.public.encode()
-        socket.curve_secretkey = curve_keys.secret.encode()
+        _set_own_pair(socket, curve_keys)
+
+
+def _set_own_pair(socket: zmq.Socket[bytes], curve_keys: CurveKeys) -> None:
+    socket.curve_publickey = curve_keys.public.encode()
+    socket.curve_secretkey = curve_keys.secret.encode()
 
 
 def bind(socket: zmq.Socket[bytes], address: str, curve_keys: CurveKeys | None = None) -> str:

@@ -99,6 +99,7 @@ def numba_kernels() -> Kernels:
     Raises:
         ImportError: numba is not installed.
     """
+    # Imported here: numba is slow to load, and not always installed.
     from streams.spikes.kernels import numba_kernels as compiled
 
     return compiled

@@ -39,6 +39,7 @@ def read_plain(
 ) -> Int32s | None:
     """Read one sample after the other."""
     n, unit = len(stamps), np.empty(len(stamps), np.int32)
+    # The loop writes into the sequence check only after it has seen all samples.
     newest_s = _read_plain(
         samples, stamps, *columns, grid, sequence.next_number, sequence.seen, sequence.stamp_s, unit
     )
@@ -106,6 +107,7 @@ def order_tokens(
     n = _order_tokens(
         spikes.t_us, spikes.unit, spikes.count, row_of, start_us, order, row, t_rel, count
     )
+    # Insertion is slow on disorder: then a sort is faster, and knows every case.
     if n == _NOT_PLAIN:
         return numpy_kernels.order_tokens(spikes, row_of, start_us)
     return order[:n], row[:n], t_rel[:n], count[:n]
@@ -127,6 +129,7 @@ def _read_plain(
     unit: Int32s,
 ) -> float:
     """Write each spike's index into `unit`; return the latest stamp."""
+    # All is checked before anything is written, so that a refusal changes nothing.
     latest_s = 0.0
     for i in range(len(stamps)):
         channel = samples[i, i_channel] if i_channel >= 0 else 0
@@ -185,6 +188,7 @@ def _admit_in_order(
     capacity = len(ring_t_us)
     if n_admitted + len(t_us) - capacity > i_live:
         return _NOT_PLAIN
+    # Checked here, stored below: a refusal changes nothing.
     n_spikes = i_tied = 0
     for i in range(len(t_us)):
         t, u = t_us[i], unit[i]
@@ -225,6 +229,7 @@ def _choose_bin(
     slots: Int64s,
 ) -> int:
     """Copy the spikes into arrays with room for all entries; return how many there are."""
+    # The slot is counted along, which spares a division each turn.
     n, slot = 0, i_live % len(ring_t_us)
     for _ in range(i_live, n_admitted):
         if after_us < ring_t_us[slot] <= until_us:
@@ -286,6 +291,7 @@ def _order_tokens(
     for i in range(len(t_us)):
         if unit[i] < 0 or unit[i] >= len(row_of):
             return _NOT_PLAIN
+        # Spikes come nearly in order, so that few are shifted.
         r, t, j = row_of[unit[i]], t_us[i], n
         if r < 0:
             continue

@@ -33,6 +33,7 @@ def read_plain(
     sequence: SequenceCheck,
 ) -> Int32s | None:
     """Ask the whole pull at once: this stands between a spike and its decode."""
+    # One reduction over all columns up to the last one read is faster than one a column.
     if (
         np.minimum.reduce(samples[:, : 1 + max(columns)], axis=None) < 0
         or not np.minimum.reduce(stamps) > 0
@@ -53,6 +54,7 @@ def admit_in_order(
     t_us, unit, n = batch.t_us, batch.unit, len(batch)
     if not n:
         return 0
+    # The ends bound all stamps if these are in order, which is asked last.
     first_us, i_to = int(t_us[0]), ring.n_admitted + n
     if (
         i_to - len(ring.t_us) > ring.i_live
@@ -73,6 +75,7 @@ def admit_in_order(
     if not is_plain:
         return None
     store(ring, batch)
+    # For a unit with several spikes the last is written last, and is the newest.
     ring.latest_of_unit[unit] = t_us
     return int(np.add.reduce(batch.count))
 
@@ -86,6 +89,7 @@ def store(ring: RingState, batch: SpikeBatch) -> None:
 
 def has_repeat(t_us: Int64s, unit: Int32s) -> bool:
     """Return True if one unit has one stamp twice."""
+    # Unit and stamp as one number: only they together make a repeat.
     key = np.sort(t_us * (int(unit.max()) + 1) + unit)
     return bool((key[1:] == key[:-1]).any())
 
@@ -101,6 +105,7 @@ def choose_bin(ring: RingState, after_us: int, until_us: int) -> tuple[SpikeBatc
 
 def mark_fated(ring: RingState, slots: Int64s) -> int:
     """Count only the slots that had no fate."""
+    # Bins may overlap: a spike of the bin before has its fate already.
     have_one = ring.has_fate[slots]
     new = slots[~have_one] if have_one.any() else slots
     ring.has_fate[new] = True

@@ -37,6 +37,7 @@ class RingState:
     def know_units(self, n_units: int) -> None:
         """Make room for the latest stamps from `n_units`."""
         if len(self.latest_of_unit) < n_units:
+            # Sources show new units while they run.
             never = np.full(n_units - len(self.latest_of_unit), -NEVER_US)
             self.latest_of_unit = np.concatenate((self.latest_of_unit, never))
 
@@ -48,6 +49,7 @@ class RingState:
         capacity = len(self.t_us)
         first = i_from % capacity
         last = first + i_to - i_from
+        # Around the end, indices have to do: numpy has no slice that wraps.
         return slice(first, last) if last <= capacity else np.arange(first, last) % capacity
 
     def slots(self, i_from: int, i_to: int) -> Int64s:

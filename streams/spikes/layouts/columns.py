@@ -49,6 +49,7 @@ def columns_of(
         LayoutError: the labels do not tell, or `named` does not fit; the text shows the line
             of the config that would.
     """
+    # The config knows better than labels.
     if named:
         return _named(stream, labels, named)
     roles = [_ROLE_OF.get(_plain(label), "") for label in labels]
@@ -109,6 +110,7 @@ def _why(stream: StreamDescription, labels: Sequence[str], roles: Sequence[str])
 def _line(stream: StreamDescription, labels: Sequence[str], roles: Sequence[str]) -> str:
     """Show the config line that would read it."""
     n = stream.n_channels
+    # Suggest the names that are known, and `unit` where only a channel is.
     if any(roles):
         names = [role or label or "other" for label, role in zip(labels, roles, strict=True)]
         if roles.count("unit") == 0 and roles.count("channel") == 1:

@@ -71,6 +71,7 @@ class CountsLayout:
         if gone:
             named = ", ".join(gone[:NAMED_AT_MOST]) + (" ..." if len(gone) > NAMED_AT_MOST else "")
             raise LayoutError(f"it came back without the channels {named}")
+        # The list itself goes on: decoder and source hold it.
         keys, place = before.keys, {key: i for i, key in enumerate(before.keys)}
         for key in self.keys_now:
             if key not in place:
@@ -83,6 +84,7 @@ class CountsLayout:
         """Read a pull: (n, n_units) counts and their (n,) stamps; a bin without spikes is alive."""
         samples = samples[:, self._columns]
         good = are_indices(samples) & are_stamps(stamps)[:, None]
+        # One sound value is enough to know that the source lives.
         alive = good.any(axis=1)
         i_bin, i_column = np.nonzero(good & (samples > 0))
         return Parsed(

@@ -53,6 +53,7 @@ class EventLayout:
         self._i_channel, self._i_unit, self._i_seq = (-1 if i is None else i for i in columns)
         self._sequence = SequenceCheck()
         self._grain = StampGrain()
+        # Shared by all pulls, so that none allocates its own; nobody may write into it.
         self._ones = np.ones(MOST_AT_ONCE, np.int32)
         self._ones.flags.writeable = False
 
@@ -98,6 +99,7 @@ class EventLayout:
         return channel, unit
 
     def _parse_any(self, samples: np.ndarray, stamps: Float64s) -> Parsed:
+        # Sequence numbers first: a sample that came twice is no spike, whatever it holds.
         fresh, n_lost = self._fresh(samples, stamps)
         channel, unit = self._ids(samples)
         keep_alive = unit == KEEP_ALIVE_UNIT
@@ -127,6 +129,7 @@ class EventLayout:
         if not self.has_sequence or not len(stamps):
             return np.ones(len(stamps), np.bool_), 0
         seq = samples[:, self._i_seq]
+        # Numbers that are none cannot tell a loss: then every sample counts as new.
         if not (seq.min() >= 0 if seq.dtype == np.int32 else are_indices(seq).all()):
             return np.ones(len(stamps), np.bool_), 0
         return self._sequence.fresh(seq.astype(np.int64), stamps)

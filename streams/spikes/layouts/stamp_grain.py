@@ -28,6 +28,7 @@ NOTED_EVERY = 16
 def are_blocks(t_us: Int64s) -> bool:
     """Return True if equal stamps among a recording's (n,) may be two spikes from one unit."""
     spacings_us = np.diff(np.unique(t_us)).astype(np.float64)
+    # Spikes of many units come closer than a millisecond; blocks do not.
     n_fine = int(np.count_nonzero(spacings_us < COARSE_S * 1e6))
     return len(spacings_us) > 0 and n_fine < FINE_SHARE * len(spacings_us)
 
@@ -50,6 +51,7 @@ class StampGrain:
         self._n_pulls += 1
         if self._n_pulls > NOTED_EVERY and self._n_pulls % NOTED_EVERY:
             return
+        # A tie counts only between units: one unit twice at one stamp is judged below.
         is_tied = (stamps[1:] == stamps[:-1]) & (unit[1:] != unit[:-1])
         self._is_tied.extend(is_tied.tolist())
         pairs = np.stack((stamps, unit.astype(np.float64)), axis=1)

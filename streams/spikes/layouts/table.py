@@ -62,6 +62,7 @@ def layout_of(
     """
     if stream.format in ("string", "undefined"):
         raise _unfit(stream, f"its values are of format {stream.format}")
+    # The last two kinds together fit every stream.
     kind = next(kind for kind in LAYOUTS if kind.fits(stream, labels))
     try:
         return kind.open(stream, labels, options)
@@ -78,6 +79,7 @@ def resumed_layout(
         StreamUnfitError: no layout fits, or the stream is another one now.
     """
     now = layout_of(stream, labels, options)
+    # Keys of another kind would name other units.
     if type(now) is not type(before):
         raise _unfit(stream, "it came back as another kind of stream")
     try:
