@@ -181,8 +181,3 @@ class ClockOffset:
 def wait_readable(fd: int, timeout_s: float) -> bool:
     """Wait until a file descriptor has something to read, at most `timeout_s` seconds."""
     return bool(select.select([fd], [], [], max(0.0, timeout_s))[0])
-
-
-def to_us(t_s: float, t0_s: float) -> int:
-    """Microseconds since `t0_s`, rounded once."""
-    return round((t_s - t0_s) * 1e6)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from streams.errors import CurveKeysError
 
 SERVER_FILE, CLIENT_FILE = "server.json", "client.json"
 
 
-@dataclass(frozen=True, slots=True)
-class CurveKeys:
+class CurveKeys(msgspec.Struct, frozen=True):
     """One side's own pair, and the other side's public key (Z85 text)."""
 
     public: str
@@ -51,16 +50,14 @@ def read_curve_keys(path: Path) -> CurveKeys:
     try:
         if path.stat().st_mode & 0o077:
             raise CurveKeysError(f"{path} can be read by others; chmod 600 it")
-        fields = json.loads(path.read_text())
-        return CurveKeys(fields["public"], fields["secret"], fields["other"])
+        return msgspec.json.decode(path.read_bytes(), type=CurveKeys)
     except FileNotFoundError:
         raise CurveKeysError(f"no keys at {path}; `spikeloop keys FOLDER` makes them") from None
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as err:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as err:
         raise CurveKeysError(f"{path} holds no keys of spikeloop: {err}") from err
 
 
 def _write(path: Path, keys: CurveKeys) -> None:
-    text = json.dumps({"public": keys.public, "secret": keys.secret, "other": keys.other})
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text + "\n")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(keys) + b"\n")
