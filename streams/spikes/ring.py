@@ -105,8 +105,9 @@ class SpikeRing:
         if n_spikes is None:
             return self._admit_any(batch, known, latest_us, repeats)
         if len(batch):
-            self._ring.newest_us = int(batch.t_us[-1])
-            self._note_admitted(len(batch), n_spikes, (int(batch.t_us[0]), self._ring.newest_us))
+            first_us, last_us = int(batch.t_us[0]), int(batch.t_us[-1])
+            self._ring.newest_us = last_us
+            self._note_admitted(len(batch), n_spikes, first_us, last_us)
         return len(batch)
 
     def cut(self, bin_end_us: int) -> tuple[SpikeBatch, Int64s]:
@@ -135,10 +136,9 @@ class SpikeRing:
         setattr(self.fates, fate, getattr(self.fates, fate) + n_spikes)
         self._n_pending -= n_spikes
 
-    def _note_admitted(self, n: int, n_spikes: int, span_us: tuple[int, int]) -> None:
+    def _note_admitted(self, n: int, n_spikes: int, first_us: int, last_us: int) -> None:
         self._ring.n_admitted += n
         self._n_pending += n_spikes
-        first_us, last_us = span_us
         self._changed_from_us = min(self._changed_from_us, first_us)
         self.newest_us = last_us if self.newest_us is None else max(self.newest_us, last_us)
 
@@ -148,23 +148,14 @@ class SpikeRing:
         """Admit any arrival: each entry that cannot be used gets its fate."""
         # A spike gets the first fate that applies, in this order (DEFINITIONS).
         batch = self._keep("unknown_unit", batch, known[batch.unit])
-        span_us = _span_us(batch)
-        if span_us[1] > latest_us:
-            batch = self._keep("future", batch, batch.t_us <= latest_us)
-            span_us = _span_us(batch)
-        is_duplicate = self._is_duplicate(batch, span_us, len(known), repeats)
-        if is_duplicate is not None:
-            batch = self._keep("duplicate", batch, ~is_duplicate)
-            span_us = _span_us(batch)
-        if span_us[0] <= self._ring.late_until_us:
-            batch = self._keep("late", batch, batch.t_us > self._ring.late_until_us)
-            span_us = _span_us(batch)
+        batch = self._keep("future", batch, batch.t_us <= latest_us)
+        batch = self._keep("duplicate", batch, ~self._is_duplicate(batch, len(known), repeats))
+        batch = self._keep("late", batch, batch.t_us > self._ring.late_until_us)
         # More than the ring holds, as after a pause: the newest may still be used.
-        if len(batch) > self.capacity:
-            is_newest = np.arange(len(batch), 0, -1) <= self.capacity
-            batch = self._keep("overflow", batch, is_newest)
-            span_us = _span_us(batch)
-        self._store(batch, span_us)
+        is_newest = np.arange(len(batch), 0, -1) <= self.capacity
+        batch = self._keep("overflow", batch, is_newest)
+        if len(batch):
+            self._store(batch)
         return len(batch)
 
     def _keep(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
@@ -175,37 +166,30 @@ class SpikeRing:
         setattr(self.fates, fate, getattr(self.fates, fate) + int(batch.count[~which].sum()))
         return SpikeBatch(batch.t_us[which], batch.unit[which], batch.count[which])
 
-    def _is_duplicate(
-        self, batch: SpikeBatch, span_us: tuple[int, int], n_units: int, repeats: Repeats
-    ) -> np.ndarray | None:
-        """Return True where an entry still held, or an earlier one here, has the same identity.
+    def _is_duplicate(self, batch: SpikeBatch, n_units: int, repeats: Repeats) -> np.ndarray:
+        """Return (n,) bool, True where an entry still held, or an earlier one here, is the same."""
+        ring, is_duplicate = self._ring, np.zeros(len(batch), np.bool_)
+        if not len(batch):
+            return is_duplicate
+        # Numbered samples need no search: the layout has already told repeats from new ones.
+        if repeats != "none":
+            # One number a spike, so that a sort compares unit and stamp at once.
+            key = batch.t_us * n_units + batch.unit
+            is_duplicate = self._came_before(batch, key, n_units)
+            if repeats == "older":
+                is_duplicate &= batch.t_us < ring.newest_us
+            else:
+                is_duplicate |= _repeats(key)
+            np.maximum.at(ring.latest_of_unit, batch.unit, batch.t_us)
+        ring.newest_us = max(ring.newest_us, int(batch.t_us.max()))
+        return is_duplicate
 
-        None where there is no such entry.
+    def _came_before(self, batch: SpikeBatch, key: Int64s, n_units: int) -> np.ndarray:
+        """Return True where an entry with the same unit and stamp is still held.
 
         Only a stamp that is no later than its unit's latest can have come before, so that a
         source in order costs no search.
         """
-        if not len(batch):
-            return None
-        # Numbered samples: the layout has already told repeats from new ones.
-        if repeats == "none":
-            self._ring.newest_us = max(self._ring.newest_us, span_us[1])
-            return None
-        # One number a spike, so that a sort compares unit and stamp at once.
-        key = batch.t_us * n_units + batch.unit
-        is_duplicate = _repeats(key) if repeats == "all" else None
-        newest_us = self._ring.newest_us
-        if span_us[0] <= self._ring.newest_us:
-            came_before = self._came_before(batch, key, n_units)
-            if repeats == "older":
-                came_before &= batch.t_us < newest_us
-            is_duplicate = came_before if is_duplicate is None else is_duplicate | came_before
-        np.maximum.at(self._ring.latest_of_unit, batch.unit, batch.t_us)
-        self._ring.newest_us = max(self._ring.newest_us, span_us[1])
-        return is_duplicate
-
-    def _came_before(self, batch: SpikeBatch, key: Int64s, n_units: int) -> np.ndarray:
-        """Return True where an entry with the same identity is still held."""
         ring, came_before = self._ring, np.zeros(len(batch), np.bool_)
         doubtful = batch.t_us <= ring.latest_of_unit[batch.unit]
         if doubtful.any():
@@ -230,33 +214,25 @@ class SpikeRing:
         are_held: np.ndarray = held[at] == key
         return are_held
 
-    def _store(self, batch: SpikeBatch, span_us: tuple[int, int]) -> None:
-        n = len(batch)
-        if not n:
-            return
-        n_over = self._ring.n_admitted + n - self.capacity - self._ring.i_live
+    def _store(self, batch: SpikeBatch) -> None:
+        """Store an arrival; the oldest entries give way."""
+        ring, n = self._ring, len(batch)
+        n_over = ring.n_admitted + n - self.capacity - ring.i_live
         if n_over > 0:
             # An entry that is pushed out may have been in the last cut.
             self._changed_from_us = -NEVER_US
-            first, last = self._ring.i_live, self._ring.i_live + n_over
-            self.assign_fate(self._ring.slots(first, last), "overflow")
-            self._ring.i_live = last
-        store(self._ring, batch)
-        self._note_admitted(n, int(np.add.reduce(batch.count)), span_us)
+            self.assign_fate(ring.slots(ring.i_live, ring.i_live + n_over), "overflow")
+            ring.i_live += n_over
+        store(ring, batch)
+        first_us, last_us = int(batch.t_us.min()), int(batch.t_us.max())
+        self._note_admitted(n, int(batch.count.sum()), first_us, last_us)
 
 
-def _span_us(batch: SpikeBatch) -> tuple[int, int]:
-    """Return the first and last stamp; for nothing, two that pass no limit."""
-    if not len(batch):
-        return NEVER_US, -NEVER_US
-    return int(np.minimum.reduce(batch.t_us)), int(np.maximum.reduce(batch.t_us))
-
-
-def _repeats(key: Int64s) -> np.ndarray | None:
-    """Return True where an earlier (n,) key is the same; None if all differ."""
+def _repeats(key: Int64s) -> np.ndarray:
+    """Return (n,) bool, True where an earlier key is the same."""
     ordered = np.sort(key)
     if (ordered[1:] != ordered[:-1]).all():
-        return None
+        return np.zeros(len(key), np.bool_)
     is_repeat = np.ones(len(key), np.bool_)
     is_repeat[np.unique(key, return_index=True)[1]] = False
     return is_repeat

@@ -117,17 +117,9 @@ def order_tokens(
     float64(_MATRIX, _FLOAT64S, int64, int64, int64, _MATRIX, int64, _INT64S, _FLOAT64S, _INT32S)
 )
 def _read_plain(
-    samples: Int32s,
-    stamps: Float64s,
-    i_channel: int,
-    i_unit: int,
-    i_seq: int,
-    grid: Int32s,
-    next_number: int,
-    seen: Int64s,
-    stamp_s: Float64s,
-    unit: Int32s,
-) -> float:
+    samples: Int32s, stamps: Float64s, i_channel: int, i_unit: int, i_seq: int, grid: Int32s,
+    next_number: int, seen: Int64s, stamp_s: Float64s, unit: Int32s,
+) -> float:  # fmt: skip
     """Write each spike's index into `unit`; return the latest stamp."""
     # All is checked before anything is written, so that a refusal changes nothing.
     latest_s = 0.0
@@ -168,22 +160,10 @@ def _stamps_to_us(
     )
 )  # fmt: skip
 def _admit_in_order(
-    t_us: Int64s,
-    unit: Int32s,
-    count: Int32s,
-    known: np.ndarray,
-    after_us: int,
-    until_us: int,
-    newest_us: int,
-    may_tie: bool,
-    latest_of_unit: Int64s,
-    ring_t_us: Int64s,
-    ring_unit: Int32s,
-    ring_count: Int32s,
-    ring_has_fate: np.ndarray,
-    n_admitted: int,
-    i_live: int,
-) -> int:
+    t_us: Int64s, unit: Int32s, count: Int32s, known: np.ndarray, after_us: int, until_us: int,
+    newest_us: int, may_tie: bool, latest_of_unit: Int64s, ring_t_us: Int64s, ring_unit: Int32s,
+    ring_count: Int32s, ring_has_fate: np.ndarray, n_admitted: int, i_live: int,
+) -> int:  # fmt: skip
     """Store (n,) entries; return the spikes that they stand for."""
     capacity = len(ring_t_us)
     if n_admitted + len(t_us) - capacity > i_live:
@@ -216,18 +196,9 @@ def _admit_in_order(
     int64(_INT64S, _INT32S, _INT32S, int64, int64, int64, int64, _INT64S, _INT32S, _INT32S, _INT64S)
 )
 def _choose_bin(
-    ring_t_us: Int64s,
-    ring_unit: Int32s,
-    ring_count: Int32s,
-    i_live: int,
-    n_admitted: int,
-    after_us: int,
-    until_us: int,
-    t_us: Int64s,
-    unit: Int32s,
-    count: Int32s,
-    slots: Int64s,
-) -> int:
+    ring_t_us: Int64s, ring_unit: Int32s, ring_count: Int32s, i_live: int, n_admitted: int,
+    after_us: int, until_us: int, t_us: Int64s, unit: Int32s, count: Int32s, slots: Int64s,
+) -> int:  # fmt: skip
     """Copy the spikes into arrays with room for all entries; return how many there are."""
     # The slot is counted along, which spares a division each turn.
     n, slot = 0, i_live % len(ring_t_us)
@@ -253,13 +224,9 @@ def _mark_fated(slots: Int64s, ring_has_fate: np.ndarray, ring_count: Int32s) ->
 
 @compiled(types.UniTuple(int64, 2)(_INT64S, _BOOLEANS, _INT32S, int64, int64, int64))
 def _leave_behind(
-    ring_t_us: Int64s,
-    ring_has_fate: np.ndarray,
-    ring_count: Int32s,
-    i_live: int,
-    n_admitted: int,
-    until_us: int,
-) -> tuple[int, int]:
+    ring_t_us: Int64s, ring_has_fate: np.ndarray, ring_count: Int32s, i_live: int, n_admitted:
+    int, until_us: int,
+) -> tuple[int, int]:  # fmt: skip
     """Mark what is over; return its spikes and the first entry that is later."""
     n_spikes, i_first, slot = 0, n_admitted, i_live % len(ring_t_us)
     for i in range(i_live, n_admitted):
@@ -276,16 +243,9 @@ def _leave_behind(
     int64(_READ_64S, _READ_32S, _READ_32S, _READ_32S, int64, _INT64S, _INT32S, _FLOAT32S, _FLOAT32S)
 )
 def _order_tokens(
-    t_us: Int64s,
-    unit: Int32s,
-    count: Int32s,
-    row_of: Int32s,
-    start_us: int,
-    order: Int64s,
-    row: Int32s,
-    t_rel: Float32s,
-    weight: Float32s,
-) -> int:
+    t_us: Int64s, unit: Int32s, count: Int32s, row_of: Int32s, start_us: int, order: Int64s,
+    row: Int32s, t_rel: Float32s, weight: Float32s,
+) -> int:  # fmt: skip
     """Insert each spike where it belongs; return how many tokens there are."""
     n, n_shifts = 0, 0
     for i in range(len(t_us)):

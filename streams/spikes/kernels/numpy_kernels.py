@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from streams.clock import stamps_to_us
+from streams.clock import stamps_to_us as stamps_to_us
 from streams.messages import Float32s, Float64s, Int32s, Int64s, SpikeBatch
 from streams.spikes.kernels.ring_state import RingState
 from streams.spikes.key_table import on_grid
 from streams.spikes.sequence import SequenceCheck
-
-__all__ = [
-    "admit_in_order",
-    "choose_bin",
-    "leave_behind",
-    "mark_fated",
-    "order_tokens",
-    "read_plain",
-    "stamps_to_us",
-]
 
 MOST_ROWS = 2**20
 ONE_KEY_US = 2**63 // MOST_ROWS
@@ -62,17 +52,11 @@ def admit_in_order(
         or int(t_us[-1]) > latest_us
         or first_us < ring.newest_us
         or (first_us == ring.newest_us and not may_tie)
-        or not known[unit].all()
+        or not np.logical_and.reduce(known[unit])
     ):
         return None
-    before_us, after_us = t_us[:-1], t_us[1:]
-    if may_tie:
-        is_plain = bool((after_us >= before_us).all())
-    else:
-        is_plain = bool((after_us > before_us).all()) or bool(
-            (after_us >= before_us).all() and not has_repeat(t_us, unit)
-        )
-    if not is_plain:
+    least_step_us = np.minimum.reduce(t_us[1:] - t_us[:-1]) if n > 1 else 1
+    if least_step_us < 0 or (least_step_us == 0 and not may_tie and has_repeat(t_us, unit)):
         return None
     store(ring, batch)
     # For a unit with several spikes the last is written last, and is the newest.
@@ -90,8 +74,8 @@ def store(ring: RingState, batch: SpikeBatch) -> None:
 def has_repeat(t_us: Int64s, unit: Int32s) -> bool:
     """Return True if one unit has one stamp twice."""
     # Unit and stamp as one number: only they together make a repeat.
-    key = np.sort(t_us * (int(unit.max()) + 1) + unit)
-    return bool((key[1:] == key[:-1]).any())
+    key = np.sort(t_us * (int(np.maximum.reduce(unit)) + 1) + unit)
+    return bool(np.logical_or.reduce(key[1:] == key[:-1]))
 
 
 def choose_bin(ring: RingState, after_us: int, until_us: int) -> tuple[SpikeBatch, Int64s]:
