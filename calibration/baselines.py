@@ -27,7 +27,7 @@ from decoders.training.outputs import normalisation, output_columns
 from decoders.training.reading import Say, read_sessions, say_on_stderr
 from decoders.training.recordings import Recording, lead_grid_s, record
 from streams.clock import MonotonicClock
-from streams.session import Session
+from streams.sessions.session import Session
 
 HISTORY_S = 1.0
 RIDGES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)

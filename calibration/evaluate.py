@@ -20,8 +20,8 @@ from export.bundle import DecoderBundle, open_bundle
 from export.onnxruntime_backend import open_cpu
 from streams.clock import MonotonicClock
 from streams.messages import Float64s, Int32s, SpikeBatch
-from streams.session import Session, in_intervals
 from streams.sessions.reading import read_session
+from streams.sessions.session import Session, in_intervals
 from streams.spikes.tokenizer import Tokenizer
 
 
@@ -76,7 +76,7 @@ def evaluate(
     Raises:
         CalibrationError: the scored part holds nothing to score, or no unit is known.
         export.errors.ExportError: the bundle is refused.
-        streams.messages.StreamsError: a recording cannot be read.
+        streams.errors.StreamsError: a recording cannot be read.
     """
     bundle = open_bundle(Path(bundle_path))
     backend = open_cpu(bundle)

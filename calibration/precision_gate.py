@@ -15,8 +15,8 @@ from calibration.scoring import class_accuracy, score_output, scored_intervals
 from export.backends import Backend
 from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
-from streams.session import Session, in_intervals
 from streams.sessions.reading import read_session
+from streams.sessions.session import Session, in_intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class PrecisionGate:
 
     Raises:
         CalibrationError: nothing can be scored.
-        streams.messages.StreamsError: the recording cannot be read.
+        streams.errors.StreamsError: the recording cannot be read.
     """
 
     def __init__(self, bundle: DecoderBundle, session_path: Path, split: str = "last:0.2") -> None:

@@ -14,7 +14,6 @@ import fcntl
 import getpass
 import json
 import os
-import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from typing import Any, Literal
 from calibration.errors import RegistryError
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import BundleError
+from streams.files import write_whole, written_whole
 
 STORE, CURRENT, HISTORY, LOCK = "store", "current", "history.jsonl", ".lock"
 SHORTEST_ID = 4
@@ -245,32 +245,23 @@ class Registry:
 
     def _copy(self, bundle: DecoderBundle) -> None:
         place = self._place(bundle.manifest.id)
-        beside = place.with_name(f".{place.name[:12]}.{secrets.token_hex(4)}")
         try:
-            shutil.copytree(bundle.path, beside)
-            for file in [p for p in beside.rglob("*") if p.is_file()]:
-                _sync(file)
-                file.chmod(0o444)
-            open_bundle(beside)
-            os.rename(beside, place)
-            _sync(place.parent)
+            with written_whole(place) as beside:
+                shutil.copytree(bundle.path, beside)
+                for file in [p for p in beside.rglob("*") if p.is_file()]:
+                    file.chmod(0o444)
+                open_bundle(beside)
         except (OSError, shutil.Error, BundleError) as error:
             raise RegistryError(f"cannot copy {bundle.path} to {place}: {error}") from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     def _point(self, what: Literal["promote", "rollback"], bundle: DecoderBundle, why: str) -> None:
         """Note the change, then let `current` point to the bundle."""
-        beside = self.root / f".{CURRENT}.{secrets.token_hex(4)}"
         try:
-            os.symlink(Path(STORE) / bundle.manifest.id, beside)
-            self._note(what, bundle, why)
-            os.replace(beside, self.root / CURRENT)
-            _sync(self.root)
+            with written_whole(self.root / CURRENT) as beside:
+                os.symlink(Path(STORE) / bundle.manifest.id, beside)
+                self._note(what, bundle, why)
         except OSError as error:
             raise RegistryError(f"cannot change {self.root / CURRENT}: {error}") from error
-        finally:
-            beside.unlink(missing_ok=True)
 
     def _note(
         self, what: Literal["add", "promote", "rollback"], bundle: DecoderBundle, why: str
@@ -285,15 +276,10 @@ class Registry:
             r2=_quality(bundle),
         )
         lines = [json.dumps(asdict(held)) for held in (*self.history(), event)]
-        beside = self.root / f".{HISTORY}.{secrets.token_hex(4)}"
         try:
-            beside.write_text("\n".join(lines) + "\n")
-            _sync(beside)
-            os.replace(beside, self.root / HISTORY)
+            write_whole(self.root / HISTORY, "\n".join(lines) + "\n")
         except OSError as error:
             raise RegistryError(f"cannot write {self.root / HISTORY}: {error}") from error
-        finally:
-            beside.unlink(missing_ok=True)
 
     def _line_of_succession(self) -> list[str]:
         """Ids that were current, each before the next; a rollback takes the last one away."""
@@ -318,15 +304,6 @@ def _who() -> str:
 def _quality(bundle: DecoderBundle) -> dict[str, list[float]] | None:
     held = bundle.manifest.verification
     return None if held is None else {name: list(values) for name, values in held.r2.items()}
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or directory to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def as_json(entry: Entry) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from calibration.errors import CalibrationError
 from decoders.sessions_config import Split, written_out
 from streams.messages import Float64s, Int64s
-from streams.session import Behavior, Interval, Session
+from streams.sessions.session import Behavior, Interval, Session
 from streams.sessions.trials import trials_where
 
 BLOCK_S = 10.0
@@ -51,7 +51,7 @@ def scored_intervals(split: str, session: Session) -> list[Interval]:
 
     Raises:
         CalibrationError: the split is unknown, or no trial meets the condition.
-        streams.session.SessionError: the session has no such trials.
+        streams.sessions.session.SessionError: the session has no such trials.
     """
     if not split.startswith("trials:"):
         return parse_split(split, session.duration_s)

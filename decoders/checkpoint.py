@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from decoders.config import DEFAULT_FAMILY, TrainConfig
 from decoders.errors import TrainingError
 from decoders.streaming.decoder import StreamingConfig
+from streams.files import written_whole
 
 CHECKPOINT = "checkpoint.pt"
 """Its name in the directory of a run."""
@@ -29,9 +29,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         path: the file.
         content: the keys in `NEEDED` but `format`, and more; tensors or plain JSON types.
     """
-    beside = path.with_name(f".{path.name}.part")
-    torch.save({"format": FORMAT, **content}, beside)
-    os.replace(beside, path)
+    with written_whole(path) as beside:
+        torch.save({"format": FORMAT, **content}, beside)
 
 
 def load_checkpoint(path: Path, family: str | None = DEFAULT_FAMILY) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from decoders.training.optimisation import launch
 from decoders.training.reading import Say, read_sessions, say_on_stderr, simulated_sessions
 from decoders.training.recordings import Recording, record, record_synthetic
 from streams.clock import MonotonicClock
-from streams.nwb import write_session
+from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop
 
 

@@ -18,10 +18,10 @@ import numpy as np
 from export.bundle import DecoderBundle
 from export.errors import BackendUnavailable
 from streams.messages import Float32s, TokenWindow
-from streams.spikes.steps import PLAIN, Steps, compiled_steps
+from streams.spikes.kernels.choose import NUMPY, Kernels, numba_kernels
 
 COMPILED = "numba-cpu"
-"""The backend that compiles the decoder, and with it the steps before it (`steps_for`)."""
+"""The backend that compiles the decoder, and with it the kernels before it (`kernels_for`)."""
 GPU_BACKENDS = ("onnxruntime-cuda", "tensorrt", "torch-cuda")
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -176,9 +176,9 @@ def load_tensorrt() -> ModuleType:
         raise BackendUnavailable(f"CUDA's bindings do not load: {error}; {install}") from error
 
 
-def steps_for(backend: Backend) -> Steps:
-    """The steps from a pull to tokens, compiled where the decoder is."""
-    return compiled_steps() if backend.name == COMPILED else PLAIN
+def kernels_for(backend: Backend) -> Kernels:
+    """Return the kernels from a pull to tokens, compiled where the decoder is."""
+    return numba_kernels() if backend.name == COMPILED else NUMPY
 
 
 def is_importable(module: str) -> bool:

@@ -6,8 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +28,7 @@ from export.manifest import (
     seal_of,
 )
 from export.parity import ParityRecord, record_from_tensors
+from streams.files import written_whole
 
 __all__ = ["BundleError", "DecoderBundle", "ExportError", "Manifest", "open_bundle", "write_bundle"]
 
@@ -312,33 +311,12 @@ def _place(path: Path, contents: Mapping[str, bytes]) -> None:
     """Write into a directory beside, flush it to the disk, and give it its name."""
     if path.exists():
         raise BundleError(f"{path} exists, and a bundle is never changed; choose another name")
-    beside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
-        for name, held in contents.items():
-            _write_synced(beside / name, held)
-        for folder in {(beside / name).parent for name in contents} | {beside}:
-            _sync_folder(folder)
-        os.rename(beside, path)
-        _sync_folder(path.parent)
+        with written_whole(path) as beside:
+            for name, held in contents.items():
+                (beside / name).parent.mkdir(parents=True, exist_ok=True)
+                (beside / name).write_bytes(held)
     except OSError as error:
         raise BundleError(
             f"cannot write the bundle {path}: {error.strerror}; nothing was left behind"
         ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _write_synced(where: Path, held: bytes) -> None:
-    where.parent.mkdir(parents=True, exist_ok=True)
-    with where.open("wb") as file:
-        file.write(held)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

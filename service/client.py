@@ -14,9 +14,9 @@ from rich.table import Table
 from export.sending import send_bundle
 from service.errors import ConfigError, ExitCode, ServiceError
 from streams.clock import MonotonicClock
-from streams.keys import Keys, read_keys
-from streams.sockets import request
-from streams.wire import Command, Reply, decode_reply, encode
+from streams.wire.curve_keys import CurveKeys, read_curve_keys
+from streams.wire.schema import Command, Reply, decode_reply, encode
+from streams.wire.sockets import request
 
 POLL_S = 0.05
 Tell = Callable[[dict[str, Any]], None]
@@ -34,12 +34,12 @@ class Client:
         keys: file of the client's keys, where the daemon asks for them.
 
     Raises:
-        KeysError: the file holds no keys.
+        CurveKeysError: the file holds no keys.
     """
 
     def __init__(self, endpoint: str, keys: Path | None = None) -> None:
         self._endpoint = endpoint
-        self._keys: Keys | None = read_keys(keys) if keys else None
+        self._keys: CurveKeys | None = read_curve_keys(keys) if keys else None
 
     def reply(self, command: str, attached: bytes | None = None, **arguments: Any) -> Reply:
         """Send a command; its reply.
@@ -48,7 +48,9 @@ class Client:
             UnreachableError: no daemon answered.
         """
         payload = encode(Command(command=command, arguments=arguments))
-        return decode_reply(request(self._endpoint, payload, keys=self._keys, attached=attached))
+        return decode_reply(
+            request(self._endpoint, payload, curve_keys=self._keys, attached=attached)
+        )
 
     def ask(self, command: str, attached: bytes | None = None, **arguments: Any) -> dict[str, Any]:
         """Send a command; its result.

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from export.backend_table import GPU_BACKENDS, parse_choice, steps_for
+from export.backend_table import GPU_BACKENDS, kernels_for, parse_choice
 from export.backends import open_backend
 from export.bundle import open_bundle
 from export.compiled.tensorrt_library import RTX_INSTALL
@@ -28,9 +28,10 @@ from service.loop.unit_numbers import shift_of, strangers_of
 from service.loop.validity import UNKNOWN_SHARE
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
-from streams.keys import read_keys
-from streams.lsl.inlets import StreamLostError, lsl_now, visible_streams
-from streams.sockets import Publisher
+from streams.errors import StreamLostError
+from streams.lsl.inlets import lsl_now, visible_streams
+from streams.wire.curve_keys import read_curve_keys
+from streams.wire.sockets import Publisher
 
 ROOMS = ("streams", "decoders", "export", "calibration", "service")
 EXTRAS = {
@@ -166,7 +167,7 @@ def _version(distribution: str) -> str | None:
 
 def _ports(config: ServeConfig) -> Finding:
     def try_both() -> str:
-        keys = read_keys(Path(config.output.keys)) if config.output.keys else None
+        keys = read_curve_keys(Path(config.output.keys)) if config.output.keys else None
         for endpoint in (config.output.decode, config.output.control):
             Publisher(endpoint, keys).close()
         return f"{config.output.decode} and {config.output.control} are free"
@@ -181,7 +182,7 @@ def _bundle(config: ServeConfig | None) -> Finding:
     def open_it() -> str:
         bundle = open_bundle(bundle_path(named))
         opened = open_backend(bundle, backend, config.decoder.fallback if config else ())
-        steps_for(opened.backend)  # so that no session waits for what it compiles
+        kernels_for(opened.backend)  # so that no session waits for what it compiles
         return (
             f"{bundle.manifest.name} ({bundle.manifest.id[:12]}) on {opened.backend.name}: parity "
             f"within {opened.parity_error:.1e}, a step takes p99 {opened.step_p99_s * 1e3:.3f} ms"

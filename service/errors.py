@@ -6,10 +6,14 @@ from enum import IntEnum
 
 from decoders.errors import DecodersError
 from export.errors import BackendUnavailable, BundleError, ExportError, GateError
-from streams.endpoints import AddressError
-from streams.lsl.inlets import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
-from streams.messages import StreamsError
-from streams.sockets import UnreachableError
+from streams.errors import (
+    AddressError,
+    StreamAbsentError,
+    StreamAmbiguousError,
+    StreamsError,
+    StreamUnfitError,
+    UnreachableError,
+)
 
 
 class ExitCode(IntEnum):

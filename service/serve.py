@@ -16,8 +16,9 @@ from service.loop.daemon import Daemon
 from service.loop.realtime import bound_heaps
 from service.loop.reception import Reception
 from service.loop.token_log import TokenLog
-from streams.keys import read_keys
-from streams.sockets import ControlServer, Publisher
+from streams.files import write_whole
+from streams.wire.curve_keys import read_curve_keys
+from streams.wire.sockets import ControlServer, Publisher
 
 SHIPPED = "shipped:"
 
@@ -45,7 +46,7 @@ def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     bundle = open_bundle(bundle_path(config.decoder.bundle))
-    keys = read_keys(Path(config.output.keys)) if config.output.keys else None
+    keys = read_curve_keys(Path(config.output.keys)) if config.output.keys else None
     publisher = Publisher(config.output.decode, keys)
     try:
         server = ControlServer(config.output.control, keys)
@@ -105,10 +106,8 @@ def _start_log(daemon: Daemon, path: Path) -> TokenLog:
 
 def _announce(path: Path, decode: str, control: str) -> None:
     text = json.dumps({"decode": decode, "control": control, "pid": os.getpid()})
-    temporary = path.with_suffix(".part")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.rename(path)
+        write_whole(path, text)
     except OSError as err:
         raise _unwritable(path, err) from err
 

@@ -67,7 +67,7 @@ def simulate(a: Namespace) -> None:
 
 
 def _write(a: Namespace) -> None:
-    from streams.nwb import write_session
+    from streams.sessions.nwb.writer import write_session
     from streams.simulation.openloop import record_open_loop
 
     session = record_open_loop(a.subject, a.day, a.minutes, a.units, a.task, a.seed, a.style)
@@ -86,8 +86,8 @@ def replay(a: Namespace) -> None:
         ConfigError: what is to be read cannot be understood.
     """
     from decoders.config import load_sessions
-    from streams.replay import Progress, run_replay
     from streams.sessions.choice import EVERYTHING
+    from streams.sessions.replay.player import Progress, run_replay
 
     choice = load_sessions(a.sessions).choice(None) if a.sessions else EVERYTHING
     console = Console(stderr=True)

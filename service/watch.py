@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from streams.keys import read_keys
-from streams.sockets import DecodeSubscriber, UnreachableError
+from streams.errors import UnreachableError
+from streams.wire.curve_keys import read_curve_keys
+from streams.wire.sockets import DecodeSubscriber
 
 FIRST_WITHIN_S = 5.0
 _COLOURS = {"ok": "green", "warmup": "yellow", "stale": "red", "paused": "cyan", "fault": "red"}
@@ -26,7 +27,9 @@ def watch(endpoint: str, *, keys: Path | None, as_json: bool, count: int | None)
         UnreachableError: none came within 5 s of the start, or of the last one.
     """
     topics = ("decode",) if as_json else ("decode", "event", "heartbeat")
-    subscriber = DecodeSubscriber(endpoint, topics, keys=read_keys(keys) if keys else None)
+    subscriber = DecodeSubscriber(
+        endpoint, topics, curve_keys=read_curve_keys(keys) if keys else None
+    )
     console = Console()
     n = 0
     while count is None or n < count:

@@ -1,1 +1,1 @@
-"""What enters and leaves: messages, clock, ring, tokenizer, LSL, sessions on disk, wire."""
+"""Everything that enters and leaves: clock, LSL, spikes to tokens, sessions on disk, the wire."""

@@ -53,7 +53,7 @@ class MonotonicClock:
     """The machine's monotonic clock."""
 
     def now(self) -> float:
-        """Seconds of `time.monotonic`."""
+        """Read `time.monotonic`, seconds."""
         return time.monotonic()
 
     def sleep_until(self, t_s: float) -> None:
@@ -62,7 +62,7 @@ class MonotonicClock:
             time.sleep(left_s)
 
     def spin_until(self, t_s: float) -> None:
-        """Ask for the time until it is `t_s`, the interpreter's lock let go of each time."""
+        """Ask for the time until it is `t_s`; each time, let go the interpreter's lock."""
         while time.monotonic() < t_s:
             time.sleep(0)
 
@@ -71,7 +71,7 @@ class ThreadClock:
     """The calling thread's own processor time: what another program took does not count."""
 
     def now(self) -> float:
-        """Seconds of `time.thread_time`."""
+        """Read `time.thread_time`, seconds."""
         return time.thread_time()
 
     def sleep_until(self, t_s: float) -> None:
@@ -103,13 +103,13 @@ class ManualClock:
         self.t_s = max(self.t_s, t_s)
 
     def spin_until(self, t_s: float) -> None:
-        """As `sleep_until`."""
+        """Do the same as `sleep_until`."""
         self.sleep_until(t_s)
 
 
 @dataclass(frozen=True, slots=True)
 class OffsetEstimate:
-    """One measurement of a sender's clock: `t_local = t_sender + offset_s`."""
+    """One measurement against a sender's clock: `t_local = t_sender + offset_s`."""
 
     t_s: float
     offset_s: float
@@ -151,7 +151,7 @@ class ClockOffset:
 
     @property
     def jumped(self) -> bool:
-        """Whether an estimate lay over 20 ms from the one before it, and few agreed since."""
+        """True if an estimate lay over 20 ms from the one before it, and few agreed since."""
         return self._n_steady < STEADY_ESTIMATES
 
     def add(self, measured: OffsetEstimate) -> None:
@@ -171,7 +171,7 @@ class ClockOffset:
                 self._current = estimate
 
     def _is_better(self, estimate: OffsetEstimate) -> bool:
-        """Whether a measurement replaces the one in force: it is as certain, or contradicts it."""
+        """Return True if a measurement is as certain as the one in force, or contradicts it."""
         kept = self._current
         kept_s = kept.uncertainty_s + DRIFT * max(0.0, estimate.t_s - kept.t_s)
         apart_s = abs(estimate.offset_s - kept.offset_s)
@@ -181,8 +181,3 @@ class ClockOffset:
 def wait_readable(fd: int, timeout_s: float) -> bool:
     """Wait until a file descriptor has something to read, at most `timeout_s` seconds."""
     return bool(select.select([fd], [], [], max(0.0, timeout_s))[0])
-
-
-def to_us(t_s: float, t0_s: float) -> int:
-    """Microseconds since `t0_s`, rounded once."""
-    return round((t_s - t0_s) * 1e6)

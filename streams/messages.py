@@ -1,4 +1,4 @@
-"""What flows inside: spikes from a source to the ring, token windows from there to the graph."""
+"""Messages within the daemon: spikes from source to ring, token windows from there to the graph."""
 
 from __future__ import annotations
 
@@ -15,16 +15,12 @@ Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 
 Repeats = Literal["all", "older", "none"]
-"""Which spikes of an equal unit and stamp are duplicates: all that repeat an earlier one; those
+"""Spikes with equal unit and stamp that are duplicates: all that repeat an earlier one; those
 that are older than the newest stamp, as a block that is sent again; or none."""
 
 
-class StreamsError(Exception):
-    """Base class of what can go wrong in `streams`; the text says what to do next."""
-
-
 class Validity(IntEnum):
-    """Whether a decode may be trusted; the larger of two is the worse and wins."""
+    """Trust in a decode; if two apply, the larger is the worse and wins."""
 
     OK = 0
     WARMUP = 1
@@ -35,12 +31,12 @@ class Validity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SpikeBatch:
-    """Spikes of one source, in no particular order; contiguous arrays.
+    """Spikes from one source, in no particular order; contiguous arrays.
 
     Attributes:
         t_us: (n,) int64, stamp in microseconds since the owner's `t0`.
-        unit: (n,) int32, index into the source's unit keys, not a row of a table.
-        count: (n,) int32, how many spikes the entry stands for; 1 but for sources of counts.
+        unit: (n,) int32, index into the source's unit keys, not a table row.
+        count: (n,) int32, spikes that the entry stands for; 1 unless the source sends counts.
     """
 
     t_us: Int64s
@@ -53,15 +49,15 @@ class SpikeBatch:
 
 @dataclass(frozen=True, slots=True)
 class TokenWindow:
-    """The tokens of one bin, in the order (stamp, row).
+    """One bin's tokens, in the order (stamp, row).
 
-    The arrays are views of the tokenizer's buffers: valid until its next cut.
+    The arrays belong to the window: no later cut changes them.
 
     Attributes:
-        unit: (N,) int32, row of the decoder's table; N = 0 is legal.
-        t_rel: (N,) float32, seconds since the start of the bin, in (0, bin].
-        count: (N,) float32, weight of the token; 1 but for sources of counts, 0 where padded.
-        t_window: end of the bin, seconds on the daemon's clock.
+        unit: (N,) int32, row in the decoder's table; N = 0 is legal.
+        t_rel: (N,) float32, seconds since the bin's start, in (0, bin].
+        count: (N,) float32, the token's weight; 1 unless the source sends counts, 0 where padded.
+        t_window: the bin's end, seconds on the daemon's clock.
     """
 
     unit: Int32s

@@ -1,8 +1,8 @@
-"""Unit keys: `ch12/u1` of a channel and unit, `u17` of a bare unit, perhaps after `array:`."""
+"""Unit keys: `ch12/u1` for a channel and unit, `u17` for a bare unit, perhaps after `array:`."""
 
 from __future__ import annotations
 
-from streams.messages import StreamsError
+from streams.errors import StreamsError
 
 
 def parse_key(key: str) -> tuple[int, ...]:

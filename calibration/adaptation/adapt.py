@@ -79,7 +79,7 @@ def adapt(
     Raises:
         CalibrationError: the session cannot serve; see `prepare`.
         export.errors.ExportError: the bundle is refused, or `out` cannot be written.
-        streams.messages.StreamsError: the session cannot be read.
+        streams.errors.StreamsError: the session cannot be read.
     """
     if Path(out).exists():
         raise CalibrationError(f"{out} exists, and a bundle is never changed; choose another name")

@@ -18,7 +18,7 @@ from decoders.training.split import Part
 from export.bundle import DecoderBundle
 from export.manifest import Manifest
 from streams.messages import Float64s, Int64s
-from streams.session import Session, in_intervals
+from streams.sessions.session import Session, in_intervals
 
 FEWEST_LABELLED_S = 2.0
 FEWEST_TRIALS = 4
@@ -156,7 +156,7 @@ def prepare(
 
     Raises:
         CalibrationError: see the texts below.
-        streams.session.SessionError: the session lacks a behaviour.
+        streams.errors.SessionError: the session lacks a behaviour.
     """
     config = recipe_of(bundle.manifest, by_name=by_name)
     try:

@@ -22,7 +22,7 @@ from decoders.training.loss import loss_sums, n_scored
 from export.bundle import DecoderBundle
 from export.torch_backend import load_module
 from streams.messages import Int32s, SpikeBatch, TokenWindow
-from streams.session import Session
+from streams.sessions.session import Session
 from streams.spikes.tokenizer import Tokenizer
 
 

@@ -14,7 +14,7 @@ from decoders.streaming.tuning import counts_matrix
 from export.backends import Backend
 from export.bundle import DecoderBundle
 from streams.messages import Float64s, Int32s, TokenWindow
-from streams.session import in_intervals
+from streams.sessions.session import in_intervals
 
 LEAD_IN_S = 300.0
 """As a daemon that has run since calibration would: drift has been followed for so long."""

@@ -111,7 +111,7 @@ def wrap_bundle(path: Path, task_name: str, batch_size: int = 1) -> SpikeloopDec
     Raises:
         FalconError: it does not fit the task.
         export.errors.ExportError: a bundle is refused.
-        streams.session.SessionError: there is no such task.
+        streams.errors.SessionError: there is no such task.
     """
     decoders = open_decoders(path, falcon_task(task_name))
     return SpikeloopDecoder(FalconConfig(task=Split[task_name]), decoders, batch_size)

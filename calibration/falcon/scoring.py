@@ -18,8 +18,8 @@ from calibration.scoring import score_output, scored_intervals
 from export.backends import require_parity
 from export.onnxruntime_backend import open_cpu
 from streams.messages import Float64s
-from streams.session import Session, in_intervals
 from streams.sessions.falcon import falcon_task, read_falcon
+from streams.sessions.session import Session, in_intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def evaluate_falcon(
     Raises:
         CalibrationError: a decoder does not fit the task, or nothing is left to score.
         export.errors.ExportError: a bundle is refused.
-        streams.messages.StreamsError: a file cannot be read.
+        streams.errors.StreamsError: a file cannot be read.
     """
     decoders = open_decoders(path, falcon_task(task_name))
     parts: dict[str, list[ScoredFile]] = defaultdict(list)

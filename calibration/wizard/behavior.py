@@ -9,11 +9,10 @@ import numpy as np
 
 from calibration.wizard.aims import Aim
 from calibration.wizard.config import BehaviorSection
-from streams.messages import StreamsError
-from streams.recording.axes import axes_of
-from streams.recording.reading import Recorded, Recording
-from streams.recording.xdf import RecordingError
-from streams.session import Session
+from streams.errors import RecordingError, StreamsError
+from streams.lsl.axes import axes_of
+from streams.sessions.session import Session
+from streams.sessions.xdf.reading import Recorded, Recording
 
 
 def stream_of(recording: Recording, config: BehaviorSection) -> Recorded | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streams.session import Session
+from streams.sessions.session import Session
 
 COINCIDENT_US = 500
 DUPLICATED_SHARE = 0.7

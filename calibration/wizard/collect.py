@@ -31,11 +31,11 @@ from calibration.wizard.recorder import Recorder, convert_arguments, reading_of,
 from calibration.wizard.run import Run, run_command
 from calibration.wizard.trials import LEAST_BALANCE, Count, count_trials
 from export.bundle import open_bundle
-from streams.messages import StreamsError
-from streams.recording.markers import marker_texts
-from streams.recording.reading import read_recording
-from streams.recording.sessions import convert
-from streams.session import Session
+from streams.errors import StreamsError
+from streams.sessions.convert.convert import convert
+from streams.sessions.convert.markers import marker_texts
+from streams.sessions.session import Session
+from streams.sessions.xdf.reading import read_recording
 
 STEP = "collect"
 TITLE = "Collecting cued trials"
@@ -364,7 +364,8 @@ def _require(held: Run, seen: Seen) -> None:
 
 def _session(held: Run, wants: Wants) -> tuple[Session, dict[str, Any]]:
     """The session, without what lies in holes, and what there is in it."""
-    from streams.nwb import read_session, write_session
+    from streams.sessions.nwb.writer import write_session
+    from streams.sessions.reading import read_session
 
     paths, out = recordings(held), held.folder / "session.nwb"
     summary = convert_to_nwb(held, paths, out)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.wizard.aims import Aim
-from streams.session import Session
+from streams.sessions.session import Session
 
 BIN_S = 0.05
 N_LAGS = 6

@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from calibration.wizard.errors import UNREACHABLE, WizardError
-from streams.keys import Keys, read_keys
-from streams.sockets import DecodeSubscriber, UnreachableError, request
-from streams.wire import Command, decode_reply, encode
+from streams.errors import UnreachableError
+from streams.wire.curve_keys import CurveKeys, read_curve_keys
+from streams.wire.schema import Command, decode_reply, encode
+from streams.wire.sockets import DecodeSubscriber, request
 
 ANSWERS_WITHIN_S = 5.0
 EVERYWHERE = ("0.0.0.0", "::")
@@ -25,7 +26,7 @@ class Daemon:
 
     def __init__(self, control: str, keys: str = "") -> None:
         self.control = control
-        self._keys: Keys | None = read_keys(Path(keys)) if keys else None
+        self._keys: CurveKeys | None = read_curve_keys(Path(keys)) if keys else None
 
     def ask(self, command: str, attached: bytes | None = None, **arguments: Any) -> dict[str, Any]:
         """Send a command, perhaps with bytes; its result.
@@ -39,7 +40,7 @@ class Daemon:
                 self.control,
                 payload,
                 timeout_s=ANSWERS_WITHIN_S,
-                keys=self._keys,
+                curve_keys=self._keys,
                 attached=attached,
             )
         except UnreachableError as err:

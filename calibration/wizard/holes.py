@@ -9,8 +9,8 @@ import numpy as np
 
 from export.bundle import DecoderBundle
 from streams.messages import Float64s
-from streams.recording.sessions import PARTS_APART_S
-from streams.session import Behavior, Session, Trials
+from streams.sessions.convert.convert import PARTS_APART_S
+from streams.sessions.session import Behavior, Session, Trials
 
 LEAST_S = PARTS_APART_S + 0.5
 """A shorter silence is no hole, nor is the time between two recordings."""

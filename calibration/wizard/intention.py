@@ -12,7 +12,7 @@ import numpy as np
 
 from calibration.wizard.errors import STREAM, WizardError
 from streams.messages import Float64s
-from streams.session import Behavior, Session
+from streams.sessions.session import Behavior, Session
 
 REACTION_S = 0.4
 """After another target has appeared, nobody knows yet what the subject means."""

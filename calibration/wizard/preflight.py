@@ -24,11 +24,11 @@ from calibration.wizard.recorder import Recorder, newest_s, reading_of, wanted
 from calibration.wizard.run import Run
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import BundleError
-from streams.messages import StreamsError
-from streams.recording.markers import marker_texts
-from streams.recording.reading import Recorded, Recording, read_recording
-from streams.recording.sessions import MENDED, session_of
-from streams.session import Behavior, Session
+from streams.errors import StreamsError
+from streams.sessions.convert.convert import MENDED, session_of
+from streams.sessions.convert.markers import marker_texts
+from streams.sessions.session import Behavior, Session
+from streams.sessions.xdf.reading import Recorded, Recording, read_recording
 
 STEP = "preflight"
 FREE_BYTES = 500 * 2**20

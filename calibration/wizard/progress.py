@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.wizard.errors import WizardError
+from streams.files import write_whole
 
 FILE, LOCK = "progress.json", ".lock"
 SCHEMA = 1
@@ -78,13 +79,8 @@ class Progress:
         Raises:
             WizardError: the disk refuses.
         """
-        part = self.folder / f".{FILE}.part"
         try:
-            with part.open("w") as file:
-                json.dump(self._content, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.folder / FILE)
+            write_whole(self.folder / FILE, json.dumps(self._content, indent=1))
         except OSError as err:
             raise WizardError(
                 f"cannot save progress in {self.folder}: {err.strerror}; free some space and go "

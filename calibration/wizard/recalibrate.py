@@ -22,8 +22,9 @@ from calibration.wizard.recorder import Recorder, wanted
 from calibration.wizard.run import Run
 from calibration.wizard.verify_page import line_of, table_of
 from export.bundle import open_bundle
-from streams.nwb import read_session, write_session
-from streams.recording.sessions import joined
+from streams.sessions.convert.convert import joined
+from streams.sessions.nwb.writer import write_session
+from streams.sessions.reading import read_session
 
 STEP = "recalibrate"
 TITLE = "The subject drives"

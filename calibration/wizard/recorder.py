@@ -12,8 +12,8 @@ import numpy as np
 from calibration.wizard.config import CalibrateConfig
 from calibration.wizard.errors import STREAM, WizardError
 from calibration.wizard.run import Run, said, start_command
-from streams.recording.reading import Recording
-from streams.recording.sessions import Reading
+from streams.sessions.convert.convert import Reading
+from streams.sessions.xdf.reading import Recording
 
 STARTS_WITHIN_S = 90.0
 ENDS_WITHIN_S = 30.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from calibration.wizard.run import Run
 from calibration.wizard.units import UnitRow, units_of
 from calibration.wizard.verify_page import NAMES, speed_of
 from export.bundle import open_bundle
-from streams.nwb import read_session
+from streams.files import write_whole
+from streams.sessions.reading import read_session
 
 STEP = "report"
 TITLE = "The report"
@@ -46,10 +46,10 @@ def write(held: Run) -> Path:
     made = held.result("adapt")
     page = rendered(held)
     path = held.folder / FILE
-    _replace(path, page)
+    write_whole(path, page)
     for bundle in _places(held, Path(made["bundle"]), made["checksum"]):
         (bundle / "report").mkdir(exist_ok=True)
-        _replace(bundle / "report" / FILE, page)
+        write_whole(bundle / "report" / FILE, page)
     return path
 
 
@@ -73,12 +73,6 @@ def _places(held: Run, bundle: Path, id_: str) -> list[Path]:
     """Where the decoder lies: in the calibration's folder, and in the registry once it is there."""
     registered = held.registry / "store" / id_
     return [place for place in (bundle, registered) if place.is_dir()]
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _head(held: Run, steps: Mapping[str, Any]) -> str:

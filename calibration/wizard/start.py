@@ -18,7 +18,7 @@ from calibration.wizard.run import Run
 from calibration.wizard.wizard import go_through
 from export.errors import ExportError
 from streams.clock import Clock, MonotonicClock
-from streams.messages import StreamsError
+from streams.errors import StreamsError
 
 
 def calibrate(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streams.messages import Float64s
-from streams.session import Session
+from streams.sessions.session import Session
 
 N_SECTORS = 8
 LEAST_BALANCE = 0.1

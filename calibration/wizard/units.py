@@ -11,7 +11,7 @@ import numpy as np
 from calibration.wizard.aims import aims_of, rates_of
 from export.bundle import DecoderBundle
 from streams.messages import Float64s
-from streams.session import Session
+from streams.sessions.session import Session
 
 BIN_S = 0.1
 CHANGED_FACTOR = 3.0

@@ -21,8 +21,8 @@ from calibration.wizard.verify_page import line_of, table_of
 from export.bundle import DecoderBundle, open_bundle
 from export.onnxruntime_backend import open_cpu
 from streams.messages import Float64s
-from streams.nwb import read_session
-from streams.session import Session, in_intervals
+from streams.sessions.reading import read_session
+from streams.sessions.session import Session, in_intervals
 
 STEP = "verify"
 TITLE = "Is it any good?"

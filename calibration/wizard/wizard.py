@@ -12,7 +12,7 @@ from calibration.wizard.errors import WizardError
 from calibration.wizard.face import BackError, Choice, Page
 from calibration.wizard.run import Run
 from export.errors import ExportError
-from streams.messages import StreamsError
+from streams.errors import StreamsError
 
 Step = Callable[[Run], dict[str, Any]]
 MODULES = {

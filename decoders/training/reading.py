@@ -12,8 +12,9 @@ from typing import Literal
 from decoders.config import TrainConfig
 from decoders.errors import TrainingError
 from decoders.sessions_config import Simulated, Split
-from streams.session import LackingError, Session, SessionError
+from streams.errors import LackingError, SessionError
 from streams.sessions.reading import read_session
+from streams.sessions.session import Session
 
 Say = Callable[[str], None]
 

@@ -14,8 +14,8 @@ from decoders.errors import TrainingError
 from decoders.training.split import ALWAYS_US, Part, Parts, split_session
 from decoders.training.synthetic_sessions import synthetic_sessions
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
-from streams.session import Behavior, Session
-from streams.spikes.stamp_grain import are_blocks
+from streams.sessions.session import Behavior, Session
+from streams.spikes.layouts.stamp_grain import are_blocks
 from streams.spikes.tokenizer import TokenBins, cut_bins
 
 LEAD_STEP_S = 0.02
@@ -102,7 +102,7 @@ def record(session: Session, config: TrainConfig) -> Recording:
 
     Raises:
         TrainingError: no spikes, too short for one bin, or a behaviour without usable samples.
-        streams.session.SessionError: the session lacks a named behaviour.
+        streams.errors.SessionError: the session lacks a named behaviour.
     """
     hop_us = round(config.beat.hop_ms * 1000)
     ends_us = np.arange(1, int(session.duration_s * 1e6) // hop_us + 1, dtype=np.int64) * hop_us

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from streams.messages import Int64s, SpikeBatch
-from streams.session import Behavior, Session
+from streams.sessions.session import Behavior, Session
 
 BLENDED = 0.5
 LEAST_KEPT = 0.6

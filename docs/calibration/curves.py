@@ -33,8 +33,9 @@ from calibration.evaluate import evaluate
 from decoders.train import train
 from export.graphs.streaming import export_run
 from streams.messages import SpikeBatch
-from streams.nwb import read_session, write_session
-from streams.session import Session
+from streams.sessions.nwb.writer import write_session
+from streams.sessions.reading import read_session
+from streams.sessions.session import Session
 from streams.simulation.openloop import record_open_loop
 
 HERE = Path(__file__).parent

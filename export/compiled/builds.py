@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from typing import Any
 from export.bundle import DecoderBundle
 from export.compiled.tables import n_rows_of
 from export.errors import BackendUnavailable, ExportError
+from streams.files import written_whole
 
 FORMAT = 2
 RECORD = "build.json"
@@ -198,17 +198,15 @@ def new_build(
     made_for = json.dumps([record["environment"], record["targets"], record["n_rows"]])
     digest = hashlib.sha256(made_for.encode()).hexdigest()[:N_HEX]
     path = folder / f"{_stem(bundle, record['backend'], record['precision'])}-{digest}"
-    beside = folder / f".{secrets.token_hex(8)}"
     try:
-        beside.mkdir(parents=True)
-        yield beside, path
-        (beside / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-        shutil.rmtree(path, ignore_errors=True)
-        beside.rename(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as beside:
+            beside.mkdir()
+            yield beside, path
+            (beside / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+            shutil.rmtree(path, ignore_errors=True)
     except OSError as error:
         raise ExportError(f"cannot write the build into {folder}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def checksums(folder: Path) -> dict[str, str]:

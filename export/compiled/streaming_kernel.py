@@ -15,7 +15,7 @@ import numpy as np
 from numba import float32, int32, int64, types
 
 from streams.messages import Float32s, Int32s
-from streams.spikes.compiled.compiler import compiled
+from streams.spikes.kernels.compiler import compiled
 
 
 class Sizes(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from export.compiled.builds import builds_folder
 from export.compiled.cuda_runtime import DeviceArray
 from export.compiled.tensorrt_library import Library, new_log
 from export.errors import BackendError, BackendUnavailable
+from streams.files import write_whole
 
 N_HEX = 16
 
@@ -67,13 +69,9 @@ class Engine:
         """Keep what was compiled for this GPU, so that the next start need not compile it."""
         if not self._library.builds_ahead:
             return
-        beside = self._kernels.with_suffix(".part")
-        try:
-            beside.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(bytes(self._cache.serialize()))
-            beside.replace(self._kernels)
-        except OSError:
-            beside.unlink(missing_ok=True)  # a start without the cache is slower, no more
+        with suppress(OSError):  # a start without the cache is slower, no more
+            self._kernels.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._kernels, bytes(self._cache.serialize()))
 
     def _require_memory(self, names: list[str], arrays: Mapping[str, DeviceArray]) -> None:
         """Refuse an engine that would read or write beyond the memory that is there for it."""

@@ -12,7 +12,7 @@ import numpy as np
 from service.loop.percentiles import percentiles
 from streams.clock import Clock, MonotonicClock
 from streams.messages import Float64s
-from streams.sockets import DecodeSubscriber
+from streams.wire.sockets import DecodeSubscriber
 
 TOPICS = ("decode", "heartbeat", "event")
 DECODE_COLUMNS = ("beat", "t_window", "t_cut", "t_done", "late", "tokens")

@@ -8,7 +8,7 @@ from types import FrameType
 import numpy as np
 
 from streams.clock import MonotonicClock
-from streams.lsl.inlets import KEEP_ALIVE_EVERY_S
+from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.lsl.outlets import SpikeOutlet
 
 WAIT_FOR_CONSUMER_S = 60.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streams.recording.search import Wanted
+    from streams.sessions.record.search import Wanted
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -66,7 +66,7 @@ def _record(a: argparse.Namespace) -> int:
     from service.errors import ExitCode
     from service.simulate import until_signalled
     from streams.clock import wait_readable
-    from streams.recording.recorder import record
+    from streams.sessions.record.recorder import record
 
     is_signalled = until_signalled()
 
@@ -98,7 +98,7 @@ def _say(text: str) -> None:
 
 def _wanted(text: str, budget_per_s: float) -> Wanted:
     """The stream that `TYPE[:NAME[@HOST]]` names."""
-    from streams.recording.search import Wanted
+    from streams.sessions.record.search import Wanted
 
     kind, _, rest = text.partition(":")
     name, _, hostname = rest.rpartition("@") if "@" in rest else (rest, "", "")
@@ -141,8 +141,8 @@ def _number_or_key(text: str) -> int | str:
 
 
 def _convert(a: argparse.Namespace) -> None:
-    from streams.nwb import write_session
-    from streams.recording.sessions import MENDED, Reading, convert
+    from streams.sessions.convert.convert import MENDED, Reading, convert
+    from streams.sessions.nwb.writer import write_session
 
     spikes, markers = a.spikes.partition(":"), a.markers.partition(":")
     behavior = [text.partition(":") for text in a.behavior]

@@ -151,10 +151,10 @@ def _add_keys(commands: Commands) -> None:
 
 
 def _keys(a: argparse.Namespace) -> None:
-    from streams.keys import CLIENT_FILE, SERVER_FILE, write_keys
-    from streams.sockets import new_pair
+    from streams.wire.curve_keys import CLIENT_FILE, SERVER_FILE, write_curve_keys
+    from streams.wire.sockets import new_pair
 
-    write_keys(a.folder, new_pair(), new_pair())
+    write_curve_keys(a.folder, new_pair(), new_pair())
     sys.stdout.write(
         f"{a.folder / SERVER_FILE}: for the daemon, `keys` under [output]\n"
         f"{a.folder / CLIENT_FILE}: for those who connect, --keys; carry it to them safely\n"

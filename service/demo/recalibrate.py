@@ -25,7 +25,7 @@ from service.errors import ServiceError
 from service.serve import bundle_path
 from streams.clock import MonotonicClock
 from streams.lsl.inlets import find_inlet
-from streams.sockets import DecodeSubscriber
+from streams.wire.sockets import DecodeSubscriber
 
 SETTLING_S = 5.0
 """A user needs a moment with another decoder before the rate is that of the decoder."""

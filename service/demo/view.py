@@ -17,7 +17,8 @@ from rich.text import Text
 
 from service.loop.percentiles import percentiles
 from streams.clock import MonotonicClock
-from streams.lsl.inlets import Inlet, StreamAbsentError, find_inlet
+from streams.errors import StreamAbsentError
+from streams.lsl.inlets import Inlet, find_inlet
 
 REFRESH_S = 0.1
 WORKSPACE_CM = 13.0

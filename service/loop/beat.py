@@ -24,7 +24,7 @@ from service.loop.validity import REASONS, ValidityInputs, ValidityJudge
 from streams.clock import Clock
 from streams.messages import Int64s, SpikeBatch, TokenWindow
 from streams.spikes.ring import SpikeRing
-from streams.wire import Decode, encode
+from streams.wire.schema import Decode, encode
 
 CATCH_UP_S = 1.0
 MOST_UNCOUNTED = 100
@@ -275,10 +275,10 @@ class Beat:
             self.token_cap.note(outcome.n_tokens, outcome.run_s, len(self.lineup.seats))
         n_spikes = int(np.add.reduce(spikes.count))
         self._is_complete = self.admission.is_whole(k, n_spikes, t_cut)
-        self.ring.settle(slots[kept], "used")
+        self.ring.assign_fate(slots[kept], "used")
         if not self.lineup.all_known:
             strange = self.decoder.row_of[spikes.unit] < 0
-            self.ring.settle(slots[strange], "unknown_unit")
+            self.ring.assign_fate(slots[strange], "unknown_unit")
         self.ring.close(k * self.ring.hop_us)
         self.lineup.remember(k, spikes)
         if self.trace_beat is not None:

@@ -18,8 +18,9 @@ from service.loop.daemon import Daemon
 from service.loop.deployment import Deployment, RefusedError
 from service.loop.flight import write_dump
 from service.loop.lineup import Request
-from streams.sockets import ControlServer
-from streams.wire import Command, Reply, WireError, decode_command, encode
+from streams.errors import WireError
+from streams.wire.schema import Command, Reply, decode_command, encode
+from streams.wire.sockets import ControlServer
 
 POLL_S = 0.1
 HEALTH_EVERY_S = 1.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.backend_table import steps_for
+from export.backend_table import kernels_for
 from export.backends import open_backend
 from export.bundle import DecoderBundle
 from export.manifest import Manifest
@@ -38,8 +38,9 @@ from service.loop.unit_numbers import UnitNumbers
 from service.loop.validity import ValidityJudge
 from service.loop.wait import Wait
 from streams.clock import MonotonicClock
-from streams.sockets import Publisher
-from streams.wire import Decode, Event, Heartbeat, encode
+from streams.spikes.ring import SpikeRing
+from streams.wire.schema import Decode, Event, Heartbeat, encode
+from streams.wire.sockets import Publisher
 
 HEARTBEAT_EVERY_S = 1.0
 RING_S, OUTGOING_KEPT = 5.0, 1000
@@ -92,8 +93,8 @@ class Daemon:
         manifest = bundle.manifest
         self.opened = open_backend(bundle, config.decoder.backend, config.decoder.fallback)
         keys = tuple(unit.key for unit in manifest.units)
-        steps = steps_for(self.opened.backend)
-        self.source = Source(config.input, keys, self._clock, steps)
+        kernels = kernels_for(self.opened.backend)
+        self.source = Source(config.input, keys, self._clock, kernels)
         self._outlet = (
             DecodeOutlet(config.output.lsl_name, manifest.outputs)
             if config.output.lsl_outlet
@@ -120,7 +121,7 @@ class Daemon:
                 self.source.keys,
                 config.beat.token_cap,
                 self.opened.step_p99_s,
-                steps,
+                kernels,
             )
         )
         self.loop = self._make_loop()
@@ -181,8 +182,12 @@ class Daemon:
         beat = Beat(
             clock=self._clock,
             schedule=self.schedule,
-            ring=decoder.steps.ring(
-                round(config.input.budget_spikes_per_s * kept_s), bin_us, hop_us, hop_us
+            ring=SpikeRing(
+                round(config.input.budget_spikes_per_s * kept_s),
+                bin_us,
+                hop_us,
+                hop_us,
+                decoder.kernels,
             ),
             decoder=decoder,
             judge=ValidityJudge(

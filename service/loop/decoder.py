@@ -16,7 +16,8 @@ from service.loop.shaping import Shaper
 from service.loop.token_cap import LIMIT_OF_HOP
 from service.loop.validity import ValidityJudge
 from streams.messages import Int64s, SpikeBatch, TokenWindow
-from streams.spikes.steps import PLAIN, Steps
+from streams.spikes.kernels.choose import NUMPY, Kernels
+from streams.spikes.tokenizer import Tokenizer
 
 Raw = Mapping[str, np.ndarray]
 
@@ -30,7 +31,7 @@ class Decoder:
         row_of: (n_source_units,) int32, its row of each source unit; -1 where unknown.
         known: (n_source_units,) bool.
         failure: what its backend failed with last; None while it never did.
-        steps: which code cuts its tokens.
+        kernels: functions that make its tokens.
         n_fitting: tokens of a bin that decoding has time for; None where nobody timed it.
 
     Args:
@@ -40,7 +41,7 @@ class Decoder:
         source_keys: the source's growing list of keys.
         token_cap: at most this many tokens a bin; None for no cap.
         step_s: what a step at the largest bucket takes, seconds; None where nobody timed it.
-        steps: see above.
+        kernels: see above.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class Decoder:
         source_keys: Sequence[str],
         token_cap: int | None = None,
         step_s: float | None = None,
-        steps: Steps = PLAIN,
+        kernels: Kernels = NUMPY,
     ) -> None:
-        self.manifest, self.backend, self.steps = manifest, backend, steps
+        self.manifest, self.backend, self.kernels = manifest, backend, kernels
         self._ahead = backend if isinstance(backend, DecodesAhead) else None
         self.failure: BackendError | None = None
         limits = [n for n in (token_cap, backend.n_most_tokens) if n is not None]
@@ -69,7 +70,8 @@ class Decoder:
         self._row_of_key, self._source_keys = row_of_key, source_keys
         self.row_of = np.zeros(0, np.int32)
         self.known = np.zeros(0, np.bool_)
-        self.tokenizer = steps.tokenizer(round(manifest.bin_s * 1e6), self.row_of, token_cap)
+        bin_us = round(manifest.bin_s * 1e6)
+        self.tokenizer = Tokenizer(bin_us, self.row_of, token_cap, kernels)
         self.follow_source()
 
     def follow_source(self) -> bool:

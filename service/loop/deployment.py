@@ -191,7 +191,7 @@ class Deployer:
             self._source_keys,
             self._config.beat.token_cap,
             opened.step_p99_s,
-            beat.decoder.steps,
+            beat.decoder.kernels,
         )
         judge = ValidityJudge(
             manifest.context_s, manifest.stale_after_s, self._keep_alive_every_s, manifest.hop_s

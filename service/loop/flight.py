@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.loop.beat import Beat
-from streams.wire import Decode, Timing
+from streams.wire.schema import Decode, Timing
 
 KEPT_S = 30.0
 DUMP_EVERY_S = 10.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.loop.beat import Beat
 from service.loop.source import Source
 from service.loop.validity import REASONS
-from streams.wire import Heartbeat
+from streams.wire.schema import Heartbeat
 
 
 def heartbeat_of(

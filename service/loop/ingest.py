@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from service.loop.source import Arrival, Source
 from streams.clock import Clock
-from streams.lsl.inlets import StreamAmbiguousError, StreamLostError, StreamUnfitError
+from streams.errors import StreamAmbiguousError, StreamLostError, StreamUnfitError
 
 RECENT_S = 0.05
 CATCH_UP_WITHIN_S = 2.0

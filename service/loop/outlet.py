@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from export.manifest import Output
 from service.loop.validity import REASONS
 from streams.lsl.outlets import ValuesOutlet
-from streams.wire import Decode
+from streams.wire.schema import Decode
 
 
 class DecodeOutlet:

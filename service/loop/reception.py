@@ -6,8 +6,9 @@ import os
 import signal
 import threading
 
-from streams.sockets import ControlServer
-from streams.wire import Reply, WireError, decode_command, encode
+from streams.errors import WireError
+from streams.wire.schema import Reply, decode_command, encode
+from streams.wire.sockets import ControlServer
 
 POLL_S = 0.1
 PATIENCE_S = 1.5

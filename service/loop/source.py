@@ -12,18 +12,14 @@ from service.config import InputConfig
 from service.loop.arrival_stamps import ArrivalStamps
 from service.loop.count_phase import CountPhase
 from streams.clock import Clock, ClockOffset, OffsetEstimate, stamps_to_us
-from streams.lsl.inlets import (
-    KEEP_ALIVE_EVERY_S,
-    StreamAbsentError,
-    StreamDescription,
-    StreamUnfitError,
-    find_inlet,
-)
+from streams.errors import StreamAbsentError, StreamUnfitError
+from streams.lsl.description import KEEP_ALIVE_EVERY_S, StreamDescription
+from streams.lsl.inlets import find_inlet
 from streams.lsl.stamp_check import require_lsl_clock
 from streams.messages import Float64s, Int64s, Repeats, SpikeBatch
-from streams.spikes.columns import unfit
-from streams.spikes.layouts import CountsLayout, EventLayout, Layout, layout_of
-from streams.spikes.steps import PLAIN, Steps
+from streams.spikes.kernels.choose import NUMPY, Kernels
+from streams.spikes.layouts.layout import Layout, LayoutOptions
+from streams.spikes.layouts.table import layout_of, resumed_layout
 
 FUTURE_TOLERANCE_S = 5e-3
 MOST_UNCERTAIN_S = 20e-3
@@ -132,7 +128,7 @@ class Source:
         config: which stream, and how it is read.
         known_keys: the decoder's unit keys.
         clock: the daemon's clock.
-        steps: which code reads it.
+        kernels: functions that do the arithmetic.
         find: how it is looked for; None for LSL's search.
 
     Raises:
@@ -146,15 +142,17 @@ class Source:
         config: InputConfig,
         known_keys: tuple[str, ...],
         clock: Clock,
-        steps: Steps = PLAIN,
+        kernels: Kernels = NUMPY,
         find: FindInlet | None = None,
     ) -> None:
-        self._config, self._clock, self.steps = config, clock, steps
+        self._config, self._clock, self._kernels = config, clock, kernels
         self._find = finder(config) if find is None else find
         self._held: list[tuple[np.ndarray, Float64s, float]] = []
         self._known_keys = known_keys
         self.inlet = self._find(config.wait_s)
-        self.layout = self._layout_of(self.inlet)
+        self.layout: Layout = layout_of(
+            self.inlet.description, self.inlet.labels, self._layout_options
+        )
         self.keys: list[str] = self.layout.keys
         self.t_open_s = clock.now()
         self.offset = self._open(self.inlet)
@@ -228,7 +226,7 @@ class Source:
         latest_s = t_s - t0_s + FUTURE_TOLERANCE_S + uncertain_s
         bins_us = alive_us = None
         if self.phase is None:
-            t_us = self.steps.stamps_to_us(parsed.t_s, offset_s, t0_s)
+            t_us = self._kernels.stamps_to_us(parsed.t_s, offset_s, t0_s)
             if len(parsed.keep_alive_s):
                 newest_s = parsed.keep_alive_s.max(keepdims=True)
                 alive_us = int(stamps_to_us(newest_s, offset_s, t0_s)[0])
@@ -272,7 +270,9 @@ class Source:
         except StreamAbsentError:
             return False
         try:
-            layout = self._layout_again(inlet)
+            layout = resumed_layout(
+                self.layout, inlet.description, inlet.labels, self._layout_options
+            )
             offset = self._open(inlet)
         except (StreamAbsentError, StreamUnfitError) as err:
             inlet.close()
@@ -322,35 +322,16 @@ class Source:
                 age_s = pulled[2] - pulled[1] - self._offset_s
                 require_lsl_clock(str(self.inlet.description), age_s)
 
-    def _layout_of(self, inlet: OpenInlet) -> Layout:
+    @property
+    def _layout_options(self) -> LayoutOptions:
         config = self._config
-        return layout_of(
-            inlet.description,
-            inlet.labels,
-            self._known_keys,
-            config.array,
+        return LayoutOptions(
+            known_keys=self._known_keys,
+            array=config.array,
             columns=config.columns,
             ignore_units=config.ignore_units,
-            event_layout=self.steps.event_layout,
+            kernels=self._kernels,
         )
-
-    def _layout_again(self, inlet: OpenInlet) -> Layout:
-        """The layout of a stream that is back: its labels are read anew, indices stay."""
-        before, now = self.layout, self._layout_of(inlet)
-        if isinstance(before, EventLayout) and isinstance(now, EventLayout):
-            if before.table.with_channel == now.table.with_channel:
-                return now.on(before.table)
-            raise unfit(inlet.description, "it came back with other columns")
-        if isinstance(before, CountsLayout) and isinstance(now, CountsLayout):
-            if before.bin_s != now.bin_s:
-                raise unfit(inlet.description, f"it came back with bins of {now.bin_s:g} s")
-            gone = [key for key in before.keys_now if key in set(self._known_keys)]
-            gone = [key for key in gone if key not in set(now.keys_now)]
-            if gone:
-                named = ", ".join(gone[:5]) + (" ..." if len(gone) > 5 else "")
-                raise unfit(inlet.description, f"it came back without the channels {named}")
-            return now.on(before.keys)
-        raise unfit(inlet.description, "it came back as another kind of stream")
 
 
 def _age_of_newest(stamps: Float64s, offset_s: float, t_s: float) -> float:

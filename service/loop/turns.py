@@ -12,7 +12,7 @@ from service.loop.beat import CATCH_UP_S, Beat
 from service.loop.source import Arrival
 from service.loop.wait import Wait
 from streams.clock import Clock
-from streams.wire import Decode
+from streams.wire.schema import Decode
 
 LISTEN_S = 0.6
 """Heard before the first beat, so that a source with a delay loses no spike at the start."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from export.manifest import Manifest
-from streams.messages import StreamsError
+from streams.errors import StreamsError
 from streams.unit_keys import parse_key
 
 FEWEST_UNITS = 8

@@ -1,1 +1,1 @@
-"""What a stream's owner wants to know of it: measured over some seconds, with what to change."""
+"""Judgement about a stream, measured over some seconds: what is wrong, and what to change."""

@@ -1,4 +1,4 @@
-"""What was found in a stream, and what its owner should change."""
+"""Findings about a stream, and what its owner should change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from streams.lsl.inlets import StreamDescription
+from streams.lsl.description import StreamDescription
 
 Level = Literal["good", "warn", "stop"]
 Number = float | int | str | list[str] | None
@@ -54,16 +54,16 @@ class Report:
 
     @property
     def worst(self) -> Level:
-        """The worst level of all findings."""
+        """Worst level among the findings."""
         return max((one.level for one in self.findings), key=LEVELS.index, default="good")
 
     @property
     def is_unfit(self) -> bool:
-        """Whether no decoder can read the stream at all."""
+        """True if no decoder can read the stream at all."""
         return any(one.is_unfit for one in self.findings)
 
     def as_json(self) -> dict[str, Any]:
-        """As one JSON object; `measured` holds the numbers of all findings."""
+        """Return one JSON object; `measured` holds all numbers that were found."""
         measured: dict[str, Number] = {}
         for one in self.findings:
             measured |= one.numbers

@@ -1,4 +1,4 @@
-"""Some seconds of a stream, as they came."""
+"""A stream as it came for some seconds."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streams.clock import OffsetEstimate
-from streams.lsl.inlets import StreamDescription
+from streams.lsl.description import StreamDescription
 from streams.messages import Float64s
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Samples in the order of their arrival.
+    """Samples in order of arrival.
 
     Attributes:
-        description: what the stream says of itself.
-        labels: of its channels, "" where a channel has none.
+        description: the sender's description.
+        labels: the channels' labels, "" where a channel has none.
         values: (n, n_channels), in the stream's own type; text as bytes.
         stamps_s: (n,) as sent, on the sender's clock.
         arrived_s: (n,) on our LSL clock.

@@ -1,4 +1,4 @@
-"""Who a stream is: its `source_id`, its host, and others that cannot be told from it."""
+"""Identity: the `source_id`, the host, and other streams that look the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from streams.lint.findings import Finding
 from streams.lint.heard import Heard
-from streams.lsl.inlets import StreamDescription
+from streams.lsl.description import StreamDescription
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
 _HEX = re.compile(r"(?<![0-9a-f])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{16,}", re.I)
@@ -21,7 +21,7 @@ FIXED = "Give the outlet a `source_id` that stays: a serial number, or its name 
 
 
 def is_process(number: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Return True if a process with this number runs on this machine."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -36,7 +36,7 @@ def made_anew(source_id: str, is_pid: Callable[[int], bool]) -> str:
 
     Args:
         source_id: as the stream has it.
-        is_pid: whether a number is that of a running process of the sender's machine.
+        is_pid: tells whether a process with this number runs on the sender's machine.
     """
     if _UUID.search(source_id):
         return "a UUID"
@@ -55,7 +55,7 @@ def identity_findings(heard: Heard, visible: Sequence[StreamDescription]) -> Ite
     """Judge how the stream can be found again, and whether it can be told from others.
 
     Args:
-        heard: of the stream.
+        heard: the stream.
         visible: all streams that answer, this one too.
     """
     stream = heard.description
@@ -66,7 +66,7 @@ def identity_findings(heard: Heard, visible: Sequence[StreamDescription]) -> Ite
 
 
 def label_findings(heard: Heard) -> Iterator[Finding]:
-    """Judge whether each channel has a label, and one of its own."""
+    """Judge whether each channel has its own label."""
     named = [label for label in heard.labels if label]
     n = heard.description.n_channels
     if len(named) < n:

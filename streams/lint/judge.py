@@ -1,4 +1,4 @@
-"""Puts together what is asked of a stream of each kind."""
+"""Checks for each kind of stream, put together."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from streams.lint.rate import rate_findings
 from streams.lint.signals import marker_findings, position_findings, signal_findings
 from streams.lint.spikes import spike_findings
 from streams.lint.timing import block_finding, clock_findings, is_lsl_clock, order_finding
-from streams.lsl.inlets import StreamDescription
-from streams.recording.axes import axes_of
+from streams.lsl.axes import axes_of
+from streams.lsl.description import StreamDescription
 
 UNITS = ("unit", "unit_id", "unitid", "sort_code", "sortcode", "cluster", "cluster_id")
 LONG_ENOUGH_S = 1.0
@@ -25,7 +25,7 @@ _MOVING = ("position", "cursor", "mocap", "hand", "kinematic")
 
 
 def kind_of(stream: StreamDescription, labels: Sequence[str]) -> Kind:
-    """What a stream carries, by its type, its format and its labels."""
+    """Tell the kind of a stream by its type, its format and its labels."""
     named = stream.type.lower()
     if stream.format == "string" or "marker" in named:
         return "markers"
@@ -45,13 +45,13 @@ def lint(
     kind: Kind | None = None,
     columns: Sequence[str] = (),
 ) -> Report:
-    """Judge a stream by some seconds of it.
+    """Judge a stream by some recorded seconds.
 
     Args:
-        heard: of it.
+        heard: the stream.
         visible: every stream that answers, this one too.
         kind: what it carries; as it says itself if None.
-        columns: of spikes whose labels do not tell, one name a channel.
+        columns: one name a channel, for spikes whose labels do not tell.
     """
     kind = kind or kind_of(heard.description, heard.labels)
     findings = (
@@ -103,7 +103,7 @@ def _of_samples(heard: Heard, kind: Kind) -> Iterator[Finding]:
 
 
 def _pace(heard: Heard) -> Iterator[Finding]:
-    """Whether stamps of another clock advance in seconds at all."""
+    """Return True if stamps from another clock advance in seconds at all."""
     span_s = float(np.ptp(heard.arrived_s))
     if span_s < 1.0 or not np.isfinite(heard.stamps_s).all():
         return

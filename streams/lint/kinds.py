@@ -1,4 +1,4 @@
-"""The kinds of stream that `lint` tells apart."""
+"""Kinds of stream that `lint` tells apart."""
 
 from __future__ import annotations
 

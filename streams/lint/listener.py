@@ -1,4 +1,4 @@
-"""Listens to a stream for some seconds and keeps what came, with the time of its arrival."""
+"""Listening to a stream for some seconds, with every sample's arrival time."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Any
 import numpy as np
 
 from streams.clock import ClockOffset
+from streams.errors import StreamAbsentError, StreamLostError
 from streams.lint.heard import Heard
-from streams.lsl.inlets import Inlet, StreamAbsentError, StreamLostError, describe, lsl_now
+from streams.lsl.inlets import Inlet, describe, lsl_now
 from streams.messages import Float64s
 
 FIRST_OFFSET_WITHIN_S = 3.0
 OFFSET_EVERY_S = 1.0
 PULL_WITHIN_S = 0.1
 MOST_VALUES = 40_000_000
-"""Kept of one stream: raw signals of many channels are heard for less long."""
+"""Kept for one stream: raw signals with many channels are heard for less long."""
 
 
 class Listener:
-    """Hears one stream; made to run in a thread of its own.
+    """Hears one stream; made to run in its own thread.
 
     Args:
         info: the stream, as resolved.
         seconds: how long.
 
     Attributes:
-        description: of the stream.
+        description: the stream.
         n_samples: that came so far.
     """
 

@@ -26,7 +26,7 @@ MOST_STEPS = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How stamps advance from sample to sample.
+    """Steps from one stamp to the next.
 
     Attributes:
         hz: the slope.
@@ -42,7 +42,7 @@ class Rate:
 
 
 def rate_findings(heard: Heard) -> Iterator[Finding]:
-    """Judge rate, holes and jitter of a stream with a nominal rate."""
+    """Judge rate, holes and jitter against the nominal rate."""
     nominal_hz = heard.description.rate_hz
     if len(heard) < FEWEST:
         return
@@ -117,7 +117,7 @@ def true_rate(stamps_s: Float64s, nominal_hz: float) -> Rate | None:
 
 
 def _places(t_s: Float64s, nominal_hz: float) -> Float64s:
-    """The number of each sorted stamp on a regular grid; holes are counted where they show."""
+    """Number each sorted stamp on a regular grid, so that a hole shows as missing numbers."""
     steps_s = np.diff(t_s)
     step_s = float(np.median(steps_s))
     unsteady_s = float(np.quantile(np.abs(steps_s - step_s), MOST_STEPS))

@@ -1,4 +1,4 @@
-"""Positions, markers and other streams: values that are missing, frozen or double; what is said."""
+"""Positions, markers and other streams: missing, frozen or double values, and texts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from streams.lint.findings import Finding
 from streams.lint.heard import Heard
 from streams.lint.spikes import equal_columns
 from streams.lint.timing import SHARE_FLAGGED
-from streams.markers import text_of
-from streams.recording.axes import axes_of
+from streams.lsl.axes import axes_of
+from streams.lsl.markers import marker_text
 
 SHOWN = 5
 SLOW_HZ = 20.0
@@ -77,7 +77,7 @@ def marker_findings(heard: Heard) -> Iterator[Finding]:
             "Start the task while this listens, if it is not meant to wait.",
         )  # fmt: skip
         return
-    texts = [" ".join(map(text_of, row)).strip() for row in heard.values]
+    texts = [" ".join(map(marker_text, row)).strip() for row in heard.values]
     kinds = list(dict.fromkeys(texts))
     shown = ", ".join(repr(text) for text in kinds[:SHOWN]) + (" ..." if kinds[SHOWN:] else "")
     found = f"{len(texts)} came, {len(kinds)} different: {shown}"

@@ -8,29 +8,31 @@ from itertools import combinations
 
 import numpy as np
 
+from streams.errors import StreamUnfitError
 from streams.lint.findings import Finding, Level
 from streams.lint.heard import Heard
 from streams.lint.timing import MANY_EQUAL, SHARE_FLAGGED, equal_stamps, equal_stamps_finding
-from streams.lsl.inlets import KEEP_ALIVE_EVERY_S, StreamUnfitError
+from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.messages import Float64s, Int32s
-from streams.spikes.layouts import EventLayout, Layout, Parsed, layout_of
+from streams.spikes.layouts.layout import Layout, LayoutOptions, Parsed
+from streams.spikes.layouts.table import layout_of
 
 FEWEST_SHARED = 5
 DOUBLED_SHARE = 0.7
 TOO_MANY_AT_ONCE = 8
-"""Units at one stamp: a block with one stamp, which tells nothing of doubles."""
+"""Units at one stamp: a block with one stamp, which tells nothing about doubles."""
 NAMED_AT_MOST = 6
 
 
 def spike_findings(heard: Heard, columns: Sequence[str] = ()) -> Iterator[Finding]:
-    """Judge a stream of spikes or counts by what `serve` would make of it.
+    """Judge spikes or counts as `serve` would read them.
 
     Args:
-        heard: of the stream.
+        heard: the stream.
         columns: one name a channel, where its labels do not tell.
     """
     try:
-        layout = layout_of(heard.description, heard.labels, (), columns=columns)
+        layout = layout_of(heard.description, heard.labels, LayoutOptions(columns=columns))
         parsed = layout.parse(heard.values, heard.stamps_s)
     except StreamUnfitError as err:
         yield Finding(
@@ -42,14 +44,14 @@ def spike_findings(heard: Heard, columns: Sequence[str] = ()) -> Iterator[Findin
     named = ", ".join(label or "''" for label in heard.labels[:NAMED_AT_MOST]) or "no labels"
     more = " ..." if len(heard.labels) > NAMED_AT_MOST else ""
     yield Finding("good", "layout", f"{heard.description.n_channels} channels: {named}{more}")
-    if isinstance(layout, EventLayout):
+    if layout.bin_s is None:
         yield from _event_findings(heard, layout, parsed)
     else:
-        yield from _count_findings(heard, layout)
+        yield from _count_findings(heard)
 
 
-def _event_findings(heard: Heard, layout: EventLayout, parsed: Parsed) -> Iterator[Finding]:
-    has_sequence = layout.columns.seq is not None
+def _event_findings(heard: Heard, layout: Layout, parsed: Parsed) -> Iterator[Finding]:
+    has_sequence = layout.has_sequence
     yield _invalid(len(parsed.invalid_s), len(heard), _why_invalid(heard.values, heard.stamps_s))
     yield _sequence(parsed, len(heard), has_sequence=has_sequence)
     yield _keep_alives(heard, parsed)
@@ -71,7 +73,7 @@ def _invalid(n: int, n_samples: int, why: str) -> Finding:
 
 
 def _why_invalid(values: np.ndarray, stamps_s: Float64s) -> str:
-    """What is wrong in (n, d) values, of which some cannot be read, and their (n,) stamps."""
+    """Say why some of (n, d) values or (n,) stamps cannot be read."""
     finite = values[np.isfinite(values)]
     counted = (
         (int(np.count_nonzero(~np.isfinite(values))), "NaN or infinite"),
@@ -114,7 +116,7 @@ def _keep_alives(heard: Heard, parsed: Parsed) -> Finding:
 
 
 def _repeated(parsed: Parsed) -> Finding:
-    """Spikes of one unit at one stamp: sent twice, or of a block with one stamp."""
+    """Judge one unit's spikes at one stamp: sent twice, or from a block with one stamp."""
     pairs = np.unique(np.stack([parsed.t_s, parsed.unit.astype(np.float64)]), axis=1)
     n = len(parsed.t_s) - pairs.shape[1]
     numbers = {"repeated": n}
@@ -129,8 +131,8 @@ def _repeated(parsed: Parsed) -> Finding:
     return Finding(level, "duplicates", found, "Push each spike once.", numbers)
 
 
-def _unit_findings(layout: EventLayout, parsed: Parsed, seconds: float) -> Iterator[Finding]:
-    keys = layout.table.keys
+def _unit_findings(layout: Layout, parsed: Parsed, seconds: float) -> Iterator[Finding]:
+    keys = layout.keys
     n = np.bincount(parsed.unit, minlength=len(keys)) if len(parsed.unit) else np.zeros(0, np.int64)
     rates_hz = n[n > 0] / max(seconds, 1e-9)
     if not len(rates_hz):
@@ -150,11 +152,11 @@ def _unit_findings(layout: EventLayout, parsed: Parsed, seconds: float) -> Itera
 
 
 def doubled_units(t_s: Float64s, unit: Int32s) -> list[tuple[int, int]]:
-    """Pairs of units that fire at exactly the same stamps, nearly always.
+    """Find pairs that fire at exactly the same stamps, nearly always.
 
     Args:
         t_s: (n,) stamps.
-        unit: (n,) of which unit.
+        unit: (n,) the units.
     """
     order = np.lexsort((unit, t_s))
     t_s, unit = t_s[order], unit[order]
@@ -183,7 +185,7 @@ def _doubled(pairs: Sequence[tuple[str, str]]) -> Finding:
     )  # fmt: skip
 
 
-def _count_findings(heard: Heard, layout: Layout) -> Iterator[Finding]:
+def _count_findings(heard: Heard) -> Iterator[Finding]:
     values = heard.values.astype(np.float64)
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)))
     yield _counts_are_counts(int(bad.sum()), bad.size, _why_invalid(heard.values, heard.stamps_s))
@@ -224,7 +226,7 @@ def _silent(silent: Sequence[str]) -> Finding:
 
 
 def equal_columns(values: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of columns of (n, d) values that are the same and not constant."""
+    """Find pairs of columns in (n, d) values that are the same and not constant."""
     first: dict[bytes, int] = {}
     pairs = []
     for i, column in enumerate(np.ascontiguousarray(values.T)):

@@ -1,4 +1,4 @@
-"""When samples come: clock, delay, order, blocks and equal stamps."""
+"""Timing: clock, delay, order, blocks and equal stamps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from streams.lsl.stamp_check import how_far_off, is_other_clock
 from streams.messages import Float64s
 
 HOP_S = 0.02
-"""The usual hop of a decoder; a longer delay or block makes decodes later than they need be."""
+"""A decoder's usual hop; a longer delay or block makes decodes later than they need be."""
 LONGEST_WAIT_S = 0.5
 """`serve` waits no longer for a spike, by default."""
 WORST_UNCERTAINTY_S = 0.005
 FUTURE_S = 0.005
-"""A stamp further ahead of its arrival is `future` in `serve`."""
+"""A stamp further ahead than this is `future` in `serve`."""
 SHARE_FLAGGED = 0.01
 BURST_APART_S = 0.001
 MANY_EQUAL = 0.05
@@ -26,7 +26,7 @@ STRETCHES = 10
 
 
 def clock_findings(heard: Heard) -> Iterator[Finding]:
-    """Whether stamps are of LSL's clock, and how well the sender's clock is known."""
+    """Judge whether stamps are LSL's, and how well the sender's clock is known."""
     yield _offset(heard)
     known = np.isfinite(heard.age_s)
     age_s = heard.age_s[known]
@@ -44,7 +44,7 @@ def clock_findings(heard: Heard) -> Iterator[Finding]:
 
 
 def is_lsl_clock(heard: Heard) -> bool:
-    """Whether stamps are of LSL's clock, as far as anything came."""
+    """Return True if stamps are LSL's, as far as anything came."""
     age_s = heard.age_s[np.isfinite(heard.age_s)]
     return not len(age_s) or not is_other_clock(float(np.median(age_s)))
 
@@ -100,7 +100,7 @@ def _delay(arrived_s: Float64s, age_s: Float64s) -> Finding:
 
 
 def usual_delay_s(arrived_s: Float64s, age_s: Float64s) -> float:
-    """The p99 of a usual stretch of time: the median of ten, so that a single stall is none.
+    """Compute p99 in ten stretches and take their median, so that a single stall is none.
 
     Args:
         arrived_s: (n,) increasing.
@@ -112,7 +112,7 @@ def usual_delay_s(arrived_s: Float64s, age_s: Float64s) -> float:
 
 
 def order_finding(heard: Heard) -> Finding:
-    """How far behind the newest stamp samples come: the source's disorder."""
+    """Judge how far behind the newest stamp samples come: the source's disorder."""
     behind_s = disorder_s(heard.stamps_s)
     share = float(np.mean(behind_s > 0)) if len(behind_s) else 0.0
     most_s = float(np.quantile(behind_s, MOST)) if len(behind_s) else 0.0
@@ -128,14 +128,14 @@ def order_finding(heard: Heard) -> Finding:
 
 
 def disorder_s(stamps_s: Float64s) -> Float64s:
-    """How far each of (n,) stamps lies behind the newest before it, 0 where it is the newest."""
+    """Measure how far each (n,) stamp lies behind the newest before it, 0 for the newest."""
     finite = stamps_s[np.isfinite(stamps_s)]
     behind: Float64s = np.maximum.accumulate(finite) - finite if len(finite) else finite
     return behind
 
 
 def block_finding(heard: Heard) -> Finding:
-    """How samples come: how often, and how many together."""
+    """Judge how often samples come, and how many together."""
     starts = burst_starts(heard.arrived_s)
     if len(starts) < 2:
         return Finding("good", "blocks", "too few samples to tell", "", {})
@@ -156,19 +156,19 @@ def block_finding(heard: Heard) -> Finding:
 
 
 def burst_starts(arrived_s: Float64s) -> np.ndarray:
-    """Where in (n,) arrivals a block begins: a pull may take a block in parts."""
+    """Find where in (n,) arrivals a block begins: a pull may take a block in parts."""
     if not len(arrived_s):
         return np.zeros(0, np.int64)
     return np.flatnonzero(np.diff(arrived_s, prepend=-np.inf) > BURST_APART_S)
 
 
 def equal_stamps(stamps_s: Float64s) -> float:
-    """The share of (n,) samples with the stamp of the one before."""
+    """Compute the share among (n,) samples that repeat the stamp before."""
     return float(np.mean(np.diff(stamps_s) == 0)) if len(stamps_s) > 1 else 0.0
 
 
 def equal_stamps_finding(heard: Heard, *, has_sequence: bool) -> Finding:
-    """Whether a block has one stamp for all its samples."""
+    """Judge whether a block has one stamp for all its samples."""
     share = equal_stamps(heard.stamps_s)
     numbers = {"share_equal_stamps": share}
     if share <= MANY_EQUAL:

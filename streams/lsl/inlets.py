@@ -1,8 +1,8 @@
 """Inlets: finding streams and pulling them.
 
 This folder is the only place that imports pylsl. What it knows about LSL and others get wrong:
-`max_buflen` of an irregular stream counts hundreds of samples, clock correction is ours to apply,
-and a blocking pull of one sample followed by what is there beats polling.
+for an irregular stream `max_buflen` counts hundreds, clock correction is ours to apply,
+and one blocking pull, followed by what is there, beats polling.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import pylsl
 
 from streams.clock import OffsetEstimate
+from streams.errors import StreamAbsentError, StreamAmbiguousError, StreamLostError
+from streams.lsl.description import StreamDescription
 from streams.lsl.pull_buffer import puller
-from streams.messages import Float64s, StreamsError
+from streams.messages import Float64s
 
 BUFFER_S = 20.0
 RESOLVE_SLICE_S = 1.0
 INFO_WITHIN_S = 5.0
-KEEP_ALIVE_UNIT = -1
-KEEP_ALIVE_EVERY_S = 0.05
 _FORMATS = {
     pylsl.cf_float32: "float32",
     pylsl.cf_double64: "double64",
@@ -38,26 +37,10 @@ _FORMATS = {
 }
 
 
-class StreamAbsentError(StreamsError):
-    """No LSL stream answered the description."""
-
-
-class StreamAmbiguousError(StreamsError):
-    """Several LSL streams answer the description."""
-
-
-class StreamLostError(StreamsError):
-    """The source ended, and has no `source_id` that LSL could find it again by."""
-
-
-class StreamUnfitError(StreamsError):
-    """The stream's layout is none that we read."""
-
-
 def quieten() -> None:
     """Keep liblsl's own log to warnings, unless the lab has an `lsl_api.cfg` that says otherwise.
 
-    Takes effect only before the first use of LSL in the process.
+    Takes effect only before the process first uses LSL.
     """
     places = ("lsl_api.cfg", "~/lsl_api/lsl_api.cfg", "/etc/lsl_api/lsl_api.cfg")
     # os.path, as Path raises where there is no home, and where a folder may not be looked into
@@ -69,27 +52,6 @@ def quieten() -> None:
 def lsl_now() -> float:
     """LSL's clock, seconds."""
     return float(pylsl.local_clock())
-
-
-@dataclass(frozen=True, slots=True)
-class StreamDescription:
-    """What a stream says of itself."""
-
-    name: str
-    type: str
-    source_id: str
-    hostname: str
-    n_channels: int
-    rate_hz: float
-    format: str
-    uid: str
-
-    def __str__(self) -> str:
-        rate = f"{self.rate_hz:g} Hz" if self.rate_hz else "irregular"
-        return (
-            f"{self.name!r} (type {self.type}, {self.n_channels} x {self.format}, {rate}, "
-            f"source_id {self.source_id!r}, host {self.hostname})"
-        )
 
 
 def describe(info: pylsl.StreamInfo) -> StreamDescription:
@@ -117,7 +79,7 @@ class Inlet:
     Args:
         info: the stream, as resolved.
         budget_per_s: samples per second that the buffer is sized for.
-        recover: let LSL reconnect by itself to a stream of the same source_id. What comes back
+        recover: let LSL reconnect by itself to a stream with the same source_id. What comes back
             may have other labels, and LSL does not say that it is another.
 
     Raises:
@@ -141,7 +103,7 @@ class Inlet:
 
     @property
     def same_host(self) -> bool:
-        """Whether the sender runs on this machine."""
+        """True if the sender runs on this machine."""
         return bool(self.description.hostname == socket.gethostname())
 
     def open(self, timeout_s: float = 5.0) -> None:
@@ -167,7 +129,7 @@ class Inlet:
         """Wait for a sample, then take all that is there.
 
         Returns:
-            (n, n_channels) values in the stream's own type, and (n,) stamps of the sender's clock;
+            (n, n_channels) values in the stream's own type, and (n,) stamps on the sender's clock;
             n = 0 when the timeout passed or the source is away (it is waited for).
 
         Raises:
@@ -198,7 +160,7 @@ class Inlet:
         return OffsetEstimate(t_s, float(offset_s), float(uncertainty.value))
 
     def is_visible(self, timeout_s: float) -> bool:
-        """Whether this very stream still answers on the network."""
+        """Return True if this very stream still answers on the network."""
         return bool(pylsl.resolve_byprop("uid", self.description.uid, 1, timeout_s))
 
     def close(self) -> None:
@@ -250,7 +212,7 @@ def find_inlet(
 def matching_streams(
     stream_type: str = "", *, name: str = "", hostname: str = "", wait_s: float = 3.0
 ) -> list[pylsl.StreamInfo]:
-    """Every stream that matches and answers within `wait_s` seconds, in the order of their names.
+    """Find every stream that matches and answers within `wait_s` seconds, sorted by name.
 
     Raises:
         StreamAbsentError: none answered; the text lists what is visible.

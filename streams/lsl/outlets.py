@@ -1,4 +1,4 @@
-"""Outlets: the streams that we publish. Stamps are seconds of LSL's clock."""
+"""Outlets: the streams that we publish. Stamps are seconds on LSL's clock."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import pylsl
 
-from streams.lsl.inlets import BUFFER_S, KEEP_ALIVE_UNIT
-from streams.messages import Float64s, Int32s, StreamsError
+from streams.errors import StreamsError
+from streams.lsl.description import KEEP_ALIVE_UNIT
+from streams.lsl.inlets import BUFFER_S
+from streams.messages import Float64s, Int32s
 from streams.unit_keys import parse_key
 
 
@@ -26,7 +28,7 @@ class Outlet:
 
     Args:
         info: the stream.
-        budget_per_s: samples per second that its buffer holds `BUFFER_S` of.
+        budget_per_s: samples per second; the buffer holds `BUFFER_S` seconds.
     """
 
     def __init__(self, info: pylsl.StreamInfo, budget_per_s: float = 1000.0) -> None:
@@ -34,7 +36,7 @@ class Outlet:
         self._outlet = pylsl.StreamOutlet(info, max_buffered=max(1, math.ceil(buffered)))
 
     def has_consumers(self) -> bool:
-        """Whether somebody listens."""
+        """Return True if somebody listens."""
         return bool(self._outlet.have_consumers())
 
     def wait_for_consumers(self, timeout_s: float) -> bool:
@@ -50,7 +52,7 @@ class SpikeOutlet(Outlet):
     """Spikes as `type="Spikes"`, int32, irregular, with a sequence channel and keep-alives.
 
     Args:
-        name: name of the stream.
+        name: the stream's name.
         source_id: lets a receiver recover the stream after an outage.
         keys: unit keys, all `ch<c>/u<u>` (channels `[channel, unit, seq]`) or all `u<id>`
             (channels `[unit, seq]`).
@@ -83,7 +85,7 @@ class SpikeOutlet(Outlet):
         self._send(t_s, self._ids[key_index])
 
     def keep_alive(self, t_s: float) -> None:
-        """Say that we live although no unit fires: one sample of unit -1."""
+        """Say that we live although no unit fires: one sample with unit -1."""
         ids = np.full((1, self._ids.shape[1]), KEEP_ALIVE_UNIT, dtype=np.int32)
         self._send(np.array([t_s]), ids)
 
@@ -103,7 +105,7 @@ class CountsOutlet(Outlet):
         super().__init__(_info(name, "Spikes", labels, rate_hz, pylsl.cf_int32, source_id))
 
     def push(self, counts: Int32s, t_s: float) -> None:
-        """Publish the (n_units,) counts of the bin that ends at `t_s`."""
+        """Publish the (n_units,) counts for the bin that ends at `t_s`."""
         self._outlet.push_sample(counts, t_s)
 
 

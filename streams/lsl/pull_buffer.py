@@ -15,7 +15,7 @@ Pull = Callable[[float], tuple[np.ndarray, Float64s]]
 
 
 def puller(inlet: pylsl.StreamInlet, n_samples: int) -> Pull:
-    """What pulls from this inlet, `n_samples` at most; see `streams.lsl.inlets.Inlet.pull`."""
+    """Choose a way to pull at most `n_samples`; see `streams.lsl.inlets.Inlet.pull`."""
     if inlet.channel_format != pylsl.cf_string:
         return PullBuffer(inlet, n_samples).pull
 
@@ -29,10 +29,10 @@ def puller(inlet: pylsl.StreamInlet, n_samples: int) -> Pull:
 
 
 class PullBuffer:
-    """Where liblsl writes the numbers that it pulls: kept, so that a pull costs little.
+    """Arrays for the numbers that liblsl pulls: kept, so that a pull costs little.
 
     Args:
-        inlet: of numbers.
+        inlet: sends numbers.
         n_samples: pulled at most at a time.
     """
 
@@ -54,7 +54,7 @@ class PullBuffer:
         return (*at, ctypes.c_size_t(n * self._n_channels), ctypes.c_size_t(n))
 
     def pull(self, timeout_s: float) -> tuple[np.ndarray, Float64s]:
-        """Copies of what came; see `streams.lsl.inlets.Inlet.pull`.
+        """Copy what came; see `streams.lsl.inlets.Inlet.pull`.
 
         Raises:
             pylsl.util.LostError: the source ended for good.

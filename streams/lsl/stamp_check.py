@@ -1,4 +1,4 @@
-"""Check that a stream's stamps are of LSL's clock: how old samples are when they arrive."""
+"""Check that a stream stamps with LSL's clock: how old samples are when they arrive."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 
 import numpy as np
 
-from streams.lsl.inlets import StreamUnfitError
+from streams.errors import StreamUnfitError
 from streams.messages import Float64s
 
 MOST_AHEAD_S = 0.5
-"""Stamps that lie further in the future are of another clock; no error of an offset is as large."""
+"""Stamps further in the future are from another clock; no offset's error is as large."""
 MOST_BEHIND_S = 5.0
 """Older ones too, if none is younger: no acquisition program holds spikes back for so long."""
 UNIX_WITHIN_S = 7 * 86_400.0
@@ -18,16 +18,16 @@ UNIX_UNITS = {"": 1.0, " in milliseconds": 1e3, " in microseconds": 1e6, " in na
 
 
 def is_other_clock(age_s: float) -> bool:
-    """Return True where samples of this age, arrival - stamp in seconds, are of another clock."""
+    """Return True where this age, arrival - stamp in seconds, tells another clock."""
     return not -MOST_AHEAD_S <= age_s <= MOST_BEHIND_S
 
 
 def require_lsl_clock(stream: str, age_s: Float64s) -> None:
-    """Refuse a stream whose stamps are of another clock.
+    """Refuse a stream whose stamps are another clock's.
 
     Args:
         stream: its description, for the text.
-        age_s: (n,) arrival - stamp of samples that have just come, the clock offset applied;
+        age_s: (n,) arrival - stamp for new samples, the clock offset applied;
             values that are not finite are left out.
 
     Raises:
@@ -43,7 +43,7 @@ def require_lsl_clock(stream: str, age_s: Float64s) -> None:
 
 
 def how_far_off(age_s: float) -> str:
-    """Say in words how far stamps of this age, seconds, lie from LSL's clock."""
+    """Say how far stamps of this age, seconds, lie from LSL's clock."""
     where, stamp = "ahead of" if age_s < 0 else "behind", time.monotonic() - age_s
     unix = (
         f" (they look like Unix time{unit})"

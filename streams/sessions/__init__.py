@@ -1,1 +1,1 @@
-"""Recordings of other people become `Session`s."""
+"""Sessions: read from many formats, recorded, converted and replayed."""

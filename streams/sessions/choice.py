@@ -1,4 +1,4 @@
-"""What of a recording is read, and how it is to be understood."""
+"""Choices for reading a recording: its parts, and how to understand them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class UnitChoice:
-    """Which units.
+    """Choice of units.
 
     Attributes:
-        table: path of the table; "" for the usual one.
+        table: the table's path; "" for the usual one.
         where: condition on the table's columns, see `conditions`; "" takes all rows.
         key: what names a unit: a column, `electrodes`, or two columns as in `probe:id`; "" for the
             table's ids.
@@ -25,10 +25,10 @@ class UnitChoice:
 
 @dataclass(frozen=True, slots=True)
 class TrialChoice:
-    """Which trials.
+    """Choice of trials.
 
     Attributes:
-        table: path of the table; "" for the usual one, if there is one.
+        table: the table's path; "" for the usual one, if there is one.
         ticks_per_s: how much the table's times grow in a second.
     """
 
@@ -38,7 +38,7 @@ class TrialChoice:
 
 @dataclass(frozen=True, slots=True)
 class CountChoice:
-    """A series of binned counts that stands for the units.
+    """A series with binned counts that stands for the units.
 
     Attributes:
         series: its path; "" to read units.
@@ -51,19 +51,19 @@ class CountChoice:
 
 @dataclass(frozen=True, slots=True)
 class SessionChoice:
-    """What of a recording is read.
+    """Parts to read from a recording.
 
     Attributes:
-        behavior: names of the series, as `Session.signal` takes them; None reads every series that
+        behavior: series names, as `Session.signal` takes them; None reads every series that
             can be read.
-        mask: name of a series of 0 and 1; what it holds at 0 is neither learnt from nor scored.
+        mask: name of a series with 0 and 1; samples at 0 are neither learnt from nor scored.
         units: which units.
         trials: which trials.
-        counts: a series of counts instead of units.
-        behavior_ticks_per_s: how much the time stamps of behaviour grow in a second.
-        between_s: seconds of the file outside which nothing is read; None for all.
-        falcon: task of the FALCON benchmark, as whose file it is read: its bins, behaviour and
-            mask, and nothing else of this; "" for other files.
+        counts: a count series instead of units.
+        behavior_ticks_per_s: how much behaviour's time stamps grow in a second.
+        between_s: file seconds outside which nothing is read; None for all.
+        falcon: the FALCON task, as whose file it is read: its bins, behaviour and
+            mask, and nothing else from here; "" for other files.
     """
 
     behavior: tuple[str, ...] | None = None

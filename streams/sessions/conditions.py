@@ -1,4 +1,4 @@
-"""Conditions on a table's rows, as `quality == 'good' and snr > 2`; nothing else can be said."""
+"""Conditions on a table's rows, as `quality == 'good' and snr > 2`; no other code is run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.session import SessionError
+from streams.errors import SessionError
 
 COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -25,12 +25,12 @@ ALLOWED = "columns, numbers, 'texts', True and False, ==, !=, <, <=, >, >=, in, 
 def rows_where(
     condition: str, columns: Mapping[str, np.ndarray], n_rows: int, whose: str = ""
 ) -> np.ndarray:
-    """Which rows of a table meet a condition.
+    """Find the table rows that meet a condition.
 
     Args:
         condition: for example `quality in ['good', 'mua'] and not noisy`; "" for all rows.
         columns: each (n_rows,).
-        n_rows: of the table.
+        n_rows: rows in the table.
         whose: what messages begin with: the file and its table.
 
     Returns:
@@ -143,7 +143,7 @@ class _Condition:
 
 
 def told_columns(columns: Mapping[str, np.ndarray]) -> str:
-    """Columns with some of their values, for messages."""
+    """Show columns with some values, for messages."""
     told = []
     for name, column in sorted(columns.items()):
         values = list(dict.fromkeys(column.tolist()))

@@ -1,7 +1,7 @@
-"""FALCON's files as its evaluator reads them: counts in bins of 20 ms, and what each is scored by.
+"""FALCON's files as its evaluator reads them: counts in 20 ms bins, and the sample each scores by.
 
 The benchmark (falcon_challenge 1.0.2) gives a decoder no spike times: it counts the spikes between
-the samples of the behaviour, and compares the n-th decode with the n-th sample. Read like this, a
+the behaviour's samples, and compares the n-th decode with the n-th sample. Read like this, a
 file's bins are its beats, so that training, adaptation and evaluation see what the benchmark sees.
 """
 
@@ -13,11 +13,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from streams.errors import SessionError
 from streams.messages import Float64s, Int64s, SpikeBatch
-from streams.session import Behavior, Session, SessionError, Trials
-from streams.sessions.nwb_file import session_id
-from streams.sessions.opening import member_at, open_hdf5, require_nwb2, text_of, values_of
-from streams.sessions.tables import find_table
+from streams.sessions.hdf5 import member_at, open_hdf5, require_nwb2, text_of, values_of
+from streams.sessions.nwb.reader import session_id
+from streams.sessions.nwb.tables import find_table
+from streams.sessions.session import Behavior, Session, Trials
 
 BIN_S = 0.02
 BIN_US = 20_000
@@ -34,9 +35,9 @@ class FalconTask:
 
     Attributes:
         name: as the benchmark calls it.
-        dims: numbers in a sample of the behaviour.
+        dims: numbers in a behaviour sample.
         behavior: where the files hold it: a series, or a container with a series a dimension.
-        stamped_at: which end of its bin a sample's stamp is.
+        stamped_at: the end of its bin that a sample's stamp is.
     """
 
     name: str
@@ -46,7 +47,7 @@ class FalconTask:
 
     @property
     def lag_s(self) -> float:
-        """From the end of a bin to the stamp of the sample that it is scored by."""
+        """From a bin's end to the stamp of the sample that scores it."""
         return 0.0 if self.stamped_at == "end" else -BIN_S
 
 
@@ -60,7 +61,7 @@ H1_CLOCK = "acquisition/OpenLoopKinematics"
 
 
 def falcon_task(name: str) -> FalconTask:
-    """The task of that name.
+    """Find a task by name.
 
     Raises:
         SessionError: there is none, or it asks for no numbers over time.
@@ -78,8 +79,8 @@ def falcon_task(name: str) -> FalconTask:
 def read_falcon(path: Path, task: FalconTask) -> Session:
     """Read a file as counts.
 
-    Bin i is `(i * 20 ms, (i + 1) * 20 ms]` of the session's time, whatever its time in the file:
-    its counts are stamped at its end, and so is the sample that it is scored by. The unit key of
+    Bin i is `(i * 20 ms, (i + 1) * 20 ms]` in session time, whatever its time in the file:
+    its counts are stamped at its end, and so is the sample that scores it. The unit key of
     the file's row i is `u<i>`, as the benchmark numbers its channels.
 
     Returns:
@@ -119,12 +120,12 @@ def read_falcon(path: Path, task: FalconTask) -> Session:
 
 
 def channel_keys(n_channels: int) -> tuple[str, ...]:
-    """The unit keys of so many of the benchmark's channels."""
+    """Return the unit keys for so many channels."""
     return tuple(f"u{i}" for i in range(n_channels))
 
 
 def _values(file: h5py.File, place: str) -> np.ndarray:
-    """What the file has at that place."""
+    """Read the values at a path."""
     held = member_at(file, place)
     if not isinstance(held, h5py.Dataset):
         raise SessionError(
@@ -137,9 +138,9 @@ def _values(file: h5py.File, place: str) -> np.ndarray:
 def _behavior(
     file: h5py.File, task: FalconTask
 ) -> tuple[dict[str, tuple[Float64s, str]], Float64s]:
-    """Per series, (n, d) values as they stand in the file and their unit; (n,) ends of the bins.
+    """Read each series' (n, d) values and unit as they stand in the file; (n,) bin ends.
 
-    A container's series stand in the order of their names, as HDF5 lists them.
+    A container's series are sorted by name, as HDF5 lists them.
     """
     holder = member_at(file, task.behavior)
     if isinstance(holder, h5py.Group) and "data" not in holder:
@@ -176,7 +177,7 @@ def _clock(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def bin_starts(ends_s: Float64s) -> Float64s:
-    """Where bins begin that end at (n,) times: at the end before, but no further back than 20 ms.
+    """Compute where the bins with (n,) ends begin: at the end before, at most 20 ms back.
 
     Raises:
         SessionError: the times do not increase.
@@ -215,7 +216,7 @@ def _counts(file: h5py.File, ends_s: Float64s, path: Path) -> Int64s:
 
 
 def _trials(file: h5py.File, path: Path, ends_s: Float64s, t_s: Float64s) -> Trials | None:
-    """The trials in the session's time; None where the file has no table of them."""
+    """Read the trials in session time; None where the file has no such table."""
     table = find_table(file, path, "", "intervals/trials")
     if table is None:
         return None

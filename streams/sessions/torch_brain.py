@@ -1,7 +1,7 @@
 """torch_brain's HDF5 recordings become `Session`s (the layout that its `temporaldata` writes).
 
 Groups tell by their attribute `object` what they are: `spikes` with `timestamps` and `unit_index`,
-`units` with `id`, series of behaviour such as `cursor` with `pos` and `vel`, intervals `trials`.
+`units` with `id`, behavioural series such as `cursor` with `pos` and `vel`, intervals `trials`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from streams.errors import SessionError
 from streams.messages import Float64s
-from streams.session import Behavior, Session, SessionError, Trials, chosen_series
-from streams.sessions.beginning import begin
+from streams.sessions.checks.beginning import begin
+from streams.sessions.checks.contents import Contents, Spikes
 from streams.sessions.choice import EVERYTHING, SessionChoice, TrialChoice, UnitChoice
 from streams.sessions.conditions import rows_where
-from streams.sessions.contents import Contents, Spikes
-from streams.sessions.opening import open_hdf5, values_of
+from streams.sessions.hdf5 import open_hdf5, values_of
+from streams.sessions.session import Behavior, Session, Trials, chosen_series
 
 SUFFIXES = (".h5", ".hdf5")
 SERIES = ("IrregularTimeSeries", "RegularTimeSeries")
@@ -30,7 +31,7 @@ UNKNOWN_DATE = "2000-01-01"
 
 
 def is_torch_brain(path: Path) -> bool:
-    """Whether a file is to be read here: by its suffix, and not NWB under another name."""
+    """Return True for a file to read here, by its suffix, and not NWB under another name."""
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return False
     try:
@@ -88,7 +89,7 @@ def _contents(file: h5py.File) -> list[str]:
 
 
 def _chosen_units(file: h5py.File, path: Path, choice: UnitChoice) -> Spikes:
-    """The spikes of the units that are wanted, under the keys that are wanted."""
+    """Read the wanted units' spikes, under the keys that are wanted."""
     if choice.table not in ("", "units"):
         raise SessionError(f"{path}: units.table = {choice.table!r}, but torch_brain has `units`")
     ids = _array(file, path, "units/id")
@@ -113,7 +114,7 @@ def _chosen_units(file: h5py.File, path: Path, choice: UnitChoice) -> Spikes:
 
 
 def _unit_columns(file: h5py.File, n_units: int) -> dict[str, np.ndarray]:
-    """Every column of the units with one value each."""
+    """Read every unit column with one value each."""
     columns = {}
     for name, data in file["units"].items():
         if isinstance(data, h5py.Dataset) and data.shape == (n_units,):
@@ -138,7 +139,7 @@ def _text(value: object) -> str:
 def _spikes(
     file: h5py.File, path: Path, n_units: int, ticks_per_s: float
 ) -> tuple[Float64s, np.ndarray]:
-    """(n,) seconds, and (n,) rows of the units, in order of unit and time."""
+    """Read (n,) seconds, and (n,) unit rows, sorted by unit and time."""
     t_s = _array(file, path, "spikes/timestamps").astype(np.float64) / ticks_per_s
     unit = _array(file, path, "spikes/unit_index").astype(np.int64)
     if len(t_s) != len(unit) or not len(t_s):
@@ -154,7 +155,7 @@ def _spikes(
 
 @dataclass(slots=True)
 class _Series:
-    """Every numeric array over the time of its series, but those that mark splits."""
+    """Reads every numeric array over its series' time, except those that mark splits."""
 
     file: h5py.File
     path: Path
@@ -181,7 +182,7 @@ class _Series:
         return found
 
     def paths(self) -> Iterator[str]:
-        """Of every array of a series."""
+        """Walk every array in a series."""
         for name, group in sorted(self.file.items()):
             if name == "spikes" or _kind(group) not in SERIES:
                 continue
@@ -192,7 +193,7 @@ class _Series:
                         yield f"{name}/{key}"
 
     def one(self, path: str) -> Behavior:
-        """One of them."""
+        """Read one array."""
         group = self.file[path.rpartition("/")[0]]
         data = self.file[path]
         values = np.asarray(values_of(data), np.float64).reshape(len(data), -1)
@@ -211,7 +212,7 @@ def _kind(item: h5py.Group | h5py.Dataset) -> str:
 
 
 def _times(group: h5py.Group, n: int, ticks_per_s: float) -> tuple[Float64s, np.ndarray]:
-    """(n,) seconds of each sample, and whether it lies in the series' domain."""
+    """Read (n,) sample times in seconds, and whether each lies in the series' domain."""
     starts_s, ends_s = (
         np.atleast_1d(np.asarray(group[f"domain/{edge}"][()], np.float64))
         for edge in ("start", "end")

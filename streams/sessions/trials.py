@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from streams.session import Interval, Session, SessionError
+from streams.errors import SessionError
 from streams.sessions.conditions import rows_where
+from streams.sessions.session import Interval, Session
 
 
 def trials_where(session: Session, condition: str) -> list[Interval]:
-    """Start and stop of the trials that meet a condition; those without either are left out.
+    """Find the trials that meet a condition; those without start or stop are left out.
 
     Raises:
         SessionError: the session has no trials, or the condition cannot be applied to them.
@@ -27,6 +28,6 @@ def trials_where(session: Session, condition: str) -> list[Interval]:
 
 
 def flat_columns(session: Session) -> dict[str, np.ndarray]:
-    """The columns of the trials with one value each."""
+    """Return the trial columns with one value each."""
     columns = {} if session.trials is None else session.trials.columns
     return {name: column for name, column in columns.items() if column.ndim == 1}

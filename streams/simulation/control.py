@@ -12,7 +12,7 @@ from typing import Any
 from streams.simulation.hand import TICK_S, Point
 
 BLOCK = re.compile(r"^block (?P<kind>open-loop|closed-loop|rest)(?: assist=(?P<assist>[\d.]+))?$")
-"""What a calibration notes in the daemon's record when a block begins; a task program obeys it."""
+"""Event that a calibration sends when a block begins; a task program obeys it."""
 SILENCE_S = 0.2
 """Without a decode for this long the cursor stands still."""
 _KEPT_TICKS = round(3.0 / TICK_S)
@@ -20,14 +20,14 @@ _KEPT_TICKS = round(3.0 / TICK_S)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Which block is on: `open-loop`, `closed-loop` with a share of assistance, or `rest`."""
+    """A block: `open-loop`, `closed-loop` with a share of assistance, or `rest`."""
 
     kind: str
     assist: float = 0.0
 
 
 def block_of(event: Mapping[str, Any]) -> Block | None:
-    """The block that an event of the daemon announces; None where it announces none."""
+    """Read the block that the daemon's event announces; None where it announces none."""
     text = event["detail"].get("text", "") if event["event"] == "mark" else ""
     match = BLOCK.match(text)
     return Block(match["kind"], min(1.0, float(match["assist"] or 0.0))) if match else None
@@ -45,7 +45,7 @@ class DecodedVelocity:
     """The newest decode, as a velocity to move by; zero when it may not be trusted.
 
     Args:
-        output: name of the velocity among the decode's outputs, in cm/s.
+        output: the velocity's name among the decode's outputs, in cm/s.
     """
 
     def __init__(self, output: str = "velocity") -> None:
@@ -66,7 +66,7 @@ class DecodedVelocity:
         return Estimate(decode["t_window"] + decode.get("lead_s", 0.0), self._velocity)
 
     def at(self, now_s: float) -> Point:
-        """What the cursor shall do now, cm/s."""
+        """Return the cursor's velocity now, cm/s."""
         if now_s - self._t_received > SILENCE_S:
             return (0.0, 0.0)
         return self._velocity
@@ -79,7 +79,7 @@ def guided(velocity: Point, cursor: Point, target: Point | None, assist: float) 
         velocity: decoded, cm/s.
         cursor: cm.
         target: cm; None for no assistance.
-        assist: share of the latter, 0 to 1.
+        assist: share that the latter has, 0 to 1.
     """
     if target is None or assist <= 0.0:
         return velocity
@@ -92,9 +92,9 @@ def guided(velocity: Point, cursor: Point, target: Point | None, assist: float) 
 
 
 class VelocityScore:
-    """R2 of decodes against the velocity that drove the spikes, kept in running sums.
+    """Decodes' R2 against the velocity that drove the spikes, kept in running sums.
 
-    R2 = 1 - SSE/SST per dimension, SST about the mean of what was scored; the driving velocity is
+    R2 = 1 - SSE/SST per dimension, SST about the scored mean; the driving velocity is
     interpolated linearly at the time that the decode stands for.
     """
 
@@ -105,7 +105,7 @@ class VelocityScore:
         self._sums = [[0.0] * 3, [0.0] * 3]
 
     def expect(self, estimate: Estimate) -> None:
-        """Score this once the velocity of its time is known; estimates come in order of time."""
+        """Score this once the velocity at its time is known; estimates come in time order."""
         self._waiting.append(estimate)
 
     def drove(self, t_s: float, velocity: Point) -> None:

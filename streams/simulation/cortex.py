@@ -1,8 +1,8 @@
-"""A model of motor cortex: an intended velocity goes in, spikes with exact times come out.
+"""Motor cortex model: an intended velocity goes in, spikes with exact times come out.
 
-The log rate of a unit follows the plan of `lag_ms` before (cosine tuning, Georgopoulos et al.
+A unit's log rate follows the plan `lag_ms` before (cosine tuning, Georgopoulos et al.
 1982, with a speed term as in Moran and Schwartz 1999), the position, noise shared by the
-population, noise of its own and a slow drift. Spikes are drawn in steps of 1 ms; each gets a time
+population, its own noise and a slow drift. Spikes are drawn in steps of 1 ms; each gets a time
 to the microsecond inside its step and must pass the refractory period.
 """
 
@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from streams.errors import SimulationError
 from streams.messages import Float32s, Float64s, Int64s, SpikeBatch
 from streams.simulation.population import (
     N_SHARED_SOURCES,
     REFERENCE_REACH_CM,
     REFERENCE_SPEED_CM_S,
     Population,
-    SimulationError,
     population_on,
 )
 
 STEP_US = 1000
-"""Length of a step; also the resolution of plan and lags."""
+"""Step length; also the resolution of plan and lags."""
 _MAX_LAG_MS = 128
 _NOISE_STEP_MS = 10
 _DRIFT_STEPS = 100
@@ -30,15 +30,15 @@ _MAX_RATE_HZ = 250.0
 
 
 class MotorCortex:
-    """Spikes of one subject on one day, from the plan that it is handed.
+    """One subject's spikes on one day, from the plan that it is handed.
 
-    What comes out depends on the plan alone, not on the lengths of the pieces that it came in.
+    The result depends on the plan alone, not on the pieces that it came in.
 
     Args:
         subject_seed: which subject.
-        day: which day of the subject, from 0.
+        day: the subject's day, from 0.
         n_units: how many units the array sees.
-        seed: which session of that day: other noise, same neurons.
+        seed: the session on that day: other noise, same neurons.
 
     Raises:
         SimulationError: no such subject or session.
@@ -60,14 +60,14 @@ class MotorCortex:
         self._i_step = 0
 
     def advance(self, velocity: Float64s, position: Float64s) -> SpikeBatch:
-        """The spikes of the next m milliseconds.
+        """Draw the spikes in the next m milliseconds.
 
         Args:
-            velocity: (m, 2) the plan at the end of each millisecond, cm/s.
+            velocity: (m, 2) the plan at each millisecond's end, cm/s.
             position: (m, 2) where the hand or cursor is felt to be, cm from the centre.
 
         Returns:
-            Spikes in the order of their milliseconds, stamped in microseconds since the start;
+            Spikes ordered by millisecond, stamped in microseconds since the start;
             `unit` indexes `unit_keys`.
         """
         rate_hz = self._rates(velocity, position)
@@ -100,7 +100,7 @@ class MotorCortex:
 
 
 class _Weights:
-    """Tuning of all units, laid out for whole pieces of plan."""
+    """All units' tuning, laid out for whole pieces of plan."""
 
     def __init__(self, units: Population) -> None:
         self.x = (units.gain * np.cos(units.direction)).astype(np.float32)
@@ -143,7 +143,7 @@ class RateNoise:
         self._i_row = 0
 
     def log_rates(self, i_step: int, m: int) -> Float32s:
-        """(m, n_units) of the steps from `i_step`, which must follow those asked for before."""
+        """Return (m, n_units) for the steps from `i_step`, which must follow those before."""
         last = (i_step + m - 1) // _NOISE_STEP_MS
         rows = [self._row]
         while self._i_row < last:
@@ -167,14 +167,14 @@ class RateNoise:
 
 
 def _relaxed(value: Float64s, steps: float, rng: np.random.Generator) -> Float64s:
-    """One exact step of a unit-variance Ornstein-Uhlenbeck process, `steps` time constants long."""
+    """Take one exact step in a unit-variance Ornstein-Uhlenbeck process, `steps` time constants."""
     keep = np.exp(-steps)
     out: Float64s = keep * value + np.sqrt(1.0 - keep**2) * rng.standard_normal(len(value))
     return out
 
 
 class Refractory:
-    """Lets spikes through: none within 2 ms of the unit's last, fewer than drawn up to 8 ms."""
+    """Refractory filter: no spike within 2 ms after the unit's last, fewer up to 8 ms."""
 
     ABSOLUTE_US = 2000
     RECOVERED_US = 8000
@@ -183,7 +183,7 @@ class Refractory:
         self._last_us = [-self.RECOVERED_US] * n_units
 
     def passes(self, t_us: Int64s, unit: Int64s, chance: Float64s) -> list[int]:
-        """Indices of the spikes that pass; each unit's stamps must increase."""
+        """Return the indices that pass; each unit's stamps must increase."""
         last_us, kept = self._last_us, []
         span_us = self.RECOVERED_US - self.ABSOLUTE_US
         each = zip(t_us.tolist(), unit.tolist(), chance.tolist(), strict=True)

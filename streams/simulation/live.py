@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from streams.clock import Clock, MonotonicClock
-from streams.lsl.inlets import KEEP_ALIVE_EVERY_S
+from streams.errors import SimulationError
+from streams.files import write_whole
+from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S
-from streams.simulation.population import SimulationError
 from streams.simulation.subject import Behavior, Subject, Tick
 from streams.simulation.task import ReachTask, TaskName, targets_of
 from streams.simulation.user import Control, User
-from streams.sockets import DecodeSubscriber
+from streams.wire.sockets import DecodeSubscriber
 
 CURSOR_CHANNELS = ("cursor_x", "cursor_y", "target_x", "target_y", "targets_acquired")
 _KEEP_ALIVE_TICKS = round(KEEP_ALIVE_EVERY_S / TICK_S)
@@ -31,20 +32,20 @@ _CURSOR_TICKS = 2
 
 @dataclass(frozen=True, slots=True)
 class SubjectOptions:
-    """What to simulate.
+    """Options for a live subject.
 
     Attributes:
         subject_seed: which subject.
-        day: which day of the subject, from 0.
+        day: the subject's day, from 0.
         n_units: how many units the array sees.
         task: which targets.
         control: "decoder" closes the loop; "hand" lets the hand move the cursor (open loop).
-        decodes: endpoint of the daemon's decodes; needed when `control` is "decoder".
+        decodes: the daemon's decode endpoint; needed when `control` is "decoder".
         shuffle_units: send each unit's spikes under another unit's key (the control experiment).
-        assist: share of the cursor's velocity that leads straight to the target, 0 to 1.
-        name: name of the LSL stream of spikes; markers and cursor append "-markers", "-cursor".
+        assist: share in the cursor's velocity that leads straight to the target, 0 to 1.
+        name: the LSL spike stream's name; markers and cursor append "-markers", "-cursor".
         seconds: ends by itself after this long; None to run until stopped.
-        seed: of this session's noise and targets.
+        seed: for this session's noise and targets.
         delay_s: how much later than their time spikes leave, as from a slow acquisition program.
         summary_path: where to write the summary as JSON at the end.
     """
@@ -66,19 +67,19 @@ class SubjectOptions:
 
 @dataclass(frozen=True, slots=True)
 class SubjectSummary:
-    """How it went.
+    """Result of a session.
 
     Attributes:
         targets_acquired: how many.
         targets_shown: how many ended, acquired or not.
-        acquisition_s: from each acquired target's appearance to the end of the hold.
+        acquisition_s: from each acquired target's appearance until it was held.
         r2_velocity: decoded against the velocity that drove the spikes, x and y; None when
             nothing was decoded.
         decodes_scored: how many decodes that is over.
         spikes_sent: how many.
         shuffle_units: as asked for.
         seconds: how long the subject ran.
-        engaged_s: how much of it the task ran.
+        engaged_s: seconds in which the task ran.
     """
 
     targets_acquired: int
@@ -123,7 +124,7 @@ def run_subject(
         if subscriber is not None:
             subscriber.close()
     if options.summary_path is not None:
-        _write(options.summary_path, summary.to_json())
+        write_whole(options.summary_path, summary.to_json() + "\n")
     return summary
 
 
@@ -153,7 +154,7 @@ class LiveSubject:
 
     @property
     def engaged(self) -> bool:
-        """Whether the task runs; under a decoder's control from its first trustworthy decode."""
+        """True while the task runs; under a decoder's control from its first trustworthy decode."""
         connected = self._block.kind == "open-loop" or self._decoded.connected
         return self._block.kind != "rest" and connected
 
@@ -221,7 +222,7 @@ class Outlets:
 
     Args:
         options: names and whether units are shuffled.
-        keys: of the units.
+        keys: the units' keys.
     """
 
     def __init__(self, options: SubjectOptions, keys: tuple[str, ...]) -> None:
@@ -235,7 +236,7 @@ class Outlets:
         self._n_ticks = 0
 
     def push(self, tick: Tick, spikes: SpikeBatch, t0_s: float, n_acquired: int) -> None:
-        """Publish what belongs to one tick, with stamps on the clock of `t0_s`."""
+        """Publish one tick, with stamps on the clock that `t0_s` is on."""
         self._n_ticks += 1
         t_s = t0_s + tick.t_s
         unit = spikes.unit if self._key_of is None else self._key_of[spikes.unit]
@@ -279,10 +280,3 @@ def _check(options: SubjectOptions) -> None:
         raise SimulationError(f"spikes cannot leave before their time: delay_s {options.delay_s}")
     if not 0.0 <= options.assist <= 1.0:
         raise SimulationError(f"assist is a share between 0 and 1, not {options.assist}")
-
-
-def _write(path: Path, text: str) -> None:
-    """Write all or nothing."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n")
-    part.replace(path)

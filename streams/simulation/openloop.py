@@ -1,4 +1,4 @@
-"""Open-loop sessions of the simulated subject: the hand moves the cursor, all is recorded."""
+"""Simulated open-loop sessions: the hand moves the cursor, all is recorded."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from streams.errors import SimulationError
 from streams.messages import Float64s, SpikeBatch
-from streams.session import Behavior as Signal
-from streams.session import Session, Trials
+from streams.sessions.session import Behavior as Signal
+from streams.sessions.session import Session, Trials
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S, Point
-from streams.simulation.population import SimulationError
 from streams.simulation.subject import Behavior, Tick, ramp
 from streams.simulation.task import ReachTask, TaskName, Trial, targets_of
 from streams.simulation.user import Style, User
-from streams.spikes.tokenizer import canonical_order
+from streams.spikes.kernels.numpy_kernels import canonical_order
 
 VELOCITY = "processing/behavior/BehavioralTimeSeries/cursor_velocity"
 POSITION = "processing/behavior/Position/cursor_position"
@@ -26,7 +26,7 @@ _TICKS_PER_PIECE = 200
 
 
 def session_date(day: int) -> str:
-    """The calendar date that day N of a subject stands for, `YYYY-MM-DD`."""
+    """Return the calendar date for a subject's day N, `YYYY-MM-DD`."""
     return (_FIRST_DAY + timedelta(days=day)).isoformat()
 
 
@@ -46,12 +46,12 @@ def record_open_loop(
 
     Args:
         subject_seed: which subject.
-        day: which day of the subject.
+        day: the subject's day.
         minutes: how long.
         n_units: how many units the array sees, lost ones too.
         task: which targets.
-        seed: which session of that day.
-        style: "reach" for ballistic reaches, "steer" for the continuous movement of somebody who
+        seed: the session on that day.
+        style: "reach" for ballistic reaches, "steer" for continuous movement by somebody who
             tracks, as one does under a decoder's control.
 
     Returns:
@@ -80,7 +80,7 @@ def record_open_loop(
 
 
 def _fire(cortex: MotorCortex, ticks: list[Tick]) -> SpikeBatch:
-    """The spikes of the whole session, in the order (stamp, unit)."""
+    """Join the session's spikes, in the order (stamp, unit)."""
     still = np.zeros((1, 2))
     plan = np.concatenate([still, _points([tick.plan for tick in ticks])])
     cursor = np.concatenate([still, _points([tick.cursor for tick in ticks])])

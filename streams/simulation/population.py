@@ -1,8 +1,8 @@
 """The neurons that an array sees on a given day: what each is tuned to, and how that changes.
 
-Day 0 is drawn from the subject's seed; each later day is one step of a random walk whose draws
+Day 0 is drawn from the subject's seed; each later day is one step in a random walk whose draws
 depend on the subject and that day alone. A day is therefore the same whichever days were asked for
-before, and the first units of a large population are those of a small one.
+before, and a large population's first units are the small one's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from streams.messages import Float64s, Int64s, StreamsError
+from streams.errors import SimulationError
+from streams.messages import Float64s, Int64s
 
 REFERENCE_SPEED_CM_S = 20.0
 """The speed at which a unit's gain acts in full: log rate changes by `gain` at this speed."""
@@ -36,12 +37,12 @@ _N_UNIFORMS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """How far one day is from the day before.
+    """Change from one day to the next.
 
     Attributes:
-        rate_sd: standard deviation of the step of the log rate.
-        turn_rad: standard deviation of the turn of the preferred direction.
-        replaced: share of units that become other neurons, beside those that are lost.
+        rate_sd: standard deviation of the log rate's step.
+        turn_rad: standard deviation of the preferred direction's turn.
+        replaced: share of units that become other neurons, beside those lost.
     """
 
     rate_sd: float
@@ -53,26 +54,22 @@ _ORDINARY = _Change(rate_sd=0.09, turn_rad=math.radians(4.0), replaced=0.0)
 _UPHEAVAL = _Change(rate_sd=0.3, turn_rad=math.radians(60.0), replaced=0.3)
 
 
-class SimulationError(StreamsError):
-    """The simulated subject was asked for something that it cannot be."""
-
-
 @dataclass(frozen=True, slots=True)
 class Population:
-    """The units of one subject on one day.
+    """One subject's units on one day.
 
     Attributes:
         neuron: (n,) int64, which neuron it is; changes when the unit is replaced.
         number: (n,) int64, the unit's number on its channel (channel i + 1), from 1.
         alive: (n,) bool; a lost unit is silent.
-        log_rate: (n,) natural log of the base rate in spikes/s.
+        log_rate: (n,) natural log base rate, in spikes/s.
         direction: (n,) preferred direction, radians.
-        gain: (n,) change of log rate at 20 cm/s along the preferred direction.
-        speed_gain: (n,) change of log rate at 20 cm/s, whatever the direction.
-        position_gain: (n, 2) change of log rate 10 cm from the centre.
+        gain: (n,) log rate change at 20 cm/s along the preferred direction.
+        speed_gain: (n,) log rate change at 20 cm/s, whatever the direction.
+        position_gain: (n, 2) log rate change 10 cm from the centre.
         lag_ms: (n,) how long after the plan the unit answers, milliseconds.
         private_sd: (n,) standard deviation of its own slow rate noise, in log rate.
-        shared_gain: (n, 4) how strongly it follows each shared source of noise.
+        shared_gain: (n, 4) how strongly it follows each shared noise source.
         fragile: (n,) bool, likely to be lost soon.
     """
 
@@ -94,7 +91,7 @@ class Population:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """`ch12/u1` of each unit, lost ones too."""
+        """Return a key such as `ch12/u1` for each unit, lost ones too."""
         return tuple(f"ch{i + 1}/u{number}" for i, number in enumerate(self.number))
 
 
@@ -148,7 +145,7 @@ def _newborn(subject_seed: int, day: int, n_units: int) -> dict[str, np.ndarray]
 
 
 def _next_day(units: dict[str, np.ndarray], subject_seed: int, day: int) -> dict[str, np.ndarray]:
-    """One step of the walk: every unit drifts, some are lost or replaced, some channels wake."""
+    """Walk one step: every unit drifts, some are lost or replaced, some channels wake."""
     normal, uniform = _draws(subject_seed, day, 1, len(units["number"]))
     alive = units["alive"]
     change = _ORDINARY if day % UPHEAVAL_EVERY_DAYS else _UPHEAVAL
@@ -167,7 +164,7 @@ def _next_day(units: dict[str, np.ndarray], subject_seed: int, day: int) -> dict
 def _drifted(
     units: dict[str, np.ndarray], normal: Float64s, change: _Change
 ) -> dict[str, np.ndarray]:
-    """Base rate (kept within reach of its range), direction and gain after one more day."""
+    """Return base rate (kept near its range), direction and gain after one more day."""
     units = dict(units)
     toward_usual = 0.01 * (np.log(8.0) - units["log_rate"])
     log_rate = units["log_rate"] + change.rate_sd * normal[:, 0] + toward_usual

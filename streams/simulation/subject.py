@@ -1,4 +1,4 @@
-"""A subject at a task: one tick of looking, planning, moving and firing; no clock, no sockets."""
+"""A subject at a task: each tick it looks, plans, moves and fires; no clock, no sockets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from streams.simulation.hand import TICK_S, Hand, Point
 from streams.simulation.task import BOUND_CM, CENTRE, ReachTask
 from streams.simulation.user import STILL, Control, User
 
-TICK_US = round(TICK_S * 1e6)
 _STEPS_PER_TICK = round(TICK_S * 1e3)
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What happened up to `t_s`, seconds since the subject's start; cm and cm/s.
+    """Events up to `t_s`, seconds since the subject's start; cm and cm/s.
 
     Attributes:
         plan: the velocity that the user wants.
@@ -60,7 +59,7 @@ class Behavior:
         """Live through one tick.
 
         Args:
-            decoded: velocity of the cursor under a decoder's control, cm/s.
+            decoded: the cursor's velocity under a decoder's control, cm/s.
             engaged: False while the user rests at the centre, waiting for a decoder.
         """
         self._i_tick += 1
@@ -86,7 +85,7 @@ class Subject:
         self._plan, self._cursor = STILL, CENTRE
 
     def step(self, decoded: Point = STILL, *, engaged: bool = True) -> tuple[Tick, SpikeBatch]:
-        """One tick, and the spikes of the 5 ms that end with it (microseconds since the start)."""
+        """Take one tick; return it with the spikes in its 5 ms (microseconds since the start)."""
         tick = self.behavior.step(decoded, engaged=engaged)
         plan = ramp(np.array([self._plan, tick.plan]))
         position = ramp(np.array([self._cursor, tick.cursor]))

@@ -15,7 +15,7 @@ TaskName = Literal["centre-out", "random"]
 CENTRE: Point = (0.0, 0.0)
 REACH_CM = 10.0
 BOUND_CM = 16.0
-"""The cursor stays within this distance of the centre along each axis."""
+"""The cursor stays this near the centre along each axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +92,13 @@ class ReachTask:
 
 
 def targets_of(task: TaskName, seed: int) -> Iterator[Point]:
-    """The targets of a task, in the order of that seed."""
+    """Return a task's targets, in the order that the seed gives."""
     rng = np.random.default_rng([seed, 7])
     return centre_out(rng) if task == "centre-out" else random_targets(rng)
 
 
 def centre_out(rng: np.random.Generator, n_targets: int = 8) -> Iterator[Point]:
-    """Targets on a circle of 10 cm, each followed by the centre; every eight cover all."""
+    """Yield targets on a 10 cm circle, each followed by the centre; every eight cover all."""
     while True:
         for i in rng.permutation(n_targets):
             angle = 2.0 * math.pi * float(i) / n_targets
@@ -107,7 +107,7 @@ def centre_out(rng: np.random.Generator, n_targets: int = 8) -> Iterator[Point]:
 
 
 def random_targets(rng: np.random.Generator, min_step_cm: float = 6.0) -> Iterator[Point]:
-    """Targets anywhere in the square of half-width 10 cm, at least 6 cm from the one before."""
+    """Yield targets anywhere in a square, half-width 10 cm, at least 6 cm from the one before."""
     before = CENTRE
     while True:
         x, y = rng.uniform(-REACH_CM, REACH_CM, 2)

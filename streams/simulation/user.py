@@ -29,7 +29,7 @@ class User:
     trusted less.
 
     Args:
-        seed: of the user's noise.
+        seed: for the user's noise.
         control: what moves the cursor.
         style: how the hand moves it.
     """
@@ -67,7 +67,7 @@ class User:
         return plan
 
     def _expect(self, velocity: Point) -> None:
-        """Keep the sum of the movement that is under way and cannot be seen yet."""
+        """Keep the summed movement that is under way and cannot be seen yet."""
         self._unseen.append(velocity)
         old = self._unseen.popleft()
         self._ahead = (
@@ -77,7 +77,7 @@ class User:
 
 
 class _Gaze:
-    """What is seen: the cursor of 0.13 s before, and the target once it is reacted to."""
+    """Return what the user sees: the cursor 0.13 s ago, and the target once it is reacted to."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -103,7 +103,7 @@ class _Gaze:
 
 
 class _Pull:
-    """What moves the cursor beside the plan, learnt over 2 s: a decoder's bias, mostly."""
+    """Estimate what moves the cursor beside the plan, over 2 s: a decoder's bias, mostly."""
 
     _SHARE = TICK_S / 2.0
     _MOST_CM_S = 8.0
@@ -113,7 +113,7 @@ class _Pull:
         self._pull = [0.0, 0.0]
 
     def feel(self, seen: Point, expected: Point) -> Point:
-        """Learn from the newest movement seen and the velocity that was expected of it."""
+        """Learn from the newest movement seen and the velocity that was expected."""
         last, self._last = self._last or seen, seen
         for i in range(2):
             surprise = (seen[i] - last[i]) / TICK_S - expected[i]
@@ -123,7 +123,7 @@ class _Pull:
 
 
 class _Tremor:
-    """Noise of the plan: part of it grows with speed (Harris and Wolpert 1998)."""
+    """Draw the plan's noise: one part grows with speed (Harris and Wolpert 1998)."""
 
     _KEEP = math.exp(-TICK_S / 0.1)
 
@@ -143,7 +143,7 @@ class _Tremor:
 
 
 class _Steerer:
-    """Continuous steering of a decoded cursor: fast when far, gently to a stop when near."""
+    """Steer a decoded cursor continuously: fast when far, gently to a stop when near."""
 
     GAIN_HZ = 4.5
     _SHARE = 1.0 - math.exp(-TICK_S / 0.05)
@@ -168,7 +168,7 @@ class _Steerer:
 
 
 class _Reacher:
-    """Ballistic reaches of a hand, each with an error of aim, and corrections after a look."""
+    """Reach ballistically, each time with an aiming error, and correct after a look."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng

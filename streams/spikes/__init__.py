@@ -1,1 +1,1 @@
-"""Spikes on their way from the samples of a pull to the tokens of a bin."""
+"""Spikes on their way from a pull's samples to a bin's tokens."""

@@ -1,4 +1,4 @@
-"""The ring of recent spikes, owned by the beat: admits arrivals, serves bins, settles each fate."""
+"""Ring for recent spikes, owned by the beat: admits arrivals, serves bins, assigns each fate."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Literal
 import numpy as np
 
 from streams.messages import Int64s, Repeats, SpikeBatch
+from streams.spikes.kernels.choose import NUMPY, Kernels
+from streams.spikes.kernels.numpy_kernels import store
+from streams.spikes.kernels.ring_state import NEVER_US, RingState
 
-NEVER_US = np.iinfo(np.int64).max
 DUPLICATE_MEMORY = 65_536
 """Entries among which a late spike is looked for, to tell that it came before."""
 
 
 @dataclass(slots=True)
 class Fates:
-    """What became of each spike, exactly one fate each (DEFINITIONS, "Fates of a spike")."""
+    """Spikes by fate; every spike gets exactly one (DEFINITIONS)."""
 
     used: int = 0
     late: int = 0
@@ -28,30 +30,38 @@ class Fates:
 
     @property
     def spikes_in(self) -> int:
-        """Spikes whose fate is settled: the sum of the fates."""
+        """Spikes that have a fate."""
         arrived = self.used + self.late + self.future + self.duplicate
         return arrived + self.unknown_unit + self.invalid + self.overflow
 
     def as_dict(self) -> dict[str, int]:
-        """The counters by name."""
+        """Return the counters by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 class SpikeRing:
-    """Holds the newest spikes in order of arrival; one thread owns it.
+    """Newest spikes in arrival order; one thread owns it.
 
     A spike is *pending* from its admission until it is used in a cut bin, or until no bin to come
     can hold it (then it is `overflow`). `fates.spikes_in + n_pending` is all that ever arrived;
-    an entry of a count source weighs its count.
+    a count source's entry weighs its count.
 
     Args:
         capacity: spikes kept; the newest are kept when more arrive.
-        bin_us: length of a bin.
+        bin_us: bin length.
         hop_us: from one bin's end to the next one's, at most `bin_us`.
-        first_end_us: end of the first bin; bins end at `first_end_us + i * hop_us`.
+        first_end_us: the first bin's end; bins end at `first_end_us + i * hop_us`.
+        kernels: functions that do the arithmetic.
     """
 
-    def __init__(self, capacity: int, bin_us: int, hop_us: int, first_end_us: int) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        bin_us: int,
+        hop_us: int,
+        first_end_us: int,
+        kernels: Kernels = NUMPY,
+    ) -> None:
         if not 0 < hop_us <= bin_us:
             raise ValueError(f"hop ({hop_us} us) must lie in (0, bin = {bin_us} us]")
         self.capacity = capacity
@@ -59,214 +69,170 @@ class SpikeRing:
         self.hop_us = hop_us
         self.fates = Fates()
         self.newest_us: int | None = None
+        self._kernels = kernels
         self._changed_from_us: int = NEVER_US
-        self._t_us = np.zeros(capacity, np.int64)
-        self._unit = np.zeros(capacity, np.int32)
-        self._count = np.zeros(capacity, np.int32)
-        self._settled = np.zeros(capacity, np.bool_)
-        self._latest_of_unit = np.zeros(0, np.int64)
-        self._latest_us: int = -NEVER_US
-        self._n_admitted = 0
-        self._i_live = 0
+        self._ring = RingState(capacity, first_end_us - bin_us)
         self._n_pending = 0
-        self._next_start_us = first_end_us - bin_us
 
     @property
     def n_pending(self) -> int:
-        """Spikes admitted whose fate is still open."""
+        """Admitted spikes whose fate is still open."""
         return self._n_pending
 
     @property
     def late_until_us(self) -> int:
-        """Stamps up to this are late: every bin that could hold them is over."""
-        return self._next_start_us
+        """Newest stamp that is late: every bin that could hold it is over."""
+        return self._ring.late_until_us
 
     def admit(
         self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats = "all"
     ) -> int:
-        """Take in an arrival.
+        """Admit an arrival.
 
         Args:
-            batch: what arrived; stamps in microseconds since t0.
+            batch: the arrival, in contiguous arrays; stamps in microseconds since t0.
             known: (n_source_units,) bool, whether the decoder knows the unit.
             latest_us: stamps beyond this are `future`.
-            repeats: which of an equal unit and stamp are duplicates (`streams.spikes.layouts`).
+            repeats: spikes with equal unit and stamp that are duplicates (`messages.Repeats`).
 
         Returns:
             How many were admitted.
         """
-        batch = self._keep("unknown_unit", batch, known[batch.unit])
-        span_us = _span_us(batch)
-        if span_us[1] > latest_us:
-            batch = self._keep("future", batch, batch.t_us <= latest_us)
-            span_us = _span_us(batch)
-        is_duplicate = self._is_duplicate(batch, span_us, len(known), repeats)
-        if is_duplicate is not None:
-            batch = self._keep("duplicate", batch, ~is_duplicate)
-            span_us = _span_us(batch)
-        if span_us[0] <= self._next_start_us:
-            batch = self._keep("late", batch, batch.t_us > self._next_start_us)
-            span_us = _span_us(batch)
-        if len(batch) > self.capacity:
-            is_newest = np.arange(len(batch), 0, -1) <= self.capacity
-            batch = self._keep("overflow", batch, is_newest)
-            span_us = _span_us(batch)
-        self._store(batch, span_us)
+        self._ring.know_units(len(known))
+        may_tie = repeats != "all"
+        # Nearly every arrival is plain, and is stored in one go.
+        n_spikes = self._kernels.admit_in_order(self._ring, batch, known, latest_us, may_tie)
+        if n_spikes is None:
+            return self._admit_any(batch, known, latest_us, repeats)
+        if len(batch):
+            first_us, last_us = int(batch.t_us[0]), int(batch.t_us[-1])
+            self._ring.newest_us = last_us
+            self._note_admitted(len(batch), n_spikes, first_us, last_us)
         return len(batch)
 
     def cut(self, bin_end_us: int) -> tuple[SpikeBatch, Int64s]:
-        """The spikes in `(bin_end_us - bin, bin_end_us]`, and their slots.
+        """Return the spikes in `(bin_end_us - bin, bin_end_us]`, and their slots.
 
-        Bins are cut in order. Follow with `settle`, then `close`.
+        Bins are cut in order. Follow with `assign_fate`, then `close`.
         """
         self._changed_from_us = NEVER_US
-        held = self._held_from(self._i_live)
-        t_us = self._t_us[held]
-        chosen = np.flatnonzero((t_us > bin_end_us - self.bin_us) & (t_us <= bin_end_us))
-        slots = held.start + chosen if isinstance(held, slice) else held[chosen]
-        return SpikeBatch(t_us[chosen], self._unit[slots], self._count[slots]), slots
+        return self._kernels.choose_bin(self._ring, bin_end_us - self.bin_us, bin_end_us)
 
     def is_as_cut(self, bin_end_us: int) -> bool:
-        """Whether the last `cut`, if it was of this bin, would give the same again."""
+        """Return True if the last `cut`, for this bin, would give the same again."""
         return self._changed_from_us > bin_end_us
 
-    def settle(self, slots: Int64s, fate: Literal["used", "unknown_unit", "overflow"]) -> None:
-        """Give the spikes in these slots their fate, but for those that have one."""
-        have_one = self._settled[slots]
-        open_slots = slots[~have_one] if have_one.any() else slots
-        if not len(open_slots):
-            return
-        self._settled[open_slots] = True
-        self._note_settled(int(np.add.reduce(self._count[open_slots])), fate)
+    def assign_fate(self, slots: Int64s, fate: Literal["used", "unknown_unit", "overflow"]) -> None:
+        """Give the spikes in these slots their fate, except those that have one."""
+        self._note_fated(self._kernels.mark_fated(self._ring, slots), fate)
 
     def close(self, bin_end_us: int) -> None:
-        """The bin that ends there, and all before it, are cut or skipped for good."""
-        self._next_start_us = max(self._next_start_us, bin_end_us - self.bin_us + self.hop_us)
-        self._leave_behind()
+        """Declare the bin that ends there, and all before it, cut or skipped for good."""
+        ring, next_start_us = self._ring, bin_end_us - self.bin_us + self.hop_us
+        ring.late_until_us = max(ring.late_until_us, next_start_us)
+        self._note_fated(self._kernels.leave_behind(ring), "overflow")
 
-    def _leave_behind(self) -> None:
-        """Settle what no bin held and none to come can hold."""
-        held = self._held_from(self._i_live)
-        dead = self._t_us[held] <= self._next_start_us
-        never_cut = dead & ~self._settled[held]
-        if never_cut.any():
-            self.settle(self._slots(self._i_live)[never_cut], "overflow")
-        self._i_live += len(dead) if dead.all() else int(dead.argmin())
-
-    def _note_settled(self, n_spikes: int, fate: str) -> None:
+    def _note_fated(self, n_spikes: int, fate: str) -> None:
         setattr(self.fates, fate, getattr(self.fates, fate) + n_spikes)
         self._n_pending -= n_spikes
 
+    def _note_admitted(self, n: int, n_spikes: int, first_us: int, last_us: int) -> None:
+        self._ring.n_admitted += n
+        self._n_pending += n_spikes
+        self._changed_from_us = min(self._changed_from_us, first_us)
+        self.newest_us = last_us if self.newest_us is None else max(self.newest_us, last_us)
+
+    def _admit_any(
+        self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats
+    ) -> int:
+        """Admit any arrival: each entry that cannot be used gets its fate."""
+        # A spike gets the first fate that applies, in this order (DEFINITIONS).
+        batch = self._keep("unknown_unit", batch, known[batch.unit])
+        batch = self._keep("future", batch, batch.t_us <= latest_us)
+        batch = self._keep("duplicate", batch, ~self._is_duplicate(batch, len(known), repeats))
+        batch = self._keep("late", batch, batch.t_us > self._ring.late_until_us)
+        # More than the ring holds, as after a pause: the newest may still be used.
+        is_newest = np.arange(len(batch), 0, -1) <= self.capacity
+        batch = self._keep("overflow", batch, is_newest)
+        if len(batch):
+            self._store(batch)
+        return len(batch)
+
     def _keep(self, fate: str, batch: SpikeBatch, which: np.ndarray) -> SpikeBatch:
-        """These entries; the others have this fate."""
+        """Keep these entries; the others have this fate."""
+        # Spares three copies; nearly always all are kept.
         if which.all():
             return batch
         setattr(self.fates, fate, getattr(self.fates, fate) + int(batch.count[~which].sum()))
         return SpikeBatch(batch.t_us[which], batch.unit[which], batch.count[which])
 
-    def _is_duplicate(
-        self, batch: SpikeBatch, span_us: tuple[int, int], n_units: int, repeats: Repeats
-    ) -> np.ndarray | None:
-        """True where an entry that is still held, or an earlier one here, has the same identity.
+    def _is_duplicate(self, batch: SpikeBatch, n_units: int, repeats: Repeats) -> np.ndarray:
+        """Return (n,) bool, True where an entry still held, or an earlier one here, is the same."""
+        ring, is_duplicate = self._ring, np.zeros(len(batch), np.bool_)
+        if not len(batch):
+            return is_duplicate
+        # Numbered samples need no search: the layout has already told repeats from new ones.
+        if repeats != "none":
+            # One number a spike, so that a sort compares unit and stamp at once.
+            key = batch.t_us * n_units + batch.unit
+            is_duplicate = self._came_before(batch, key, n_units)
+            if repeats == "older":
+                is_duplicate &= batch.t_us < ring.newest_us
+            else:
+                is_duplicate |= _repeats(key)
+            np.maximum.at(ring.latest_of_unit, batch.unit, batch.t_us)
+        ring.newest_us = max(ring.newest_us, int(batch.t_us.max()))
+        return is_duplicate
 
-        None where there is no such entry.
+    def _came_before(self, batch: SpikeBatch, key: Int64s, n_units: int) -> np.ndarray:
+        """Return True where an entry with the same unit and stamp is still held.
 
         Only a stamp that is no later than its unit's latest can have come before, so that a
         source in order costs no search.
         """
-        if not len(batch):
-            return None
-        if repeats == "none":
-            self._latest_us = max(self._latest_us, span_us[1])
-            return None
-        key = batch.t_us * n_units + batch.unit
-        is_duplicate = _repeats(key) if repeats == "all" else None
-        newest_us = self._latest_us
-        if len(self._latest_of_unit) < n_units:
-            n_more = n_units - len(self._latest_of_unit)
-            never = np.full(n_more, -NEVER_US)
-            self._latest_of_unit = np.concatenate((self._latest_of_unit, never))
-        if span_us[0] <= self._latest_us:
-            came_before = self._came_before(batch, key, n_units)
-            if repeats == "older":
-                came_before &= batch.t_us < newest_us
-            is_duplicate = came_before if is_duplicate is None else is_duplicate | came_before
-        np.maximum.at(self._latest_of_unit, batch.unit, batch.t_us)
-        self._latest_us = max(self._latest_us, span_us[1])
-        return is_duplicate
-
-    def _came_before(self, batch: SpikeBatch, key: Int64s, n_units: int) -> np.ndarray:
-        """True where an entry with the same identity is still held."""
-        came_before = np.zeros(len(batch), np.bool_)
-        doubtful = batch.t_us <= self._latest_of_unit[batch.unit]
+        ring, came_before = self._ring, np.zeros(len(batch), np.bool_)
+        doubtful = batch.t_us <= ring.latest_of_unit[batch.unit]
         if doubtful.any():
             # Those in time can only repeat a live entry; the others may repeat any.
             for in_time in (True, False):
-                which = np.flatnonzero(doubtful & ((batch.t_us > self._next_start_us) == in_time))
+                which = np.flatnonzero(doubtful & ((batch.t_us > ring.late_until_us) == in_time))
                 if len(which):
-                    i_from = self._i_live if in_time else self._n_admitted - DUPLICATE_MEMORY
+                    i_from = ring.i_live if in_time else ring.n_admitted - DUPLICATE_MEMORY
                     came_before[which] = self._are_held(key[which], n_units, i_from)
         return came_before
 
     def _are_held(self, key: Int64s, n_units: int, i_from: int) -> np.ndarray:
-        """Whether each of (n,) keys is that of an entry held since number `i_from`."""
-        slots = self._slots(max(i_from, self._n_admitted - self.capacity, 0))
-        t_us = self._t_us[slots]
+        """Return (n,) bool, True for each key that an entry from number `i_from` on has."""
+        i_first = max(i_from, self._ring.n_admitted - self.capacity, 0)
+        slots = self._ring.slots(i_first, self._ring.n_admitted)
+        t_us = self._ring.t_us[slots]
         near = (t_us >= key.min() // n_units) & (t_us <= key.max() // n_units)
-        held = np.sort(t_us[near] * n_units + self._unit[slots[near]])
+        held = np.sort(t_us[near] * n_units + self._ring.unit[slots[near]])
         if not len(held):
             return np.zeros(len(key), np.bool_)
         at = np.minimum(np.searchsorted(held, key), len(held) - 1)
         are_held: np.ndarray = held[at] == key
         return are_held
 
-    def _store(self, batch: SpikeBatch, span_us: tuple[int, int]) -> None:
-        n = len(batch)
-        if not n:
-            return
-        n_over = self._n_admitted + n - self.capacity - self._i_live
+    def _store(self, batch: SpikeBatch) -> None:
+        """Store an arrival; the oldest entries give way."""
+        ring, n = self._ring, len(batch)
+        n_over = ring.n_admitted + n - self.capacity - ring.i_live
         if n_over > 0:
+            # An entry that is pushed out may have been in the last cut.
             self._changed_from_us = -NEVER_US
-            self.settle(self._slots(self._i_live, self._i_live + n_over), "overflow")
-            self._i_live += n_over
-        slots = self._held_from(self._n_admitted, self._n_admitted + n)
-        self._t_us[slots], self._unit[slots] = batch.t_us, batch.unit
-        self._count[slots], self._settled[slots] = batch.count, False
-        self._n_admitted += n
-        self._n_pending += int(np.add.reduce(batch.count))
-        first_us, last_us = span_us
-        self._changed_from_us = min(self._changed_from_us, first_us)
-        self.newest_us = last_us if self.newest_us is None else max(self.newest_us, last_us)
-
-    def _held_from(self, i_from: int, i_to: int | None = None) -> slice | Int64s:
-        """Where the entries number `i_from` up to `i_to` (all that were admitted) lie.
-
-        A slice but where they go around the end: reading through one copies nothing.
-        """
-        first = i_from % self.capacity
-        last = first + (self._n_admitted if i_to is None else i_to) - i_from
-        if last <= self.capacity:
-            return slice(first, last)
-        return np.arange(first, last) % self.capacity
-
-    def _slots(self, i_from: int, i_to: int | None = None) -> Int64s:
-        """The same as indices."""
-        held = self._held_from(i_from, i_to)
-        return np.arange(held.start, held.stop) if isinstance(held, slice) else held
+            self.assign_fate(ring.slots(ring.i_live, ring.i_live + n_over), "overflow")
+            ring.i_live += n_over
+        store(ring, batch)
+        first_us, last_us = int(batch.t_us.min()), int(batch.t_us.max())
+        self._note_admitted(n, int(batch.count.sum()), first_us, last_us)
 
 
-def _span_us(batch: SpikeBatch) -> tuple[int, int]:
-    """First and last stamp; of nothing, such as no limit is passed by."""
-    if not len(batch):
-        return NEVER_US, -NEVER_US
-    return int(np.minimum.reduce(batch.t_us)), int(np.maximum.reduce(batch.t_us))
-
-
-def _repeats(key: Int64s) -> np.ndarray | None:
-    """True where an earlier entry of the (n,) keys is the same; None where all differ."""
+def _repeats(key: Int64s) -> np.ndarray:
+    """Return (n,) bool, True where an earlier key is the same."""
     ordered = np.sort(key)
     if (ordered[1:] != ordered[:-1]).all():
-        return None
+        return np.zeros(len(key), np.bool_)
     is_repeat = np.ones(len(key), np.bool_)
     is_repeat[np.unique(key, return_index=True)[1]] = False
     return is_repeat

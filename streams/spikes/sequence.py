@@ -1,4 +1,4 @@
-"""Sequence numbers of samples: which came twice, and how many never came."""
+"""Sequence numbers: samples that came twice, and how many never came."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SequenceCheck:
     """Finds samples that came twice and numbers that never came.
 
     A source that restarts counts from 0 again: a number that comes again with a later stamp, or one
-    from before our time after a silence of stamps, lets the count begin anew.
+    from before our time after a silence, lets the count begin anew.
 
     Attributes:
         seen: (SEQ_KEPT,) the newest numbers, each at its rest.
@@ -34,20 +34,23 @@ class SequenceCheck:
         self.newest_s = -np.inf
 
     def fresh(self, seq: Int64s, t_s: Float64s) -> tuple[np.ndarray, int]:
-        """Which samples are new, and how many numbers were jumped over. (n,), (n,) -> (n,) bool."""
+        """Find new samples, and how many numbers were jumped over. (n,), (n,) -> (n,) bool."""
         if self.next_number > SEQ_WRAP // 2:  # an int32 begins anew at 0 after 2**31 samples
             seq = seq + self.next_number // SEQ_WRAP * SEQ_WRAP
             seq = np.where(seq < self.next_number - SEQ_WRAP // 2, seq + SEQ_WRAP, seq)
         if self.next_number < 0 or self._is_restart(int(seq[0]), float(t_s[0])):
+            # Numbers from before a restart would make new samples look repeated.
             self.seen[:] = -1
             self.next_number = int(seq[0])
         if self.go_on(seq, t_s):
             return np.ones(len(seq), np.bool_), 0
         fresh = np.zeros(len(seq), np.bool_)
+        # Among equal numbers in one pull the first is the sample.
         fresh[np.unique(seq, return_index=True)[1]] = True
         fresh &= self.seen[seq % SEQ_KEPT] != seq
         self.seen[seq[fresh] % SEQ_KEPT] = seq[fresh]
         self.stamp_s[seq[fresh] % SEQ_KEPT] = t_s[fresh]
+        # A number behind the expected one is late, not lost: only gaps ahead count.
         ahead = np.unique(seq[fresh & (seq >= self.next_number)])
         n_lost = int(ahead[-1] + 1 - self.next_number - len(ahead)) if len(ahead) else 0
         self.next_number = (
@@ -57,10 +60,11 @@ class SequenceCheck:
         return fresh, n_lost
 
     def go_on(self, seq: Int64s | Int32s, t_s: Float64s) -> bool:
-        """Whether all are new and none is missing, as nearly always; then they are noted."""
+        """Return True if all are new and none is missing, as nearly always; then note them."""
         if seq[0] != self.next_number or not (seq[1:] - seq[:-1] == 1).all():
             return False
         first = int(seq[0]) % SEQ_KEPT
+        # Slices are written faster than indices, and the end is met seldom.
         if first + len(seq) <= SEQ_KEPT:
             self.seen[first : first + len(seq)] = seq
             self.stamp_s[first : first + len(seq)] = t_s

@@ -1,4 +1,4 @@
-"""Spikes of a bin become tokens: one piece of code for training, calibration, replay and the beat.
+"""A bin's spikes become tokens: one code for training, calibration, replay and the beat.
 
 A bin is `(t_window - bin, t_window]`. Tokens stand in the order (stamp, row), so that the order of
 arrival leaves no trace, and carry times relative to their bin: float32 cannot hold absolute time in
@@ -12,80 +12,62 @@ from dataclasses import dataclass
 import numpy as np
 
 from streams.messages import Float32s, Int32s, Int64s, SpikeBatch, TokenWindow
-
-MOST_ROWS = 2**20
-ONE_KEY_US = 2**63 // MOST_ROWS
-"""Within this time a stamp and a row, below `MOST_ROWS`, make one number (three months)."""
-
-
-def canonical_order(t_us: Int64s, row: Int32s) -> Int64s:
-    """The order (stamp, row) of tokens, rows from 0 to `MOST_ROWS`. Returns (n,) indices."""
-    if not len(t_us):
-        return np.zeros(0, np.int64)
-    first_us = t_us.min()
-    if t_us.max() - first_us >= ONE_KEY_US:
-        return np.lexsort((row, t_us))
-    # One key, nearly in order already, sorts ten times faster than two.
-    return np.argsort((t_us - first_us) * MOST_ROWS + row, kind="stable")
-
-
-def relative_s(t_us: Int64s, bin_start_us: int | Int64s) -> Float32s:
-    """Seconds since the start of the bin, rounded once to float32."""
-    relative: Float32s = ((t_us - bin_start_us) * 1e-6).astype(np.float32)
-    return relative
+from streams.spikes.kernels.choose import NUMPY, Kernels
+from streams.spikes.kernels.numpy_kernels import canonical_order, relative_s
 
 
 class Tokenizer:
-    """Cuts the spikes of one bin into tokens.
+    """Makes the tokens of one bin from its spikes.
 
     Args:
-        bin_us: length of a bin, microseconds.
-        row_of: (n_source_units,) int32, the decoder's row of each source unit, no row twice; -1
+        bin_us: bin length, microseconds.
+        row_of: (n_source_units,) int32, the decoder's row for each source unit, no row twice; -1
             where unknown.
         token_cap: at most this many tokens a bin, taken evenly over units; None for no cap.
+        kernels: functions that do the arithmetic.
     """
 
-    def __init__(self, bin_us: int, row_of: Int32s, token_cap: int | None = None) -> None:
+    def __init__(
+        self,
+        bin_us: int,
+        row_of: Int32s,
+        token_cap: int | None = None,
+        kernels: Kernels = NUMPY,
+    ) -> None:
         self.bin_us = bin_us
         self.row_of = row_of
         self.token_cap = token_cap
+        self._kernels = kernels
 
     def cut(
         self, spikes: SpikeBatch, bin_end_us: int, t_window: float
     ) -> tuple[TokenWindow, Int64s]:
-        """Make the tokens of the bin that ends at `bin_end_us`.
+        """Make tokens for the bin that ends at `bin_end_us`.
 
         Args:
-            spikes: those whose stamp lies in the bin, none of them twice; those of units that the
-                decoder does not know (it may have been swapped since) are left out.
-            bin_end_us: end of the bin in the batch's microseconds.
+            spikes: those whose stamp lies in the bin, none twice, in contiguous arrays;
+                units that the decoder does not know (it may have been swapped) are left out.
+            bin_end_us: the bin's end in the batch's microseconds.
             t_window: the same instant on the daemon's clock, seconds.
 
         Returns:
-            The window, and (N,) the index into `spikes` of each token.
+            The window, and (N,) for each token its index into `spikes`.
         """
-        row = self.row_of[spikes.unit]
-        if len(row) and row.min() < 0:
-            known = np.flatnonzero(row >= 0)
-            order = known[canonical_order(spikes.t_us[known], row[known])]
-        else:
-            order = canonical_order(spikes.t_us, row)
-        if self.token_cap is not None and len(order) > self.token_cap:
-            order = order[evenly_over_units(row[order], self.token_cap)]
-        window = TokenWindow(
-            unit=row[order],
-            t_rel=relative_s(spikes.t_us[order], bin_end_us - self.bin_us),
-            count=spikes.count[order].astype(np.float32),
-            t_window=t_window,
+        order, row, t_rel, count = self._kernels.order_tokens(
+            spikes, self.row_of, bin_end_us - self.bin_us
         )
-        return window, order
+        if self.token_cap is not None and len(order) > self.token_cap:
+            # Taken evenly, so that no unit falls silent before the others.
+            kept = evenly_over_units(row, self.token_cap)
+            order, row, t_rel, count = order[kept], row[kept], t_rel[kept], count[kept]
+        return TokenWindow(row, t_rel, count, t_window), order
 
 
 def evenly_over_units(row: Int32s, cap: int) -> Int64s:
-    """Which tokens a cap keeps: every n-th in the order of rows, so that each unit loses its share.
+    """Choose the tokens that a cap keeps: every n-th by row, so that each unit loses its share.
 
     Args:
-        row: (n,) rows of the tokens in their canonical order.
+        row: (n,) the tokens' rows in canonical order.
         cap: how many to keep, fewer than n.
 
     Returns:
@@ -97,7 +79,7 @@ def evenly_over_units(row: Int32s, cap: int) -> Int64s:
 
 @dataclass(frozen=True, slots=True)
 class TokenBins:
-    """The tokens of many bins, end to end.
+    """Many bins' tokens, end to end.
 
     Attributes:
         unit: (N,) int32 rows.
@@ -126,16 +108,17 @@ def cut_bins(
     """Cut a whole recording at once; each bin equals what `Tokenizer.cut` gives, bit for bit.
 
     Args:
-        spikes: any order; those of unknown units (row -1) are left out.
+        spikes: any order; those from unknown units (row -1) are left out.
         row_of: (n_source_units,) int32.
         bin_ends_us: (n_bins,) int64, any order; bins may overlap.
-        bin_us: length of a bin.
+        bin_us: bin length.
         drop_repeats: leave out a spike that comes again with the same unit and microsecond, as the
             ring does where stamps are finer than blocks and nothing numbers the samples.
     """
     row = row_of[spikes.unit]
     known = np.flatnonzero(row >= 0)
     order = known[canonical_order(spikes.t_us[known], row[known])]
+    # In canonical order repeats are neighbours.
     again = (np.diff(spikes.t_us[order]) == 0) & (np.diff(row[order]) == 0)
     if drop_repeats and again.any():
         order = order[np.concatenate(([True], ~again))]

@@ -12,15 +12,16 @@ import numpy as np
 from export.bundle import open_bundle
 from export.onnxruntime_backend import open_cpu
 from streams.messages import SpikeBatch
-from streams.session import Behavior as Signal
-from streams.session import Session, Trials
+from streams.sessions.session import Behavior as Signal
+from streams.sessions.session import Session, Trials
 from streams.simulation.control import guided
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S, Point
 from streams.simulation.subject import Behavior, Subject, Tick
 from streams.simulation.task import ReachTask, targets_of
 from streams.simulation.user import User
-from streams.spikes.tokenizer import Tokenizer, canonical_order
+from streams.spikes.kernels.numpy_kernels import canonical_order
+from streams.spikes.tokenizer import Tokenizer
 
 LEAD_S, SMOOTHING = 0.1, 0.5
 LATE_TICKS = 3

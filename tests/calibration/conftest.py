@@ -6,7 +6,7 @@ import pytest
 
 from decoders.train import train
 from export.graphs.streaming import export_run
-from streams.nwb import write_session
+from streams.sessions.nwb.writer import write_session
 from tests.calibration.newcomers import CONFIG, DURATION_S, new_session
 from tests.decoders.sessions import tuned_session
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from calibration.adaptation.adapt import adapt
 from streams.messages import SpikeBatch
-from streams.nwb import write_session
-from streams.session import Behavior, Session
+from streams.sessions.nwb.writer import write_session
+from streams.sessions.session import Behavior, Session
 from tests.decoders.sessions import VELOCITY, tuned_session
 
 CONFIG = """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from calibration.adaptation.adapt import adapt
 from calibration.wizard.intention import pace_of, with_intention
-from streams.nwb import write_session
-from streams.recording.sessions import joined
+from streams.sessions.convert.convert import joined
+from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop
 from tests.calibration.closed_loop import drive
 

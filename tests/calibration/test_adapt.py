@@ -18,9 +18,10 @@ from calibration.evaluate import evaluate
 from decoders.streaming.drift import FOLLOW_S, follow_share
 from export.backends import open_backend
 from export.bundle import open_bundle
+from streams.errors import SessionError
 from streams.messages import SpikeBatch
-from streams.nwb import write_session
-from streams.session import Session, SessionError
+from streams.sessions.nwb.writer import write_session
+from streams.sessions.session import Session
 from tests.calibration.newcomers import DURATION_S, adapted, new_session, shifted, with_velocity
 from tests.decoders.sessions import PHASE, tuned_session
 

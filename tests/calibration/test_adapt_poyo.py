@@ -17,8 +17,8 @@ from export.bundle import DecoderBundle, open_bundle
 from export.graphs.poyo import PoyoOutput, export_poyo
 from export.graphs.runs import export_trained
 from export.torch_backend import open_cpu as open_torch
-from streams.nwb import write_session
-from streams.session import SessionError
+from streams.errors import SessionError
+from streams.sessions.nwb.writer import write_session
 from tests.decoders.poyo_windows import random_network, tiny_config, write_lightning
 from tests.decoders.sessions import tuned_session
 from tests.decoders.test_poyo_training import TINY

@@ -12,7 +12,7 @@ import pytest
 from calibration.adaptation.adapt import adapt
 from calibration.adaptation.child import write_child
 from export.bundle import open_bundle
-from streams.nwb import write_session
+from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop
 from tests.calibration.closed_loop import drive
 from tests.calibration.recalibrated import BASE, DAY, SUBJECT

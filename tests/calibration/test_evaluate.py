@@ -14,8 +14,8 @@ from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
 from decoders.train import train
 from export.graphs.streaming import export_run
-from streams.nwb import write_session
-from streams.session import SessionError
+from streams.errors import SessionError
+from streams.sessions.nwb.writer import write_session
 from tests.calibration.small_training import SMALL
 from tests.decoders.sessions import PHASE, tuned_session
 

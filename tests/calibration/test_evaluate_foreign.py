@@ -19,8 +19,9 @@ from decoders.train import train
 from export.bundle import open_bundle
 from export.graphs.streaming import export_run
 from export.onnxruntime_backend import open_cpu
-from streams.session import Session, SessionError
+from streams.errors import SessionError
 from streams.sessions.reading import read_session
+from streams.sessions.session import Session
 from tests.calibration.small_training import SMALL
 from tests.decoders.sessions import VELOCITY, tuned_session
 from tests.streams.foreign_nwb import add_ragged, add_series, add_table, write

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.session import Session, SessionError
+from streams.errors import SessionError
 from streams.sessions.falcon import bin_starts, count_in_bins, falcon_task, read_falcon
+from streams.sessions.session import Session
 from tests.calibration.falcon_files import DIMS, N_UNITS, write_h1, write_m1, write_m2
 
 

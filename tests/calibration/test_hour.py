@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration.evaluate import evaluate
-from streams.nwb import write_session
+from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop
 
 FULL = os.environ.get("SPIKELOOP_FULL", "") not in ("", "0")

@@ -16,7 +16,7 @@ from calibration.adaptation.search import Found, search
 from calibration.adaptation.starts import Base, load_base
 from export.bundle import open_bundle
 from export.graphs import streaming
-from streams.nwb import read_session
+from streams.sessions.reading import read_session
 from tests.calibration.newcomers import adapted
 
 

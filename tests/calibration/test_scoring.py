@@ -15,7 +15,7 @@ from calibration.scoring import (
     r2_score,
     score_output,
 )
-from streams.session import Behavior, Trials, in_intervals
+from streams.sessions.session import Behavior, Trials, in_intervals
 from tests.decoders.sessions import VELOCITY, tuned_session
 
 SESSION = tuned_session()

@@ -12,7 +12,7 @@ import pytest
 
 from calibration.wizard.errors import WizardError
 from calibration.wizard.intention import REACTION_S, Pace, intended, pace_of, with_intention
-from streams.session import Behavior, Session
+from streams.sessions.session import Behavior, Session
 from streams.simulation.openloop import record_open_loop
 from tests.calibration.recalibrated import LENGTHS, recalibrated
 from tests.decoders.sessions import tuned_session

@@ -33,7 +33,7 @@ from calibration.wizard.trials import count_trials
 from calibration.wizard.verify import speed_share
 from calibration.wizard.verify_page import speed_of
 from streams.messages import SpikeBatch
-from streams.session import Behavior, Session, Trials
+from streams.sessions.session import Behavior, Session, Trials
 from tests.decoders.sessions import tuned_session
 
 CONFIG = Path(__file__).parents[2] / "configs" / "calibrate.toml"

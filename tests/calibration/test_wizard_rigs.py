@@ -135,7 +135,7 @@ def test_trials_while_a_stream_was_away_are_not_used_and_that_is_said(tmp_path: 
 
 
 def test_holes_are_masked_in_the_session_that_is_learnt_from(tmp_path: Path) -> None:
-    from streams.recording.sessions import Reading, convert
+    from streams.sessions.convert.convert import Reading, convert
 
     path = write_rig(tmp_path / "a.xdf", spikes_away=(5.4, 9.2))
     session = convert([path], "s/2026-01-01/a", Reading())

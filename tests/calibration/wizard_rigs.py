@@ -15,9 +15,9 @@ from calibration.wizard.progress import Progress
 from calibration.wizard.run import Run
 from export.bundle import open_bundle
 from streams.clock import ManualClock
-from streams.recording import xdf
-from streams.recording.reading import read_recording
-from streams.recording.xdf import frame
+from streams.sessions.xdf import chunks
+from streams.sessions.xdf.chunks import frame
+from streams.sessions.xdf.reading import read_recording
 from tests.streams.test_recording_xdf import HEADER
 
 DEMO = Path(__file__).parents[2] / "configs" / "bundles" / "demo"
@@ -66,17 +66,17 @@ def write_rig(
     rows = trial_markers() if markers is None else markers
     marker_s = 0.05 + np.arange(len(rows)) // 2 * TRIAL_S + np.arange(len(rows)) % 2 * 0.8
     texts = np.array([[_sent(value) for value in row] for row in rows], object)
-    marked = texts if marker_format == "string" else texts.astype(xdf.NUMBERS[marker_format])
+    marked = texts if marker_format == "string" else texts.astype(chunks.NUMBERS[marker_format])
     sent = (
         ("n", "Spikes", "int32", spike_labels, spikes, spike_s),
         ("m", "Markers", marker_format, ("marker",) * len(rows[0]), marked, marker_s),
         ("c", "Position", "float32", labels, positions, at_s + position_shift_s),
     )
-    parts = [xdf.file_header("here", "2026-03-04T05:06:07+00:00")]
+    parts = [chunks.file_header("here", "2026-03-04T05:06:07+00:00")]
     for i, (name, kind, fmt, named, _, _) in enumerate(sent, start=1):
-        parts.append(frame(xdf.STREAM_HEADER, header(name, kind, fmt, named), i))
+        parts.append(frame(chunks.STREAM_HEADER, header(name, kind, fmt, named), i))
     for i, (_, _, fmt, _, values, t_s) in enumerate(sent, start=1):
-        parts.append(frame(xdf.SAMPLES, xdf.samples(values, T0_S + t_s, fmt), i))
+        parts.append(frame(chunks.SAMPLES, chunks.samples(values, T0_S + t_s, fmt), i))
     path.write_bytes(b"".join(parts))
     return path
 

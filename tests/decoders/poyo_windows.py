@@ -13,8 +13,8 @@ import torch
 from decoders.poyo.config import OWN_NAMES, PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.tokens import PoyoWindow, window_of_bin
-from streams.nwb import read_session
-from streams.session import Session
+from streams.sessions.reading import read_session
+from streams.sessions.session import Session
 from streams.spikes.tokenizer import TokenBins, cut_bins
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

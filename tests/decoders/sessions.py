@@ -8,7 +8,7 @@ import numpy as np
 
 from decoders.config import TrainConfig, parse_config
 from streams.messages import SpikeBatch
-from streams.session import Behavior, Session, Trials
+from streams.sessions.session import Behavior, Session, Trials
 
 VELOCITY = "processing/behavior/BehavioralTimeSeries/velocity"
 PHASE = "processing/behavior/BehavioralTimeSeries/phase"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from decoders.families import FAMILIES
-from streams.nwb import write_session
+from streams.sessions.nwb.writer import write_session
 from tests.decoders.sessions import tuned_session
 
 HOUSE = Path(__file__).parents[2]

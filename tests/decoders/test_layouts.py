@@ -15,7 +15,7 @@ from pynwb.behavior import BehavioralTimeSeries
 from pynwb.file import Subject
 
 from decoders.train import train
-from streams.session import Session
+from streams.sessions.session import Session
 from tests.decoders.sessions import VELOCITY, tuned_session
 from tests.streams.test_torch_brain import write as write_torch_brain
 

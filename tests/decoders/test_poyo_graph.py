@@ -172,7 +172,7 @@ def test_beats_over_one_ring_decode_whole_windows(
         ring.admit(batch, np.ones(N_UNITS, np.bool_), int(end_us))
         held, slots = ring.cut(int(end_us))
         window, kept = tokenizer.cut(held, int(end_us), t_window=end_us * 1e-6)
-        ring.settle(slots[kept], "used")
+        ring.assign_fate(slots[kept], "used")
         ring.close(int(end_us))
         n_tokens += len(window)
         found.append(backend.step(window, 0.0)["velocity"].copy())

@@ -26,7 +26,7 @@ from decoders.training.recordings import record
 from export.bundle import open_bundle
 from export.errors import ExportError
 from export.graphs.runs import export_trained
-from streams.nwb import write_session
+from streams.sessions.nwb.writer import write_session
 from streams.spikes.tokenizer import cut_bins
 from tests.decoders.sessions import tuned_session
 from tests.decoders.test_trainer import assert_equal

@@ -13,7 +13,7 @@ from decoders.config import TrainConfig
 from decoders.errors import TrainingError
 from decoders.train import load_recordings
 from decoders.training.reading import read_sessions
-from streams.session import Session
+from streams.sessions.session import Session
 from tests.decoders.sessions import small_config
 from tests.streams.foreign_nwb import trains, write
 

@@ -10,8 +10,9 @@ import pytest
 from decoders.errors import TrainingError
 from decoders.training.recordings import lead_grid_s, longest_silence_s, record
 from decoders.training.split import Part, split_bins
+from streams.errors import SessionError
 from streams.messages import SpikeBatch
-from streams.session import Behavior, SessionError
+from streams.sessions.session import Behavior
 from tests.decoders.sessions import VELOCITY, small_config, tuned_session
 
 CONFIG = small_config()

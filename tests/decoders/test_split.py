@@ -11,7 +11,8 @@ import pytest
 from decoders.errors import TrainingError
 from decoders.training.recordings import Recording, lead_grid_s, record
 from decoders.training.split import Part
-from streams.session import Behavior, Session, SessionError, Trials
+from streams.errors import SessionError
+from streams.sessions.session import Behavior, Session, Trials
 from tests.decoders.sessions import PHASE, VELOCITY, small_config, tuned_session
 
 KINDS = ("train", "val", "train", "none")

@@ -11,8 +11,8 @@ import pytest
 from decoders.train import train
 from decoders.training.synthetic_sessions import MOST_SHIFTED_S, synthetic_sessions
 from export.graphs.streaming import export_run
-from streams.nwb import write_session
-from streams.session import Session
+from streams.sessions.nwb.writer import write_session
+from streams.sessions.session import Session
 from tests.decoders.sessions import PHASE, VELOCITY, tuned_session
 
 HOP_US = 50_000

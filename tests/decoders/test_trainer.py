@@ -28,7 +28,7 @@ from decoders.streaming.trainer import (
 )
 from decoders.training.loss import r2_score
 from decoders.training.recordings import record
-from streams.session import Behavior
+from streams.sessions.session import Behavior
 from tests.decoders import two_processes
 from tests.decoders.sessions import VELOCITY, small_config, tuned_session
 

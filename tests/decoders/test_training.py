@@ -10,7 +10,7 @@ import pytest
 from decoders.checkpoint import load_checkpoint
 from decoders.errors import TrainingError
 from decoders.train import train
-from streams.nwb import write_session
+from streams.sessions.nwb.writer import write_session
 from tests.decoders.sessions import tuned_session
 
 CONFIG = """

@@ -28,10 +28,11 @@ from service.loop.turns import BeatLoop
 from service.loop.validity import ValidityJudge
 from service.loop.wait import Wait
 from streams.clock import OffsetEstimate
-from streams.lsl.inlets import StreamAbsentError, StreamDescription, StreamLostError
+from streams.errors import StreamAbsentError, StreamLostError
+from streams.lsl.description import StreamDescription
 from streams.messages import Float64s, TokenWindow
 from streams.spikes.ring import SpikeRing
-from streams.wire import Decode
+from streams.wire.schema import Decode
 
 OFFSET_EVERY_S = 1.0
 T_BEGIN_S = 5000.0

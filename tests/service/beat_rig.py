@@ -19,8 +19,9 @@ from service.loop.source import Arrival
 from service.loop.validity import ValidityJudge
 from streams.clock import ManualClock
 from streams.messages import SpikeBatch, TokenWindow
-from streams.spikes.steps import PLAIN, Steps
-from streams.wire import Decode
+from streams.spikes.kernels.choose import NUMPY, Kernels
+from streams.spikes.ring import SpikeRing
+from streams.wire.schema import Decode
 
 UNIT_KEYS = ("u3", "u1", "ch7/u2", "ch7/u1")
 SOURCE_KEYS = ("ch7/u1", "u3", "stranger", "u1", "ch7/u2")
@@ -56,7 +57,7 @@ class BeatRig:
         *,
         token_cap: int | None = None,
         capacity: int = 10_000,
-        steps: Steps = PLAIN,
+        kernels: Kernels = NUMPY,
         source_fault: Callable[[], str] = lambda: "",
     ) -> None:
         manifest = bundle.manifest
@@ -65,14 +66,14 @@ class BeatRig:
         self.backend = open_cpu(bundle)
         self.source_keys = list(SOURCE_KEYS)
         self.decoder = Decoder(
-            manifest, self.backend, bundle.row_of_key, self.source_keys, token_cap, steps=steps
+            manifest, self.backend, bundle.row_of_key, self.source_keys, token_cap, kernels=kernels
         )
         self.inbox: deque[Arrival] = deque()
         self.windows: dict[int, TokenWindow] = {}
         self.beat = Beat(
             clock=self.clock,
             schedule=Schedule(T0_S, HOP_US),
-            ring=steps.ring(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US),
+            ring=SpikeRing(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US, kernels),
             decoder=self.decoder,
             judge=ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S, HOP_S),
             shaper=Shaper(manifest.outputs),

@@ -11,7 +11,7 @@ import pytest
 from service.loop.completeness import KEPT_S as SILENCES_KEPT_S
 from service.loop.flight import KEPT_S, FlightRecorder, timing_of
 from service.loop.token_cap import TokenCap
-from streams.wire import encode
+from streams.wire.schema import encode
 from tests.service.beat_rig import HOP_S, HOP_US, SETTLE_S, BeatRig
 
 N_WARM, N_BEATS = 300, 1000

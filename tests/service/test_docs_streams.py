@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.config import InputConfig, ServeConfig, parse_config
-from streams.spikes.columns import KNOWN_LABELS
+from streams.spikes.layouts.columns import KNOWN_LABELS
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs" / "streams.md").read_text()

@@ -7,9 +7,14 @@ import pytest
 from decoders.errors import DecodersError
 from export.errors import BackendUnavailable, BundleError, ExportError
 from service.errors import HANDLED, ConfigError, ExitCode, GuardError, ServiceError, exit_code
-from streams.lsl.inlets import StreamAbsentError, StreamAmbiguousError, StreamUnfitError
-from streams.messages import StreamsError
-from streams.sockets import AddressError, UnreachableError
+from streams.errors import (
+    AddressError,
+    StreamAbsentError,
+    StreamAmbiguousError,
+    StreamsError,
+    StreamUnfitError,
+    UnreachableError,
+)
 
 CODES = [
     (GuardError, 1),

@@ -18,7 +18,7 @@ from service.loop.flight import (
     read_dump,
     write_dump,
 )
-from streams.wire import Decode, Timing
+from streams.wire.schema import Decode, Timing
 from tests.service.beat_rig import HOP_S, SETTLE_S, BeatRig
 
 

@@ -45,7 +45,7 @@ def test_what_is_not_permitted_is_said_with_what_to_do() -> None:
 CARRIERS = """
 import json, os, threading
 from service.loop.realtime import lift_carriers
-from streams.sockets import Publisher
+from streams.wire.sockets import Publisher
 wait = threading.Event()
 ingest, other = (threading.Thread(target=wait.wait, name=name) for name in ("ingest", "control"))
 ingest.start(), other.start()

@@ -13,7 +13,7 @@ from export.onnxruntime_backend import open_cpu
 from service.loop.token_cap import TokenCap
 from service.loop.wait import Wait
 from streams.messages import TokenWindow
-from streams.spikes.steps import PLAIN, Steps
+from streams.spikes.kernels.choose import NUMPY, Kernels
 from tests.service.beat_rig import HOP_S, HOP_US, SETTLE_S, T0_S, BeatRig, estimate
 from tests.streams.ways import BOTH_WAYS
 
@@ -63,10 +63,10 @@ def test_no_beat_is_cut_early_while_settling(rig: BeatRig) -> None:
 
 @BOTH_WAYS
 @pytest.mark.parametrize("cut", [SETTLED, ARRIVED])
-def test_a_rehearsal_leaves_no_trace(bundle: DecoderBundle, cut: str, steps: Steps) -> None:
+def test_a_rehearsal_leaves_no_trace(bundle: DecoderBundle, cut: str, kernels: Kernels) -> None:
     decodes = []
     for rehearse in (False, True):
-        rig = BeatRig(bundle, steps=steps)
+        rig = BeatRig(bundle, kernels=kernels)
         wait = wait_of(rig, cut, rehearse=rehearse)
         for k in range(1, 30):
             rig.clock.sleep_until(window_end_s(rig, k))
@@ -77,9 +77,9 @@ def test_a_rehearsal_leaves_no_trace(bundle: DecoderBundle, cut: str, steps: Ste
     assert decodes[:30] == decodes[30:]
 
 
-def prepare(bundle: DecoderBundle, steps: Steps = PLAIN) -> BeatRig:
+def prepare(bundle: DecoderBundle, kernels: Kernels = NUMPY) -> BeatRig:
     """Beat 12 is decoded as far as it has come: one spike that the memory has not seen."""
-    rig = BeatRig(bundle, steps=steps)
+    rig = BeatRig(bundle, kernels=kernels)
     for k in range(1, 12):
         rig.arrive([(k * HOP_US - 7 - k, k % 2)])
         rig.turn(k)
@@ -135,10 +135,10 @@ def nothing(rig: BeatRig) -> None:
     ],
 )
 def test_a_decode_made_ahead_stands_if_nothing_of_it_changed(
-    bundle: DecoderBundle, change: Callable[[BeatRig], None], stays: bool, steps: Steps
+    bundle: DecoderBundle, change: Callable[[BeatRig], None], stays: bool, kernels: Kernels
 ) -> None:
     """What the beat publishes is in any case what a beat that never decodes ahead publishes."""
-    ahead, plain = prepare(bundle, steps), prepare(bundle)
+    ahead, plain = prepare(bundle, kernels), prepare(bundle)
     ahead.beat.rehearse(12)
     assert ahead.beat.is_ahead(12)
     told = []
@@ -149,7 +149,7 @@ def test_a_decode_made_ahead_stands_if_nothing_of_it_changed(
     assert told[0] == told[1]
     assert told[0][0]["tokens"] == 1 + (change is late_spike)
     assert not plain.beat.newest.was_ahead
-    fresh = prepare(bundle, steps)
+    fresh = prepare(bundle, kernels)
     fresh.beat.rehearse(12)
     change(fresh)
     fresh.turn(12)

@@ -11,7 +11,8 @@ from streams.clock import OffsetEstimate
 from streams.lint.findings import Finding, Report
 from streams.lint.heard import Heard
 from streams.lint.judge import lint
-from streams.lsl.inlets import StreamDescription, lsl_now
+from streams.lsl.description import StreamDescription
+from streams.lsl.inlets import lsl_now
 
 SECONDS = 10.0
 UNITS = 12

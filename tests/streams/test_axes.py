@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from streams.recording.axes import axes_of, axis_of, named_channels
+from streams.lsl.axes import axes_of, axis_of, named_channels
 
 
 @pytest.mark.parametrize(

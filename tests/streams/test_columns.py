@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streams.lsl.inlets import StreamDescription, StreamUnfitError
-from streams.spikes.columns import columns_of
-from streams.spikes.layouts import CountsLayout, EventLayout, IgnoredUnits, Parsed, layout_of
+from streams.errors import StreamUnfitError
+from streams.lsl.description import StreamDescription
+from streams.spikes.layouts.columns import columns_of
+from streams.spikes.layouts.counts import CountsLayout
+from streams.spikes.layouts.events import EventLayout
+from streams.spikes.layouts.layout import IgnoredUnits, LayoutOptions, Parsed
+from streams.spikes.layouts.table import layout_of
 
 
 def stream(
@@ -94,7 +98,7 @@ def test_spike_events_are_read_by_their_labels_where_they_have_any() -> None:
 
 
 def parsed(ignore: tuple[int | str, ...], rows: list[list[int]]) -> tuple[EventLayout, Parsed]:
-    layout = layout_of(stream(2), ("channel", "unit"), (), ignore_units=ignore)
+    layout = layout_of(stream(2), ("channel", "unit"), LayoutOptions(ignore_units=ignore))
     assert isinstance(layout, EventLayout)
     return layout, layout.parse(np.array(rows, np.int32), 100.0 + 0.01 * np.arange(len(rows)))
 
@@ -114,7 +118,8 @@ def test_a_negative_unit_on_a_channel_is_noise_and_no_keep_alive() -> None:
 
 def test_labels_of_counts_are_left_out() -> None:
     labels = ("a", "b", "c")
-    layout = layout_of(stream(3, rate=50.0), labels, (), "m1", ignore_units=("b", "m1:c"))
+    options = LayoutOptions(array="m1", ignore_units=("b", "m1:c"))
+    layout = layout_of(stream(3, rate=50.0), labels, options)
     assert isinstance(layout, CountsLayout)
     found = layout.parse(np.array([[1, 7, 9]]), np.array([100.0]))
     assert (layout.keys, found.count.tolist()) == (["m1:a"], [1])
@@ -127,7 +132,8 @@ def test_nothing_is_left_out_by_default() -> None:
 
 def test_counts_that_come_back_in_another_order_keep_their_indices() -> None:
     before = CountsLayout(("a", "b", "c"), 50.0)
-    after = CountsLayout(("c", "d", "a", "b"), 50.0).on(before.keys)
+    after = CountsLayout(("c", "d", "a", "b"), 50.0)
+    after.resume(before, ())
     assert before.keys == ["a", "b", "c", "d"]
     found = after.parse(np.array([[30, 40, 10, 20]]), np.array([100.0]))
     assert {before.keys[i]: int(n) for i, n in zip(found.unit, found.count, strict=True)} == {

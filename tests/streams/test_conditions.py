@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.session import SessionError
+from streams.errors import SessionError
 from streams.sessions.conditions import rows_where
 
 COLUMNS = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streams.endpoints import AddressError, parse_endpoint
+from streams.errors import AddressError
+from streams.wire.endpoints import parse_endpoint
 
 
 @pytest.mark.parametrize(

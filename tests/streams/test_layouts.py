@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.lsl.inlets import StreamDescription, StreamUnfitError
-from streams.spikes.keys import KeyTable
-from streams.spikes.layouts import MOST_AT_ONCE, CountsLayout, EventLayout, Parsed, layout_of
+from streams.errors import StreamUnfitError
+from streams.lsl.description import StreamDescription
+from streams.spikes.kernels.choose import NUMPY, Kernels
+from streams.spikes.key_table import KeyTable
+from streams.spikes.layouts.counts import CountsLayout
+from streams.spikes.layouts.events import MOST_AT_ONCE, EventLayout
+from streams.spikes.layouts.layout import LayoutOptions, Parsed
+from streams.spikes.layouts.table import layout_of
 from streams.spikes.sequence import SEQ_KEPT, SequenceCheck
-from streams.spikes.steps import PLAIN, Steps
 from tests.streams.ways import BOTH_WAYS
 
 IDS = st.tuples(st.integers(0, 300), st.integers(0, 5))
@@ -27,10 +31,10 @@ def stream(
 
 
 def events(
-    labels: str, *, known: tuple[str, ...] = (), array: str = "", steps: Steps = PLAIN
+    labels: str, *, known: tuple[str, ...] = (), array: str = "", kernels: Kernels = NUMPY
 ) -> EventLayout:
     named = labels.split()
-    layout = layout_of(stream(len(named)), named, known, array, event_layout=steps.event_layout)
+    layout = layout_of(stream(len(named)), named, LayoutOptions(known, array, kernels=kernels))
     assert isinstance(layout, EventLayout)
     return layout
 
@@ -181,7 +185,9 @@ def test_labels_tell_the_columns(labels: str, row: list[float], key: str) -> Non
 
 
 def test_spike_events_carry_their_waveform_behind() -> None:
-    layout = layout_of(stream(50, kind="SpikeEvents", form="int16"), (), ("ch12/u1",))
+    layout = layout_of(
+        stream(50, kind="SpikeEvents", form="int16"), (), LayoutOptions(("ch12/u1",))
+    )
     assert isinstance(layout, EventLayout)
     parsed = parse(layout, [[12, 1, *range(-24, 24)], [300, 0, *([32767] * 48)]], "int16")
     assert keys_of(layout, parsed) == ["ch12/u1", "ch300/u0"]
@@ -254,13 +260,13 @@ ROWS = st.lists(
     st.sampled_from([0, -1, -3, 2**31 - 9]),
 )
 def test_what_is_read_at_once_is_what_is_read_the_long_way(
-    steps: Steps,
+    kernels: Kernels,
     pulls: list[tuple[bool, list[tuple[int, int, int]]]],
     a_stamp: float,
     seq: int,
 ) -> None:
     """Numbers of another type than int32 always go the long way."""
-    at_once, long_way = events("channel unit seq", steps=steps), events("channel unit seq")
+    at_once, long_way = events("channel unit seq", kernels=kernels), events("channel unit seq")
     t_s = 5.0
     for is_plain, rows in pulls:
         jumps = [1 if is_plain else jump for _, _, jump in rows]
@@ -299,7 +305,7 @@ def test_a_pull_of_any_length_is_read_alike() -> None:
 
 def counts(labels: str, rate_hz: float = 20.0, array: str = "") -> CountsLayout:
     named = labels.split()
-    layout = layout_of(stream(len(named), rate_hz=rate_hz), named, (), array)
+    layout = layout_of(stream(len(named), rate_hz=rate_hz), named, LayoutOptions(array=array))
     assert isinstance(layout, CountsLayout)
     return layout
 
@@ -362,7 +368,7 @@ def test_a_stream_of_another_layout_is_refused_saying_why_and_what_is_read(
     unfit: StreamDescription, labels: tuple[str, ...], told: str
 ) -> None:
     with pytest.raises(StreamUnfitError, match=told) as refusal:
-        layout_of(unfit, labels, ())
+        layout_of(unfit, labels)
     assert "'amp'" in str(refusal.value)
     assert "Read are:" in str(refusal.value)
 

@@ -10,7 +10,7 @@ import pytest
 from streams.lint.heard import Heard
 from streams.lint.identity import made_anew
 from streams.lint.judge import kind_of, lint
-from streams.markers import text_of
+from streams.lsl.markers import marker_text
 from tests.streams.lint_inputs import bad, bad_of, described, heard_of, spike_times, spikes
 
 
@@ -75,7 +75,7 @@ def test_markers_of_any_format_are_shown_as_text() -> None:
     ],
 )
 def test_a_marker_as_text(value: object, text: str) -> None:
-    assert text_of(value) == text
+    assert marker_text(value) == text
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,12 @@ from pynwb.behavior import BehavioralTimeSeries, Position, SpatialSeries
 from pynwb.file import Subject
 from pynwb.image import ImageSeries
 
+from streams.errors import SessionError
 from streams.messages import SpikeBatch
-from streams.nwb import read_session, write_session
-from streams.session import Behavior, Session, SessionError, Trials
-from streams.sessions.series import MAX_VALUES
+from streams.sessions.nwb.series import MAX_VALUES
+from streams.sessions.nwb.writer import write_session
+from streams.sessions.reading import read_session
+from streams.sessions.session import Behavior, Session, Trials
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "data"
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from streams.session import LackingError, SessionError
+from streams.errors import LackingError, SessionError
 from streams.sessions.choice import SessionChoice, TrialChoice
 from streams.sessions.reading import read_session
 from tests.streams.foreign_nwb import add_series, stamps, wave, write

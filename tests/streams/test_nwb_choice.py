@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from streams.session import LackingError, SessionError
+from streams.errors import LackingError, SessionError
 from streams.sessions.choice import CountChoice, SessionChoice, TrialChoice, UnitChoice
 from streams.sessions.reading import read_session
 from streams.sessions.trials import trials_where

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from streams.session import SessionError
+from streams.errors import SessionError
 from streams.sessions.choice import EVERYTHING, SessionChoice, UnitChoice
 from streams.sessions.reading import read_session
 from tests.streams.foreign_nwb import add_ragged, add_series, add_table, add_trials, stamps, write

@@ -10,9 +10,10 @@ import h5py
 import numpy as np
 import pytest
 
-from streams.session import LackingError, Session, SessionError
+from streams.errors import LackingError, SessionError
 from streams.sessions.choice import SessionChoice, TrialChoice, UnitChoice
 from streams.sessions.reading import read_session
+from streams.sessions.session import Session
 from tests.streams.foreign_nwb import (
     DURATION_S,
     add_series,

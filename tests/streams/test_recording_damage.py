@@ -1,4 +1,4 @@
-"""Damaged files: what is left is read, what is lost is said, and nothing ends in a traceback."""
+"""Damaged files: what is left is read, what is lost is remarks, and nothing ends in a traceback."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streams.messages import StreamsError
-from streams.recording.reading import Recording, read_recording
-from streams.recording.sessions import MENDED, Reading, convert
-from streams.recording.xdf import RecordingError
+from streams.errors import RecordingError, StreamsError
+from streams.sessions.convert.convert import MENDED, Reading, convert
+from streams.sessions.xdf.reading import Recording, read_recording
 from tests.streams import labrecorder
 from tests.streams.labrecorder import chunk, hand, length, markers, spikes
 
@@ -53,20 +52,20 @@ SENT = [len(one.t_s) for one in SOURCES]
 def test_what_is_whole_has_nothing_said_of_it(tmp_path: Path) -> None:
     recording = read(tmp_path, b"".join(CHUNKS))
     assert numbers_read(recording) == SENT
-    assert recording.said == ()
+    assert recording.remarks == ()
 
 
 def test_damage_is_said_with_its_place_and_the_time_that_is_lost(tmp_path: Path) -> None:
     i = nth(3, 1, 6)
     recording = read(tmp_path, with_chunk(i, b"\x07" + CHUNKS[i][1:]))
-    (text,) = [one for one in recording.said if "is damaged at byte" in one]
+    (text,) = [one for one in recording.remarks if "is damaged at byte" in one]
     at = int(re.search(r"damaged at byte (\d+)", text)[1])
     assert at == pytest.approx(BEGINS[i], abs=2)
     lost = re.search(r"'amplifier' between ([\d.]+) s and ([\d.]+) s", text)
     assert float(lost[1]) == pytest.approx(6.0, abs=0.1)
     assert float(lost[2]) == pytest.approx(10.0, abs=0.1)
     n_missing = SENT[0] - numbers_read(recording)[0]
-    assert f"{n_missing} of {SENT[0]} samples of 'amplifier' are missing" in recording.said
+    assert f"{n_missing} of {SENT[0]} samples of 'amplifier' are missing" in recording.remarks
 
 
 @pytest.mark.parametrize("claimed", [3, 10**6, 2**31])
@@ -83,7 +82,7 @@ def test_a_boundary_whose_length_swallows_the_rest(tmp_path: Path) -> None:
     i = next(j for j, one in enumerate(CHUNKS) if labrecorder.MARK in one)
     recording = read(tmp_path, with_chunk(i, b"\x04\x00\x00\x00\x7f" + CHUNKS[i][2:]))
     assert numbers_read(recording)[0] > 0.9 * SENT[0]
-    assert any("is damaged at byte" in one for one in recording.said)
+    assert any("is damaged at byte" in one for one in recording.remarks)
 
 
 def test_a_chunk_that_claims_more_samples_than_it_has(tmp_path: Path) -> None:
@@ -92,7 +91,7 @@ def test_a_chunk_that_claims_more_samples_than_it_has(tmp_path: Path) -> None:
     recording = read(tmp_path, with_chunk(i, chunk(3, content, 3)))
     assert numbers_read(recording)[:2] == SENT[:2]
     assert numbers_read(recording)[2] < SENT[2]
-    assert any("is damaged at byte" in one for one in recording.said)
+    assert any("is damaged at byte" in one for one in recording.remarks)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -100,7 +99,7 @@ def test_a_damaged_header_costs_its_stream(tmp_path: Path, number: int) -> None:
     i = nth(2, number)
     content = CHUNKS[i].replace(b"<name>", b"<nam\xff>")
     recording = read(tmp_path, with_chunk(i, content))
-    assert any(f"the header of stream {number} at byte" in one for one in recording.said)
+    assert any(f"the header of stream {number} at byte" in one for one in recording.remarks)
     assert numbers_read(recording) == [n for k, n in enumerate(SENT, 1) if k != number]
     if number == 1:
         with pytest.raises(RecordingError, match="holds no stream of type 'Spikes'"):
@@ -119,7 +118,7 @@ def test_a_header_that_makes_no_sense(tmp_path: Path, before: bytes, after: byte
     i = nth(2, 1)
     content = CHUNKS[i][11:].replace(before, after)
     recording = read(tmp_path, with_chunk(i, chunk(2, content, 1)))
-    assert any("the header of stream 1" in one for one in recording.said)
+    assert any("the header of stream 1" in one for one in recording.remarks)
     assert numbers_read(recording) == SENT[1:]
 
 
@@ -131,13 +130,15 @@ def test_the_files_own_header_is_not_needed(tmp_path: Path) -> None:
 
 def test_a_missing_footer_is_said(tmp_path: Path) -> None:
     recording = read(tmp_path, with_chunk(nth(6, 2), b""))
-    assert recording.said == ("the footer of 'hand' is missing",)
+    assert recording.remarks == ("the footer of 'hand' is missing",)
     recording = read(tmp_path, b"".join(CHUNKS[:-3]))
-    assert recording.said == ("it has no footers: the recording ended suddenly, or still goes on",)
+    assert recording.remarks == (
+        "it has no footers: the recording ended suddenly, or still goes on",
+    )
     damaged = CHUNKS[nth(6, 2)].replace(b"</info>", b"</inf>>")
     recording = read(tmp_path, with_chunk(nth(6, 2), damaged))
     assert numbers_read(recording) == SENT
-    assert any("hand" in one or "footer" in one for one in recording.said)
+    assert any("hand" in one or "footer" in one for one in recording.remarks)
 
 
 def test_a_clock_offset_of_a_stream_that_is_not_there(tmp_path: Path) -> None:
@@ -145,14 +146,14 @@ def test_a_clock_offset_of_a_stream_that_is_not_there(tmp_path: Path) -> None:
     stray = chunk(4, struct.pack("<dd", 1.0, 2.0), 77)
     recording = read(tmp_path, with_chunk(i, stray + CHUNKS[i]))
     assert numbers_read(recording)[2] > 0
-    assert any("is damaged at byte" in one for one in recording.said)
+    assert any("is damaged at byte" in one for one in recording.remarks)
 
 
 def test_chunks_of_kinds_of_their_own_are_said(tmp_path: Path) -> None:
     i = nth(3, 2, 3)
     recording = read(tmp_path, with_chunk(i, chunk(9, b"something") + CHUNKS[i]))
     assert numbers_read(recording) == SENT
-    assert any("1 chunks of kinds that XDF 1.0" in one for one in recording.said)
+    assert any("1 chunks of kinds that XDF 1.0" in one for one in recording.remarks)
 
 
 def test_text_of_a_length_that_goes_to_the_end_of_the_file(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_text_of_a_length_that_goes_to_the_end_of_the_file(tmp_path: Path) -> No
     content[10:11] = b"\x04\xff\xff\xff\x7f"
     recording = read(tmp_path, with_chunk(i, chunk(3, bytes(content), 3)))
     assert all(n > 0.5 * sent for n, sent in zip(numbers_read(recording), SENT, strict=True))
-    assert any("is damaged at byte" in one for one in recording.said)
+    assert any("is damaged at byte" in one for one in recording.remarks)
 
 
 @pytest.mark.parametrize("content", [b"", b"XD", b"XDF:"])

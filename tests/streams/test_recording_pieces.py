@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streams.lsl.inlets import StreamUnfitError
-from streams.recording.markers import marker_texts, trials_of
-from streams.recording.reading import read_recording
-from streams.recording.sessions import MENDED, Reading, convert
-from streams.recording.xdf import RecordingError
+from streams.errors import RecordingError, StreamUnfitError
+from streams.sessions.convert.convert import MENDED, Reading, convert
+from streams.sessions.convert.markers import marker_texts, trials_of
+from streams.sessions.xdf.reading import read_recording
 from tests.streams import labrecorder
 from tests.streams.labrecorder import T0_S, Source, hand, markers, spikes
 

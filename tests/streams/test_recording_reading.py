@@ -1,4 +1,4 @@
-"""Recordings of others: our stamps are pyxdf's, and what is odd about their clocks is said."""
+"""Recordings of others: our stamps are pyxdf's, and what is odd about their clocks is remarks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import pyxdf
 
-from streams.recording.reading import read_recording
-from streams.recording.sessions import MENDED, Reading, convert
-from streams.recording.xdf import RecordingError
-from streams.session import Session
+from streams.errors import RecordingError
+from streams.sessions.convert.convert import MENDED, Reading, convert
+from streams.sessions.session import Session
+from streams.sessions.xdf.reading import read_recording
 from tests.streams import labrecorder
 from tests.streams.labrecorder import SECONDS, T0_S, Source, hand, markers, spikes
 
@@ -118,17 +118,17 @@ def test_even_steps_mend_jitter_but_no_hole(tmp_path: Path) -> None:
     labrecorder.write(tmp_path / "hole.xdf", [spikes(), holed])
     recording = read_recording(tmp_path / "hole.xdf")
     np.testing.assert_allclose(recording.of_type("Position").t_s, holed.t_s, rtol=0, atol=1e-9)
-    assert any("taken as they were sent" in text for text in recording.said)
+    assert any("taken as they were sent" in text for text in recording.remarks)
 
 
-def said(path: Path) -> str:
+def remarks(path: Path) -> str:
     return convert([path], None, Reading()).provenance[MENDED]
 
 
 def test_a_reset_is_said_with_its_time(tmp_path: Path) -> None:
     path = tmp_path / "a.xdf"
     path.write_bytes(FILES["two resets"]())
-    text = said(path)
+    text = remarks(path)
     assert "the clock of 'amplifier' was reset" in text
     cuts = [float(word.rstrip(" s")) for word in text.split("cut at ")[1].split(", ")]
     np.testing.assert_allclose(cuts, [15.0, 30.0], atol=0.2)

@@ -12,12 +12,13 @@ import pytest
 import pyxdf
 
 from streams.clock import ManualClock, OffsetEstimate
-from streams.lsl.inlets import StreamDescription, StreamLostError, StreamUnfitError
-from streams.recording import tracks
-from streams.recording.losses import SequenceCount, StampWatch
-from streams.recording.pulling import Block, arrival_stamps
-from streams.recording.recorder import Recorder
-from streams.recording.search import Wanted
+from streams.errors import StreamLostError, StreamUnfitError
+from streams.lsl.description import StreamDescription
+from streams.sessions.record import tracks
+from streams.sessions.record.losses import SequenceCount, StampWatch
+from streams.sessions.record.pulling import Block, arrival_stamps
+from streams.sessions.record.recorder import Recorder
+from streams.sessions.record.search import Wanted
 
 T0_S = 50_000.0
 WITHIN_S = 20.0

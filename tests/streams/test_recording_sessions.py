@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.recording import xdf
-from streams.recording.markers import trials_of
-from streams.recording.sessions import Reading, convert
-from streams.recording.signals import velocity
-from streams.recording.xdf import RecordingError, frame
+from streams.errors import RecordingError
+from streams.sessions.convert.convert import Reading, convert
+from streams.sessions.convert.markers import trials_of
+from streams.sessions.convert.signals import velocity
+from streams.sessions.xdf import chunks
+from streams.sessions.xdf.chunks import frame
 from tests.streams.test_recording_xdf import HEADER
 
 WORDS = {"trial_start": "trial_start", "trial_stop": "trial_stop"}
@@ -46,15 +47,15 @@ def write_lab(
     labels = ("cursor_x", "cursor_y", "target_x", "target_y")
     spike_s = np.linspace(t0_s, t0_s + seconds, len(spikes)) + 1e-4
     parts = [
-        xdf.file_header("here", "2026-03-04T05:06:07+00:00"),
-        frame(xdf.STREAM_HEADER, header("n", "Spikes", "int32", ("channel", "unit", "seq")), 1),
-        frame(xdf.STREAM_HEADER, header("m", "Markers", "string", ("marker",)), 2),
-        frame(xdf.STREAM_HEADER, header("c", "Position", "double64", labels), 3),
-        frame(xdf.SAMPLES, xdf.samples(cursor, t_s, "double64"), 3),
-        frame(xdf.SAMPLES, xdf.samples(texts, at_s, "string"), 2),
+        chunks.file_header("here", "2026-03-04T05:06:07+00:00"),
+        frame(chunks.STREAM_HEADER, header("n", "Spikes", "int32", ("channel", "unit", "seq")), 1),
+        frame(chunks.STREAM_HEADER, header("m", "Markers", "string", ("marker",)), 2),
+        frame(chunks.STREAM_HEADER, header("c", "Position", "double64", labels), 3),
+        frame(chunks.SAMPLES, chunks.samples(cursor, t_s, "double64"), 3),
+        frame(chunks.SAMPLES, chunks.samples(texts, at_s, "string"), 2),
     ]
     if len(spikes):
-        parts.append(frame(xdf.SAMPLES, xdf.samples(spikes, spike_s, "int32"), 1))
+        parts.append(frame(chunks.SAMPLES, chunks.samples(spikes, spike_s, "int32"), 1))
     path.write_bytes(b"".join(parts))
     return path
 

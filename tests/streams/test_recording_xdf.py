@@ -12,9 +12,10 @@ import pyxdf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.recording import xdf
-from streams.recording.reading import read_recording
-from streams.recording.xdf import RecordingError, frame
+from streams.errors import RecordingError
+from streams.sessions.xdf import chunks
+from streams.sessions.xdf.chunks import frame
+from streams.sessions.xdf.reading import read_recording
 
 HEADER = (
     '<?xml version="1.0"?><info><name>{name}</name><type>{kind}</type>'
@@ -26,8 +27,8 @@ FORMATS = ("int8", "int16", "int32", "int64", "float32", "double64", "string")
 
 
 def header(name: str, fmt: str, n: int, kind: str = "Position", unit: str = "") -> bytes:
-    said = f"<unit>{unit}</unit>" if unit else ""
-    channels = "".join(f"<channel><label>c{i}</label>{said}</channel>" for i in range(n))
+    remarks = f"<unit>{unit}</unit>" if unit else ""
+    channels = "".join(f"<channel><label>c{i}</label>{remarks}</channel>" for i in range(n))
     return HEADER.format(name=name, kind=kind, n=n, fmt=fmt, channels=channels).encode()
 
 
@@ -36,7 +37,7 @@ def values_of(fmt: str, n: int, n_channels: int, seed: int) -> np.ndarray:
     if fmt == "string":
         rows = [[f"text é {rng.integers(1000)}".encode() for _ in range(n_channels)]]
         return np.array(rows * n, object).reshape(n, n_channels)
-    return rng.integers(-100, 100, (n, n_channels)).astype(xdf.NUMBERS[fmt])
+    return rng.integers(-100, 100, (n, n_channels)).astype(chunks.NUMBERS[fmt])
 
 
 def write(
@@ -45,15 +46,15 @@ def write(
     """A file of streams (format, lengths of their chunks), chunks in turn; what is in it."""
     pieces: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in streams]
     with path.open("wb") as file:
-        file.write(xdf.file_header("there", "2026-01-01T00:00:00+00:00"))
+        file.write(chunks.file_header("there", "2026-01-01T00:00:00+00:00"))
         for i, (fmt, _) in enumerate(streams):
-            file.write(frame(xdf.STREAM_HEADER, header(f"s{i}", fmt, n_channels), i + 1))
+            file.write(frame(chunks.STREAM_HEADER, header(f"s{i}", fmt, n_channels), i + 1))
         for i, (fmt, lengths) in enumerate(streams):
             for j, n in enumerate(lengths):
                 values = values_of(fmt, n, n_channels, 10 * i + j)
                 stamps = 100.0 + j + np.arange(n) / 300.0
-                file.write(frame(xdf.SAMPLES, xdf.samples(values, stamps, fmt), i + 1))
-                file.write(frame(xdf.BOUNDARY, xdf.BOUNDARY_MARK))
+                file.write(frame(chunks.SAMPLES, chunks.samples(values, stamps, fmt), i + 1))
+                file.write(frame(chunks.BOUNDARY, chunks.BOUNDARY_MARK))
                 pieces[i].append((values, stamps))
     return [
         (np.concatenate([v for v, _ in one]), np.concatenate([t for _, t in one])) for one in pieces
@@ -120,7 +121,7 @@ def test_a_recording_is_read_while_it_grows(tmp_path: Path) -> None:
 
 
 def test_a_clock_offset_is_written_on_the_senders_clock() -> None:
-    assert struct.unpack("<dd", xdf.clock_offset(1000.0, 600.0)) == (400.0, 600.0)
+    assert struct.unpack("<dd", chunks.clock_offset(1000.0, 600.0)) == (400.0, 600.0)
 
 
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_pyxdf_opens_a_file_cut_inside_any_chunk_of_samples(
     path = tmp_path / "whole.xdf"
     write(path, [("int32", [200])])
     held = path.read_bytes()
-    last = len(held) - len(frame(xdf.BOUNDARY, xdf.BOUNDARY_MARK))
+    last = len(held) - len(frame(chunks.BOUNDARY, chunks.BOUNDARY_MARK))
     for n_bytes in (last - 1, last - 700, last - 2500):
         (tmp_path / "cut.xdf").write_bytes(held[:n_bytes])
         streams, _ = pyxdf.load_xdf(tmp_path / "cut.xdf")

@@ -12,11 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.clock import ManualClock
-from streams.feeds import Blocks, CountsFeed, Feed, MarkerFeed, Pace, SamplesFeed, SpikeFeed
+from streams.errors import SessionError
 from streams.messages import Float64s, Int32s, SpikeBatch
-from streams.nwb import read_session, write_session
-from streams.replay import Progress, channel_labels, chosen_range_us, replay, run_replay
-from streams.session import Behavior, Session, SessionError, Trials
+from streams.sessions.nwb.writer import write_session
+from streams.sessions.reading import read_session
+from streams.sessions.replay.feeds import (
+    Blocks,
+    CountsFeed,
+    Feed,
+    MarkerFeed,
+    Pace,
+    SamplesFeed,
+    SpikeFeed,
+)
+from streams.sessions.replay.player import (
+    Progress,
+    channel_labels,
+    chosen_range_us,
+    replay,
+    run_replay,
+)
+from streams.sessions.session import Behavior, Session, Trials
 
 T0_S = 81_234.5
 BLOCK_S = 0.005

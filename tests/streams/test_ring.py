@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.messages import Repeats, SpikeBatch
+from streams.spikes.kernels.choose import Kernels
 from streams.spikes.ring import SpikeRing
-from streams.spikes.steps import Steps
 from tests.streams.ways import BOTH_WAYS
 
 N_UNITS = 5
@@ -129,13 +129,13 @@ OPERATIONS = st.lists(st.one_of(ARRIVALS, ARRIVALS, CUTS, SKIPS), max_size=25)
     st.sampled_from(["all", "older", "none"]),
 )
 def test_every_spike_has_the_fate_that_the_oracle_gives_it(
-    steps: Steps,
+    kernels: Kernels,
     operations: list[tuple[str, Any, Any]],
     capacity: int,
     bin_us: int,
     repeats: Repeats,
 ) -> None:
-    ring = steps.ring(capacity, bin_us, HOP_US, HOP_US)
+    ring = SpikeRing(capacity, bin_us, HOP_US, HOP_US, kernels)
     oracle = Oracle(capacity, bin_us)
     for what, first, second in operations:
         end_us = oracle.next_bin * HOP_US
@@ -147,7 +147,7 @@ def test_every_spike_has_the_fate_that_the_oracle_gives_it(
             in_bin = oracle.cut()
             assert listed(spikes) == [(s.t_us, s.unit, s.count) for s in in_bin]
             chosen = [i for i in range(len(in_bin)) if i % 8 not in first]
-            ring.settle(slots[chosen], "used")
+            ring.assign_fate(slots[chosen], "used")
             ring.close(end_us)
             for i in chosen:
                 in_bin[i].fate = "used"
@@ -161,7 +161,7 @@ def test_every_spike_has_the_fate_that_the_oracle_gives_it(
 @BOTH_WAYS
 @given(st.lists(st.lists(SPIKES, max_size=9), max_size=12), st.randoms(use_true_random=False))
 def test_the_order_of_arrival_changes_no_bin(
-    steps: Steps, groups: list[list[Spike]], random: Random
+    kernels: Kernels, groups: list[list[Spike]], random: Random
 ) -> None:
     spikes = [s for group in groups for s in group]
     first = {(s.unit, s.t_us): s for s in reversed(spikes)}
@@ -169,13 +169,13 @@ def test_the_order_of_arrival_changes_no_bin(
     shuffled = random.sample(unique, len(unique))
     bins = []
     for arrivals in (unique, shuffled):
-        ring = steps.ring(1000, 20, HOP_US, HOP_US)
+        ring = SpikeRing(1000, 20, HOP_US, HOP_US, kernels)
         for start in range(0, len(arrivals), 5):
             ring.admit(batch_of(arrivals[start : start + 5]), KNOWN, 1000)
         cuts = []
         for k in range(1, 14):
             cut, slots = ring.cut(k * HOP_US)
-            ring.settle(slots, "used")
+            ring.assign_fate(slots, "used")
             ring.close(k * HOP_US)
             cuts.append(sorted(listed(cut)))
         bins.append((cuts, ring.fates.as_dict()))
@@ -183,8 +183,8 @@ def test_the_order_of_arrival_changes_no_bin(
 
 
 @BOTH_WAYS
-def test_a_spike_on_the_edge_belongs_to_the_bin_that_ends_there(steps: Steps) -> None:
-    ring = steps.ring(10, 10, HOP_US, HOP_US)
+def test_a_spike_on_the_edge_belongs_to_the_bin_that_ends_there(kernels: Kernels) -> None:
+    ring = SpikeRing(10, 10, HOP_US, HOP_US, kernels)
     ring.admit(
         batch_of([Spike(0, 0, 1), Spike(1, 0, 1), Spike(10, 0, 1), Spike(11, 0, 1)]), KNOWN, 99
     )
@@ -193,37 +193,37 @@ def test_a_spike_on_the_edge_belongs_to_the_bin_that_ends_there(steps: Steps) ->
 
 
 @BOTH_WAYS
-def test_a_late_spike_is_used_by_a_later_overlapping_bin(steps: Steps) -> None:
-    ring = steps.ring(10, 30, HOP_US, HOP_US)
+def test_a_late_spike_is_used_by_a_later_overlapping_bin(kernels: Kernels) -> None:
+    ring = SpikeRing(10, 30, HOP_US, HOP_US, kernels)
     ring.close(10)
     ring.admit(batch_of([Spike(5, 0, 1)]), KNOWN, 99)
     spikes, slots = ring.cut(20)
-    ring.settle(slots, "used")
+    ring.assign_fate(slots, "used")
     assert spikes.t_us.tolist() == [5]
     assert (ring.fates.late, ring.fates.used) == (0, 1)
 
 
 @BOTH_WAYS
-def test_a_spike_sent_again_after_its_bin_was_cut_is_a_duplicate_not_late(steps: Steps) -> None:
-    ring = steps.ring(10, 10, HOP_US, HOP_US)
+def test_a_spike_sent_again_after_its_bin_was_cut_is_a_duplicate_not_late(kernels: Kernels) -> None:
+    ring = SpikeRing(10, 10, HOP_US, HOP_US, kernels)
     ring.admit(batch_of([Spike(5, 0, 1)]), KNOWN, 99)
-    ring.settle(ring.cut(10)[1], "used")
+    ring.assign_fate(ring.cut(10)[1], "used")
     ring.close(10)
     ring.admit(batch_of([Spike(5, 0, 1), Spike(6, 0, 1)]), KNOWN, 99)
     assert (ring.fates.used, ring.fates.duplicate, ring.fates.late) == (1, 1, 1)
 
 
 @BOTH_WAYS
-def test_a_repeat_is_known_although_its_batch_was_out_of_order(steps: Steps) -> None:
-    ring = steps.ring(10, 100, HOP_US, 100)
+def test_a_repeat_is_known_although_its_batch_was_out_of_order(kernels: Kernels) -> None:
+    ring = SpikeRing(10, 100, HOP_US, 100, kernels)
     ring.admit(batch_of([Spike(50, 0, 1), Spike(30, 0, 1)]), KNOWN, 99)
     ring.admit(batch_of([Spike(50, 0, 1)]), KNOWN, 99)
     assert (ring.fates.duplicate, ring.n_pending) == (1, 2)
 
 
 @BOTH_WAYS
-def test_the_newest_are_kept_when_the_ring_is_full(steps: Steps) -> None:
-    ring = steps.ring(3, 100, HOP_US, 100)
+def test_the_newest_are_kept_when_the_ring_is_full(kernels: Kernels) -> None:
+    ring = SpikeRing(3, 100, HOP_US, 100, kernels)
     ring.admit(batch_of([Spike(t, 0, 1) for t in range(1, 6)]), KNOWN, 99)
     ring.admit(batch_of([Spike(t, 0, 1) for t in range(6, 8)]), KNOWN, 99)
     assert ring.cut(100)[0].t_us.tolist() == [5, 6, 7]
@@ -231,8 +231,8 @@ def test_the_newest_are_kept_when_the_ring_is_full(steps: Steps) -> None:
 
 
 @BOTH_WAYS
-def test_newest_is_the_newest_accepted_stamp(steps: Steps) -> None:
-    ring = steps.ring(10, 10, HOP_US, HOP_US)
+def test_newest_is_the_newest_accepted_stamp(kernels: Kernels) -> None:
+    ring = SpikeRing(10, 10, HOP_US, HOP_US, kernels)
     assert ring.newest_us is None
     ring.admit(
         batch_of([Spike(7, 0, 1), Spike(9, 2, 1), Spike(3, 1, 1), Spike(50, 0, 1)]), KNOWN, 20
@@ -241,8 +241,8 @@ def test_newest_is_the_newest_accepted_stamp(steps: Steps) -> None:
 
 
 @BOTH_WAYS
-def test_units_may_be_added_to_the_source_while_it_runs(steps: Steps) -> None:
-    ring = steps.ring(10, 10, HOP_US, HOP_US)
+def test_units_may_be_added_to_the_source_while_it_runs(kernels: Kernels) -> None:
+    ring = SpikeRing(10, 10, HOP_US, HOP_US, kernels)
     ring.admit(batch_of([Spike(7, 0, 1)]), np.array([True]), 20)
     ring.admit(batch_of([Spike(7, 3, 1), Spike(7, 0, 1)]), np.ones(4, np.bool_), 20)
     assert (ring.n_pending, ring.fates.duplicate) == (2, 1)
@@ -250,6 +250,6 @@ def test_units_may_be_added_to_the_source_while_it_runs(steps: Steps) -> None:
 
 @BOTH_WAYS
 @pytest.mark.parametrize(("bin_us", "hop_us"), [(10, 0), (10, 11), (10, -1)])
-def test_bins_that_leave_holes_are_refused(steps: Steps, bin_us: int, hop_us: int) -> None:
+def test_bins_that_leave_holes_are_refused(kernels: Kernels, bin_us: int, hop_us: int) -> None:
     with pytest.raises(ValueError, match="hop"):
-        steps.ring(10, bin_us, hop_us, 10)
+        SpikeRing(10, bin_us, hop_us, 10, kernels)

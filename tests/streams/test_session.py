@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.errors import SessionError
 from streams.messages import SpikeBatch
-from streams.session import Behavior, Session, SessionError
+from streams.sessions.session import Behavior, Session
 
 NO_SPIKES = SpikeBatch(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
 

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streams.errors import SimulationError
 from streams.messages import SpikeBatch
 from streams.simulation.cortex import MotorCortex, RateNoise, Refractory
-from streams.simulation.population import SimulationError, population_on
+from streams.simulation.population import population_on
 
 SECONDS = 60
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from streams.clock import ManualClock
+from streams.errors import SimulationError
 from streams.simulation.live import LiveSubject, SubjectOptions, run_subject, shuffled
-from streams.simulation.population import SimulationError
-from streams.sockets import DecodeSubscriber, Publisher
+from streams.wire.sockets import DecodeSubscriber, Publisher
 
 
 def test_under_hand_control_the_task_runs_and_is_summed_up(tmp_path: Path) -> None:

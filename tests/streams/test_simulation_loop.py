@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from streams.session import Session
+from streams.sessions.session import Session
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S
 from streams.simulation.live import shuffled

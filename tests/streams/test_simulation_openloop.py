@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from streams.session import Session
+from streams.errors import SimulationError
+from streams.sessions.session import Session
 from streams.simulation.openloop import record_open_loop
-from streams.simulation.population import SimulationError
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.simulation.population import (
-    UPHEAVAL_EVERY_DAYS,
-    Population,
-    SimulationError,
-    population_on,
-)
+from streams.errors import SimulationError
+from streams.simulation.population import UPHEAVAL_EVERY_DAYS, Population, population_on
 
 SUBJECTS = range(1, 21)
 

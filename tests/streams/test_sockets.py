@@ -7,16 +7,9 @@ import threading
 
 import pytest
 
-from streams.endpoints import AddressError
-from streams.keys import Keys
-from streams.sockets import (
-    ControlServer,
-    DecodeSubscriber,
-    Publisher,
-    UnreachableError,
-    new_pair,
-    request,
-)
+from streams.errors import AddressError, UnreachableError
+from streams.wire.curve_keys import CurveKeys
+from streams.wire.sockets import ControlServer, DecodeSubscriber, Publisher, new_pair, request
 
 WITHIN_S = 10.0
 
@@ -39,9 +32,9 @@ LOOPBACKS = [
 ]
 
 
-def _client_and_server() -> tuple[Keys, Keys]:
+def _client_and_server() -> tuple[CurveKeys, CurveKeys]:
     server, client = new_pair(), new_pair()
-    return Keys(*client, server[0]), Keys(*server, client[0])
+    return CurveKeys(*client, server[0]), CurveKeys(*server, client[0])
 
 
 def _heard(publisher: Publisher, subscriber: DecodeSubscriber) -> tuple[str, dict[str, int]] | None:
@@ -93,7 +86,7 @@ def test_beyond_loopback_ipv6_needs_keys_and_speaks_them() -> None:
     client, server = _client_and_server()
     publisher = Publisher("tcp://[::]:*", server)
     port = publisher.endpoint.rpartition(":")[2]
-    subscriber = DecodeSubscriber(f"tcp://[::1]:{port}", keys=client)
+    subscriber = DecodeSubscriber(f"tcp://[::1]:{port}", curve_keys=client)
     assert _heard(publisher, subscriber) is not None
     subscriber.close()
     publisher.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streams.spikes.stamp_grain import StampGrain, are_blocks
+from streams.spikes.layouts.stamp_grain import StampGrain, are_blocks
 
 N_UNITS = 20
 

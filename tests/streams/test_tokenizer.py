@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.messages import SpikeBatch, TokenWindow
-from streams.spikes.steps import Steps
-from streams.spikes.tokenizer import TokenBins, cut_bins, evenly_over_units
+from streams.spikes.kernels.choose import Kernels
+from streams.spikes.ring import SpikeRing
+from streams.spikes.tokenizer import TokenBins, Tokenizer, cut_bins, evenly_over_units
 from tests.streams.ways import BOTH_WAYS
 
 ROW_OF = np.array([3, -1, 0, 40_000, 1], np.int32)
@@ -75,12 +76,12 @@ def same_bits(one: TokenWindow, other: TokenWindow) -> bool:
 @BOTH_WAYS
 @given(UNIQUE, BINS)
 def test_a_cut_equals_the_one_by_hand(
-    steps: Steps, spikes: list[Triple], bins: tuple[int, int]
+    kernels: Kernels, spikes: list[Triple], bins: tuple[int, int]
 ) -> None:
     bin_us, k = bins
     end_us = T0_US + 10 * k
     inside = [s for s in spikes if end_us - bin_us < s[0] <= end_us and KNOWN[s[1]]]
-    window, order = steps.tokenizer(bin_us, ROW_OF).cut(batch_of(inside), end_us, 7.5)
+    window, order = Tokenizer(bin_us, ROW_OF, kernels=kernels).cut(batch_of(inside), end_us, 7.5)
     assert tokens_of(window) == by_hand(spikes, end_us, bin_us)
     assert sorted(order.tolist()) == list(range(len(inside)))
     assert [ROW_OF[inside[i][1]] for i in order] == window.unit.tolist()
@@ -102,7 +103,7 @@ def test_bins_cut_offline_equal_those_by_hand(
 @BOTH_WAYS
 @given(SPIKES, BINS, st.randoms(use_true_random=False), st.integers(1, 9))
 def test_live_bins_equal_offline_bins_bit_for_bit(
-    steps: Steps, spikes: list[Triple], bins: tuple[int, int], random: Random, chunk: int
+    kernels: Kernels, spikes: list[Triple], bins: tuple[int, int], random: Random, chunk: int
 ) -> None:
     bin_us, _ = bins
     first: dict[tuple[int, int], Triple] = {}
@@ -110,38 +111,40 @@ def test_live_bins_equal_offline_bins_bit_for_bit(
         first.setdefault(spike[:2], spike)
     ends_us = T0_US + 10 * np.arange(1, 16)
     offline = cut_bins(batch_of(spikes), ROW_OF, ends_us, bin_us)
-    ring = steps.ring(1000, bin_us, 10, int(ends_us[0]))
+    ring = SpikeRing(1000, bin_us, 10, int(ends_us[0]), kernels)
     arrivals = random.sample(list(first.values()), len(first)) + list(first.values())
     for i in range(0, len(arrivals), chunk):
         ring.admit(batch_of(arrivals[i : i + chunk]), KNOWN, 2 * T0_US)
-    tokenizer = steps.tokenizer(bin_us, ROW_OF)
+    tokenizer = Tokenizer(bin_us, ROW_OF, kernels=kernels)
     for i, end_us in enumerate(ends_us.tolist()):
         inside, slots = ring.cut(end_us)
         window, kept = tokenizer.cut(inside, end_us, 0.0)
-        ring.settle(slots[kept], "used")
+        ring.assign_fate(slots[kept], "used")
         ring.close(end_us)
         assert same_bits(window, bin_of(offline, i))
 
 
 @BOTH_WAYS
-def test_units_that_the_decoder_lost_in_a_swap_make_no_tokens(steps: Steps) -> None:
+def test_units_that_the_decoder_lost_in_a_swap_make_no_tokens(kernels: Kernels) -> None:
     spikes = batch_of([(T0_US + 5, 1, 1), (T0_US + 6, 0, 1)])
-    window, order = steps.tokenizer(10, ROW_OF).cut(spikes, T0_US + 10, 0.0)
+    window, order = Tokenizer(10, ROW_OF, kernels=kernels).cut(spikes, T0_US + 10, 0.0)
     assert (window.unit.tolist(), order.tolist()) == ([3], [1])
 
 
 @BOTH_WAYS
-def test_a_bin_without_spikes_is_legal(steps: Steps) -> None:
-    window, order = steps.tokenizer(10, ROW_OF).cut(batch_of([]), 100, 0.0)
+def test_a_bin_without_spikes_is_legal(kernels: Kernels) -> None:
+    window, order = Tokenizer(10, ROW_OF, kernels=kernels).cut(batch_of([]), 100, 0.0)
     assert (len(window), len(order)) == (0, 0)
     assert (window.unit.dtype, window.t_rel.dtype) == (np.int32, np.float32)
     assert cut_bins(batch_of([]), ROW_OF, np.array([10, 20]), 10).offsets.tolist() == [0, 0, 0]
 
 
 @BOTH_WAYS
-def test_times_after_many_hours_keep_a_microsecond(steps: Steps) -> None:
+def test_times_after_many_hours_keep_a_microsecond(kernels: Kernels) -> None:
     end_us = 200 * T0_US + 20_000
-    window, _ = steps.tokenizer(20_000, ROW_OF).cut(batch_of([(end_us - 7, 0, 1)]), end_us, 0.0)
+    window, _ = Tokenizer(20_000, ROW_OF, kernels=kernels).cut(
+        batch_of([(end_us - 7, 0, 1)]), end_us, 0.0
+    )
     assert window.t_rel.tolist() == [np.float32(0.019993)]
 
 
@@ -168,12 +171,12 @@ def test_a_cap_takes_from_every_unit_its_share(rows: list[int], data: st.DataObj
 @BOTH_WAYS
 @given(UNIQUE, st.integers(1, 6))
 def test_a_capped_window_is_a_part_of_the_whole_in_its_order(
-    steps: Steps, spikes: list[Triple], cap: int
+    kernels: Kernels, spikes: list[Triple], cap: int
 ) -> None:
     inside = batch_of([s for s in spikes if s[0] > T0_US and KNOWN[s[1]]])
     end_us = T0_US + 140
-    whole, _ = steps.tokenizer(140, ROW_OF).cut(inside, end_us, 0.0)
-    capped, order = steps.tokenizer(140, ROW_OF, cap).cut(inside, end_us, 0.0)
+    whole, _ = Tokenizer(140, ROW_OF, kernels=kernels).cut(inside, end_us, 0.0)
+    capped, order = Tokenizer(140, ROW_OF, cap, kernels).cut(inside, end_us, 0.0)
     assert len(capped) == len(order) == min(cap, len(whole))
     tokens = tokens_of(whole)
     assert [t for t in tokens if t in set(tokens_of(capped))] == tokens_of(capped)

@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from streams.nwb import read_session, write_session
-from streams.session import LackingError, Session, SessionError
+from streams.errors import LackingError, SessionError
 from streams.sessions.choice import SessionChoice, UnitChoice
+from streams.sessions.nwb.writer import write_session
+from streams.sessions.reading import read_session
+from streams.sessions.session import Session
 from tests.decoders.sessions import VELOCITY, tuned_session
 
 NAME = "c_20131003_center_out_reaching.h5"

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.sockets import Publisher
+from streams.errors import WireError
 from streams.spikes.ring import Fates
-from streams.wire import (
+from streams.wire.schema import (
     SCHEMA,
     Command,
     Decode,
@@ -27,11 +27,11 @@ from streams.wire import (
     Heartbeat,
     Reply,
     Timing,
-    WireError,
     decode_command,
     decode_reply,
     encode,
 )
+from streams.wire.sockets import Publisher
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"

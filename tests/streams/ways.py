@@ -1,10 +1,10 @@
-"""Both ways from a pull to tokens: every test of a step holds for either."""
+"""Both kernels: every test of a step from pull to tokens holds for either."""
 
 from __future__ import annotations
 
 import pytest
 
-from streams.spikes.steps import PLAIN, compiled_steps
+from streams.spikes.kernels.choose import NUMPY, numba_kernels
 
-COMPILED = compiled_steps()
-BOTH_WAYS = pytest.mark.parametrize("steps", [PLAIN, COMPILED], ids=["numpy", "numba"])
+COMPILED = numba_kernels()
+BOTH_WAYS = pytest.mark.parametrize("kernels", [NUMPY, COMPILED], ids=["numpy", "numba"])

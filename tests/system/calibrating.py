@@ -24,8 +24,8 @@ from decoders.train import train
 from export.graphs.streaming import export_run
 from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import SpikeBatch
-from streams.nwb import write_session
-from streams.session import Behavior, Session, Trials
+from streams.sessions.nwb.writer import write_session
+from streams.sessions.session import Behavior, Session, Trials
 from tests.system.running import _RUN, WITHIN_S, HungError, clock, toml, wait_until
 
 LABELS = ("cursor_x", "cursor_y", "target_x", "target_y")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streams.clock import MonotonicClock
-from streams.sockets import DecodeSubscriber, request
-from streams.wire import Command, Reply, decode_reply, encode
+from streams.wire.schema import Command, Reply, decode_reply, encode
+from streams.wire.sockets import DecodeSubscriber, request
 
 POLL_S = 0.005
 WITHIN_S = 30.0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from streams.lsl.inlets import KEEP_ALIVE_EVERY_S
+from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.lsl.outlets import SpikeOutlet, ValuesOutlet
 from tests.system.running import clock, wait_until
 

@@ -17,8 +17,8 @@ from calibration.adaptation.adapt import adapt
 from calibration.registry import Registry
 from calibration.wizard.config import DeploySection
 from calibration.wizard.wizard import STEPS
-from streams.nwb import read_session
-from streams.recording.sessions import Reading, convert
+from streams.sessions.convert.convert import Reading, convert
+from streams.sessions.reading import read_session
 from tests.system.calibrating import Lab, Terminal, make_base, until_done, write_config
 from tests.system.conftest import DaemonStarter
 from tests.system.conftest import write_config as write_serve_config

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import pyxdf
 
-from streams.nwb import read_session
-from streams.recording.reading import read_recording
+from streams.sessions.reading import read_session
+from streams.sessions.xdf.reading import read_recording
 from tests.system.calibrating import REACH_CM, STEP_S, STEPS_PER_TRIAL, Lab
 from tests.system.running import _RUN, Process, clock, unique, wait_until
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streams.wire import Command, encode
+from streams.wire.schema import Command, encode
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system import running
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter

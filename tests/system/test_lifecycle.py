@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.sockets import Publisher
+from streams.wire.sockets import Publisher
 from tests.system.conftest import UNIT_KEYS, ConfigWriter, DaemonStarter
 from tests.system.running import Daemon, Process, keep_on, wait_until
 from tests.system.sources import Living

@@ -11,7 +11,9 @@ import pylsl
 import pytest
 
 from service.bench.sender import unit_keys
-from streams.lsl.inlets import KEEP_ALIVE_EVERY_S, Inlet, StreamAbsentError
+from streams.errors import StreamAbsentError
+from streams.lsl.description import KEEP_ALIVE_EVERY_S
+from streams.lsl.inlets import Inlet
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
 from tests.system.running import WITHIN_S, Daemon, Process, clock, keep_on

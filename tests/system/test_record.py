@@ -15,7 +15,7 @@ import pylsl
 import pytest
 import pyxdf
 
-from streams.nwb import read_session
+from streams.sessions.reading import read_session
 from tests.system.running import Process, clock, unique, wait_until
 
 LABELS = ("channel", "unit", "seq")

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from export.bundle import write_bundle
-from streams.nwb import read_session
-from streams.session import Session
+from streams.sessions.reading import read_session
+from streams.sessions.session import Session
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.export.untrained import untrained_parts
 from tests.system.conftest import HOP_S, DaemonStarter

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streams.lsl.outlets import CountsOutlet, MarkerOutlet, Outlet, SpikeOutlet, ValuesOutlet
-from streams.sockets import Publisher
+from streams.wire.sockets import Publisher
 from tests.system.conftest import UNIT_KEYS, ConfigWriter, DaemonStarter
 from tests.system.running import ANY_PORT, Process, unique
 from tests.system.sources import Living

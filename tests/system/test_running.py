@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from streams.sockets import UnreachableError, request
+from streams.errors import UnreachableError
+from streams.wire.sockets import request
 from tests.system.conftest import HOP_S, UNIT_KEYS, write_config
 from tests.system.running import Daemon, Process, unique, wait_until
 from tests.system.sources import Living

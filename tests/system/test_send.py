@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from streams.keys import read_keys
-from streams.sockets import DecodeSubscriber, UnreachableError, request
-from streams.wire import Command, decode_reply, encode
+from streams.errors import UnreachableError
+from streams.wire.curve_keys import read_curve_keys
+from streams.wire.schema import Command, decode_reply, encode
+from streams.wire.sockets import DecodeSubscriber, request
 from tests.system.conftest import DaemonStarter
 from tests.system.running import Daemon, Process, wait_until
 from tests.system.sources import Living
@@ -45,7 +46,7 @@ def guarded(
 
 def ask(daemon: Daemon, keys: Path, command: str, attached: bytes | None = None, **arguments):
     payload = encode(Command(command=command, arguments=arguments))
-    client = read_keys(keys / "client.json")
+    client = read_curve_keys(keys / "client.json")
     return decode_reply(request(daemon.control, payload, 10.0, client, attached))
 
 
@@ -60,7 +61,8 @@ def test_a_sent_bundle_goes_into_service_with_its_engines(
     built = run("build", str(other), "--backend", "tensorrt", "--with-bundle")
     wait_until(lambda: not built.is_alive, source.send_due)
     assert built.code() == 0, built.err
-    subscriber = DecodeSubscriber(guarded.endpoint, ("decode",), read_keys(keys / "client.json"))
+    ours = read_curve_keys(keys / "client.json")
+    subscriber = DecodeSubscriber(guarded.endpoint, ("decode",), ours)
     wait_until(lambda: subscriber.receive(0.0), source.send_due)
     client = ("--control", guarded.control, "--keys", str(keys / "client.json"))
     sent = run("swap", str(other), "--send", "--json", *client)
@@ -119,7 +121,7 @@ def test_without_the_keys_nobody_is_answered(guarded: Daemon, tmp_path: Path, ru
     with pytest.raises(UnreachableError):
         request(guarded.control, payload, 1.0)
     assert run("keys", str(tmp_path / "strangers")).code() == 0
-    stranger = read_keys(tmp_path / "strangers" / "client.json")
+    stranger = read_curve_keys(tmp_path / "strangers" / "client.json")
     with pytest.raises(UnreachableError):
         request(guarded.control, payload, 1.0, stranger)
 

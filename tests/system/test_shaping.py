@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streams.wire import Command, encode
+from streams.wire.schema import Command, encode
 from tests.system.running import Daemon, Process
 from tests.system.sources import Living
 

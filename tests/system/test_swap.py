@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from calibration.registry import Registry
-from streams.wire import Command, encode
+from streams.wire.schema import Command, encode
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import HOP_S, UNIT_KEYS
 from tests.system.running import Daemon, Process, wait_until

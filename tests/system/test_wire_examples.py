@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import zmq
 
-from streams.sockets import Publisher
+from streams.wire.sockets import Publisher
 from tests.system.running import ANY_PORT, Daemon, clock, keep_on, wait_until
 from tests.system.sources import Living
 

@@ -1,0 +1,59 @@
+"""Files and folders that appear whole or not at all, also when the power fails."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NAME_KEPT = 40
+"""Letters kept for the name beside: a file system allows 255."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Hand out a free path beside; what is written there gets `path` when the block ends.
+
+    Its bytes are on the disk before it has its name. A file replaces an older one, a
+    folder only an empty one. If the block raises, nothing is left behind.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    beside = path.with_name(f".{path.name[:NAME_KEPT]}.{secrets.token_hex(4)}.part")
+    try:
+        yield beside
+        if not beside.is_symlink():
+            for one in (*beside.rglob("*"), beside):
+                _sync(one)
+        # Only now: a name must never point at bytes that a power cut could lose.
+        os.replace(beside, path)
+        # The name itself lies in the folder.
+        _sync(path.parent)
+    finally:
+        if beside.is_dir() and not beside.is_symlink():
+            shutil.rmtree(beside, ignore_errors=True)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8; it replaces an older one.
+
+    Raises:
+        OSError: the disk refuses; the older file is as it was.
+    """
+    with written_whole(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

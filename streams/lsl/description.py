@@ -1,0 +1,30 @@
+"""Description of an LSL stream, and the keep-alive sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KEEP_ALIVE_UNIT = -1
+"""A sample with this unit says that the source is alive and silent."""
+KEEP_ALIVE_EVERY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDescription:
+    """A stream as its sender describes it."""
+
+    name: str
+    type: str
+    source_id: str
+    hostname: str
+    n_channels: int
+    rate_hz: float
+    format: str
+    uid: str
+
+    def __str__(self) -> str:
+        rate = f"{self.rate_hz:g} Hz" if self.rate_hz else "irregular"
+        return (
+            f"{self.name!r} (type {self.type}, {self.n_channels} x {self.format}, {rate}, "
+            f"source_id {self.source_id!r}, host {self.hostname})"
+        )

@@ -1,0 +1,1 @@
+"""Checks on a file's contents, which then become a session."""

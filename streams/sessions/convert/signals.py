@@ -1,0 +1,127 @@
+"""Behaviour in a recording: channels as signals by their labels, and velocity from position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from streams.errors import RecordingError
+from streams.lsl.axes import axes_of, named_channels
+from streams.messages import Float64s
+from streams.sessions.session import Behavior
+from streams.sessions.xdf.reading import Recorded
+
+SLOPE_WIDTH_S = 0.045
+PLACE = "processing/behavior"
+
+
+def behavior_of(
+    stream: Recorded, first_s: float, body: str, channels: Sequence[str] = ()
+) -> dict[str, Behavior]:
+    """Turn a stream into signals, and positions into velocities too, by NWB path.
+
+    Args:
+        stream: holds numbers; among samples with one stamp the first is taken.
+        first_s: the session's beginning.
+        body: what moves, where the labels do not say.
+        channels: the axes' labels in order, x first; () for as the labels say.
+
+    Raises:
+        RecordingError: a channel that is named is not there.
+    """
+    t_s = stream.t_s - first_s
+    order = np.unique(t_s, return_index=True)[1]
+    t_s, found = t_s[order], {}
+    for name, (values, unit) in signals_of(stream, body, channels).items():
+        held = values[order]
+        if not name.endswith("_position"):
+            found[f"{PLACE}/BehavioralTimeSeries/{name}"] = Behavior(t_s, held, unit or "unknown")
+            continue
+        found[f"{PLACE}/Position/{name}"] = Behavior(t_s, held, unit or "unknown")
+        moving = name.removesuffix("_position") + "_velocity"
+        found[f"{PLACE}/BehavioralTimeSeries/{moving}"] = Behavior(
+            t_s, velocity(t_s, held), f"{unit or 'unknown'}/s"
+        )
+    return found
+
+
+def signals_of(
+    stream: Recorded, body: str, channels: Sequence[str] = ()
+) -> dict[str, tuple[Float64s, str]]:
+    """A stream's channels as signals: (n, d) values and their unit, by name.
+
+    Channels `hand_x`, `hand_y` are the signal `hand_position`, x first, see `axes.axis_of`; a
+    channel without axis is a signal under its own name.
+
+    Raises:
+        RecordingError: a channel that is named is not there.
+    """
+    labels = _labels(stream)
+    groups: dict[str, list[int]] = {}
+    if channels:
+        groups[f"{body}_position"] = _named(stream, labels, channels)
+    for named, columns in axes_of(labels).items():
+        name = named if named.endswith("_velocity") else f"{named or body}_position"
+        groups.setdefault(name, columns)
+    taken = {i for columns in groups.values() for i in columns}
+    for i, label in enumerate(labels):
+        if i not in taken:
+            groups.setdefault(label, [i])
+    values = stream.values.astype(np.float64)
+    return {name: (values[:, columns], stream.unit) for name, columns in groups.items()}
+
+
+def _labels(stream: Recorded) -> list[str]:
+    """A label for every channel; up to three without any are x, y and z."""
+    n = stream.description.n_channels
+    labels = stream.labels or (tuple("xyz"[:n]) if n <= 3 else ())
+    return [labels[i] if i < len(labels) and labels[i] else f"channel_{i}" for i in range(n)]
+
+
+def _named(stream: Recorded, labels: Sequence[str], channels: Sequence[str]) -> list[int]:
+    found = named_channels(labels, channels)
+    if found is None:
+        raise RecordingError(
+            f"stream {stream.description} has not each of the channels {', '.join(channels)} once; "
+            f"it has: {', '.join(labels)}"
+        )
+    return found
+
+
+def velocity(t_s: Float64s, position: Float64s, width_s: float = SLOPE_WIDTH_S) -> Float64s:
+    """Fit a line to the samples around each one; return its slope.
+
+    Args:
+        t_s: (n,) increasing.
+        position: (n, d).
+        width_s: the stretch's width, at least three samples.
+
+    Returns:
+        (n, d); NaN where there are too few samples.
+    """
+    n = len(t_s)
+    if n < 3:
+        return np.full(position.shape, np.nan)
+    half_s = max(width_s / 2.0, 1.5 * float(np.median(np.diff(t_s))))
+    first = np.searchsorted(t_s, t_s - half_s, side="left")
+    last = np.searchsorted(t_s, t_s + half_s, side="right")
+    count = (last - first)[:, None].astype(np.float64)
+    missing = ~np.asarray(np.isfinite(position).all(axis=1))
+    if missing.all():
+        return np.full(position.shape, np.nan)
+    t, x = (t_s - t_s[0])[:, None], position - position[~missing].mean(axis=0)
+
+    def total(values: Float64s) -> Float64s:
+        sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+        held: Float64s = sums[last] - sums[first]
+        return held
+
+    x = np.where(missing[:, None], 0.0, x)
+    st, sx = total(t), total(x)
+    spread = total(t * t) - st * st / count
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope: Float64s = (total(t * x) - st * sx / count) / spread
+    short = (count[:, 0] < 3) | (total(missing[:, None].astype(np.float64))[:, 0] > 0)
+    slope[short] = np.nan
+    return slope

@@ -1,0 +1,1 @@
+"""NWB 2.x files, read and written."""

@@ -1,0 +1,1 @@
+"""LSL streams recorded into an XDF file."""

@@ -1,0 +1,1 @@
+"""Sessions streamed over LSL again."""

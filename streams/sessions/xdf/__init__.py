@@ -1,0 +1,1 @@
+"""XDF files, written chunk by chunk and read with pyxdf."""

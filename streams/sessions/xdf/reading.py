@@ -1,0 +1,242 @@
+"""A recording in memory: its streams, each with its stamps on the recorder's clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streams.errors import RecordingError
+from streams.lsl.description import StreamDescription
+from streams.messages import Float64s
+from streams.sessions.xdf.clock_check import (
+    STRAY,
+    as_sent_if_foreign,
+    main_stretch,
+    remarks_of,
+    trouble_of,
+)
+from streams.sessions.xdf.loading import Stream, field_text, load
+
+OVERLAP_S = 1.0
+FEW_STRAYS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One recorded stream.
+
+    Attributes:
+        description: the sender's.
+        labels: its channels'.
+        unit: its channels' physical unit, "" where it says none.
+        values: (n, n_channels), in the order in which they came; str for text.
+        stamps_s: (n,) on the sender's clock.
+        t_s: (n,) on the recorder's clock.
+        trouble: why its stamps cannot be used; "" where they can.
+    """
+
+    description: StreamDescription
+    labels: tuple[str, ...]
+    unit: str
+    values: np.ndarray
+    stamps_s: Float64s
+    t_s: Float64s
+    trouble: str = ""
+
+    def __len__(self) -> int:
+        return len(self.t_s)
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """Return everything that must be the same if two streams are one."""
+        what = self.description
+        return (self.labels, what.n_channels, what.format, what.rate_hz, self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """An XDF file's streams.
+
+    Attributes:
+        path: the file's.
+        created: when, ISO 8601.
+        streams: by their number in the file.
+        remarks: what was dropped or mended on reading, a sentence each.
+    """
+
+    path: Path
+    created: str
+    streams: Mapping[int, Recorded]
+    remarks: tuple[str, ...]
+
+    def pieces(self, stream_type: str, name: str = "") -> list[Recorded]:
+        """Find the one stream with a type, and a name unless that is "", in time order.
+
+        It is in several pieces where its outlet was made anew during the recording.
+
+        Raises:
+            RecordingError: none or several, or pieces that do not fit together.
+        """
+        found = [
+            one
+            for one in self.streams.values()
+            if one.description.type == stream_type and name in ("", one.description.name)
+        ]
+        names = {one.description.name for one in found}
+        if len(names) != 1:
+            have = "; ".join(str(one.description) for one in self.streams.values()) or "none"
+            what = "several streams" if found else "no stream"
+            named = f" named {name!r}" if name else ""
+            raise RecordingError(
+                f"{self.path} holds {what} of type {stream_type!r}{named}; it holds: {have}"
+            )
+        return self._in_order(found)
+
+    def of_type(self, stream_type: str, name: str = "") -> Recorded:
+        """The same as one.
+
+        Raises:
+            RecordingError: as `pieces`.
+        """
+        pieces = self.pieces(stream_type, name)
+        return replace(
+            pieces[0],
+            values=np.concatenate([one.values for one in pieces]),
+            stamps_s=np.concatenate([one.stamps_s for one in pieces]),
+            t_s=np.concatenate([one.t_s for one in pieces]),
+            trouble=next((one.trouble for one in pieces if one.trouble), ""),
+        )
+
+    def _in_order(self, found: Sequence[Recorded]) -> list[Recorded]:
+        """Sort a stream's pieces; those without samples are left out if others have some."""
+        held = sorted((one for one in found if len(one)), key=lambda one: float(one.t_s.min()))
+        for one, then in itertools.pairwise(held):
+            both = f"{self.path}: {one.description} and {then.description}"
+            if one.layout != then.layout:
+                raise RecordingError(
+                    f"{both} do not fit together: their channels are {_remark_on(one)}, and "
+                    f"{_remark_on(then)}. Record the second to a file of its own"
+                )
+            if float(then.t_s.min()) < float(one.t_s.max()) - OVERLAP_S:
+                raise RecordingError(
+                    f"{both} were there at the same time, and have one name: give them two, or "
+                    "record one of them (`spikeloop record --stream TYPE:NAME@HOST`)"
+                )
+        return held or list(found[:1])
+
+
+def read_recording(path: Path) -> Recording:
+    """A recording as it is on the disk now, which may still grow.
+
+    Raises:
+        RecordingError: there is none, or it cannot be read.
+    """
+    if not path.is_file():
+        raise RecordingError(f"no recording at {path}; `spikeloop record` makes one")
+    loaded = load(path)
+    remarks = [
+        *loaded.remarks,
+        *(text for one in loaded.streams for text in as_sent_if_foreign(one)),
+    ]
+    stretch = main_stretch([one.t_s[_is_stamped(one)] for one in loaded.streams])
+    streams: dict[int, Recorded] = {}
+    for one in loaded.streams:
+        remarks += remarks_of(one, stretch[0])
+        streams[one.number] = _recorded(one, stretch, remarks)
+    remarks += _unended(loaded.streams)
+    empty = [repr(one.name) for one in loaded.streams if not len(one.t_s)]
+    if empty:
+        remarks.append(f"{', '.join(empty)} brought no sample")
+    if field_text(loaded.header, "stamps") == "arrival":
+        remarks.append("its stamps are the times at which samples came to the recorder")
+    return Recording(path, field_text(loaded.header, "datetime"), streams, tuple(remarks))
+
+
+def _remark_on(one: Recorded) -> str:
+    labels = ", ".join(one.labels) or "unnamed"
+    return f"{labels} ({one.description.n_channels} x {one.description.format}, {one.unit or '-'})"
+
+
+def _is_stamped(stream: Stream) -> np.ndarray:
+    """Find the samples that have a stamp, (n,) bool.
+
+    LabRecorder writes a first sample without one for a stream that brought nothing.
+    """
+    is_stamped: np.ndarray = np.isfinite(stream.t_s)
+    rate_hz = float(field_text(stream.info, "nominal_srate"))
+    is_stamped[:1] &= stream.stamps_s[:1] != (1.0 / rate_hz if rate_hz else 0.0)
+    return is_stamped
+
+
+def _recorded(stream: Stream, stretch: tuple[float, float], remarks: list[str]) -> Recorded:
+    """The stream without strays; what was left out is added to `remarks`."""
+    info, kept, trouble = stream.info, _is_stamped(stream), trouble_of(stream)
+    if not kept.all():
+        n_left_out = np.count_nonzero(~kept)
+        remarks.append(f"{n_left_out} samples of {stream.name!r} without a stamp were left out")
+    far = kept & ((stream.t_s < stretch[0]) | (stream.t_s > stretch[1]))
+    n_far = int(np.count_nonzero(far))
+    off_s = float(np.median(stream.t_s[far])) - stretch[0] if n_far else 0.0
+    if n_far and n_far <= max(FEW_STRAYS, STRAY * len(far)) and n_far < np.count_nonzero(kept):
+        kept &= ~far
+        remarks.append(
+            f"{n_far} samples of {stream.name!r} were left out: they lie far from all others, "
+            f"{off_s:,.0f} s from the beginning"
+        )
+    elif n_far:
+        trouble = trouble or (
+            f"its stamps lie {off_s:,.0f} s from the beginning of the rest of the recording: they "
+            "are of another clock, or their clock was reset unnoticed"
+        )
+    channels = _channels(info)
+    return Recorded(
+        description=_description(info),
+        labels=tuple(field_text(channel, "label") for channel in channels),
+        unit=next((unit for one in channels if (unit := field_text(one, "unit"))), ""),
+        values=stream.values[kept],
+        stamps_s=stream.stamps_s[kept],
+        t_s=stream.t_s[kept],
+        trouble=trouble,
+    )
+
+
+def _description(info: Mapping[str, Any]) -> StreamDescription:
+    return StreamDescription(
+        name=field_text(info, "name"),
+        type=field_text(info, "type"),
+        source_id=field_text(info, "source_id"),
+        hostname=field_text(info, "hostname"),
+        n_channels=int(field_text(info, "channel_count")),
+        rate_hz=float(field_text(info, "nominal_srate")),
+        format=field_text(info, "channel_format"),
+        uid=field_text(info, "uid"),
+    )
+
+
+def _channels(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return each channel's description, in `pyxdf`'s nested dicts."""
+    inside: Any = info
+    for name in ("desc", "channels"):
+        held = inside.get(name) or [None]
+        inside = held[0] if isinstance(held[0], Mapping) else {}
+    return [one if isinstance(one, Mapping) else {} for one in inside.get("channel") or ()]
+
+
+def _unended(streams: Sequence[Stream]) -> list[str]:
+    """Remark on missing footers, and on samples that footers count but the file lacks."""
+    without = [repr(one.name) for one in streams if not one.has_footer]
+    remarks = []
+    if without and len(without) == len(streams):
+        remarks.append("it has no footers: the recording ended suddenly, or still goes on")
+    elif without:
+        remarks.append(f"the footer of {', '.join(without)} is missing")
+    for one in streams:
+        n_missing = (one.n_in_footer or 0) - len(one.t_s)
+        if n_missing > 0:
+            remarks.append(f"{n_missing} of {one.n_in_footer} samples of {one.name!r} are missing")
+    return remarks

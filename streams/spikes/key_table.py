@@ -1,0 +1,113 @@
+"""Keys of a source's units, each with a running index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from streams.errors import StreamsError, StreamUnfitError
+from streams.messages import Int32s, Int64s
+from streams.unit_keys import parse_key
+
+_CHANNEL_STEP = 2**32
+_GRID_CELLS = 2**20
+_MAX_KEYS = 200_000
+
+
+class KeyTable:
+    """Gives a source's `(channel, unit)` pairs a running index and a key; it only grows.
+
+    Attributes:
+        keys: in index order.
+        with_channel: whether the source sends channels.
+        grid: (channels, units) each unit's index, where numbers are small; -1 where not met.
+
+    Args:
+        keys: known from the start (the decoder's), so that a session in progress seldom adds one.
+        array: prefix `array:` for all keys.
+        with_channel: whether the source sends channels (`ch12/u1`) or bare units (`u17`).
+    """
+
+    def __init__(self, keys: Sequence[str], *, with_channel: bool, array: str = "") -> None:
+        self.keys: list[str] = []
+        self._prefix = f"{array}:" if array else ""
+        self.with_channel = with_channel
+        self._codes = np.zeros(0, np.int64)
+        self._index = np.zeros(0, np.int32)
+        self.grid = np.zeros((0, 0), np.int32)
+        # The decoder's keys first: their indices then never depend on who fires first.
+        self._add(np.array(sorted(self._codes_of(keys)), dtype=np.int64))
+
+    def lookup(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s:
+        """Look up each (channel, unit), adding those not met before.
+
+        Args:
+            channel: (n,), from 0.
+            unit: (n,), from 0.
+        """
+        # Units that were met before, as nearly all were, need no search.
+        index = on_grid(self.grid, channel, unit)
+        if index is not None:
+            return index
+        code = channel.astype(np.int64) * _CHANNEL_STEP + unit
+        place = self._place(code)
+        # `_place` gives the nearest code, which need not be the one.
+        new = self._codes[place] != code if len(self._codes) else np.ones(len(code), np.bool_)
+        if new.any():
+            self._add(np.unique(code[new]))
+            place = self._place(code)
+        return self._index[place]
+
+    def _place(self, code: Int64s) -> Int64s:
+        place = np.searchsorted(self._codes, code)
+        return np.minimum(place, max(0, len(self._codes) - 1))
+
+    def _add(self, codes: Int64s) -> None:
+        if len(self.keys) + len(codes) > _MAX_KEYS:
+            raise StreamUnfitError(
+                f"the source shows over {_MAX_KEYS} units; does its first channel hold "
+                "something else than unit numbers?"
+            )
+        fresh = np.arange(len(self.keys), len(self.keys) + len(codes), dtype=np.int32)
+        self.keys.extend(self._key(int(code)) for code in codes)
+        order = np.argsort(np.concatenate((self._codes, codes)), kind="stable")
+        self._codes = np.concatenate((self._codes, codes))[order]
+        self._index = np.concatenate((self._index, fresh))[order]
+        self._spread_out()
+
+    def _spread_out(self) -> None:
+        """The same as a grid, where numbers are small: it is read without a search."""
+        channel, unit = np.divmod(self._codes, _CHANNEL_STEP)
+        shape = (int(channel.max(initial=-1)) + 1, int(unit.max(initial=-1)) + 1)
+        if shape[0] * shape[1] <= _GRID_CELLS:
+            self.grid = np.full(shape, -1, np.int32)
+            self.grid[channel, unit] = self._index
+        else:
+            self.grid = np.zeros((0, 0), np.int32)
+
+    def _key(self, code: int) -> str:
+        channel, unit = divmod(code, _CHANNEL_STEP)
+        return self._prefix + (f"ch{channel}/u{unit}" if self.with_channel else f"u{unit}")
+
+    def _codes_of(self, keys: Sequence[str]) -> set[int]:
+        codes = set()
+        for key in keys:
+            try:
+                ids = parse_key(key)
+            except StreamsError:
+                continue
+            if self._prefix == key[: -len(key.rpartition(":")[2])] and (
+                len(ids) == 1 + self.with_channel
+            ):
+                codes.add(ids[0] * _CHANNEL_STEP + ids[1] if self.with_channel else ids[0])
+        return codes
+
+
+def on_grid(grid: Int32s, channel: Int32s | Int64s | int, unit: Int32s | Int64s) -> Int32s | None:
+    """Look up the unit indices; None if one is not on the grid, or was not met before."""
+    try:
+        index: Int32s = grid[channel, unit]
+    except IndexError:
+        return None
+    return index if len(index) and np.minimum.reduce(index) >= 0 else None

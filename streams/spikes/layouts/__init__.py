@@ -1,0 +1,1 @@
+"""Input layouts: how a stream's samples become spikes (`docs/streams.md`)."""

@@ -1,0 +1,1 @@
+"""The wire: messages, sockets, and their CURVE keys."""

@@ -1,0 +1,268 @@
+"""ZeroMQ sockets for decodes and commands. The only importer of zmq."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from streams.errors import AddressError, UnreachableError
+from streams.wire.curve_keys import CurveKeys
+from streams.wire.endpoints import parse_endpoint
+
+_ADVICE = {
+    errno.EADDRINUSE: "Is another spikeloop running? `spikeloop status` asks it, `spikeloop stop` "
+    "ends it. `decode` and `control` need a port each",
+    errno.EACCES: "Ports below 1024 need rights; take a higher one",
+}
+_NO_SUCH_HOST = "Has this machine that address? `ip addr` lists those that it has"
+
+
+class _OneClient:
+    """Lets in who holds the client's secret key, and nobody else."""
+
+    def __init__(self, curve_keys: CurveKeys) -> None:
+        self._allowed = curve_keys.other.encode()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Return True if the Z85 text is the client's public key."""
+        return key == self._allowed
+
+
+_authenticators: dict[str, ThreadAuthenticator] = {}
+
+
+def new_pair() -> tuple[str, str]:
+    """A new CURVE pair, (public, secret), as Z85 text."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+def _guard(socket: zmq.Socket[bytes], curve_keys: CurveKeys) -> None:
+    """Encrypt, and let in the client with these keys alone."""
+    # libzmq has one authentication endpoint per context, so one thread serves all sockets.
+    if not _authenticators:
+        authenticator = ThreadAuthenticator(zmq.Context.instance())
+        authenticator.start()
+        _authenticators["all"] = authenticator
+    _authenticators["all"].configure_curve_callback(
+        domain="*", credentials_provider=_OneClient(curve_keys)
+    )
+    socket.curve_server = True
+    _set_own_pair(socket, curve_keys)
+
+
+def _present(socket: zmq.Socket[bytes], curve_keys: CurveKeys | None) -> None:
+    """Show the client's keys to the daemon."""
+    if curve_keys is not None:
+        socket.curve_serverkey = curve_keys.other.encode()
+        _set_own_pair(socket, curve_keys)
+
+
+def _set_own_pair(socket: zmq.Socket[bytes], curve_keys: CurveKeys) -> None:
+    socket.curve_publickey = curve_keys.public.encode()
+    socket.curve_secretkey = curve_keys.secret.encode()
+
+
+def bind(socket: zmq.Socket[bytes], address: str, curve_keys: CurveKeys | None = None) -> str:
+    """Bind to `tcp://HOST:PORT`, loopback unless there are keys; port `*` or 0 picks a free one.
+
+    Returns:
+        The address with its actual port.
+
+    Raises:
+        AddressError: not loopback and no keys, malformed, or in use.
+    """
+    endpoint = parse_endpoint(address)
+    if not endpoint.is_loopback and curve_keys is None:
+        raise AddressError(
+            f"{address} is not a loopback address; without keys anybody on the network could read "
+            "and steer the daemon. `spikeloop keys FOLDER` makes some, and `keys` under [output] "
+            "names them; or bind tcp://127.0.0.1:PORT"
+        )
+    if curve_keys is not None:
+        _guard(socket, curve_keys)
+    socket.ipv6 = endpoint.is_ipv6
+    try:
+        socket.bind(str(endpoint))
+    except zmq.ZMQError as err:
+        advice = _ADVICE.get(err.errno or 0, _NO_SUCH_HOST)
+        raise AddressError(f"cannot bind {address}: {err.strerror}. {advice}") from err
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def _connect(socket: zmq.Socket[bytes], address: str) -> None:
+    """Connect to `tcp://HOST:PORT`; a name is looked up as IPv4.
+
+    Raises:
+        UnreachableError: malformed, or without a host and a port to connect to.
+    """
+    try:
+        endpoint = parse_endpoint(address)
+    except AddressError as err:
+        raise UnreachableError(
+            f"{err}. It is the one that `spikeloop serve CONFIG.toml` was given under [output]"
+        ) from err
+    if "*" in (endpoint.host, endpoint.port):
+        raise UnreachableError(f"{address} binds, but cannot be reached: name a host and a port")
+    socket.ipv6 = endpoint.is_ipv6
+    try:
+        socket.connect(str(endpoint))
+    except zmq.ZMQError as err:
+        raise UnreachableError(f"cannot reach {address}: {err.strerror}") from err
+
+
+class Publisher:
+    """A PUB socket; one thread owns it.
+
+    Args:
+        endpoint: to bind; see `bind`.
+        curve_keys: the daemon's, where it listens beyond loopback.
+        queue: messages kept for a slow subscriber before its copy is dropped.
+    """
+
+    def __init__(
+        self, endpoint: str, curve_keys: CurveKeys | None = None, queue: int = 10_000
+    ) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
+        self._socket.setsockopt(zmq.SNDHWM, queue)
+        self._socket.setsockopt(zmq.LINGER, 500)
+        try:
+            self.endpoint = bind(self._socket, endpoint, curve_keys)
+        except AddressError:
+            self._socket.close(0)
+            raise
+
+    def send(self, topic: bytes, payload: bytes) -> None:
+        """Publish; never waits."""
+        self._socket.send_multipart((topic, payload), zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Send what is queued, for at most half a second, and close."""
+        self._socket.close()
+
+
+class DecodeSubscriber:
+    """A SUB socket for decodes, heartbeats, events and shadows.
+
+    Args:
+        endpoint: the daemon's `[output] decode`.
+        topics: which to receive.
+        curve_keys: the client's, where the daemon asks for them.
+
+    Raises:
+        UnreachableError: the endpoint is none.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        topics: Sequence[str] = ("decode",),
+        curve_keys: CurveKeys | None = None,
+    ) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, 100_000)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        for topic in topics:
+            self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
+        self._timeout_ms = -1
+        _present(self._socket, curve_keys)
+        try:
+            _connect(self._socket, endpoint)
+        except UnreachableError:
+            self._socket.close(0)
+            raise
+
+    def receive(self, timeout_s: float) -> tuple[str, dict[str, Any]] | None:
+        """Wait for a message: its topic and its fields; None when none came."""
+        timeout_ms = max(0, round(timeout_s * 1e3))
+        if timeout_ms != self._timeout_ms:  # waiting in `recv` itself wakes sooner than a poll
+            self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
+            self._timeout_ms = timeout_ms
+        try:
+            topic, payload = self._socket.recv_multipart()
+        except zmq.Again:
+            return None
+        return topic.decode(), msgspec.json.decode(payload)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class ControlServer:
+    """A REP socket for commands; one thread owns it.
+
+    Args:
+        endpoint: to bind; see `bind`.
+        curve_keys: the daemon's, where it listens beyond loopback.
+    """
+
+    def __init__(self, endpoint: str, curve_keys: CurveKeys | None = None) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REP)
+        self._socket.setsockopt(zmq.LINGER, 500)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, 4 * 2**20)
+        try:
+            self.endpoint = bind(self._socket, endpoint, curve_keys)
+        except AddressError:
+            self._socket.close(0)
+            raise
+
+    def receive(self, timeout_s: float) -> list[bytes] | None:
+        """Wait for a command, a JSON frame and perhaps one with bytes; None when none came.
+
+        Each must be answered by `reply`.
+        """
+        if not self._socket.poll(max(0, round(timeout_s * 1e3))):
+            return None
+        return self._socket.recv_multipart()
+
+    def reply(self, payload: bytes) -> None:
+        """Answer the command just received."""
+        self._socket.send(payload)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def request(
+    endpoint: str,
+    payload: bytes,
+    timeout_s: float = 2.0,
+    curve_keys: CurveKeys | None = None,
+    attached: bytes | None = None,
+) -> bytes:
+    """Send one command and wait for its reply.
+
+    Args:
+        endpoint: the daemon's `[output] control`.
+        payload: the command as JSON.
+        timeout_s: how long to wait.
+        curve_keys: the client's, where the daemon asks for them.
+        attached: bytes that belong to the command.
+
+    Raises:
+        UnreachableError: no reply came in time, or the endpoint is none.
+    """
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
+    socket.setsockopt(zmq.LINGER, 0)
+    try:
+        _present(socket, curve_keys)
+        _connect(socket, endpoint)
+        socket.send_multipart([payload] if attached is None else [payload, attached])
+        if not socket.poll(round(timeout_s * 1e3)):
+            raise UnreachableError(
+                f"no spikeloop daemon answered at {endpoint} within {timeout_s:g} s; "
+                "start one with `spikeloop serve CONFIG.toml`, or name its address with --control"
+            )
+        answer: bytes = socket.recv()
+        return answer
+    except zmq.ZMQError as err:
+        raise UnreachableError(f"cannot reach {endpoint}: {err.strerror}") from err
+    finally:
+        socket.close()
