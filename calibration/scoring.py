@@ -8,6 +8,7 @@ import numpy as np
 
 from calibration.errors import CalibrationError
 from decoders.sessions_config import Split, written_out
+from decoders.training.scores import r2_score as r2_score
 from streams.messages import Float64s, Int64s
 from streams.sessions.session import Behavior, Interval, Session
 from streams.sessions.trials import trials_where
@@ -161,16 +162,6 @@ def score_output(
         blocks=kind,
         n_blocks=len(sums),
     )
-
-
-def r2_score(decoded: np.ndarray, actual: np.ndarray) -> list[float]:
-    """R2 per dimension over the rows where the behaviour is known; NaN where it does not vary."""
-    known = np.isfinite(actual).all(axis=1)
-    one_block = np.zeros(np.count_nonzero(known), np.int64)
-    if not len(one_block):
-        return [float("nan")] * actual.shape[1]
-    r2: list[float] = _r2_of_sums(_block_sums(decoded[known], actual[known], one_block)[0]).tolist()
-    return r2
 
 
 def best_lag(

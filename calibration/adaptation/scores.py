@@ -11,6 +11,7 @@ from calibration.adaptation.calibration_data import CalibrationData
 from calibration.baselines import HELD_OUT_OF_TRAIN, HISTORY_S, RIDGES, ridge_weights, with_history
 from calibration.scoring import r2_score, score_output
 from decoders.streaming.tuning import counts_matrix
+from decoders.training.scores import accuracy
 from export.backends import Backend
 from export.bundle import DecoderBundle
 from streams.messages import Float64s, Int32s, TokenWindow
@@ -76,8 +77,7 @@ def measure(data: CalibrationData, values: Mapping[str, Float64s]) -> dict[str, 
         decoded, actual = values[out.name], targets[:, out.target]
         scored = np.isfinite(decoded).all(axis=1) & np.isfinite(actual).all(axis=1)
         if out.classes:
-            right = decoded[scored].argmax(axis=1) == actual[scored][:, 0]
-            found[out.name] = [float(right.mean())]
+            found[out.name] = [accuracy(decoded[scored], actual[scored][:, 0])]
         else:
             found[out.name] = r2_score(decoded[scored], actual[scored])
     return found

@@ -21,10 +21,11 @@ from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.start import centre_attention
 from decoders.poyo.windows import Stretch, WindowCorpus
-from decoders.training.loss import loss_sums, n_scored, r2_score
+from decoders.training.loss import loss_sums, n_scored
 from decoders.training.optimisation import finite_loss, share_of_process, update_average
 from decoders.training.outputs import normalisation, output_columns
 from decoders.training.recordings import Recording, session_record
+from decoders.training.scores import r2_score
 from streams.clock import Clock, MonotonicClock, ThreadClock
 
 N_SCORED = 400

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,11 +49,10 @@ class LaneNetwork(nn.Module):
         return decay_groups(self.parameters(), weight_decay)
 
 
-@dataclass(frozen=True, slots=True)
 class LaneDropout:
     """Dropout masks, drawn for all processes' lanes; each process keeps its own.
 
-    Attributes:
+    Args:
         generator: shared by all processes.
         n_lanes: in all processes together.
         mine: lanes in this process.
@@ -64,13 +62,20 @@ class LaneDropout:
         unseen_units: chance that a lane's units are known by their profiles alone.
     """
 
-    generator: torch.Generator
-    n_lanes: int
-    mine: slice
-    dropout: float
-    unit_dropout: float
-    session_dropout: float
-    unseen_units: float = 0.0
+    # No dataclass: mixed precision copies those, and with them the generator that all share.
+    def __init__(
+        self,
+        generator: torch.Generator,
+        n_lanes: int,
+        mine: slice,
+        dropout: float,
+        unit_dropout: float,
+        session_dropout: float,
+        unseen_units: float = 0.0,
+    ) -> None:
+        self.generator, self.n_lanes, self.mine = generator, n_lanes, mine
+        self.dropout, self.unit_dropout = dropout, unit_dropout
+        self.session_dropout, self.unseen_units = session_dropout, unseen_units
 
     def _draw(self, *shape: int) -> Tensor:
         return torch.rand(self.n_lanes, *shape, generator=self.generator)[self.mine]

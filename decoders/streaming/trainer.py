@@ -19,7 +19,7 @@ from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.network import LaneDropout, LaneNetwork, SessionNetwork
 from decoders.streaming.profile_encoder import fit_unit_profiles
 from decoders.streaming.stateful_sampler import Corpus, Plan, Segment, StatefulSampler
-from decoders.training.loss import accuracy, loss_sums, n_scored, r2_score
+from decoders.training.loss import loss_sums, n_scored
 from decoders.training.optimisation import (
     finite_loss,
     over_processes,
@@ -28,6 +28,7 @@ from decoders.training.optimisation import (
 )
 from decoders.training.outputs import normalisation, output_columns
 from decoders.training.recordings import Recording, lead_grid_s, session_record
+from decoders.training.scores import accuracy, r2_score
 
 SCORE_LEAD_IN_S = 20.0
 SCORE_WINDOW_BINS = 500

@@ -26,8 +26,8 @@ from decoders.streaming.trainer import (
     share_of_process,
     shared_keys,
 )
-from decoders.training.loss import r2_score
 from decoders.training.recordings import record
+from decoders.training.scores import r2_score
 from streams.sessions.session import Behavior
 from tests.decoders import two_processes
 from tests.decoders.sessions import VELOCITY, small_config, tuned_session
