@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from decoders.config import DEFAULT_FAMILY, TrainConfig
 from decoders.errors import TrainingError
-from decoders.streaming.decoder import StreamingConfig
 from streams.files import written_whole
 
 CHECKPOINT = "checkpoint.pt"
@@ -132,8 +130,3 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> 
             f"other shapes {sorted(reshaped)[:5]}"
         )
     module.load_state_dict(weights)
-
-
-def network_config(checkpoint: dict[str, Any]) -> StreamingConfig:
-    """Shape in a streaming decoder's checkpoint."""
-    return StreamingConfig.from_dict(json.loads(checkpoint["network"]))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights, network_config
+from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights
 from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
 from decoders.streaming.decoder import StreamingConfig
@@ -95,7 +95,7 @@ def open_run(path: Path) -> TrainedRun:
         if "key_of_row" not in weights or "profile" not in weights:
             raise ExportError(f"{path} is of another architecture: it knows no units; train again")
         network = SessionNetwork(
-            network_config(checkpoint),
+            StreamingConfig.from_dict(json.loads(checkpoint["network"])),
             key_of_row=weights["key_of_row"].tolist(),
             n_sessions=len(sessions),
             max_units=max(len(session["unit_keys"]) for session in sessions),
