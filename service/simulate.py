@@ -87,14 +87,14 @@ def replay(a: Namespace) -> None:
     """
     from decoders.config import load_sessions
     from streams.sessions.choice import EVERYTHING
-    from streams.sessions.replay.player import Progress, run_replay
+    from streams.sessions.replay.player import ReplayProgress, run_replay
 
     choice = load_sessions(a.sessions).choice(None) if a.sessions else EVERYTHING
     console = Console(stderr=True)
     with Bar(console=console, transient=True) as bar:
         task = bar.add_task(str(a.file.name), total=None)
 
-        def on_progress(progress: Progress) -> None:
+        def on_progress(progress: ReplayProgress) -> None:
             done_s = progress.t_s - progress.start_s
             bar.update(task, total=progress.stop_s - progress.start_s, completed=done_s)
 

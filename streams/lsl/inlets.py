@@ -1,8 +1,8 @@
 """Inlets: finding streams and pulling them.
 
-This folder is the only place that imports pylsl. What it knows about LSL and others get wrong:
-for an irregular stream `max_buflen` counts hundreds, clock correction is ours to apply,
-and one blocking pull, followed by what is there, beats polling.
+This folder is the only place that imports pylsl. Three things about LSL are easy to get wrong: for
+an irregular stream `max_buflen` counts hundreds of samples; clock correction is ours to apply; and
+a blocking pull for one sample, followed by what is there, beats polling.
 """
 
 from __future__ import annotations

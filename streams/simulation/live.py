@@ -20,7 +20,7 @@ from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S
-from streams.simulation.subject import Behavior, Subject, Tick
+from streams.simulation.subject import Subject, TaskBehavior, Tick
 from streams.simulation.task import ReachTask, TaskName, targets_of
 from streams.simulation.user import Control, User
 from streams.wire.sockets import DecodeSubscriber
@@ -143,11 +143,11 @@ class LiveSubject:
         self._options, self._decodes, self._clock = options, decodes, clock
         cortex = MotorCortex(options.subject_seed, options.day, options.n_units, seed=options.seed)
         self._task = ReachTask(targets_of(options.task, options.seed))
-        behavior = Behavior(User(options.seed, options.control), self._task, options.control)
+        behavior = TaskBehavior(User(options.seed, options.control), self._task, options.control)
         self._subject = Subject(cortex, behavior)
         self._behavior, self._cortex = behavior, cortex
         self._decoded, self._score = DecodedVelocity(), VelocityScore()
-        self.outlets = Outlets(options, cortex.unit_keys)
+        self.outlets = SubjectOutlets(options, cortex.unit_keys)
         self._n_ticks = self._n_engaged = 0
         kind = "open-loop" if options.control == "hand" else "closed-loop"
         self._block = Block(kind, options.assist)
@@ -217,7 +217,7 @@ class LiveSubject:
         )
 
 
-class Outlets:
+class SubjectOutlets:
     """The subject's streams: spikes, markers, cursor.
 
     Args:

@@ -8,11 +8,10 @@ import numpy as np
 
 from streams.errors import SimulationError
 from streams.messages import Float64s, SpikeBatch
-from streams.sessions.session import Behavior as Signal
-from streams.sessions.session import Session, Trials
+from streams.sessions.session import Behavior, Session, Trials
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S, Point
-from streams.simulation.subject import Behavior, Tick, ramp
+from streams.simulation.subject import TaskBehavior, Tick, ramp
 from streams.simulation.task import ReachTask, TaskName, Trial, targets_of
 from streams.simulation.user import Style, User
 from streams.spikes.kernels.numpy_kernels import canonical_order
@@ -66,7 +65,7 @@ def record_open_loop(
     cortex = MotorCortex(subject_seed, day, n_units, seed=seed)
     behavior_seed = int(np.random.default_rng([subject_seed, day, seed, 5]).integers(2**31))
     reach = ReachTask(targets_of(task, behavior_seed))
-    behavior = Behavior(User(behavior_seed, "hand", style), reach, "hand")
+    behavior = TaskBehavior(User(behavior_seed, "hand", style), reach, "hand")
     ticks = [behavior.step() for _ in range(n_ticks)]
     return Session(
         id=f"sim-{subject_seed}/{session_date(day)}/{_NAMES[style]}",
@@ -94,13 +93,13 @@ def _fire(cortex: MotorCortex, ticks: list[Tick]) -> SpikeBatch:
     return SpikeBatch(t_us[order], unit[order], np.ones(len(order), np.int32))
 
 
-def _signals(ticks: list[Tick]) -> dict[str, Signal]:
+def _signals(ticks: list[Tick]) -> dict[str, Behavior]:
     kept = ticks[_TICKS_PER_SAMPLE - 1 :: _TICKS_PER_SAMPLE]
     t_s = np.array([tick.t_s for tick in kept])
     return {
-        VELOCITY: Signal(t_s, _points([tick.velocity for tick in kept]), "cm/s"),
-        POSITION: Signal(t_s, _points([tick.cursor for tick in kept]), "cm"),
-        TARGET: Signal(t_s, _points([tick.target for tick in kept]), "cm"),
+        VELOCITY: Behavior(t_s, _points([tick.velocity for tick in kept]), "cm/s"),
+        POSITION: Behavior(t_s, _points([tick.cursor for tick in kept]), "cm"),
+        TARGET: Behavior(t_s, _points([tick.target for tick in kept]), "cm"),
     }
 
 

@@ -35,7 +35,7 @@ class Tick:
     events: tuple[str, ...]
 
 
-class Behavior:
+class TaskBehavior:
     """User, hand, cursor and task, tick by tick.
 
     Args:
@@ -80,7 +80,7 @@ class Subject:
         behavior: thinks and moves.
     """
 
-    def __init__(self, cortex: MotorCortex, behavior: Behavior) -> None:
+    def __init__(self, cortex: MotorCortex, behavior: TaskBehavior) -> None:
         self.cortex, self.behavior = cortex, behavior
         self._plan, self._cursor = STILL, CENTRE
 

@@ -47,7 +47,7 @@ class KeyTable:
             unit: (n,), from 0.
         """
         # Units that were met before, as nearly all were, need no search.
-        index = on_grid(self.grid, channel, unit)
+        index = self._on_grid(channel, unit)
         if index is not None:
             return index
         code = channel.astype(np.int64) * _CHANNEL_STEP + unit
@@ -58,6 +58,14 @@ class KeyTable:
             self._add(np.unique(code[new]))
             place = self._place(code)
         return self._index[place]
+
+    def _on_grid(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s | None:
+        """Look them up on the grid; None if one is not on it, or was not met before."""
+        try:
+            index: Int32s = self.grid[channel, unit]
+        except IndexError:
+            return None
+        return index if len(index) and np.minimum.reduce(index) >= 0 else None
 
     def _place(self, code: Int64s) -> Int64s:
         place = np.searchsorted(self._codes, code)
@@ -102,12 +110,3 @@ class KeyTable:
             ):
                 codes.add(ids[0] * _CHANNEL_STEP + ids[1] if self.with_channel else ids[0])
         return codes
-
-
-def on_grid(grid: Int32s, channel: Int32s | Int64s | int, unit: Int32s | Int64s) -> Int32s | None:
-    """Look up the unit indices; None if one is not on the grid, or was not met before."""
-    try:
-        index: Int32s = grid[channel, unit]
-    except IndexError:
-        return None
-    return index if len(index) and np.minimum.reduce(index) >= 0 else None

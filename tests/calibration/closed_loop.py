@@ -12,12 +12,12 @@ import numpy as np
 from export.bundle import open_bundle
 from export.onnxruntime_backend import open_cpu
 from streams.messages import SpikeBatch
-from streams.sessions.session import Behavior as Signal
 from streams.sessions.session import Session, Trials
+from streams.sessions.session import TaskBehavior as Signal
 from streams.simulation.control import guided
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S, Point
-from streams.simulation.subject import Behavior, Subject, Tick
+from streams.simulation.subject import Subject, TaskBehavior, Tick
 from streams.simulation.task import ReachTask, targets_of
 from streams.simulation.user import User
 from streams.spikes.kernels.numpy_kernels import canonical_order
@@ -71,7 +71,7 @@ def drive(
     rows = np.array([bundle.row_of_key.get(key, -1) for key in cortex.unit_keys], np.int32)
     tokenizer = Tokenizer(round(bundle.manifest.bin_s * 1e6), rows)
     task = ReachTask(targets_of("centre-out", seed))
-    live = Subject(cortex, Behavior(User(seed, "decoder"), task, "decoder"))
+    live = Subject(cortex, TaskBehavior(User(seed, "decoder"), task, "decoder"))
     velocity: Point = (0.0, 0.0)
     shaped = np.zeros(2)
     coming: deque[tuple[int, Point]] = deque()

@@ -107,7 +107,8 @@ def test_plain_pulls_never_go_the_long_way(
     for part, name in ((EventLayout, "_parse_any"), (SpikeRing, "_admit_any")):
         monkeypatch.setattr(part, name, refuse)
     if kernels is COMPILED:
-        monkeypatch.setattr(numpy_kernels, "order_tokens", refuse)
+        for name in ("read_plain", "order_tokens"):
+            monkeypatch.setattr(numpy_kernels, name, refuse)
     for i in range(1, 40):
         samples = np.array([[0, 1, 2 * i - 1], [3, 1, 2 * i]], np.int32)
         stamps = T0_S + 1e-3 * i + np.array([1e-4, 1e-4])

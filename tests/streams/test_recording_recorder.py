@@ -16,7 +16,7 @@ from streams.errors import StreamLostError, StreamUnfitError
 from streams.lsl.description import StreamDescription
 from streams.sessions.record import tracks
 from streams.sessions.record.losses import SequenceCount, StampWatch
-from streams.sessions.record.pulling import Block, arrival_stamps
+from streams.sessions.record.pulling import PulledBlock, arrival_stamps
 from streams.sessions.record.recorder import Recorder
 from streams.sessions.record.search import Wanted
 
@@ -214,7 +214,7 @@ def test_arrival_is_recorded_where_it_is_asked_for(rig: Callable[..., Rig]) -> N
 
 
 def test_a_regular_stream_by_arrival_is_in_even_steps() -> None:
-    block = Block(10.0, np.zeros((3, 1)), np.zeros(3))
+    block = PulledBlock(10.0, np.zeros((3, 1)), np.zeros(3))
     np.testing.assert_allclose(arrival_stamps(block, 100.0), [9.98, 9.99, 10.0])
     np.testing.assert_array_equal(arrival_stamps(block, 0.0), [10.0, 10.0, 10.0])
 

@@ -17,7 +17,7 @@ from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.sessions.nwb.writer import write_session
 from streams.sessions.reading import read_session
 from streams.sessions.replay.feeds import (
-    Blocks,
+    BlockGrid,
     CountsFeed,
     Feed,
     MarkerFeed,
@@ -26,7 +26,7 @@ from streams.sessions.replay.feeds import (
     SpikeFeed,
 )
 from streams.sessions.replay.player import (
-    Progress,
+    ReplayProgress,
     channel_labels,
     chosen_range_us,
     replay,
@@ -243,7 +243,7 @@ def test_a_replay_can_be_stopped_and_tells_how_far_it_is() -> None:
     clock = ManualClock(T0_S)
     recorder = SpikeRecorder(clock)
     pace = Pace(T0_S, 0, 60_000_000)
-    heard: list[Progress] = []
+    heard: list[ReplayProgress] = []
     complete = replay(
         [SpikeFeed(recorder, spikes_of([1_000_000, 30_000_000]), pace, BLOCK_S)],
         pace,
@@ -263,7 +263,7 @@ def test_a_replay_can_be_stopped_and_tells_how_far_it_is() -> None:
 def test_progress_after_a_stall_is_not_beyond_the_end() -> None:
     clock = StallingClock([100.0])
     pace = Pace(T0_S, 0, 1_000_000)
-    heard: list[Progress] = []
+    heard: list[ReplayProgress] = []
     feed = SpikeFeed(SpikeRecorder(clock), spikes_of([5]), pace, BLOCK_S)
     assert replay([feed], pace, clock, on_progress=heard.append)
     assert [progress.t_s for progress in heard] == [1.0]
@@ -271,7 +271,7 @@ def test_progress_after_a_stall_is_not_beyond_the_end() -> None:
 
 @given(st.floats(0.0, 1e5), st.sampled_from([0.001, 0.005, 0.007]))
 def test_blocks_are_the_first_after_an_instant(since_s: float, block_s: float) -> None:
-    blocks = Blocks(T0_S, block_s)
+    blocks = BlockGrid(T0_S, block_s)
     t_s = T0_S + since_s
     after_s = blocks.after(t_s)
     assert t_s < after_s <= t_s + block_s + 1e-9

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from streams.simulation.control import Block, block_of
-from streams.simulation.subject import Behavior
+from streams.simulation.subject import TaskBehavior
 from streams.simulation.task import ReachTask, targets_of
 from streams.simulation.user import User
 
@@ -35,7 +35,7 @@ def test_blocks_are_read_from_marks_and_nothing_else_is(
 
 
 def test_another_control_takes_over_where_the_cursor_is() -> None:
-    behavior = Behavior(User(1, "decoder"), ReachTask(targets_of("centre-out", 1)), "decoder")
+    behavior = TaskBehavior(User(1, "decoder"), ReachTask(targets_of("centre-out", 1)), "decoder")
     for _ in range(200):
         behavior.step((5.0, 0.0))
     there = behavior.cursor

@@ -13,7 +13,7 @@ from streams.simulation.hand import TICK_S
 from streams.simulation.live import shuffled
 from streams.simulation.openloop import record_open_loop
 from streams.simulation.population import UPHEAVAL_EVERY_DAYS
-from streams.simulation.subject import Behavior, Subject
+from streams.simulation.subject import Subject, TaskBehavior
 from streams.simulation.task import ReachTask, TaskName, targets_of
 from streams.simulation.user import User
 
@@ -73,7 +73,8 @@ def acquired_per_30_s(
     """Targets acquired per 30 s when each decode arrives some ticks of 5 ms after its hop."""
     reach = ReachTask(targets_of(task, 9))
     live = Subject(
-        MotorCortex(subject, day, N_UNITS, seed=9), Behavior(User(9, "decoder"), reach, "decoder")
+        MotorCortex(subject, day, N_UNITS, seed=9),
+        TaskBehavior(User(9, "decoder"), reach, "decoder"),
     )
     key_of = shuffled(N_UNITS, 9) if shuffle else np.arange(N_UNITS)
     trace, counts = np.zeros((3, N_UNITS)), np.zeros(N_UNITS)

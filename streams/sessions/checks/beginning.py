@@ -28,7 +28,7 @@ def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
 
     The session begins at the earliest spike, behaviour or trial, a whole second (see
     `begins_at_s`), so that bins keep their place on the grid that the file's samples lie on; what
-    our own file says goes first. `provenance["begins_at_s"]` keeps that file time.
+    our own file says goes first. `provenance["begins_at_s"]` keeps that time on the file's clock.
 
     Args:
         contents: in seconds on the file's clock.

@@ -18,7 +18,7 @@ PAUSE_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class PulledBlock:
     """Samples from one pull.
 
     Attributes:
@@ -43,7 +43,7 @@ class Puller(threading.Thread):
     def __init__(self, inlet: Inlet, clock: Clock) -> None:
         super().__init__(daemon=True, name=f"pull {inlet.description.name}")
         self._inlet, self._clock = inlet, clock
-        self._blocks: list[Block] = []
+        self._blocks: list[PulledBlock] = []
         self._lock = threading.Lock()
         self._is_to_end = threading.Event()
         self.has_lost = threading.Event()
@@ -58,9 +58,9 @@ class Puller(threading.Thread):
                 return
             if len(stamps):
                 with self._lock:
-                    self._blocks.append(Block(self._clock.now(), values, stamps))
+                    self._blocks.append(PulledBlock(self._clock.now(), values, stamps))
 
-    def take(self) -> list[Block]:
+    def take(self) -> list[PulledBlock]:
         """Return the blocks since the last call."""
         with self._lock:
             held, self._blocks = self._blocks, []
@@ -73,7 +73,7 @@ class Puller(threading.Thread):
         self._inlet.close()
 
 
-def arrival_stamps(block: Block, rate_hz: float) -> Float64s:
+def arrival_stamps(block: PulledBlock, rate_hz: float) -> Float64s:
     """Make (n,) stamps from the arrival time: a regular stream's lie even steps before it."""
     n = len(block.stamps)
     if not rate_hz:

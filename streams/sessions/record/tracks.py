@@ -13,7 +13,7 @@ from streams.clock import Clock, ClockOffset, OffsetEstimate
 from streams.lsl.inlets import Inlet
 from streams.messages import Float64s
 from streams.sessions.record.losses import Outage, SequenceCount, StampWatch
-from streams.sessions.record.pulling import Block, Puller, arrival_stamps
+from streams.sessions.record.pulling import PulledBlock, Puller, arrival_stamps
 from streams.sessions.record.search import Search, Wanted
 from streams.sessions.xdf.chunks import (
     CLOCK_OFFSET,
@@ -197,7 +197,7 @@ class Track:
         piece.n_samples += len(stamps)
         piece.t_heard_s, piece.n_unanswered = blocks[-1].arrival_s, 0
 
-    def _judge(self, piece: _Piece, block: Block) -> None:
+    def _judge(self, piece: _Piece, block: PulledBlock) -> None:
         if self._sequence is not None:
             self._sequence.add(block.values, block.arrival_s)
         if self._search is None and self.outages and self.outages[-1].to_s is None:
@@ -211,7 +211,7 @@ class Track:
         if remark := piece.watch.add(stamps, arrival_s, offset_s):
             self.say(remark)
 
-    def _note_return(self, outage: Outage, block: Block) -> None:
+    def _note_return(self, outage: Outage, block: PulledBlock) -> None:
         outage.to_s = self._since_start(block.arrival_s)
         sequence = self._sequence
         if sequence is not None and sequence.is_there and not sequence.has_begun_anew:

@@ -85,7 +85,7 @@ class Feed(Protocol):
         """Send everything stamped up to `t_s`; moves `due_s` beyond it, to infinity at the end."""
 
 
-class Blocks:
+class BlockGrid:
     """The instants at which an amplifier's program sends: `t0 + k * block`, k = 1, 2, ..."""
 
     def __init__(self, t0_s: float, block_s: float) -> None:
@@ -109,7 +109,7 @@ class SpikeFeed:
         self._unit = spikes.unit[chosen]
         self._stamps_s = pace.stamps_s(spikes.t_us[chosen])
         self._end_s = pace.end_s
-        self._blocks = Blocks(pace.t0_s, block_s)
+        self._blocks = BlockGrid(pace.t0_s, block_s)
         self._keep_alive_s = pace.t0_s
         self.due_s = self._blocks.after(pace.t0_s)
         self.n_sent = 0
@@ -168,7 +168,7 @@ class SamplesFeed:
         self._sink = sink
         self._values = np.ascontiguousarray(signal.values[chosen])
         self._stamps_s = pace.stamps_s(t_us[chosen])
-        self._blocks = Blocks(pace.t0_s, block_s)
+        self._blocks = BlockGrid(pace.t0_s, block_s)
         self.n_sent = 0
         self.due_s = self._next_s(-math.inf)
 

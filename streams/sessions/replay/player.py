@@ -27,7 +27,7 @@ AXES = ("x", "y", "z")
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ReplayProgress:
     """Progress of a replay, in file seconds."""
 
     t_s: float
@@ -40,7 +40,7 @@ def replay(
     pace: Pace,
     clock: Clock,
     *,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ReplayProgress], None] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Send every feed to its end, each on its own deadlines.
@@ -70,7 +70,7 @@ def replay(
                 feed.send(now_s)
         if on_progress is not None and now_s >= next_progress_s:
             reached_s = min(pace.file_s(now_s), pace.stop_us * 1e-6)
-            on_progress(Progress(reached_s, pace.start_us * 1e-6, pace.stop_us * 1e-6))
+            on_progress(ReplayProgress(reached_s, pace.start_us * 1e-6, pace.stop_us * 1e-6))
             next_progress_s = now_s + PROGRESS_EVERY_S
     return False
 
@@ -107,7 +107,7 @@ class ReplaySummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlets:
+class ReplayOutlets:
     """A replay's open streams."""
 
     source: lsl.SpikeOutlet | lsl.CountsOutlet
@@ -127,7 +127,7 @@ def run_replay(
     with_behavior: bool = True,
     wait_s: float = 60.0,
     on_waiting: Callable[[str], None] = lambda name: None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[ReplayProgress], None] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
     choice: SessionChoice = EVERYTHING,
 ) -> ReplaySummary:
@@ -199,7 +199,7 @@ def chosen_range_us(
 
 def _open_outlets(
     session: Session, name: str, bin_us: int, speed: float, with_behavior: bool
-) -> Outlets:
+) -> ReplayOutlets:
     source_id, keys = f"spikeloop-replay-{name}", session.unit_keys
     source: lsl.SpikeOutlet | lsl.CountsOutlet
     if bin_us:
@@ -207,7 +207,7 @@ def _open_outlets(
     else:
         source = lsl.SpikeOutlet(name, f"{source_id}-spikes", keys)
     if not with_behavior:
-        return Outlets(source, {}, None)
+        return ReplayOutlets(source, {}, None)
     samples = {}
     for path, signal in session.behavior.items():
         short = path.rpartition("/")[2]
@@ -217,7 +217,7 @@ def _open_outlets(
             f"{name} {short}", kind, f"{source_id}-{path}", labels, signal.unit
         )
     markers = lsl.MarkerOutlet(f"{name} trials", f"{source_id}-trials") if session.trials else None
-    return Outlets(source, samples, markers)
+    return ReplayOutlets(source, samples, markers)
 
 
 def channel_labels(name: str, n: int) -> list[str]:
@@ -228,7 +228,7 @@ def channel_labels(name: str, n: int) -> list[str]:
 
 
 def _make_feeds(
-    session: Session, outlets: Outlets, pace: Pace, block_s: float, bin_us: int
+    session: Session, outlets: ReplayOutlets, pace: Pace, block_s: float, bin_us: int
 ) -> list[Feed]:
     spikes, n_units, feeds = session.spikes, len(session.unit_keys), list[Feed]()
     if isinstance(outlets.source, lsl.CountsOutlet):

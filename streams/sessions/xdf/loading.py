@@ -30,7 +30,7 @@ _TOLD_ELSEWHERE = ("got zero-length chunk", "Segments and clock-segments differ"
 
 
 @dataclass(slots=True)
-class Stream:
+class LoadedStream:
     """A stream as `pyxdf` gives it.
 
     Attributes:
@@ -74,7 +74,7 @@ class Loaded:
     """
 
     header: Mapping[str, Any]
-    streams: list[Stream]
+    streams: list[LoadedStream]
     remarks: list[str]
 
 
@@ -258,7 +258,7 @@ def _account(
     return Loaded(header.get("info") or {}, held, remarks)
 
 
-def _stream(one: Mapping[str, Any], attempt: _Attempt) -> Stream:
+def _stream(one: Mapping[str, Any], attempt: _Attempt) -> LoadedStream:
     info = one["info"]
     number = int(info["stream_id"])
     n, n_channels = len(one["time_stamps"]), int(info["channel_count"][0])
@@ -268,7 +268,7 @@ def _stream(one: Mapping[str, Any], attempt: _Attempt) -> Stream:
         values = np.array(values, object).reshape(n, n_channels)
     footer = one.get("footer")
     n_told = field_text((footer or {}).get("info") or {}, "sample_count")
-    return Stream(
+    return LoadedStream(
         number=number,
         info=info,
         values=values,
@@ -286,7 +286,7 @@ SMOOTHED_AT_MOST_S = 0.05
 """Even steps through a regular stream's stamps mend jitter; what lies further off is a hole."""
 
 
-def _smoothed(one: Stream, other: Mapping[str, Any]) -> list[str]:
+def _smoothed(one: LoadedStream, other: Mapping[str, Any]) -> list[str]:
     """Take the straight lines that `pyxdf` lays through a regular stream's stamps, if they fit."""
     t_s = np.asarray(other["time_stamps"], np.float64)
     if len(t_s) != len(one.t_s) or not len(t_s):
@@ -304,7 +304,7 @@ def _smoothed(one: Stream, other: Mapping[str, Any]) -> list[str]:
 
 
 def _lost_by(
-    span: Span, streams: Sequence[Stream], attempt: _Attempt, frames: Frames, t0_s: float
+    span: Span, streams: Sequence[LoadedStream], attempt: _Attempt, frames: Frames, t0_s: float
 ) -> str:
     """Say what a damaged place cost, stream by stream."""
     at, resumed = span

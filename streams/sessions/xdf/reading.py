@@ -20,7 +20,7 @@ from streams.sessions.xdf.clock_check import (
     remarks_of,
     trouble_of,
 )
-from streams.sessions.xdf.loading import Stream, field_text, load
+from streams.sessions.xdf.loading import LoadedStream, field_text, load
 
 OVERLAP_S = 1.0
 FEW_STRAYS = 3
@@ -162,7 +162,7 @@ def _remark_on(one: Recorded) -> str:
     return f"{labels} ({one.description.n_channels} x {one.description.format}, {one.unit or '-'})"
 
 
-def _is_stamped(stream: Stream) -> np.ndarray:
+def _is_stamped(stream: LoadedStream) -> np.ndarray:
     """Find the samples that have a stamp, (n,) bool.
 
     LabRecorder writes a first sample without one for a stream that brought nothing.
@@ -173,7 +173,7 @@ def _is_stamped(stream: Stream) -> np.ndarray:
     return is_stamped
 
 
-def _recorded(stream: Stream, stretch: tuple[float, float], remarks: list[str]) -> Recorded:
+def _recorded(stream: LoadedStream, stretch: tuple[float, float], remarks: list[str]) -> Recorded:
     """The stream without strays; what was left out is added to `remarks`."""
     info, kept, trouble = stream.info, _is_stamped(stream), trouble_of(stream)
     if not kept.all():
@@ -227,7 +227,7 @@ def _channels(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one if isinstance(one, Mapping) else {} for one in inside.get("channel") or ()]
 
 
-def _unended(streams: Sequence[Stream]) -> list[str]:
+def _unended(streams: Sequence[LoadedStream]) -> list[str]:
     """Remark on missing footers, and on samples that footers count but the file lacks."""
     without = [repr(one.name) for one in streams if not one.has_footer]
     remarks = []

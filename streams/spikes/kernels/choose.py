@@ -13,6 +13,7 @@ import numpy as np
 from streams.messages import Float32s, Float64s, Int32s, Int64s, SpikeBatch
 from streams.spikes.kernels import numpy_kernels
 from streams.spikes.kernels.ring_state import RingState
+from streams.spikes.key_table import KeyTable
 from streams.spikes.sequence import SequenceCheck
 
 
@@ -24,16 +25,16 @@ class Kernels(Protocol):
         samples: np.ndarray,
         stamps: Float64s,
         columns: tuple[int, int, int],
-        grid: Int32s,
+        table: KeyTable,
         sequence: SequenceCheck,
     ) -> Int32s | None:
-        """Read a pull that holds only new spikes from known units, as nearly all do.
+        """Read a pull that holds only new spikes, as nearly all do.
 
         Args:
             samples: (n, n_channels).
             stamps: (n,) seconds.
             columns: channel, unit and sequence number; -1 where there is none.
-            grid: (channels, units) each unit's index; -1 where not met before.
+            table: the units' indices; grows by new units.
             sequence: notes the numbers, if all are new and none is missing.
 
         Returns:

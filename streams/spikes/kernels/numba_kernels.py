@@ -14,6 +14,7 @@ from streams.messages import Float32s, Float64s, Int32s, Int64s, SpikeBatch
 from streams.spikes.kernels import numpy_kernels
 from streams.spikes.kernels.compiler import compiled
 from streams.spikes.kernels.ring_state import RingState
+from streams.spikes.key_table import KeyTable
 from streams.spikes.sequence import SequenceCheck
 
 _NOT_PLAIN = -1
@@ -34,17 +35,18 @@ def read_plain(
     samples: np.ndarray,
     stamps: Float64s,
     columns: tuple[int, int, int],
-    grid: Int32s,
+    table: KeyTable,
     sequence: SequenceCheck,
 ) -> Int32s | None:
     """Read one sample after the other."""
     n, unit = len(stamps), np.empty(len(stamps), np.int32)
     # The loop writes into the sequence check only after it has seen all samples.
     newest_s = _read_plain(
-        samples, stamps, *columns, grid, sequence.next_number, sequence.seen, sequence.stamp_s, unit
-    )
+        samples, stamps, *columns, table.grid, sequence.next_number, sequence.seen,
+        sequence.stamp_s, unit,
+    )  # fmt: skip
     if newest_s == _NOT_PLAIN:
-        return None
+        return numpy_kernels.read_plain(samples, stamps, columns, table, sequence)
     if columns[2] >= 0:
         sequence.next_number += n
         sequence.newest_s = max(sequence.newest_s, newest_s)

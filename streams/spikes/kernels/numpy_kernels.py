@@ -7,7 +7,7 @@ import numpy as np
 from streams.clock import stamps_to_us as stamps_to_us
 from streams.messages import Float32s, Float64s, Int32s, Int64s, SpikeBatch
 from streams.spikes.kernels.ring_state import RingState
-from streams.spikes.key_table import on_grid
+from streams.spikes.key_table import KeyTable
 from streams.spikes.sequence import SequenceCheck
 
 MOST_ROWS = 2**20
@@ -19,7 +19,7 @@ def read_plain(
     samples: np.ndarray,
     stamps: Float64s,
     columns: tuple[int, int, int],
-    grid: Int32s,
+    table: KeyTable,
     sequence: SequenceCheck,
 ) -> Int32s | None:
     """Ask the whole pull at once: this stands between a spike and its decode."""
@@ -31,10 +31,10 @@ def read_plain(
     ):
         return None
     i_channel, i_unit, i_seq = columns
-    index = on_grid(grid, 0 if i_channel < 0 else samples[:, i_channel], samples[:, i_unit])
-    if index is None or (i_seq >= 0 and not sequence.go_on(samples[:, i_seq], stamps)):
+    if i_seq >= 0 and not sequence.go_on(samples[:, i_seq], stamps):
         return None
-    return index
+    unit = samples[:, i_unit]
+    return table.lookup(np.zeros_like(unit) if i_channel < 0 else samples[:, i_channel], unit)
 
 
 def admit_in_order(

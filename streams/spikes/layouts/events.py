@@ -77,9 +77,7 @@ class EventLayout:
         n, unit = len(stamps), None
         if 0 < n <= MOST_AT_ONCE and samples.dtype == np.int32 and self._ignored.is_empty:
             columns = (self._i_channel, self._i_unit, self._i_seq)
-            unit = self._kernels.read_plain(
-                samples, stamps, columns, self.table.grid, self._sequence
-            )
+            unit = self._kernels.read_plain(samples, stamps, columns, self.table, self._sequence)
         if unit is None:
             return self._parse_any(samples, stamps)
         repeats = self._repeats(stamps, unit)
