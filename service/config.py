@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
 
 from service.errors import ConfigError
-from service.loop.shaping import Shaping
 
 
 class Section(BaseModel):
@@ -90,10 +89,6 @@ class ShapingConfig(Section):
             if not low < high:
                 raise ValueError(f"the bounds of {name!r} must be [low, high] with low < high")
         return bounds
-
-    def to_shaping(self) -> Shaping:
-        """As the beat uses it."""
-        return Shaping(**self.model_dump())
 
 
 class RealtimeConfig(Section):

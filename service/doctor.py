@@ -20,13 +20,14 @@ from export.backends import open_backend
 from export.bundle import open_bundle
 from export.compiled.tensorrt_library import RTX_INSTALL
 from service.config import ServeConfig, load_config
+from service.daemon.compose import make_source
+from service.daemon.daemon import Daemon
+from service.daemon.serve import bundle_path
 from service.errors import HANDLED, ExitCode
-from service.loop.daemon import Daemon
-from service.loop.rejected import CAUSES, FAULT_SHARE
-from service.loop.source import Source
-from service.loop.unit_numbers import shift_of, strangers_of
+from service.loop.intake.rejected import CAUSES, FAULT_SHARE
+from service.loop.intake.source import Source
 from service.loop.validity import UNKNOWN_SHARE
-from service.serve import bundle_path
+from service.telemetry.unit_numbers import shift_of, strangers_of
 from streams.clock import MonotonicClock
 from streams.errors import StreamLostError
 from streams.lsl.inlets import lsl_now, visible_streams
@@ -194,7 +195,9 @@ def _bundle(config: ServeConfig | None) -> Finding:
 def _source(config: ServeConfig, *, bundle_opens: bool) -> Iterator[Finding]:
     """Open the stream as `serve` does, by the same code, and listen to its units for a while."""
     if not bundle_opens:
-        yield _attempt("input stream", lambda: _stream(Source(config.input, (), MonotonicClock())))
+        yield _attempt(
+            "input stream", lambda: _stream(make_source(config.input, (), MonotonicClock()))
+        )
         return
     publisher = Publisher("tcp://127.0.0.1:*")
     made: list[Daemon] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from pathlib import Path
 
 from decoders.errors import DecodersError
 from export.errors import BackendUnavailable, BundleError, ExportError, GateError
@@ -36,6 +37,11 @@ class ServiceError(Exception):
 
 class ConfigError(ServiceError):
     """A config file cannot be used; the text names file, key and the nearest valid key."""
+
+
+def cannot_write(path: Path, err: OSError) -> ConfigError:
+    """Return the error of a file that was asked for and cannot be written."""
+    return ConfigError(f"cannot write {path}: {err.strerror}; does its folder exist?")
 
 
 class GuardError(ServiceError):

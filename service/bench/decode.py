@@ -20,9 +20,9 @@ from export.errors import ExportError
 from export.random_bundles.derived import derive_bundle
 from service.bench.screen import show
 from service.bench.sender import unit_keys
+from service.daemon.serve import bundle_path
 from service.errors import ConfigError, ExitCode
-from service.loop.percentiles import percentiles
-from service.serve import bundle_path
+from service.telemetry.percentiles import percentiles
 from streams.clock import MonotonicClock
 from streams.messages import TokenWindow
 

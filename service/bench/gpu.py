@@ -19,7 +19,7 @@ from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.bench.screen import show
 from service.errors import ExitCode
-from service.loop.percentiles import percentiles
+from service.telemetry.percentiles import percentiles
 from streams.clock import MonotonicClock
 from streams.messages import TokenWindow
 

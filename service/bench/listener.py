@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.loop.percentiles import percentiles
+from service.telemetry.percentiles import percentiles
 from streams.clock import Clock, MonotonicClock
 from streams.messages import Float64s
 from streams.wire.sockets import DecodeSubscriber

@@ -20,7 +20,7 @@ from service.bench.screen import show
 from service.bench.sender import unit_keys
 from service.bench.stages import runs, stages_ms, summary
 from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
-from service.serve import bundle_path
+from service.daemon.serve import bundle_path
 from service.short_slices import wake_soon
 from streams.clock import MonotonicClock
 

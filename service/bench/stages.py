@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from service.bench.listener import Listener
-from service.loop.percentiles import percentiles
+from service.telemetry.percentiles import percentiles
 from streams.messages import Float64s
 
 STAGES = {

@@ -46,7 +46,7 @@ def add_commands(commands: Commands) -> None:
 def _build(a: argparse.Namespace) -> None:
     from export.bundle import open_bundle
     from export.compiled.build import build
-    from service.serve import bundle_path
+    from service.daemon.serve import bundle_path
 
     bundle = open_bundle(bundle_path(a.bundle))
     made = build(

@@ -66,8 +66,8 @@ def _add_serve(commands: Commands) -> None:
 
 def _serve(a: argparse.Namespace) -> None:
     from service.config import ServeConfig, load_config
+    from service.daemon.serve import serve
     from service.logs import set_up
-    from service.serve import serve
 
     set_up(a.log)
     serve(load_config(a.config, ServeConfig), a.announce, a.token_log)

@@ -168,7 +168,7 @@ def _add_explain(commands: Commands) -> None:
 
 
 def _explain(a: argparse.Namespace) -> None:
-    from service.explain import explain
+    from service.telemetry.explain import explain
 
     explain(a.dump)
 

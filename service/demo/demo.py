@@ -14,8 +14,8 @@ from service.bench.loop import PRIORITY, listen_beside_timer
 from service.bench.rig import Rig
 from service.bench.screen import show
 from service.bench.verdict import beats_missed, conclude
+from service.daemon.serve import bundle_path
 from service.demo.view import LiveView
-from service.serve import bundle_path
 
 SHIPPED_DEMO, DEFAULT_BACKEND = "shipped:demo", "onnxruntime-cpu"
 TARGETS_PER_30_S = 8

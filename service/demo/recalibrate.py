@@ -20,9 +20,9 @@ from service.bench.rig import Rig
 from service.bench.screen import show
 from service.bench.verdict import conclude
 from service.client import Client
+from service.daemon.serve import bundle_path
 from service.demo.demo import start_daemon
 from service.errors import ServiceError
-from service.serve import bundle_path
 from streams.clock import MonotonicClock
 from streams.lsl.inlets import find_inlet
 from streams.wire.sockets import DecodeSubscriber

@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from service.loop.percentiles import percentiles
+from service.telemetry.percentiles import percentiles
 from streams.clock import MonotonicClock
 from streams.errors import StreamAbsentError
 from streams.lsl.inlets import Inlet, find_inlet

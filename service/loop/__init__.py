@@ -1,1 +1,1 @@
-"""The running loop: ingest, beat, control, and what they are made of."""
+"""The decode loop: from a pull to a published decode."""

@@ -1,4 +1,4 @@
-"""A decoder in service: its bundle's backend, its rows of the source's units, and how it judges."""
+"""A decoder in service: its bundle's backend, and its rows for the source's units."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
 from export.backends import Backend, DecodesAhead
 from export.errors import BackendError
 from export.manifest import Manifest
-from service.loop.shaping import Shaper
 from service.loop.token_cap import LIMIT_OF_HOP
-from service.loop.validity import ValidityJudge
 from streams.messages import Int64s, SpikeBatch, TokenWindow
 from streams.spikes.kernels.choose import NUMPY, Kernels
 from streams.spikes.tokenizer import Tokenizer
@@ -23,24 +22,24 @@ Raw = Mapping[str, np.ndarray]
 
 
 class Decoder:
-    """A bundle that runs beat after beat.
+    """A bundle that runs bin after bin.
 
     Attributes:
         last_k: the beat whose bin it ran last.
         k_reset: the beat after which its memory began.
-        row_of: (n_source_units,) int32, its row of each source unit; -1 where unknown.
+        row_of: (n_source_units,) int32, its row for each source unit; -1 where unknown.
         known: (n_source_units,) bool.
-        failure: what its backend failed with last; None while it never did.
+        failure: the backend's last failure; None while there was none.
         kernels: functions that make its tokens.
-        n_fitting: tokens of a bin that decoding has time for; None where nobody timed it.
+        n_fitting: tokens per bin that decoding has time for; None if the backend was not timed.
 
     Args:
-        manifest: of the bundle.
+        manifest: the bundle's.
         backend: opened on it.
         row_of_key: the bundle's unit map.
-        source_keys: the source's growing list of keys.
-        token_cap: at most this many tokens a bin; None for no cap.
-        step_s: what a step at the largest bucket takes, seconds; None where nobody timed it.
+        source_keys: the source's growing key list.
+        token_cap: tokens per bin at most; None for no cap.
+        step_s: seconds per step at the largest bucket; None if the backend was not timed.
         kernels: see above.
     """
 
@@ -55,7 +54,7 @@ class Decoder:
         kernels: Kernels = NUMPY,
     ) -> None:
         self.manifest, self.backend, self.kernels = manifest, backend, kernels
-        self._ahead = backend if isinstance(backend, DecodesAhead) else None
+        self._predecodes = backend if isinstance(backend, DecodesAhead) else None
         self.failure: BackendError | None = None
         limits = [n for n in (token_cap, backend.n_most_tokens) if n is not None]
         self._token_cap = token_cap = min(limits, default=None)
@@ -74,8 +73,18 @@ class Decoder:
         self.tokenizer = Tokenizer(bin_us, self.row_of, token_cap, kernels)
         self.follow_source()
 
+    @property
+    def has_memory(self) -> bool:
+        """True if its network carries memory from bin to bin."""
+        return bool(self.manifest.graph.memory)
+
+    @property
+    def can_predecode(self) -> bool:
+        """True if its backend can run a bin without advancing the memory."""
+        return self._predecodes is not None
+
     def follow_source(self) -> bool:
-        """Give rows to the keys that the source has shown since; whether there were any."""
+        """Give rows to the source's new keys; return True if there were any."""
         if len(self.row_of) == len(self._source_keys):
             return False
         new = self._source_keys[len(self.row_of) :]
@@ -86,7 +95,7 @@ class Decoder:
         return True
 
     def cap(self, n_most: int | None) -> None:
-        """Let no bin from now on hold more tokens than this, or than it was made for."""
+        """Limit the tokens in bins to come; its own limit holds, too."""
         fixed = self._token_cap
         if n_most is None or fixed is None:
             self.tokenizer.token_cap = fixed if n_most is None else n_most
@@ -94,40 +103,35 @@ class Decoder:
             self.tokenizer.token_cap = min(fixed, n_most)
 
     def cut(self, spikes: SpikeBatch, k: int, t_window: float) -> tuple[TokenWindow, Int64s]:
-        """The tokens of beat k's bin, and the index into `spikes` of each."""
+        """Return the tokens in beat k's bin, and each one's index into `spikes`."""
         return self.tokenizer.cut(spikes, k * round(self.manifest.hop_s * 1e6), t_window)
 
     def run(self, window: TokenWindow, k: int, lead_s: float) -> Raw | None:
-        """Run beat k's bin; None when the backend failed. The memory begins anew after a fault."""
-        self.last_k = k
+        """Run beat k's bin; None if the backend failed. The memory begins anew after a fault."""
+        self.last_k = k  # also if it fails: a bin is not run again
         try:
             raw = self.backend.step(window, lead_s)
         except BackendError as error:
             self.failure = error
             self.forget(k)
             return None
-        if not is_finite(raw):
+        if not is_finite(raw):  # the memory is not finite either, and would stay so
             self.forget(k)
         return raw
 
-    @property
-    def can_rehearse(self) -> bool:
-        """Whether its backend can run a bin without consequence."""
-        return self._ahead is not None
-
-    def rehearse(self, window: TokenWindow, lead_s: float) -> Raw | None:
-        """Run a bin as it may yet be, without consequence; None where the backend cannot."""
-        if self._ahead is None:
+    def predecode(self, window: TokenWindow, lead_s: float) -> Raw | None:
+        """Run a bin that may still grow; the memory stays. None if the backend cannot."""
+        if self._predecodes is None:
             return None
-        with contextlib.suppress(BackendError):  # the step itself will say so
-            return self._ahead.rehearse(window, lead_s)
+        with contextlib.suppress(BackendError):  # `run` of the same bin will report it
+            return self._predecodes.rehearse(window, lead_s)
         return None
 
     def accept(self, raw: Raw, k: int) -> None:
-        """What `rehearse` gave last is what `run` of beat k's bin would have given."""
+        """Advance the memory by the newest `predecode`, as `run` would have with beat k's bin."""
         self.last_k = k
-        if self._ahead is not None:
-            self._ahead.accept()
+        if self._predecodes is not None:
+            self._predecodes.accept()
         if not is_finite(raw):
             self.forget(k)
 
@@ -136,8 +140,12 @@ class Decoder:
         self.backend.reset()
         self.k_reset = k
 
+    def skip_to(self, k: int) -> None:
+        """Take the bins up to beat k's as run."""
+        self.last_k = max(self.last_k, k)
+
     def in_range(self, raw: Raw) -> bool:
-        """Whether every output lies between the manifest's `low` and `high`."""
+        """Return True if every output lies between the manifest's `low` and `high`."""
         return all(
             bool((raw[name] >= low).all() and (raw[name] <= high).all())
             for name, low, high in self._bounds
@@ -149,20 +157,74 @@ def _fitting(manifest: Manifest, step_s: float) -> int:
 
 
 def is_finite(raw: Raw) -> bool:
-    """Whether every output is finite."""
+    """Return True if every output is finite."""
     return all(map(math.isfinite, chain.from_iterable(v.tolist() for v in raw.values())))
 
 
-class Seat:
-    """A decoder's place in the beat: in service, in shadow, or standing by.
+class Outcome(NamedTuple):
+    """One bin run by a decoder: the bin, the network's answer, and when.
 
-    Args:
-        decoder: who sits there.
-        judge: of its decodes' validity.
-        shaper: of its values.
+    A bin is run while its last spikes are waited for (predecoded), or once it is cut.
+
+    Attributes:
+        decoder: the decoder that ran it.
+        k: the beat.
+        lead_s: how far ahead the network estimates.
+        spikes: the bin's.
+        slots: where the ring holds them.
+        window: their tokens.
+        kept: each token's index into `spikes`.
+        raw: the network's answer, valid until the backend runs again; None if the backend failed.
+        memory: the decoder's `last_k` and `k_reset` before the run.
+        token_cap: in force for the bin.
+        t_cut: from here on no spike is taken into the bin.
+        t_tokens: the graph began; `t_cut` if the bin was predecoded.
+        t_done: the graph was done; if it was predecoded, the outcome was confirmed.
+        run_s: how long tokenizing and graph took, also if they ran before `t_cut`.
+        was_predecoded: True if the bin was run before it was cut.
     """
 
-    def __init__(self, decoder: Decoder, judge: ValidityJudge, shaper: Shaper) -> None:
-        self.decoder, self.judge, self.shaper = decoder, judge, shaper
-        self.seq = 0
-        self.reason = "context_short"
+    decoder: Decoder
+    k: int
+    lead_s: float
+    spikes: SpikeBatch
+    slots: Int64s
+    window: TokenWindow
+    kept: Int64s
+    raw: Raw | None
+    memory: tuple[int, int]
+    token_cap: int | None
+    t_cut: float
+    t_tokens: float
+    t_done: float
+    run_s: float
+    was_predecoded: bool = False
+
+    def holds_for(self, decoder: Decoder, k: int, lead_s: float) -> bool:
+        """Return True if `decoder` would decode beat k's same spikes alike now."""
+        return (
+            self.k == k
+            and self.decoder is decoder
+            and self.memory == (decoder.last_k, decoder.k_reset)
+            and self.lead_s == lead_s
+            and self.token_cap == decoder.tokenizer.token_cap
+        )
+
+    def confirmed(self, t_cut: float, t_done: float) -> Outcome:
+        """Return the predecoded outcome for the bin that was cut at `t_cut`."""
+        return Outcome(
+            self.decoder, self.k, self.lead_s, self.spikes, self.slots, self.window, self.kept,
+            self.raw, self.memory, self.token_cap, t_cut, t_cut, t_done, self.run_s,
+            was_predecoded=True,
+        )  # fmt: skip
+
+
+def no_outcome(decoder: Decoder, k: int, lead_s: float, t_window: float, t_s: float) -> Outcome:
+    """Return an outcome for a bin that no network has run."""
+    ints, floats = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    none = np.zeros(0, np.int64)
+    window = TokenWindow(ints, floats, floats, t_window)
+    return Outcome(
+        decoder, k, lead_s, SpikeBatch(none, ints, ints), none, window, none, None, (0, 0), None,
+        t_s, t_s, t_s, 0.0,
+    )  # fmt: skip

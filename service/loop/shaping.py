@@ -1,4 +1,4 @@
-"""From what the network says to what the task may use: shaping, and the safe value otherwise."""
+"""Shape a decode's value, or replace it by the safe one if the decode is not `ok`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Values = dict[str, list[float | None] | None]
 
 @dataclass(frozen=True, slots=True)
 class Shaping:
-    """What is done to a decode that is `ok`, in this order; replaced as a whole while running.
+    """Settings of the shaping, applied in this order; replaced as a whole while running.
 
     All but `bounds` act on outputs whose safe value is zero (velocities).
 
     Attributes:
         bias: subtracted, per dimension, in the output's unit; shorter than the output is zero.
-        smoothing: weight of the value before, in [0, 1).
+        smoothing: the previous value's weight, in [0, 1).
         speed_power: the speed is scaled by `(speed / speed_ref) ** (speed_power - 1)`: above 1,
             slow becomes slower and fast faster (Willett et al. 2018 discuss why).
         speed_ref: the speed that stays as it is, in the output's unit.
         gain: factor.
         max_speed: longer vectors are shortened to this; 0 for no limit.
-        bounds: per output name, (low, high) of every dimension.
+        bounds: per output name, (low, high) for every dimension.
     """
 
     gain: float = 1.0
@@ -45,7 +45,7 @@ class Shaper:
 
     Args:
         outputs: the bundle's outputs.
-        shaping: what to do; may be replaced at any time.
+        shaping: the settings; None for none.
     """
 
     def __init__(self, outputs: Sequence[Output], shaping: Shaping | None = None) -> None:
@@ -54,8 +54,12 @@ class Shaper:
         self._smooth: dict[str, list[float]] = {}
         self._last_ok: dict[str, tuple[float, list[float | None]]] = {}
 
+    def use(self, shaping: Shaping) -> None:
+        """Shape like this from now on."""
+        self.shaping = shaping
+
     def fresh(self) -> Shaper:
-        """The same shaping for another decoder of the same outputs."""
+        """Return a shaper with the same settings for another decoder with the same outputs."""
         return Shaper(self.outputs, self.shaping)
 
     def continue_from(self, before: Shaper) -> None:
@@ -64,7 +68,7 @@ class Shaper:
         self._smooth, self._last_ok = dict(before._smooth), dict(before._last_ok)
 
     def shape(self, raw: Mapping[str, np.ndarray], t_s: float) -> Values:
-        """The values of a decode that is `ok`, at `t_s`."""
+        """Return an `ok` decode's values at `t_s`."""
         shaping, shaped = self.shaping, Values()
         for output in self.outputs:
             value: list[float] = raw[output.name].tolist()
@@ -79,7 +83,7 @@ class Shaper:
         return shaped
 
     def safe(self, t_s: float) -> Values:
-        """The values of a decode that is not `ok`; smoothing begins anew after it."""
+        """Return the values when a decode is not `ok`; smoothing begins anew after it."""
         self._smooth.clear()
         return {output.name: self._safe_value(output, t_s) for output in self.outputs}
 
@@ -109,7 +113,7 @@ class Shaper:
 
 
 def as_values(raw: Mapping[str, np.ndarray] | None, names: Sequence[str]) -> Values:
-    """What the network said, with null for what is not finite."""
+    """Return the network's answer, with null where it is not finite."""
     if raw is None:
         return dict.fromkeys(names)
     return {name: [v if math.isfinite(v) else None for v in raw[name].tolist()] for name in names}

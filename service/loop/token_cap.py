@@ -13,7 +13,7 @@ from dataclasses import dataclass
 LIMIT_OF_HOP = 0.4
 """Decoding that takes longer nears its budget: a beat is late after half a hop."""
 TARGET_OF_HOP = 0.3
-SEATS_OF_HOP = 0.8
+SLOTS_OF_HOP = 0.8
 """All decoders of a beat, those in shadow and standing by too, share this much of a hop."""
 N_WATCHED = 8
 N_OVER = 3
@@ -33,7 +33,7 @@ class CapChange:
         before: the cap until now.
         why: `slow` (decoding neared its limit), `burst` (a bin of more tokens than fit), `room`
             (it went well), `no_use` (fewer tokens made decoding no faster).
-        taken_s: how long decoding took of late, seconds.
+        taken_s: how long decoding took lately, seconds.
         limit_s: what it may take.
     """
 
@@ -54,24 +54,26 @@ class TokenCap:
 
     Attributes:
         in_force: tokens a beat; None for no cap.
-        on_change: called with each change.
 
     Args:
         hop_s: between beats.
+        on_change: called with each change.
     """
 
-    def __init__(self, hop_s: float) -> None:
+    def __init__(
+        self, hop_s: float, on_change: Callable[[CapChange], None] = lambda change: None
+    ) -> None:
         self.in_force: int | None = None
-        self.on_change: Callable[[CapChange], None] = lambda change: None
+        self._on_change = on_change
         self._hop_s = hop_s
         self._runs: deque[tuple[float, int]] = deque(maxlen=N_WATCHED)
         self._n_runs = self._n_tight = self._n_blocked = self._n_proven = 0
         self._has_touched = False
         self._at_start: tuple[float, int] | None = None
 
-    def limit_s(self, n_seats: int = 1) -> float:
-        """What one decoder's run may take where `n_seats` of them run every beat."""
-        return self._hop_s * min(LIMIT_OF_HOP, SEATS_OF_HOP / n_seats)
+    def limit_s(self, n_slots: int = 1) -> float:
+        """Return the time for one decoder's run if `n_slots` run every beat."""
+        return self._hop_s * min(LIMIT_OF_HOP, SLOTS_OF_HOP / n_slots)
 
     def offer(self, n_spikes: int, n_fitting: int | None) -> None:
         """Before a run: a bin of more tokens than are known to fit is capped at once.
@@ -90,9 +92,9 @@ class TokenCap:
             self._change(n_most, "burst", 0.0, self.limit_s())
             self._has_touched = True
 
-    def note(self, n_tokens: int, taken_s: float, n_seats: int = 1) -> None:
-        """After a run of `n_tokens` that took `taken_s`: keep, lower, raise or end the cap."""
-        limit_s = self.limit_s(n_seats)
+    def note(self, n_tokens: int, taken_s: float, n_slots: int = 1) -> None:
+        """After a run with `n_tokens` that took `taken_s`: keep, lower, raise or end the cap."""
+        limit_s = self.limit_s(n_slots)
         target_s = limit_s * TARGET_OF_HOP / LIMIT_OF_HOP
         if taken_s <= target_s:
             self._n_proven = max(self._n_proven, n_tokens)
@@ -119,7 +121,7 @@ class TokenCap:
         self._change(cap, "slow", taken_s, limit_s)
 
     def _is_no_use(self, taken_s: float, n_tokens: int) -> bool:
-        """Whether a run of far fewer tokens than at the cap's start took as long as then."""
+        """Return True if a run with far fewer tokens took as long as at the cap's start."""
         if self.in_force is None or self._at_start is None:
             return False
         start_s, n_start = self._at_start
@@ -140,7 +142,7 @@ class TokenCap:
         self._runs.clear()
         self._watch_anew()
         if cap != before:
-            self.on_change(CapChange(cap, before, why, taken_s, limit_s))
+            self._on_change(CapChange(cap, before, why, taken_s, limit_s))
 
     def _watch_anew(self) -> None:
         self._n_runs = self._n_tight = 0

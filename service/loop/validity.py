@@ -1,4 +1,4 @@
-"""Whether a decode may be trusted, and why not (DEFINITIONS, "Validity")."""
+"""Validity of a decode: may it be trusted, and why not (DEFINITIONS, "Validity")?"""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ REASONS = {
 
 @dataclass(slots=True)
 class ValidityInputs:
-    """What the beat knows when it judges.
+    """Facts about a beat that its validity depends on.
 
     Attributes:
         t_s: now, seconds.
         t_due: when the beat was due to be cut.
         newest_s: newest accepted stamp, keep-alives included; None before the first.
         delay_s: how much later than a hop the source's spikes are waited for.
-        keeps_alive: whether the source sends keep-alives (or regular counts).
+        keeps_alive: the source sends keep-alives (or regular counts).
         since_reset_s: seconds of input since the memory began.
-        spikes_in: spikes so far; `unknown` of them of units that the decoder does not know.
+        spikes_in: spikes so far; `unknown` of them from units that the decoder does not know.
         unknown: see `spikes_in`.
-        finite: whether the network's output is finite.
-        backend_ok: whether the backend ran.
+        finite: the network's output is finite.
+        backend_ok: the backend ran.
         source_fault: what is wrong with the source as a whole, a reason; "" if nothing is.
-        complete: whether all spikes of the bin can have come, and were taken.
-        paused: whether the operator paused.
+        complete: all spikes of the bin can have come, and were taken.
+        paused: the operator paused.
     """
 
     t_s: float
@@ -76,7 +76,7 @@ class ValidityJudge:
     Args:
         context_s: the bundle's `context_s`.
         stale_after_s: the bundle's `stale_after_s`.
-        keep_alive_every_s: interval of keep-alives, or of bins of counts.
+        keep_alive_every_s: interval of keep-alives, or of count bins.
         hop_s: between beats.
     """
 
@@ -90,13 +90,13 @@ class ValidityJudge:
         self._counts: deque[tuple[float, int, int]] = deque()
 
     def fresh(self) -> ValidityJudge:
-        """A judge alike that has seen nothing yet."""
+        """Return a judge with the same limits that has seen nothing yet."""
         return ValidityJudge(
             self.context_s, self.stale_after_s, self._keep_alive_every_s, self.hop_s
         )
 
     def judge(self, inputs: ValidityInputs) -> str:
-        """Return the reason of the worst finding, "" when all is well."""
+        """Return the worst finding's reason, "" when all is well."""
         found = [reason for reason in self._findings(inputs) if reason]
         return max(found, key=lambda reason: REASONS[reason], default="")
 

@@ -13,7 +13,7 @@ from calibration.precision_gate import PrecisionGate
 from export.bundle import open_bundle
 from export.onnxruntime_backend import open_cpu
 from service.cli import main
-from service.serve import bundle_path
+from service.daemon.serve import bundle_path
 
 DEMO = "shipped:demo"
 FP16 = ("build", DEMO, "--backend", "onnxruntime-cpu", "--precision", "fp16", "--split", "all")

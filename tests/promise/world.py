@@ -16,21 +16,21 @@ import numpy as np
 
 from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
-from service.config import InputConfig
-from service.loop.beat import Beat
+from service.loop.decode_loop import DecodeLoop
 from service.loop.decoder import Decoder
-from service.loop.ingest import Ingest
-from service.loop.outcome import Schedule
-from service.loop.settle import SettleTime
+from service.loop.intake.arrivals import Arrival
+from service.loop.intake.ingest import Ingest
+from service.loop.intake.schedule import Schedule
+from service.loop.intake.settle import SettleTime
+from service.loop.intake.source import OpenInlet, Source
 from service.loop.shaping import Shaper
-from service.loop.source import Arrival, OpenInlet, Source
-from service.loop.turns import BeatLoop
+from service.loop.slots import DecoderSlot
 from service.loop.validity import ValidityJudge
-from service.loop.wait import Wait
 from streams.clock import OffsetEstimate
 from streams.errors import StreamAbsentError, StreamLostError
 from streams.lsl.description import StreamDescription
 from streams.messages import Float64s, TokenWindow
+from streams.spikes.layouts.layout import LayoutOptions
 from streams.spikes.ring import SpikeRing
 from streams.wire.schema import Decode
 
@@ -210,55 +210,59 @@ class SimulatedDaemon:
         arrivals: what it admitted.
     """
 
-    def __init__(self, world: World, bundle: DecoderBundle, hop_s: float, **config: Any) -> None:
+    def __init__(self, world: World, bundle: DecoderBundle, hop_s: float) -> None:
         manifest, hop_us = bundle.manifest, round(hop_s * 1e6)
         self.world = world
         self.decodes: list[Decode] = []
         self.windows: dict[int, TokenWindow] = {}
         self.events: list[tuple[str, dict[str, Any]]] = []
         keys = tuple(unit.key for unit in manifest.units)
-        self.source = Source(InputConfig(**config), keys, world, find=world.find)
+        self.source = Source(world.find, LayoutOptions(keys), world)
         self.schedule = Schedule(self.source.origin_s(), hop_us)
         inbox: deque[Arrival] = deque()
         self.ingest = Ingest(
             self.source, world, self.schedule.t0_s, inbox, self._report, self._fail
         )
-        settle = SettleTime("auto", hop_s, 0.5)
         bin_s = self.source.bin_s
-        self.beat = Beat(
+        decoder = Decoder(manifest, open_cpu(bundle), bundle.row_of_key, self.source.keys)
+        judge = ValidityJudge(
+            manifest.context_s, manifest.stale_after_s, self.source.keep_alive_every_s, hop_s
+        )
+        listener = Listener(world, self.source, self.ingest)
+        self.loop = DecodeLoop(
             clock=world,
             schedule=self.schedule,
             ring=SpikeRing(200_000, hop_us, hop_us, hop_us),
-            decoder=Decoder(manifest, open_cpu(bundle), bundle.row_of_key, self.source.keys),
-            judge=ValidityJudge(
-                manifest.context_s, manifest.stale_after_s, self.source.keep_alive_every_s, hop_s
-            ),
-            shaper=Shaper(manifest.outputs),
+            slot=DecoderSlot(decoder, judge, Shaper(manifest.outputs)),
+            inbox=inbox,
+            arrivals=listener,
+            settle=SettleTime("auto", hop_s, 0.5),
             run_id="sim",
             lead_s=manifest.lead_s.default,
-            settle=settle,
+            report=self._report,
             source_fault=lambda: self.ingest.source_fault,
             source_bin_us=None if bin_s is None else round(bin_s * 1e6),
+            observer=self,
         )
-        self.beat.trace_beat = self._keep
-        listener = Listener(world, self.source, self.ingest)
-        wait = Wait(world, self.beat, inbox, listener.await_arrival, cut="settled", rehearse=False)
-        self.loop = BeatLoop(world, self.beat, wait, inbox, listener, self._report)
         world.listeners.append(listener)
 
     def run(self, until_s: float) -> None:
         """Beat until then."""
         self.loop.begin(self.source.t_open_s)
         while self.world.t_s < until_s:
-            decode, _ = self.loop.turn(self._publish)
-            self.beat.follow(self.beat.settle.settle_s)
-            self.loop.look_after(decode)
+            decode, _ = self.loop.run_beat(self._publish)
+            self.loop.run_shadow()
+            self.loop.review_settling(decode)
 
     def _publish(self, decode: Decode) -> float:
         self.decodes.append(decode)
         return self.world.t_s
 
-    def _keep(self, k: int, window: TokenWindow) -> None:
+    def arrival(self, arrival: Arrival) -> None:
+        """Arrivals are of no interest."""
+
+    def window(self, k: int, window: TokenWindow) -> None:
+        """Keep the tokens of beat k's bin."""
         self.windows[k] = TokenWindow(
             window.unit.copy(), window.t_rel.copy(), window.count.copy(), window.t_window
         )

@@ -1,21 +1,25 @@
-"""A beat over a real bundle and a real backend, with a clock and arrivals that the test owns."""
+"""A decode loop over a real bundle and backend, with a clock and arrivals that the test owns."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from export.bundle import DecoderBundle
 from export.onnxruntime_backend import open_cpu
-from service.loop.beat import Beat
+from service.loop.commands import LoopCommand
+from service.loop.decode_loop import DecodeLoop
 from service.loop.decoder import Decoder
-from service.loop.outcome import Schedule
-from service.loop.settle import SettleTime
+from service.loop.intake.arrivals import Arrival, Observer
+from service.loop.intake.schedule import Schedule
+from service.loop.intake.settle import SettleTime
 from service.loop.shaping import Shaper
-from service.loop.source import Arrival
+from service.loop.slots import DecoderSlot
+from service.loop.token_cap import TokenCap
 from service.loop.validity import ValidityJudge
 from streams.clock import ManualClock
 from streams.messages import SpikeBatch, TokenWindow
@@ -49,7 +53,7 @@ def estimate(decode: Decode) -> dict[str, Any]:
 
 
 class BeatRig:
-    """Turns beats; the clock stands at the moment that each was due unless the test says later."""
+    """Steps through beats; the clock stands at each one's due time unless the test says later."""
 
     def __init__(
         self,
@@ -59,6 +63,8 @@ class BeatRig:
         capacity: int = 10_000,
         kernels: Kernels = NUMPY,
         source_fault: Callable[[], str] = lambda: "",
+        shed: TokenCap | None = None,
+        observer: Observer | None = None,
     ) -> None:
         manifest = bundle.manifest
         self.bundle = bundle
@@ -70,19 +76,47 @@ class BeatRig:
         )
         self.inbox: deque[Arrival] = deque()
         self.windows: dict[int, TokenWindow] = {}
-        self.beat = Beat(
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S, HOP_S)
+        self.loop = DecodeLoop(
             clock=self.clock,
             schedule=Schedule(T0_S, HOP_US),
             ring=SpikeRing(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US, kernels),
-            decoder=self.decoder,
-            judge=ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S, HOP_S),
-            shaper=Shaper(manifest.outputs),
+            slot=DecoderSlot(self.decoder, judge, Shaper(manifest.outputs)),
+            inbox=self.inbox,
+            arrivals=self,
+            settle=SettleTime(SETTLE_S * 1e3, HOP_S, 0.5),
             run_id="7f3a",
             lead_s=manifest.lead_s.default,
-            settle=SettleTime(SETTLE_S * 1e3, HOP_S, 0.5),
+            report=lambda event, detail: self.events.append((event, detail)),
             source_fault=source_fault,
+            token_cap=shed,
+            observer=observer or self,
         )
-        self.beat.trace_beat = self._keep
+
+    def await_arrival(self, wait_s: float) -> None:
+        """Nothing arrives: time passes."""
+        self.clock.t_s += wait_s
+
+    @contextmanager
+    def held_off(self) -> Iterator[None]:
+        """Nothing arrives meanwhile."""
+        yield
+
+    def arrival(self, arrival: Arrival) -> None:
+        """Arrivals are the test's own."""
+
+    def window(self, k: int, window: TokenWindow) -> None:
+        """Keep the tokens of beat k's bin."""
+        self.windows[k] = TokenWindow(
+            window.unit.copy(), window.t_rel.copy(), window.count.copy(), window.t_window
+        )
+
+    def ask(self, change: str, **asked: Any) -> LoopCommand:
+        """Give the loop a command, carried out at the next beat."""
+        command = LoopCommand(change, **asked)  # type: ignore[arg-type]
+        self.loop.commands.put(command)
+        return command
 
     def arrive(
         self,
@@ -107,7 +141,7 @@ class BeatRig:
                 n_lost=0,
             )
         )
-        self.beat.take_in(self.inbox)
+        self.loop.admit()
 
     def go_to(self, k: int, late_s: float = 0.0) -> None:
         """Move the clock to when beat k is due."""
@@ -116,7 +150,7 @@ class BeatRig:
     def turn(self, k: int, late_s: float = 0.0) -> Decode:
         """Do beat k when it is due."""
         self.go_to(k, late_s)
-        return self.beat.turn(k, SETTLE_S)
+        return self.loop.step(k)
 
     def fed_turn(self, k: int) -> Decode:
         """Do beat k with two spikes in its window."""
@@ -132,9 +166,4 @@ class BeatRig:
 
     def n_arrived(self) -> int:
         """All spikes that ever arrived, by the ring's account."""
-        return self.beat.ring.fates.spikes_in + self.beat.ring.n_pending
-
-    def _keep(self, k: int, window: TokenWindow) -> None:
-        self.windows[k] = TokenWindow(
-            window.unit.copy(), window.t_rel.copy(), window.count.copy(), window.t_window
-        )
+        return self.loop.ring.fates.spikes_in + self.loop.ring.n_pending

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.loop.arrival_stamps import LONGEST_BLOCK_S, ArrivalStamps
+from service.loop.intake.arrival_stamps import LONGEST_BLOCK_S, ArrivalStamps
 
 PULLS = st.lists(st.tuples(st.floats(1e-4, 0.4), st.integers(0, 40)), min_size=1, max_size=30)
 

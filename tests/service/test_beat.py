@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from export.bundle import DecoderBundle
-from service.loop.beat import CATCH_UP_S
-from service.loop.outcome import Schedule
+from service.loop.decode_loop import CATCH_UP_S
+from service.loop.intake.schedule import Schedule
 from streams.spikes.ring import Fates
 from streams.spikes.tokenizer import cut_bins
 from tests.service.beat_rig import (
@@ -70,7 +70,7 @@ def test_late_is_over_half_a_hop_after_the_settle_time(
     rig: BeatRig, late_s: float, late: bool
 ) -> None:
     assert rig.turn(1, late_s).late == late
-    assert rig.beat.counts.late == late
+    assert rig.loop.counts.late == late
     assert not rig.turn(2).late
 
 
@@ -132,8 +132,8 @@ def test_every_spike_has_one_fate(
         assert rig.n_arrived() == n_sent
         assert token_cap is None or decode.tokens <= token_cap
     decode = rig.turn(k + 20)
-    fates: Fates = rig.beat.ring.fates
-    assert rig.beat.ring.n_pending == 0
+    fates: Fates = rig.loop.ring.fates
+    assert rig.loop.ring.n_pending == 0
     assert decode.spikes_in == sum(fates.as_dict().values()) == n_sent
     assert (decode.spikes_late, decode.spikes_dropped) == (fates.late, fates.overflow)
 
@@ -143,7 +143,7 @@ def test_units_that_the_source_shows_later_find_their_row(rig: BeatRig) -> None:
     rig.go_to(1)
     rig.arrive([(5, 5), (6, 4)])
     assert rig.turn(1).tokens == 1
-    assert rig.beat.ring.fates.unknown_unit == 1
+    assert rig.loop.ring.fates.unknown_unit == 1
 
 
 # --- memory
@@ -161,7 +161,7 @@ def test_a_run_with_skipped_beats_decodes_as_one_without(
         rig.arrive(spikes)
         turned = [k for k in range(1, N_BEATS) if k not in left_out]
         runs.append({k: rig.turn(k) for k in turned})
-        assert rig.beat.counts.skipped == len(left_out)
+        assert rig.loop.counts.skipped == len(left_out)
         assert set(rig.windows) == set(range(1, N_BEATS))
     for k, decode in runs[1].items():
         assert estimate(decode) == estimate(runs[0][k])
@@ -184,7 +184,7 @@ def test_a_hole_of_a_second_is_caught_up(rig: BeatRig) -> None:
     rig.go_to(k + n + 1)
     rig.arrive([((k + n + 1) * HOP_US, 0)])
     decode = rig.turn(k + n + 1)
-    assert (decode.validity, decode.beats_skipped, rig.beat.counts.resets) == ("ok", n, 0)
+    assert (decode.validity, decode.beats_skipped, rig.loop.counts.resets) == ("ok", n, 0)
 
 
 def test_a_longer_hole_empties_the_memory_and_warms_up(rig: BeatRig, bundle: DecoderBundle) -> None:
@@ -192,10 +192,10 @@ def test_a_longer_hole_empties_the_memory_and_warms_up(rig: BeatRig, bundle: Dec
     n = round(CATCH_UP_S / HOP_S) + 1
     decode = rig.fed_turn(k + n + 1)
     assert (decode.validity, decode.reason) == ("warmup", "context_short")
-    assert (decode.beats_skipped, rig.beat.counts.resets) == (n, 1)
+    assert (decode.beats_skipped, rig.loop.counts.resets) == (n, 1)
     fresh = BeatRig(bundle)
-    fresh.beat.ring.close((k + n) * HOP_US)
-    fresh.beat.last_k = k + n
+    fresh.loop.ring.close((k + n) * HOP_US)
+    fresh.loop.last_k = k + n
     assert estimate(fresh.fed_turn(k + n + 1)) == estimate(decode)
     for after in range(2, CONTEXT_BEATS):
         assert rig.fed_turn(k + n + after).validity == "warmup"
@@ -208,8 +208,8 @@ def test_spikes_of_a_hole_that_is_not_caught_up_are_accounted_for(rig: BeatRig) 
     rig.arrive([(k * HOP_US, 0) for k in range(10, 61)])
     rig.turn(60)
     rig.turn(61)
-    assert rig.beat.ring.fates.overflow == 50
-    assert rig.beat.ring.fates.used == 3
+    assert rig.loop.ring.fates.overflow == 50
+    assert rig.loop.ring.fates.used == 3
     assert rig.n_arrived() == 53
 
 
@@ -218,7 +218,7 @@ def test_the_bins_before_the_first_beat_run_unpublished(bundle: DecoderBundle) -
     for rig in (begun, turned):
         rig.go_to(4)
         rig.arrive([(5, 0), (HOP_US + 5, 1), (3 * HOP_US, 3)])
-    begun.beat.begin(3)
+    begun.loop.run_unpublished(3)
     for k in (1, 2, 3):
         turned.turn(k)
     decodes = begun.turn(4), turned.turn(4)

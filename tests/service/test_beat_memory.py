@@ -8,11 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.loop.completeness import KEPT_S as SILENCES_KEPT_S
-from service.loop.flight import KEPT_S, FlightRecorder, timing_of
+from export.bundle import DecoderBundle
+from service.loop.intake.completeness import KEPT_S as SILENCES_KEPT_S
+from service.loop.intake.schedule import Schedule
 from service.loop.token_cap import TokenCap
+from service.telemetry.flight_recorder import KEPT_S
+from service.telemetry.run_telemetry import RunTelemetry
 from streams.wire.schema import encode
-from tests.service.beat_rig import HOP_S, HOP_US, SETTLE_S, BeatRig
+from tests.service.beat_rig import HOP_S, HOP_US, SOURCE_KEYS, T0_S, BeatRig
 
 N_WARM, N_BEATS = 300, 1000
 
@@ -25,28 +28,28 @@ def collection_off() -> Iterator[None]:
     gc.enable()
 
 
-def beat(rig: BeatRig, k: int, recorder: FlightRecorder) -> None:
+def beat(rig: BeatRig, k: int, telemetry: RunTelemetry) -> None:
     rig.go_to(k)
     rig.arrive([((k - 1) * HOP_US + 1 + i, i % 4 + (i % 4 > 1)) for i in range(50)])
     if k % 3:
-        rig.beat.rehearse(k)
-        rig.beat.rehearse_telling(SETTLE_S)
-    decode = rig.beat.turn(k, SETTLE_S)
-    timing = timing_of(decode, rig.beat, decode.t_cut, decode.t_sent, decode.t_sent)
+        rig.loop.predecode(k)
+        rig.loop.warm_up_publish()
+    decode = rig.loop.step(k)
     encode(decode)
-    encode(timing)
-    recorder.note(decode, timing, 0)
+    telemetry.published(decode)
+    encode(
+        telemetry.beat_over(decode, rig.loop, t_out=decode.t_sent, t_end=decode.t_sent, queued=0)
+    )
 
 
 @pytest.mark.usefixtures("collection_off")
-def test_a_thousand_beats_leave_nothing_behind(rig: BeatRig) -> None:
-    rig.beat.trace_beat = None
-    rig.beat.token_cap = TokenCap(HOP_S)
-    recorder = FlightRecorder(HOP_S)
+def test_a_thousand_beats_leave_nothing_behind(bundle: DecoderBundle) -> None:
+    telemetry = RunTelemetry(Schedule(T0_S, HOP_US), SOURCE_KEYS)
+    rig = BeatRig(bundle, shed=TokenCap(HOP_S), observer=telemetry)
     n_kept = round(max(KEPT_S, SILENCES_KEPT_S) / HOP_S)
     for k in range(1, n_kept + N_WARM):
-        beat(rig, k, recorder)
+        beat(rig, k, telemetry)
     before = sys.getallocatedblocks()
     for k in range(n_kept + N_WARM, n_kept + N_WARM + N_BEATS):
-        beat(rig, k, recorder)
+        beat(rig, k, telemetry)
     assert sys.getallocatedblocks() - before < N_BEATS / 20

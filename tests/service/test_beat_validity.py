@@ -10,7 +10,6 @@ from tests.service.beat_rig import (
     CONTEXT_BEATS,
     HOP_S,
     HOP_US,
-    SETTLE_S,
     STRANGER,
     T0_S,
     BeatRig,
@@ -63,7 +62,7 @@ def test_a_stamp_in_the_future_does_not_end_it(rig: BeatRig) -> None:
     rig.go_to(k + 20)
     rig.arrive([((k + 30) * HOP_US, 0)], keep_alive_us=(k + 30) * HOP_US)
     assert rig.turn(k + 20).validity == "stale"
-    assert rig.beat.ring.fates.future == 1
+    assert rig.loop.ring.fates.future == 1
 
 
 def test_a_source_that_sends_keep_alives_may_be_silent(rig: BeatRig) -> None:
@@ -109,12 +108,12 @@ def test_paused_publishes_the_safe_value_and_keeps_the_memory(bundle: DecoderBun
     paused, other = BeatRig(bundle), BeatRig(bundle)
     for rig in (paused, other):
         rig.warm()
-    paused.beat.paused = True
+    paused.ask("pause")
     decode = paused.fed_turn(CONTEXT_BEATS + 1)
     assert (decode.validity, decode.reason) == ("paused", "paused")
     assert decode.value["velocity"] == [0.0, 0.0]
     assert estimate(decode) == estimate(other.fed_turn(CONTEXT_BEATS + 1))
-    paused.beat.paused = False
+    paused.ask("resume")
     resumed = paused.fed_turn(CONTEXT_BEATS + 2)
     assert resumed == other.fed_turn(CONTEXT_BEATS + 2)
     assert resumed.validity == "ok"
@@ -131,7 +130,7 @@ def test_a_jump_of_the_senders_clock_is_a_fault_and_the_memory_begins_after_it(
     faults[0] = ""
     reasons = [rig.fed_turn(k + 3 + i).reason for i in range(CONTEXT_BEATS + 1)]
     assert reasons == ["context_short"] * CONTEXT_BEATS + [""]
-    assert rig.beat.counts.resets == 1
+    assert rig.loop.counts.resets == 1
 
 
 def test_a_network_that_says_nan_is_a_fault_and_begins_anew(
@@ -146,10 +145,10 @@ def test_a_network_that_says_nan_is_a_fault_and_begins_anew(
     assert decode.value_raw == {"velocity": [None, None], "position": [None, None]}
     rig.backend.set_tables(bundle.tables)
     decode = rig.fed_turn(k + 2)
-    assert (decode.reason, rig.beat.counts.resets) == ("context_short", 1)
+    assert (decode.reason, rig.loop.counts.resets) == ("context_short", 1)
     fresh = BeatRig(bundle)
-    fresh.beat.ring.close((k + 1) * HOP_US)
-    fresh.beat.last_k = k + 1
+    fresh.loop.ring.close((k + 1) * HOP_US)
+    fresh.loop.last_k = k + 1
     assert estimate(fresh.fed_turn(k + 2)) == estimate(decode)
 
 
@@ -171,21 +170,25 @@ def test_a_backend_that_fails_is_a_fault_and_begins_anew(rig: BeatRig) -> None:
     assert rig.fed_turn(k + 2).reason == "context_short"
 
 
-def test_a_failure_in_a_skipped_beat_does_not_pass_unseen(rig: BeatRig) -> None:
+def test_a_failure_in_a_skipped_beat_does_not_pass_unseen(
+    rig: BeatRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     k = rig.warm()
     right = misplace_rows(rig)
-    rig.beat.trace_beat = lambda k, window: setattr(rig.decoder.tokenizer, "row_of", right)
+    monkeypatch.setattr(
+        rig, "window", lambda k, window: setattr(rig.decoder.tokenizer, "row_of", right)
+    )
     rig.go_to(k + 3)
     rig.arrive([((k + 1) * HOP_US, 0), ((k + 3) * HOP_US, 0)])
     decode = rig.turn(k + 3)
     assert decode.reason == "context_short"
-    assert rig.beat.counts.resets == 1
+    assert rig.loop.counts.resets == 1
 
 
 def test_a_position_is_held_for_a_fifth_of_a_second_and_a_velocity_never(rig: BeatRig) -> None:
     k = rig.warm()
     held = rig.fed_turn(k + 1).value["position"]
-    rig.beat.paused = True
+    rig.ask("pause")
     values = [rig.fed_turn(k + 1 + i).value for i in range(1, 15)]
     assert held is not None
     assert [value["velocity"] for value in values] == [[0.0, 0.0]] * 14
@@ -195,9 +198,9 @@ def test_a_position_is_held_for_a_fifth_of_a_second_and_a_velocity_never(rig: Be
 
 def test_the_last_word_is_safe_and_says_why(rig: BeatRig) -> None:
     k = rig.warm()
-    last = rig.beat.last_word("stopping", SETTLE_S)
+    last = rig.loop.final_safe_decode("stopping")
     assert (last.validity, last.reason) == ("paused", "stopping")
     assert (last.beat, last.seq, last.tokens) == (k + 1, k + 1, 0)
     assert last.value["velocity"] == [0.0, 0.0]
     assert last.value_raw == {"velocity": None, "position": None}
-    assert rig.beat.last_word("guard", SETTLE_S).validity == "fault"
+    assert rig.loop.final_safe_decode("guard").validity == "fault"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.cli import main
-from service.loop.control import HANDLERS
+from service.daemon.control import HANDLERS
 
 HEAVY = ("torch", "onnxruntime", "pylsl", "zmq", "numpy", "pynwb", "pydantic", "rich")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.loop.completeness import Completeness
-from service.loop.outcome import Schedule
-from service.loop.source import Arrival
+from service.loop.intake.arrivals import Arrival
+from service.loop.intake.completeness import Completeness
+from service.loop.intake.schedule import Schedule
 from streams.messages import SpikeBatch
 
 HOP_US, HOP_S, SETTLE_S = 20_000, 0.02, 0.012

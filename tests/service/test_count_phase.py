@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.loop.count_phase import CountPhase
+from service.loop.intake.count_phase import CountPhase
 
 BIN_S = 0.02
 BIN_US = 20_000

@@ -10,9 +10,9 @@ from typing import get_args
 import pytest
 
 from service.config import ShapingConfig
-from service.loop import control
-from service.loop.control import HANDLERS
-from service.loop.lineup import Change
+from service.daemon import control
+from service.daemon.control import HANDLERS
+from service.loop.slots import Change
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs" / "wire.md").read_text()

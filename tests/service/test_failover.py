@@ -11,10 +11,10 @@ from export.backends import open_backend
 from export.bundle import DecoderBundle
 from export.errors import BackendError
 from export.onnxruntime_backend import open_cpu
-from service.loop.decoder import Decoder, Seat
-from service.loop.failover import Failover
-from service.loop.lineup import Request
+from service.deploy.failover import Failover
+from service.loop.decoder import Decoder
 from service.loop.shaping import Shaper
+from service.loop.slots import DecoderSlot
 from service.loop.validity import ValidityJudge
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.service.beat_rig import BeatRig
@@ -22,12 +22,12 @@ from tests.service.beat_rig import BeatRig
 CPU = "onnxruntime-cpu"
 
 
-def seat_of(bundle: DecoderBundle, rig: BeatRig) -> Seat:
+def slot_of(bundle: DecoderBundle, rig: BeatRig) -> DecoderSlot:
     manifest = bundle.manifest
     decoder = Decoder(manifest, open_cpu(bundle), bundle.row_of_key, rig.source_keys)
-    decoder.k_reset = decoder.last_k = rig.beat.last_k
+    decoder.k_reset = decoder.last_k = rig.loop.last_k
     judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, 0.05, manifest.hop_s)
-    return Seat(decoder, judge, Shaper(manifest.outputs))
+    return DecoderSlot(decoder, judge, Shaper(manifest.outputs))
 
 
 def break_memory(rig: BeatRig) -> None:
@@ -38,11 +38,11 @@ def break_memory(rig: BeatRig) -> None:
 
 def test_a_failing_step_wakes_the_failover(rig: BeatRig) -> None:
     k = rig.warm()
-    assert not rig.beat.backend_failed.is_set()
+    assert not rig.loop.backend_failed.is_set()
     break_memory(rig)
     decode = rig.fed_turn(k + 1)
     assert (decode.validity, decode.reason) == ("fault", "backend_error")
-    assert rig.beat.backend_failed.is_set()
+    assert rig.loop.backend_failed.is_set()
     assert isinstance(rig.decoder.failure, BackendError)
 
 
@@ -52,28 +52,26 @@ def test_its_spare_takes_over_at_the_next_beat_and_runs_what_it_missed(
     whole = BeatRig(bundle)
     k = rig.warm()
     whole.warm()
-    spare = seat_of(bundle, rig)
-    for held_k, spikes in list(rig.beat.lineup.recent)[:-3]:
-        window, _ = spare.decoder.cut(spikes, held_k, rig.beat.schedule.window_end_s(held_k))
-        spare.decoder.run(window, held_k, rig.beat.lead_s)
+    spare = slot_of(bundle, rig)
+    for held_k, spikes in list(rig.loop.slots.recent)[:-3]:
+        window, _ = spare.decoder.cut(spikes, held_k, rig.loop.schedule.window_end_s(held_k))
+        spare.decoder.run(window, held_k, rig.loop.lead_s)
     spare.decoder.k_reset = 0
-    request = Request("fell_back", spare)
-    rig.beat.lineup.requests.append(request)
+    command = rig.ask("fell_back", slot=spare)
     decode, expected = rig.fed_turn(k + 1), whole.fed_turn(k + 1)
-    assert request.error == ""
+    assert command.error == ""
     assert decode.validity == "ok"
-    assert rig.beat.decoder is spare.decoder
+    assert rig.loop.decoder is spare.decoder
     np.testing.assert_allclose(decode.value_raw["velocity"], expected.value_raw["velocity"])
 
 
 def test_the_spare_of_another_decoder_does_not(rig: BeatRig, tmp_path: Path) -> None:
     k = rig.warm()
     other = write_tiny_bundle(tmp_path / "other", ("u3", "u1"), seed=4)
-    request = Request("fell_back", seat_of(other, rig))
-    rig.beat.lineup.requests.append(request)
+    command = rig.ask("fell_back", slot=slot_of(other, rig))
     rig.fed_turn(k + 1)
-    assert request.error == "another decoder took over meanwhile"
-    assert rig.beat.decoder is rig.decoder
+    assert command.error == "another decoder took over meanwhile"
+    assert rig.loop.decoder is rig.decoder
 
 
 def failover_of(
@@ -81,9 +79,8 @@ def failover_of(
 ) -> Failover:
     return Failover(
         choices,
-        rig.beat,
-        lambda bundle, opened: seat_of(bundle, rig),
-        lambda request: rig.beat.lineup.requests.append(request),
+        rig.loop,
+        lambda bundle, opened: slot_of(bundle, rig),
         lambda event, detail: told.append((event, detail)),
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.loop.percentiles import QUANTILES, Histogram, percentiles
+from service.telemetry.percentiles import QUANTILES, Histogram, percentiles
 
 LOW, HIGH = 1e-3, 1e4
 SAMPLES = st.lists(st.floats(LOW, HIGH), min_size=1, max_size=300)

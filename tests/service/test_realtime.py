@@ -8,24 +8,21 @@ import sys
 
 import pytest
 
-from service.config import RealtimeConfig
-from service.loop.realtime import apply
+from service.daemon.realtime import apply
 
 UNPRIVILEGED = """
 import json, os, resource
-from service.config import RealtimeConfig
-from service.loop.realtime import apply
+from service.daemon.realtime import apply
 resource.setrlimit(resource.RLIMIT_RTPRIO, (0, 0))
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
 if os.getuid() == 0:
     os.setuid(65534)
-config = RealtimeConfig(priority=50, cores=(4095,), lock_memory=True)
-print(json.dumps(list(apply(config))))
+print(json.dumps(list(apply(50, (4095,), lock_memory=True))))
 """
 
 
 def test_nothing_is_asked_for_by_default() -> None:
-    assert list(apply(RealtimeConfig())) == []
+    assert list(apply()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
@@ -44,7 +41,7 @@ def test_what_is_not_permitted_is_said_with_what_to_do() -> None:
 
 CARRIERS = """
 import json, os, threading
-from service.loop.realtime import lift_carriers
+from service.daemon.realtime import lift_carriers
 from streams.wire.sockets import Publisher
 wait = threading.Event()
 ingest, other = (threading.Thread(target=wait.wait, name=name) for name in ("ingest", "control"))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.loop.rejected import CAUSES, FATES, RejectedSpikes
-from service.loop.source import Arrival
+from service.loop.intake.arrivals import Arrival
+from service.loop.intake.rejected import CAUSES, FATES, RejectedSpikes
 from streams.messages import SpikeBatch
 from streams.spikes.ring import Fates
 
@@ -36,7 +36,7 @@ class Beats:
             self.n_in += PER_BEAT
             for fate, n in of_fate.items():
                 setattr(self.fates, fate, getattr(self.fates, fate) + n)
-            self.rejected.look(self.t_s, self.fates, self.n_in, 0.01)
+            self.rejected.update_shares(self.t_s, self.fates, self.n_in, 0.01)
 
 
 @pytest.mark.parametrize("fate", FATES)
@@ -70,9 +70,9 @@ def test_it_is_told_again_only_after_it_was_gone() -> None:
 
 def test_few_spikes_are_no_share() -> None:
     rejected, fates = RejectedSpikes(HOP_US), Fates()
-    rejected.look(1.0, fates, 0, 0.01)
+    rejected.update_shares(1.0, fates, 0, 0.01)
     fates.invalid = 4
-    rejected.look(1.5, fates, 8, 0.01)
+    rejected.update_shares(1.5, fates, 8, 0.01)
     assert not rejected.is_fault
     assert not list(rejected.drain())
 
@@ -94,7 +94,7 @@ def test_what_was_lacking_in_ok_beats_is_a_fault_at_once() -> None:
     beats = Beats()
     beats.turn(50)
     for k in range(1, 40):
-        beats.rejected.note_told(k, ok=k >= 20)
+        beats.rejected.note_published(k, ok=k >= 20)
     late_us = np.arange(25, 35).repeat(60) * HOP_US
     beats.rejected.note(arrival(), late_us, NONE, 0)
     beats.turn(5, late=20)
@@ -102,7 +102,7 @@ def test_what_was_lacking_in_ok_beats_is_a_fault_at_once() -> None:
     unheard = Beats()
     unheard.turn(50)
     for k in range(1, 40):
-        unheard.rejected.note_told(k, ok=k < 20)
+        unheard.rejected.note_published(k, ok=k < 20)
     unheard.rejected.note(arrival(), late_us, NONE, 0)
     unheard.turn(5, late=20)
     assert not unheard.rejected.is_fault

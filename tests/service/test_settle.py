@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.loop.settle import Settled, SettleMeter, SettleTime
-from service.loop.source import Arrival
+from service.loop.intake.arrivals import Arrival
+from service.loop.intake.settle import Settled, SettleMeter, SettleTime
 from streams.messages import SpikeBatch
 
 HOP_S, MOST_S = 0.02, 0.1
@@ -108,15 +108,15 @@ READY_LAGS_S, READY_LAST_S = np.linspace(1e-3, 6e-3, 5000), np.full(400, 6e-3)
 
 
 @pytest.mark.parametrize(
-    ("is_ahead", "run_s", "settle_s"),
+    ("predecodes", "run_s", "settle_s"),
     [(True, 0.8e-3, 6.8e-3), (False, 0.8e-3, 6e-3), (True, 9e-3, 6e-3 + 0.2 * HOP_S)],
-    ids=["ahead", "not ahead", "slow"],
+    ids=["predecoded", "not predecoded", "slow"],
 )
 def test_a_bin_whose_last_spikes_come_at_the_cut_is_given_time_to_be_decoded(
-    is_ahead: bool, run_s: float, settle_s: float
+    predecodes: bool, run_s: float, settle_s: float
 ) -> None:
     meter = with_beats(READY_LAGS_S, READY_LAST_S, run_s)
-    outcome = meter.result(START_S + 20.0, is_ahead=is_ahead)
+    outcome = meter.result(START_S + 20.0, predecodes=predecodes)
     assert outcome is not None
     assert outcome.settle_s == pytest.approx(settle_s, abs=60e-6)
     assert outcome.needed_s == pytest.approx(6e-3, abs=60e-6)
@@ -125,14 +125,14 @@ def test_a_bin_whose_last_spikes_come_at_the_cut_is_given_time_to_be_decoded(
 def test_no_time_is_added_where_bins_are_whole_long_before_the_cut() -> None:
     """A few spikes come late by far, and set the settle time; nearly all bins are whole before."""
     lags_s = np.concatenate((READY_LAGS_S, np.full(20, 9e-3)))
-    outcome = with_beats(lags_s, READY_LAST_S, 0.8e-3).result(START_S + 20.0, is_ahead=True)
+    outcome = with_beats(lags_s, READY_LAST_S, 0.8e-3).result(START_S + 20.0, predecodes=True)
     assert outcome is not None
     assert outcome.settle_s == pytest.approx(9e-3, abs=60e-6)
 
 
 def test_time_to_decode_never_takes_the_wait_beyond_its_bound() -> None:
     lags_s, last_s = np.full(1000, MOST_S - 0.3e-3), np.full(400, MOST_S - 0.3e-3)
-    outcome = with_beats(lags_s, last_s, 0.8e-3).result(START_S + 20.0, is_ahead=True)
+    outcome = with_beats(lags_s, last_s, 0.8e-3).result(START_S + 20.0, predecodes=True)
     assert outcome is not None
     assert outcome.settle_s == MOST_S
     assert outcome.needed_s < MOST_S
@@ -143,7 +143,7 @@ def test_bins_of_spikes_that_waited_for_us_to_start_are_left_out() -> None:
     meter.add_run(0.8e-3)
     meter.add_end(1, 19e-3, START_S + 0.4)
     meter.add_end(2, 2e-3, START_S + 1.0)
-    outcome = meter.result(START_S + 20.0, is_ahead=True)
+    outcome = meter.result(START_S + 20.0, predecodes=True)
     assert outcome is not None
     assert outcome.settle_s == pytest.approx(6e-3, abs=60e-6)
 
@@ -191,7 +191,7 @@ def measured(lag_s: float) -> SettleTime:
     settle = begun()
     for t_s in START_S + np.arange(1.0, 12.0, 0.02):
         hear(settle, float(t_s), lag_s)
-        told = settle.settle(7, float(t_s), is_ahead=False)
+        told = settle.fix(7, float(t_s), predecodes=False)
         if told is not None:
             assert told["settle_ms"] == pytest.approx(lag_s * 1e3, abs=0.1)
             assert ("note" in told) == (lag_s > HOP_S)
@@ -227,6 +227,6 @@ def test_a_configured_settle_time_stays() -> None:
     settle.begin(START_S)
     for t_s in START_S + np.arange(0.0, 10.0, HOP_S):
         hear(settle, float(t_s), 0.05)
-        assert settle.settle(1, float(t_s), is_ahead=True) is None
+        assert settle.fix(1, float(t_s), predecodes=True) is None
         assert settle.grow(1, float(t_s), 0.9, 1000) is None
     assert (settle.settle_s, settle.settling) == (0.005, False)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from export.manifest import Output
 from service.config import ShapingConfig
+from service.daemon.compose import shaping_of
 from service.loop.shaping import HOLD_MAX_S, Shaper, Shaping, as_values
 
 FINITE = st.floats(-1e6, 1e6)
@@ -93,7 +94,7 @@ def test_no_speed_that_a_network_can_say_leaves_the_finite_numbers(
     speed: float, power: float, reference: float
 ) -> None:
     settings = ShapingConfig(gain=100.0, speed_power=power, speed_ref=reference)
-    shaped = velocity(settings.to_shaping(), speed, 0.0)
+    shaped = velocity(shaping_of(settings), speed, 0.0)
     assert shaped is not None
     assert all(v is not None and math.isfinite(v) for v in shaped)
 

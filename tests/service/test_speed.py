@@ -16,7 +16,7 @@ from export.bundle import DecoderBundle, open_bundle
 from export.onnxruntime_backend import open_cpu
 from export.random_bundles.derived import derive_bundle
 from service.bench.sender import unit_keys
-from service.serve import bundle_path
+from service.daemon.serve import bundle_path
 from streams.clock import ThreadClock
 from streams.messages import SpikeBatch, TokenWindow
 from streams.spikes.tokenizer import Tokenizer

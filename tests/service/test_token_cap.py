@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from export.bundle import DecoderBundle
-from service.loop.beat import Beat
+from service.loop.decode_loop import DecodeLoop
 from service.loop.token_cap import (
     GROWTH,
     LEAST_TOKENS,
@@ -38,18 +38,17 @@ class Load:
     """Beats of so many spikes, each of which costs the decoder so much."""
 
     def __init__(self, base_s: float, per_token_s: float) -> None:
-        self.cap = TokenCap(HOP_S)
         self.changes: list[CapChange] = []
-        self.cap.on_change = self.changes.append
+        self.cap = TokenCap(HOP_S, self.changes.append)
         self.base_s, self.per_token_s = base_s, per_token_s
         self.taken_s: list[float] = []
 
-    def run(self, n_spikes: int, n_beats: int, n_seats: int = 1) -> None:
+    def run(self, n_spikes: int, n_beats: int, n_slots: int = 1) -> None:
         for _ in range(n_beats):
             self.cap.offer(n_spikes, None)
             n = n_spikes if self.cap.in_force is None else min(n_spikes, self.cap.in_force)
             self.taken_s.append(self.base_s + n * self.per_token_s)
-            self.cap.note(n, self.taken_s[-1], n_seats)
+            self.cap.note(n, self.taken_s[-1], n_slots)
 
 
 @given(
@@ -83,7 +82,7 @@ def test_the_third_slow_run_of_eight_begins_a_cap() -> None:
 def test_decoders_behind_have_their_share_of_the_hop() -> None:
     alone, three = Load(0.0, TARGET_S / 1000), Load(0.0, TARGET_S / 1000)
     alone.run(1000, N_WATCHED)
-    three.run(1000, N_WATCHED, n_seats=3)
+    three.run(1000, N_WATCHED, n_slots=3)
     assert alone.cap.in_force is None
     assert three.cap.in_force is not None
 
@@ -121,9 +120,8 @@ def test_a_cap_that_helps_nothing_ends_and_is_not_tried_again_soon() -> None:
 
 
 def test_a_burst_is_capped_before_it_is_run_and_forgotten_after_it() -> None:
-    cap = TokenCap(HOP_S)
     changes: list[CapChange] = []
-    cap.on_change = changes.append
+    cap = TokenCap(HOP_S, changes.append)
     cap.offer(1000, 1000)
     assert cap.in_force is None
     cap.offer(1001, 1000)
@@ -171,9 +169,7 @@ class SlowClock:
 
 def capped(bundle: DecoderBundle, least_tokens: int, monkeypatch: pytest.MonkeyPatch) -> BeatRig:
     monkeypatch.setattr("service.loop.token_cap.LEAST_TOKENS", least_tokens)
-    rig = BeatRig(bundle)
-    rig.beat.token_cap = TokenCap(HOP_S)
-    return rig
+    return BeatRig(bundle, shed=TokenCap(HOP_S))
 
 
 @quick
@@ -196,8 +192,8 @@ def test_every_spike_has_one_fate_under_a_cap_that_moves(
 ) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         rig = capped(bundles[overlap], 2, monkeypatch)
-        beat, clock = rig.beat, SlowClock(rig.clock.t_s)
-        beat._clock = clock
+        loop, clock = rig.loop, SlowClock(rig.clock.t_s)
+        loop._clock = loop._writer._clock = clock
         k, n_sent = 0, 0
         for spikes, taken_s, hops in story:
             k += hops
@@ -206,14 +202,14 @@ def test_every_spike_has_one_fate_under_a_cap_that_moves(
             rig.arrive(stamped)
             n_sent += len(stamped)
             clock.t_s, clock.step_s = max(clock.t_s, rig.clock.t_s), taken_s
-            decode = rig.beat.turn(k, 0.0)
+            decode = rig.loop.step(k)
             clock.step_s = 0.0
             assert decode.token_cap is None or decode.tokens <= decode.token_cap
             assert rig.n_arrived() == n_sent
         rig.go_to(k + 20)
-        decode = beat.turn(k + 20, 0.0)
-        fates = beat.ring.fates.as_dict()
-        assert beat.ring.n_pending == 0
+        decode = loop.step(k + 20)
+        fates = loop.ring.fates.as_dict()
+        assert loop.ring.n_pending == 0
         assert decode.spikes_in == sum(fates.values()) == n_sent
 
 
@@ -225,23 +221,24 @@ def feed(rig: BeatRig, k: int, n_of_unit: int) -> None:
     rig.arrive(spikes)
 
 
-def slow_turn(beat: Beat, k: int, taken_s: float) -> int:
-    clock = SlowClock(beat.schedule.window_end_s(k))
-    beat._clock, clock.step_s = clock, taken_s
-    return beat.turn(k, 0.0).tokens
+def slow_step(loop: DecodeLoop, k: int, taken_s: float) -> int:
+    clock = SlowClock(loop.schedule.window_end_s(k))
+    loop._clock = loop._writer._clock = clock
+    clock.step_s = taken_s
+    return loop.step(k).tokens
 
 
 def test_a_beat_that_nears_its_time_holds_fewer_tokens_and_says_so(bundle: DecoderBundle) -> None:
-    rig = BeatRig(bundle)
-    rig.beat.token_cap = TokenCap(HOP_S)
+    cap = TokenCap(HOP_S)
+    rig = BeatRig(bundle, shed=cap)
     tokens = []
     for k in range(1, 2 * N_OVER):
         feed(rig, k, 100)
-        tokens.append(slow_turn(rig.beat, k, 2 * LIMIT_S / (1 if k <= N_OVER else 4)))
-    whole, cap = 100 * len(KNOWN), rig.beat.token_cap.in_force
+        tokens.append(slow_step(rig.loop, k, 2 * LIMIT_S / (1 if k <= N_OVER else 4)))
+    whole, cap = 100 * len(KNOWN), cap.in_force
     assert tokens == [whole] * N_OVER + [cap] * (N_OVER - 1)
     rows = rig.windows[2 * N_OVER - 1].unit
     assert cap is not None
     assert all(abs(n - cap / len(KNOWN)) < 1 for n in Counter(rows.tolist()).values())
     rig.turn(2 * N_OVER + 5)
-    assert rig.beat.ring.fates.overflow == (N_OVER - 1) * (whole - cap)
+    assert rig.loop.ring.fates.overflow == (N_OVER - 1) * (whole - cap)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.loop.unit_numbers import shift_of, strangers_of
+from service.telemetry.unit_numbers import shift_of, strangers_of
 
 KNOWN = [f"ch{c}/u1" for c in range(1, 33)]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from calibration.registry import Registry
-from service.serve import bundle_path
+from service.daemon.serve import bundle_path
 from tests.system.calibrating import write_config
 from tests.system.conftest import DaemonStarter
 from tests.system.running import Process, unique

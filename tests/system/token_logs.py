@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from service.loop.token_log import read_token_log
+from service.telemetry.token_log import read_token_log
 from streams.messages import Float32s, Int32s, Int64s, SpikeBatch
 from streams.spikes.tokenizer import cut_bins
 

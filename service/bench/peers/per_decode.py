@@ -15,7 +15,7 @@ from export.random_bundles.derived import derive_bundle
 from service.bench.peers.environment import program
 from service.bench.rig import Rig
 from service.bench.sender import unit_keys
-from service.serve import bundle_path
+from service.daemon.serve import bundle_path
 from streams.clock import Clock, MonotonicClock
 from streams.messages import TokenWindow
 

@@ -1,0 +1,1 @@
+"""The daemon: composition, commands, start and end."""

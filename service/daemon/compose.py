@@ -1,0 +1,144 @@
+"""From config to parts: check it, and hand its values to the daemon's parts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from export.manifest import Manifest
+from service.config import InputConfig, ServeConfig, ShapingConfig
+from service.errors import ConfigError, cannot_write
+from service.loop.decode_loop import Report
+from service.loop.intake.schedule import Schedule
+from service.loop.intake.source import Source
+from service.loop.shaping import Shaping
+from service.loop.token_cap import CapChange, TokenCap
+from service.telemetry.token_log import TokenLog
+from streams.clock import Clock
+from streams.lsl.inlets import Inlet, find_inlet
+from streams.spikes.kernels.choose import NUMPY, Kernels
+from streams.spikes.layouts.layout import LayoutOptions
+
+_CAP_BEGAN = (
+    "decoding nears its time: spikes above `token_cap` a beat are left out, evenly over units, "
+    "until there is room"
+)
+
+
+def check_config(config: ServeConfig, manifest: Manifest) -> None:
+    """Refuse a config that does not fit the bundle.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    hop_ms, beat = config.beat.hop_ms, config.beat
+    if hop_ms is not None and not math.isclose(hop_ms, manifest.hop_s * 1e3):
+        raise ConfigError(
+            f"beat.hop_ms is {hop_ms:g}, but bundle {manifest.name!r} was made for a hop of "
+            f"{manifest.hop_s * 1e3:g} ms; leave the key out to take the bundle's"
+        )
+    if beat.settle_ms != "auto" and not 0 <= beat.settle_ms <= beat.settle_most_ms:
+        raise ConfigError(
+            f"beat.settle_ms is {beat.settle_ms:g}; it lies between 0 and beat.settle_most_ms, "
+            f"{beat.settle_most_ms:g} ms"
+        )
+    if config.decoder.lead_s is not None:
+        checked_lead(config.decoder.lead_s, manifest)
+
+
+def checked_lead(lead_s: float, manifest: Manifest) -> float:
+    """Return the lead time itself.
+
+    Raises:
+        ConfigError: the decoder was not trained for it.
+    """
+    if not manifest.lead_s.min <= lead_s <= manifest.lead_s.max:
+        raise ConfigError(
+            f"lead_s is {lead_s:g}; bundle {manifest.name!r} was trained for "
+            f"{manifest.lead_s.min:g} to {manifest.lead_s.max:g} s"
+        )
+    return lead_s
+
+
+def shaping_of(config: ShapingConfig) -> Shaping:
+    """Return the shaping's settings."""
+    return Shaping(**config.model_dump())
+
+
+def make_source(
+    config: InputConfig, known_keys: tuple[str, ...], clock: Clock, kernels: Kernels = NUMPY
+) -> Source:
+    """Open the stream that `[input]` describes; the decoder has a row for each of `known_keys`.
+
+    Raises:
+        StreamsError: see `Source`.
+    """
+
+    def find(timeout_s: float) -> Inlet:
+        return find_inlet(
+            config.type, name=config.name, source_id=config.source_id, hostname=config.hostname,
+            budget_per_s=config.budget_spikes_per_s, timeout_s=timeout_s, recover=False,
+        )  # fmt: skip
+
+    options = LayoutOptions(
+        known_keys=known_keys, array=config.array, columns=config.columns,
+        ignore_units=config.ignore_units, kernels=kernels,
+    )  # fmt: skip
+    return Source(find, options, clock, stamps=config.stamps, wait_s=config.wait_s)
+
+
+def choose_t0(source: Source, hop_s: float) -> float:
+    """Return the daemon's t0.
+
+    Raises:
+        ConfigError: the source's count bins do not fit into the hop.
+    """
+    bin_s = source.bin_s
+    if bin_s is not None and (hop_s / bin_s < 0.999 or abs(hop_s / bin_s % 1.0 - 0.5) < 0.499):
+        raise ConfigError(
+            f"the source counts in bins of {bin_s * 1e3:g} ms, and the bundle's hop of "
+            f"{hop_s * 1e3:g} ms is no whole multiple of that"
+        )
+    return source.origin_s()
+
+
+def make_token_log(
+    path: Path | None, run_id: str, schedule: Schedule, manifest: Manifest, keys: list[str]
+) -> TokenLog | None:
+    """Open the token log if there is a path.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if path is None:
+        return None
+    header = {
+        "run_id": run_id,
+        "t0_s": schedule.t0_s,
+        "hop_us": schedule.hop_us,
+        "bin_us": round(manifest.bin_s * 1e6),
+        "checksum": manifest.id,
+    }
+    try:
+        return TokenLog(path, header, keys)
+    except OSError as err:
+        raise cannot_write(path, err) from err
+
+
+def make_token_cap(hop_s: float, report: Report) -> TokenCap:
+    """Return a token cap that reports each change."""
+
+    def changed(change: CapChange) -> None:
+        detail: dict[str, Any] = {
+            "token_cap": change.cap,
+            "before": change.before,
+            "why": change.why,
+            "decode_ms": change.taken_s * 1e3,
+            "limit_ms": change.limit_s * 1e3,
+        }
+        if change.before is None:
+            detail["warning"] = _CAP_BEGAN
+        report("token_cap", detail)
+
+    return TokenCap(hop_s, changed)

@@ -1,0 +1,263 @@
+"""The control thread: answers commands, and writes the log that the loop must not write."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from service.config import ShapingConfig, parse_config
+from service.daemon.compose import checked_lead, shaping_of
+from service.daemon.daemon import Daemon
+from service.deploy.swap import Deployment
+from service.errors import ServiceError
+from service.loop.commands import LoopCommand, RefusedError
+from service.loop.slots import Change
+from service.telemetry.flight_recorder import write_dump
+from streams.errors import WireError
+from streams.wire.schema import Command, Reply, decode_command, encode
+from streams.wire.sockets import ControlServer
+
+POLL_S = 0.1
+HEALTH_EVERY_S = 1.0
+SHADOW_AT_MOST_S = 3600.0
+Arguments = dict[str, Any]
+_log = logging.getLogger("spikeloop")
+
+
+def _status(daemon: Daemon, _: Arguments) -> Arguments:
+    status: Arguments = msgspec.to_builtins(daemon.heartbeat())
+    loop, failover = daemon.loop, daemon.deployer.failover
+    shadow, standby = loop.slots.shadow, loop.slots.standby
+    return status | {
+        "paused": loop.paused,
+        "decode_endpoint": daemon.decode_endpoint,
+        "source": str(daemon.source.inlet.description),
+        "units_known": int(loop.decoder.known.sum()),
+        "units_seen": len(daemon.source.keys),
+        "library": loop.decoder.backend.library,
+        "refused_backends": dict(failover.refused),
+        "spare_backend": failover.spare,
+        "health": daemon.units.report(),
+        "shaping": msgspec.to_builtins(loop.slots.active.shaper.shaping),
+        "lead_s": loop.lead_s,
+        "shadow": shadow.decoder.manifest.id if shadow else "",
+        "standby": standby.decoder.manifest.id if standby else "",
+    }
+
+
+def _pause(daemon: Daemon, _: Arguments) -> Arguments:
+    daemon.loop.commands.ask(LoopCommand("pause"))
+    daemon.report("paused", {})
+    return {"paused": True}
+
+
+def _resume(daemon: Daemon, _: Arguments) -> Arguments:
+    daemon.loop.commands.ask(LoopCommand("resume"))
+    daemon.report("resumed", {})
+    return {"paused": False}
+
+
+def _stop(daemon: Daemon, _: Arguments) -> Arguments:
+    daemon.stop()
+    return {"stopping": True}
+
+
+def _mark(daemon: Daemon, a: Arguments) -> Arguments:
+    daemon.report("mark", {"text": a["text"]})
+    return {}
+
+
+def _swap(daemon: Daemon, a: Arguments) -> Arguments:
+    shadow_s = a.get("shadow_s", 0.0)
+    if not 0.0 <= shadow_s <= SHADOW_AT_MOST_S:
+        raise RefusedError(f"shadow_s is {shadow_s}; it lies between 0 and {SHADOW_AT_MOST_S:g} s")
+    deployment = Deployment(Path(a["bundle"]), shadow_s, a.get("hold", False))
+    daemon.deployer.start(deployment)
+    return deployment.as_dict()
+
+
+def _send_begin(daemon: Daemon, a: Arguments) -> Arguments:
+    return {"transfer": daemon.transfers.begin(a["files"])}
+
+
+def _send_chunk(daemon: Daemon, a: Arguments) -> Arguments:
+    held = a["held"]
+    n = daemon.transfers.chunk(a["transfer"], a["file"], a["offset"], a["sha256"], held)
+    return {"arrived": n}
+
+
+def _send_end(daemon: Daemon, a: Arguments) -> Arguments:
+    folder = daemon.transfers.finish(a["transfer"])
+    return _swap(daemon, {"bundle": str(folder), **{k: a[k] for k in a if k != "transfer"}})
+
+
+def _deployment(daemon: Daemon, _: Arguments) -> Arguments:
+    latest = daemon.deployer.latest
+    return {"over": True, "stages": [], "refused": ""} if latest is None else latest.as_dict()
+
+
+def _change_slots(daemon: Daemon, change: Change) -> Arguments:
+    daemon.loop.commands.ask(LoopCommand(change))
+    return {} if change == "dismiss" else {"checksum": daemon.loop.decoder.manifest.id}
+
+
+def _shape(daemon: Daemon, a: Arguments) -> Arguments:
+    loop = daemon.loop
+    lead_s = loop.lead_s
+    if "lead_s" in a:
+        lead_s = checked_lead(a.pop("lead_s"), daemon.bundle.manifest)
+    settings = asdict(loop.slots.active.shaper.shaping)
+    now = {key: value for key, value in settings.items() if value is not None}
+    shaping = shaping_of(parse_config(now | a, ShapingConfig, "shape"))
+    # One command for both: no decode has the new lead time and the old shaping.
+    loop.commands.ask(LoopCommand("shape", shaping=shaping, lead_s=lead_s))
+    changed = asdict(shaping) | {"lead_s": lead_s}
+    daemon.report("shaped", changed)
+    return changed
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """Carries out one command; `required` and `optional` say what arguments it takes."""
+
+    run: Callable[[Daemon, Arguments], Arguments]
+    required: tuple[tuple[str, type], ...] = ()
+    optional: tuple[tuple[str, type], ...] = ()
+
+    def complaint(self, arguments: Arguments) -> str:
+        """Return the arguments' fault; "" if there is none."""
+        types = dict((*self.required, *self.optional))
+        for name, value in arguments.items():
+            if name not in types:
+                return f"no argument {name!r}; there are: {', '.join(types) or 'none'}"
+            wanted = (int, float) if types[name] is float else types[name]
+            if not isinstance(value, wanted) or (isinstance(value, bool) and types[name] is float):
+                return f"argument {name!r} must be of type {types[name].__name__}"
+        lacking = [name for name, _ in self.required if name not in arguments]
+        return f"argument {lacking[0]!r} is missing" if lacking else ""
+
+
+SETTINGS = (
+    ("gain", float), ("smoothing", float), ("bias", list), ("speed_power", float),
+    ("speed_ref", float), ("max_speed", float), ("bounds", dict), ("lead_s", float),
+)  # fmt: skip
+HANDLERS: dict[str, Handler] = {
+    "status": Handler(_status),
+    "pause": Handler(_pause),
+    "resume": Handler(_resume),
+    "stop": Handler(_stop),
+    "mark": Handler(_mark, (("text", str),)),
+    "shape": Handler(_shape, optional=SETTINGS),
+    "send_begin": Handler(_send_begin, (("files", dict),)),
+    "send_chunk": Handler(
+        _send_chunk,
+        (("transfer", str), ("file", str), ("offset", int), ("sha256", str), ("held", bytes)),
+    ),
+    "send_end": Handler(_send_end, (("transfer", str),), (("shadow_s", float), ("hold", bool))),
+    "swap": Handler(_swap, (("bundle", str),), (("shadow_s", float), ("hold", bool))),
+    "deployment": Handler(_deployment),
+    "promote": Handler(lambda daemon, _: _change_slots(daemon, "promote")),
+    "dismiss": Handler(lambda daemon, _: _change_slots(daemon, "dismiss")),
+    "rollback": Handler(lambda daemon, _: _change_slots(daemon, "rollback")),
+}
+
+
+def answer(daemon: Daemon, frames: list[bytes]) -> Reply:
+    """Carry out one command: its JSON frame, and the bytes attached to it if there are any."""
+    try:
+        command: Command = decode_command(frames[0])
+        command.arguments.pop("held", None)  # bytes come in a frame of their own, never in JSON
+        if len(frames) > 1:
+            command.arguments["held"] = frames[1]
+        handler = HANDLERS.get(command.command)
+        if handler is None:
+            near = difflib.get_close_matches(command.command, HANDLERS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            return Reply(
+                ok=False,
+                error=f"no command {command.command!r}; {hint}there are: "
+                f"{', '.join(sorted(HANDLERS))}",
+            )
+        complaint = handler.complaint(command.arguments)
+        if complaint:
+            return Reply(ok=False, error=f"{command.command}: {complaint}")
+        return Reply(ok=True, result=handler.run(daemon, command.arguments))
+    except (WireError, ServiceError) as err:
+        return Reply(ok=False, error=str(err))
+
+
+class Control(threading.Thread):
+    """Serves the control socket and logs what happened.
+
+    Args:
+        daemon: that it controls.
+        server: the bound socket; this thread owns it from its start on.
+        failed: called once with the error that ended the thread.
+        waiting: a command that came before and waits for its answer.
+    """
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        server: ControlServer,
+        failed: Callable[[Exception], None],
+        waiting: list[bytes] | None = None,
+    ) -> None:
+        super().__init__(name="control", daemon=True)
+        self._daemon, self._server, self._failed = daemon, server, failed
+        self._waiting = waiting
+        self._stopping = threading.Event()
+        self._t_sample_s = 0.0
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._stopping.set()
+        self.join(timeout=5.0)
+
+    def run(self) -> None:
+        """Answer until told to stop."""
+        try:
+            while not self._stopping.is_set():
+                frames = self._waiting or self._server.receive(POLL_S)
+                self._waiting = None
+                if frames is not None:
+                    self._server.reply(encode(answer(self._daemon, frames)))
+                self._write_log()
+                self._watch_units()
+                self._dump_flights()
+            self._write_log()
+        except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
+            self._failed(err)
+        finally:
+            self._server.close()
+
+    def _watch_units(self) -> None:
+        daemon = self._daemon
+        if daemon.now() >= self._t_sample_s:
+            self._t_sample_s = daemon.now() + HEALTH_EVERY_S
+            daemon.look_at_units()
+
+    def _dump_flights(self) -> None:
+        folder = self._daemon.config.log.flights
+        while self._daemon.telemetry.flight.dumps:
+            missed = self._daemon.telemetry.flight.dumps.popleft()
+            if not folder:
+                continue
+            try:
+                told = {"file": str(write_dump(missed, Path(folder), self._daemon.run_id))}
+            except OSError as err:  # a full disk must not end the loop
+                told = {"warning": f"the flight was not written: {err}"}
+            self._daemon.report("flight", {"missed_beat": missed.beat} | told)
+
+    def _write_log(self) -> None:
+        while self._daemon.notes:
+            event, detail = self._daemon.notes.popleft()
+            bad = "warning" in detail or event in ("failed", "source_lost")
+            _log.log(logging.WARNING if bad else logging.INFO, event, extra={"detail": detail})

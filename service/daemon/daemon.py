@@ -1,0 +1,292 @@
+"""The daemon: runs the decode loop until it is told to stop."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import uuid
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from export.backend_table import kernels_for
+from export.backends import open_backend
+from export.bundle import DecoderBundle
+from service.config import ServeConfig
+from service.daemon.compose import (
+    check_config,
+    choose_t0,
+    make_source,
+    make_token_cap,
+    make_token_log,
+    shaping_of,
+)
+from service.daemon.realtime import apply, lift_carriers
+from service.deploy.swap import Deployer
+from service.deploy.transfer import Transfers
+from service.errors import GuardError
+from service.loop.decode_loop import DecodeLoop
+from service.loop.intake.arrivals import Arrival
+from service.loop.intake.ingest import Ingest
+from service.loop.intake.schedule import Schedule
+from service.loop.intake.settle import SettleTime
+from service.loop.lsl_outlet import DecodeOutlet
+from service.loop.shaping import Shaper
+from service.loop.slots import make_slot
+from service.telemetry.heartbeat import heartbeat_of
+from service.telemetry.run_telemetry import RunTelemetry
+from service.telemetry.unit_health import UnitWatch
+from streams.clock import MonotonicClock
+from streams.spikes.ring import SpikeRing
+from streams.wire.schema import Decode, Event, Heartbeat, encode
+from streams.wire.sockets import Publisher
+
+HEARTBEAT_EVERY_S = 1.0
+RING_S, OUTGOING_KEPT = 5.0, 1000
+
+_BY_ARRIVAL = (
+    'the sender\'s stamps are not used (`stamps = "arrival"`): a spike counts from when it '
+    "arrives, so decodes are as late as the sender's program is, which nobody measures, and the "
+    "times of spikes within a block are lost"
+)
+
+
+class Daemon:
+    """One run of the loop, spikes in to decodes out.
+
+    Args:
+        config: the run's.
+        bundle: the opened bundle.
+        publisher: the bound socket for decodes.
+        tokens: a file for the token log; None for none.
+
+    Raises:
+        ConfigError: the config does not fit the bundle, or the token log cannot be written.
+        BundleError, BackendUnavailableError: no backend runs the bundle.
+        StreamsError: no fitting stream.
+    """
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        bundle: DecoderBundle,
+        publisher: Publisher,
+        tokens: Path | None = None,
+    ) -> None:
+        self.config, self.bundle = config, bundle
+        self.run_id = uuid.uuid4().hex[:8]
+        self.notes: deque[tuple[str, dict[str, Any]]] = deque(maxlen=OUTGOING_KEPT)
+        self.failure: Exception | None = None
+        self._outgoing: deque[tuple[bytes, bytes]] = deque(maxlen=OUTGOING_KEPT)
+        self._publisher = publisher
+        self._stopping = threading.Event()
+        self._clock = MonotonicClock()
+        self._inbox: deque[Arrival] = deque()
+        check_config(config, bundle.manifest)
+        manifest, decoder = bundle.manifest, config.decoder
+        self.opened = open_backend(bundle, decoder.backend, decoder.fallback)
+        kernels = kernels_for(self.opened.backend)
+        keys = tuple(unit.key for unit in manifest.units)
+        self.source = make_source(config.input, keys, self._clock, kernels)
+        output = config.output
+        self._outlet = (
+            DecodeOutlet(output.lsl_name, manifest.outputs) if output.lsl_outlet else None
+        )
+        t0_s = choose_t0(self.source, manifest.hop_s)
+        self.schedule = Schedule(t0_s, round(manifest.hop_s * 1e6))
+        self._ingest = Ingest(
+            self.source, self._clock, t0_s, self._inbox, self.report, self.fail,
+            by_loop=config.beat.cut == "arrived",
+        )  # fmt: skip
+        self._token_log = make_token_log(
+            tokens, self.run_id, self.schedule, manifest, self.source.keys
+        )
+        self.telemetry = RunTelemetry(self.schedule, self.source.keys, self._token_log)
+        self.loop = self._make_loop()
+        self.units = UnitWatch(manifest, self.source.keys)
+        self.deployer = Deployer(
+            self.loop,
+            self.source.keys,
+            self.report,
+            backends=(decoder.backend, *decoder.fallback),
+            token_cap=config.beat.token_cap,
+            keep_alive_every_s=self.source.keep_alive_every_s,
+        )
+        self.deployer.failover.prepare(bundle, self.opened)
+        self.transfers = Transfers(Path(decoder.incoming))
+
+    def _make_loop(self) -> DecodeLoop:
+        config, manifest, source = self.config, self.bundle.manifest, self.source
+        beat, lead_s, ingest = config.beat, config.decoder.lead_s, self._ingest
+        slot = make_slot(
+            self.bundle, self.opened, source.keys,
+            Shaper(manifest.outputs, shaping_of(config.shaping)), token_cap=beat.token_cap,
+            keep_alive_every_s=source.keep_alive_every_s, kernels=source.kernels,
+        )  # fmt: skip
+        hop_us, bin_us = self.schedule.hop_us, round(manifest.bin_s * 1e6)
+        n_kept = round(config.input.budget_spikes_per_s * max(RING_S, manifest.context_s + 1.0))
+        return DecodeLoop(
+            clock=self._clock,
+            schedule=self.schedule,
+            ring=SpikeRing(n_kept, bin_us, hop_us, hop_us, source.kernels),
+            slot=slot,
+            inbox=self._inbox,
+            arrivals=ingest,
+            settle=SettleTime(beat.settle_ms, manifest.hop_s, beat.settle_most_ms * 1e-3),
+            run_id=self.run_id,
+            lead_s=manifest.lead_s.default if lead_s is None else lead_s,
+            report=self.report,
+            source_fault=lambda: ingest.source_fault,
+            source_bin_us=None if source.bin_s is None else round(source.bin_s * 1e6),
+            token_cap=make_token_cap(manifest.hop_s, self.report) if beat.shed_tokens else None,
+            observer=self.telemetry,
+            cut=beat.cut,
+            predecode=beat.rehearse,
+        )
+
+    def close(self) -> None:
+        """Release a daemon that never ran."""
+        self._ingest.stop()
+        if self._outlet is not None:
+            self._outlet.close()
+
+    def stop(self) -> None:
+        """Ask the loop to end; returns at once, from any thread or signal handler."""
+        self._stopping.set()
+
+    def fail(self, err: Exception) -> None:
+        """End the run with a part's error; from any thread."""
+        if self.failure is None:
+            self.failure = err
+        self._stopping.set()
+
+    def report(self, event: str, detail: dict[str, Any]) -> None:
+        """Publish an event and note it for the log; from any thread."""
+        message = Event(run_id=self.run_id, t_sent=self._clock.now(), event=event, detail=detail)
+        self._outgoing.append((b"event", encode(message)))
+        self.notes.append((event, detail))
+
+    def run(self) -> None:
+        """Decode until asked to stop.
+
+        Raises:
+            GuardError: a part failed; the safe value was published last.
+        """
+        self._ingest.start()
+        self.deployer.failover.start()
+        if self._token_log is not None:
+            self._token_log.start()
+        self._ask_for_realtime()
+        self.report("started", self._description())
+        if self.config.input.stamps == "arrival":
+            self.report("stamps_of_arrival", {"warning": _BY_ARRIVAL})
+        # A collection stops the loop for milliseconds; a beat leaves no cycles behind.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        sys.setswitchinterval(1e-4)  # the default lets another thread keep the loop from its cut
+        try:
+            self._beats()
+        except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
+            self.fail(err)
+        finally:
+            gc.enable()
+            self._end()
+        if self.failure is not None:
+            raise GuardError(f"the daemon ended itself: {self.failure}") from self.failure
+
+    @property
+    def decode_endpoint(self) -> str:
+        """The decodes' endpoint."""
+        return self._publisher.endpoint
+
+    def heartbeat(self) -> Heartbeat:
+        """Return the run's state."""
+        decode_ms, t_sent = self.telemetry.decode_ms, self._clock.now()
+        return heartbeat_of(self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent)
+
+    def now(self) -> float:
+        """Return the time on the daemon's clock."""
+        return self._clock.now()
+
+    def look_at_units(self) -> None:
+        """Report warnings about the units that fired; called each second by the control thread."""
+        loop, telemetry = self.loop, self.telemetry
+        for event, warning in self.units.look(
+            self.now(), telemetry.n_spikes_of_unit, loop.decoder.manifest, loop.reason
+        ):
+            self.report(event, {"warning": warning})
+
+    def _beats(self) -> None:
+        clock, loop, telemetry = self._clock, self.loop, self.telemetry
+        self._ingest.wait_until_caught_up(loop.carry_out_commands)
+        t_heartbeat_s = clock.now()
+        loop.begin(self.source.t_open_s, self._stopping.is_set)
+        while not self._stopping.is_set():
+            decode, t_out = loop.run_beat(self._publish)
+            self._send_outgoing()
+            # From here on nothing is in a hurry: what the client needs is on its way.
+            loop.timer.idle_after_publish()
+            telemetry.published(decode)
+            shadow = loop.run_shadow()
+            if shadow is not None:
+                self._publisher.send(b"shadow", encode(shadow))
+            loop.review_settling(decode)
+            if clock.now() >= t_heartbeat_s:
+                t_heartbeat_s += HEARTBEAT_EVERY_S
+                self._publisher.send(b"heartbeat", encode(self.heartbeat()))
+            self._send_outgoing()
+            timing = telemetry.beat_over(
+                decode, loop, t_out=t_out, t_end=clock.now(), queued=len(self._inbox)
+            )
+            self._publisher.send(b"timing", encode(timing))
+
+    def _publish(self, decode: Decode) -> float:
+        """Send a decode by ZeroMQ and by LSL; return when ZeroMQ had it."""
+        self._publisher.send(b"decode", encode(decode))
+        t_out = self._clock.now()
+        if self._outlet is not None:
+            self._outlet.push(decode)
+        return t_out
+
+    def _send_outgoing(self) -> None:
+        while self._outgoing:
+            self._publisher.send(*self._outgoing.popleft())
+
+    def _ask_for_realtime(self) -> None:
+        wanted = self.config.realtime
+        asked = list(apply(wanted.priority, wanted.cores, lock_memory=wanted.lock_memory))
+        if wanted.priority and all(holds for _, holds, _ in asked):
+            asked.append(("carriers", *lift_carriers(wanted.priority, self._ingest.puller)))
+        for what, holds, said in asked:
+            self.report("realtime", {what: said} if holds else {"warning": said})
+
+    def _description(self) -> dict[str, Any]:
+        backend = self.opened.backend
+        return {
+            "decoder_id": self.bundle.manifest.name,
+            "checksum": self.bundle.manifest.id,
+            "backend": backend.name,
+            "precision": backend.precision,
+            "library": backend.library,
+            "step_p99_ms": self.opened.step_p99_s * 1e3,
+            "refused_backends": {one.name: one.reason for one in self.opened.tried},
+            "source": str(self.source.inlet.description),
+            "hop_ms": self.bundle.manifest.hop_s * 1e3,
+        }
+
+    def _end(self) -> None:
+        reason = "stopping" if self.failure is None else "guard"
+        if self.failure is not None:
+            self.report("failed", {"error": str(self.failure)})
+        self.report("stopped", {"reason": reason})
+        self.loop.commands.close()  # the control thread must not wait for a loop that is over
+        self._publish(self.loop.final_safe_decode(reason))
+        self._send_outgoing()
+        self.deployer.stop()
+        self._ingest.stop()
+        if self._outlet is not None:
+            self._outlet.close()
+        if self._token_log is not None:
+            self._token_log.stop()

@@ -1,0 +1,98 @@
+"""`spikeloop serve`: from a config file to a running daemon, and its end in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+
+from export.bundle import open_bundle
+from service.config import ServeConfig
+from service.daemon.control import Control
+from service.daemon.daemon import Daemon
+from service.daemon.realtime import bound_heaps
+from service.daemon.startup_control import StartupControl
+from service.errors import cannot_write
+from streams.files import write_whole
+from streams.wire.curve_keys import read_curve_keys
+from streams.wire.sockets import ControlServer, Publisher
+
+SHIPPED = "shipped:"
+
+
+def bundle_path(named: str) -> Path:
+    """Where a bundle lies: a path, or `shipped:NAME` for one that comes with spikeloop."""
+    if named.startswith(SHIPPED):
+        return Path(__file__).parents[2] / "configs" / "bundles" / named.removeprefix(SHIPPED)
+    return Path(named)
+
+
+def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None = None) -> None:
+    """Run the daemon until SIGTERM, SIGINT or the command `stop`.
+
+    Args:
+        config: what to run.
+        announce: a file to write the endpoints to once they are bound (JSON).
+        tokens: a file for the token log; None for none.
+
+    Raises:
+        BundleError, BackendUnavailable, StreamsError, ConfigError: it could not start.
+        GuardError: it ended itself.
+    """
+    bound_heaps()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    bundle = open_bundle(bundle_path(config.decoder.bundle))
+    keys = read_curve_keys(Path(config.output.keys)) if config.output.keys else None
+    publisher = Publisher(config.output.decode, keys)
+    try:
+        server = ControlServer(config.output.control, keys)
+        if announce is not None:
+            _announce(announce, publisher.endpoint, server.endpoint)
+        startup = StartupControl(server, _beginning(config))
+        startup.start()
+        try:
+            daemon = Daemon(config, bundle, publisher, tokens)
+        finally:
+            waiting = startup.hand_over()
+        _run(daemon, Control(daemon, server, daemon.fail, waiting))
+    finally:
+        publisher.close()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Until the daemon runs there is nothing to end in order."""
+    raise KeyboardInterrupt
+
+
+def _beginning(config: ServeConfig) -> str:
+    given, bundle = config.input, config.decoder.bundle
+    wanted = given.model_dump(include={"type", "name", "source_id"})
+    fields = ", ".join(f"{key} {value!r}" for key, value in wanted.items() if value)
+    return (
+        f"it opens {bundle} on {config.decoder.backend}, then waits up to {given.wait_s:g} s for "
+        f"an LSL stream of {fields}; ask again, or end it with `spikeloop stop`"
+    )
+
+
+def _run(daemon: Daemon, control: Control) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        daemon.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    control.start()
+    try:
+        daemon.run()
+    finally:
+        control.stop()
+
+
+def _announce(path: Path, decode: str, control: str) -> None:
+    text = json.dumps({"decode": decode, "control": control, "pid": os.getpid()})
+    try:
+        write_whole(path, text)
+    except OSError as err:
+        raise cannot_write(path, err) from err

@@ -1,0 +1,59 @@
+"""Answers to commands while the daemon starts: its stream may be long in coming."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from streams.errors import WireError
+from streams.wire.schema import Reply, decode_command, encode
+from streams.wire.sockets import ControlServer
+
+POLL_S = 0.1
+PATIENCE_S = 1.5
+"""A command waits so long for the daemon; clients give up a little later."""
+
+
+class StartupControl(threading.Thread):
+    """Ends the start at the command `stop`; tells other commands why they must wait.
+
+    Args:
+        server: the bound socket; this thread owns it until `hand_over`.
+        doing: what the daemon does meanwhile, for whoever asks.
+    """
+
+    def __init__(self, server: ControlServer, doing: str) -> None:
+        super().__init__(name="startup control", daemon=True)
+        self._server, self._doing = server, doing
+        self._over = threading.Event()
+        self._unanswered: list[bytes] | None = None
+
+    def run(self) -> None:
+        """Answer until the daemon can do so."""
+        while not self._over.is_set():
+            frames = self._server.receive(POLL_S)
+            if frames is None:
+                continue
+            if _is_stop(frames):
+                self._server.reply(encode(Reply(ok=True, result={"stopping": True})))
+                os.kill(os.getpid(), signal.SIGINT)
+            elif self._over.wait(PATIENCE_S):
+                self._unanswered = frames
+            else:
+                self._server.reply(
+                    encode(Reply(ok=False, error=f"the daemon is starting: {self._doing}"))
+                )
+
+    def hand_over(self) -> list[bytes] | None:
+        """End the thread; return the command that still waits for its answer, if any."""
+        self._over.set()
+        self.join()
+        return self._unanswered
+
+
+def _is_stop(frames: list[bytes]) -> bool:
+    try:
+        return decode_command(frames[0]).command == "stop"
+    except WireError:
+        return False

@@ -1,0 +1,1 @@
+"""Decoders in service: swap, failover, and transfer from another machine."""

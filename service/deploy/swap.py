@@ -1,0 +1,183 @@
+"""Swap decoders: load one, hold it to its record, warm it up, run it in shadow, promote it.
+
+Runs in its own thread beside the loop. A bundle that fails is refused with the reason, and the
+decoder in service goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.backends import OpenedBackend, open_backend
+from export.bundle import DecoderBundle, open_bundle
+from export.errors import ExportError
+from service.deploy.failover import Failover
+from service.errors import ServiceError
+from service.loop.commands import LoopCommand, RefusedError
+from service.loop.decode_loop import DecodeLoop, Report
+from service.loop.slots import DecoderSlot, make_slot
+from service.loop.validity import UNKNOWN_SHARE
+
+
+@dataclass(slots=True)
+class Deployment:
+    """One deployment's progress.
+
+    Attributes:
+        path: the bundle's.
+        shadow_s: time in shadow before it takes over.
+        hold: it stays in shadow until `promote`.
+        stages: those reached: `received`, `loaded`, `parity`, `shadow`, `active`.
+        refused: the reason why it was refused; "" if it was not.
+        over: nothing is still to come.
+    """
+
+    path: Path
+    shadow_s: float = 0.0
+    hold: bool = False
+    stages: list[dict[str, Any]] = field(default_factory=lambda: [{"stage": "received"}])
+    refused: str = ""
+    over: bool = False
+
+    def reach(self, stage: str, **detail: Any) -> None:
+        """Note a stage."""
+        self.stages.append({"stage": stage, **detail})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a reply's result."""
+        return {
+            "bundle": str(self.path),
+            "stages": list(self.stages),
+            "refused": self.refused,
+            "over": self.over,
+        }
+
+
+class Deployer:
+    """Carries out deployments, one at a time.
+
+    Args:
+        loop: whose decoder changes.
+        source_keys: the source's growing key list.
+        report: called with (event, detail).
+        backends: as the config lists them: the one to use, then the fallbacks.
+        token_cap: tokens per bin at most; None for no cap.
+        keep_alive_every_s: the source's.
+    """
+
+    def __init__(
+        self,
+        loop: DecodeLoop,
+        source_keys: list[str],
+        report: Report,
+        *,
+        backends: tuple[str, ...],
+        token_cap: int | None,
+        keep_alive_every_s: float,
+    ) -> None:
+        self._loop, self._source_keys, self._report = loop, source_keys, report
+        self._backends, self._token_cap = backends, token_cap
+        self._keep_alive_every_s = keep_alive_every_s
+        self._stopping = threading.Event()
+        self.latest: Deployment | None = None
+        self.failover = Failover(backends, loop, self.warmed_up, report)
+
+    def start(self, deployment: Deployment) -> None:
+        """Begin; returns at once.
+
+        Raises:
+            RefusedError: another deployment is under way.
+        """
+        if self.latest is not None and not self.latest.over:
+            raise RefusedError(f"{self.latest.path} is being deployed; wait for it to end")
+        self.latest = deployment
+        threading.Thread(
+            target=self._deploy, args=(deployment,), name="deploy", daemon=True
+        ).start()
+
+    def stop(self) -> None:
+        """Let a deployment under way end early."""
+        self._stopping.set()
+
+    def _deploy(self, deployment: Deployment) -> None:
+        try:
+            self._carry_through(deployment)
+        except (ExportError, ServiceError) as err:
+            deployment.refused = str(err)
+            self._report("refused", {"bundle": str(deployment.path), "warning": str(err)})
+        finally:
+            deployment.over = True
+
+    def _carry_through(self, deployment: Deployment) -> None:
+        bundle = open_bundle(deployment.path)
+        deployment.reach("loaded", id=bundle.manifest.id, name=bundle.manifest.name)
+        self._require_fit(bundle)  # before the backend is opened, which takes seconds
+        opened = open_backend(bundle, self._backends[0], self._backends[1:])
+        deployment.reach(
+            "parity", error=opened.parity_error, backend=opened.backend.name,
+            step_p99_ms=opened.step_p99_s * 1e3,
+        )  # fmt: skip
+        self.failover.prepare(bundle, opened)
+        slot, commands = self.warmed_up(bundle, opened), self._loop.commands
+        commands.ask(LoopCommand("join", slot))
+        deployment.reach("shadow")
+        if deployment.hold:
+            return
+        self._stopping.wait(deployment.shadow_s)
+        if slot.reason not in ("", "paused", "context_short"):
+            commands.ask(LoopCommand("dismiss"))
+            raise RefusedError(f"in shadow its decodes were not ok: {slot.reason}")
+        commands.ask(LoopCommand("promote"))
+        deployment.reach("active")
+
+    def _require_fit(self, bundle: DecoderBundle) -> None:
+        new, now = bundle.manifest, self._loop.decoder.manifest
+        for what, ours, theirs in (
+            ("hop", now.hop_s, new.hop_s),
+            ("bin", now.bin_s, new.bin_s),
+            ("outputs", [(o.name, o.dims, o.unit) for o in now.outputs],
+             [(o.name, o.dims, o.unit) for o in new.outputs]),
+        ):  # fmt: skip
+            if ours != theirs:
+                raise RefusedError(
+                    f"its {what} ({theirs}) are not those in service ({ours}); one of another "
+                    "kind needs a restart of the daemon with it in the config"
+                )
+        unknown, heard = self._unknown_share(bundle)
+        if heard and unknown > UNKNOWN_SHARE:
+            raise RefusedError(
+                f"{unknown:.0%} of the spikes of the last seconds come from units that it does not "
+                "know; was it made for another array, or are the units numbered anew?"
+            )
+
+    def _unknown_share(self, bundle: DecoderBundle) -> tuple[float, int]:
+        batches = [spikes.unit for _, spikes in list(self._loop.slots.recent)]
+        unit = np.concatenate(batches) if batches else np.zeros(0, np.int32)
+        keys = list(self._source_keys)
+        known = np.array([key in bundle.row_of_key for key in keys], dtype=np.bool_)
+        return (float(np.mean(~known[unit])), len(unit)) if len(unit) else (0.0, 0)
+
+    def warmed_up(self, bundle: DecoderBundle, opened: OpenedBackend) -> DecoderSlot:
+        """Return a slot that has run the last seconds' bins, if its network has memory."""
+        loop = self._loop
+        slot = make_slot(
+            bundle, opened, self._source_keys, loop.slots.active.shaper.fresh(),
+            token_cap=self._token_cap, keep_alive_every_s=self._keep_alive_every_s,
+            kernels=loop.decoder.kernels,
+        )  # fmt: skip
+        decoder, recent = slot.decoder, list(loop.slots.recent)
+        k_before = recent[0][0] - 1 if recent else loop.last_k
+        decoder.forget(k_before)
+        decoder.skip_to(k_before if decoder.has_memory or not recent else recent[-1][0])
+        # While it runs old bins new ones are cut: go on until only those of this moment are left.
+        while decoder.has_memory and recent:
+            for k, spikes in recent:
+                window, _ = decoder.cut(spikes, k, loop.schedule.window_end_s(k))
+                decoder.run(window, k, loop.lead_s)
+            recent = [held for held in list(loop.slots.recent) if held[0] > decoder.last_k]
+        return slot

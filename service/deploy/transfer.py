@@ -1,0 +1,112 @@
+"""Receive a bundle from another machine, in checksummed chunks."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from export.sending import CHUNK_BYTES
+from service.errors import ServiceError
+
+BUNDLE_BYTES_AT_MOST = 2**31
+_PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]*"
+_NAME = re.compile(rf"^(report/|engines/{_PLAIN}/)?{_PLAIN}$")
+
+
+class TransferError(ServiceError):
+    """A transfer is refused; its files are removed."""
+
+
+@dataclass(slots=True)
+class _Incoming:
+    folder: Path
+    sizes: dict[str, int]
+    arrived: dict[str, int] = field(default_factory=dict)
+
+
+class Transfers:
+    """Receives bundles, one at a time.
+
+    Args:
+        root: folder for incoming bundles; made when first needed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._incoming: dict[str, _Incoming] = {}
+
+    def begin(self, sizes: dict[str, int]) -> str:
+        """Begin a transfer of files with these sizes and return its id; drop one under way.
+
+        Raises:
+            TransferError: a name is none of a bundle's, or it is too large.
+        """
+        for name, size in sizes.items():
+            if not _NAME.match(name) or not isinstance(size, int) or size < 0:
+                raise TransferError(f"{name!r} of {size!r} bytes is no file of a bundle")
+        if sum(sizes.values()) > BUNDLE_BYTES_AT_MOST:
+            raise TransferError(f"over {BUNDLE_BYTES_AT_MOST} bytes are no bundle")
+        for transfer in list(self._incoming):
+            self._drop(transfer)
+        transfer = uuid.uuid4().hex[:12]
+        folder = self._root / transfer
+        try:
+            folder.mkdir(parents=True)
+        except OSError as err:
+            raise TransferError(f"cannot make {folder}: {err.strerror}") from err
+        self._incoming[transfer] = _Incoming(folder, sizes)
+        return transfer
+
+    def chunk(self, transfer: str, name: str, offset: int, sha256: str, held: bytes) -> int:
+        """Append a chunk; return how many bytes are here now.
+
+        Raises:
+            TransferError: unknown transfer or file, out of order, damaged, or no room on the disk.
+        """
+        incoming = self._known(transfer)
+        if name not in incoming.sizes:  # never a path of the sender's choosing
+            raise self._refused(transfer, f"{name!r} was not announced")
+        arrived = incoming.arrived.get(name, 0)
+        room = min(CHUNK_BYTES, incoming.sizes.get(name, 0) - arrived)
+        if offset != arrived or len(held) > room:
+            raise self._refused(transfer, f"chunk {offset} of {name!r} does not fit in")
+        if hashlib.sha256(held).hexdigest() != sha256:
+            raise self._refused(transfer, f"chunk {offset} of {name!r} was damaged on its way")
+        path = incoming.folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(held)
+        except OSError as err:
+            raise self._refused(transfer, f"cannot write {path}: {err.strerror}") from err
+        incoming.arrived[name] = arrived + len(held)
+        return incoming.arrived[name]
+
+    def finish(self, transfer: str) -> Path:
+        """Return a complete transfer's folder.
+
+        Raises:
+            TransferError: something is missing.
+        """
+        incoming = self._known(transfer)
+        for name, size in incoming.sizes.items():
+            if incoming.arrived.get(name, 0) != size:
+                raise self._refused(transfer, f"{name!r} is incomplete")
+        del self._incoming[transfer]
+        return incoming.folder
+
+    def _known(self, transfer: str) -> _Incoming:
+        if transfer not in self._incoming:
+            raise TransferError(f"no transfer {transfer!r} is under way; begin again")
+        return self._incoming[transfer]
+
+    def _refused(self, transfer: str, why: str) -> TransferError:
+        self._drop(transfer)
+        return TransferError(f"transfer refused: {why}; send the bundle again")
+
+    def _drop(self, transfer: str) -> None:
+        shutil.rmtree(self._incoming.pop(transfer).folder, ignore_errors=True)

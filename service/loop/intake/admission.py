@@ -1,0 +1,123 @@
+"""Admission of arrivals to the ring, and their evidence: is a bin whole, is the source sound?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.loop.intake.arrivals import Arrival
+from service.loop.intake.completeness import Completeness
+from service.loop.intake.rejected import RejectedSpikes
+from service.loop.intake.schedule import Schedule
+from service.loop.intake.settle import SettleTime
+from streams.messages import Int64s
+from streams.spikes.ring import SpikeRing
+
+_NONE = np.zeros(0, np.int64)
+
+
+class Admission:
+    """Admits arrivals; one thread owns it.
+
+    Attributes:
+        schedule: see below.
+        settle: see below.
+        rejected: spikes that were not taken.
+        completeness: watches the source's silences.
+        newest_us: the newest accepted stamp, keep-alives included; None before the first.
+        keeps_alive: the source sends keep-alives, or counts at a regular rate.
+        n_lost: sequence numbers that never came.
+        n_ignored: spikes from units that the config leaves out.
+
+    Args:
+        ring: where spikes wait.
+        schedule: when beats fall.
+        settle: how long spikes are waited for.
+        source_bin_us: bin length if the source counts; None for events.
+    """
+
+    def __init__(
+        self, ring: SpikeRing, schedule: Schedule, settle: SettleTime, source_bin_us: int | None
+    ) -> None:
+        self.rejected = RejectedSpikes(ring.hop_us)
+        self.completeness = Completeness(schedule, source_bin_us)
+        self.newest_us: int | None = None
+        self.keeps_alive = False
+        self.n_lost = self.n_ignored = 0
+        self.schedule, self.settle, self._ring = schedule, settle, ring
+
+    def admit(self, arrival: Arrival, known: np.ndarray) -> None:
+        """Admit an arrival; (n_source_units,) `known` is True for units that a decoder knows."""
+        ring, batch, n_overflow = self._ring, arrival.batch, self._ring.fates.overflow
+        n_late, late_until_us = ring.fates.late, ring.late_until_us
+        ring.admit(batch, known, arrival.latest_us, arrival.repeats)
+        ring.fates.invalid += len(arrival.invalid_us)
+        ring.fates.duplicate += arrival.n_duplicate
+        self.n_lost += arrival.n_lost
+        self.n_ignored += arrival.n_ignored
+        present_us, future_us = batch.t_us, _NONE
+        if len(batch) and np.maximum.reduce(batch.t_us) > arrival.latest_us:
+            is_future = batch.t_us > arrival.latest_us
+            present_us, future_us = batch.t_us[~is_future], batch.t_us[is_future]
+        n_late = ring.fates.late - n_late
+        late_us = present_us[present_us <= late_until_us] if n_late else _NONE
+        self.rejected.note(arrival, late_us, future_us, ring.fates.overflow - n_overflow)
+        if ring.newest_us is not None:
+            self.newest_us = max(self.newest_us or 0, ring.newest_us)
+        self.completeness.note(
+            arrival,
+            self._newest_of(arrival, present_us),
+            self.settle.settle_s,
+            rejects=n_late > 0 or len(future_us) > 0,
+        )
+
+    def has_heard_of(self, k: int) -> bool:
+        """Return True once something stamped after beat k's window has arrived."""
+        newest_us = self.completeness.newest_us
+        return newest_us is not None and newest_us > k * self._ring.hop_us
+
+    def update_shares(self, t_s: float) -> None:
+        """Update the last second's shares, once a beat."""
+        n_in = self._ring.fates.spikes_in + self._ring.n_pending
+        self.rejected.update_shares(t_s, self._ring.fates, n_in, self.settle.settle_s)
+
+    def begin_anew(self, t_s: float) -> None:
+        """Another stream has come, or the same after an outage: what was usual holds no more."""
+        self.keeps_alive = False
+        self.completeness.begin_anew()
+        self.settle.begin(t_s)
+
+    def waits_for_more(self, k: int, longest_s: float, t_s: float) -> bool:
+        """Return True where a wait of so long after beat k's window may tell that it is whole."""
+        end_us = k * self._ring.hop_us
+        if not self.completeness.resolves_within(end_us, longest_s):
+            return False
+        return not self.completeness.lacks(end_us, t_s)
+
+    def is_whole(self, k: int, n_spikes: int, t_cut: float) -> bool:
+        """Return True where all spikes of beat k's bin can have come by its cut, and were taken.
+
+        Args:
+            k: the beat.
+            n_spikes: that its bin holds.
+            t_cut: when it is cut.
+        """
+        end_us = k * self._ring.hop_us
+        start_us = end_us - self._ring.bin_us
+        lacks = self.completeness.lacks(end_us, t_cut)
+        self.completeness.note_cut(end_us)
+        return not (
+            lacks
+            or self.completeness.lacks_bins(start_us, end_us)
+            or self.rejected.bin_lacks(start_us, end_us, n_spikes)
+        )
+
+    def _newest_of(self, arrival: Arrival, present_us: Int64s) -> int | None:
+        """An arrival's newest stamp that does not lie in the future."""
+        heard = [int(np.maximum.reduce(present_us))] if len(present_us) else []
+        alive_us = arrival.newest_keep_alive_us
+        if alive_us is not None:
+            self.keeps_alive = True
+            if alive_us <= arrival.latest_us:
+                heard.append(alive_us)
+                self.newest_us = max(self.newest_us or 0, alive_us)
+        return max(heard, default=None)

@@ -1,0 +1,174 @@
+"""Changes of decoder at a beat's boundary, with real decoders and a clock that the test moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from export.bundle import DecoderBundle
+from export.onnxruntime_backend import open_cpu
+from service.loop.commands import LoopCommand
+from service.loop.decoder import Decoder
+from service.loop.shaping import Shaper
+from service.loop.slots import CATCH_UP_BINS, Change, DecoderSlot
+from service.loop.validity import ValidityJudge
+from tests.export.tiny_graph import write_tiny_bundle
+from tests.service.beat_rig import (
+    CONTEXT_BEATS,
+    HOP_S,
+    HOP_US,
+    KEEP_ALIVE_S,
+    STRANGER,
+    UNIT_KEYS,
+    BeatRig,
+)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
+    """Another decoder of the same outputs, which knows the stranger and not `u1`."""
+    where: Path = tmp_path_factory.mktemp("bundles") / "other"
+    keys = ("stranger", *(key for key in UNIT_KEYS if key != "u1"))
+    return write_tiny_bundle(where, keys, HOP_S, HOP_S, with_position=True, name="other", seed=7)
+
+
+def slot_of(bundle: DecoderBundle, rig: BeatRig) -> DecoderSlot:
+    """A newcomer that has run nothing yet."""
+    manifest = bundle.manifest
+    decoder = Decoder(manifest, open_cpu(bundle), bundle.row_of_key, rig.source_keys)
+    decoder.last_k = decoder.k_reset = rig.loop.last_k
+    judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S, HOP_S)
+    return DecoderSlot(decoder, judge, Shaper(manifest.outputs))
+
+
+def ask(rig: BeatRig, change: Change, slot: DecoderSlot | None = None) -> LoopCommand:
+    return rig.ask(change, slot=slot)
+
+
+def test_a_newcomer_runs_in_shadow_and_takes_over_at_a_boundary(
+    rig: BeatRig, other: DecoderBundle
+) -> None:
+    k = rig.warm()
+    joined = ask(rig, "join", slot_of(other, rig))
+    assert not joined.done.is_set()
+    for i in range(1, CONTEXT_BEATS + 1):
+        decode = rig.fed_turn(k + i)
+        shadow = rig.loop.run_shadow()
+        assert (decode.decoder_id, decode.validity) == ("tiny", "ok")
+        assert shadow is not None
+        assert (shadow.decoder_id, shadow.seq, shadow.beat) == ("other", i, decode.beat)
+        assert shadow.validity == ("ok" if i == CONTEXT_BEATS else "warmup")
+        assert shadow.value_raw != decode.value_raw
+    assert joined.done.is_set()
+    assert joined.error == ""
+    promoted = ask(rig, "promote")
+    decode = rig.fed_turn(k + CONTEXT_BEATS + 1)
+    assert promoted.done.is_set()
+    assert (decode.decoder_id, decode.validity) == ("other", "ok")
+    assert decode.seq == k + CONTEXT_BEATS + 1
+    assert rig.loop.run_shadow() is None
+
+
+def test_a_rollback_needs_no_warm_up(rig: BeatRig, other: DecoderBundle) -> None:
+    k = rig.warm()
+    alone = BeatRig(rig.bundle)
+    alone.warm()
+    ask(rig, "join", slot_of(other, rig))
+    ask(rig, "promote")
+    for i in range(1, 4):
+        assert rig.fed_turn(k + i).decoder_id == "other"
+        rig.loop.run_shadow()
+        alone.fed_turn(k + i)
+    ask(rig, "rollback")
+    decode = rig.fed_turn(k + 4)
+    assert (decode.decoder_id, decode.validity) == ("tiny", "ok")
+    assert decode.value_raw == alone.fed_turn(k + 4).value_raw
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [("promote", "no decoder is in shadow"), ("rollback", "stands by")]
+)
+def test_what_cannot_be_done_is_refused(rig: BeatRig, change: Change, told: str) -> None:
+    request = ask(rig, change)
+    rig.turn(1)
+    assert request.done.is_set()
+    assert told in request.error
+
+
+def test_a_shadow_that_is_behind_catches_up_before_it_takes_over(
+    rig: BeatRig, other: DecoderBundle
+) -> None:
+    k = rig.warm()
+    slot = slot_of(other, rig)
+    n_behind = CATCH_UP_BINS + 3
+    for i in range(1, n_behind):
+        rig.fed_turn(k + i)
+    ask(rig, "join", slot)
+    promoted = ask(rig, "promote")
+    assert rig.fed_turn(k + n_behind).decoder_id == "tiny"
+    assert rig.loop.run_shadow() is None
+    assert rig.fed_turn(k + n_behind + 1).decoder_id == "tiny"
+    assert not promoted.done.is_set()
+    assert rig.loop.run_shadow() is not None
+    assert rig.fed_turn(k + n_behind + 2).decoder_id == "other"
+    assert promoted.done.is_set()
+
+
+def test_a_dismissed_shadow_is_gone(rig: BeatRig, other: DecoderBundle) -> None:
+    k = rig.warm()
+    ask(rig, "join", slot_of(other, rig))
+    rig.fed_turn(k + 1)
+    ask(rig, "dismiss")
+    assert rig.fed_turn(k + 2).decoder_id == "tiny"
+    assert rig.loop.run_shadow() is None
+
+
+def test_fates_are_told_by_the_decoder_in_service(rig: BeatRig, other: DecoderBundle) -> None:
+    k = rig.warm()
+    ask(rig, "join", slot_of(other, rig))
+    rig.fed_turn(k + 1)
+    rig.loop.run_shadow()
+    rig.go_to(k + 2)
+    rig.arrive([((k + 1) * HOP_US + 5, STRANGER), ((k + 1) * HOP_US + 6, 3)])
+    decode, shadow = rig.turn(k + 2), rig.loop.run_shadow()
+    assert shadow is not None
+    assert (decode.tokens, shadow.tokens) == (1, 1)
+    assert rig.loop.ring.fates.unknown_unit == 1
+    ask(rig, "promote")
+    rig.go_to(k + 3)
+    rig.arrive([((k + 2) * HOP_US + 5, STRANGER), ((k + 2) * HOP_US + 6, 3)])
+    assert rig.turn(k + 3).tokens == 1
+    assert rig.loop.ring.fates.unknown_unit == 2
+    assert rig.loop.ring.n_pending == 0
+
+
+def test_keys_that_the_source_shows_just_before_a_change_do_not_stop_it(
+    rig: BeatRig, other: DecoderBundle
+) -> None:
+    k = rig.warm()
+    slot = slot_of(other, rig)
+    rig.source_keys.append("u99")
+    joined = ask(rig, "join", slot)
+    rig.turn(k + 1)
+    assert joined.done.is_set()
+    rig.go_to(k + 2)
+    rig.arrive([((k + 2) * HOP_US, 5), ((k + 2) * HOP_US, 0)])
+    assert rig.turn(k + 2).tokens == 1
+    assert rig.loop.ring.fates.unknown_unit == 1
+
+
+def test_outputs_that_leave_their_bounds_roll_back(rig: BeatRig, other: DecoderBundle) -> None:
+    k = rig.warm()
+    slot = slot_of(other, rig)
+    wild = {name: 1e4 * table for name, table in other.tables.items()}
+    slot.decoder.backend.set_tables(wild)
+    ask(rig, "join", slot)
+    ask(rig, "promote")
+    ids = []
+    for i in range(1, 70):
+        ids.append(rig.fed_turn(k + i).decoder_id)
+        rig.loop.run_shadow()
+    changes = [event for event, _ in rig.events]
+    assert changes == ["join", "promote", "rolled_back_out_of_range"]
+    assert ids == ["other"] * 51 + ["tiny"] * 18
