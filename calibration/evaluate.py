@@ -89,6 +89,7 @@ def evaluate(
         say_notes([session], on_note, same_array=session.id != bundle.manifest.session)
         parts.append(split or split_of(bundle, Path(path)))
         scored = intervals or scored_intervals(parts[-1], session)
+        # One picture is enough: the first session's.
         drawn = None if results else figure
         results[session.id] = _evaluate_session(
             bundle, backend, session, scored, lead_s, blocks_s, against, drawn
@@ -177,6 +178,7 @@ def decode_session(
         held = slice(first[i], last[i])
         batch = SpikeBatch(spikes.t_us[held], spikes.unit[held], spikes.count[held])
         t_start = clock.now()
+        # Cutting is timed too: the loop pays for it.
         window, _ = tokenizer.cut(batch, end_us, end_us * 1e-6)
         answer = backend.step(window, lead_s)
         decode_ms[i], n_tokens[i] = (clock.now() - t_start) * 1e3, len(window)
