@@ -257,6 +257,7 @@ class _Filter:
         """Mean and spread after one bin more."""
         transition, evidence = self._transition, self._weighed @ seen
         mean, spread = transition @ mean, transition @ spread @ transition.T + self._moved
+        # Units are many and dimensions few: inverting the small matrix is cheap.
         spread = np.linalg.inv(np.linalg.inv(spread) + self._information)
         return mean + spread @ (evidence - self._information @ mean), spread
 

@@ -58,6 +58,7 @@ class PrecisionGate:
     def judge(self, backend: Backend) -> Cost:
         """Decode the recording with another backend, and give its cost in R2."""
         r2 = self._r2(backend)
+        # The worst dimension decides, not the mean.
         drop = max(
             before - after
             for name in r2

@@ -42,6 +42,7 @@ def load_checkpoint(path: Path, family: str | None = DEFAULT_FAMILY) -> dict[str
         TrainingError: missing, not a checkpoint, or another architecture or version.
     """
     try:
+        # A checkpoint may come from anyone: tensors and numbers are read, code never runs.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise TrainingError(f"no checkpoint {path}: has `spikeloop train` run there?") from error

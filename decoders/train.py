@@ -64,6 +64,7 @@ def train(config_path: Path, *, resume: bool = False, out: Path | None = None) -
     t_start = clock.now()
     _run(trainer, run_dir)
     _finish(trainer, run_dir, clock.now() - t_start)
+    # Not before the first process has written its files.
     _leave_together(fabric)
     return run_dir
 

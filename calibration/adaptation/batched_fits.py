@@ -160,6 +160,7 @@ class BatchedFits:
         starts = starts[left_out[starts[:, None] + torch.arange(n_burn_in, n_bins)].any(dim=1)]
         if not len(starts):
             return float("nan")
+        # The running means are what a fit gives, so they are what is judged.
         embedding, session = self.mean_embedding[one], self.mean_session[one]
         answer = self._losses(self.slow, embedding, session, starts, left_out[None], kept=None)
         return float(answer)
@@ -194,6 +195,7 @@ class BatchedFits:
 
     def _clip(self) -> None:
         """Bound each fit's gradient on its own."""
+        # One wild fit must not shrink the steps of the others.
         for i in range(len(self.starts)):
             grads = [p.grad[i] for p in (self.embedding, self.session) if p.grad is not None]
             grads += [p.grad for p in self.weights if p.grad is not None]

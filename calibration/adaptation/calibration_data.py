@@ -109,6 +109,7 @@ def recipe_of(manifest: Manifest, *, by_name: bool) -> TrainConfig:
         config = parse_config(recipe, f"`training.recipe` of {manifest.name!r}")
     except DecodersError as error:
         raise CalibrationError(str(error)) from error
+    # Shifted cuts and leads serve training only.
     training = config.training.model_copy(update={"cuts": 1})
     return config.model_copy(update={"split": "none", "lead": Lead(), "training": training})
 

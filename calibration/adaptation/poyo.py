@@ -139,6 +139,7 @@ class Tuner:
         bins = self.rng.choice(np.flatnonzero(self.fitted), self.recipe.batch)
         rates = self.rng.uniform(0.0, self.recipe.unit_dropout, len(bins))
         kept = self.rng.random((len(bins), self.windows.n_units)) >= rates[:, None]
+        # A window without units would teach nothing.
         kept[~kept.any(axis=1)] = True
         loss = self._loss(bins, kept, self.fitted)
         self.optimizer.zero_grad()

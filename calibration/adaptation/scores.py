@@ -49,6 +49,7 @@ def decode(
     values: dict[str, Float64s] = {}
     for i in range(first, data.recording.test.last):
         answer = backend.step(window_of(i, row_of), lead_s=0.0)
+        # Beats between scored parts are decoded too, for the memory.
         for name, value in answer.items() if scored[i] else ():
             values.setdefault(name, np.full((n_bins, len(value)), np.nan))[i] = value
     return values

@@ -182,6 +182,7 @@ def _best_start(
     for _ in range(N_TRIAL_STEPS):
         fits.step()
     losses = fits.held_out_losses().reshape(len(candidates), n_starts).mean(axis=0)
+    # All starts but the first take keys for known channels.
     losses[1:] *= KNOWN_ARE_TRUSTED
     return int(np.argmin(losses))
 

@@ -67,6 +67,7 @@ def adapt_streaming(bundle: DecoderBundle, data: CalibrationData, options: Optio
         tables |= beside.tables(data.recording.spikes_per_bin)
         shares = beside.shares(data.outputs)
         usual = network.usual_latents(last.end.embedding, part.first, part.last)
+        # Drift is measured from the labelled seconds, not from the training.
         tables["usual"] = usual - tables["centre"]
         share = follow_share(base.decoder.config.bin_s) if options.follow_drift else 0.0
         tables["follow"] = np.array([share], np.float32)
@@ -124,6 +125,7 @@ def _second_stage(
 def _new_fit(
     base: Base, data: CalibrationData, start: Start, fitted: np.ndarray, recipe: Recipe, seed: int
 ) -> BatchedFits:
+    # The base serves other fits: its weights stay.
     decoder = copy.deepcopy(base.decoder).requires_grad_(True)
     return BatchedFits(decoder, data, [start], fitted[None], recipe, seed)
 

@@ -148,6 +148,7 @@ class SteppersOfBatch:
         key = place, fitted.bundle.path
         if key not in self._backends:
             backend = open_cpu(fitted.bundle)
+            # Scores of a backend that decodes otherwise would be worthless.
             require_parity(fitted.bundle, backend)
             self._backends[key] = backend
         return Stepper(fitted, self._backends[key])

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from calibration.evaluate import decode_session
+from calibration.evaluate import decode_session, open_verified
 from calibration.falcon.decoders import open_decoders
 from calibration.falcon.fit import FittedBundle
 from calibration.falcon.names import session_of, tag_of
 from calibration.scoring import score_output, scored_intervals
-from export.backends import require_parity
-from export.onnxruntime_backend import open_cpu
 from streams.messages import Float64s
 from streams.sessions.falcon import falcon_task, read_falcon
 from streams.sessions.session import Session, in_intervals
@@ -90,8 +88,7 @@ def _score_file(
 ) -> tuple[dict[str, Any], ScoredFile]:
     bundle, task = fitted.bundle, fitted.task
     n_unknown = int(np.count_nonzero(fitted.rows(len(session.unit_keys)) < 0))
-    backend = open_cpu(bundle)
-    require_parity(bundle, backend)
+    backend = open_verified(bundle)
     decoded = decode_session(bundle, backend, session, session.duration_s, fitted.lead_s)
     values = np.concatenate([decoded.values[name] for name in fitted.outputs], axis=1)
     chosen = in_intervals(decoded.t_s, scored_intervals(split, session))

@@ -107,6 +107,7 @@ class PoyoTrainer:
         targets = torch.from_numpy(self.corpus.targets(stretches)).to(self.fabric.device)
         loss = self._loss(self.module(batch), targets)
         self.optimizer.zero_grad()
+        # Fabric averages gradients over processes, but the loss is a share of a sum over all.
         self.fabric.backward(loss * self.fabric.world_size)
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.training.clip)
         self.optimizer.step()

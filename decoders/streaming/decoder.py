@@ -208,6 +208,7 @@ class SpikeEncoder(nn.Module):
         coefficients = rows[..., config.d_value + 1 :]
         shape = (*coefficients.shape[:-1], config.n_basis, config.n_latents)
         shaped = coefficients.view(shape)
+        # The mean over the bin has no closed form with rotary time.
         n_moments = N_MOMENTS if config.n_frequencies else 1
         moments = (torch.arange(n_moments, device=rows.device) + 0.5) * (config.bin_s / n_moments)
         basis = torch.cos(moments.unsqueeze(-1) * self.frequencies + self.shifts)
@@ -250,6 +251,7 @@ class SpikeEncoder(nn.Module):
         if config.n_frequencies == 0:
             dense = torch.zeros(n_lanes * n_bins * n_units, device=rows.device)
             dense = dense.index_add(0, cell * n_units + tokens.unit, tokens.count)
+            # Without time in the bin, weights belong to units: one product serves all bins.
             mixed = (torch.exp(coefficients).unsqueeze(-1) * values.unsqueeze(-2)).flatten(-2)
             sums = dense.view(n_lanes, n_bins, n_units) @ mixed
             return sums.view(n_lanes, n_bins, config.n_latents, -1)

@@ -226,7 +226,9 @@ class SessionNetwork(LaneNetwork):
             v.to(memory.device) for v in (dropout.unknown_session(), dropout.new_units())
         )
         rotations = self.rotations.draw(dropout.generator)
+        # Adaptation starts from the mean session vector, so training meets it too.
         session = torch.where((unknown | new).unsqueeze(-1), self.session.mean(0), session)
+        # The table holds all rows three times; see `_training_tables`.
         part = torch.where(new, 2, unknown.long())
         row = window.row + part.unsqueeze(-1) * len(self.key_of_row)
         kept = dropout.kept_units(self.max_units).to(memory.device)[:, : row.shape[1]]

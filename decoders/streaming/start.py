@@ -77,6 +77,7 @@ def start_from(
     with torch.no_grad():
         told = network.identity(network.profile)
         for i, (key, number) in enumerate(zip(keys, network.key_of_row.tolist(), strict=True)):
+            # The embedding is a sum with the encoded profile, which is there already.
             network.shared[number] = latest.get(key, told[i]) - told[i]
         network.session.copy_(weights["session"].mean(dim=0).expand_as(network.session))
     network.decoder.requires_grad_(not freeze)

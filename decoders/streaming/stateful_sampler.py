@@ -216,6 +216,7 @@ class StatefulSampler:
 
     def next(self, mine: slice) -> Window:
         """Move every lane by one window, and cut this process's lanes."""
+        # Drawn for all lanes, also those of other processes: see the top of the file.
         drawn = torch.rand(len(self), generator=self.generator) < self.reset
         fresh = drawn | (self.start >= self.last[self.session])
         self._redraw(fresh)
@@ -261,6 +262,7 @@ class StatefulSampler:
         share = torch.rand(n, generator=self.generator, dtype=torch.float64)
         any_cut = torch.rand(n, generator=self.generator) * self.n_cuts[session]
         first = torch.tensor([part.first for part in self.parts])[session]
+        # At least half of the window lies inside the train part.
         room = (self.odds[session] - self.n_bins / 2).clamp(min=1.0)
         self.session = torch.where(fresh, session, self.session)
         self.cut = torch.where(fresh, any_cut.long(), self.cut)

@@ -61,6 +61,7 @@ class Trainer:
         self.sampler = self._new_sampler()
         if network is None:
             network = fresh = new_network(config, recordings)
+            # The windows of all lanes, so that every process fixes the same gain.
             fresh.standardise(self.sampler.next(slice(0, len(self.sampler))))
         self.network = network
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
@@ -124,9 +125,11 @@ class Trainer:
         weights = torch.tensor([out.weight for out in self.outputs], device=sums.device)
         loss = (weights * sums / counts.clamp(min=1.0)).sum()
         self.optimizer.zero_grad()
+        # Fabric averages gradients over processes, but the loss is a share of a sum over all.
         self.fabric.backward(loss * self.fabric.world_size)
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=recipe.clip)
         self.optimizer.step()
+        # Memory carries over to the next window, its gradient does not.
         self.memory = memory.detach()
         self.i_step += 1
         update_average(self.average, self.network, self.i_step, recipe.average)

@@ -81,6 +81,7 @@ def finite_loss(fabric: Fabric, loss: Tensor, i_step: int, section: str) -> floa
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, i_step: int, most: float) -> None:
     """Move averaged weights towards the live ones, faster in the first steps."""
+    # The first weights are random: an average must forget them fast.
     share = min(most, (1 + i_step) / (10 + i_step))
     for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
         slow.lerp_(fast, 1.0 - share)

@@ -168,6 +168,7 @@ def _cut(
     """Make cut `i_cut`; the first has no phase and no jitter."""
     spikes = session.spikes
     if i_cut:
+        # The last bin of a shifted cut would end after the recording.
         ends_us = ends_us[:-1] + round(config.beat.hop_ms * 1000 * i_cut / n_cuts)
         rng = np.random.default_rng([config.seed, i_cut])
         moved = rng.normal(0.0, config.training.jitter_ms * 1000.0, len(spikes)).astype(np.int64)
@@ -205,6 +206,7 @@ def _one_target(
             "in seconds of this session?"
         )
     lag_us = round(output.lag_s * 1e6)
+    # A target ahead of its bin must not come from the test part.
     ahead_us = ends_us + np.rint(np.array(leads_s)[:, None] * 1e6).astype(np.int64)
     forbidden = ~parts.may_learn(ahead_us)
     if parts.learnt_us[0, 0] == ALWAYS_US:

@@ -47,6 +47,7 @@ def run_fields(
         outputs: the network's.
         steps: training steps.
     """
+    # Synthetic sessions have rotated behaviour and units that do not exist.
     recorded = [session for session in sessions if not session.get("made_up")]
     chosen, hop_s, bin_s = sessions[i_session], config.beat.hop_ms / 1000, config.beat.bin_ms / 1000
     silence_s = max(session["longest_silence_s"] for session in recorded)

@@ -58,6 +58,7 @@ def write_step_bundle(
         mean_hz=mean_hz,
     )
     if whole_us:
+        # In float64: float32 does not hold whole microseconds as seconds.
         rounded = np.round(tokens.t_rel.astype(np.float64) * 1e6) * 1e-6
         tokens = replace(tokens, t_rel=rounded.astype(np.float32))
     names = [output["name"] for output in fields["outputs"]]
