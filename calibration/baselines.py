@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import linalg
 
 from calibration.errors import CalibrationError
 from calibration.gru_on_bins import GruOnBins
-from calibration.scoring import r2_score, score_output
+from calibration.ridge import HISTORY_S, wiener_weights, with_history
+from calibration.scoring import score_output
 from decoders.config import TrainConfig, load_config
 from decoders.sessions_config import Split
 from decoders.streaming.stateful_sampler import Plan, Segment
 from decoders.streaming.trainer import Trainer
+from decoders.streaming.tuning import counts_matrix
 from decoders.training.optimisation import launch
 from decoders.training.outputs import normalisation, output_columns
 from decoders.training.reading import Say, read_sessions, say_on_stderr
@@ -29,9 +30,6 @@ from decoders.training.recordings import Recording, lead_grid_s, record
 from streams.clock import MonotonicClock
 from streams.sessions.session import Session
 
-HISTORY_S = 1.0
-RIDGES = (1e0, 1e1, 1e2, 1e3, 1e4, 1e5)
-HELD_OUT_OF_TRAIN = 0.2
 OBSERVATION_FLOOR = 1e-3
 N_TIMED = 500
 
@@ -150,63 +148,18 @@ def _scores(
     }
 
 
-def counts_of(recording: Recording) -> Array:
-    """(n_bins, n_units) spikes."""
-    tokens, n_units = recording.tokens, len(recording.unit_keys)
-    i_bin = np.repeat(np.arange(len(tokens)), np.diff(tokens.offsets))
-    cell = i_bin * n_units + tokens.unit
-    counts = np.bincount(cell, weights=tokens.count, minlength=len(tokens) * n_units)
-    return counts.reshape(len(tokens), n_units)
-
-
 def wiener(config: TrainConfig, recording: Recording) -> Fitted:
     """Ridge regression on 1 s of counts; its ridge chosen on the last fifth of the train part."""
-    history = with_history(counts_of(recording), round(HISTORY_S * 1000 / config.beat.hop_ms))
+    history = with_history(_counts(recording), round(HISTORY_S * 1000 / config.beat.hop_ms))
     target = _present(config, recording)
     known = np.flatnonzero(np.isfinite(target).all(axis=1))
     train = known[known < recording.train.last]
-    fitted, held_out = np.split(train, [round(len(train) * (1 - HELD_OUT_OF_TRAIN))])
-    candidates = ridge_weights(history[fitted], target[fitted], RIDGES)
-    scores = [np.mean(r2_score(_apply(w, history[held_out]), target[held_out])) for w in candidates]
-    chosen = RIDGES[int(np.argmax(scores))]
-    weights = ridge_weights(history[train], target[train], (chosen,))[0]
+    weights = wiener_weights(history[train], target[train])
     return Fitted(_apply(weights, history), lambda i: _apply(weights, history[i]))
 
 
-def with_history(counts: Array, n_lags: int) -> Array:
-    """(n_bins, n_lags * n_units + 1) float32: each bin with those before it, and a one."""
-    n_bins, n_units = counts.shape
-    padded = np.concatenate([np.zeros((n_lags - 1, n_units)), counts]).astype(np.float32)
-    views = np.lib.stride_tricks.sliding_window_view(padded, n_lags, axis=0)
-    flat = views.reshape(n_bins, n_lags * n_units)
-    return np.concatenate([flat, np.ones((n_bins, 1), np.float32)], axis=1)
-
-
-def ridge_weights(features: Array, target: Array, ridges: Sequence[float]) -> list[Array]:
-    """Ridge regression for several ridges; the last feature, a one, is not penalised.
-
-    Solved in as many unknowns as there are rows where these are fewer than features.
-
-    Args:
-        features: (n, p + 1).
-        target: (n, dims).
-        ridges: above 0.
-
-    Returns:
-        Per ridge (p + 1, dims) float64.
-    """
-    mean_x, mean_y = features[:, :-1].mean(axis=0), target.mean(axis=0)
-    x, y = features[:, :-1] - mean_x, target - mean_y
-    few_rows = len(x) < x.shape[1]
-    gram = (x @ x.T if few_rows else x.T @ x).astype(np.float64)
-    moment = y if few_rows else x.T @ y
-    weights = []
-    for ridge in ridges:
-        factor = linalg.cho_factor(gram + ridge * np.eye(len(gram)), check_finite=False)
-        solved = linalg.cho_solve(factor, moment, check_finite=False)
-        slopes = x.T @ solved if few_rows else solved
-        weights.append(np.concatenate([slopes, (mean_y - mean_x @ slopes)[None]]))
-    return weights
+def _counts(recording: Recording) -> Array:
+    return counts_matrix(recording.tokens, len(recording.unit_keys))
 
 
 def _apply(weights: Array, features: Array) -> Array:
@@ -220,7 +173,7 @@ def kalman(config: TrainConfig, recording: Recording) -> Fitted:
     hidden = np.concatenate([target, np.gradient(target, axis=0)], axis=1)
     offset, scale = np.nanmean(hidden, axis=0), np.nanstd(hidden, axis=0) + 1e-12
     hidden = (hidden - offset) / scale
-    counts = counts_of(recording)
+    counts = _counts(recording)
     part = slice(recording.train.first, recording.train.last)
     seen = (counts - counts[part].mean(axis=0)) / (counts[part].std(axis=0) + 0.05)
     kalman_filter = _Filter(*_kalman_parameters(hidden[part], seen[part]))
@@ -274,7 +227,7 @@ class _Filter:
 def gru(config: TrainConfig, recording: Recording) -> Fitted:
     """A GRU on binned counts, trained by the config's recipe."""
     offset, scale = normalisation([recording], output_columns(config, recording))
-    counts = counts_of(recording)[recording.train.first : recording.train.last]
+    counts = _counts(recording)[recording.train.first : recording.train.last]
     fabric = launch(config)
     torch.manual_seed(config.seed)
     network = GruOnBins(

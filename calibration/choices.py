@@ -1,4 +1,4 @@
-"""Targets and parts of a recording to judge or adapt a decoder with, as in its training."""
+"""A decoder's training data, and so what is read to judge or adapt it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,55 @@ USUAL_SPLIT = "last:0.2"
 
 
 @dataclass(frozen=True, slots=True)
-class Aim:
-    """Behaviour that an output estimates, by NWB path, `lag_s` after the decode's time."""
+class TargetSpec:
+    """The behaviour that an output estimates.
 
+    Attributes:
+        output: its name.
+        behavior: signal it follows, by NWB path.
+        unit: physical unit.
+        dims: how many numbers.
+        is_velocity: whether its safe value is zero.
+        lag_s: the output estimates behaviour so long after the decode's time.
+        classes: how many classes; 0 for a continuous output.
+        is_stated: whether the bundle names the behaviour.
+    """
+
+    output: str
     behavior: str
+    unit: str
+    dims: int
+    is_velocity: bool = False
     lag_s: float = 0.0
     classes: int = 0
+    is_stated: bool = True
 
 
-def aims_of(bundle: DecoderBundle) -> dict[str, Aim]:
+def target_specs(bundle: DecoderBundle) -> list[TargetSpec]:
     """Read what each output was trained on; its own name where the bundle does not say."""
-    aims = {output.name: Aim(output.name) for output in bundle.manifest.outputs}
-    for choice in _recipe(bundle).get("outputs", []):
-        aims[choice["name"]] = Aim(choice["behavior"], choice["lag_s"], choice["classes"])
-    return aims
+    choices = {choice["name"]: choice for choice in _recipe(bundle).get("outputs", [])}
+    specs = []
+    for output in bundle.manifest.outputs:
+        choice = choices.get(output.name, {})
+        specs.append(
+            TargetSpec(
+                output=output.name,
+                behavior=choice.get("behavior", output.name),
+                unit=output.unit,
+                dims=output.dims,
+                is_velocity=output.safe == "zero",
+                lag_s=choice.get("lag_s", 0.0),
+                classes=choice.get("classes", 0),
+                is_stated=bool(choice),
+            )
+        )
+    return specs
 
 
 def choice_of(
     bundle: DecoderBundle, config: Path | None = None, *, to_learn: bool = False
 ) -> SessionChoice:
-    """Choose what to read from a recording, as in the training or as a file says.
+    """Say what to read to score a decoder: as in its training, or as a file says.
 
     Args:
         bundle: the decoder.
@@ -55,12 +84,12 @@ def choice_of(
             told = parse_sessions(_recipe(bundle).get("sessions", {}), source)
     except DecodersError as error:
         raise CalibrationError(str(error)) from error
-    choice = told.choice([aim.behavior for aim in aims_of(bundle).values()])
+    choice = told.choice([target.behavior for target in target_specs(bundle)])
     return replace(choice, mask="") if told.mask_for == "train" and not to_learn else choice
 
 
 def split_of(bundle: DecoderBundle, path: Path) -> str:
-    """Choose the scored part of a file by the training's split.
+    """The part that is scored if nobody says, by the training's split.
 
     Where that was by trials, its test trials; where it was by files, all of one that was held out;
     else the last fifth.

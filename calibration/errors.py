@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+USAGE, STREAM, BUNDLE, UNREACHABLE, BELOW_THRESHOLD = 2, 3, 4, 7, 8
+
 
 class CalibrationError(Exception):
     """Base class for this package's errors."""
@@ -9,3 +11,16 @@ class CalibrationError(Exception):
 
 class RegistryError(CalibrationError):
     """The registry cannot do what was asked; what was current stays so."""
+
+
+class WizardError(CalibrationError):
+    """A step of the wizard cannot be done; everything before it is saved.
+
+    Args:
+        text: what happened and what to do.
+        code: exit code (DEFINITIONS, "Exit codes").
+    """
+
+    def __init__(self, text: str, code: int = USAGE) -> None:
+        super().__init__(text)
+        self.code = code

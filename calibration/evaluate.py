@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.choices import aims_of, choice_of, split_of
+from calibration.choices import choice_of, split_of, target_specs
 from calibration.errors import CalibrationError
 from calibration.scoring import class_accuracy, r2_score, score_output, scored_intervals
 from decoders.training.curves import draw_decodes
@@ -236,14 +236,14 @@ def _result(
             f"session {session.id} lasts {session.duration_s:.1f} s: no beat in the scored part"
         )
     t_s, outputs = decoded.t_s[chosen], {}
-    for name, aim in aims_of(bundle).items():
-        signal, values = session.signal(aim.behavior), decoded.values[name][chosen]
-        at_s = t_s + lead_s + aim.lag_s
-        if aim.classes:
+    for target in target_specs(bundle):
+        signal, values = session.signal(target.behavior), decoded.values[target.output][chosen]
+        at_s = t_s + lead_s + target.lag_s
+        if target.classes:
             share, n = class_accuracy(values, at_s, signal)
-            outputs[name] = {"accuracy": [share], "n": n}
+            outputs[target.output] = {"accuracy": [share], "n": n}
         else:
-            outputs[name] = asdict(score_output(values, at_s, signal, session))
+            outputs[target.output] = asdict(score_output(values, at_s, signal, session))
     p50, p99 = np.percentile(decoded.decode_ms[chosen], (50, 99)).tolist()
     return {
         "outputs": outputs,
@@ -266,12 +266,12 @@ def _by_time(
     for start_s in edges_s.tolist():
         inside = in_intervals(decoded.t_s, [(start_s, start_s + blocks_s)])
         r2 = {
-            name: r2_score(
-                decoded.values[name][inside],
-                session.signal(aim.behavior).at(decoded.t_s[inside] + lead_s + aim.lag_s),
+            target.output: r2_score(
+                decoded.values[target.output][inside],
+                session.signal(target.behavior).at(decoded.t_s[inside] + lead_s + target.lag_s),
             )
-            for name, aim in aims_of(bundle).items()
-            if not aim.classes
+            for target in target_specs(bundle)
+            if not target.classes
         }
         told.append({"start_s": start_s, "n": int(np.count_nonzero(inside)), "r2": r2})
     return [block for block in told if block["n"]]
@@ -300,10 +300,10 @@ def _draw(
 ) -> None:
     chosen = in_intervals(decoded.t_s, scored)
     panels = []
-    for name, aim in aims_of(bundle).items():
-        at_s = decoded.t_s[chosen] + lead_s + aim.lag_s
-        if not aim.classes:
-            signal = session.signal(aim.behavior)
-            label = f"{name} ({signal.unit})"
-            panels.append((label, at_s, decoded.values[name][chosen], signal.at(at_s)))
+    for target in target_specs(bundle):
+        at_s = decoded.t_s[chosen] + lead_s + target.lag_s
+        if not target.classes:
+            signal = session.signal(target.behavior)
+            label = f"{target.output} ({signal.unit})"
+            panels.append((label, at_s, decoded.values[target.output][chosen], signal.at(at_s)))
     draw_decodes(path, panels)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.choices import aims_of, choice_of
+from calibration.choices import choice_of, target_specs
 from calibration.errors import CalibrationError
 from calibration.evaluate import Decoded, decode_scored
 from calibration.scoring import class_accuracy, score_output, scored_intervals
@@ -79,11 +79,12 @@ def _scores(
     if not chosen.any():
         raise CalibrationError(f"session {session.id} has no beat in the scored part")
     found: dict[str, list[float]] = {}
-    for name, aim in aims_of(bundle).items():
-        at_s, values = decoded.t_s[chosen] + lead_s + aim.lag_s, decoded.values[name][chosen]
-        signal = session.signal(aim.behavior)
-        if aim.classes:
-            found[name] = [class_accuracy(values, at_s, signal)[0]]
+    for target in target_specs(bundle):
+        at_s = decoded.t_s[chosen] + lead_s + target.lag_s
+        values = decoded.values[target.output][chosen]
+        signal = session.signal(target.behavior)
+        if target.classes:
+            found[target.output] = [class_accuracy(values, at_s, signal)[0]]
         else:
-            found[name] = score_output(values, at_s, signal, session).r2
+            found[target.output] = score_output(values, at_s, signal, session).r2
     return found

@@ -1,4 +1,4 @@
-"""Match between decodes and behaviour: R2 with its interval, best lag, class accuracy."""
+"""Scores: R2 with its interval, the best lag, accuracy for classes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Score:
     """One output on one session.
 
     Attributes:
-        r2: per dimension, 1 - SSE/SST, SST about the scored rows' mean.
+        r2: per dimension, 1 - SSE/SST, SST about the mean over the scored part.
         ci: per dimension, 95 % bootstrap interval over blocks.
-        best_lag_s: behaviour's shift that fits the decodes best; > 0 is the future.
+        best_lag_s: the shift of behaviour that fits the decodes best; > 0 is the future.
         r2_at_best_lag: per dimension.
         n: decodes scored.
         blocks: "trials", or "10 s blocks" where there are too few trials.
@@ -43,16 +43,16 @@ class Score:
 
 
 def scored_intervals(split: str, session: Session) -> list[Interval]:
-    """A session's scored part.
+    """Find the scored part.
 
     Args:
-        split: as in `parse_split`; or `trials:COLUMN`, the trials with "val" or "test" there; or
+        split: as of `parse_split`; or `trials:COLUMN`, the trials with "val" or "test" there; or
             `trials:CONDITION` on the trial table's columns.
         session: has the trials.
 
     Raises:
-        CalibrationError: the split is unknown, or no trial meets the condition.
-        streams.sessions.session.SessionError: the session has no such trials.
+        CalibrationError: it is none of these, or no trial meets the condition.
+        streams.session.SessionError: the session has no such trials.
     """
     if not split.startswith("trials:"):
         return parse_split(split, session.duration_s)
@@ -69,7 +69,7 @@ def scored_intervals(split: str, session: Session) -> list[Interval]:
 
 
 def class_accuracy(logits: np.ndarray, t_s: Float64s, signal: Behavior) -> tuple[float, int]:
-    """Share of decodes with the class that behaviour shows last, and their count."""
+    """Share of decodes whose class is the newest that behaviour shows, and how many they are."""
     newest = np.maximum(np.searchsorted(signal.t_s, t_s, side="right") - 1, 0)
     kept = np.ones(len(t_s), np.bool_)
     if signal.masked_in is not None:
@@ -82,7 +82,7 @@ def parse_split(split: str, duration_s: float) -> list[tuple[float, float]]:
     """The scored intervals: `last:0.2`, `all`, or `10-20,35-60` in seconds.
 
     Raises:
-        CalibrationError: the split is unknown.
+        CalibrationError: none of these.
     """
     if split == "all":
         return [(0.0, duration_s)]
@@ -104,9 +104,9 @@ def parse_split(split: str, duration_s: float) -> list[tuple[float, float]]:
 
 
 def blocks_of(session: Session, t_s: Float64s) -> tuple[Int64s, str]:
-    """Block for each time: its trial (up to the next one's start), or its 10 s.
+    """Which block each time belongs to: its trial (up to the next one's start), or its 10 s.
 
-    Fewer than five trials count only where there are still fewer 10 s stretches.
+    Fewer than five trials count only where there are still fewer stretches of 10 s.
     """
     stretch = (t_s // BLOCK_S).astype(np.int64)
     if session.trials is not None:
@@ -146,21 +146,22 @@ def score_output(
             "the scored part, or does not vary there; choose another --split"
         )
     block, kind = blocks_of(session, t_s[known])
-    sums = _block_sums(decoded[known], actual[known], block)
-    if len(sums) < 2:
+    n_blocks = len(np.unique(block))
+    if n_blocks < 2:
         raise CalibrationError(
             f"session {session.id}: the scored part holds one trial only (or one stretch of "
             f"{BLOCK_S:.0f} s), which tells nothing of how sure R2 is: score a longer part"
         )
+    r2 = resampled_r2(decoded[known], actual[known], block)
     lag_s, at_lag = best_lag(decoded, t_s, signal, max_gap_s)
     return Score(
-        r2=_r2_of_sums(sums.sum(axis=0)).tolist(),
-        ci=_interval(sums),
+        r2=r2[0].tolist(),
+        ci=interval_95(r2[1:]).T.tolist(),
         best_lag_s=lag_s,
         r2_at_best_lag=at_lag,
         n=int(np.count_nonzero(known)),
         blocks=kind,
-        n_blocks=len(sums),
+        n_blocks=n_blocks,
     )
 
 
@@ -176,14 +177,58 @@ def best_lag(
     return round(lags_s[best], 6), scores[best]
 
 
-def _block_sums(decoded: np.ndarray, actual: np.ndarray, block: Int64s) -> Float64s:
-    """(n_blocks, 4, dims): count, sum, sum of squares and squared error of each block."""
+def resampled_r2(
+    decoded: np.ndarray,
+    actual: np.ndarray,
+    block: Int64s,
+    *,
+    seed: int = 0,
+    n_resamples: int = N_RESAMPLES,
+) -> Float64s:
+    """R2 over everything, then over blocks drawn with replacement (block bootstrap).
+
+    Args:
+        decoded: (n, dims).
+        actual: (n, dims), all known.
+        block: (n,) which block each row belongs to.
+        seed: decoders scored with the same seed are compared on the same draws.
+        n_resamples: draws.
+
+    Returns:
+        (1 + n_resamples, dims), NaN where what was drawn does not vary.
+    """
+    sums = sums_of_blocks(_r2_columns(decoded, actual), block)
+    times = drawn_blocks(len(sums), seed, n_resamples)
+    return _r2_of_sums(np.tensordot(times, sums, axes=1))
+
+
+def interval_95(drawn: Float64s) -> Float64s:
+    """(2, ...) low and high end along the first axis."""
+    interval: Float64s = np.nanquantile(drawn, (0.025, 0.975), axis=0)
+    return interval
+
+
+def drawn_blocks(n_blocks: int, seed: int, n_resamples: int = N_RESAMPLES) -> Float64s:
+    """(1 + n_resamples, n_blocks) how often each block counts; first each once."""
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), n_resamples)
+    return np.concatenate([np.ones((1, n_blocks)), times])
+
+
+def sums_of_blocks(columns: Float64s, block: Int64s) -> Float64s:
+    """(n, ...) summed over each block: (n_blocks, ...)."""
+    _, i_block = np.unique(block, return_inverse=True)
+    sums = np.zeros((int(i_block.max()) + 1, *columns.shape[1:]))
+    np.add.at(sums, i_block, columns)
+    return sums
+
+
+def _r2_columns(decoded: np.ndarray, actual: np.ndarray) -> Float64s:
+    """(n, 4, dims): count, value, its square and squared error, whose sums give R2."""
+    # Centred first: the sums of squares of far-off values lose their digits.
     centred = actual - actual.mean(axis=0)
     columns = [np.ones_like(actual), centred, np.square(centred), np.square(decoded - actual)]
-    _, i_block = np.unique(block, return_inverse=True)
-    sums = np.zeros((int(i_block.max()) + 1, len(columns), actual.shape[1]))
-    np.add.at(sums, i_block, np.stack(columns, axis=1))
-    return sums
+    return np.stack(columns, axis=1)
 
 
 def _r2_of_sums(sums: Float64s) -> Float64s:
@@ -192,13 +237,3 @@ def _r2_of_sums(sums: Float64s) -> Float64s:
     sst = squares - np.square(total) / n
     r2: Float64s = np.where(sst > 0, 1.0 - error / np.where(sst > 0, sst, 1.0), np.nan)
     return r2
-
-
-def _interval(sums: Float64s) -> list[list[float]]:
-    """Per dimension, the 95 % interval of R2 over resampled blocks; seeded."""
-    rng = np.random.default_rng(0)
-    n_blocks = len(sums)
-    times = rng.multinomial(n_blocks, np.full(n_blocks, 1.0 / n_blocks), N_RESAMPLES)
-    r2 = _r2_of_sums(np.tensordot(times.astype(np.float64), sums, axes=1))
-    interval: list[list[float]] = np.nanquantile(r2, (0.025, 0.975), axis=0).T.tolist()
-    return interval

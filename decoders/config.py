@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +17,10 @@ from decoders.sessions_config import (
     Share,
     SplitChoice,
 )
+from streams.config_file import check_config, read_toml
 from streams.sessions.choice import SessionChoice
+
+EXAMPLE = "configs/train-demo.toml"
 
 
 class Beat(Section):
@@ -252,7 +252,7 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         ConfigError: unreadable, not TOML, or a key or value that cannot be.
     """
-    return parse_config(_toml(path), str(path))
+    return parse_config(read_toml(path, ConfigError, EXAMPLE), str(path))
 
 
 def load_sessions(path: Path) -> Sessions:
@@ -261,31 +261,21 @@ def load_sessions(path: Path) -> Sessions:
     Raises:
         ConfigError: unreadable, not TOML, without `[sessions]`, or a key or value that cannot be.
     """
-    fields = _toml(path)
+    fields = read_toml(path, ConfigError, EXAMPLE)
     if "sessions" not in fields:
         raise ConfigError(f"{path} has no table [sessions], which says what of a file is read")
     return parse_sessions(fields["sessions"], str(path))
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+class _SessionsAlone(Section):
+    """The table that `load_sessions` reads."""
+
+    sessions: Sessions
 
 
 def parse_sessions(fields: Any, source: str) -> Sessions:
     """Check `[sessions]`; see `parse_config`."""
-    try:
-        return Sessions.model_validate(fields)
-    except pydantic.ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            problem["loc"] = ("sessions", *problem["loc"])
-            lines.append(f"{source}: {_explain(problem)}")
-        raise ConfigError("\n".join(lines)) from error
+    return check_config({"sessions": fields}, _SessionsAlone, source, ConfigError).sessions
 
 
 def parse_config(fields: dict[str, Any], source: str) -> TrainConfig:
@@ -298,33 +288,4 @@ def parse_config(fields: dict[str, Any], source: str) -> TrainConfig:
     Raises:
         ConfigError: names source, key and the nearest valid key.
     """
-    try:
-        return TrainConfig.model_validate(fields)
-    except pydantic.ValidationError as error:
-        lines = [f"{source}: {_explain(problem)}" for problem in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-
-
-def _explain(problem: Any) -> str:
-    parts = [str(part) for part in problem["loc"] if part not in SPLIT_KINDS]
-    where = ".".join(parts) or "the file"
-    if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg']}"
-    keys = _keys_beside(problem["loc"])
-    near = difflib.get_close_matches(str(problem["loc"][-1]), keys, n=1, cutoff=0.0)
-    return f"unknown key {where}; nearest valid key: {near[0]}; valid here: {', '.join(keys)}"
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    section: type[pydantic.BaseModel] = TrainConfig
-    for part in location[:-1]:
-        if isinstance(part, str) and part not in SPLIT_KINDS:
-            section = _section(section.model_fields[part].annotation) or section
-    return list(section.model_fields)
-
-
-def _section(annotation: Any) -> type[pydantic.BaseModel] | None:
-    """Find the section in a field's type, as in `tuple[OutputChoice, ...]` or `Start | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return annotation
-    return next(filter(None, map(_section, typing.get_args(annotation))), None)
+    return check_config(fields, TrainConfig, source, ConfigError, SPLIT_KINDS)

@@ -19,6 +19,22 @@ class Ask(Protocol):
         """`attached`: bytes that go with it."""
 
 
+def start_deployment(ask: Ask, path: Path, *, send: bool, shadow_s: float, hold: bool) -> None:
+    """Have a bundle deployed; the command `deployment` tells how far it is.
+
+    Args:
+        ask: of the daemon.
+        path: the bundle's directory.
+        send: send its files; else it lies on the daemon's host.
+        shadow_s: how long it decodes in shadow first.
+        hold: whether it stays there until it is promoted.
+    """
+    if send:
+        send_bundle(ask, path, shadow_s=shadow_s, hold=hold)
+    else:
+        ask("swap", bundle=str(path.resolve()), shadow_s=shadow_s, hold=hold)
+
+
 def send_bundle(ask: Ask, path: Path, *, shadow_s: float, hold: bool) -> None:
     """Send the files of a bundle, and have it deployed once all are there.
 

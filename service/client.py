@@ -1,4 +1,4 @@
-"""What talks to a running daemon: commands, and bundles sent to it."""
+"""Commands to a running daemon, and bundles put into its service, from the command line."""
 
 from __future__ import annotations
 
@@ -11,89 +11,49 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from export.sending import send_bundle
-from service.errors import ConfigError, ExitCode, ServiceError
+from export.sending import start_deployment
+from service.errors import ConfigError, ExitCode
 from streams.clock import MonotonicClock
-from streams.wire.curve_keys import CurveKeys, read_curve_keys
-from streams.wire.schema import Command, Reply, decode_reply, encode
-from streams.wire.sockets import request
+from streams.wire.client import DaemonClient
+from streams.wire.schema import Reply, encode
 
 POLL_S = 0.05
 Tell = Callable[[dict[str, Any]], None]
 
 
-class DeclinedError(ServiceError):
-    """The daemon declined a command."""
-
-
-class Client:
-    """Asks a daemon.
+def swap(
+    client: DaemonClient, path: Path, *, send: bool, shadow_s: float, hold: bool, tell: Tell
+) -> str:
+    """Deploy a bundle, telling each stage as it is reached; why it was refused, "" if it was not.
 
     Args:
-        endpoint: its `[output] control`.
-        keys: file of the client's keys, where the daemon asks for them.
-
-    Raises:
-        CurveKeysError: the file holds no keys.
+        client: the daemon's.
+        path: the bundle's directory.
+        send: send the files, as the daemon runs on another machine.
+        shadow_s: how long it decodes in shadow first.
+        hold: whether it stays there until it is promoted.
+        tell: is told each stage.
     """
-
-    def __init__(self, endpoint: str, keys: Path | None = None) -> None:
-        self._endpoint = endpoint
-        self._keys: CurveKeys | None = read_curve_keys(keys) if keys else None
-
-    def reply(self, command: str, attached: bytes | None = None, **arguments: Any) -> Reply:
-        """Send a command; its reply.
-
-        Raises:
-            UnreachableError: no daemon answered.
-        """
-        payload = encode(Command(command=command, arguments=arguments))
-        return decode_reply(
-            request(self._endpoint, payload, curve_keys=self._keys, attached=attached)
-        )
-
-    def ask(self, command: str, attached: bytes | None = None, **arguments: Any) -> dict[str, Any]:
-        """Send a command; its result.
-
-        Raises:
-            DeclinedError: the daemon declined it.
-            UnreachableError: no daemon answered.
-        """
-        reply = self.reply(command, attached, **arguments)
-        if not reply.ok:
-            raise DeclinedError(reply.error)
-        return reply.result
-
-    def swap(self, path: Path, *, shadow_s: float, hold: bool, tell: Tell) -> str:
-        """Deploy a bundle that lies on the daemon's host; why it was refused, "" if it was not."""
-        self.ask("swap", bundle=str(path.resolve()), shadow_s=shadow_s, hold=hold)
-        return self._follow(tell)
-
-    def send(self, path: Path, *, shadow_s: float, hold: bool, tell: Tell) -> str:
-        """Send a bundle's files and deploy it; why it was refused, "" if it was not."""
-        send_bundle(self.ask, path, shadow_s=shadow_s, hold=hold)
-        return self._follow(tell)
-
-    def _follow(self, tell: Tell) -> str:
-        clock, n_told = MonotonicClock(), 0
-        while True:
-            result = self.ask("deployment")
-            for stage in result["stages"][n_told:]:
-                tell(stage)
-            n_told = len(result["stages"])
-            if result["over"]:
-                return str(result["refused"])
-            clock.sleep_until(clock.now() + POLL_S)
+    start_deployment(client.ask, path, send=send, shadow_s=shadow_s, hold=hold)
+    clock, n_told = MonotonicClock(), 0
+    while True:
+        result = client.ask("deployment")
+        for stage in result["stages"][n_told:]:
+            tell(stage)
+        n_told = len(result["stages"])
+        if result["over"]:
+            return str(result["refused"])
+        clock.sleep_until(clock.now() + POLL_S)
 
 
 def deploy(
-    client: Client, path: Path, *, send: bool, shadow_s: float, hold: bool, as_json: bool
+    client: DaemonClient, path: Path, *, send: bool, shadow_s: float, hold: bool, as_json: bool
 ) -> int:
     """Deploy a bundle, telling each stage as it is reached; the exit code.
 
     Raises:
         ConfigError: there is no bundle there.
-        DeclinedError, UnreachableError: see `Client.ask`.
+        DeclinedError, UnreachableError: see `DaemonClient.ask`.
     """
     if not (path / "manifest.json").is_file():
         raise ConfigError(f"no bundle at {path}; name the directory that `spikeloop export` wrote")
@@ -104,14 +64,13 @@ def deploy(
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    carry_out = client.send if send else client.swap
-    refused = carry_out(path, shadow_s=shadow_s, hold=hold, tell=tell)
+    refused = swap(client, path, send=send, shadow_s=shadow_s, hold=hold, tell=tell)
     if refused:
         sys.stderr.write(f"spikeloop: refused: {refused}\n")
     return ExitCode.BUNDLE if refused else ExitCode.DONE
 
 
-def command(client: Client, name: str, arguments: dict[str, Any], *, as_json: bool) -> int:
+def command(client: DaemonClient, name: str, arguments: dict[str, Any], *, as_json: bool) -> int:
     """Send a command and print its answer; the exit code.
 
     Raises:
@@ -132,7 +91,7 @@ def answer(name: str, reply: Reply, *, as_json: bool) -> int:
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """`["gain=1.2", "bias=[0.1,0]"]` as arguments of a command.
+    """Read `["gain=1.2", "bias=[0.1,0]"]` as a command's arguments.
 
     Raises:
         ConfigError: one is not `NAME=VALUE` with a JSON value.

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+from pydantic import Field, Strict, field_validator
 
 from service.errors import ConfigError
-
-
-class Section(BaseModel):
-    """A table of the file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+from streams.config_file import Model, Section, check_config, read_config
 
 
 class InputConfig(Section):
@@ -80,7 +73,7 @@ class ShapingConfig(Section):
     speed_power: float = Field(1.0, ge=0.1, le=4)
     speed_ref: float = Field(1.0, ge=1e-3)
     max_speed: float = Field(0.0, ge=0)
-    bounds: dict[str, Annotated[tuple[float, float], Strict(False)]] = {}
+    bounds: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(default_factory=dict)
 
     @field_validator("bounds")
     @classmethod
@@ -117,26 +110,13 @@ class ServeConfig(Section):
     log: LogConfig = LogConfig()
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
 def load_config(path: Path, model: type[Model]) -> Model:
     """Read a TOML file into its model.
 
     Raises:
         ConfigError: no such file, not TOML, an unknown key, a wrong type or an impossible value.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no config file {path}; configs/serve.toml is one to start from"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path} is not TOML: {err}") from err
-    except OSError as err:
-        raise ConfigError(f"cannot read {path}: {err.strerror}") from err
-    return parse_config(table, model, str(path))
+    return read_config(path, model, ConfigError, "configs/serve.toml")
 
 
 def parse_config(table: dict[str, Any], model: type[Model], source: str) -> Model:
@@ -145,27 +125,4 @@ def parse_config(table: dict[str, Any], model: type[Model], source: str) -> Mode
     Raises:
         ConfigError: see `load_config`.
     """
-    try:
-        return model.model_validate(table)
-    except ValidationError as err:
-        lines = [_explain(detail, model) for detail in err.errors()]
-        raise ConfigError(f"{source}: " + "; ".join(lines)) from err
-
-
-def _explain(detail: Any, model: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        names = _valid_names(model, detail["loc"][:-1])
-        near = difflib.get_close_matches(str(detail["loc"][-1]), names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid are: {', '.join(sorted(names))}"
-        return f"unknown key {where!r}; {hint}"
-    return f"{where}: {detail['msg']} (got {detail['input']!r})"
-
-
-def _valid_names(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    for part in loc:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
+    return check_config(table, model, source, ConfigError)

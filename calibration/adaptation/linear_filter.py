@@ -13,7 +13,7 @@ from calibration.adaptation.batched_fits import Start
 from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.search import Found, checkpoint_weights, held_out_bins
 from calibration.adaptation.window_decoder import WindowDecoder
-from calibration.baselines import ridge_weights
+from calibration.ridge import ridge_weights
 from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.linear_filter import decays
 from decoders.streaming.tuning import QUIET_COUNT, counts_matrix

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from calibration.adaptation.calibration_data import CalibrationData
-from calibration.baselines import HELD_OUT_OF_TRAIN, HISTORY_S, RIDGES, ridge_weights, with_history
+from calibration.ridge import HISTORY_S, wiener_weights, with_history
 from calibration.scoring import r2_score, score_output
 from decoders.streaming.tuning import counts_matrix
 from decoders.training.scores import accuracy
@@ -127,7 +127,7 @@ def wiener(data: CalibrationData) -> dict[str, Float64s]:
     targets = data.targets[part.first : part.last]
     known = np.isfinite(targets).all(axis=1)
     history, targets = with_history(counts[part.first : part.last], n_lags)[known], targets[known]
-    weights = _best_ridge(history, targets)
+    weights = wiener_weights(history, targets)
     first = max(0, test.first - n_lags)
     decoded = with_history(counts[first : test.last], n_lags) @ weights.astype(np.float32)
     scored = in_intervals(data.ends_s, data.scored)[first : test.last]
@@ -138,14 +138,6 @@ def wiener(data: CalibrationData) -> dict[str, Float64s]:
             path[first : test.last][scored] = decoded[scored][:, out.target]
             values[out.name] = path
     return values
-
-
-def _best_ridge(history: np.ndarray, targets: Float64s) -> np.ndarray:
-    n_fitted = max(1, round(len(history) * (1.0 - HELD_OUT_OF_TRAIN)))
-    fits = ridge_weights(history[:n_fitted], targets[:n_fitted], RIDGES)
-    scale = targets.std(axis=0) + 1e-12
-    errors = [np.square((history[n_fitted:] @ w - targets[n_fitted:]) / scale).mean() for w in fits]
-    return ridge_weights(history, targets, (RIDGES[int(np.argmin(errors))],))[0]
 
 
 def shuffled(row_of: Int32s, seed: int) -> Int32s:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from calibration.wizard.errors import WizardError
+from calibration.errors import WizardError
+from streams.config_file import Section, read_config
 
 SHIPPED = "shipped:"
-
-
-class Section(BaseModel):
-    """A table of the file; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class CalibrationSection(Section):
@@ -34,7 +26,7 @@ class CalibrationSection(Section):
 
 
 class SpikesSection(Section):
-    """`[spikes]`: the LSL stream of spikes, as in the daemon's config."""
+    """`[spikes]`: the LSL stream, as in the daemon's config."""
 
     type: str = Field("Spikes", min_length=1)
     name: str = ""
@@ -57,7 +49,7 @@ class MarkersSection(Section):
 
 
 class BehaviorSection(Section):
-    """`[behavior]`: position of what moves, and of the targets where they are sent."""
+    """`[behavior]`: the position, and the targets' where they are sent."""
 
     type: str = Field("Position", min_length=1)
     name: str = ""
@@ -138,35 +130,12 @@ def load_config(path: Path) -> CalibrateConfig:
     Raises:
         WizardError: unreadable, not TOML, or a key or value that cannot be.
     """
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WizardError(
-            f"no config file {path}; configs/calibrate.toml is one to start from"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        raise WizardError(f"{path} cannot be read as TOML: {err}") from err
-    try:
-        return CalibrateConfig.model_validate(fields)
-    except pydantic.ValidationError as err:
-        raise WizardError(f"{path}: " + "; ".join(map(_explain, err.errors()))) from err
-
-
-def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg']} (got {problem['input']!r})"
-    section: type[BaseModel] = CalibrateConfig
-    for part in problem["loc"][:-1]:
-        found = section.model_fields[str(part)].annotation
-        section = found if isinstance(found, type) else section
-    near = difflib.get_close_matches(str(problem["loc"][-1]), section.model_fields, 1, 0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(section.model_fields)}"
-    return f"unknown key {where!r}; {hint}"
+    return read_config(path, CalibrateConfig, WizardError, "configs/calibrate.toml")
 
 
 def bundle_path(named: str, registry: Path) -> Path:
-    """Where the base decoder lies: the registry's current one where none is named."""
+    """Find the base decoder; the registry's current one where none is named."""
+    # In the wheel and in the repository alike.
     if named.startswith(SHIPPED):
         return Path(__file__).parents[2] / "configs" / "bundles" / named.removeprefix(SHIPPED)
     return Path(named) if named else registry / "current"

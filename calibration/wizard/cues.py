@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from rich.text import Text
 
 from calibration.wizard.config import CuesSection
-from calibration.wizard.run import Run
+from calibration.wizard.run import CalibrationRun
 from streams.clock import Clock
 from streams.lsl.outlets import MarkerOutlet, PositionOutlet
 
@@ -27,10 +28,10 @@ class Cues:
     target leave on LSL as a laboratory's own task would send them.
 
     Args:
-        config: of the task.
+        config: `[cues]`.
         clock: LSL's.
-        name: of the streams; "-markers" and "-cursor" are appended.
-        seed: of the order of the targets.
+        name: stem for the streams; "-markers" and "-cursor" are appended.
+        seed: for the targets' order.
     """
 
     def __init__(self, config: CuesSection, clock: Clock, name: str, seed: int) -> None:
@@ -49,6 +50,7 @@ class Cues:
     def show_for(self, seconds: float) -> None:
         """Go on with the task for so long."""
         t_end_s = self._clock.now() + seconds
+        # After a pause the task goes on, it does not catch up.
         self._t_step_s = max(self._t_step_s, self._clock.now() - 2 * STEP_S)
         while self._t_step_s < t_end_s:
             self._t_step_s += STEP_S
@@ -81,6 +83,7 @@ class Cues:
             self.n_trials += 1
             self._begin(t_s)
         share = min(1.0, (t_s - (self._t_begin_s or t_s)) / self._config.move_s)
+        # Minimum jerk (Flash and Hogan 1985).
         smooth = share**3 * (10.0 - 15.0 * share + 6.0 * share**2)
         self.cursor = (
             self._from[0] + smooth * (self.target[0] - self._from[0]),
@@ -95,14 +98,18 @@ class Cues:
         self._markers.push(f"trial_start i={self.n_trials} x={x:.3f} y={y:.3f}", t_s)
 
 
-def cues_of(held: Run) -> Cues:
-    """The built-in task of a calibration."""
-    return Cues(
-        held.config.cues,
-        held.clock,
-        f"spikeloop-cues-{os.getpid()}",
-        held.config.calibration.seed,
-    )
+@contextmanager
+def builtin_cues(run: CalibrationRun) -> Iterator[Cues | None]:
+    """Run the built-in task where the config asks for it; None where the lab's own runs."""
+    if not run.config.cues.builtin:
+        yield None
+        return
+    name = f"spikeloop-cues-{os.getpid()}"
+    cues = Cues(run.config.cues, run.clock, name, run.config.calibration.seed)
+    try:
+        yield cues
+    finally:
+        cues.close()
 
 
 def _targets(config: CuesSection, rng: np.random.Generator) -> Iterator[Point]:

@@ -1,37 +1,54 @@
-"""`spikeloop calibrate`: opens or resumes a calibration, goes through it, says what came of it."""
+"""`spikeloop calibrate`: opens or resumes a calibration, goes through its steps, sums it up."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
+from calibration.errors import BELOW_THRESHOLD, WizardError
 from calibration.wizard.config import load_config
-from calibration.wizard.errors import BELOW_THRESHOLD, WizardError
-from calibration.wizard.face import AutoFace, Face, QuitError
-from calibration.wizard.progress import FILE, Progress
-from calibration.wizard.run import Run
-from calibration.wizard.wizard import go_through
+from calibration.wizard.results import STEPS, Result, StepResults, needed
+from calibration.wizard.run import FILE, CalibrationRun, Progress
+from calibration.wizard.ui import (
+    BackError,
+    Choice,
+    Page,
+    QuitError,
+    UnattendedUI,
+    WizardUI,
+    terminal_ui,
+)
 from export.errors import ExportError
 from streams.clock import Clock, MonotonicClock
 from streams.errors import StreamsError
 
 
 def calibrate(
-    config_path: Path, *, folder: Path | None, auto: bool, as_json: bool, resume: bool
+    config_path: Path,
+    *,
+    folder: Path | None,
+    auto: bool,
+    as_json: bool,
+    resume: bool,
+    command: tuple[str, ...],
 ) -> int:
     """Go through a calibration.
 
     Args:
-        config_path: of the wizard.
-        folder: of the calibration; today's under the config's folder if None.
+        config_path: the wizard's.
+        folder: the calibration's; today's under the config's folder if None.
         auto: ask nobody.
         as_json: one JSON object at the end.
         resume: go on where the last one was left.
+        command: starts `spikeloop`, which records in its own process.
 
     Returns:
         0, or 8 when the decoder was rejected.
@@ -40,94 +57,126 @@ def calibrate(
         WizardError: it could not be done; what is done is saved, and `--resume` goes on.
     """
     config, clock = load_config(config_path), MonotonicClock()
+    # Before anything is made: a cron job must not leave folders behind.
     if not auto and not sys.stdin.isatty():
         raise WizardError("the wizard needs a terminal; without one, use --auto")
-    where = folder or _folder(Path(config.calibration.folder), resume=resume)
-    progress = Progress(where, resume=resume)
-    again = f"spikeloop calibrate {config_path} --folder {where} --resume"
+    folder = folder or _todays_folder(Path(config.calibration.folder), resume=resume)
+    progress = Progress(folder, resume=resume)
+    again = f"spikeloop calibrate {config_path} --folder {folder} --resume"
     t_begin_s = clock.now()
     try:
-        with _face(auto, clock) as face:
-            held = Run(config, progress, face, clock, auto)
-            go_through(held)
+        with _ui(auto, clock) as ui:
+            go_through(CalibrationRun(config, progress, ui, clock, auto, command))
     except QuitError:
         sys.stderr.write(f"left; go on with: {again}\n")
         return 0
     except (WizardError, StreamsError, ExportError) as err:
         if as_json:
-            _say({"ok": False, "folder": str(where), "error": str(err)})
-        if progress.steps:
+            _write_json({"ok": False, "folder": str(folder), "error": str(err)})
+        if progress.results.model_fields_set:
             sys.stderr.write(f"what is done is saved; go on with: {again}\n")
         raise
     finally:
         progress.close()
-    return _close(summary(held, clock.now() - t_begin_s), auto=auto, as_json=as_json)
+    return _sum_up(summary(folder, progress.results, clock.now() - t_begin_s), auto, as_json)
 
 
-def _close(result: dict[str, Any], *, auto: bool, as_json: bool) -> int:
-    """Say what came of it; the exit code."""
+def _sum_up(result: dict[str, Any], auto: bool, as_json: bool) -> int:
+    """Say how a calibration ended; the exit code."""
     if as_json:
-        _say(result)
+        _write_json(result)
     elif not auto:
-        sys.stderr.write(f"{_told(result)}\n")
+        service = "in service" if result["deployed"] else "not in service"
+        line = (
+            f"{result['decoder_id']}: {result['decided']}ed, {service}. Report: {result['report']}"
+        )
+        sys.stderr.write(f"{line}\n")
     return 0 if result["decided"] == "accept" else BELOW_THRESHOLD
 
 
-def summary(held: Run, total_s: float) -> dict[str, Any]:
-    """What came of it, JSON-able."""
-    steps = held.progress.steps
-    collected, made, verified = steps["collect"], steps["adapt"], steps["verify"]
-    decided, deployed = steps["decide"], steps["deploy"]
+def go_through(run: CalibrationRun) -> None:
+    """Do every step that is not done yet; each is saved when it is done.
+
+    Raises:
+        WizardError: a step cannot be done, and nobody is there to help; what is done is saved.
+        QuitError: the operator left.
+    """
+    while (step := _first_open(run.results)) is not None:
+        try:
+            run.progress.done(step, _step(step)(run))
+        # Its own result is not there yet, so going back forgets the step before.
+        except BackError:
+            run.progress.forget(STEPS[max(0, STEPS.index(step) - 1) :])
+        except (WizardError, StreamsError, ExportError) as err:
+            if run.auto:
+                raise
+            page = Page(step, "This did not work", Text(str(err), style="bold red"), str(err))
+            run.ui.ask(page, (Choice("r", "try again"),))
+    # Brings matplotlib: without it the wizard is there at once.
+    from calibration.wizard.steps.report import write
+
+    write(run)  # anew, with what was decided and how it went
+
+
+def _first_open(results: StepResults) -> str | None:
+    return next((step for step in STEPS if getattr(results, step) is None), None)
+
+
+def _step(name: str) -> Callable[[CalibrationRun], Result]:
+    """Import a step when it is come to: the wizard is there at once."""
+    step: Callable[[CalibrationRun], Result]
+    step = import_module(f"calibration.wizard.steps.{name}").step
+    return step
+
+
+def summary(folder: Path, results: StepResults, total_s: float) -> dict[str, Any]:
+    """Sum up a calibration: the JSON object."""
+    collected, made = needed(results.collect), needed(results.adapt)
+    decided, deployed = needed(results.decide), needed(results.deploy)
     return {
         "ok": True,
-        "folder": str(held.folder),
-        "session": collected["session"],
-        "bundle": made["bundle"],
-        "checksum": made["checksum"],
-        "decoder_id": made["decoder_id"],
-        "collect_s": collected["collect_s"],
-        "trials": collected["trials"],
-        "adapt_s": made["adapt_s"],
+        "folder": str(folder),
+        "session": collected.session,
+        "bundle": made.bundle,
+        "checksum": made.checksum,
+        "decoder_id": made.decoder_id,
+        "collect_s": collected.collect_s,
+        "trials": collected.trials,
+        "adapt_s": made.adapt_s,
         "total_s": total_s,
-        "r2": {name: one["r2"] for name, one in verified["decoders"].items()},
-        "decided": decided["decided"],
-        "reason": decided["reason"],
-        "deployed": deployed["deployed"],
-        "deployment": deployed,
-        "recalibrated": steps["recalibrate"],
-        "report": steps["report"]["report"],
+        "r2": {name: one.r2 for name, one in needed(results.verify).decoders.items()},
+        "decided": decided.decided,
+        "reason": decided.reason,
+        "deployed": deployed.deployed,
+        "deployment": deployed.as_json(),
+        "recalibrated": needed(results.recalibrate).as_json(),
+        "report": needed(results.report).report,
     }
 
 
 @contextmanager
-def _face(auto: bool, clock: Clock) -> Iterator[Face]:
+def _ui(auto: bool, clock: Clock) -> Iterator[WizardUI]:
     if auto:
-        yield AutoFace(clock)
+        yield UnattendedUI(clock)
         return
-    from calibration.wizard.terminal import terminal_face
-
-    with terminal_face(clock) as face:
-        yield face
+    with terminal_ui(clock) as ui:
+        yield ui
 
 
-def _folder(under: Path, *, resume: bool) -> Path:
-    """Today's folder; the newest with something to go on with, to resume; else one that is free."""
+def _todays_folder(under: Path, *, resume: bool) -> Path:
+    """Find today's first free folder; to resume, the newest with something to go on with."""
     today = datetime.now().astimezone().date().isoformat()
     if resume:
         begun = sorted(under.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime)
         if not begun:
             raise WizardError(f"nothing to resume under {under}; start without --resume")
         return begun[-1].parent
+    # Several calibrations a day get folders of their own.
     n = 1
     while (path := under / (today if n == 1 else f"{today}-{n}")).joinpath(FILE).exists():
         n += 1
     return path
 
 
-def _say(result: dict[str, Any]) -> None:
+def _write_json(result: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(result) + "\n")
-
-
-def _told(result: dict[str, Any]) -> str:
-    service = "in service" if result["deployed"] else "not in service"
-    return f"{result['decoder_id']}: {result['decided']}ed, {service}. Report: {result['report']}"

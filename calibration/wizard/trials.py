@@ -1,73 +1,175 @@
-"""Trials so far: how many, and how well they cover the directions."""
+"""Trials by direction, and gaps in the streams, from which nothing is learnt."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from export.bundle import DecoderBundle
 from streams.messages import Float64s
-from streams.sessions.session import Session
+from streams.sessions.convert.convert import PARTS_APART_S
+from streams.sessions.session import Behavior, Session, Trials
 
-N_SECTORS = 8
-LEAST_BALANCE = 0.1
-NAMES = ("E", "NE", "N", "NW", "W", "SW", "S", "SE")
+SECTORS = ("E", "NE", "N", "NW", "W", "SW", "S", "SE")
+# A shorter silence is no gap, nor is the time between two recordings.
+SHORTEST_GAP_S = PARTS_APART_S + 0.5
+# Fewer trials tell little of how sure R2 is.
+FEWEST_HELD_OUT = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class TrialCount:
     """Trials by direction.
 
     Attributes:
         n: trials.
-        sectors: how many went to each eighth of the circle, from east counter-clockwise.
+        sectors: trials per eighth of the circle, from east counter-clockwise.
         balance: 1 where all directions are met alike, 0 where all lie on one line.
         n_directed: trials whose direction is known.
     """
 
     n: int = 0
-    sectors: tuple[int, ...] = field(default_factory=lambda: (0,) * N_SECTORS)
+    sectors: tuple[int, ...] = (0,) * len(SECTORS)
     balance: float = 0.0
     n_directed: int = 0
 
 
-def count_trials(session: Session, body: str) -> Count:
-    """Count the trials of a session, by the direction from where the body was to the target."""
+def count_trials(session: Session, body: str) -> TrialCount:
+    """Count trials by the direction from where the body was to the target."""
     trials = session.trials
     if trials is None or not len(trials):
-        return Count()
-    angles = _directions(session, body)
+        return TrialCount()
+    angles = _directions(session, trials, body)
     known = angles[np.isfinite(angles)]
-    sector = np.round(known / (2.0 * math.pi / N_SECTORS)).astype(np.int64) % N_SECTORS
-    counts = np.bincount(sector, minlength=N_SECTORS)
-    return Count(len(trials), tuple(counts.tolist()), _balance(known), len(known))
+    sector = np.round(known / (2.0 * math.pi / len(SECTORS))).astype(np.int64) % len(SECTORS)
+    counts = np.bincount(sector, minlength=len(SECTORS))
+    return TrialCount(len(trials), tuple(counts.tolist()), _balance(known), len(known))
 
 
-def _directions(session: Session, body: str) -> Float64s:
+def _directions(session: Session, trials: Trials, body: str) -> Float64s:
     """(n_trials,) radians, NaN where target or movement is unknown."""
-    trials = session.trials
-    name = f"processing/behavior/Position/{body}_position"
-    if trials is None or name not in session.behavior:
+    moved = session.behavior.get(f"processing/behavior/Position/{body}_position")
+    if moved is None:
         return np.zeros(0)
-    moved = session.behavior[name]
+    # Positions may be sparse at rest: gaps up to half a second are bridged.
     begin = moved.at(trials.start_s, 0.5)
     end = np.asarray(trials.columns["target"], np.float64)
     if end.shape != begin.shape or not np.isfinite(end).any():
+        # Without targets in the markers, where it ended tells the direction.
         end = moved.at(trials.stop_s, 0.5)
     if begin.shape[1:] != (2,):
         return np.full(len(trials), np.nan)
     step = end - begin
     angles: Float64s = np.arctan2(step[:, 1], step[:, 0])
+    # It did not move, so there is no direction.
     angles[np.hypot(step[:, 0], step[:, 1]) < 1e-3] = np.nan
     return angles
 
 
-def _balance(angles: Sequence[float] | Float64s) -> float:
-    """Of the scatter of unit vectors: twice the share of the lesser axis."""
+def _balance(angles: Float64s) -> float:
+    """Twice the lesser axis's share in the scatter of unit vectors."""
     if len(angles) < 2:
         return 0.0
     vectors = np.stack([np.cos(angles), np.sin(angles)])
     spread = np.linalg.eigvalsh(vectors @ vectors.T)
     return float(2.0 * spread[0] / spread.sum())
+
+
+def test_part(session: Session, verify_s: float) -> str:
+    """Hold out the last seconds, from the start of a trial on; as `adapt` takes it.
+
+    Where they hold few trials, `FEWEST_HELD_OUT` are taken, but no more than half of all.
+    """
+    begin_s = session.duration_s - verify_s
+    if session.trials is not None:
+        starts_s = np.sort(session.trials.start_s[np.isfinite(session.trials.start_s)])
+        i_first = int(np.searchsorted(starts_s, begin_s, side="right")) - 1
+        i_first = min(i_first, len(starts_s) - min(FEWEST_HELD_OUT, len(starts_s) // 2))
+        # Not inside a trial, whose bins are alike.
+        begin_s = float(starts_s[i_first]) if i_first >= 0 else begin_s
+    return f"{begin_s:.3f}-{session.duration_s:.3f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time without samples, in session seconds."""
+
+    what: str
+    from_s: float
+    to_s: float
+
+    def __str__(self) -> str:
+        return f"no {self.what} from {self.from_s:.1f} to {self.to_s:.1f} s"
+
+
+def longest_silence_s(bundle: DecoderBundle) -> float:
+    """Longest silence in all units together that is no gap."""
+    return max(SHORTEST_GAP_S, bundle.manifest.stale_after_s)
+
+
+def find_gaps(session: Session, behaviors: Sequence[str], longest_s: float) -> list[Gap]:
+    """Find where spikes or behaviour are away for longer than `longest_s`.
+
+    Args:
+        session: collected.
+        behaviors: signals that the decoder follows.
+        longest_s: seconds.
+    """
+    sources: dict[str, Float64s] = {"spikes": (session.spikes.t_us * 1e-6).astype(np.float64)}
+    sources |= {name: session.signal(name).t_s for name in behaviors}
+    gaps = []
+    for what, t_s in sources.items():
+        edges_s = np.concatenate([[0.0], t_s, [session.duration_s]])
+        for i in np.flatnonzero(np.diff(edges_s) > longest_s):
+            gaps.append(Gap(what, float(edges_s[i]), float(edges_s[i + 1])))
+    return gaps
+
+
+def without_gaps(session: Session, gaps: Sequence[Gap]) -> Session:
+    """Drop the trials in gaps, mask behaviour there, and cut off a gap at the end."""
+    if not gaps:
+        return session
+    ends_s = [gap.from_s for gap in gaps if gap.to_s >= session.duration_s]
+    return replace(
+        session,
+        behavior={name: _masked(signal, gaps) for name, signal in session.behavior.items()},
+        trials=None if session.trials is None else _outside(session.trials, gaps),
+        duration_s=min(ends_s, default=session.duration_s),
+    )
+
+
+def describe_gaps(session: Session, gaps: Sequence[Gap]) -> str:
+    """Say which times, and how many trials, are not used; "" for none."""
+    if not gaps:
+        return ""
+    n = len(session.trials or ()) - len(without_gaps(session, gaps).trials or ())
+    named = "; ".join(map(str, gaps))
+    return f"{named}: nothing is learnt from that, and {n} trials are not used"
+
+
+def seconds_outside(session: Session, gaps: Sequence[Gap]) -> float:
+    """Sum up the time outside gaps."""
+    left_s, begin_s = session.duration_s, 0.0
+    # Gaps of different streams may overlap, and count once.
+    for gap in sorted(gaps, key=lambda one: one.from_s):
+        left_s -= max(0.0, gap.to_s - max(gap.from_s, begin_s))
+        begin_s = max(begin_s, gap.to_s)
+    return left_s
+
+
+def _masked(signal: Behavior, gaps: Sequence[Gap]) -> Behavior:
+    values = signal.values.copy()
+    for gap in gaps:
+        values[(signal.t_s > gap.from_s) & (signal.t_s < gap.to_s)] = np.nan
+    return replace(signal, values=values)
+
+
+def _outside(trials: Trials, gaps: Sequence[Gap]) -> Trials:
+    kept = np.ones(len(trials), np.bool_)
+    for gap in gaps:
+        kept &= ~((trials.start_s < gap.to_s) & (trials.stop_s > gap.from_s))
+    columns = {name: column[kept] for name, column in trials.columns.items()}
+    return Trials(trials.start_s[kept], trials.stop_s[kept], columns)

@@ -1,36 +1,126 @@
-"""Each unit today: how it fires, what it is tuned to, and how that compares with before."""
+"""Each unit: whether it fires like a neuron, and what it is tuned to."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from calibration.wizard.aims import aims_of, rates_of
+from calibration.ridge import binned_counts
+from calibration.scoring import r2_score
+from calibration.wizard.targets import continuous_targets
 from export.bundle import DecoderBundle
 from streams.messages import Float64s
 from streams.sessions.session import Session
 
-BIN_S = 0.1
+# Half a refractory time: two neurons do not do that for most of their spikes.
+COINCIDENT_US = 500
+DUPLICATED_SHARE = 0.7
+# Fewer spikes tell nothing about bursts or coincidences.
+FEWEST_SPIKES = 20
+BURST_WINDOW_S = 0.1
+# A Poisson process has 1, cortical units little more, bursts of noise far more.
+BURSTING_FANO = 6.0
+REFRACTORY_US = 1000
+NOISY_SHARE = 0.05
+DEAD_BY_CHANCE = 1e-4
+TUNING_BIN_S = 0.1
+# Rates of the same unit vary from day to day, rarely threefold.
 CHANGED_FACTOR = 3.0
+# So slow a unit was hardly there when the base decoder was made.
 SILENT_BEFORE_HZ = 0.2
 Health = Literal["ok", "changed", "new", "silent"]
 
 
 @dataclass(frozen=True, slots=True)
-class UnitRow:
-    """One unit.
+class UnitScreening:
+    """Units that stand out; every list holds unit keys.
 
     Attributes:
-        key: of the unit.
+        rates_hz: spikes/s by unit.
+        dead: silent, though they fired when the base decoder was made.
+        duplicated: pairs that nearly always fire within half a millisecond.
+        bursting: counts in 0.1 s vary far more than a neuron's.
+        noisy: over 5 % of the intervals are shorter than a neuron can fire.
+        unknown: that the base decoder does not know.
+    """
+
+    rates_hz: dict[str, float]
+    dead: list[str]
+    duplicated: list[tuple[str, str]]
+    bursting: list[str]
+    noisy: list[str]
+    unknown: list[str]
+
+
+def unit_rates_hz(bundle: DecoderBundle) -> dict[str, float]:
+    """Read each unit's spikes/s when the decoder was made; empty where it does not say."""
+    rates: Any = bundle.manifest.training.get("unit_rates_hz")
+    return dict(rates) if isinstance(rates, dict) else {}
+
+
+def screen_units(session: Session, before_hz: Mapping[str, float]) -> UnitScreening:
+    """Judge every unit.
+
+    Args:
+        session: some seconds.
+        before_hz: spikes/s by unit when the base decoder was made; empty where unknown.
+    """
+    spikes, keys = session.spikes, session.unit_keys
+    seconds = max(session.duration_s, 1e-9)
+    times = [spikes.t_us[spikes.unit == i] for i in range(len(keys))]
+    rates_hz = {key: len(t_us) / seconds for key, t_us in zip(keys, times, strict=True)}
+    # A Poisson unit of a lower rate is silent for so long too often by chance.
+    enough_hz = -np.log(DEAD_BY_CHANCE) / seconds
+    alive = [i for i, t_us in enumerate(times) if len(t_us) >= FEWEST_SPIKES]
+    return UnitScreening(
+        rates_hz=rates_hz,
+        dead=[key for key, hz in before_hz.items() if hz > enough_hz and not rates_hz.get(key)],
+        duplicated=[
+            (keys[i], keys[j])
+            for n, i in enumerate(alive)
+            for j in alive[n + 1 :]
+            if _fire_as_one(times[i], times[j])
+        ],
+        bursting=[keys[i] for i in alive if _fano(times[i], seconds) > BURSTING_FANO],
+        noisy=[keys[i] for i in alive if np.mean(np.diff(times[i]) < REFRACTORY_US) > NOISY_SHARE],
+        unknown=[key for key in keys if before_hz and key not in before_hz and rates_hz[key]],
+    )
+
+
+def _fire_as_one(a_us: np.ndarray, b_us: np.ndarray) -> bool:
+    """Return True where most of the rarer unit's spikes have one of the other beside them."""
+    few, many = (a_us, b_us) if len(a_us) <= len(b_us) else (b_us, a_us)
+    if len(few) < DUPLICATED_SHARE * len(many):
+        return False
+    # The nearest spike is one of the two around the place where it would be sorted in.
+    place = np.searchsorted(many, few)
+    before = np.abs(few - many[np.maximum(place - 1, 0)])
+    after = np.abs(few - many[np.minimum(place, len(many) - 1)])
+    return bool(np.mean(np.minimum(before, after) <= COINCIDENT_US) > DUPLICATED_SHARE)
+
+
+def _fano(t_us: np.ndarray, seconds: float) -> float:
+    n_windows = max(2, round(seconds / BURST_WINDOW_S))
+    counts = np.bincount((t_us / (BURST_WINDOW_S * 1e6)).astype(np.int64), minlength=n_windows)
+    return float(np.var(counts) / max(float(np.mean(counts)), 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTuning:
+    """One unit, its rate fitted with a cosine.
+
+    Attributes:
+        key: unit key.
         health: as before, changed by a factor of three, new to the base decoder, or silent.
         rate_hz: today.
         before_hz: when the base decoder was made; None where it does not say.
         x_hz: modulation along the first dimension, spikes/s at the usual speed.
         y_hz: along the second, 0 where there is none.
-        r2: of the tuning.
+        r2: how well the cosine fits.
     """
 
     key: str
@@ -52,15 +142,18 @@ class UnitRow:
         return math.degrees(math.atan2(self.y_hz, self.x_hz)) % 360.0
 
 
-def units_of(session: Session, base: DecoderBundle) -> list[UnitRow]:
-    """Every unit, fitted with a cosine of the behaviour."""
-    before = rates_of(base)
-    counts, behavior = _binned(session, aims_of(base)[0].behavior)
-    slopes, r2 = _tuning(counts, behavior)
+def fit_tuning(session: Session, base: DecoderBundle) -> list[UnitTuning]:
+    """Fit every unit's rate with a cosine of the behaviour that the base decoder follows."""
+    before = unit_rates_hz(base)
+    n_bins = int(session.duration_s / TUNING_BIN_S)
+    middle_s: Float64s = (np.arange(n_bins, dtype=np.float64) + 0.5) * TUNING_BIN_S
+    behavior = session.signal(continuous_targets(base)[0].behavior).at(middle_s)
+    known = np.isfinite(behavior).all(axis=1)
+    slopes, r2 = _cosine(binned_counts(session, TUNING_BIN_S, n_bins)[known], behavior[known])
     n = np.bincount(session.spikes.unit, session.spikes.count, len(session.unit_keys))
     rates_hz = n / max(session.duration_s, 1e-9)
     return [
-        UnitRow(
+        UnitTuning(
             key=key,
             health=_health(float(rates_hz[i]), before.get(key)),
             rate_hz=float(rates_hz[i]),
@@ -82,27 +175,13 @@ def _health(rate_hz: float, before_hz: float | None) -> Health:
     return "changed" if factor > CHANGED_FACTOR else "ok"
 
 
-def _binned(session: Session, behavior: str) -> tuple[Float64s, Float64s]:
-    """(n_bins, n_units) counts and (n_bins, dims) behaviour where it is known."""
-    n_bins, n_units = int(session.duration_s / BIN_S), len(session.unit_keys)
-    i_bin = (session.spikes.t_us / (BIN_S * 1e6)).astype(np.int64)
-    held = (i_bin >= 0) & (i_bin < n_bins)
-    cell = i_bin[held] * n_units + session.spikes.unit[held]
-    counts = np.bincount(cell, session.spikes.count[held], n_bins * n_units)
-    middle_s: Float64s = (np.arange(n_bins, dtype=np.float64) + 0.5) * BIN_S
-    values = session.signal(behavior).at(middle_s)
-    known = np.isfinite(values).all(axis=1)
-    return counts.reshape(n_bins, n_units)[known].astype(np.float64), values[known]
-
-
-def _tuning(counts: Float64s, behavior: Float64s) -> tuple[Float64s, Float64s]:
+def _cosine(counts: Float64s, behavior: Float64s) -> tuple[Float64s, Float64s]:
     """(dims, n_units) spikes/s at the behaviour's usual size, and (n_units,) R2."""
     if len(counts) < behavior.shape[1] + 2:
         return np.zeros((behavior.shape[1], counts.shape[1])), np.zeros(counts.shape[1])
+    # At the usual speed, so that modulations can be compared across days.
     size = float(np.sqrt(np.square(behavior).sum(axis=1).mean())) or 1.0
     features = np.concatenate([behavior / size, np.ones((len(behavior), 1))], axis=1)
     weights = np.linalg.lstsq(features, counts, rcond=None)[0]
-    error = np.square(counts - features @ weights).sum(axis=0)
-    spread = np.square(counts - counts.mean(axis=0)).sum(axis=0)
-    r2 = np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), 0.0)
-    return weights[:-1] / BIN_S, r2
+    r2 = np.nan_to_num(r2_score(features @ weights, counts))
+    return weights[:-1] / TUNING_BIN_S, r2

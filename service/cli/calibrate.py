@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
+ITSELF = (sys.executable, "-m", "service.cli")
+"""Starts this command line again, installed or not."""
+
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this group."""
@@ -33,7 +36,9 @@ def _add_calibrate(commands: Commands) -> None:
 def _calibrate(a: argparse.Namespace) -> int:
     from calibration.wizard.start import calibrate
 
-    return calibrate(a.config, folder=a.folder, auto=a.auto, as_json=a.json, resume=a.resume)
+    return calibrate(
+        a.config, folder=a.folder, auto=a.auto, as_json=a.json, resume=a.resume, command=ITSELF
+    )
 
 
 def _add_record(commands: Commands) -> None:

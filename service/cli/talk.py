@@ -65,9 +65,10 @@ def _add_control(commands: Commands) -> None:
 
 
 def _control(a: argparse.Namespace) -> int:
-    from service.client import Client, command
+    from service.client import command
+    from streams.wire.client import DaemonClient
 
-    return command(Client(a.control, a.keys), a.command, {}, as_json=a.json)
+    return command(DaemonClient(a.control, a.keys), a.command, {}, as_json=a.json)
 
 
 def _add_succession(commands: Commands) -> None:
@@ -85,9 +86,10 @@ def _add_succession(commands: Commands) -> None:
 
 def _succession(a: argparse.Namespace) -> int:
     from calibration.registry import STORE, Registry
-    from service.client import Client, answer
+    from service.client import answer
+    from streams.wire.client import DaemonClient
 
-    reply = Client(a.control, a.keys).reply(a.command)
+    reply = DaemonClient(a.control, a.keys).reply(a.command)
     if reply.ok and (a.registry / STORE).is_dir():
         Registry(a.registry).follow(reply.result["checksum"], a.why)
     return answer(a.command, reply, as_json=a.json)
@@ -106,7 +108,8 @@ def _add_swap(commands: Commands) -> None:
 
 
 def _swap(a: argparse.Namespace) -> int:
-    from service.client import Client, deploy
+    from service.client import deploy
+    from streams.wire.client import DaemonClient
 
     path = Path(a.bundle)
     registered = None
@@ -117,7 +120,7 @@ def _swap(a: argparse.Namespace) -> int:
         a.bundle = registered.find(a.bundle)
         path = a.registry / STORE / a.bundle
     code = deploy(
-        Client(a.control, a.keys),
+        DaemonClient(a.control, a.keys),
         path,
         send=a.send,
         shadow_s=a.shadow,
@@ -139,9 +142,11 @@ def _add_shape(commands: Commands) -> None:
 
 
 def _shape(a: argparse.Namespace) -> int:
-    from service.client import Client, command, read_settings
+    from service.client import command, read_settings
+    from streams.wire.client import DaemonClient
 
-    return command(Client(a.control, a.keys), "shape", read_settings(a.settings), as_json=a.json)
+    client = DaemonClient(a.control, a.keys)
+    return command(client, "shape", read_settings(a.settings), as_json=a.json)
 
 
 def _add_keys(commands: Commands) -> None:

@@ -19,12 +19,13 @@ from rich.console import Console
 from service.bench.rig import Rig
 from service.bench.screen import show
 from service.bench.verdict import conclude
-from service.client import Client
+from service.client import swap
 from service.daemon.serve import bundle_path
 from service.demo.demo import start_daemon
 from service.errors import ServiceError
 from streams.clock import MonotonicClock
 from streams.lsl.inlets import find_inlet
+from streams.wire.client import DaemonClient
 from streams.wire.sockets import DecodeSubscriber
 
 SETTLING_S = 5.0
@@ -213,6 +214,8 @@ def _serve_reference(rig: Rig, subject: str, day: str, control: str, bundle: str
         "--same-array", "-o", str(reference),
     )  # fmt: skip
     rig.finish("reference")
-    refused = Client(control).swap(reference, shadow_s=1.0, hold=False, tell=lambda stage: None)
+    refused = swap(
+        DaemonClient(control), reference, send=False, shadow_s=1.0, hold=False, tell=lambda _: None
+    )
     if refused:
         raise FailedError(f"the daemon refused the reference: {refused}")

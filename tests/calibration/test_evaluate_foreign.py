@@ -159,7 +159,7 @@ def test_a_small_file_chooses_otherwise(folder: Path, tmp_path: Path) -> None:
     assert session["outputs"]["fingers"]["n"] == 1999
     assert session["unknown_units"] == 1
     choose.write_text("[sessions]\nmsk = 'x'\n")
-    with pytest.raises(CalibrationError, match=r"sessions\.msk; nearest valid key: mask"):
+    with pytest.raises(CalibrationError, match=r"sessions\.msk'; did you mean 'mask'"):
         evaluate(folder / "bundle", [path], sessions_config=choose)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.wizard.errors import WizardError
-from calibration.wizard.intention import REACTION_S, Pace, intended, pace_of, with_intention
+from calibration.errors import WizardError
+from calibration.wizard.steps.recalibrate import REACTION_S, Pace, intended, pace_of, with_intention
 from streams.sessions.session import Behavior, Session
 from streams.simulation.openloop import record_open_loop
 from tests.calibration.recalibrated import LENGTHS, recalibrated

@@ -1,7 +1,8 @@
-"""The wizard's parts: channels, balance, learning curve, thresholds, progress, config, charts."""
+"""The wizard's parts: channels, balance, learning curve, thresholds, progress, config, figures."""
 
 from __future__ import annotations
 
+import base64
 import json
 import multiprocessing
 import re
@@ -19,19 +20,35 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
-from calibration.wizard import svg
-from calibration.wizard.aims import Aim
-from calibration.wizard.channels import look_at_channels
-from calibration.wizard.collect import test_part as held_out
+from calibration.choices import TargetSpec
+from calibration.errors import WizardError
+from calibration.wizard.collected import learning_point, more_helps
 from calibration.wizard.config import CalibrateConfig, DecideSection, load_config
-from calibration.wizard.curve import Point, point_of, still_helps
-from calibration.wizard.decide import judge
-from calibration.wizard.errors import WizardError
-from calibration.wizard.progress import Progress
-from calibration.wizard.terminal import Screen
+from calibration.wizard.results import (
+    STEPS,
+    DecoderScore,
+    DeployResult,
+    Finding,
+    Gain,
+    LearningPoint,
+    PreflightResult,
+    SpeedShare,
+    StepResults,
+    VerifyResult,
+)
+from calibration.wizard.run import Progress
+from calibration.wizard.steps.decide import judge
+from calibration.wizard.steps.figures import (
+    draw_intervals,
+    draw_learning_curve,
+    draw_traces,
+    draw_units,
+)
+from calibration.wizard.steps.verify import speed_line, speed_share
 from calibration.wizard.trials import count_trials
-from calibration.wizard.verify import speed_share
-from calibration.wizard.verify_page import speed_of
+from calibration.wizard.trials import test_part as held_out
+from calibration.wizard.ui import Screen
+from calibration.wizard.units import UnitTuning, screen_units
 from streams.messages import SpikeBatch
 from streams.sessions.session import Behavior, Session, Trials
 from tests.decoders.sessions import tuned_session
@@ -70,7 +87,7 @@ def test_bad_channels_are_told_from_neurons() -> None:
         duration_s=10.0,
     )
     before = {key: 20.0 for key in session.unit_keys if key not in ("u3", "quiet")} | {"quiet": 0.1}
-    seen = look_at_channels(session, before)
+    seen = screen_units(session, before)
     assert seen.dead == ["dead"]
     assert seen.duplicated == [("u0", "twin")]
     assert seen.bursting == ["burst"]
@@ -103,17 +120,17 @@ def test_directions_are_counted_and_one_line_is_no_balance() -> None:
 
 
 def test_the_curve_rises_with_data_and_stays_down_without_tuning() -> None:
-    aim = Aim("velocity", "velocity", "cm/s", 2, is_velocity=True)
+    target = TargetSpec("velocity", "velocity", "cm/s", 2, is_velocity=True)
     session = tuned_session(n_units=12, duration_s=40.0)
-    point = point_of(session, aim)
+    point = learning_point(session, target)
     assert point is not None
     assert point.r2 > 0.5
     mixed = np.random.default_rng(0).permutation(session.spikes.unit)
     lost = replace(session, spikes=replace(session.spikes, unit=mixed))
-    control = point_of(lost, aim)
+    control = learning_point(lost, target)
     assert control is not None
     assert control.r2 < 0.2
-    assert point_of(replace(session, trials=None), aim) is None
+    assert learning_point(replace(session, trials=None), target) is None
 
 
 @pytest.mark.parametrize(
@@ -128,8 +145,8 @@ def test_the_curve_rises_with_data_and_stays_down_without_tuning() -> None:
 def test_more_data_help_as_long_as_the_last_third_gained(
     r2: list[float], helps: bool | None
 ) -> None:
-    points = [Point(10.0 * (i + 1), i + 1, value) for i, value in enumerate(r2)]
-    assert still_helps(points) is helps
+    points = [LearningPoint(10.0 * (i + 1), i + 1, value) for i, value in enumerate(r2)]
+    assert more_helps(points) is helps
 
 
 def test_decodes_that_are_too_slow_are_told_with_the_gain_that_makes_up_for_it() -> None:
@@ -137,21 +154,27 @@ def test_decodes_that_are_too_slow_are_told_with_the_gain_that_makes_up_for_it()
     actual, block = rng.normal(size=(4000, 2)), np.arange(4000) // 200
     decoded = 0.8 * actual + 0.3 * rng.normal(size=(4000, 2))
     speed = speed_share(decoded, actual, block, seed=0)
-    assert speed["share"] == pytest.approx(0.8, abs=0.02)
-    assert speed["ci"][0] < 0.8 < speed["ci"][1]
-    told = speed_of({"speed": speed})
-    assert f"gain={1.0 / speed['share']:.2f}" in told
-    assert "gain=1.30" in speed_of({"speed": {"share": 0.2, "ci": [0.1, 0.3]}})
-    assert "gain" not in speed_of({"speed": {"share": 0.95, "ci": [0.88, 1.02]}})
-    assert speed_of({"speed": None}) == speed_of({}) == ""
+    assert speed.share == pytest.approx(0.8, abs=0.02)
+    assert speed.ci[0] < 0.8 < speed.ci[1]
+    told = speed_line(speed)
+    assert f"gain={1.0 / speed.share:.2f}" in told
+    assert "gain=1.30" in speed_line(SpeedShare(0.2, [0.1, 0.3]))
+    assert "gain" not in speed_line(SpeedShare(0.95, [0.88, 1.02]))
+    assert speed_line(None) == ""
 
 
-def verified(today: float, yesterday: float, wiener: float, shuffled: float) -> dict[str, Any]:
+def verified(today: float, yesterday: float, wiener: float, shuffled: float) -> VerifyResult:
     means = {"yesterday": yesterday, "wiener": wiener, "shuffled": shuffled}
-    return {
-        "decoders": {"today": {"mean": today}},
-        "gains": {name: {"mean": today - mean} for name, mean in means.items()},
-    }
+    return VerifyResult(
+        output="velocity",
+        unit="cm/s",
+        test="40.000-60.000",
+        seconds=20.0,
+        blocks="trials",
+        n_blocks=9,
+        decoders={"today": DecoderScore([today] * 2, [[0.0, 1.0]] * 2, today, [0.0, 1.0])},
+        gains={name: Gain(today - mean, [-1.0, 1.0]) for name, mean in means.items()},
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,27 +190,46 @@ def test_each_threshold_is_held_on_its_own(
     scores: tuple[float, float, float, float], failing: list[str]
 ) -> None:
     rules = judge(verified(*scores), DecideSection())
-    assert [rule["rule"] for rule in rules if not rule["holds"]] == failing
+    assert [rule.rule for rule in rules if not rule.holds] == failing
     assert len(rules) == 4
 
 
 def test_progress_survives_and_keeps_its_results(tmp_path: Path) -> None:
+    found = PreflightResult(findings=[Finding("good", "disk", "1 GiB free")], overridden=False)
     progress = Progress(tmp_path / "day", resume=False)
-    progress.done("preflight", {"a": 1})
-    progress.keep("recordings", ["x.xdf"])
+    progress.done("preflight", found)
+    progress.keep(recordings=("x.xdf",))
     progress.close()
+    saved = json.loads((tmp_path / "day" / "progress.json").read_text())
+    finding = {"level": "good", "what": "disk", "found": "1 GiB free", "do": "", "code": 2}
+    assert saved["steps"] == {"preflight": {"findings": [finding], "overridden": False}}
+    assert saved["notes"] == {"recordings": ["x.xdf"]}
     again = Progress(tmp_path / "day", resume=True)
-    assert again.steps == {"preflight": {"a": 1}}
-    assert again.note("recordings") == ["x.xdf"]
+    assert again.results == StepResults(preflight=found)
+    assert again.notes.recordings == ("x.xdf",)
     assert again.started_utc == progress.started_utc
-    again.forget(["preflight", "collect"])
-    assert again.steps == {}
+    again.forget(("preflight", "collect"))
     again.close()
+    saved = json.loads((tmp_path / "day" / "progress.json").read_text())
+    assert saved["steps"] == {}
+
+
+def test_only_what_a_step_has_set_is_saved_and_what_adapt_tells_is_kept() -> None:
+    rejected = DeployResult(deployed=False, why="by hand")
+    assert rejected.as_json() == {"deployed": False, "why": "by hand"}
+    told = {
+        "bundle": "b", "checksum": "c", "decoder_id": "d", "parent_id": None, "adapt_s": 1.0,
+        "seconds": 2.0, "n_steps": 3, "start": "tuning", "outputs": {"velocity": {"r2": [0.5]}},
+    }  # fmt: skip
+    results = StepResults.model_validate({"adapt": told})
+    assert results.as_json() == {"adapt": told}
+    assert STEPS[0] == "preflight"
+    assert STEPS[-1] == "recalibrate"
 
 
 def test_a_calibration_is_neither_overwritten_nor_made_up(tmp_path: Path) -> None:
     progress = Progress(tmp_path / "day", resume=False)
-    progress.done("preflight", {})
+    progress.done("preflight", PreflightResult(findings=[], overridden=False))
     progress.close()
     with pytest.raises(WizardError, match="holds a calibration already"):
         Progress(tmp_path / "day", resume=False)
@@ -235,7 +277,7 @@ def test_calibrate_toml_says_every_default() -> None:
         ("[collect]\nlearn = 5\n", "did you mean 'learn_s'"),
         ("[collect]\nlearn_s = 1\n", "greater than or equal to 5"),
         ("[decide]\nleast_r2 = 'much'\n", "decide.least_r2"),
-        ("nonsense", "cannot be read as TOML"),
+        ("nonsense", "is not TOML"),
     ],
 )
 def test_a_wrong_config_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -244,21 +286,37 @@ def test_a_wrong_config_is_named(tmp_path: Path, text: str, message: str) -> Non
         load_config(tmp_path / "a.toml")
 
 
-def test_charts_are_well_formed_and_hold_what_they_show() -> None:
-    x = np.arange(5.0)
-    y = np.array([0.0, 1.0, np.nan, 3.0, 4.0])
-    charts = [
-        svg.chart([svg.Curve(x, y, "red", "a < b", dots=True)], "x & y", "z"),
-        svg.chart([], "nothing", "at all"),
-        svg.rose([(1.0, 2.0, "red", "u1 <x>")], 2.0),
-        svg.bars([(1.0, 2.0, "red", "u1")], "units", "spikes/s"),
-        svg.intervals([("one", 0.5, -3.0, 0.8, "red")], "R2"),
+def svg_of(image: str) -> str:
+    """The SVG inside of an `<img>` of the report, which must parse."""
+    found = re.fullmatch(r'<img alt="[^"<>]*" src="data:image/svg\+xml;base64,([^"]+)">', image)
+    assert found, image[:100]
+    svg = base64.b64decode(found.group(1)).decode()
+    ElementTree.fromstring(svg)
+    return svg
+
+
+def test_figures_are_well_formed_and_hold_what_they_show() -> None:
+    names = ("one < two", "three", "four", "five")
+    score = DecoderScore([0.5], [[0.4, 0.6]], 0.5, [-3.0, 0.6])
+    assert "one &lt; two" in svg_of(draw_intervals(dict.fromkeys(names, score)))
+    t_s = np.concatenate([np.arange(0, 2, 0.1), np.arange(5, 6, 0.1)])
+    trace = np.stack([np.sin(t_s), np.full(len(t_s), np.nan)], axis=1)
+    traces = dict.fromkeys(("actual", "yesterday", "today"), trace)
+    drawn = svg_of(draw_traces(t_s, traces, "velocity", "cm/s"))
+    assert "velocity x (cm/s)" in drawn
+    assert "yesterday's" in drawn
+    curve = svg_of(draw_learning_curve([LearningPoint(5.0, 6, 0.2), LearningPoint(9.0, 9, 0.4)]))
+    assert "seconds collected" in curve
+    units = [
+        UnitTuning("ch1/u1", "ok", 5.0, 4.0, 1.0, 2.0, 0.1),
+        UnitTuning("ch2/u1", "silent", 0.0, 4.0, 0.0, 0.0, 0.0),
+        UnitTuning("ch3/u1", "new", 2.0, None, -1.0, 0.5, 0.1),
     ]
-    for chart in charts:
-        ElementTree.fromstring(chart)
-    assert charts[0].count("<polyline") == 2
-    assert charts[0].count("<circle") == 4
-    assert json.dumps(charts)
+    drawn = svg_of(draw_units(units))
+    assert "ch3/u1" in drawn
+    assert "ch2/u1" not in drawn
+    assert "3 units" in drawn
+    svg_of(draw_units([]))
 
 
 @pytest.mark.parametrize(

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from calibration.wizard.aims import aims_of
-from calibration.wizard.collect import Seen, Wants, _look
+from calibration.errors import WizardError
+from calibration.wizard.collected import BaseNeeds, Collected
 from calibration.wizard.config import CalibrateConfig, load_config
-from calibration.wizard.errors import WizardError
-from calibration.wizard.holes import LEAST_S, holes_of, left_out, seconds_left, without
-from calibration.wizard.recorder import convert_arguments, wanted
+from calibration.wizard.recorder import reading_of, streams_to_record
+from calibration.wizard.trials import (
+    SHORTEST_GAP_S,
+    describe_gaps,
+    find_gaps,
+    seconds_outside,
+    without_gaps,
+)
 from export.bundle import open_bundle
-from service.cli import _parser
 from tests.calibration.wizard_rigs import DEMO, SECONDS, Rows, judged, run_of, write_rig
 
 BEHAVIOUR = "behaviour for velocity"
@@ -107,15 +112,15 @@ def test_up_to_ten_of_the_markers_that_came_are_shown(tmp_path: Path) -> None:
     assert "'event 10'" not in seen.troubles[0]
 
 
-def looked(folder: Path, config: dict[str, Any] | None = None, **rig: Any) -> Seen:
+def looked(folder: Path, config: dict[str, Any] | None = None, **rig: Any) -> Collected:
     """What collecting sees of a rig."""
     folder.mkdir(exist_ok=True)
     run = run_of(folder / "day", **(config or {}))
     write_rig(run.folder / "collect-1.xdf", **rig)
-    run.progress.keep("recordings", ["collect-1.xdf"])
-    bundle = open_bundle(DEMO)
-    wants = Wants(tuple(unit.key for unit in bundle.manifest.units), aims_of(bundle), LEAST_S)
-    seen = _look(run, Seen(), wants)
+    run.progress.keep(recordings=("collect-1.xdf",))
+    needs = replace(BaseNeeds.of(open_bundle(DEMO)), longest_silence_s=SHORTEST_GAP_S)
+    seen = Collected(needs)
+    seen.update(run)
     run.progress.close()
     return seen
 
@@ -134,22 +139,24 @@ def test_trials_while_a_stream_was_away_are_not_used_and_that_is_said(tmp_path: 
     assert gone.count.n == 12
 
 
-def test_holes_are_masked_in_the_session_that_is_learnt_from(tmp_path: Path) -> None:
+def test_gaps_are_masked_in_the_session_that_is_learnt_from(tmp_path: Path) -> None:
     from streams.sessions.convert.convert import Reading, convert
 
     path = write_rig(tmp_path / "a.xdf", spikes_away=(5.4, 9.2))
     session = convert([path], "s/2026-01-01/a", Reading())
-    holes = holes_of(session, ["cursor_velocity"], LEAST_S)
-    assert [hole.what for hole in holes] == ["spikes"]
-    used = without(session, holes)
+    gaps = find_gaps(session, ["cursor_velocity"], SHORTEST_GAP_S)
+    assert [gap.what for gap in gaps] == ["spikes"]
+    used = without_gaps(session, gaps)
     known = used.signal("cursor_velocity").at(np.array([5.0, 5.6, 7.0, 9.0, 9.5]))
     assert np.isfinite(known).all(axis=1).tolist() == [True, False, False, False, True]
     assert used.trials is not None
     assert not ((used.trials.start_s < 9.2) & (used.trials.stop_s > 5.4)).any()
-    assert without(session, []) is session
-    assert left_out(session, []) == ""
-    overlapping = [*holes, *holes]
-    assert seconds_left(session, overlapping) == pytest.approx(session.duration_s - 3.8, abs=0.05)
+    assert without_gaps(session, []) is session
+    assert describe_gaps(session, []) == ""
+    overlapping = [*gaps, *gaps]
+    assert seconds_outside(session, overlapping) == pytest.approx(
+        session.duration_s - 3.8, abs=0.05
+    )
 
 
 @pytest.mark.parametrize("shift_s", [1.8e9, -1.8e9, 40_000.0])
@@ -176,22 +183,21 @@ def test_the_host_of_each_stream_is_asked_for() -> None:
         "behavior": {"name": "a@b"},
     }
     config = CalibrateConfig.model_validate(sections)
-    assert wanted(config) == ["Spikes:nsp@rig-a", "Markers:@rig-b", "Position:a@b"]
-    assert wanted(config, "cues")[1:] == ["Markers:cues-markers", "Position:cues-cursor"]
+    assert streams_to_record(config) == ["Spikes:nsp@rig-a", "Markers:@rig-b", "Position:a@b"]
+    assert streams_to_record(config, "cues")[1:] == ["Markers:cues-markers", "Position:cues-cursor"]
 
 
-def test_convert_is_told_what_the_wizard_reads() -> None:
+def test_recordings_are_read_as_the_config_says() -> None:
     sections = {
         "markers": {"trial_start": "-1", "trial_stop": "-2"},
         "behavior": {"channels": ["left", "right"], "body": "hand"},
         "spikes": {"columns": ["unit", "other"], "ignore_units": [-1, "u0"]},
     }
-    config = CalibrateConfig.model_validate(sections)
-    words = ["convert", "a.xdf", "-o", "a.nwb", *convert_arguments(config)]
-    read = _parser().parse_args(words)
+    read = reading_of(CalibrateConfig.model_validate(sections), ("ch1/u1",))
     assert (read.trial_start, read.trial_stop) == ("-1", "-2")
-    assert (read.columns, read.ignore_units) == ("unit,other", "-1,u0")
-    assert (read.channel, read.body) == (["left", "right"], "hand")
+    assert (read.columns, read.ignore_units) == (("unit", "other"), (-1, "u0"))
+    assert (read.channels, read.body) == (("left", "right"), "hand")
+    assert read.known_keys == ("ch1/u1",)
 
 
 @pytest.mark.parametrize(

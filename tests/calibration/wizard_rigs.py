@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from calibration.wizard.config import CalibrateConfig
-from calibration.wizard.face import AutoFace
-from calibration.wizard.preflight import Finding, judge
-from calibration.wizard.progress import Progress
-from calibration.wizard.run import Run
+from calibration.wizard.recorder import RecorderStatus
+from calibration.wizard.results import Finding
+from calibration.wizard.run import CalibrationRun, Progress
+from calibration.wizard.steps.preflight import judge
+from calibration.wizard.ui import UnattendedUI
 from export.bundle import open_bundle
 from streams.clock import ManualClock
 from streams.sessions.xdf import chunks
@@ -85,19 +86,20 @@ def _sent(value: object) -> object:
     return value.encode() if isinstance(value, str) else value
 
 
-def run_of(folder: Path, **sections: dict[str, Any]) -> Run:
+def run_of(folder: Path, **sections: dict[str, Any]) -> CalibrationRun:
     """An unattended calibration from the demo's decoder."""
     chosen = {"calibration": {"base": str(DEMO)}, "deploy": {"control": ""}} | sections
     config = CalibrateConfig.model_validate(chosen)
     clock = ManualClock()
     told: list[str] = []
-    return Run(config, Progress(folder, resume=False), AutoFace(clock, told.append), clock, True)
+    progress, ui = Progress(folder, resume=False), UnattendedUI(clock, told.append)
+    return CalibrationRun(config, progress, ui, clock, True)
 
 
 def judged(folder: Path, path: Path, **sections: dict[str, Any]) -> dict[str, Finding]:
     """What the preflight finds in a recording, by what it is."""
     check = {"collect": {"check_s": SECONDS}}
     run = run_of(folder, **(check | sections))
-    findings = judge(run, open_bundle(DEMO), read_recording(path), {"streams": {}})
+    findings = judge(run, open_bundle(DEMO), read_recording(path), RecorderStatus(streams={}))
     run.progress.close()
     return {one.what: one for one in findings}

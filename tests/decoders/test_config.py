@@ -42,16 +42,16 @@ def test_defaults_fill_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "key", "hint"),
     [
-        ("[training]\nstep = 3\n", "training.step", "nearest valid key: steps"),
+        ("[training]\nstep = 3\n", "training.step", "did you mean 'steps'"),
         ("[training]\nsteps = 0\n", "training.steps", "greater than or equal to 1"),
         ("[beat]\nhop_ms = 20\nbin_ms = 10\n", "beat", "must not be below hop_ms"),
         ("[lead]\nmin_s = 0.1\nmax_s = 0.2\n", "lead", "must hold 0"),
-        ("[netwrk]\n", "netwrk", "nearest valid key: network"),
+        ("[netwrk]\n", "netwrk", "did you mean 'network'"),
         ("[training]\ndropout = 'much'\n", "training.dropout", "valid number"),
-        ("[sessions.units]\nwher = 'x'\n", "sessions.units.wher", "nearest valid key: where"),
+        ("[sessions.units]\nwher = 'x'\n", "sessions.units.wher", "did you mean 'where'"),
         ("[sessions.counts]\nstamp = 'end'\n", "sessions.counts.series", "required"),
         ("[sessions.trials]\nticks_per_s = 0\n", "trials.ticks_per_s", "greater than 0"),
-        ("[split]\ntrian = 'good'\n", "split.trian", "nearest valid key: train"),
+        ("[split]\ntrian = 'good'\n", "split.trian", "did you mean 'train'"),
         ("[split]\ntrain = 'good'\n", "split", "give train and test"),
         ("[split]\ntrain = 'a'\ntest = 'b'\ntest_files = ['c']\n", "split", "give train and test"),
     ],
@@ -94,7 +94,7 @@ def test_sessions_alone_can_be_read_of_a_config(tmp_path: Path) -> None:
     path.write_text("[sessions]\nunits.where = 'good'\n")
     assert load_sessions(path).units.where == "good"
     path.write_text("[sessions]\nunits.where = 'good'\nmsk = 'x'\n")
-    with pytest.raises(ConfigError, match=r"sessions\.msk; nearest valid key: mask"):
+    with pytest.raises(ConfigError, match=r"sessions\.msk'; did you mean 'mask'"):
         load_sessions(path)
     path.write_text("[units]\nwhere = 'good'\n")
     with pytest.raises(ConfigError, match=r"no table \[sessions\]"):
@@ -102,12 +102,12 @@ def test_sessions_alone_can_be_read_of_a_config(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_of_an_output_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"outputs\.0\.behaviour; nearest valid key: behavior"):
+    with pytest.raises(ConfigError, match=r"outputs\.0\.behaviour'; did you mean 'behavior'"):
         load_config(write(tmp_path, 'behaviour = "velocity"\n'))
 
 
 def test_no_file_and_no_toml(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match=r"no config file .* is one to start from"):
         load_config(tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match="not TOML"):
         load_config(write(tmp_path, "= =", text=""))

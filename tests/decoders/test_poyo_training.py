@@ -183,7 +183,7 @@ def test_a_run_of_one_family_is_no_checkpoint_of_the_other(tmp_path: Path) -> No
         ("lead", {"max_s": 0.1}, r"by an output's lag_s"),
         ("beat", {"hop_ms": 50, "bin_ms": 100}, r"needs bin_ms = hop_ms"),
         ("beat", {"hop_ms": 30, "bin_ms": 30}, r"whole number of hops"),
-        ("poyo", {"sequence": 1.0}, r"unknown key poyo.sequence; nearest valid key: sequence_s"),
+        ("poyo", {"sequence": 1.0}, r"unknown key 'poyo.sequence'; did you mean 'sequence_s'"),
     ],
 )
 def test_what_cannot_be_said_of_poyo_is_refused(

@@ -16,7 +16,7 @@ import pytest
 from calibration.adaptation.adapt import adapt
 from calibration.registry import Registry
 from calibration.wizard.config import DeploySection
-from calibration.wizard.wizard import STEPS
+from calibration.wizard.results import STEPS
 from streams.sessions.convert.convert import Reading, convert
 from streams.sessions.reading import read_session
 from tests.system.calibrating import Lab, Terminal, make_base, until_done, write_config

@@ -1,0 +1,1 @@
+"""The wizard's steps: a module for each, named like its step."""

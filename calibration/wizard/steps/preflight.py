@@ -1,0 +1,342 @@
+"""Step 1: streams, clocks, channels, base decoder, daemon, disk; what is wrong, what to do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from calibration.choices import TargetSpec
+from calibration.errors import BUNDLE, STREAM, UNREACHABLE, USAGE, CalibrationError, WizardError
+from calibration.wizard.cues import builtin_cues
+from calibration.wizard.recorder import (
+    POLL_S,
+    RecorderStatus,
+    StreamStatus,
+    errors_as_told_here,
+    newest_s,
+    reading_of,
+    recording_to,
+)
+from calibration.wizard.results import Finding, PreflightResult
+from calibration.wizard.run import CalibrationRun
+from calibration.wizard.targets import (
+    behavior_advice,
+    behavior_stream,
+    continuous_targets,
+    marker_advice,
+    markers_shown,
+    unknown_samples,
+)
+from calibration.wizard.ui import NEXT, Choice, Page
+from calibration.wizard.units import UnitScreening, screen_units, unit_rates_hz
+from export.bundle import DecoderBundle, open_bundle
+from export.errors import BundleError
+from streams.errors import StreamsError, UnreachableError
+from streams.sessions.convert.convert import MENDED, session_of
+from streams.sessions.convert.markers import marker_texts
+from streams.sessions.session import Behavior, Session
+from streams.sessions.xdf.reading import Recorded, Recording, read_recording
+from streams.wire.client import DaemonClient
+
+STEP = "preflight"
+TITLE = "Is everything in place?"
+# A morning's recordings and decoder stay well below.
+FREE_BYTES = 500 * 2**20
+# A quarter of the usual bin.
+WORST_UNCERTAINTY_S = 0.005
+SLOWEST_BEHAVIOR_HZ = 20.0
+# Share of the decoder's units.
+MANY = 0.2
+MANY_UNKNOWN = 0.01
+# What reading mends but the wizard tells elsewhere, or was asked for.
+EXPECTED = ("brought no sample", "units to leave out", "are the times at which samples came")
+# Stamps of streams that are read together may lie further apart than we listened, by so much.
+SLACK_S = 60.0
+NAMED_AT_MOST = 6
+_MARKS = {"good": "[green]ok[/]", "warn": "[yellow]look[/]", "stop": "[bold red]stop[/]"}
+
+
+def step(run: CalibrationRun) -> PreflightResult:
+    """Look at everything; again, as often as the operator wants.
+
+    Raises:
+        WizardError: unattended, and something must be mended first.
+    """
+    while True:
+        findings = _look(run)
+        page = Page(STEP, TITLE, _body(findings), _line(findings))
+        # The first stop gives the exit code: later ones often follow from it.
+        stops = [one for one in findings if one.level == "stop"]
+        if run.auto and stops:
+            raise WizardError(" ".join(map(_sentence, stops)), stops[0].code)
+        if stops:
+            choices = (Choice("r", "look again"), Choice("o", "go on all the same"))
+        else:
+            choices = (NEXT, Choice("r", "look again"))
+        if run.ui.ask(page, choices) != "r":
+            return PreflightResult(findings=findings, overridden=bool(stops))
+
+
+def _sentence(one: Finding) -> str:
+    do = f" {one.do.rstrip('.')}." if one.do else ""
+    return f"{one.what}: {one.found.rstrip('.')}.{do}"
+
+
+def _look(run: CalibrationRun) -> list[Finding]:
+    findings = [_disk(run)]
+    bundle = _base(run, findings)
+    if run.daemon is not None:
+        findings.append(_daemon(run.daemon, bundle))
+    if bundle is not None:
+        try:
+            findings += _listen(run, bundle)
+        except (WizardError, StreamsError) as err:
+            code = err.code if isinstance(err, WizardError) else STREAM
+            findings.append(Finding("stop", "streams", str(err), "", code))
+    return findings
+
+
+def _disk(run: CalibrationRun) -> Finding:
+    free = shutil.disk_usage(run.folder).free
+    found = f"{free / 2**30:.1f} GiB free in {run.folder}"
+    if free < FREE_BYTES:
+        return Finding("stop", "disk", found, "free at least 0.5 GiB, or choose another --folder")
+    return Finding("good", "disk", found)
+
+
+def _base(run: CalibrationRun, findings: list[Finding]) -> DecoderBundle | None:
+    try:
+        bundle = open_bundle(run.base)
+        targets = continuous_targets(bundle)
+    except (BundleError, CalibrationError) as err:
+        # So that another base may be named before the next look.
+        run.progress.keep(base=None)
+        findings.append(Finding("stop", "base decoder", str(err), "", BUNDLE))
+        return None
+    follows = ", ".join(f"{target.output} ({target.unit})" for target in targets)
+    found = f"{bundle.manifest.name!r} of {bundle.manifest.session}, decodes {follows}"
+    findings.append(Finding("good", "base decoder", found))
+    return bundle
+
+
+def _daemon(daemon: DaemonClient, bundle: DecoderBundle | None) -> Finding:
+    try:
+        status = daemon.ask("status")
+    except StreamsError as err:
+        code = UNREACHABLE if isinstance(err, UnreachableError) else USAGE
+        return Finding("stop", "daemon", str(err), 'or set `control = ""` under [deploy]', code)
+    found = f"{status['decoder_id']!r} in service, validity {status['validity']}"
+    if bundle is not None and abs(status["hop_ms"] * 1e-3 - bundle.manifest.hop_s) > 1e-9:
+        found = f"its hop is {status['hop_ms']:g} ms, the base's {bundle.manifest.hop_s * 1e3:g}"
+        return Finding("stop", "daemon", found, "name the base that the daemon runs", BUNDLE)
+    advised = status["health"]["recalibration_advised"]
+    return Finding("good", "daemon", found + (", advises to calibrate" if advised else ""))
+
+
+def _listen(run: CalibrationRun, bundle: DecoderBundle) -> list[Finding]:
+    path, seconds = run.folder / "preflight.xdf", run.config.collect.check_s
+    path.unlink(missing_ok=True)
+    looking = Page(STEP, TITLE, Text("looking for the streams"), "looking for the streams")
+    with (
+        builtin_cues(run) as cues,
+        recording_to(run, path, looking, cues.name if cues else "") as recorder,
+    ):
+        t_begin_s = run.clock.now()
+        while (left_s := t_begin_s + seconds - run.clock.now()) > 0:
+            recorder.check()
+            if cues is not None:
+                cues.show_for(POLL_S)
+            text = f"listening to them for {seconds:g} s: {left_s:.0f} s left"
+            page = Page(STEP, TITLE, Text(text), "listening to them")
+            run.show(page, 0.0 if cues else POLL_S)
+        status = recorder.status()
+    return judge(run, bundle, read_recording(path), status)
+
+
+def judge(
+    run: CalibrationRun, bundle: DecoderBundle, recording: Recording, status: RecorderStatus
+) -> list[Finding]:
+    """Judge a short recording.
+
+    Args:
+        run: the calibration.
+        bundle: the base decoder.
+        recording: some seconds.
+        status: the recorder's account.
+    """
+    findings = [_clock(name, one) for name, one in status.streams.items()]
+    keys = tuple(unit.key for unit in bundle.manifest.units)
+    try:
+        session = session_of(recording, reading_of(run.config, keys))
+    except StreamsError as err:
+        return [*findings, Finding("stop", "spikes", errors_as_told_here(err), "", STREAM)]
+    # Nothing else can be judged then, and arrays of that length would be made.
+    if apart := _apart(session, run.config.collect.check_s):
+        return [*findings, apart]
+    findings += _mended(session)
+    findings += _units(screen_units(session, unit_rates_hz(bundle)), len(keys))
+    findings += _behavior(session, bundle, recording, run)
+    findings.append(_markers(recording, run))
+    return findings
+
+
+def _mended(session: Session) -> list[Finding]:
+    """Tell what was dropped or mended on reading, but for what was meant or is told elsewhere."""
+    lines = session.provenance.get(MENDED, "").splitlines()
+    mended = [line.partition(": ")[2] for line in lines if not any(one in line for one in EXPECTED)]
+    do = "`spikeloop lint` tells what to change in the sender"
+    return [Finding("warn", "samples", line, do) for line in mended]
+
+
+def _apart(session: Session, heard_s: float) -> Finding | None:
+    """Find streams whose stamps lie further apart than we have listened."""
+    if session.duration_s <= heard_s + SLACK_S:
+        return None
+    return Finding(
+        "stop", "clocks",
+        f"the stamps of the streams lie {session.duration_s:,.0f} s apart, after {heard_s:g} s of "
+        "listening: they are not all of LSL's clock",
+        "`spikeloop lint` tells whose are not; let its program stamp with LSL's local_clock()",
+        STREAM,
+    )  # fmt: skip
+
+
+def _clock(name: str, stream: StreamStatus) -> Finding:
+    offset_s, uncertainty_s = stream.clock_offset_s, stream.clock_uncertainty_s
+    what = f"stream {name}"
+    if offset_s is None or uncertainty_s is None:
+        found = f"{stream.samples} samples; its clock could not be measured"
+        do = "is the sender's machine busy, or a firewall between?"
+        return Finding("warn", what, found, do)
+    found = (
+        f"{stream.type}, {stream.samples} samples; clock {offset_s * 1e3:+.2f} ms from ours, "
+        f"known to {uncertainty_s * 1e3:.2f} ms"
+    )
+    if uncertainty_s > WORST_UNCERTAINTY_S:
+        return Finding("warn", what, found, "use a wired network between the two machines")
+    return Finding("good", what, found)
+
+
+def _units(seen: UnitScreening, n_known: int) -> list[Finding]:
+    rates = np.array(list(seen.rates_hz.values()))
+    n_alive = int(np.count_nonzero(rates))
+    each_hz = rates.sum() / max(n_alive, 1)
+    found = f"{n_alive} units fire, {rates.sum():.0f} spikes/s, {each_hz:.1f} each"
+    findings = [Finding("good", "units", found)]
+    named = (
+        ("silent units", seen.dead, "are those channels connected and their thresholds set?"),
+        ("bursting units", seen.bursting, "movement or electrical noise? look at the amplifier"),
+        ("noise, not neurons", seen.noisy, "raise the thresholds of these channels"),
+        ("units new to the decoder", seen.unknown, ""),
+        (
+            "units that fire as one",
+            [f"{a} = {b}" for a, b in seen.duplicated],
+            "a short circuit, or one unit on two channels: switch one off",
+        ),
+    )
+    for what, keys, do in named:
+        if keys:
+            are_many = do and len(keys) > MANY * max(n_known, 1)
+            count = f"{len(keys)} of {n_known}, many" if are_many else str(len(keys))
+            first = ", ".join(keys[:NAMED_AT_MOST]) + (" ..." if len(keys) > NAMED_AT_MOST else "")
+            findings.append(Finding("warn" if do else "good", what, f"{count}: {first}", do))
+    return findings
+
+
+def _behavior(
+    session: Session, bundle: DecoderBundle, recording: Recording, run: CalibrationRun
+) -> list[Finding]:
+    config = run.config.behavior
+    stream = behavior_stream(recording, config)
+    findings = []
+    for target in continuous_targets(bundle):
+        what = f"behaviour for {target.output}"
+        try:
+            signal = session.signal(target.behavior)
+        except StreamsError:
+            trouble = stream.trouble if stream is not None else ""
+            found = trouble or f"none of the channels is {target.behavior}"
+            do = "" if trouble else behavior_advice(stream, target, config)
+            findings.append(Finding("stop", what, found, do, STREAM))
+            continue
+        findings.append(_signal(what, signal, target))
+    if stream is not None and len(stream):
+        findings += _positions(stream)
+    return findings
+
+
+def _signal(what: str, signal: Behavior, target: TargetSpec) -> Finding:
+    rate_hz = (len(signal.t_s) - 1) / max(float(np.ptp(signal.t_s)), 1e-9)
+    n_dims = signal.values.shape[1]
+    found = f"{target.behavior}, {n_dims} dimensions in {signal.unit}, {rate_hz:.0f} Hz"
+    if n_dims != target.dims:
+        do = f"the decoder has {target.dims} dimensions: name the right stream"
+        return Finding("stop", what, found, do, STREAM)
+    # An unknown unit is the operator's word; a known one that differs is a mistake.
+    if signal.unit not in (target.unit, "unknown", "unknown/s"):
+        do = f"the decoder was trained in {target.unit}: send that unit"
+        return Finding("stop", what, found, do, STREAM)
+    if rate_hz < SLOWEST_BEHAVIOR_HZ:
+        return Finding("warn", what, found, f"send it at {SLOWEST_BEHAVIOR_HZ:.0f} Hz or more")
+    return Finding("good", what, found)
+
+
+def _positions(stream: Recorded) -> list[Finding]:
+    """Tell what is worth knowing about the stream itself."""
+    findings = []
+    n_unknown, n = unknown_samples(stream)
+    if n_unknown:
+        found = f"{n_unknown} of {n} samples ({n_unknown / n:.1%}) hold NaN: they are left out"
+        do = "why does the tracker lose what it follows?" if n_unknown > MANY_UNKNOWN * n else ""
+        findings.append(Finding("warn", "positions", found, do))
+    if not any(stream.labels):
+        found = f"{stream.description.n_channels} channels without labels, taken as x, y, z"
+        findings.append(Finding("warn", "positions", found, "label them, for example `cursor_x`"))
+    return findings
+
+
+def _markers(recording: Recording, run: CalibrationRun) -> Finding:
+    config = run.config.markers
+    markers = recording.of_type(config.type)
+    if not len(markers):
+        return Finding(
+            "warn", "markers", "none came while we listened",
+            "start the task, if it is not meant to wait for the next step",
+        )  # fmt: skip
+    texts = marker_texts(markers)
+    if not any(text.startswith((config.trial_start, config.trial_stop)) for text in texts):
+        return Finding("warn", "markers", markers_shown(texts), marker_advice(config, texts))
+    age_s = newest_s(recording) - float(np.max(markers.t_s))
+    return Finding("good", "markers", f"{len(texts)} came, the last {age_s:.1f} s ago")
+
+
+def _body(findings: Sequence[Finding]) -> Group:
+    table = Table(show_header=False, box=None, padding=(0, 1), expand=True)
+    table.add_column(width=5)
+    table.add_column(max_width=26)
+    table.add_column(ratio=1)
+    for one in findings:
+        text = Text(one.found)
+        if one.do:
+            text.append(f"\n{one.do}", style="bold")
+        table.add_row(Text.from_markup(_MARKS[one.level]), one.what, text)
+    return Group(table, Text(), _verdict(findings))
+
+
+def _verdict(findings: Sequence[Finding]) -> Text:
+    levels = [one.level for one in findings]
+    if "stop" in levels:
+        return Text("Something must be mended first.", style="bold red")
+    if "warn" in levels:
+        return Text("You can go on; have a look at what is marked.", style="yellow")
+    return Text("Everything is in place.", style="green")
+
+
+def _line(findings: Sequence[Finding]) -> str:
+    worth = [f"{one.what}: {one.found}" for one in findings if one.level != "good"]
+    return "; ".join(worth) or "everything is in place"

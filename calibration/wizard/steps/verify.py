@@ -1,0 +1,222 @@
+"""Step 4: held-out trials, against yesterday's decoder, a Wiener filter and a shuffled control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from calibration.choices import TargetSpec
+from calibration.errors import STREAM, WizardError
+from calibration.ridge import HISTORY_S, binned_counts, wiener_weights, with_history
+from calibration.scoring import (
+    blocks_of,
+    drawn_blocks,
+    interval_95,
+    parse_split,
+    resampled_r2,
+    sums_of_blocks,
+)
+from calibration.wizard.results import DecoderScore, Gain, SpeedShare, VerifyResult, needed
+from calibration.wizard.run import CalibrationRun
+from calibration.wizard.targets import continuous_targets
+from calibration.wizard.ui import Page
+from export.bundle import DecoderBundle, open_bundle
+from streams.messages import Float64s, Int64s
+from streams.sessions.reading import read_session
+from streams.sessions.session import Interval, Session, in_intervals
+
+STEP = "verify"
+TITLE = "Is it any good?"
+# Drawn with one seed for all decoders, so that differences are paired.
+N_RESAMPLES = 2000
+# More is not advised, nor its inverse, however few the held-out trials were.
+MOST_GAIN = 1.3
+NAMES = {
+    "today": "today's decoder",
+    "yesterday": "yesterday's decoder",
+    "wiener": "Wiener filter, same data",
+    "shuffled": "control: units shuffled",
+}
+
+
+def step(run: CalibrationRun) -> VerifyResult:
+    """Decode the held-out trials in four ways and score each.
+
+    Raises:
+        WizardError: the held-out part cannot be scored.
+    """
+    run.show(Page(STEP, TITLE, Text("decoding the held-out trials ...")))
+    collected, made = needed(run.results.collect), needed(run.results.adapt)
+    session, traces = Path(collected.session), run.folder / "verify.npz"
+    result = verify(run, run.base, Path(made.bundle), session, collected.test, traces)
+    run.ui.ask(Page(STEP, TITLE, verification_table(result), verification_line(result)))
+    return result
+
+
+def verify(
+    run: CalibrationRun, yesterday: Path, today: Path, session_path: Path, test: str, traces: Path
+) -> VerifyResult:
+    """Score four decoders by R2 with 95 % intervals over trials, and paired differences.
+
+    Args:
+        run: gives the seed.
+        yesterday: the previous bundle.
+        today: the adapted bundle.
+        session_path: the recording.
+        test: its held-out part.
+        traces: where the decodes are kept for figures (npz).
+
+    Raises:
+        WizardError: the held-out part cannot be scored.
+    """
+    bundle, session = open_bundle(today), read_session(session_path)
+    target, seed = continuous_targets(bundle)[0], run.config.calibration.seed
+    scored = parse_split(test, session.duration_s)
+    until_s = scored[-1][1]
+    # R2 that is left with the units in another order owes nothing to their tuning.
+    mixed = np.random.default_rng(seed).permutation(len(session.unit_keys))
+    shuffled = replace(session, unit_keys=tuple(session.unit_keys[i] for i in mixed))
+    t_s, decoded = _decoded(bundle, session, target, until_s)
+    decodes = {
+        "today": decoded,
+        "yesterday": _decoded(open_bundle(yesterday), session, target, until_s)[1],
+        "wiener": _wiener(session, target, t_s, scored),
+        "shuffled": _decoded(bundle, shuffled, target, until_s)[1],
+    }
+    actual = session.signal(target.behavior).at(t_s)
+    chosen = in_intervals(t_s, scored) & np.isfinite(actual).all(axis=1)
+    t_s, actual = t_s[chosen], actual[chosen]
+    if len(actual) < 2 or not (np.ptp(actual, axis=0) > 0).all():
+        raise WizardError(
+            f"{target.behavior} is not known, or does not vary, in the held-out {test} s", STREAM
+        )
+    decodes = {name: values[chosen] for name, values in decodes.items()}
+    np.savez_compressed(traces, t_s=t_s, actual=actual, **decodes)  # type: ignore[arg-type]
+    block, kind = blocks_of(session, t_s)
+    decoders, gains = _scores(decodes, actual, block, seed)
+    return VerifyResult(
+        output=target.output,
+        unit=target.unit,
+        test=test,
+        seconds=len(t_s) * float(np.median(np.diff(t_s))),
+        blocks=kind,
+        n_blocks=len(np.unique(block)),
+        speed=speed_share(decodes["today"], actual, block, seed) if target.is_velocity else None,
+        decoders=decoders,
+        gains=gains,
+    )
+
+
+def _decoded(
+    bundle: DecoderBundle, session: Session, target: TargetSpec, until_s: float
+) -> tuple[Float64s, Float64s]:
+    """Times and (n, dims) decodes, causal, through the exported graph."""
+    from calibration.evaluate import decode_session  # brings torch
+    from export.onnxruntime_backend import open_cpu
+
+    known = np.array([key in bundle.row_of_key for key in session.unit_keys])
+    # A decoder that knows none of the units says zero; today's must beat that too.
+    if not known[session.spikes.unit].any():
+        n = int(until_s / bundle.manifest.hop_s)
+        ends_s: Float64s = (np.arange(n, dtype=np.float64) + 1.0) * bundle.manifest.hop_s
+        return ends_s, np.zeros((n, target.dims))
+    decoded = decode_session(bundle, open_cpu(bundle), session, until_s, 0.0)
+    return decoded.t_s, decoded.values[target.output]
+
+
+def _wiener(
+    session: Session, target: TargetSpec, t_s: Float64s, scored: list[Interval]
+) -> Float64s:
+    """Decode with a ridge filter on one second, fitted outside the held-out part."""
+    hop_s = float(t_s[0])
+    counts = binned_counts(session, hop_s, len(t_s))
+    # Silent units only cost time.
+    history = with_history(counts[:, counts.any(axis=0)], round(HISTORY_S / hop_s))
+    actual = session.signal(target.behavior).at(t_s)
+    learnt = np.isfinite(actual).all(axis=1) & ~in_intervals(t_s, scored)
+    decoded: Float64s = history.astype(np.float64) @ wiener_weights(history[learnt], actual[learnt])
+    return decoded
+
+
+def _scores(
+    decodes: Mapping[str, Float64s], actual: Float64s, block: Int64s, seed: int
+) -> tuple[dict[str, DecoderScore], dict[str, Gain]]:
+    """Score each decoder, and today's above each other on the same draws."""
+    decoders, means = {}, {}
+    for name, values in decodes.items():
+        drawn = resampled_r2(values, actual, block, seed=seed, n_resamples=N_RESAMPLES)
+        means[name] = mean = drawn.mean(axis=1)
+        decoders[name] = DecoderScore(
+            r2=drawn[0].tolist(),
+            ci=interval_95(drawn[1:]).T.tolist(),
+            mean=float(mean[0]),
+            mean_ci=interval_95(mean[1:]).tolist(),
+        )
+    differences = {name: means["today"] - mean for name, mean in means.items() if name != "today"}
+    gains = {
+        name: Gain(float(drawn[0]), interval_95(drawn[1:]).tolist())
+        for name, drawn in differences.items()
+    }
+    return decoders, gains
+
+
+def speed_share(decoded: Float64s, actual: Float64s, block: Int64s, seed: int) -> SpeedShare:
+    """Regress decoded on actual velocity, through rest, with its interval over blocks.
+
+    An estimate that errs as little as it can is too slow, the more so the less it knows.
+
+    Args:
+        decoded: (n, dims) velocities.
+        actual: (n, dims).
+        block: (n,) which trial each belongs to.
+        seed: for the draws.
+    """
+    columns = np.stack([decoded * actual, np.square(actual)], axis=1)
+    sums = sums_of_blocks(columns, block).sum(axis=2)
+    along, squares = (drawn_blocks(len(sums), seed, N_RESAMPLES) @ sums).T
+    share = along / np.where(squares > 0, squares, np.nan)
+    return SpeedShare(float(share[0]), interval_95(share[1:]).tolist())
+
+
+def verification_table(result: VerifyResult) -> Group:
+    """Show the decoders in rows."""
+    table = Table(box=None, padding=(0, 2))
+    table.add_column("R2 on held-out trials")
+    for column in ("mean", "95 %", "each dimension"):
+        table.add_column(column, justify="right")
+    for name, text in NAMES.items():
+        one = result.decoders[name]
+        low, high = one.mean_ci
+        each = " / ".join(f"{value:.2f}" for value in one.r2)
+        style = "bold" if name == "today" else ""
+        table.add_row(text, f"{one.mean:.2f}", f"{low:.2f} to {high:.2f}", each, style=style)
+    held_out = f"{result.seconds:.0f} s, {result.n_blocks} {result.blocks}"
+    note = Text(f"{result.output} ({result.unit}) over {held_out}, never learnt from", "dim")
+    speed = speed_line(result.speed)
+    return Group(table, Text(), note, *([Text(speed, "dim")] if speed else []))
+
+
+def verification_line(result: VerifyResult) -> str:
+    """Say the same in one line."""
+    return "R2 " + ", ".join(f"{name} {one.mean:.2f}" for name, one in result.decoders.items())
+
+
+def speed_line(speed: SpeedShare | None) -> str:
+    """Say how fast today's decodes are, and the gain that makes up for it; "" for no velocity."""
+    if speed is None or not speed.share > 0.0:
+        return ""
+    low, high = speed.ci
+    text = (
+        f"Today's decodes are {speed.share:.2f} times as fast as the movement "
+        f"({low:.2f} to {high:.2f})"
+    )
+    if low <= 1.0 <= high:
+        return text
+    gain = min(max(1.0 / speed.share, 1.0 / MOST_GAIN), MOST_GAIN)
+    return f"{text}; `spikeloop shape gain={gain:.2f}` makes up for it"
