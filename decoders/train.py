@@ -111,7 +111,7 @@ def load_recordings(
 ) -> list[Recording]:
     """Read and cut every session that the config names, ordered by id.
 
-    Before them stand made-up ones, where the config asks for some.
+    Synthetic ones come first, where the config asks for some.
 
     Args:
         config: names them.
