@@ -12,8 +12,8 @@ import numpy as np
 from export.bundle import open_bundle
 from export.onnxruntime_backend import open_cpu
 from streams.messages import SpikeBatch
+from streams.sessions.session import Behavior as Signal
 from streams.sessions.session import Session, Trials
-from streams.sessions.session import TaskBehavior as Signal
 from streams.simulation.control import guided
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.hand import TICK_S, Point
