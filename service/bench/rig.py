@@ -66,57 +66,22 @@ class Rig:
         """Start `spikeloop ARGUMENTS` as a process of its own, in its own process group."""
         self.run(name, [sys.executable, "-c", _RUN, *arguments])
 
-    def run(self, name: str, command: list[str], *, answers: bool = False) -> None:
+    def run(self, name: str, command: list[str]) -> None:
         """Start a command likewise.
 
         Args:
             name: that it is known by from here on.
             command: with its arguments.
-            answers: `ask` will be used; what it writes is then no file.
         """
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        pipe = subprocess.PIPE if answers else None
         self._is_starting = True  # an interrupt now would lose the process from our list
         with self._out(name).open("wb") as out, self._err(name).open("wb") as err:
             self._processes[name] = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe or out, stderr=err, env=environment,
-                start_new_session=True,
-            )  # fmt: skip
+                command, stdout=out, stderr=err, env=environment, start_new_session=True
+            )
         self._is_starting = False
         if self._is_interrupted:
             raise KeyboardInterrupt
-
-    def ask(self, name: str, line: str = "") -> dict[str, Any]:
-        """Write a line to a process, where there is one, and wait for the JSON line it answers.
-
-        Raises:
-            ProcessFailedError: it ended instead.
-        """
-        process = self._processes[name]
-        if process.stdin is None or process.stdout is None:
-            raise ValueError(f"{name} was not started to answer")
-        if line:
-            process.stdin.write(line.encode() + b"\n")
-            process.stdin.flush()
-        answer = process.stdout.readline()
-        if not answer:
-            process.wait(END_WITHIN_S)
-            self.check(name)
-            raise ProcessFailedError(f"{name} ended without an answer", 1)
-        told: dict[str, Any] = json.loads(answer)
-        return told
-
-    def wait_for_end(self, name: str) -> None:
-        """Wait until a process has ended by itself.
-
-        Raises:
-            ProcessFailedError: it failed, or took too long.
-        """
-        try:
-            self._processes[name].wait(START_WITHIN_S)
-        except subprocess.TimeoutExpired as err:
-            raise ProcessFailedError(f"{name} did not end in {START_WITHIN_S:g} s", 1) from err
-        self.check(name)
 
     def stop(self, name: str) -> None:
         """End a process however it takes it."""

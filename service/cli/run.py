@@ -149,16 +149,6 @@ def _add_bench(commands: Commands) -> None:
     decode.add_argument("--hop-ms", type=float, default=20.0)
     decode.add_argument("--json", action="store_true")
     decode.set_defaults(run=_bench_decode)
-    peers = parts.add_parser("peers", help="ours beside POYO, ezmsg and a plain script")
-    peers.add_argument("--units", type=int, default=1000)
-    peers.add_argument("--rate", type=float, default=20.0, help="spikes per second and unit")
-    peers.add_argument("--hop-ms", type=float, default=20.0)
-    peers.add_argument("--seconds", type=float, default=15.0, help="of each turn")
-    peers.add_argument("--block-ms", type=float, default=4.7, help="no divisor of the hop")
-    peers.add_argument("--rounds", type=int, default=3, help="turns of each")
-    peers.add_argument("--python", type=Path, default=None, help="one with the peers' packages")
-    peers.add_argument("--json", action="store_true")
-    peers.set_defaults(run=_bench_peers, uses_lsl=True)
     gpu = parts.add_parser("gpu", help="decoders of published sizes, random weights, host to host")
     gpu.add_argument("--backend", action="append", default=None, help="may be given again")
     gpu.add_argument("--size", action="append", default=[], help="one decoder; may be given again")
@@ -198,20 +188,6 @@ def _bench_loop(a: argparse.Namespace) -> int:
         delay_s=a.delay_ms * 1e-3,
     )
     return bench_loop(settings, figure=a.figure, as_json=a.json)
-
-
-def _bench_peers(a: argparse.Namespace) -> int:
-    from service.bench.loop import Settings
-    from service.bench.peers.compare import bench_peers
-
-    settings = Settings(
-        n_units=a.units,
-        rate_hz=a.rate,
-        hop_s=a.hop_ms * 1e-3,
-        seconds=a.seconds,
-        block_s=a.block_ms * 1e-3,
-    )
-    return bench_peers(settings, python=a.python, n_rounds=a.rounds, as_json=a.json)
 
 
 def _bench_decode(a: argparse.Namespace) -> int:

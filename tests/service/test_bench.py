@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service.bench import machine
 from service.bench.bare_timer import run_timer
 from service.bench.figure import draw
 from service.bench.listener import Listener
 from service.bench.loop import Settings
-from service.bench.peers import environment
-from service.bench.peers.per_decode import summed_up
 from service.bench.stages import STAGES, runs, stages_ms, summary
 from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
-from service.errors import ConfigError
 from streams.clock import ManualClock, MonotonicClock
 
 HOP_S, SETTLE_S = 0.02, 0.005
@@ -196,41 +190,6 @@ def test_a_bare_timer_counts_what_the_machine_misses() -> None:
     counts = run_timer(Sluggish(), 0.02, 2.0, [])
     assert counts.late == pytest.approx(9, abs=1)
     assert counts.beats + counts.skipped == pytest.approx(100, abs=2)
-
-
-@given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)), min_size=1, max_size=5))
-def test_ratios_are_taken_within_a_round(rounds: list[tuple[float, float]]) -> None:
-    told = summed_up([{"peer": [a] * 3, "ours": [b] * 3} for a, b in rounds], "ours")
-    assert told["peer"]["median_ratio"] == pytest.approx([a / b for a, b in rounds])
-    assert told["ours"]["p99_ratio"] == pytest.approx([1.0] * len(rounds))
-    assert told["peer"]["median_ms"] == pytest.approx([a for a, _ in rounds])
-
-
-def test_the_peers_packages_are_those_of_the_extra() -> None:
-    required = [
-        "numpy>=1.26", "ezmsg>=3.10; extra == 'peers'", 'torch>=2; extra == "peers"',
-        "torch>=2; extra == 'train'",
-    ]  # fmt: skip
-    assert environment.packages(required) == ["ezmsg>=3.10", "torch>=2"]
-    with pytest.raises(ConfigError, match="no extra `peers`"):
-        environment.packages(required[:1])
-
-
-def test_an_interpreter_without_the_peers_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no interpreter"):
-        environment.interpreter(tmp_path / "python", lambda text: None)
-    here = Path(sys.executable)
-    with pytest.raises(ConfigError, match="lacks no_such_module: install"):
-        environment.interpreter(here, lambda text: None, ("numpy", "no_such_module"))
-    assert environment.interpreter(here, lambda text: None, ("numpy",)) == here
-
-
-def test_the_peers_programs_use_nothing_of_ours() -> None:
-    for path in environment.PROGRAMS.glob("*.py"):
-        text = path.read_text()
-        rooms = ("streams", "decoders", "export", "calibration", "service")
-        assert not any(f"{verb} {room}" in text for room in rooms for verb in ("import", "from"))
-        compile(text, path.name, "exec")
 
 
 def test_null_is_no_number() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.asked import AskedProgram
+from benchmarks.peers.environment import program
 from export.backend_table import BACKENDS, Backend, is_importable
 from export.bundle import DecoderBundle, open_bundle
 from export.random_bundles.derived import derive_bundle
-from service.bench.peers.environment import program
 from service.bench.rig import Rig
 from service.bench.sender import unit_keys
 from service.daemon.serve import bundle_path
@@ -42,35 +43,33 @@ def per_decode(
         Per system, `median_ms` of each round; `ratio` of each round to ours.
     """
     checkpoint = rig.path / "poyo.ckpt"
-    rig.run(
-        "poyo",
-        [str(python), program("poyo_eager"), "--units", str(n_units), "--rate", str(rate_hz),
-         "--checkpoint", str(checkpoint)],
-        answers=True,
-    )  # fmt: skip
-    shape = rig.ask("poyo")
-    theirs, ours = _exported(rig, checkpoint), _ours(rig, n_units, hop_s)
-    poyo = BACKENDS["onnxruntime-cpu"](theirs, "fp32")
-    loops = {OURS: BACKENDS["onnxruntime-cpu"](ours, "fp32")}
-    if is_importable("numba"):
-        loops[OURS_NUMBA] = BACKENDS["numba-cpu"](ours, "fp32")
-    clock = MonotonicClock()
-    rig.ask("poyo", str(N_WARM))
+    command = [
+        str(python), program("poyo_eager"), "--units", str(n_units), "--rate", str(rate_hz),
+        "--checkpoint", str(checkpoint),
+    ]  # fmt: skip
     rounds: list[dict[str, list[float]]] = []
-    for _ in range(n_rounds):
-        eager = rig.ask("poyo", str(N_EAGER))
-        rounds.append(
-            {
-                EAGER: eager["forward"],
-                f"{EAGER}, with its tokenizer": eager["whole"],
-                ONNX: _timed_ms(poyo, theirs, n_units * rate_hz, N_ONNX, clock),
-                **{
-                    name: _timed_ms(loop, ours, n_units * rate_hz, N_OURS, clock)
-                    for name, loop in loops.items()
-                },
-            }
-        )
-    rig.stop("poyo")
+    with AskedProgram(command, rig.path / "poyo.err") as eager_torch:
+        shape = eager_torch.ask()
+        theirs, ours = _exported(rig, checkpoint), _ours(rig, n_units, hop_s)
+        poyo = BACKENDS["onnxruntime-cpu"](theirs, "fp32")
+        loops = {OURS: BACKENDS["onnxruntime-cpu"](ours, "fp32")}
+        if is_importable("numba"):
+            loops[OURS_NUMBA] = BACKENDS["numba-cpu"](ours, "fp32")
+        clock = MonotonicClock()
+        eager_torch.ask(str(N_WARM))
+        for _ in range(n_rounds):
+            eager = eager_torch.ask(str(N_EAGER))
+            rounds.append(
+                {
+                    EAGER: eager["forward"],
+                    f"{EAGER}, with its tokenizer": eager["whole"],
+                    ONNX: _timed_ms(poyo, theirs, n_units * rate_hz, N_ONNX, clock),
+                    **{
+                        name: _timed_ms(loop, ours, n_units * rate_hz, N_OURS, clock)
+                        for name, loop in loops.items()
+                    },
+                }
+            )
     return {"parameters_of_poyo": shape["parameters"], "systems": summed_up(rounds, OURS)}
 
 
@@ -94,7 +93,7 @@ def _of_system(
 def _exported(rig: Rig, checkpoint: Path) -> DecoderBundle:
     out = rig.path / "poyo-bundle"
     rig.start("export", "export", str(checkpoint), "-o", str(out), "--hop-ms", "1000")
-    rig.wait_for_end("export")
+    rig.finish("export")
     return open_bundle(out)
 
 

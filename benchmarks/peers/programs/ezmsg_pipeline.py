@@ -1,6 +1,6 @@
 """An ezmsg pipeline: LSL inlet, counts in bins, a network by ezmsg-learn's torch unit, LSL outlet.
 
-Run by `spikeloop bench peers` in an environment of its own; it uses nothing of spikeloop. All
+Run by `python -m benchmarks.peers` in an environment of its own; it uses nothing of spikeloop. All
 units share one process, which is the faster way to run them.
 """
 

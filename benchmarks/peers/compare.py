@@ -1,4 +1,4 @@
-"""`spikeloop bench peers`: ours beside others' in one run, as ratios with their spread."""
+"""`python -m benchmarks.peers`: ours beside others' in one run, as ratios with their spread."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.peers.end_to_end import end_to_end
+from benchmarks.peers.environment import interpreter, versions
+from benchmarks.peers.per_decode import per_decode, say
 from service.bench import machine
 from service.bench.loop import Settings
-from service.bench.peers.end_to_end import end_to_end
-from service.bench.peers.environment import interpreter, versions
-from service.bench.peers.per_decode import per_decode, say
 from service.bench.rig import Rig
 from service.bench.screen import show
 from service.errors import ExitCode

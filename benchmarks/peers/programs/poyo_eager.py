@@ -1,9 +1,9 @@
 """POYO 1.3M of torch_brain in eager torch, one decode at a time, timed when asked to.
 
-Run by `spikeloop bench peers` in an environment of its own; it uses nothing of spikeloop. Writes a
-checkpoint of its weights in Lightning's layout; then for each line `N` on standard input it decodes
-N windows and answers with the milliseconds that each took, as JSON: `forward` the network alone,
-`whole` with torch_brain's own tokenizer before it.
+Run by `python -m benchmarks.peers` in an environment of its own; it uses nothing of spikeloop.
+Writes a checkpoint of its weights in Lightning's layout; then for each line `N` on standard input
+it decodes N windows and answers with the milliseconds that each took, as JSON: `forward` the
+network alone, `whole` with torch_brain's own tokenizer before it.
 """
 
 import argparse

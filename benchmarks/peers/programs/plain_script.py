@@ -1,6 +1,6 @@
 """A decoder as a lab writes it in an afternoon: pylsl, numpy, a ridge regression. LSL in, LSL out.
 
-Run by `spikeloop bench peers` in an environment of its own; it uses nothing of spikeloop.
+Run by `python -m benchmarks.peers` in an environment of its own; it uses nothing of spikeloop.
 """
 
 import argparse

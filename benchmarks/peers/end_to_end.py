@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.environment import program
+from benchmarks.peers.per_decode import summed_up
 from export.backend_table import is_importable
 from service.bench.listener import Listener
 from service.bench.loop import Settings, start_daemon, start_sender
-from service.bench.peers.environment import program
-from service.bench.peers.per_decode import summed_up
 from service.bench.rig import Rig
 from streams.clock import MonotonicClock
 from streams.lsl.inlets import Inlet, find_inlet

@@ -1,0 +1,1 @@
+"""Measurements for developers: other people's loops beside ours. Not part of the wheel."""
