@@ -22,6 +22,8 @@ from streams.messages import SpikeBatch, TokenWindow
 from streams.spikes.tokenizer import Tokenizer
 from tests.service.plain_step import PlainStep
 
+pytestmark = pytest.mark.alone
+
 N_TURNS, N_EACH = 30, 10
 HOP_S = 0.02
 

@@ -12,6 +12,8 @@ from service.bench.stages import STAGES
 from service.bench.verdict import beats_missed
 from tests.system.running import Process
 
+pytestmark = pytest.mark.alone
+
 SECONDS, HOP_S, RUNS = 15, 0.01, 3
 PERCENTILES = {"p50", "p95", "p99", "p999", "max"}
 

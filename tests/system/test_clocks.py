@@ -5,11 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from streams.clock import MonotonicClock
 from streams.lsl.inlets import lsl_now
 from tests.system.conftest import UNIT_KEYS, DaemonStarter
 from tests.system.running import clock
 from tests.system.sources import Living
+
+pytestmark = pytest.mark.alone
 
 LSL_RESOLUTION_S = 1e-6
 

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.system.conftest import HOP_S, DaemonStarter
 from tests.system.running import Daemon, clock, keep_on
 from tests.system.sources import Living
+
+pytestmark = pytest.mark.alone
 
 SETTLE_S = 0.02
 ROUNDING_S = 1e-9

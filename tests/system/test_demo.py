@@ -17,12 +17,6 @@ SPIKELOOP = [sys.executable, "-c", "import sys; from service.cli import main; sy
 PERCENTILES = {"p50", "p95", "p99", "p999", "max"}
 
 
-def spikeloop(*arguments: str) -> tuple[int, dict]:
-    done = subprocess.run([*SPIKELOOP, *arguments], capture_output=True, text=True, timeout=240)
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
 def processes_that_mention(text: str) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
@@ -36,21 +30,40 @@ def processes_that_mention(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def closed_loop() -> tuple[int, dict]:
-    return spikeloop("demo", "--seconds", str(SECONDS), "--json")
+def both() -> dict[str, tuple[int, dict]]:
+    """The demo and its control, side by side: exit code and result of each."""
+    command = [*SPIKELOOP, "demo", "--seconds", str(SECONDS), "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = {
+        "closed": subprocess.Popen(command, **pipes),
+        "shuffled": subprocess.Popen([*command, "--shuffle-units"], **pipes),
+    }
+    ended = {}
+    for name, process in running.items():
+        out, err = process.communicate(timeout=240)
+        assert out, err
+        ended[name] = process.returncode, json.loads(out)
+    return ended
 
 
-@pytest.fixture(scope="module")
-def shuffled() -> tuple[int, dict]:
-    return spikeloop("demo", "--seconds", str(SECONDS), "--json", "--shuffle-units")
+@pytest.fixture
+def closed_loop(both) -> tuple[int, dict]:
+    return both["closed"]
 
 
+@pytest.fixture
+def shuffled(both) -> tuple[int, dict]:
+    return both["shuffled"]
+
+
+@pytest.mark.alone
 def test_demo_acquires_targets(closed_loop):
     _, result = closed_loop
     assert result["targets_acquired"] >= 8
     assert sum(result["r2_velocity"]) > 0.0
 
 
+@pytest.mark.alone
 def test_demo_reports_every_field(closed_loop):
     _, result = closed_loop
     assert set(result["decode_ms"]) >= PERCENTILES
@@ -60,6 +73,7 @@ def test_demo_reports_every_field(closed_loop):
         assert result[field] is not None
 
 
+@pytest.mark.alone
 def test_every_spike_of_the_demo_has_its_fate(closed_loop):
     _, result = closed_loop
     assert sum(result["fates"].values()) == result["spikes_in"] > 0
@@ -68,12 +82,14 @@ def test_every_spike_of_the_demo_has_its_fate(closed_loop):
     assert result["messages_lost"] == 0
 
 
+@pytest.mark.alone
 def test_exit_code_says_whether_the_loop_held(closed_loop):
     code, result = closed_loop
     held = result["targets_acquired"] >= 8 * SECONDS / 30 and not beats_missed(result)
     assert code == (0 if held else 8)
 
 
+@pytest.mark.alone
 def test_control_with_shuffled_units_acquires_a_fifth_at_most(closed_loop, shuffled):
     code, result = shuffled
     assert result["targets_acquired"] <= closed_loop[1]["targets_acquired"] / 5

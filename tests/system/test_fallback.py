@@ -43,6 +43,7 @@ def first(found: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
     return next(one for one in found if all(one[k] == v for k, v in fields.items()))
 
 
+@pytest.mark.alone
 def test_the_fallback_takes_over_within_a_second(
     serve: DaemonStarter, stream: str, bundle: Path, source: Living, switch: Path
 ) -> None:

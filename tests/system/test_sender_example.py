@@ -43,6 +43,7 @@ def listening(serve: DaemonStarter, stream: str, tmp_path: Path) -> Daemon:
     return serve(stream, bundle, input={"wait_s": 30.0}, beat={"settle_ms": "auto"})
 
 
+@pytest.mark.alone
 def test_every_spike_of_the_sender_is_used(
     sender: Callable[[], subprocess.Popen[bytes]], listening: Daemon
 ) -> None:

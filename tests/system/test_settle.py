@@ -13,6 +13,8 @@ from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import HOP_S, write_config
 from tests.system.running import Daemon, Process, unique
 
+pytestmark = pytest.mark.alone
+
 N_UNITS, RATE_HZ = 20, 50.0
 FOR_S = 4.0
 

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from calibration.registry import Registry
 from streams.wire.schema import Command, encode
 from tests.export.tiny_graph import write_tiny_bundle
@@ -54,6 +56,7 @@ def assert_no_hole(daemon: Daemon, i_first: int) -> None:
     assert validity.count("ok") >= min(LEAST_OK * len(validity), len(validity) - 2)
 
 
+@pytest.mark.alone
 def test_swaps_under_load_lose_nothing(
     daemon: Daemon, source: Living, bundle: Path, other: Path
 ) -> None:
@@ -78,6 +81,7 @@ def test_swaps_under_load_lose_nothing(
     assert n_with <= 1.2 * n_without + 2, f"{n_with} late beats with swaps, {n_without} without"
 
 
+@pytest.mark.alone
 def test_a_refused_bundle_leaves_the_old_one_decoding(
     daemon: Daemon, source: Living, other: Path, tmp_path: Path
 ) -> None:

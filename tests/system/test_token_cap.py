@@ -13,6 +13,8 @@ from tests.export.heavy_graph import write_heavy_bundle
 from tests.system.conftest import DaemonStarter
 from tests.system.running import Daemon, Heard, Process
 
+pytestmark = pytest.mark.alone
+
 N_UNITS, RATE_HZ, HOP_S = 20, 1000.0, 0.05
 BUCKET = 200
 BUCKET_OF_HOP = 0.25
