@@ -14,7 +14,7 @@ demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
 
 test: $(VENV)/.test check
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.errors import ConfigError, ExitCode
-from service.simulate import until_signalled
+from service.signals import until_signalled
 from streams.clock import Clock, MonotonicClock
 from streams.lint.findings import Report
 from streams.lint.heard import Heard

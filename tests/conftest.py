@@ -20,21 +20,32 @@ LONG_FIRST = ("system", "promise", "calibration", "decoders")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "alone: measures time; no other test runs beside it")
+    for mark in (
+        "alone: measures time; no other test runs beside it",
+        "long: takes half a minute, and shares nothing with its file; begun first",
+    ):
+        config.addinivalue_line("markers", mark)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order files so that workers end together, and those that run alone come last."""
-    of_file: dict[Path, list[pytest.Item]] = {}
+    """Keep a file's tests on one worker, but for long ones; order all so that workers end together.
+
+    Those that run alone come last: meanwhile the other workers wait.
+    """
+    groups: dict[str, list[pytest.Item]] = {}
     for item in items:
-        of_file.setdefault(item.path, []).append(item)
+        is_long = item.get_closest_marker("long") is not None
+        name = item.nodeid if is_long else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(name))
+        groups.setdefault(name, []).append(item)
 
-    def place(path: Path) -> tuple[bool, int]:
-        folder = path.relative_to(HERE).parts[0]
+    def place(name: str) -> tuple[bool, bool, int]:
+        held, folder = groups[name], name.split("/")[1]
         i_folder = LONG_FIRST.index(folder) if folder in LONG_FIRST else len(LONG_FIRST)
-        return all(_is_alone(item) for item in of_file[path]), i_folder
+        return all(_is_alone(item) for item in held), "::" not in name, i_folder
 
-    items[:] = [item for path in sorted(of_file, key=place) for item in of_file[path]]
+    items[:] = [item for name in sorted(groups, key=place) for item in groups[name]]
 
 
 def _is_alone(item: pytest.Item) -> bool:

@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
-import argparse
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from service.cli import build, calibrate, falcon, lint, make, run, talk
+import typer
+
+from service.cli import bench, build, calibrate, falcon, lint, make, run, talk
+from service.cli.options import Command
+
+GROUPS = (run, talk, lint, make, calibrate, build, falcon)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
-    from calibration.errors import CalibrationError
-    from service.caches import provide_cache_folder
-    from service.errors import HANDLED, ExitCode, exit_code
-
-    provide_cache_folder()
-    if getattr(arguments, "uses_lsl", False):
-        from streams.lsl.inlets import quieten
-
-        quieten()
     try:
-        return int(arguments.run(arguments) or 0)
-    except KeyboardInterrupt:
-        return 0
-    except HANDLED as err:
-        sys.stderr.write(f"spikeloop: {err}\n")
-        return int(exit_code(err))
-    except CalibrationError as err:
-        sys.stderr.write(f"spikeloop: {err}\n")
-        return int(getattr(err, "code", ExitCode.USAGE))
+        make_app()(args=None if argv is None else list(argv), prog_name="spikeloop")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="spikeloop", description="Spikes in over LSL, decodes out over ZeroMQ."
+def make_app() -> typer.Typer:
+    """Every command, with its options."""
+    app, measured = _group("Spikes in over LSL, decodes out over ZeroMQ."), _group(bench.__doc__)
+    for group in GROUPS:
+        for name, command in group.COMMANDS.items():
+            app.command(name)(_answering(command))
+    for name, command in bench.COMMANDS.items():
+        measured.command(name)(_answering(command))
+    app.add_typer(measured, name="bench")
+    return app
+
+
+def _group(about: str | None) -> typer.Typer:
+    # Without rich: importing it would double the time to start.
+    return typer.Typer(
+        help=about, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for group in (run, talk, lint, make, calibrate, build, falcon):
-        group.add_commands(commands)
-    return parser
+
+
+def _answering(command: Command) -> Callable[..., None]:
+    """Turn what a command returns, or fails with, into its exit code."""
+
+    @functools.wraps(command)
+    def answer(*args: Any, **kwargs: Any) -> None:
+        from calibration.errors import CalibrationError
+        from service.caches import provide_cache_folder
+        from service.errors import HANDLED, ExitCode, exit_code
+
+        provide_cache_folder()
+        try:
+            code = int(command(*args, **kwargs) or 0)
+        except KeyboardInterrupt:
+            code = 0
+        except HANDLED as err:
+            sys.stderr.write(f"spikeloop: {err}\n")
+            code = int(exit_code(err))
+        except CalibrationError as err:
+            sys.stderr.write(f"spikeloop: {err}\n")
+            code = int(getattr(err, "code", ExitCode.USAGE))
+        raise typer.Exit(code)
+
+    return answer

@@ -2,58 +2,49 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from streams.lint.kinds import KINDS
+from typer import Option
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-CODES = """\
-exit codes:
-  0  nothing found that spoils decoding
-  1  findings marked `stop`: `serve` would refuse the stream or flag its decodes
-  2  wrong usage
-  3  no such stream, or one that cannot be opened or read as spikes
-
-Ctrl-C ends the listening; what was found so far is told, with the code of that.
-"""
+from service.cli.options import Command, Json, arg, listed, opt, quieten_lsl
+from streams.lint.kinds import Kind
 
 
-def add_commands(commands: Commands) -> None:
-    """Add the command."""
-    p = commands.add_parser(
-        "lint",
-        help="listen to LSL streams and say what to change",
-        description="Listen to LSL streams of spikes, counts, markers or positions, each that "
-        "matches, and say what its owner should change.",
-        epilog=CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument("name", nargs="?", default="", metavar="NAME", help="of the stream; else any")
-    p.add_argument("--type", default="", help="LSL type; else any")
-    p.add_argument("--hostname", default="", help="of the sender; else any")
-    p.add_argument("--seconds", type=float, default=10.0, help="how long to listen")
-    p.add_argument("--wait", type=float, default=3.0, help="seconds to look for streams")
-    p.add_argument("--kind", choices=KINDS, default=None, help="else by type, format and labels")
-    p.add_argument(
-        "--columns", default="", metavar="NAME,NAME", help="of spikes whose labels do not tell"
-    )
-    p.add_argument("--json", action="store_true", help="print one JSON object")
-    p.set_defaults(run=_lint, uses_lsl=True)
+def lint(
+    name: Annotated[str, arg("NAME", "Name of the stream; else any.")] = "",
+    stream_type: Annotated[str, Option("--type", help="LSL type; else any.")] = "",
+    hostname: Annotated[str, opt("Host of the sender; else any.")] = "",
+    seconds: Annotated[float, opt("How long to listen.")] = 10.0,
+    wait: Annotated[float, opt("Seconds to look for streams.")] = 3.0,
+    kind: Annotated[Kind | None, opt("Else by type, format and labels.")] = None,
+    columns: Annotated[str, opt("Columns of unlabelled spikes.", "NAME,NAME")] = "",
+    as_json: Json = False,
+) -> int:
+    """Listen to LSL streams and say what their owner should change.
 
+    Each stream of spikes, counts, markers or positions that matches is listened to. Ctrl-C ends
+    the listening; what was found so far is told, with the code of that.
 
-def _lint(a: argparse.Namespace) -> int:
+    \b
+    exit codes:
+      0  nothing found that spoils decoding
+      1  findings marked `stop`: `serve` would refuse the stream or flag its decodes
+      2  wrong usage
+      3  no such stream, or one that cannot be opened or read as spikes
+    """  # noqa: D301 - \b keeps the lines of a paragraph in the help
+    quieten_lsl()
     from service.lint import lint_streams
 
     return lint_streams(
-        a.name,
-        stream_type=a.type,
-        hostname=a.hostname,
-        seconds=a.seconds,
-        wait_s=a.wait,
-        kind=a.kind,
-        columns=tuple(name.strip() for name in a.columns.split(",") if name.strip()),
-        as_json=a.json,
+        name,
+        stream_type=stream_type,
+        hostname=hostname,
+        seconds=seconds,
+        wait_s=wait,
+        kind=kind,
+        columns=tuple(listed(columns)),
+        as_json=as_json,
     )
+
+
+COMMANDS: dict[str, Command] = {"lint": lint}

@@ -2,174 +2,142 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from service.cli.options import (
+    Bundle,
+    Command,
+    Config,
+    Json,
+    Out,
+    Registry,
+    SessionsConfig,
+    arg,
+    flag,
+    opt,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from export.bundle import DecoderBundle
-
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-
-def add_commands(commands: Commands) -> None:
-    """Add the commands of this group."""
-    for add in (
-        _add_train,
-        _add_export,
-        _add_evaluate,
-        _add_baseline,
-        _add_adapt,
-        _add_registry,
-    ):
-        add(commands)
+Session = Annotated[Path, arg("SESSION.nwb", "The recording.")]
+Id = Annotated[str, arg("ID", "Or as much of its beginning as is unique.")]
+Why = Annotated[str, opt("Note for the history.")]
+FOLDER = Path("bundles")
 
 
-def _add_train(commands: Commands) -> None:
-    p = commands.add_parser("train", help="train a decoder")
-    p.add_argument("config", type=Path, metavar="CONFIG.toml")
-    p.add_argument("--out", type=Path, default=None, metavar="RUN", help="run directory")
-    p.add_argument("--resume", action="store_true")
-    p.set_defaults(run=_train)
+def train(
+    config: Config,
+    out: Annotated[Path | None, opt("Run directory.", "RUN")] = None,
+    resume: Annotated[bool, flag("--resume", "Go on with a run.")] = False,
+) -> None:
+    """Train a decoder."""
+    from decoders import train as training
+
+    sys.stdout.write(f"{training.train(config, resume=resume, out=out)}\n")
 
 
-def _train(a: argparse.Namespace) -> None:
-    from decoders.train import train
+def export(
+    source: Annotated[Path, arg("RUN|FILE.ckpt", "Run, or torch_brain checkpoint.")],
+    out: Out,
+    session: Annotated[str | None, opt("Whose units and session vector.")] = None,
+    hop_ms: Annotated[float, opt("Of a checkpoint: milliseconds between beats.")] = 100.0,
+    output: Annotated[
+        list[str] | None,
+        opt(
+            "Of a checkpoint: what the readout means, for example velocity:cm/s:20,20.",
+            "NAME:UNIT:SCALE[,SCALE]",
+        ),
+    ] = None,
+    units: Annotated[Path | None, opt("Of a checkpoint: JSON, unit key to word.")] = None,
+    trust_pickle: Annotated[
+        bool, flag("--trust-pickle", "Run code that a checkpoint may hold.")
+    ] = False,
+) -> None:
+    """Make a bundle of a trained decoder."""
+    if source.is_file():
+        from export.graphs.poyo import export_poyo, parse_output
 
-    sys.stdout.write(f"{train(a.config, resume=a.resume, out=a.out)}\n")
+        bundle = export_poyo(
+            source,
+            out,
+            hop_s=hop_ms * 1e-3,
+            session=session,
+            outputs=[parse_output(text) for text in output or ()],
+            unit_words=json.loads(units.read_text()) if units else None,
+            trust_pickle=trust_pickle,
+        )
+    else:
+        from export.graphs.runs import export_trained
 
-
-def _add_export(commands: Commands) -> None:
-    p = commands.add_parser("export", help="make a bundle of a trained decoder")
-    p.add_argument("source", type=Path, metavar="RUN|FILE.ckpt")
-    p.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE")
-    p.add_argument("--session", default=None, help="whose units and session vector")
-    poyo = p.add_argument_group("of a torch_brain checkpoint")
-    poyo.add_argument("--hop-ms", type=float, default=100.0)
-    poyo.add_argument(
-        "--output", action="append", default=[], metavar="NAME:UNIT:SCALE[,SCALE]",
-        help="what the readout means, for example velocity:cm/s:20,20",
-    )  # fmt: skip
-    poyo.add_argument("--units", type=Path, default=None, help="JSON: unit key to vocabulary word")
-    poyo.add_argument("--trust-pickle", action="store_true", help="run code that the file may hold")
-    p.set_defaults(run=_export)
-
-
-def _export(a: argparse.Namespace) -> None:
-    bundle = _export_checkpoint(a) if a.source.is_file() else _export_run(a)
+        bundle = export_trained(source, out, session=session)
     sys.stdout.write(f"{bundle.path}  {bundle.manifest.name}  {bundle.manifest.id[:12]}\n")
 
 
-def _export_run(a: argparse.Namespace) -> DecoderBundle:
-    from export.graphs.runs import export_trained
+def evaluate(
+    bundle: Bundle,
+    sessions: Annotated[list[Path], arg("SESSION.nwb", "Recordings.")],
+    split: Annotated[
+        str | None,
+        opt("last:SHARE, all, START-STOP,... or trials:CONDITION; else as held out.", "PART"),
+    ] = None,
+    sessions_config: SessionsConfig = None,
+    falcon: Annotated[str | None, opt("Read and score files as FALCON does.", "m1|m2|h1")] = None,
+    figure: Annotated[Path | None, opt("Draw decodes and behaviour here.")] = None,
+    blocks: Annotated[float | None, opt("R2 of each S seconds.", "S")] = None,
+    against: Annotated[str | None, opt("A backend whose decodes are compared.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Decode recordings causally and score the decoder."""
+    if falcon is not None:
+        from calibration.falcon.errors import FalconError
+        from calibration.falcon.scoring import evaluate_falcon
 
-    return export_trained(a.source, a.out, session=a.session)
+        given = {"--figure": figure, "--blocks": blocks, "--against": against}
+        given["--sessions"] = sessions_config
+        for option in (name for name, value in given.items() if value is not None):
+            raise FalconError(f"{option} cannot be had with --falcon: leave one of them out")
+        result = evaluate_falcon(bundle, sessions, falcon, split=split or "all")
+    else:
+        from calibration import evaluate as scoring
 
-
-def _export_checkpoint(a: argparse.Namespace) -> DecoderBundle:
-    from export.graphs.poyo import export_poyo, parse_output
-
-    return export_poyo(
-        a.source,
-        a.out,
-        hop_s=a.hop_ms * 1e-3,
-        session=a.session,
-        outputs=[parse_output(text) for text in a.output],
-        unit_words=json.loads(a.units.read_text()) if a.units else None,
-        trust_pickle=a.trust_pickle,
-    )
-
-
-def _add_evaluate(commands: Commands) -> None:
-    p = commands.add_parser("evaluate", help="decode recordings causally and score the decoder")
-    p.add_argument("bundle", type=Path)
-    p.add_argument("sessions", type=Path, nargs="+", metavar="SESSION.nwb")
-    p.add_argument(
-        "--split", default=None, metavar="PART",
-        help="last:SHARE, all, START-STOP,... or trials:CONDITION; by default what was held out",
-    )  # fmt: skip
-    _add_sessions_option(p)
-    p.add_argument("--falcon", default=None, metavar="m1|m2|h1",
-                   help="read and score the files as the FALCON benchmark does")  # fmt: skip
-    p.add_argument("--figure", type=Path, default=None)
-    p.add_argument("--blocks", type=float, default=None, metavar="S", help="R2 of each S seconds")
-    p.add_argument("--against", default=None, help="a backend whose decodes are compared")
-    p.add_argument("--json", action="store_true")
-    p.set_defaults(run=_evaluate)
-
-
-def _add_sessions_option(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--sessions", dest="sessions_config", type=Path, default=None, metavar="CONFIG.toml",
-        help="whose [sessions] says what is read (mask, units, trials); as in training otherwise",
-    )  # fmt: skip
+        result = scoring.evaluate(
+            bundle,
+            sessions,
+            split=split,
+            sessions_config=sessions_config,
+            figure=figure,
+            blocks_s=blocks,
+            against=against,
+        )
+    sys.stdout.write(json.dumps(result, indent=None if as_json else 2) + "\n")
 
 
-def _evaluate(a: argparse.Namespace) -> None:
-    from calibration.evaluate import evaluate
-
-    if a.falcon is not None:
-        return _evaluate_falcon(a)
-    result = evaluate(
-        a.bundle,
-        a.sessions,
-        split=a.split,
-        sessions_config=a.sessions_config,
-        figure=a.figure,
-        blocks_s=a.blocks,
-        against=a.against,
-    )
-    sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
-
-
-def _evaluate_falcon(a: argparse.Namespace) -> None:
-    from calibration.falcon.errors import FalconError
-    from calibration.falcon.scoring import evaluate_falcon
-
-    given = {"--figure": a.figure, "--blocks": a.blocks, "--against": a.against}
-    given["--sessions"] = a.sessions_config
-    for option in (name for name, value in given.items() if value is not None):
-        raise FalconError(f"{option} cannot be had with --falcon: leave one of them out")
-    result = evaluate_falcon(a.bundle, a.sessions, a.falcon, split=a.split or "all")
-    sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
-
-
-def _add_baseline(commands: Commands) -> None:
-    p = commands.add_parser("baseline", help="fit and score what a decoder must beat")
-    p.add_argument("config", type=Path, metavar="CONFIG.toml")
-    p.add_argument("--names", default="wiener,kalman,gru", help="which, separated by commas")
-    p.add_argument("--seed", type=int, default=None, help="of the GRU; by default the config's")
-    p.add_argument(
-        "--out",
-        dest="folder",
-        type=Path,
-        default=None,
-        metavar="RUN",
-        help="run that wrote simulated sessions",
-    )
-    p.add_argument("--json", action="store_true")
-    p.set_defaults(run=_baseline)
-
-
-def _baseline(a: argparse.Namespace) -> None:
+def baseline(
+    config: Config,
+    names: Annotated[str, opt("Which, separated by commas.")] = "wiener,kalman,gru",
+    seed: Annotated[int | None, opt("Seed of the GRU; else the config's.")] = None,
+    out: Annotated[Path | None, opt("Run that wrote simulated sessions.", "RUN")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit and score what a decoder must beat."""
     from rich.console import Console
 
     from calibration.baselines import evaluate_baselines
 
     errors = Console(stderr=True)
     result = evaluate_baselines(
-        a.config,
-        a.names.split(","),
-        seed=a.seed,
-        run_dir=a.folder,
+        config,
+        names.split(","),
+        seed=seed,
+        run_dir=out,
         on_progress=lambda session, name: errors.print(f"{session}: fitting {name} ..."),
     )
-    if a.json:
+    if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
         Console().print(*(_baselines(id_, one) for id_, one in result["sessions"].items()))
@@ -191,81 +159,87 @@ def _baselines(session: str, results: dict[str, Any]) -> Table:
     return table
 
 
-def _add_adapt(commands: Commands) -> None:
-    p = commands.add_parser("adapt", help="adapt a decoder to a new session's neurons")
-    p.add_argument("bundle", type=Path)
-    p.add_argument("session", type=Path, metavar="SESSION.nwb")
-    p.add_argument("--seconds", type=float, default=60.0, help="how much to learn from")
-    p.add_argument("--start", type=float, default=None, help="where that begins; the first label")
-    p.add_argument("--same-array", action="store_true", help="unit keys name the same channels")
-    p.add_argument("--test", default="last:0.2", help="the part that is scored, never learnt from")
-    _add_sessions_option(p)
-    p.add_argument("--unfreeze", action="store_true", help="a second stage: the network learns too")
-    p.add_argument("--still", action="store_true", help="do not follow the drift of rates")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE")
-    p.add_argument("--json", action="store_true")
-    p.set_defaults(run=_adapt)
-
-
-def _adapt(a: argparse.Namespace) -> None:
+def adapt(
+    bundle: Bundle,
+    session: Session,
+    out: Out,
+    seconds: Annotated[float, opt("How much to learn from.")] = 60.0,
+    start: Annotated[float | None, opt("Where that begins; else the first label.")] = None,
+    same_array: Annotated[bool, flag("--same-array", "Unit keys name the same channels.")] = False,
+    test: Annotated[str, opt("The part that is scored, never learnt from.")] = "last:0.2",
+    sessions_config: SessionsConfig = None,
+    unfreeze: Annotated[bool, flag("--unfreeze", "Then let the network learn too.")] = False,
+    still: Annotated[bool, flag("--still", "Do not follow the drift of rates.")] = False,
+    seed: Annotated[int, opt("Seed of the learning.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Adapt a decoder to a new session's neurons."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from calibration.adaptation.adapt import adapt
+    from calibration.adaptation import adapt as adapting
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("adapting", total=None)
-        result = adapt(
-            a.bundle,
-            a.session,
-            out=a.out,
-            seconds=a.seconds,
-            start_s=a.start,
-            same_array=a.same_array,
-            test=a.test,
-            unfreeze=a.unfreeze,
-            follow_drift=not a.still,
-            seed=a.seed,
-            sessions_config=a.sessions_config,
+        result = adapting.adapt(
+            bundle,
+            session,
+            out=out,
+            seconds=seconds,
+            start_s=start,
+            same_array=same_array,
+            test=test,
+            unfreeze=unfreeze,
+            follow_drift=not still,
+            seed=seed,
+            sessions_config=sessions_config,
             on_progress=lambda done, most: bar.update(task, completed=done, total=most),
         )
-    sys.stdout.write(json.dumps(result, indent=None if a.json else 2) + "\n")
+    sys.stdout.write(json.dumps(result, indent=None if as_json else 2) + "\n")
 
 
-def _add_registry(commands: Commands) -> None:
-    texts = {
-        "add": "take a bundle into the registry",
-        "list": "the registry's decoders",
-        "show": "one decoder of the registry, and what was done with it",
-        "use": "make a decoder of the registry the current one",
-    }
-    for name, text in texts.items():
-        p = commands.add_parser(name, help=text)
-        p.add_argument("--registry", type=Path, default=Path("bundles"), metavar="FOLDER")
-        if name == "add":
-            p.add_argument("bundle", type=Path)
-        elif name != "list":
-            p.add_argument("id", help="or as much of its beginning as is unique")
-        if name in ("add", "use"):
-            p.add_argument("--why", required=True, help="for the history")
-        p.set_defaults(run=_registry, command=name)
+def add(bundle: Bundle, why: Why, registry: Registry = FOLDER) -> None:
+    """Take a bundle into the registry."""
+    from calibration import registry as registering
+
+    sys.stdout.write(registering.Registry(registry).add(bundle, why) + "\n")
 
 
-def _registry(a: argparse.Namespace) -> None:
-    from calibration.registry import Registry, as_json
+def use(decoder_id: Id, why: Why, registry: Registry = FOLDER) -> None:
+    """Make a decoder of the registry the current one."""
+    from calibration import registry as registering
 
-    registry = Registry(a.registry)
-    if a.command == "add":
-        sys.stdout.write(registry.add(a.bundle, a.why) + "\n")
-    elif a.command == "use":
-        sys.stdout.write(registry.promote(a.id, a.why) + "\n")
-    elif a.command == "show":
-        entry = as_json(registry.show(a.id))
-        history = [asdict(event) for event in registry.history() if event.id == entry["id"]]
-        sys.stdout.write(json.dumps(entry | {"history": history}, indent=2) + "\n")
-    else:
-        for entry in map(as_json, registry.entries()):
-            mark = "*" if entry["current"] else " "
-            line = f"{mark} {entry['id'][:12]}  {entry['created_utc'][:19]}  {entry['name']}"
-            sys.stdout.write(f"{line}  {entry['session']}  {entry['r2'] or 'not verified'}\n")
+    sys.stdout.write(registering.Registry(registry).promote(decoder_id, why) + "\n")
+
+
+def show(decoder_id: Id, registry: Registry = FOLDER) -> None:
+    """Show one decoder of the registry, and what was done with it."""
+    from calibration import registry as registering
+
+    held = registering.Registry(registry)
+    entry = registering.as_json(held.show(decoder_id))
+    history = [asdict(event) for event in held.history() if event.id == entry["id"]]
+    sys.stdout.write(json.dumps(entry | {"history": history}, indent=2) + "\n")
+
+
+def list_decoders(registry: Registry = FOLDER) -> None:
+    """List the registry's decoders."""
+    from calibration import registry as registering
+
+    for entry in map(registering.as_json, registering.Registry(registry).entries()):
+        mark = "*" if entry["current"] else " "
+        line = f"{mark} {entry['id'][:12]}  {entry['created_utc'][:19]}  {entry['name']}"
+        sys.stdout.write(f"{line}  {entry['session']}  {entry['r2'] or 'not verified'}\n")
+
+
+COMMANDS: dict[str, Command] = {
+    "train": train,
+    "export": export,
+    "evaluate": evaluate,
+    "baseline": baseline,
+    "adapt": adapt,
+    "add": add,
+    "list": list_decoders,
+    "show": show,
+    "use": use,
+}

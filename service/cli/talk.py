@@ -2,195 +2,179 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+from service.cli.options import (
+    DEFAULT_CONTROL,
+    DEFAULT_DECODE,
+    Command,
+    Control,
+    Json,
+    Keys,
+    Registry,
+    arg,
+    flag,
+    opt,
+    quieten_lsl,
+)
 
-DEFAULT_CONTROL = "tcp://127.0.0.1:5571"
-DEFAULT_DECODE = "tcp://127.0.0.1:5570"
-
-
-def add_commands(commands: Commands) -> None:
-    """Add the commands of this group."""
-    for add in (
-        _add_watch,
-        _add_control,
-        _add_succession,
-        _add_swap,
-        _add_shape,
-        _add_keys,
-        _add_explain,
-        _add_doctor,
-    ):
-        add(commands)
-
-
-def _add_watch(commands: Commands) -> None:
-    p = commands.add_parser("watch", help="print decodes as they leave the daemon")
-    p.add_argument("--decode", default=DEFAULT_DECODE, help="the daemon's [output] decode")
-    p.add_argument("--keys", type=Path, default=None, help="the client's keys")
-    p.add_argument("--json", action="store_true", help="the messages as they are, one a line")
-    p.add_argument("--count", type=int, default=None, help="end after so many")
-    p.set_defaults(run=_watch)
+Why = Annotated[str, opt("Note for the registry's history.")]
+SMALL = {
+    "status": "Tell how the daemon stands.",
+    "pause": "Publish the safe value until resumed.",
+    "resume": "End a pause.",
+    "stop": "End the daemon in order.",
+    "dismiss": "Take the decoder in shadow out.",
+}
 
 
-def _watch(a: argparse.Namespace) -> None:
-    from service.watch import watch
+def watch(
+    decode: Annotated[str, opt("The daemon's `[output] decode`.")] = DEFAULT_DECODE,
+    keys: Keys = None,
+    as_json: Annotated[bool, flag("--json", "Print the messages as they are, one a line.")] = False,
+    count: Annotated[int | None, opt("End after so many.")] = None,
+) -> None:
+    """Print decodes as they leave the daemon."""
+    from service import watch as watching
 
-    watch(a.decode, keys=a.keys, as_json=a.json, count=a.count)
-
-
-def _add_address(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--control", default=DEFAULT_CONTROL, help="the daemon's [output] control")
-    p.add_argument("--keys", type=Path, default=None, help="the client's keys")
-    p.add_argument("--json", action="store_true")
-
-
-def _add_control(commands: Commands) -> None:
-    texts = {
-        "status": "how the daemon stands",
-        "pause": "publish the safe value until resumed",
-        "resume": "end a pause",
-        "stop": "end the daemon in order",
-        "dismiss": "take the decoder in shadow out",
-    }
-    for name, text in texts.items():
-        p = commands.add_parser(name, help=text)
-        _add_address(p)
-        p.set_defaults(run=_control, command=name)
+    watching.watch(decode, keys=keys, as_json=as_json, count=count)
 
 
-def _control(a: argparse.Namespace) -> int:
-    from service.client import command
-    from streams.wire.client import DaemonClient
+def _small(name: str, text: str) -> Callable[..., int]:
+    """Make the command of a daemon's command that takes no argument."""
 
-    return command(DaemonClient(a.control, a.keys), a.command, {}, as_json=a.json)
+    def ask(control: Control = DEFAULT_CONTROL, keys: Keys = None, as_json: Json = False) -> int:
+        from service.client import command
+        from streams.wire.client import DaemonClient
 
+        return command(DaemonClient(control, keys), name, {}, as_json=as_json)
 
-def _add_succession(commands: Commands) -> None:
-    texts = {
-        "promote": "put the decoder in shadow into service",
-        "rollback": "put the decoder before back into service",
-    }
-    for name, text in texts.items():
-        p = commands.add_parser(name, help=f"{text}; the registry follows")
-        p.add_argument("--registry", type=Path, default=Path("bundles"), metavar="FOLDER")
-        p.add_argument("--why", default=f"{name} by hand", help="for the registry's history")
-        _add_address(p)
-        p.set_defaults(run=_succession, command=name)
+    ask.__doc__ = text
+    return ask
 
 
-def _succession(a: argparse.Namespace) -> int:
+def promote(
+    registry: Registry = Path("bundles"),
+    why: Why = "promote by hand",
+    control: Control = DEFAULT_CONTROL,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> int:
+    """Put the decoder in shadow into service; the registry follows."""
+    return _succeed("promote", registry, why, control, keys, as_json=as_json)
+
+
+def rollback(
+    registry: Registry = Path("bundles"),
+    why: Why = "rollback by hand",
+    control: Control = DEFAULT_CONTROL,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> int:
+    """Put the decoder before back into service; the registry follows."""
+    return _succeed("rollback", registry, why, control, keys, as_json=as_json)
+
+
+def _succeed(
+    name: str, folder: Path, why: str, control: str, keys: Path | None, *, as_json: bool
+) -> int:
     from calibration.registry import STORE, Registry
     from service.client import answer
     from streams.wire.client import DaemonClient
 
-    reply = DaemonClient(a.control, a.keys).reply(a.command)
-    if reply.ok and (a.registry / STORE).is_dir():
-        Registry(a.registry).follow(reply.result["checksum"], a.why)
-    return answer(a.command, reply, as_json=a.json)
+    reply = DaemonClient(control, keys).reply(name)
+    if reply.ok and (folder / STORE).is_dir():
+        Registry(folder).follow(reply.result["checksum"], why)
+    return answer(name, reply, as_json=as_json)
 
 
-def _add_swap(commands: Commands) -> None:
-    p = commands.add_parser("swap", help="put another bundle into service, without missing a beat")
-    p.add_argument("bundle", metavar="BUNDLE|ID", help="a directory, or an id of the registry")
-    p.add_argument("--registry", type=Path, default=Path("bundles"), metavar="FOLDER")
-    p.add_argument("--why", default="swapped by hand", help="for the registry's history")
-    p.add_argument("--shadow", type=float, default=0.0, metavar="S", help="decode in shadow first")
-    p.add_argument("--hold", action="store_true", help="stay in shadow until `promote`")
-    p.add_argument("--send", action="store_true", help="send the files: the daemon is elsewhere")
-    _add_address(p)
-    p.set_defaults(run=_swap)
-
-
-def _swap(a: argparse.Namespace) -> int:
+def swap(
+    bundle: Annotated[str, arg("BUNDLE|ID", "A directory, or an id of the registry.")],
+    registry: Registry = Path("bundles"),
+    why: Why = "swapped by hand",
+    shadow: Annotated[float, opt("Decode in shadow for S seconds first.", "S")] = 0,
+    hold: Annotated[bool, flag("--hold", "Stay in shadow until `promote`.")] = False,
+    send: Annotated[bool, flag("--send", "Send the files: the daemon is elsewhere.")] = False,
+    control: Control = DEFAULT_CONTROL,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> int:
+    """Put another bundle into service, without missing a beat."""
     from service.client import deploy
     from streams.wire.client import DaemonClient
 
-    path = Path(a.bundle)
-    registered = None
+    path, store = Path(bundle), None
     if not path.exists():
         from calibration.registry import STORE, Registry
 
-        registered = Registry(a.registry)
-        a.bundle = registered.find(a.bundle)
-        path = a.registry / STORE / a.bundle
-    code = deploy(
-        DaemonClient(a.control, a.keys),
-        path,
-        send=a.send,
-        shadow_s=a.shadow,
-        hold=a.hold,
-        as_json=a.json,
-    )
-    if registered is not None and code == 0 and not a.hold:
-        registered.promote(a.bundle, a.why)
+        store = Registry(registry)
+        bundle = store.find(bundle)
+        path = registry / STORE / bundle
+    client = DaemonClient(control, keys)
+    code = deploy(client, path, send=send, shadow_s=shadow, hold=hold, as_json=as_json)
+    if store is not None and code == 0 and not hold:
+        store.promote(bundle, why)
     return code
 
 
-def _add_shape(commands: Commands) -> None:
-    p = commands.add_parser(
-        "shape", help="change gain, smoothing, bias, bounds or lead while running"
-    )
-    p.add_argument("settings", nargs="+", metavar="NAME=VALUE", help="for example gain=1.2")
-    _add_address(p)
-    p.set_defaults(run=_shape)
-
-
-def _shape(a: argparse.Namespace) -> int:
+def shape(
+    settings: Annotated[list[str], arg("NAME=VALUE", "For example gain=1.2.")],
+    control: Control = DEFAULT_CONTROL,
+    keys: Keys = None,
+    as_json: Json = False,
+) -> int:
+    """Change gain, smoothing, bias, bounds or lead while running."""
     from service.client import command, read_settings
     from streams.wire.client import DaemonClient
 
-    client = DaemonClient(a.control, a.keys)
-    return command(client, "shape", read_settings(a.settings), as_json=a.json)
+    return command(DaemonClient(control, keys), "shape", read_settings(settings), as_json=as_json)
 
 
-def _add_keys(commands: Commands) -> None:
-    p = commands.add_parser("keys", help="make keys for a daemon that listens beyond loopback")
-    p.add_argument("folder", type=Path, metavar="FOLDER")
-    p.set_defaults(run=_keys)
-
-
-def _keys(a: argparse.Namespace) -> None:
+def make_keys(
+    folder: Annotated[Path, arg("FOLDER", "New folder of both files.")],
+) -> None:
+    """Make keys for a daemon that listens beyond loopback."""
     from streams.wire.curve_keys import CLIENT_FILE, SERVER_FILE, write_curve_keys
     from streams.wire.sockets import new_pair
 
-    write_curve_keys(a.folder, new_pair(), new_pair())
+    write_curve_keys(folder, new_pair(), new_pair())
     sys.stdout.write(
-        f"{a.folder / SERVER_FILE}: for the daemon, `keys` under [output]\n"
-        f"{a.folder / CLIENT_FILE}: for those who connect, --keys; carry it to them safely\n"
+        f"{folder / SERVER_FILE}: for the daemon, `keys` under [output]\n"
+        f"{folder / CLIENT_FILE}: for those who connect, --keys; carry it to them safely\n"
     )
 
 
-def _add_explain(commands: Commands) -> None:
-    p = commands.add_parser("explain", help="say where the time of missed beats went")
-    p.add_argument("dump", type=Path, metavar="FLIGHT.jsonl", help="from [log] flights")
-    p.set_defaults(run=_explain)
+def explain(
+    dump: Annotated[Path, arg("FLIGHT.jsonl", "From [log] flights.")],
+) -> None:
+    """Say where the time of missed beats went."""
+    from service.telemetry import explain as explaining
+
+    explaining.explain(dump)
 
 
-def _explain(a: argparse.Namespace) -> None:
-    from service.telemetry.explain import explain
+def doctor(
+    config: Annotated[Path | None, arg("CONFIG.toml", "The daemon's config.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Say what would stop the daemon from working."""
+    quieten_lsl()
+    from service import doctor as examining
 
-    explain(a.dump)
-
-
-def _add_doctor(commands: Commands) -> None:
-    p = commands.add_parser("doctor", help="say what would stop the daemon from working")
-    p.add_argument("config", type=Path, nargs="?", default=None, metavar="CONFIG.toml")
-    p.add_argument(
-        "--gpu",
-        action="store_true",
-        help="prove the GPU: driver, card, TensorRT, and an engine built and run",
-    )
-    p.add_argument("--json", action="store_true")
-    p.set_defaults(run=_doctor, uses_lsl=True)
+    return examining.doctor(config, as_json=as_json)
 
 
-def _doctor(a: argparse.Namespace) -> int:
-    from service.doctor import doctor
-
-    return doctor(a.config, gpu=a.gpu, as_json=a.json)
+COMMANDS: dict[str, Command] = {
+    "watch": watch,
+    **{name: _small(name, text) for name, text in SMALL.items()},
+    "promote": promote,
+    "rollback": rollback,
+    "swap": swap,
+    "shape": shape,
+    "keys": make_keys,
+    "explain": explain,
+    "doctor": doctor,
+}

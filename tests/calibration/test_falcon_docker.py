@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import _parser
+from tests.parsing import parsed
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "examples" / "falcon" / "Dockerfile").read_text()
@@ -65,6 +65,6 @@ def test_its_commands_are_the_command_lines() -> None:
         filled = re.sub(r"\$(\w+)", lambda match: variables()[match[1]], command)
         program, *arguments = shlex.split(filled)
         assert program == "spikeloop"
-        parsed = _parser().parse_args(arguments)
-        assert (parsed.task, parsed.phase) in (("m1", "test"), ("m1", None))
-        assert parsed.bundle == Path("/decoders")
+        read = parsed(arguments)
+        assert (read["task"], read["phase"]) in (("m1", "test"), ("m1", None))
+        assert read["bundle"] == Path("/decoders")

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, note, settings
 
 from export.bundle import DecoderBundle, open_bundle
@@ -138,12 +139,14 @@ def hold(rig: Rig) -> None:
     assert not found
 
 
+@pytest.mark.long
 @AS_MANY
 @given(rig=rigs(seconds=4.0, hop_s=0.02))
 def test_no_decode_is_ok_that_should_not_be(rig: Rig) -> None:
     hold(rig)
 
 
+@pytest.mark.long
 @settings(AS_MANY, max_examples=max(1, EXAMPLES // 10))
 @given(rig=rigs(seconds=16.0, hop_s=0.05))
 def test_nor_after_it_has_settled(rig: Rig) -> None:

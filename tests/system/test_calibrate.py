@@ -52,6 +52,7 @@ def progress_of(folder: Path) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.long
 def test_from_start_to_finish_through_a_terminal(
     lab: Lab, base: Path, serve: DaemonStarter, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_from_start_to_finish_through_a_terminal(
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
 
 
+@pytest.mark.long
 def test_killed_at_each_step_and_resumed(lab: Lab, base: Path, run: Run, tmp_path: Path) -> None:
     config = write_config(tmp_path, lab.name_, base)
     arguments = ["calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER)]
@@ -133,6 +135,7 @@ def test_killed_at_each_step_and_resumed(lab: Lab, base: Path, run: Run, tmp_pat
     assert again["checksum"] == told["checksum"] == Registry(tmp_path / "bundles").current()
 
 
+@pytest.mark.long
 def test_a_full_disk_while_collecting_and_room_again(
     lab: Lab, base: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -276,6 +279,7 @@ def test_a_daemon_that_is_gone_at_deploy(
     assert registry.current() == steps["adapt"]["checksum"]
 
 
+@pytest.mark.long
 def test_a_daemon_on_another_machine_is_sent_the_decoder(
     lab: Lab, base: Path, serve: DaemonStarter, run: Run, tmp_path: Path
 ) -> None:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from calibration.registry import Registry
 from service.daemon.serve import bundle_path
 from tests.system.calibrating import write_config
@@ -18,6 +20,7 @@ FOLDER = "day"
 ASSIST = [0.25]
 
 
+@pytest.mark.long
 def test_a_decoder_of_what_was_meant_takes_over(
     run: Callable[..., Process], serve: DaemonStarter, tmp_path: Path
 ) -> None:

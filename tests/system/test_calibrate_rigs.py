@@ -121,6 +121,7 @@ class Jumping:
         return t_s + (self._by_s if self.is_off else 0.0)
 
 
+@pytest.mark.long
 def test_stamps_that_leave_the_clock_while_collecting_end_it(tmp_path: Path) -> None:
     days = []
     for by_s in (300.0, 86_400.0):
@@ -156,6 +157,7 @@ def rig() -> Iterator[Rig]:
     made.close()
 
 
+@pytest.mark.long
 def test_a_stream_made_anew_while_collecting_is_said_and_its_trials_not_used(
     rig: Rig, tmp_path: Path
 ) -> None:
