@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress as Bar
-from streams.session import Session
+from streams.sessions.session import Session
 
 from service.signals import until_signalled
 from streams.sessions.nwb.writer import write_session
