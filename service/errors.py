@@ -1,4 +1,4 @@
-"""What can go wrong in `service`, and the exit code each failure ends a command with."""
+"""Errors in `service`, and the exit code that each ends a command with."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ExitCode(IntEnum):
 
 
 class ServiceError(Exception):
-    """Base class of failures of the service."""
+    """Base class for failures in the service."""
 
 
 class ConfigError(ServiceError):

@@ -80,7 +80,7 @@ def lint_streams(
 
 
 def exit_code_of(reports: Sequence[Report]) -> ExitCode:
-    """The code of the worst of all."""
+    """Return the worst code."""
     if any(one.is_unfit for one in reports):
         return ExitCode.STREAM
     return ExitCode.GUARD if any(one.worst == "stop" for one in reports) else ExitCode.DONE

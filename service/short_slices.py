@@ -1,4 +1,4 @@
-"""What a client of the daemon may ask of Linux without privilege: to run soon after it wakes."""
+"""Short scheduler slices for a client: Linux grants them to anyone, and it wakes sooner."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def _event_line(event: dict[str, Any]) -> str:
 
 
 def _shares_line(heartbeat: dict[str, Any]) -> str:
-    """What share of the spikes of the last second was not taken, where that is any."""
+    """Tell the share of the last second's spikes that was not taken, if any."""
     shares = [f"{fate} {share:.1%}" for fate, share in heartbeat["shares"].items() if share > 0]
     return f"[dim]of the spikes of the last second: {', '.join(shares)}[/]" if shares else ""
 

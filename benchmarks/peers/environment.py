@@ -17,12 +17,12 @@ PROGRAMS = Path(__file__).with_name("programs")
 
 
 def program(name: str) -> str:
-    """Path of one of the peers' programs."""
+    """Return the path to a peer's program."""
     return str(PROGRAMS / f"{name}.py")
 
 
 def packages(required: Sequence[str] | None = None) -> list[str]:
-    """What the extra `peers` names.
+    """Return the packages that the extra `peers` names.
 
     Args:
         required: the distribution's requirements; by default those of the installed one.
@@ -40,7 +40,7 @@ def packages(required: Sequence[str] | None = None) -> list[str]:
 
 
 def cache_folder() -> Path:
-    """Where the peers' environment lies: it is big, and made once."""
+    """Return the folder for the peers' environment: it is big, and made once."""
     caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(caches) / "spikeloop" / "peers"
 

@@ -1,4 +1,4 @@
-"""What one decode takes: POYO in eager torch, POYO through ONNX Runtime, and our decoder."""
+"""Time one decode: POYO in eager torch, POYO through ONNX Runtime, and our decoder."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _window(bundle: DecoderBundle, tokens_per_s: int) -> TokenWindow:
 
 
 def _floor(bundle: DecoderBundle, tokens_per_s: int) -> dict[str, Any]:
-    """What must at least be moved: the weights once, and each token's row.
+    """Return the least that must be moved: the weights once, and each token's row.
 
     POYO's tokens are the spikes, and START and END of each unit.
     """

@@ -31,7 +31,7 @@ SAMPLE_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `bench loop` measures.
+    """Settings for `bench loop`.
 
     Attributes:
         n_units: units sent.

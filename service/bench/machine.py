@@ -22,7 +22,7 @@ Ticks = tuple[int, int]
 
 
 def processor_ticks() -> Ticks | None:
-    """What all processors ran and idled so far, and what of it other virtual machines had."""
+    """Return the ticks of all processors so far, and those that other virtual machines had."""
     words = (_line("/proc/stat") or "").partition("\n")[0].split()
     if len(words) < 9 or words[0] != "cpu":
         return None

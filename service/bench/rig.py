@@ -29,7 +29,7 @@ class ProcessFailedError(ServiceError):
 
 
 class Rig:
-    """Processes of one measurement, in a folder of their own; all end with it."""
+    """A measurement's processes, in their own folder; all end with it."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="spikeloop-")

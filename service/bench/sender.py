@@ -1,4 +1,4 @@
-"""The sending process of `bench loop`: Poisson spikes of many units over LSL, in blocks."""
+"""The sender for `bench loop`: Poisson spikes from many units over LSL, in blocks."""
 
 from __future__ import annotations
 

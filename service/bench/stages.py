@@ -1,4 +1,4 @@
-"""Where the time of the decodes went, stage by stage, from what the daemon said of each beat."""
+"""Decode times stage by stage, from the daemon's `timing` messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGES = {
 
 
 def stages_ms(listener: Listener) -> dict[str, Float64s]:
-    """Per stage, (n_decodes,) milliseconds of the settled beats that both sides tell of."""
+    """Return (n_decodes,) milliseconds per stage, for settled beats that both sides report."""
     decodes, timings = listener.decodes, listener.timings
     of_beat, i_decode, i_timing = np.intersect1d(
         decodes["beat"], timings["beat"], return_indices=True

@@ -1,4 +1,4 @@
-"""Whether a run held what it must, and in words where it did not."""
+"""The verdict on a run: what it had to hold, and in words where it did not."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def falcon(
 
 
 def notes(decoders: Decoders) -> list[str]:
-    """What a user should know of the decoders before their score is read."""
+    """Tell what a user should know before they read the score."""
     from calibration.falcon.fit import reads_spike_times
 
     timed = {

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress as Bar
-from streams.sessions.session import Session
 
 from service.signals import until_signalled
 from streams.sessions.nwb.writer import write_session
 from streams.sessions.replay.player import ReplayProgress, ReplaySummary, run_replay
+from streams.sessions.session import Session
 from streams.simulation.live import SubjectOptions, run_subject
 
 

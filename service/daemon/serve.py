@@ -23,7 +23,7 @@ SHIPPED = "shipped:"
 
 
 def bundle_path(named: str) -> Path:
-    """Where a bundle lies: a path, or `shipped:NAME` for one that comes with spikeloop."""
+    """Return a bundle's path; `shipped:NAME` is one that comes with spikeloop."""
     if named.startswith(SHIPPED):
         return Path(__file__).parents[2] / "configs" / "bundles" / named.removeprefix(SHIPPED)
     return Path(named)
