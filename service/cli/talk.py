@@ -95,7 +95,7 @@ def swap(
     bundle: Annotated[str, arg("BUNDLE|ID", "A directory, or an id of the registry.")],
     registry: Registry = Path("bundles"),
     why: Why = "swapped by hand",
-    shadow: Annotated[float, opt("Decode in shadow for S seconds first.", "S")] = 0,
+    shadow: Annotated[float, opt("Decode in shadow for S seconds first.", "S")] = 0.0,
     hold: Annotated[bool, flag("--hold", "Stay in shadow until `promote`.")] = False,
     send: Annotated[bool, flag("--send", "Send the files: the daemon is elsewhere.")] = False,
     control: Control = DEFAULT_CONTROL,
@@ -158,13 +158,16 @@ def explain(
 
 def doctor(
     config: Annotated[Path | None, arg("CONFIG.toml", "The daemon's config.")] = None,
+    gpu: Annotated[
+        bool, flag("--gpu", "Prove the GPU: driver, card, TensorRT, an engine built and run.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Say what would stop the daemon from working."""
     quieten_lsl()
     from service import doctor as examining
 
-    return examining.doctor(config, as_json=as_json)
+    return examining.doctor(config, gpu=gpu, as_json=as_json)
 
 
 COMMANDS: dict[str, Command] = {
