@@ -73,8 +73,8 @@ def serve(
     """Run the daemon."""
     quieten_lsl()
     from service.config import ServeConfig, load_config
-    from service.logs import set_up
     from service.daemon.serve import serve as run_daemon
+    from service.logs import set_up
 
     set_up(log)
     run_daemon(load_config(config, ServeConfig), announce, token_log)
