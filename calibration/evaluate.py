@@ -14,10 +14,10 @@ from calibration.errors import CalibrationError
 from calibration.scoring import class_accuracy, r2_score, score_output, scored_intervals
 from decoders.training.curves import draw_decodes
 from decoders.training.reading import Say, say_notes, say_on_stderr
-from export.backend_table import BACKENDS, Backend, parse_choice
-from export.backends import require_parity
+from export.backends.onnxruntime_cpu import open_cpu
+from export.backends.opening import require_parity
+from export.backends.table import BACKENDS, Backend, parse_choice
 from export.bundle import DecoderBundle, open_bundle
-from export.onnxruntime_backend import open_cpu
 from streams.clock import MonotonicClock
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.sessions.reading import read_session

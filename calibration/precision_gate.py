@@ -12,9 +12,9 @@ from calibration.choices import choice_of, target_specs
 from calibration.errors import CalibrationError
 from calibration.evaluate import Decoded, decode_scored
 from calibration.scoring import class_accuracy, score_output, scored_intervals
-from export.backends import Backend
+from export.backends.onnxruntime_cpu import open_cpu
+from export.backends.opening import Backend
 from export.bundle import DecoderBundle
-from export.onnxruntime_backend import open_cpu
 from streams.sessions.reading import read_session
 from streams.sessions.session import Session, in_intervals
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from export.backend_table import GPU_BACKENDS, kernels_for, parse_choice
-from export.backends import open_backend
+from export.backends.opening import open_backend
+from export.backends.table import GPU_BACKENDS, kernels_for, parse_choice
 from export.bundle import open_bundle
-from export.compiled.tensorrt_library import RTX_INSTALL
+from export.tensorrt.library import RTX_INSTALL
 from service.config import ServeConfig, load_config
 from service.daemon.compose import make_source
 from service.daemon.daemon import Daemon
@@ -112,7 +112,7 @@ def _names_gpu(config: ServeConfig) -> bool:
 def _gpu() -> Iterator[Finding]:
     """The GPU with TensorRT, proven by the shipped decoder."""
     try:
-        from export.compiled.proof import prove_gpu
+        from export.tensorrt.proof import prove_gpu
     except ImportError as error:  # onnx, which engines are made of
         yield Finding("TensorRT", False, f"{error}: {RTX_INSTALL}")
         return

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.peers.environment import program
 from benchmarks.peers.per_decode import summed_up
-from export.backend_table import is_importable
+from export.backends.table import is_importable
 from service.bench.listener import Listener
 from service.bench.loop import Settings, start_daemon, start_sender
 from service.bench.rig import Rig

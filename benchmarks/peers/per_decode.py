@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.peers.asked import AskedProgram
 from benchmarks.peers.environment import program
-from export.backend_table import BACKENDS, Backend, is_importable
+from export.backends.table import BACKENDS, Backend, is_importable
 from export.bundle import DecoderBundle, open_bundle
 from export.random_bundles.derived import derive_bundle
 from service.bench.rig import Rig

@@ -20,10 +20,10 @@ from calibration.errors import CalibrationError
 from decoders.config import DEFAULT_FAMILY
 from decoders.training.reading import Say, say_notes, say_on_stderr
 from decoders.training.recordings import longest_silence_s
+from export.backends.onnxruntime_cpu import OnnxruntimeBackend
 from export.bundle import DecoderBundle, open_bundle
 from export.graphs.poyo import FAMILY as POYO
 from export.graphs.run_fields import token_buckets
-from export.onnxruntime_backend import OnnxruntimeBackend
 from streams.clock import MonotonicClock
 from streams.sessions.reading import read_session
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from export.backends.onnxruntime_cpu import record_parity
 from export.bundle import DecoderBundle, write_bundle
-from export.onnxruntime_backend import record_parity
 from export.parity import random_tokens
 
 PARITY_S = 4.0

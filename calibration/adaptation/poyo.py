@@ -19,8 +19,8 @@ from calibration.errors import CalibrationError
 from decoders.poyo.step import PoyoStep, step_config
 from decoders.poyo.tokens import PoyoBatch, PoyoWindow, batch_of, exact_s
 from decoders.training.loss import loss_sums, n_scored
+from export.backends.torch_cpu import load_module
 from export.bundle import DecoderBundle
-from export.torch_backend import load_module
 from streams.messages import Int32s, SpikeBatch, TokenWindow
 from streams.sessions.session import Session
 from streams.spikes.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ from calibration.ridge import HISTORY_S, wiener_weights, with_history
 from calibration.scoring import r2_score, score_output
 from decoders.streaming.tuning import counts_matrix
 from decoders.training.scores import accuracy
-from export.backends import Backend
+from export.backends.opening import Backend
 from export.bundle import DecoderBundle
 from streams.messages import Float64s, Int32s, TokenWindow
 from streams.sessions.session import in_intervals

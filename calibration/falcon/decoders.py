@@ -12,10 +12,10 @@ import numpy as np
 from calibration.falcon.errors import FalconError
 from calibration.falcon.fit import FittedBundle, fit_bundle
 from calibration.falcon.names import session_of
-from export.backend_table import Backend
-from export.backends import require_parity
+from export.backends.onnxruntime_cpu import open_cpu
+from export.backends.opening import require_parity
+from export.backends.table import Backend
 from export.bundle import MANIFEST, open_bundle
-from export.onnxruntime_backend import open_cpu
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.sessions.falcon import BIN_US, FalconTask
 from streams.spikes.tokenizer import Tokenizer

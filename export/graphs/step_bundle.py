@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from export.backends.onnxruntime_cpu import describe_graph
+from export.backends.torch_cpu import TorchBackend
 from export.bundle import DecoderBundle, write_bundle
 from export.graphs.to_onnx import OPSET
-from export.onnxruntime_backend import describe_graph
 from export.parity import random_tokens, replay
-from export.torch_backend import TorchBackend
 
 
 def write_step_bundle(

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from export.backends.onnxruntime_cpu import record_parity
 from export.bundle import DecoderBundle, is_per_unit, write_bundle
-from export.onnxruntime_backend import record_parity
 from export.parity import random_tokens
 
 BUDGET_HZ = 40.0

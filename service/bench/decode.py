@@ -13,8 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from export.backend_table import BACKENDS, Backend, parse_choice
-from export.backends import require_parity
+from export.backends.opening import require_parity
+from export.backends.table import BACKENDS, Backend, parse_choice
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from export.random_bundles.derived import derive_bundle

@@ -13,8 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from export.backend_table import BACKENDS, Backend, parse_choice
-from export.backends import require_parity
+from export.backends.opening import require_parity
+from export.backends.table import BACKENDS, Backend, parse_choice
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.bench.screen import show
@@ -90,7 +90,7 @@ def _row(bundle: DecoderBundle, choice: str, hop_s: float, with_many: bool) -> d
 
 def _opened(bundle: DecoderBundle, choice: str) -> Backend:
     """Opened as it is, or after a build: without the gate of time, which is what is measured."""
-    from export.compiled.build import build
+    from export.engines.build import build
 
     name, precision = parse_choice(choice)
     try:
@@ -103,9 +103,9 @@ def _opened(bundle: DecoderBundle, choice: str) -> Backend:
 
 
 def _floor(bundle: DecoderBundle, precision: str) -> dict[str, Any]:
-    from export.compiled.floor import floor_of
-    from export.compiled.lowering import for_bucket, lowered
-    from export.compiled.tables import n_rows_of
+    from export.engines.floor import floor_of
+    from export.engines.lowering import for_bucket, lowered
+    from export.engines.tables import n_rows_of
 
     n_tokens = bundle.manifest.token_buckets[-1]
     model = for_bucket(bundle, lowered(bundle, precision), n_tokens, n_rows_of(bundle))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from service.cli.options import Command, arg, flag, listed, opt
 
 if TYPE_CHECKING:
-    from export.backend_table import Backend
+    from export.backends.table import Backend
     from export.bundle import DecoderBundle
 
 
@@ -38,7 +38,7 @@ def build(
 ) -> None:
     """Compile a bundle's graph for a device."""
     from export.bundle import open_bundle
-    from export.compiled.build import build as compile_graph
+    from export.engines.build import build as compile_graph
     from service.daemon.serve import bundle_path
 
     opened = open_bundle(bundle_path(bundle))

@@ -10,8 +10,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from export.backend_table import kernels_for
-from export.backends import open_backend
+from export.backends.opening import open_backend
+from export.backends.table import kernels_for
 from export.bundle import DecoderBundle
 from service.config import ServeConfig
 from service.daemon.compose import (

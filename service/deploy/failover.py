@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from export.backends import OpenedBackend, open_backend
+from export.backends.opening import OpenedBackend, open_backend
 from export.bundle import DecoderBundle
 from export.errors import ExportError
 from service.errors import ServiceError

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.backends import OpenedBackend, open_backend
+from export.backends.opening import OpenedBackend, open_backend
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.deploy.failover import Failover

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.backends import Backend, DecodesAhead
+from export.backends.opening import Backend, DecodesAhead
 from export.errors import BackendError
 from export.manifest import Manifest
 from service.loop.token_cap import LIMIT_OF_HOP

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from export.backends import OpenedBackend
+from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle
 from service.loop.decoder import Decoder, Raw
 from service.loop.shaping import Shaper, Shaping

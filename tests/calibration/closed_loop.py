@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import open_bundle
-from export.onnxruntime_backend import open_cpu
 from streams.messages import SpikeBatch
 from streams.sessions.session import Behavior as Signal
 from streams.sessions.session import Session, Trials

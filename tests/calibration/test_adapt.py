@@ -16,7 +16,7 @@ from calibration.adaptation.search import checkpoint_weights
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
 from decoders.streaming.drift import FOLLOW_S, follow_share
-from export.backends import open_backend
+from export.backends.opening import open_backend
 from export.bundle import open_bundle
 from streams.errors import SessionError
 from streams.messages import SpikeBatch

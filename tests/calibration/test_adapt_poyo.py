@@ -12,11 +12,11 @@ from calibration.adaptation.adapt import adapt
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
 from decoders.train import train
-from export.backends import open_backend, require_parity
+from export.backends.opening import open_backend, require_parity
+from export.backends.torch_cpu import open_cpu as open_torch
 from export.bundle import DecoderBundle, open_bundle
 from export.graphs.poyo import PoyoOutput, export_poyo
 from export.graphs.runs import export_trained
-from export.torch_backend import open_cpu as open_torch
 from streams.errors import SessionError
 from streams.sessions.nwb.writer import write_session
 from tests.decoders.poyo_windows import random_network, tiny_config, write_lightning

@@ -16,9 +16,9 @@ from calibration.errors import CalibrationError
 from calibration.evaluate import decode_session, evaluate
 from calibration.scoring import r2_score
 from decoders.train import train
+from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import open_bundle
 from export.graphs.streaming import export_run
-from export.onnxruntime_backend import open_cpu
 from streams.errors import SessionError
 from streams.sessions.reading import read_session
 from streams.sessions.session import Session

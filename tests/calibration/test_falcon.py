@@ -17,8 +17,8 @@ from calibration.falcon.errors import FalconError
 from calibration.falcon.fit import fit_bundle
 from calibration.falcon.names import session_of, tag_of
 from calibration.falcon.scoring import ScoredFile, evaluate_falcon, weighted_r2
+from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import DecoderBundle
-from export.onnxruntime_backend import open_cpu
 from service.cli import main
 from streams.sessions.falcon import falcon_task, read_falcon
 from tests.calibration.falcon_files import (

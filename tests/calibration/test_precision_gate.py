@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from calibration.precision_gate import PrecisionGate
+from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import open_bundle
-from export.onnxruntime_backend import open_cpu
 from service.cli import main
 from service.daemon.serve import bundle_path
 

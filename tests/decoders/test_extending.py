@@ -26,7 +26,7 @@ from calibration.adaptation.adapt import adapt
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
 from decoders.train import train
-from export.backends import open_backend
+from export.backends.opening import open_backend
 from export.bundle import open_bundle
 from export.graphs.runs import export_trained
 

@@ -17,13 +17,13 @@ from decoders.poyo.network import Poyo
 from decoders.poyo.step import step_from_config, step_of_session
 from decoders.poyo.tokens import batch_of
 from decoders.streaming.decoder import OutputSpec
-from export.backends import open_backend
+from export.backends.onnxruntime_cpu import OnnxruntimeBackend, open_cpu
+from export.backends.opening import open_backend
 from export.bundle import DecoderBundle
 from export.errors import BundleError, ExportError
 from export.graphs.poyo import PoyoOutput, export_poyo
 from export.graphs.run_fields import buckets_up_to
 from export.manifest import LeadRange
-from export.onnxruntime_backend import OnnxruntimeBackend, open_cpu
 from streams.messages import SpikeBatch, TokenWindow
 from streams.spikes.ring import SpikeRing
 from streams.spikes.tokenizer import TokenBins, Tokenizer, cut_bins

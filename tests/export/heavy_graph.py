@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from export.backends.onnxruntime_cpu import OnnxruntimeBackend, describe_graph, record_parity
 from export.bundle import DecoderBundle, write_bundle
-from export.onnxruntime_backend import OnnxruntimeBackend, describe_graph, record_parity
 from export.parity import random_tokens
 from streams.clock import MonotonicClock
 from streams.messages import TokenWindow

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.backends import (
+from export.backends.opening import (
     N_HOPELESS_RUNS,
     N_TIMED_RUNS,
     N_WARMUP_RUNS,
@@ -17,8 +17,8 @@ from export.backends import (
     require_one_onnxruntime,
 )
 from export.bundle import DecoderBundle, write_bundle
-from export.compiled.tensorrt_library import library_for
 from export.errors import BackendUnavailable, BundleError
+from export.tensorrt.library import library_for
 from streams.clock import ManualClock
 from streams.messages import TokenWindow
 from tests.export.tiny_graph import tiny_parts
@@ -243,7 +243,7 @@ def test_no_onnxruntime_says_what_to_install(
 
 def test_daemon_side_loads_no_heavy_library() -> None:
     heavy = "{'torch', 'decoders', 'onnxruntime', 'onnx'} & set(sys.modules)"
-    code = f"import sys, export.bundle, export.backends; print({heavy} or 'none')"
+    code = f"import sys, export.bundle, export.backends.opening; print({heavy} or 'none')"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.backends import Backend, open_backend
+from export.backends.opening import Backend, open_backend
 from export.bundle import DecoderBundle, write_bundle
-from export.compiled.build import build
-from export.compiled.builds import Environment, bucket_name, builds_folder, find_build
+from export.engines.build import build
+from export.engines.builds import Environment, bucket_name, builds_folder, find_build
 from export.errors import BackendUnavailable, BundleError, ExportError, GateError
 from tests.export.families import write_streaming_bundle
 from tests.export.tiny_graph import tiny_parts

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.backend_table import Backend
+from export.backends.onnxruntime_cpu import open_cpu
+from export.backends.onnxruntime_cuda import Shapes, StaticOnnxruntimeBackend
+from export.backends.onnxruntime_session import CPU
+from export.backends.table import Backend
 from export.bundle import DecoderBundle
-from export.compiled.lowering import for_bucket, lowered, n_rows_compiled
-from export.compiled.onnxruntime_static import Shapes, StaticOnnxruntimeBackend
-from export.compiled.shapes import rows_are_gathered
+from export.engines.lowering import for_bucket, lowered, n_rows_compiled
+from export.engines.shapes import rows_are_gathered
 from export.errors import BackendError, BackendUnavailable, BundleError
-from export.onnxruntime_backend import open_cpu
-from export.onnxruntime_session import CPU
 from export.parity import largest_error
 from streams.messages import TokenWindow
 from tests.export.families import write_streaming_bundle
 
-torch_cuda_backend = pytest.importorskip("export.compiled.torch_cuda_backend")
+torch_cuda_backend = pytest.importorskip("export.backends.torch_cuda")
 
 
 def static_onnxruntime(bundle: DecoderBundle) -> StaticOnnxruntimeBackend:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from export.backends import open_backend
+from export.backends.opening import open_backend
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import BundleError
 from export.random_bundles.derived import derive_bundle

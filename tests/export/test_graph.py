@@ -14,12 +14,12 @@ from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.step import StepModule
 from decoders.streaming.trainer import Trainer
 from decoders.training.recordings import Recording, record
-from export.backends import require_parity
+from export.backends.onnxruntime_cpu import open_cpu
+from export.backends.opening import require_parity
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from export.graphs.run_fields import token_buckets
 from export.graphs.streaming import export_run, exported_rows, streaming_graph
-from export.onnxruntime_backend import open_cpu
 from streams.messages import TokenWindow
 from tests.decoders.sessions import small_config, tuned_session
 

@@ -18,11 +18,11 @@ pytest.importorskip("numba", reason="numba is not installed: it is not run")
 torch = pytest.importorskip("torch", reason="torch is not installed: the reference is not run")
 
 from decoders.streaming.decoder import StreamingConfig  # noqa: E402
-from export import torch_backend  # noqa: E402
-from export.backends import open_backend  # noqa: E402
+from export.backends import torch_cpu  # noqa: E402
+from export.backends.numba_cpu import NumbaBackend, open_cpu  # noqa: E402
+from export.backends.opening import open_backend  # noqa: E402
 from export.bundle import DecoderBundle, write_bundle  # noqa: E402
 from export.compiled import streaming_kernel  # noqa: E402
-from export.compiled.numba_backend import NumbaBackend, open_cpu  # noqa: E402
 from export.errors import BackendError, BackendUnavailable, BundleError  # noqa: E402
 from streams.messages import TokenWindow  # noqa: E402
 from tests.export.untrained import CONFIG, KEYS, untrained_parts  # noqa: E402
@@ -67,7 +67,7 @@ def copied(values: Any) -> dict[str, np.ndarray]:
 def test_beats_equal_the_networks(shape: str, tmp_path: Path) -> None:
     fields, contents = untrained_parts(SHAPES[shape])
     bundle = write_bundle(tmp_path / "b", fields, **contents)
-    ours, reference = open_cpu(bundle), torch_backend.open_cpu(bundle)
+    ours, reference = open_cpu(bundle), torch_cpu.open_cpu(bundle)
     for i, n_tokens in enumerate((5, 0, 0, 40, 1, 900, 7)):
         found = ours.step(window(n_tokens, i), 0.03 * i)
         wanted = reference.step(window(n_tokens, i), 0.03 * i)

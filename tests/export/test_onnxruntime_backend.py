@@ -7,21 +7,21 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from export import onnxruntime_backend
-from export.bundle import DecoderBundle
-from export.compiled.onnxruntime_static import open_cuda
-from export.errors import BackendError, BackendUnavailable, BundleError
-from export.onnxruntime_backend import (
+from export.backends import onnxruntime_cpu
+from export.backends.onnxruntime_cpu import (
     OnnxruntimeBackend,
     describe_graph,
     open_cpu,
     record_parity,
 )
+from export.backends.onnxruntime_cuda import open_cuda
+from export.bundle import DecoderBundle
+from export.errors import BackendError, BackendUnavailable, BundleError
 from export.parity import largest_error, random_tokens, replay
 from streams.messages import TokenWindow
 from tests.export.tiny_graph import N_HIDDEN, OPSET, tiny_graph
 
-BACKEND_FILE = onnxruntime_backend.__file__
+BACKEND_FILE = onnxruntime_cpu.__file__
 
 
 def window(n_tokens: int, seed: int = 0, n_rows: int = 4) -> TokenWindow:

@@ -8,11 +8,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from export.backends.onnxruntime_cpu import OnnxruntimeBackend
 from export.bundle import DecoderBundle
-from export.compiled.lowering import lowered
-from export.compiled.precision import in_precision
+from export.engines.lowering import lowered
+from export.engines.precision import in_precision
 from export.errors import ExportError
-from export.onnxruntime_backend import OnnxruntimeBackend
 from export.parity import largest_error
 
 LOWER = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

@@ -7,18 +7,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from export.backends.onnxruntime_cpu import OnnxruntimeBackend, open_cpu
 from export.bundle import DecoderBundle
-from export.compiled.constants import static_shapes
-from export.compiled.lowering import (
+from export.engines.constants import static_shapes
+from export.engines.lowering import (
     for_bucket,
     lowered,
     n_rows_compiled,
     static_signature,
 )
-from export.compiled.shapes import pinned, require_static
-from export.compiled.tables import n_rows_of, padded_table
+from export.engines.shapes import pinned, require_static
+from export.engines.tables import n_rows_of, padded_table
 from export.errors import ExportError
-from export.onnxruntime_backend import OnnxruntimeBackend, open_cpu
 from streams.messages import TokenWindow
 
 

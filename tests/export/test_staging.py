@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.compiled.staging import Staging
+from export.backends.staging import Staging
 from streams.messages import TokenWindow
 
 

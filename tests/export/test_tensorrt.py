@@ -12,21 +12,21 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.backends import Backend, open_backend
+from export.backends.onnxruntime_cpu import OnnxruntimeBackend, open_graph
+from export.backends.opening import Backend, open_backend
 from export.bundle import DecoderBundle, open_bundle
-from export.compiled.build import build
-from export.compiled.builds import Build, Environment, bucket_name, find_build
-from export.compiled.gpu import find_gpu
-from export.compiled.lowering import for_bucket, lowered, n_rows_compiled, static_signature
-from export.compiled.rounding import rounding
-from export.compiled.tensorrt_library import DESKTOP, Library, library_for
-from export.compiled.tensorrt_plan import build_plan
-from export.compiled.turing import without_fp32_products
+from export.engines.build import build
+from export.engines.builds import Build, Environment, bucket_name, find_build
+from export.engines.gpu import find_gpu
+from export.engines.lowering import for_bucket, lowered, n_rows_compiled, static_signature
+from export.engines.rounding import rounding
 from export.errors import BackendUnavailable, ExportError, GateError
 from export.manifest import Graph, Tensor
-from export.onnxruntime_backend import OnnxruntimeBackend, open_graph
 from export.parity import largest_error
 from export.random_bundles.sizes import write_random
+from export.tensorrt.library import DESKTOP, Library, library_for
+from export.tensorrt.plan import build_plan
+from export.tensorrt.turing import without_fp32_products
 
 SIZES = ("streaming-0.5M", "streaming-8M", "poyo-1.3M")
 
@@ -263,7 +263,7 @@ def test_without_a_gpu_engines_are_not_opened(streaming_bundle: DecoderBundle) -
 def test_without_a_driver_the_library_says_so(
     streaming_bundle: DecoderBundle, library: Library
 ) -> None:
-    from export.compiled.tensorrt_engine import Engine
+    from export.tensorrt.engine import Engine
 
     made = build(streaming_bundle, "tensorrt", "fp32")
     plan = made.read_bucket(made.token_buckets[0], "plan")

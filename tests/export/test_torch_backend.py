@@ -8,11 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the reference is not run")
 
-from export.backends import open_backend  # noqa: E402
+from export.backends.opening import open_backend  # noqa: E402
+from export.backends.torch_cpu import open_cpu  # noqa: E402
 from export.bundle import DecoderBundle, write_bundle  # noqa: E402
 from export.errors import BackendError, BundleError  # noqa: E402
 from export.parity import largest_error  # noqa: E402
-from export.torch_backend import open_cpu  # noqa: E402
 from streams.messages import TokenWindow  # noqa: E402
 from tests.export.untrained import untrained_parts  # noqa: E402
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from export.bundle import DecoderBundle
 
 torch = pytest.importorskip("torch")
-torch_program = pytest.importorskip("export.compiled.torch_program")
-torch_cuda_backend = pytest.importorskip("export.compiled.torch_cuda_backend")
+torch_program = pytest.importorskip("export.backends.torch_program")
+torch_cuda_backend = pytest.importorskip("export.backends.torch_cuda")
 
 
 class Products(torch.nn.Module):

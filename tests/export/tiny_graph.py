@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.backends.onnxruntime_cpu import describe_graph, record_parity
 from export.bundle import DecoderBundle, write_bundle
-from export.onnxruntime_backend import describe_graph, record_parity
 from export.parity import random_tokens
 
 OPSET = 20

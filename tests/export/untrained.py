@@ -12,11 +12,11 @@ import torch
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.step import StepModule
+from export.backends.onnxruntime_cpu import describe_graph
+from export.backends.torch_cpu import TorchBackend
 from export.graphs.streaming import streaming_graph
 from export.graphs.to_onnx import OPSET
-from export.onnxruntime_backend import describe_graph
 from export.parity import random_tokens, replay
-from export.torch_backend import TorchBackend
 
 KEYS = [f"u{i}" for i in range(30)]
 BUCKET = 64

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import DecoderBundle
-from export.onnxruntime_backend import open_cpu
 from service.loop.decode_loop import DecodeLoop
 from service.loop.decoder import Decoder
 from service.loop.intake.arrivals import Arrival

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import DecoderBundle
-from export.onnxruntime_backend import open_cpu
 from service.loop.cut_timer import CutTimer
 from service.loop.token_cap import TokenCap
 from streams.messages import TokenWindow

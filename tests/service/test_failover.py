@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from export.backends import open_backend
+from export.backends.onnxruntime_cpu import open_cpu
+from export.backends.opening import open_backend
 from export.bundle import DecoderBundle
 from export.errors import BackendError
-from export.onnxruntime_backend import open_cpu
 from service.deploy.failover import Failover
 from service.loop.decoder import Decoder
 from service.loop.shaping import Shaper

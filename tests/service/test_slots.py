@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import DecoderBundle
-from export.onnxruntime_backend import open_cpu
 from service.loop.commands import LoopCommand
 from service.loop.decoder import Decoder
 from service.loop.shaping import Shaper

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import DecoderBundle, open_bundle
-from export.onnxruntime_backend import open_cpu
 from export.random_bundles.derived import derive_bundle
 from service.bench.sender import unit_keys
 from service.daemon.serve import bundle_path
@@ -79,7 +79,7 @@ def test_the_graph_keeps_up_with_plain_numpy(shipped: DecoderBundle, n_tokens: i
 
 @pytest.mark.parametrize("n_tokens", [80, 400])
 def test_numba_leaves_plain_numpy_behind(shipped: DecoderBundle, n_tokens: int) -> None:
-    numba_backend = pytest.importorskip("export.compiled.numba_backend")
+    numba_backend = pytest.importorskip("export.backends.numba_cpu")
     backend, plain, tokens = numba_backend.open_cpu(shipped), PlainStep(shipped), window(n_tokens)
     for _ in range(5):
         value = backend.step(window(n_tokens), 0.05)["velocity"]

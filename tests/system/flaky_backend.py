@@ -14,9 +14,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from export.backend_table import BACKENDS, Backend
+from export.backends.onnxruntime_cpu import OnnxruntimeBackend
+from export.backends.table import BACKENDS, Backend
 from export.bundle import DecoderBundle
-from export.onnxruntime_backend import OnnxruntimeBackend
 from streams.messages import TokenWindow
 
 NAME, SWITCH = "flaky", "SPIKELOOP_BREAK"

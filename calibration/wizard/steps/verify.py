@@ -118,7 +118,7 @@ def _decoded(
 ) -> tuple[Float64s, Float64s]:
     """Times and (n, dims) decodes, causal, through the exported graph."""
     from calibration.evaluate import decode_session  # brings torch
-    from export.onnxruntime_backend import open_cpu
+    from export.backends.onnxruntime_cpu import open_cpu
 
     known = np.array([key in bundle.row_of_key for key in session.unit_keys])
     # A decoder that knows none of the units says zero; today's must beat that too.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.backend_table import (
+from export.backends.table import (
     BACKENDS,
     Backend,
     DecodesAhead,

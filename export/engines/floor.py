@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.compiled.constants import static_shapes
+from export.engines.constants import static_shapes
 
 N_BYTES = {1: 4, 6: 4, 7: 8, 9: 1, 10: 2, 16: 2}
 """Of an element, by ONNX's number of its type."""

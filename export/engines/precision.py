@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.compiled.constants import folded, static_shapes, with_nodes
+from export.engines.constants import folded, static_shapes, with_nodes
 from export.errors import ExportError
 
 PRECISIONS = ("fp32", "fp16", "bf16")

@@ -13,13 +13,13 @@ from typing import Any
 
 import onnx
 
-from export.backend_table import Backend, parse_choice
-from export.backends import require_parity
+from export.backends.opening import require_parity
+from export.backends.table import Backend, parse_choice
 from export.bundle import DecoderBundle
-from export.compiled.builds import FORMAT, WITH_BUNDLE, Build, checksums, new_build
-from export.compiled.lowering import for_bucket, lowered, n_rows_compiled
-from export.compiled.makers import Graphs, Maker, Say, maker_of
-from export.compiled.shapes import rows_are_gathered
+from export.engines.builds import FORMAT, WITH_BUNDLE, Build, checksums, new_build
+from export.engines.lowering import for_bucket, lowered, n_rows_compiled
+from export.engines.makers import Graphs, Maker, Say, maker_of
+from export.engines.shapes import rows_are_gathered
 from export.errors import BackendUnavailable, ExportError, GateError
 
 Judge = Callable[[Backend], Mapping[str, Any]]
@@ -137,8 +137,8 @@ def _verdict_ahead(
     if judge is None:
         say(f"the R2 that {precision} costs is not known: it is served only once --session told it")
         return _dated(None)
-    from export.compiled.rounding import rounding
-    from export.onnxruntime_backend import open_graph
+    from export.backends.onnxruntime_cpu import open_graph
+    from export.engines.rounding import rounding
 
     rounded = open_graph(bundle, rounding(model).SerializeToString(), precision)
     return _verdict(bundle, rounded, judge, bound, say) | {

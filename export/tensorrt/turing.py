@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.compiled.constants import with_nodes
+from export.engines.constants import with_nodes
 from export.errors import ExportError
 
 TURING = "sm75"

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.compiled.constants import with_nodes
-from export.compiled.precision import MOVERS
+from export.engines.constants import with_nodes
+from export.engines.precision import MOVERS
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from export.compiled.constants import folded, static_shapes
+from export.engines.constants import folded, static_shapes
 from export.errors import ExportError
 from export.manifest import TOKEN_INPUTS, Graph
 

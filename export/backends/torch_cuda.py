@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.backends.staging import Staging
+from export.backends.torch_cpu import load_module
+from export.backends.torch_program import Programs
 from export.bundle import DecoderBundle, tables_for
-from export.compiled.builds import builds_folder
-from export.compiled.staging import Staging
-from export.compiled.tables import fixed_zeros
-from export.compiled.torch_program import Programs
+from export.engines.builds import builds_folder
+from export.engines.tables import fixed_zeros
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import TOKEN_INPUTS, Graph
-from export.torch_backend import load_module
 from streams.messages import Float32s, TokenWindow
 
 N_CAPTURE_RUNS = 3

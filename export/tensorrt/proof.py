@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.backends import open_backend
+from export.backends.opening import open_backend
 from export.bundle import DecoderBundle, open_bundle
-from export.compiled.build import build
-from export.compiled.gpu import find_gpu
-from export.compiled.tensorrt_library import (
+from export.engines.build import build
+from export.engines.gpu import find_gpu
+from export.errors import BackendUnavailable, ExportError
+from export.tensorrt.library import (
     FULL_INSTALL,
     RTX_INSTALL,
     installed_libraries,
     library_for,
 )
-from export.errors import BackendUnavailable, ExportError
 
 
 @dataclass(frozen=True, slots=True)

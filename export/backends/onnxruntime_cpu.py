@@ -12,12 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import DecoderBundle, tables_for
-from export.compiled.builds import Build, Environment, find_build
-from export.compiled.tables import fixed_zeros
-from export.errors import BackendError, BundleError
-from export.manifest import Graph
-from export.onnxruntime_session import (
+from export.backends.onnxruntime_session import (
     ORT_ERRORS,
     VERSION,
     describe_graph,
@@ -26,6 +21,11 @@ from export.onnxruntime_session import (
     signature_of,
     value_on,
 )
+from export.bundle import DecoderBundle, tables_for
+from export.engines.builds import Build, Environment, find_build
+from export.engines.tables import fixed_zeros
+from export.errors import BackendError, BundleError
+from export.manifest import Graph
 from export.parity import ParityRecord, replay
 from streams.messages import Float32s, TokenWindow
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from export.bundle import DecoderBundle
-from export.compiled.tables import n_rows_of
+from export.engines.tables import n_rows_of
 from export.errors import BackendUnavailable, ExportError
 from streams.files import written_whole
 

@@ -12,14 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from export.bundle import DecoderBundle
-from export.compiled.builds import Build, Environment, find_build
-from export.compiled.gpu import find_gpu
-from export.compiled.staging import Staging
-from export.compiled.tables import fitted_tables, fixed_zeros
-from export.errors import BackendError, BackendUnavailable
-from export.manifest import TOKEN_INPUTS, Graph
-from export.onnxruntime_session import (
+from export.backends.onnxruntime_session import (
     CUDA,
     ORT_ERRORS,
     VERSION,
@@ -29,6 +22,13 @@ from export.onnxruntime_session import (
     providers_at_hand,
     value_on,
 )
+from export.backends.staging import Staging
+from export.bundle import DecoderBundle
+from export.engines.builds import Build, Environment, find_build
+from export.engines.gpu import find_gpu
+from export.engines.tables import fitted_tables, fixed_zeros
+from export.errors import BackendError, BackendUnavailable
+from export.manifest import TOKEN_INPUTS, Graph
 from streams.messages import Float32s, TokenWindow
 
 N_CAPTURE_RUNS = 4

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from decoders.streaming import drift, linear_filter
+from export.backends.streaming_kernel import Sizes, decode_bin, recall, room_for
 from export.bundle import DecoderBundle, tables_for
-from export.compiled.streaming_kernel import Sizes, decode_bin, recall, room_for
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.manifest import Graph
 from streams.messages import Float32s, TokenWindow

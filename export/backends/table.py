@@ -79,14 +79,14 @@ class DecodesAhead(Protocol):
 
 def _onnxruntime_cpu(bundle: DecoderBundle, precision: str) -> Backend:
     require_one_onnxruntime()
-    from export.onnxruntime_backend import open_cpu
+    from export.backends.onnxruntime_cpu import open_cpu
 
     return open_cpu(bundle, precision)
 
 
 def _onnxruntime_cuda(bundle: DecoderBundle, precision: str) -> Backend:
     require_one_onnxruntime()
-    from export.compiled.onnxruntime_static import open_cuda
+    from export.backends.onnxruntime_cuda import open_cuda
 
     return open_cuda(bundle, precision)
 
@@ -95,7 +95,7 @@ def _numba_cpu(bundle: DecoderBundle, precision: str) -> Backend:
     if not is_importable("numba"):
         raise BackendUnavailable("numba is not installed: pip install 'spikeloop[numba]'")
     try:
-        from export.compiled.numba_backend import open_cpu
+        from export.backends.numba_cpu import open_cpu
     except RuntimeError as error:
         raise BackendUnavailable(
             f"numba cannot keep what it compiles: {error}; set NUMBA_CACHE_DIR to a folder that "
@@ -106,14 +106,14 @@ def _numba_cpu(bundle: DecoderBundle, precision: str) -> Backend:
 
 def _torch(bundle: DecoderBundle, precision: str) -> Backend:
     _require_torch("torch", precision)
-    from export.torch_backend import open_cpu
+    from export.backends.torch_cpu import open_cpu
 
     return open_cpu(bundle)
 
 
 def _torch_cuda(bundle: DecoderBundle, precision: str) -> Backend:
     _require_torch("torch-cuda", precision)
-    from export.compiled.torch_cuda_backend import open_cuda
+    from export.backends.torch_cuda import open_cuda
 
     return open_cuda(bundle)
 
@@ -164,14 +164,14 @@ def load_tensorrt() -> ModuleType:
     Raises:
         BackendUnavailable: TensorRT or CUDA's bindings are not installed, or do not load.
     """
-    from export.compiled.tensorrt_library import require_installed
+    from export.tensorrt.library import require_installed
 
     require_installed()
     install = "pip install 'spikeloop[rtx]' (or `cuda-bindings` beside your own TensorRT)"
     if not is_importable("cuda.bindings"):
         raise BackendUnavailable(f"no python package 'cuda.bindings': {install}")
     try:
-        return importlib.import_module("export.compiled.tensorrt_backend")
+        return importlib.import_module("export.tensorrt.backend")
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailable(f"CUDA's bindings do not load: {error}; {install}") from error
 

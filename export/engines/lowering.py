@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 
 from export.bundle import DecoderBundle
-from export.compiled.precision import in_precision
-from export.compiled.shapes import lengths_of, pinned, rows_for
-from export.compiled.tables import n_rows_of
+from export.engines.precision import in_precision
+from export.engines.shapes import lengths_of, pinned, rows_for
+from export.engines.tables import n_rows_of
 from export.manifest import Graph
 
 

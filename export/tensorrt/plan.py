@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from export.compiled.tensorrt_library import Library, new_log
 from export.errors import ExportError
 from export.manifest import Graph
+from export.tensorrt.library import Library, new_log
 
 N_WORKSPACE_BYTES = 4 << 30
 OPTIMISATION_LEVEL = 4

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import onnx
 
-from export.backend_table import Backend, load_tensorrt, require_one_onnxruntime
+from export.backends.table import Backend, load_tensorrt, require_one_onnxruntime
 from export.bundle import DecoderBundle
-from export.compiled.builds import Build, Environment, bucket_name
-from export.compiled.gpu import Gpu, find_gpu
-from export.compiled.lowering import static_signature
-from export.compiled.tensorrt_library import DESKTOP, Library, library_for
-from export.compiled.tensorrt_plan import build_plan
-from export.compiled.turing import TURING, without_fp32_products
+from export.engines.builds import Build, Environment, bucket_name
+from export.engines.gpu import Gpu, find_gpu
+from export.engines.lowering import static_signature
 from export.errors import BackendUnavailable
+from export.tensorrt.library import DESKTOP, Library, library_for
+from export.tensorrt.plan import build_plan
+from export.tensorrt.turing import TURING, without_fp32_products
 
 Say = Callable[[str], None]
 
@@ -78,14 +78,14 @@ def maker_of(backend: str, targets: Sequence[str]) -> Maker:
 
 
 def _onnxruntime_cpu() -> Maker:
-    from export.onnxruntime_backend import environment, open_build
+    from export.backends.onnxruntime_cpu import environment, open_build
 
     return Maker(environment(), _write_graph, open_build, is_static=False)
 
 
 def _onnxruntime_cuda() -> Maker:
     require_one_onnxruntime()
-    from export.compiled.onnxruntime_static import cuda_environment, open_build
+    from export.backends.onnxruntime_cuda import cuda_environment, open_build
 
     return Maker(cuda_environment(), _write_graphs, open_build)
 

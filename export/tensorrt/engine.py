@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from export.compiled.builds import builds_folder
-from export.compiled.cuda_runtime import DeviceArray
-from export.compiled.tensorrt_library import Library, new_log
+from export.engines.builds import builds_folder
 from export.errors import BackendError, BackendUnavailable
+from export.tensorrt.cuda_runtime import DeviceArray
+from export.tensorrt.library import Library, new_log
 from streams.files import write_whole
 
 N_HEX = 16

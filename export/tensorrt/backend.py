@@ -11,16 +11,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from export.backends.staging import Staging
 from export.bundle import DecoderBundle
-from export.compiled.builds import Build, Environment, find_build
-from export.compiled.cuda_runtime import CapturedGraph, DeviceArray, PinnedMemory, Stream
-from export.compiled.gpu import Gpu, find_gpu
-from export.compiled.staging import Staging
-from export.compiled.tables import fitted_tables, fixed_zeros
-from export.compiled.tensorrt_engine import Engine
-from export.compiled.tensorrt_library import STAND_IN, Library, library_for
+from export.engines.builds import Build, Environment, find_build
+from export.engines.gpu import Gpu, find_gpu
+from export.engines.tables import fitted_tables, fixed_zeros
 from export.errors import BackendError, BackendUnavailable
 from export.manifest import TOKEN_INPUTS
+from export.tensorrt.cuda_runtime import CapturedGraph, DeviceArray, PinnedMemory, Stream
+from export.tensorrt.engine import Engine
+from export.tensorrt.library import STAND_IN, Library, library_for
 from streams.messages import Float32s, TokenWindow
 
 N_WARM_RUNS = 2

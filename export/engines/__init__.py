@@ -1,0 +1,1 @@
+"""Compiling ahead: precision, static shapes, and the builds that are kept."""

@@ -1,0 +1,1 @@
+"""TensorRT: graphs compiled to engines, and engines run on the GPU."""
