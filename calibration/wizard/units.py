@@ -15,6 +15,7 @@ from calibration.wizard.targets import continuous_targets
 from export.bundle import DecoderBundle
 from streams.messages import Float64s
 from streams.sessions.session import Session
+from streams.spikes.unit_silence import SCREENED_CHANCE, is_telling
 
 # Half a refractory time: two neurons do not do that for most of their spikes.
 COINCIDENT_US = 500
@@ -26,7 +27,6 @@ BURST_WINDOW_S = 0.1
 BURSTING_FANO = 6.0
 REFRACTORY_US = 1000
 NOISY_SHARE = 0.05
-DEAD_BY_CHANCE = 1e-4
 TUNING_BIN_S = 0.1
 # Rates of the same unit vary from day to day, rarely threefold.
 CHANGED_FACTOR = 3.0
@@ -73,12 +73,14 @@ def screen_units(session: Session, before_hz: Mapping[str, float]) -> UnitScreen
     seconds = max(session.duration_s, 1e-9)
     times = [spikes.t_us[spikes.unit == i] for i in range(len(keys))]
     rates_hz = {key: len(t_us) / seconds for key, t_us in zip(keys, times, strict=True)}
-    # A Poisson unit of a lower rate is silent for so long too often by chance.
-    enough_hz = -np.log(DEAD_BY_CHANCE) / seconds
     alive = [i for i, t_us in enumerate(times) if len(t_us) >= FEWEST_SPIKES]
     return UnitScreening(
         rates_hz=rates_hz,
-        dead=[key for key, hz in before_hz.items() if hz > enough_hz and not rates_hz.get(key)],
+        dead=[
+            key
+            for key, hz in before_hz.items()
+            if is_telling(hz, seconds, SCREENED_CHANCE) and not rates_hz.get(key)
+        ],
         duplicated=[
             (keys[i], keys[j])
             for n, i in enumerate(alive)

@@ -66,8 +66,7 @@ class DecodeLoop:
         source_bin_us: bin length if the source counts; None for events.
         token_cap: limits the tokens per beat under load; None for the decoders' own limits only.
         observer: telemetry; None for none.
-        cut: see `CutTimer`.
-        predecode: see `CutTimer`.
+        cut, predecode: see `CutTimer`.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ import numpy as np
 
 from export.manifest import Manifest
 from service.telemetry.unit_numbers import UnitNumbers, Warned
-from streams.spikes.unit_silence import is_telling
+from streams.spikes.unit_silence import WATCHED_CHANCE, is_telling
 
 OVER_S = 60.0
 AT_LEAST_S = 20.0
@@ -116,7 +116,7 @@ class UnitHealth:
     def _judge(
         self, key: str, before_hz: float, now_hz: float, seconds: float, found: dict[str, Any]
     ) -> None:
-        if not is_telling(before_hz, seconds):
+        if not is_telling(before_hz, seconds, WATCHED_CHANCE):
             return
         found["judged"] += 1
         if now_hz == 0.0:
