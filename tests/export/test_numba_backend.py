@@ -18,11 +18,10 @@ pytest.importorskip("numba", reason="numba is not installed: it is not run")
 torch = pytest.importorskip("torch", reason="torch is not installed: the reference is not run")
 
 from decoders.streaming.decoder import StreamingConfig  # noqa: E402
-from export.backends import torch_cpu  # noqa: E402
+from export.backends import streaming_kernel, torch_cpu  # noqa: E402
 from export.backends.numba_cpu import NumbaBackend, open_cpu  # noqa: E402
 from export.backends.opening import open_backend  # noqa: E402
 from export.bundle import DecoderBundle, write_bundle  # noqa: E402
-from export.compiled import streaming_kernel  # noqa: E402
 from export.errors import BackendError, BackendUnavailable, BundleError  # noqa: E402
 from streams.messages import TokenWindow  # noqa: E402
 from tests.export.untrained import CONFIG, KEYS, untrained_parts  # noqa: E402
