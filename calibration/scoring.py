@@ -104,7 +104,7 @@ def parse_split(split: str, duration_s: float) -> list[tuple[float, float]]:
 
 
 def blocks_of(session: Session, t_s: Float64s) -> tuple[Int64s, str]:
-    """Which block each time belongs to: its trial (up to the next one's start), or its 10 s.
+    """Number the block of each time: its trial (up to the next one's start), or its 10 s.
 
     Fewer than five trials count only where there are still fewer stretches of 10 s.
     """

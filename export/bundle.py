@@ -202,7 +202,7 @@ def _verified_record(
 
 
 def is_per_unit(tensor: Tensor) -> bool:
-    """Whether a table has a row for each unit: then its length varies."""
+    """Return True if a table has a row for each unit: then its length varies."""
     return isinstance(tensor.shape[0], str)
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong in `export`; every text says what happened, to what, and what to do next."""
+"""Errors of `export`; every text says what happened, to what, and what to do next."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ class BackendError(ExportError):
 
 
 class GateError(ExportError):
-    """What was built decodes worse than the bound allows; it was not kept."""
+    """A build decodes worse than the bound allows; it was not kept."""

@@ -34,7 +34,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Part(BaseModel):
-    """What every part of a manifest has in common: frozen, and no unknown keys."""
+    """Base of every part of a manifest: frozen, and no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,14 +68,14 @@ class Output(Part):
 
 
 class UnitRow(Part):
-    """Which row of the tables a unit key has."""
+    """A unit key and its row in the tables."""
 
     key: Name
     row: Annotated[int, Field(ge=0)]
 
 
 class LeadRange(Part):
-    """How far ahead of the window's end the decoder can estimate, seconds; the future is > 0."""
+    """Leads that the decoder can estimate at, seconds after the window's end; the future is > 0."""
 
     min: Finite
     max: Finite
@@ -139,7 +139,7 @@ class Graph(Part):
 
 
 class Parity(Part):
-    """How a backend is held against the recorded outputs; tolerances in the outputs' units."""
+    """Bounds for a backend against the recorded outputs, in the outputs' units."""
 
     n_beats: Annotated[int, Field(ge=1)]
     atol_fp32: Annotated[float, Field(gt=0)] = 1e-4
@@ -147,7 +147,7 @@ class Parity(Part):
 
 
 class Verification(Part):
-    """How well it decoded held-out trials.
+    """Scores on held-out trials.
 
     Attributes:
         r2: per output, per dimension.

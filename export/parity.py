@@ -132,7 +132,7 @@ def random_tokens(
 
 
 class Steps(Protocol):
-    """What a replay needs of a backend."""
+    """The part of a backend that a replay needs."""
 
     def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
         """Run one bin."""

@@ -91,11 +91,11 @@ class NumbaBackend:
         Raises:
             BackendError: a token's row is not in the table, or an array is not what it should be.
         """
-        values = self.rehearse(window, lead_s)
+        values = self.predecode(window, lead_s)
         self.accept()
         return values
 
-    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+    def predecode(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
         """Run a bin without consequence, unless `accept` follows.
 
         What it writes, the next step overwrites: the memory stays as it was, and the outputs of
@@ -134,7 +134,7 @@ class NumbaBackend:
         return self._values
 
     def accept(self) -> None:
-        """Advance the memory by what was rehearsed just before, as if it had been a step."""
+        """Advance the memory by what was predecoded just before, as if it had been a step."""
         self._turn = 1 - self._turn
         self._has_recalled = False
 
@@ -288,7 +288,7 @@ def _sizes(w: Mapping[str, np.ndarray], signature: Graph, n_dims: int, n_sums: i
 
 
 def _remembered(sizes: Sizes) -> int:
-    """How many numbers: of the GRU, and where there is a filter, its sums and the drift."""
+    """Count the memory's numbers: the GRU's, and where there is a filter, its sums and drift."""
     return sizes.d_memory + (sizes.d_pooled + 2 * sizes.n_sums if sizes.n_sums else 0)
 
 

@@ -93,7 +93,7 @@ class OnnxruntimeBackend:
         self._turn = 1 - self._turn
         return self._values
 
-    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+    def predecode(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
         """Run a bin without consequence, unless `accept` follows.
 
         What it writes, the next step overwrites: the memory stays as it was, and the outputs of
@@ -109,7 +109,7 @@ class OnnxruntimeBackend:
         return self._values
 
     def accept(self) -> None:
-        """Advance the memory by what was rehearsed just before, as if it had been a step."""
+        """Advance the memory by what was predecoded just before, as if it had been a step."""
         self._turn = 1 - self._turn
 
     def _run(self, window: TokenWindow, lead_s: float) -> None:
@@ -203,7 +203,7 @@ def _opened(bundle: DecoderBundle, path: Path, precision: str) -> OnnxruntimeBac
 
 
 def environment() -> Environment:
-    """What a build for this backend depends on."""
+    """The environment of a build for this backend."""
     return Environment(f"onnxruntime {VERSION}", "cpu")
 
 

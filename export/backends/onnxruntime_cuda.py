@@ -37,7 +37,7 @@ N_CAPTURE_RUNS = 4
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
-    """What a build's graphs are made for.
+    """Shapes that a build's graphs are made for.
 
     Attributes:
         signature: of the bundle's graph, its lengths open.
@@ -150,11 +150,11 @@ class StaticOnnxruntimeBackend:
         Raises:
             BackendError: the run failed.
         """
-        values = self.rehearse(window, lead_s)
+        values = self.predecode(window, lead_s)
         self.accept()
         return values
 
-    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+    def predecode(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
         """Run a bin without advancing the memory, unless `accept` follows.
 
         Returns:
@@ -227,7 +227,7 @@ def open_cuda(bundle: DecoderBundle, precision: str = "fp32") -> StaticOnnxrunti
 
 
 def open_build(bundle: DecoderBundle, build: Build) -> StaticOnnxruntimeBackend:
-    """What was built, with the bundle's tables.
+    """Open a build with the bundle's tables.
 
     Raises:
         BundleError, BackendUnavailable: it does not run here.
@@ -248,7 +248,7 @@ def open_build(bundle: DecoderBundle, build: Build) -> StaticOnnxruntimeBackend:
 
 
 def cuda_environment() -> Environment:
-    """What a build for the CUDA provider depends on.
+    """The environment of a build for the CUDA provider.
 
     Raises:
         BackendUnavailable: the installed ONNX Runtime has no CUDA, or there is no GPU.

@@ -93,7 +93,7 @@ def describe_graph(graph: bytes, opset: int) -> Graph:
 
 
 def signature_of(session: ort.InferenceSession, opset: int) -> Graph:
-    """What a session takes and gives.
+    """Inputs and outputs of a session.
 
     Raises:
         BundleError: it does not obey the graph contract.

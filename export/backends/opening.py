@@ -15,7 +15,7 @@ import numpy as np
 from export.backends.table import (
     BACKENDS,
     Backend,
-    DecodesAhead,
+    Predecodes,
     parse_choice,
     require_one_onnxruntime,
 )
@@ -29,8 +29,8 @@ __all__ = [
     "BACKENDS",
     "Backend",
     "BackendUnavailable",
-    "DecodesAhead",
     "OpenedBackend",
+    "Predecodes",
     "open_backend",
     "require_one_onnxruntime",
     "require_parity",

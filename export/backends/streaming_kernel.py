@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
 
 
 def room_for(sizes: Sizes) -> Float32s:
-    """Where a bin is worked out, one intermediate result behind another."""
+    """Room for a bin's intermediate results, one behind another."""
     of_pool = sizes.d_pooled + 4 * sizes.d_model
     return np.zeros(of_pool + 4 * sizes.d_memory + 4 * sizes.d_readout, np.float32)
 
@@ -130,7 +130,7 @@ def _add_geglu(weights: Float32s, at: int, x: Float32s, wide: Float32s, onto: Fl
 
 @compiled(types.void(_VECTOR, _VECTOR, _VECTOR, _VECTOR), reordered=True)
 def _renew(of_input: Float32s, of_memory: Float32s, memory: Float32s, new: Float32s) -> None:
-    """What a GRU remembers next; its gates are reset, update and new."""
+    """Update a GRU's memory; its gates are reset, update and new."""
     n = len(memory)
     for i in range(2 * n):
         of_input[i] += of_memory[i]
@@ -185,7 +185,7 @@ def _sum_over_tokens(
 
 @compiled(types.void(_VECTOR, _VECTOR, _VECTOR), reordered=True, frees_interpreter=True)
 def recall(weights: Float32s, memory: Float32s, gates: Float32s) -> None:
-    """What a bin takes from the (d_memory,) memory: the same for all that begin from it.
+    """Compute the gates' share of the (d_memory,) memory: the same for all bins that begin from it.
 
     Args:
         weights: (3 * d_memory * (d_memory + 1),) weight and bias of the GRU's memory half.
@@ -202,7 +202,7 @@ def recall(weights: Float32s, memory: Float32s, gates: Float32s) -> None:
 def _add_up(
     unit: Int32s, count: Float32s, rows: Float32s, centre: Float32s, added: Float32s
 ) -> None:
-    """What a bin's spikes add to the linear filter's sums, beyond what is usual."""
+    """Add a bin's spikes to the linear filter's sums, less what is usual."""
     for j in range(len(added)):
         added[j] = -centre[j]
     for i in range(len(unit)):

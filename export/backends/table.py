@@ -1,4 +1,4 @@
-"""Which backends there are: each by its name in the config, and what opens it for a bundle.
+"""Table of backends: each name in the config, with the function that opens it for a bundle.
 
 `NAME:PRECISION` asks for another precision than fp32, where `spikeloop build` has made it.
 """
@@ -63,10 +63,10 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class DecodesAhead(Protocol):
+class Predecodes(Protocol):
     """A backend that can run a bin before it is known to be whole."""
 
-    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+    def predecode(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
         """Run a bin as `step` does, but for the memory, which stays as it was.
 
         Raises:
@@ -74,7 +74,7 @@ class DecodesAhead(Protocol):
         """
 
     def accept(self) -> None:
-        """What was rehearsed last, just before, is the step: advance the memory by it."""
+        """Take the run just before as the step: advance the memory by it."""
 
 
 def _onnxruntime_cpu(bundle: DecoderBundle, precision: str) -> Backend:
@@ -182,7 +182,7 @@ def kernels_for(backend: Backend) -> Kernels:
 
 
 def is_importable(module: str) -> bool:
-    """Whether a package is installed; it is not imported."""
+    """Return True if a package is installed; it is not imported."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:

@@ -103,11 +103,11 @@ class TorchGraphBackend:
         Raises:
             BackendError: the run failed.
         """
-        values = self.rehearse(window, lead_s)
+        values = self.predecode(window, lead_s)
         self.accept()
         return values
 
-    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+    def predecode(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
         """Run a bin without advancing the memory, unless `accept` follows.
 
         Returns:

@@ -31,7 +31,7 @@ WITH_BUNDLE = "engines"
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What an engine runs with, and is useless without.
+    """Library and device that an engine runs with, and is useless without.
 
     Attributes:
         runtime: name and version of the library, e.g. "tensorrt 10.13.2.6".
@@ -70,7 +70,7 @@ class Build:
 
     @property
     def is_judged(self) -> bool:
-        """Whether its precision is fp32, or the R2 that it costs is known."""
+        """Return True if its precision is fp32, or the R2 that it costs is known."""
         return self.record["precision"] == "fp32" or "drop" in self.record["verdict"]
 
     def file(self, name: str) -> Path:
@@ -98,14 +98,14 @@ class Build:
         return held
 
     def runs_in(self, environment: Environment) -> bool:
-        """Whether it was made with the library, and for the device or one of its targets."""
+        """Return True if it was made with the library, and for the device or one of its targets."""
         runtime, device = self.record["environment"]
         targets = set(self.record["targets"])
         made_for = targets & set(environment.targets) if targets else device == environment.device
         return bool(runtime == environment.runtime and made_for)
 
     def fits(self, bundle: DecoderBundle) -> bool:
-        """Whether the bundle's tables and bins can be brought into its shapes."""
+        """Return True if the bundle's tables and bins can be brought into its shapes."""
         n_rows = n_rows_of(bundle)
         rows_fit = self.n_rows in (0, n_rows) or (
             self.record["rows_padded"] and n_rows < self.n_rows
@@ -120,7 +120,7 @@ def bucket_name(n_tokens: int, suffix: str) -> str:
 
 
 def builds_folder() -> Path:
-    """Where builds lie: `$SPIKELOOP_BUILDS`, else in the user's cache folder."""
+    """Folder of the builds: `$SPIKELOOP_BUILDS`, else in the user's cache folder."""
     if chosen := os.environ.get("SPIKELOOP_BUILDS"):
         return Path(chosen)
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

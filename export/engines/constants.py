@@ -1,4 +1,4 @@
-"""What a graph can work out without its inputs is worked out once, before it is compiled."""
+"""Constant folding: nodes that need no input are computed once, before the graph is compiled."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _values_of(
     shapes: Mapping[str, tuple[int, ...]],
     opsets: list[onnx.OperatorSetIdProto],
 ) -> dict[str, np.ndarray] | None:
-    """What the node gives, None where that depends on an input of the graph."""
+    """Compute a node's outputs; None where they depend on an input of the graph."""
     if node.op_type == "Shape" and node.input[0] in shapes:
         part = {attribute.name: attribute.i for attribute in node.attribute}
         told = shapes[node.input[0]][part.get("start", 0) : part.get("end")]

@@ -1,4 +1,4 @@
-"""What a step must at least move and multiply, counted from its static graph."""
+"""The floor of a step: bytes and operations that it needs, counted from its static graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each backend's builds are made: what they depend on, what is written, what opens them."""
+"""Makers of builds, one a backend: what they depend on, what is written, what opens them."""
 
 from __future__ import annotations
 

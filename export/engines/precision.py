@@ -76,7 +76,7 @@ def _chosen(model: onnx.ModelProto) -> set[int]:
 
 
 def _chooses(weights: np.ndarray) -> bool:
-    """Whether a product with it repeats or adds up columns."""
+    """Return True if a product with it only repeats or adds up columns."""
     return weights.ndim == 2 and bool(np.isin(weights, (0.0, 1.0)).all())
 
 

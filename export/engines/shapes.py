@@ -87,7 +87,7 @@ def lengths_of(signature: Graph, *, n_tokens: int, n_rows: int) -> dict[str, int
 
 
 def rows_are_gathered(model: onnx.ModelProto, signature: Graph) -> bool:
-    """Whether tokens gather rows of the tables, and nothing else reads these.
+    """Return True if tokens gather rows of the tables, and nothing else reads these.
 
     Then further rows change nothing, and an engine can be made with room for other sessions. POYO
     asks every row for its START and END: its engines are made for exactly as many units.
@@ -98,7 +98,7 @@ def rows_are_gathered(model: onnx.ModelProto, signature: Graph) -> bool:
 
 
 def rows_for(model: onnx.ModelProto, signature: Graph, n_rows: int) -> int:
-    """How many rows to compile for: up to a multiple of 128, where more change nothing."""
+    """Count the rows to compile for: up to a multiple of 128, where more change nothing."""
     if not rows_are_gathered(model, signature):
         return n_rows
     return -(-n_rows // ROWS_STEP) * ROWS_STEP

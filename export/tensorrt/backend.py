@@ -95,7 +95,7 @@ class TensorrtBackend:
         self._stream.wait()
         return self._values
 
-    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
+    def predecode(self, window: TokenWindow, lead_s: float) -> Mapping[str, Float32s]:
         """Run a bin without advancing the memory, unless `accept` follows.
 
         Returns:
@@ -200,7 +200,7 @@ def open_build(bundle: DecoderBundle, build: Build, library: Library, gpu: Gpu) 
 
 
 def environment(library: Library, gpu: Gpu) -> Environment:
-    """What an engine is looked for by: the library, the card and its compute capability."""
+    """Key that an engine is found by: the library, the card and its compute capability."""
     if not library.builds_ahead:
         return Environment(str(library), str(gpu))
     own = gpu.target if gpu.target in library.targets else STAND_IN

@@ -18,7 +18,7 @@ from export.errors import BackendError
 
 
 def _checked(answer: tuple[Any, ...]) -> Any:
-    """What a call gave, without its error code.
+    """Unpack a call's results, without its error code.
 
     Raises:
         BackendError: the call failed.

@@ -60,7 +60,7 @@ class Engine:
             raise BackendError(f"TensorRT: {self._log.told()}")
 
     def can_be_captured(self, stream: int) -> bool:
-        """Whether a run can be recorded into a CUDA graph."""
+        """Return True if a run can be recorded into a CUDA graph."""
         if not self._library.builds_ahead:
             return True
         return bool(self._context.is_stream_capturable(stream))

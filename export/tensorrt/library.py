@@ -46,7 +46,7 @@ class Library:
 
     @property
     def builds_ahead(self) -> bool:
-        """Whether engines are built for cards that are not in this machine."""
+        """Return True if engines are built for cards that are not in this machine."""
         return self.name == RTX
 
     @property

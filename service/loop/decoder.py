@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.backends.opening import Backend, DecodesAhead
+from export.backends.opening import Backend, Predecodes
 from export.errors import BackendError
 from export.manifest import Manifest
 from service.loop.token_cap import LIMIT_OF_HOP
@@ -54,7 +54,7 @@ class Decoder:
         kernels: Kernels = NUMPY,
     ) -> None:
         self.manifest, self.backend, self.kernels = manifest, backend, kernels
-        self._predecodes = backend if isinstance(backend, DecodesAhead) else None
+        self._predecodes = backend if isinstance(backend, Predecodes) else None
         self.failure: BackendError | None = None
         limits = [n for n in (token_cap, backend.n_most_tokens) if n is not None]
         self._token_cap = token_cap = min(limits, default=None)
@@ -124,7 +124,7 @@ class Decoder:
         if self._predecodes is None:
             return None
         with contextlib.suppress(BackendError):  # `run` of the same bin will report it
-            return self._predecodes.rehearse(window, lead_s)
+            return self._predecodes.predecode(window, lead_s)
         return None
 
     def accept(self, raw: Raw, k: int) -> None:

@@ -89,8 +89,8 @@ def test_a_run_that_is_not_accepted_leaves_the_memory(
     backend, free = OPENERS[kind](streaming_bundle), OPENERS[kind](streaming_bundle)
     windows = windows_of_every_bucket(streaming_bundle)
     for window in windows:
-        backend.rehearse(windows[-1], 0.0)
-        found = backend.rehearse(window, 0.0)["velocity"].copy()
+        backend.predecode(windows[-1], 0.0)
+        found = backend.predecode(window, 0.0)["velocity"].copy()
         backend.accept()
         np.testing.assert_array_equal(found, free.step(window, 0.0)["velocity"])
 

@@ -90,17 +90,17 @@ def test_it_passes_the_gate(bundle: DecoderBundle) -> None:
     assert 0 < opened.parity_error < 1e-4
 
 
-def test_a_rehearsal_is_without_consequence_until_it_is_accepted(backend: NumbaBackend) -> None:
+def test_predecoding_is_without_consequence_until_it_is_accepted(backend: NumbaBackend) -> None:
     backend.step(window(20), 0.0)
-    backend.rehearse(window(30, 1), 0.0)
-    rehearsed = copied(backend.rehearse(window(30, 2), 0.0))
+    backend.predecode(window(30, 1), 0.0)
+    predecoded = copied(backend.predecode(window(30, 2), 0.0))
     stepped = copied(backend.step(window(30, 2), 0.0))
     after = copied(backend.step(window(10, 3), 0.0))
     for name, value in stepped.items():
-        np.testing.assert_array_equal(rehearsed[name], value)
+        np.testing.assert_array_equal(predecoded[name], value)
     backend.reset()
     backend.step(window(20), 0.0)
-    accepted = copied(backend.rehearse(window(30, 2), 0.0))
+    accepted = copied(backend.predecode(window(30, 2), 0.0))
     backend.accept()
     then = backend.step(window(10, 3), 0.0)
     for name, value in stepped.items():
@@ -127,20 +127,20 @@ def test_reset_and_tables(bundle: DecoderBundle, backend: NumbaBackend) -> None:
 
 
 def test_another_lead_is_another_decode_and_back(backend: NumbaBackend) -> None:
-    now = copied(backend.rehearse(window(9), 0.0))["velocity"]
-    ahead = copied(backend.rehearse(window(9), 0.05))["velocity"]
+    now = copied(backend.predecode(window(9), 0.0))["velocity"]
+    ahead = copied(backend.predecode(window(9), 0.05))["velocity"]
     assert np.abs(ahead - now).max() > 1e-6
-    np.testing.assert_array_equal(backend.rehearse(window(9), 0.0)["velocity"], now)
+    np.testing.assert_array_equal(backend.predecode(window(9), 0.0)["velocity"], now)
 
 
 @pytest.mark.parametrize("row", [-1, len(KEYS), 2**31 - 1])
 def test_a_row_that_is_not_there_is_a_step_that_failed(backend: NumbaBackend, row: int) -> None:
-    whole = copied(backend.rehearse(window(9), 0.0))["velocity"]
+    whole = copied(backend.predecode(window(9), 0.0))["velocity"]
     wrong = window(9)
     wrong.unit[5] = row
     with pytest.raises(BackendError, match=f"numba-cpu failed on 9 tokens: row {row} of 30"):
         backend.step(wrong, 0.0)
-    np.testing.assert_array_equal(backend.rehearse(window(9), 0.0)["velocity"], whole)
+    np.testing.assert_array_equal(backend.predecode(window(9), 0.0)["velocity"], whole)
 
 
 def test_tokens_of_another_type_are_a_step_that_failed(backend: NumbaBackend) -> None:
@@ -157,9 +157,9 @@ def test_what_is_not_finite_comes_out_as_not_finite(
         backend.set_tables({**bundle.tables, "table": table})
         beat = window(9)
         beat.unit[:] = 4
-        assert np.isfinite(backend.rehearse(beat, 0.0)["velocity"]).all()
+        assert np.isfinite(backend.predecode(beat, 0.0)["velocity"]).all()
         beat.unit[2], beat.count[2] = 3, 1
-        values = backend.rehearse(beat, 0.0)
+        values = backend.predecode(beat, 0.0)
         assert np.isnan(values["velocity"]).all()
         assert np.isnan(values["target"]).all()
 

@@ -284,8 +284,8 @@ def test_a_run_that_is_not_accepted_leaves_the_memory(streaming_bundle: DecoderB
     build(streaming_bundle, "tensorrt", "fp32")
     backend: Any = open_backend(streaming_bundle, "tensorrt").backend
     record = streaming_bundle.parity()
-    first = {k: v.copy() for k, v in backend.rehearse(record.window(3), 0.0).items()}
-    again = {k: v.copy() for k, v in backend.rehearse(record.window(3), 0.0).items()}
+    first = {k: v.copy() for k, v in backend.predecode(record.window(3), 0.0).items()}
+    again = {k: v.copy() for k, v in backend.predecode(record.window(3), 0.0).items()}
     backend.accept()
     for name, value in backend.step(record.window(3), 0.0).items():
         np.testing.assert_array_equal(first[name], again[name])

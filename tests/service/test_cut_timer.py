@@ -240,8 +240,8 @@ def test_a_predecoded_step_is_the_step_bit_for_bit(bundle: DecoderBundle) -> Non
             )
             for m in (n, n + 5)
         )
-        predecoded.rehearse(other, 0.05)
-        predecoded.rehearse(window, 0.0)
+        predecoded.predecode(other, 0.05)
+        predecoded.predecode(window, 0.0)
         want, got = plain.step(window, 0.0), predecoded.step(window, 0.0)
         assert all(want[name].tobytes() == got[name].tobytes() for name in want)
 

@@ -28,8 +28,8 @@ class FlakyBackend(OnnxruntimeBackend):
     def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Any]:
         return super().step(_broken(window), lead_s)
 
-    def rehearse(self, window: TokenWindow, lead_s: float) -> Mapping[str, Any]:
-        return super().rehearse(_broken(window), lead_s)
+    def predecode(self, window: TokenWindow, lead_s: float) -> Mapping[str, Any]:
+        return super().predecode(_broken(window), lead_s)
 
 
 def _broken(window: TokenWindow) -> TokenWindow:
