@@ -18,7 +18,7 @@ class WizardError(CalibrationError):
 
     Args:
         text: what happened and what to do.
-        code: exit code (DEFINITIONS, "Exit codes").
+        code: exit code (README, "Exit codes").
     """
 
     def __init__(self, text: str, code: int = USAGE) -> None:

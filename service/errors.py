@@ -18,7 +18,7 @@ from streams.errors import (
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every command (DEFINITIONS, "Exit codes")."""
+    """Exit codes of every command (README, "Exit codes")."""
 
     DONE = 0
     GUARD = 1

@@ -63,7 +63,7 @@ class Daemon:
 
     Raises:
         ConfigError: the config does not fit the bundle, or the token log cannot be written.
-        BundleError, BackendUnavailableError: no backend runs the bundle.
+        BundleError, BackendUnavailable: no backend runs the bundle.
         StreamsError: no fitting stream.
     """
 

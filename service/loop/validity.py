@@ -1,4 +1,4 @@
-"""Validity of a decode: may it be trusted, and why not (DEFINITIONS, "Validity")?"""
+"""Validity of a decode: may it be trusted, and why not (docs/architecture.md, "Validity")?"""
 
 from __future__ import annotations
 

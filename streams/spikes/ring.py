@@ -18,7 +18,7 @@ DUPLICATE_MEMORY = 65_536
 
 @dataclass(slots=True)
 class Fates:
-    """Spikes by fate; every spike gets exactly one (DEFINITIONS)."""
+    """Spikes by fate; every spike gets exactly one."""
 
     used: int = 0
     late: int = 0
@@ -146,7 +146,7 @@ class SpikeRing:
         self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats
     ) -> int:
         """Admit any arrival: each entry that cannot be used gets its fate."""
-        # A spike gets the first fate that applies, in this order (DEFINITIONS).
+        # A spike gets the first fate that applies, in this order.
         batch = self._keep("unknown_unit", batch, known[batch.unit])
         batch = self._keep("future", batch, batch.t_us <= latest_us)
         batch = self._keep("duplicate", batch, ~self._is_duplicate(batch, len(known), repeats))

@@ -1,4 +1,4 @@
-"""Each failure ends a command with the exit code that DEFINITIONS gives it."""
+"""Each failure ends a command with the exit code that README gives it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validity against an oracle that writes DEFINITIONS' rules down once more."""
+"""Validity against an oracle that writes its rules down once more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts of the field's streams against the rules of DEFINITIONS, "Units" and "Fates"."""
+"""Layouts of the field's streams against the rules of units and fates."""
 
 from __future__ import annotations
 

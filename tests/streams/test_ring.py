@@ -1,4 +1,4 @@
-"""The ring against an oracle that follows each spike by hand, from DEFINITIONS' "Fates"."""
+"""The ring against an oracle that follows each spike by hand."""
 
 from __future__ import annotations
 
