@@ -1,7 +1,4 @@
-"""The bundle's `manifest.json`: what a decoder is, how it is cut, and what it was checked against.
-
-`DEFINITIONS.md`, "Bundle", fixes the fields.
-"""
+"""The bundle's `manifest.json`: a decoder's outputs, units and times, and its checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settle time: the wait after a window for its stamped spikes to arrive (docs/architecture.md, "Time").
+"""Settle time: the wait after a window for its spikes to arrive (docs/architecture.md, "Time").
 
 If every bin's last spikes arrive just before the wait is over, no time is left to predecode
 the bin, and every decode is as late and as uneven as one from scratch. The wait is then extended
