@@ -101,6 +101,7 @@ def test_blocks_longer_than_a_hop_are_waited_for_and_told_once(settled: Settled)
     assert "shorter blocks" in detail["note"]
     decode = daemon.until_validity("ok")
     assert decode["t_sent"] - decode["t_window"] > 30e-3
+    daemon.until(lambda heard: heard.heartbeats[-1]["delay_ms"] is not None)
     heartbeat = daemon.heard.heartbeats[-1]
     assert heartbeat["delay_ms"] > 30.0
     assert heartbeat["fates"]["late"] < 0.02 * heartbeat["spikes_in"]
