@@ -26,8 +26,8 @@ def reference(monkeypatch: pytest.MonkeyPatch) -> None:
     module, line = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     names: dict[str, Any] = {"__name__": "onnx_reference"}
     exec(compile(module, "onnx_reference.py", "exec"), names)
-    row = eval("{" + line.strip() + "}", names)
-    monkeypatch.setattr(table, "BACKENDS", table.BACKENDS | row)
+    exec("row = {" + line.strip() + "}", names)
+    monkeypatch.setattr(table, "BACKENDS", table.BACKENDS | names["row"])
     monkeypatch.setattr("export.backends.opening.BACKENDS", table.BACKENDS)
 
 

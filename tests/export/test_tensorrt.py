@@ -68,7 +68,9 @@ def require_plans(made: Build, bundle: DecoderBundle) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_engines_of_published_sizes(size: DecoderBundle, precision: str) -> None:
-    require_plans(build(size, "tensorrt", precision), size)
+    made = build(size, "tensorrt", precision)
+    require_plans(made, size)
+    assert made.record["precision"] == precision
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])

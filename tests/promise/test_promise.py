@@ -131,26 +131,26 @@ def _at_an_edge(t_s: np.ndarray, t_window: float, hop_s: float) -> int:
     return int(near.sum())
 
 
-def hold(rig: Rig) -> None:
-    """Hold the promise to one rig."""
+def broken_in(rig: Rig) -> list[str]:
+    """Live through a rig; every promise that was broken."""
     daemon, truth = lived_through(rig)
     found = broken(rig, daemon, truth)
     note(f"{len(found)} broken: {found[:5]}")
-    assert not found
+    return found
 
 
 @pytest.mark.long
 @AS_MANY
 @given(rig=rigs(seconds=4.0, hop_s=0.02))
 def test_no_decode_is_ok_that_should_not_be(rig: Rig) -> None:
-    hold(rig)
+    assert not broken_in(rig)
 
 
 @pytest.mark.long
 @settings(AS_MANY, max_examples=max(1, EXAMPLES // 10))
 @given(rig=rigs(seconds=16.0, hop_s=0.05))
 def test_nor_after_it_has_settled(rig: Rig) -> None:
-    hold(rig)
+    assert not broken_in(rig)
 
 
 PLAIN = Rig(

@@ -67,4 +67,4 @@ def test_the_sender_shown_is_the_one_in_examples() -> None:
 
 @pytest.mark.parametrize("text", blocks("python"))
 def test_every_program_is_python(text: str) -> None:
-    ast.parse(text)
+    assert ast.parse(text).body

@@ -35,8 +35,9 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> None:
     module, line = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     names: dict[str, Any] = {"__name__": "packed"}
     exec(compile(module, "packed.py", "exec"), names)
-    kind = eval(line.strip(), {**names, "LayoutKind": table.LayoutKind})
-    monkeypatch.setattr(table, "LAYOUTS", [kind, *table.LAYOUTS])
+    names["LayoutKind"] = table.LayoutKind
+    exec(f"kind = {line.strip()}", names)
+    monkeypatch.setattr(table, "LAYOUTS", [names["kind"], *table.LAYOUTS])
 
 
 @BOTH_WAYS

@@ -106,6 +106,7 @@ def test_a_clock_that_is_not_lsls_by_arrival(tmp_path: Path) -> None:
     wizard = calibrate(tmp_path, config_of(tmp_path, rig, spikes={"stamps": "arrival"}))
     try:
         until_done(tmp_path / FOLDER / "progress.json", "preflight", lambda: wizard.is_alive)
+        assert wizard.is_alive
     finally:
         wizard.kill()
         rig.close()
