@@ -2,7 +2,7 @@
 
 Per bucket there is an engine and one captured graph: tokens from pinned memory to the device, the
 engine, its outputs to pinned memory. The memory that it wrote is copied to where it reads it when
-the step is accepted. Tables lie on the device, and a swap uploads tables only.
+the step is accepted. Tables are inputs that lie on the device: other ones are uploaded, no more.
 """
 
 from __future__ import annotations
