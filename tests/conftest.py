@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.bare_timer import MOST_LATE_S, BareTimer
 
 # How long an example takes is the machine's business, not the property's.
 settings.register_profile("spikeloop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,12 +22,55 @@ LONG_FIRST = ("system", "promise", "calibration", "decoders")
 """Folders whose files take long: begun late, one worker would end with them alone."""
 
 
+TIMER = pytest.StashKey[BareTimer]()
+LIVE = ("system", "promise", "calibration", "service")
+"""Folders whose tests run daemons."""
+RERUNS = 2
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        config.stash[TIMER] = BareTimer()
     for mark in (
         "alone: measures time; no other test runs beside it",
         "long: takes half a minute, and shares nothing with its file; begun first",
     ):
         config.addinivalue_line("markers", mark)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (timer := config.stash.get(TIMER, None)) is not None:
+        timer.close()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Watch the machine while the test runs."""
+    item.config.stash[TIMER].start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    """Say of a failure how late a bare timer was meanwhile."""
+    report = yield
+    if report.failed:
+        late_ms = item.config.stash[TIMER].latest_s * 1e3
+        told = f"{late_ms:.0f} ms late at most (run again from {MOST_LATE_S * 1e3:.0f} ms on)"
+        report.sections.append(("a bare timer beside it", told))
+    return report
+
+
+def _let_live_tests_run_again(items: list[pytest.Item]) -> None:
+    """Mark live tests to run again if they fail while the machine stands still."""
+    for item in items:
+        if item.nodeid.split("/")[1] in LIVE:
+            timer = item.config.stash[TIMER]
+            still = partial(_stood_still, timer)
+            item.add_marker(pytest.mark.flaky(reruns=RERUNS, condition=still))
+
+
+def _stood_still(timer: BareTimer, _error: BaseException | None) -> bool:
+    return timer.was_late
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,6 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Those that run alone come last: meanwhile the other workers wait.
     """
+    _let_live_tests_run_again(items)
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         is_long = item.get_closest_marker("long") is not None
