@@ -47,7 +47,7 @@ class BeatConfig(Section):
     hop_ms: float | None = Field(None, ge=1, le=1000)
     settle_ms: float | Literal["auto"] = Field("auto")
     settle_most_ms: float = Field(500.0, ge=1, le=10_000)
-    cut: Literal["settled", "arrived"] = "settled"
+    cut: Literal["auto", "settled", "arrived"] = "auto"
     rehearse: bool = True
     token_cap: int | None = Field(None, ge=1)
     shed_tokens: bool = True

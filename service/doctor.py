@@ -232,7 +232,7 @@ def _units(daemon: Daemon) -> Finding:
     try:
         while (left_s := t_end_s - clock.now()) > 0:
             samples, stamps, t_s = source.pull(min(left_s, 0.25))
-            arrival = source.arrival(samples, stamps, t_s, daemon.schedule.t0_s)
+            arrival = source.arrival(samples, stamps, t_s, daemon.schedule.zero_s)
             batch, n_invalid = arrival.batch, n_invalid + len(arrival.invalid_us)
             for unit, n in zip(batch.unit.tolist(), batch.count.tolist(), strict=True):
                 n_spikes[source.keys[unit]] += n

@@ -53,7 +53,7 @@ class Settings:
     block_s: float
     base: str | None = None
     priority: int = PRIORITY
-    cut: str = "settled"
+    cut: str = "auto"
     backend: str = "onnxruntime-cpu"
     delay_s: float = 0.0
 

@@ -8,7 +8,6 @@ from types import FrameType
 import numpy as np
 
 from streams.clock import MonotonicClock
-from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.lsl.outlets import SpikeOutlet
 
 WAIT_FOR_CONSUMER_S = 60.0
@@ -46,16 +45,13 @@ def send(
     outlet = SpikeOutlet(name, name, unit_keys(n_units), max(50_000.0, 2 * n_units * rate_hz))
     outlet.wait_for_consumers(WAIT_FOR_CONSUMER_S)
     t_block_s, n_sent = clock.now(), 0
-    t_end_s, t_alive_s = t_block_s + seconds, t_block_s
+    t_end_s = t_block_s + seconds
     while t_block_s < t_end_s and not stop:
         n = int(rng.poisson(n_units * rate_hz * block_s))
         stamps = t_block_s + np.sort(rng.random(n)) * block_s
         t_block_s += block_s
         clock.sleep_until(t_block_s + delay_s)
-        outlet.push(stamps, rng.integers(0, n_units, n, dtype=np.int32))
+        outlet.push(stamps, rng.integers(0, n_units, n, dtype=np.int32), t_block_s)
         n_sent += n
-        if t_block_s >= t_alive_s:
-            outlet.keep_alive(t_block_s)
-            t_alive_s += KEEP_ALIVE_EVERY_S
     outlet.close()
     return n_sent

@@ -34,7 +34,9 @@ def loop(
     delay_ms: DelayMs = 0.0,
     bundle: Annotated[str | None, opt("A bundle to take the graph from.")] = None,
     priority: Annotated[int, opt("SCHED_FIFO priority of the beat; 0 for none.")] = 50,
-    cut: Annotated[Literal["settled", "arrived"], opt("`[beat] cut` of the daemon.")] = "settled",
+    cut: Annotated[
+        Literal["auto", "settled", "arrived"], opt("`[beat] cut` of the daemon.")
+    ] = "auto",
     backend: Annotated[str, opt("Runs the network.")] = "onnxruntime-cpu",
     figure: Annotated[Path | None, opt("Draw the result.", "FILE.png")] = None,
     as_json: Json = False,

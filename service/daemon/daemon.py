@@ -96,8 +96,8 @@ class Daemon:
         t0_s = choose_t0(self.source, manifest.hop_s)
         self.schedule = Schedule(t0_s, round(manifest.hop_s * 1e6))
         self._ingest = Ingest(
-            self.source, self._clock, t0_s, self._inbox, self.report, self.fail,
-            by_loop=config.beat.cut == "arrived",
+            self.source, self._clock, self.schedule, self._inbox, self.report, self.fail,
+            by_loop=config.beat.cut != "settled",
         )  # fmt: skip
         self._token_log = make_token_log(
             tokens, self.run_id, self.schedule, manifest, self.source.keys

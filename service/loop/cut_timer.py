@@ -39,7 +39,10 @@ CARRIED_S, CARRIED_OF_HOP = 1e-3, 0.1
 """Nearly every decode reaches its client in this time; the loop idles so long if it is no more than
 this share of a hop. A shorter pause would be worse than none: the loop would go on just as the
 client wakes."""
-Cut = Literal["settled", "arrived"]
+Cut = Literal["auto", "settled", "arrived"]
+CutBy = Literal["watermark", "arrived", "settled"]
+"""Rule that cut a bin: everything stamped in it was known to have come, something later had come,
+or the settle time was over."""
 
 
 class CutTimer:
@@ -49,9 +52,12 @@ class CutTimer:
         clock: the daemon's.
         loop: admits and predecodes.
         await_arrival: returns once something arrived, at the latest after so many seconds.
-        cut: `settled`: when the settle time is over; `arrived`: as soon as something stamped later
-            than the window came, if that is earlier.
+        cut: `settled`: when the settle time is over; `auto`: as soon as the watermark has passed
+            the window, if that is earlier; `arrived`: as soon as something stamped later came.
         predecode: decode bins while they wait.
+
+    Attributes:
+        cut_by: the rule that the newest bin was cut by.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class CutTimer:
     ) -> None:
         self._clock, self._loop, self._await_arrival = clock, loop, await_arrival
         self._cut, self._may_predecode = cut, predecode
+        self.cut_by: CutBy = "settled"
         self._publish_s = 0.0
         self._first_s = AWAKE_S / AWAKE_RUNS
 
@@ -84,10 +91,15 @@ class CutTimer:
         t_settled = t_window + settle_s
         longest_s = min(AWAKE_S, AWAKE_OF_HOP * loop.schedule.hop_s)
         awake_s = min(longest_s, AWAKE_RUNS * self._first_s) if self._predecodes else 0.0
-        # While the settle time is measured, an early cut would hide how late spikes come.
-        if self._cut == "arrived":
-            self._admit_until(t_settled if settling else t_window)
-            t_due = self._until_heard_of(k, t_window + awake_s, t_settled)
+        self.cut_by = "settled"
+        if self._cut != "settled":
+            # While the settle time is measured, an early cut would hide how late spikes come.
+            may_cut = not settling and (
+                self._cut == "arrived" or loop.admission.watermark.is_learnt
+            )
+            t_awake = t_window + awake_s if may_cut else t_settled
+            self._admit_until((t_window if may_cut else t_settled) - awake_s)
+            t_due = self._until_whole_or_settled(k, t_awake, t_settled, may_cut=may_cut)
             self._until_whole(k, settle_s)
             return t_due
         # Admitting most spikes at the window's end leaves less to do just before the cut.
@@ -100,6 +112,11 @@ class CutTimer:
         loop.admit()
         self._until_whole(k, settle_s)
         return t_settled
+
+    @property
+    def follows_watermark(self) -> bool:
+        """True if the watermark may cut bins."""
+        return self._cut == "auto"
 
     @property
     def predecodes_until_cut(self) -> bool:
@@ -166,16 +183,21 @@ class CutTimer:
             self._await_arrival(left_s)
             self._loop.admit()
 
-    def _until_heard_of(self, k: int, t_awake: float, t_settled: float) -> float:
-        """Wait for a stamp later than the window; predecode while no arrival is expected.
+    def _until_whole_or_settled(
+        self, k: int, t_awake: float, t_settled: float, *, may_cut: bool
+    ) -> float:
+        """Wait until the bin is found whole; predecode while no arrival is expected.
 
         Predecodes follow one another until `t_awake`. After that they are rare, because the wait is
         long if no unit fires.
+
+        Returns:
+            When cutting was due: `t_settled`, or earlier if it `may_cut` earlier.
         """
         clock, loop = self._clock, self._loop
         while (t_now := clock.now()) < t_settled:
             loop.admit()
-            if loop.admission.has_heard_of(k):
+            if may_cut and self._is_whole(k):
                 return clock.now()
             # A predecode that is under way when the next block arrives delays the decode itself.
             may_come = loop.blocks.may_come(t_now, t_now + self._predecode_s)
@@ -185,6 +207,15 @@ class CutTimer:
                 wait_s = 0.0 if t_now < t_awake else min(wait_s, PREDECODED_EVERY_S)
             self._await_arrival(wait_s)
         return t_settled
+
+    def _is_whole(self, k: int) -> bool:
+        """Return True if beat k's bin can be cut before the settle time is over; note the rule."""
+        admission = self._loop.admission
+        if self._cut == "arrived":
+            self.cut_by = "arrived" if admission.has_heard_of(k) else "settled"
+        else:
+            self.cut_by = "watermark" if admission.is_known_whole(k) else "settled"
+        return self.cut_by != "settled"
 
     @property
     def _predecode_s(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +17,12 @@ import numpy as np
 
 from service.loop.block_predictor import BlockPredictor
 from service.loop.commands import CommandQueue, LoopCommand
-from service.loop.cut_timer import Cut, CutTimer
+from service.loop.cut_timer import Cut, CutBy, CutTimer
 from service.loop.decode_writer import BeatCounts, DecodeWriter
 from service.loop.decoder import Decoder, Outcome, no_outcome
 from service.loop.intake.admission import Admission
 from service.loop.intake.arrivals import Arrival, Arrivals, Observer
-from service.loop.intake.schedule import Schedule
+from service.loop.intake.schedule import BlockAlignment, Schedule
 from service.loop.intake.settle import SettleTime
 from service.loop.slots import DecoderSlot, DecoderSlots
 from service.loop.token_cap import TokenCap
@@ -96,6 +96,8 @@ class DecodeLoop:
         self.token_cap, self.lead_s = token_cap, lead_s
         self.commands = CommandQueue()
         self.timer = CutTimer(clock, self, arrivals.await_arrival, cut=cut, predecode=predecode)
+        self.alignment = BlockAlignment(schedule) if cut == "auto" and not source_bin_us else None
+        self._cuts: deque[CutBy] = deque(maxlen=max(1, round(1.0 / schedule.hop_s)))
         self.last_k = 0
         self.t_due = self.predecode_s = 0.0
         self.newest = no_outcome(slot.decoder, 0, lead_s, schedule.t0_s, 0.0)
@@ -118,6 +120,11 @@ class DecodeLoop:
         """Why the newest decode is not `ok`; "" when it is."""
         return self.slots.active.reason
 
+    @property
+    def cut_shares(self) -> dict[str, float]:
+        """Shares of the last second's bins that each rule cut."""
+        return {rule: n / len(self._cuts) for rule, n in Counter(self._cuts).items()}
+
     def begin(self, t_open_s: float, stopping: Callable[[], bool] = lambda: False) -> None:
         """Measure the source's delay, then run earlier bins through the memory.
 
@@ -132,6 +139,8 @@ class DecodeLoop:
             self._arrivals.await_arrival(left_s)
             self.admit()
             self.carry_out_commands()
+        if self.alignment is not None:
+            self.alignment.jump(self.settle.settle_s)
         most = math.ceil(CATCH_UP_S * 1e6 / self.ring.hop_us)
         n_before = math.inf  # a decoder that is too slow would never be done beginning
         while 0 < (n := self._newest_due() - self.last_k) < n_before and not stopping():
@@ -160,6 +169,7 @@ class DecodeLoop:
         while waited_s < self.settle.settle_s:  # it may grow while spikes arrive
             waited_s = self.settle.settle_s
             self.t_due = self.timer.until_cut(k, waited_s, settling=self.settle.settling)
+        self._cuts.append(self.timer.cut_by)
         # Converting an arrival takes the interpreter lock just when the decode is due.
         with self._arrivals.held_off():
             decode = self.step(k)
@@ -172,6 +182,8 @@ class DecodeLoop:
             # The memory must not mix another stream, or a time after a gap, with what was before.
             if arrival.begins_anew:
                 self.admission.begin_anew(arrival.t_s)
+                if self.alignment is not None:
+                    self.alignment.begin_anew()
                 self._forget(self.last_k)
             if self._observer is not None:
                 self._observer.arrival(arrival)
@@ -179,6 +191,7 @@ class DecodeLoop:
             self.blocks.note(arrival.t_s)
             self.slots.follow_source()
             self.admission.admit(arrival, self.slots.known)
+            self._note_block()
             t_ready_s = arrival.t_read_s + self._clock.now() - t_begun
             self.settle.note(arrival, self.schedule.t0_s, t_ready_s)
 
@@ -254,6 +267,11 @@ class DecodeLoop:
         settle.shrink()
         for happened in rejected.drain():
             self._report(happened.event, happened.detail)
+        if self.timer.follows_watermark:
+            for event, detail in self.admission.watermark.drain():
+                self._report(event, detail)
+        if self.alignment is not None:
+            self.alignment.slide(t_s, settle.settle_s)
 
     def final_safe_decode(self, reason: str) -> Decode:
         """Return a decode that holds only the safe value, published when the daemon ends."""
@@ -283,6 +301,11 @@ class DecodeLoop:
     def _slot_changed(self, change: str, slot: DecoderSlot) -> None:
         manifest = slot.decoder.manifest
         self._report(change, {"decoder_id": manifest.name, "checksum": manifest.id})
+
+    def _note_block(self) -> None:
+        until_us = self.admission.watermark.until_us
+        if self.alignment is not None and until_us is not None:
+            self.alignment.note(self.schedule.zero_s + until_us * 1e-6)
 
     def _newest_due(self) -> int:
         return self.schedule.newest_due(self._clock.now(), self.settle.settle_s)

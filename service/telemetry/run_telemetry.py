@@ -87,6 +87,7 @@ class RunTelemetry:
             t_window=decode.t_window,
             lsl_age_s=self._lsl_age_s,
             t_due=loop.t_due,
+            cut_by=loop.timer.cut_by,
             t_cut=decode.t_cut,
             t_tokens=outcome.t_tokens,
             t_done=decode.t_done,

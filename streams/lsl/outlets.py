@@ -75,19 +75,25 @@ class SpikeOutlet(Outlet):
         info = _info(name, "Spikes", labels, pylsl.IRREGULAR_RATE, pylsl.cf_int32, source_id)
         super().__init__(info, budget_per_s)
 
-    def push(self, t_s: Float64s, key_index: Int32s) -> None:
-        """Publish spikes.
+    def push(self, t_s: Float64s, key_index: Int32s, complete_until_s: float | None = None) -> None:
+        """Publish spikes, and in the same chunk a keep-alive where a block ends.
 
         Args:
             t_s: (n,) stamps.
             key_index: (n,) index into the keys.
+            complete_until_s: the keep-alive's stamp: no spike that is stamped so, or earlier, is
+                still to come; None for no keep-alive.
         """
-        self._send(t_s, self._ids[key_index])
+        ids = self._ids[key_index]
+        if complete_until_s is not None:
+            t_s = np.append(t_s, complete_until_s)
+            alive = np.full((1, self._ids.shape[1]), KEEP_ALIVE_UNIT, dtype=np.int32)
+            ids = np.concatenate((ids, alive))
+        self._send(t_s, ids)
 
     def keep_alive(self, t_s: float) -> None:
-        """Say that we live although no unit fires: one sample with unit -1."""
-        ids = np.full((1, self._ids.shape[1]), KEEP_ALIVE_UNIT, dtype=np.int32)
-        self._send(np.array([t_s]), ids)
+        """Say that we live, and that all is sent that is stamped so: one sample with unit -1."""
+        self.push(np.zeros(0), np.zeros(0, np.int32), t_s)
 
     def _send(self, t_s: Float64s, ids: Int32s) -> None:
         n = len(t_s)

@@ -14,7 +14,6 @@ import numpy as np
 from streams.clock import Clock, MonotonicClock
 from streams.errors import SimulationError
 from streams.files import write_whole
-from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
@@ -26,7 +25,6 @@ from streams.simulation.user import Control, User
 from streams.wire.sockets import DecodeSubscriber
 
 CURSOR_CHANNELS = ("cursor_x", "cursor_y", "target_x", "target_y", "targets_acquired")
-_KEEP_ALIVE_TICKS = round(KEEP_ALIVE_EVERY_S / TICK_S)
 _CURSOR_TICKS = 2
 
 
@@ -229,7 +227,7 @@ class SubjectOutlets:
         name = options.name
         self._key_of = shuffled(len(keys), options.seed) if options.shuffle_units else None
         self._n_late = round(options.delay_s / TICK_S)
-        self._delayed: deque[tuple[Float64s, Int32s, float | None]] = deque()
+        self._delayed: deque[tuple[Float64s, Int32s, float]] = deque()
         self._spikes = SpikeOutlet(name, name, keys)
         self._markers = MarkerOutlet(f"{name}-markers", f"{name}-markers")
         self._cursor = PositionOutlet(f"{name}-cursor", f"{name}-cursor", CURSOR_CHANNELS, "cm")
@@ -241,20 +239,14 @@ class SubjectOutlets:
         t_s = t0_s + tick.t_s
         unit = spikes.unit if self._key_of is None else self._key_of[spikes.unit]
         stamps_s = t0_s + spikes.t_us.astype(np.float64) * 1e-6
-        alive_s = t_s if self._n_ticks % _KEEP_ALIVE_TICKS == 0 else None
-        self._delayed.append((stamps_s, unit, alive_s))
+        self._delayed.append((stamps_s, unit, t_s))
         if len(self._delayed) > self._n_late:
-            self._push_spikes(*self._delayed.popleft())
+            self._spikes.push(*self._delayed.popleft())
         for event in tick.events:
             self._markers.push(event, t_s)
         if self._n_ticks % _CURSOR_TICKS == 0:
             target = (math.nan, math.nan) if tick.target is None else tick.target
             self._cursor.push([*tick.cursor, *target, float(n_acquired)], t_s)
-
-    def _push_spikes(self, stamps_s: Float64s, unit: Int32s, alive_s: float | None) -> None:
-        self._spikes.push(stamps_s, unit)
-        if alive_s is not None:
-            self._spikes.keep_alive(alive_s)
 
     def close(self) -> None:
         """Take the streams off the network."""

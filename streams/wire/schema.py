@@ -63,6 +63,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     settling: bool
     settled_from_beat: int
     delay_ms: float | None
+    disorder_ms: float
+    cut_shares: dict[str, float]
     hop_ms: float
     decoder_id: str
     checksum: str
@@ -103,6 +105,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     t_window: float
     lsl_age_s: float | None
     t_due: float
+    cut_by: str
     t_cut: float
     t_tokens: float
     t_done: float

@@ -16,6 +16,7 @@ import numpy as np
 
 from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import DecoderBundle
+from service.loop.cut_timer import Cut
 from service.loop.decode_loop import DecodeLoop
 from service.loop.decoder import Decoder
 from service.loop.intake.arrivals import Arrival
@@ -210,7 +211,9 @@ class SimulatedDaemon:
         arrivals: what it admitted.
     """
 
-    def __init__(self, world: World, bundle: DecoderBundle, hop_s: float) -> None:
+    def __init__(
+        self, world: World, bundle: DecoderBundle, hop_s: float, cut: Cut = "auto"
+    ) -> None:
         manifest, hop_us = bundle.manifest, round(hop_s * 1e6)
         self.world = world
         self.decodes: list[Decode] = []
@@ -220,9 +223,7 @@ class SimulatedDaemon:
         self.source = Source(world.find, LayoutOptions(keys), world)
         self.schedule = Schedule(self.source.origin_s(), hop_us)
         inbox: deque[Arrival] = deque()
-        self.ingest = Ingest(
-            self.source, world, self.schedule.t0_s, inbox, self._report, self._fail
-        )
+        self.ingest = Ingest(self.source, world, self.schedule, inbox, self._report, self._fail)
         bin_s = self.source.bin_s
         decoder = Decoder(manifest, open_cpu(bundle), bundle.row_of_key, self.source.keys)
         judge = ValidityJudge(
@@ -243,6 +244,7 @@ class SimulatedDaemon:
             source_fault=lambda: self.ingest.source_fault,
             source_bin_us=None if bin_s is None else round(bin_s * 1e6),
             observer=self,
+            cut=cut,
         )
         world.listeners.append(listener)
 

@@ -52,6 +52,7 @@ def flown(recorder: FlightRecorder, decode: Decode, k: int, **changes: float) ->
         t_window=t_s,
         lsl_age_s=2e-3,
         t_due=t_s + SETTLE_S,
+        cut_by="settled",
         t_cut=noted.t_cut,
         t_tokens=t_s + tokens_s,
         t_done=noted.t_done,

@@ -56,13 +56,9 @@ class Recorder:
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self.sent: list[tuple[float, float, Any]] = []
-        self.keep_alives_s: list[float] = []
 
     def note(self, t_s: float, what: Any) -> None:
         self.sent.append((self.clock.now(), t_s, what))
-
-    def keep_alive(self, t_s: float) -> None:
-        self.keep_alives_s.append(t_s)
 
     @property
     def stamps_s(self) -> list[float]:
@@ -77,9 +73,15 @@ class Recorder:
 
 
 class SpikeRecorder(Recorder):
-    def push(self, t_s: Float64s, key_index: Int32s) -> None:
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock)
+        self.keep_alives_s: list[float] = []
+
+    def push(self, t_s: Float64s, key_index: Int32s, complete_until_s: float | None = None) -> None:
         for one_s, key in zip(t_s.tolist(), key_index.tolist(), strict=True):
             self.note(one_s, key)
+        if complete_until_s is not None:
+            self.keep_alives_s.append(complete_until_s)
 
 
 class CountsRecorder(Recorder):
@@ -142,14 +144,13 @@ def test_spikes_leave_in_the_first_block_that_ends_after_them() -> None:
     assert sent_ms == [5.0, 5.0, 10.0, 100.0]
 
 
-def test_keep_alives_come_every_50_ms_whether_spikes_do_or_not() -> None:
+def test_every_block_ends_with_a_keep_alive_whether_spikes_come_or_not() -> None:
     clock = ManualClock(T0_S)
     recorder = SpikeRecorder(clock)
     pace = Pace(T0_S, 0, 2_000_000, 2.0)
     replay([SpikeFeed(recorder, spikes_of([100_000]), pace, BLOCK_S)], pace, clock)
-    assert np.diff(recorder.keep_alives_s).max() < 0.0501
-    assert np.diff(recorder.keep_alives_s).min() > 0.0499
-    assert recorder.keep_alives_s[-1] > pace.end_s - 0.0501
+    blocks_s = T0_S + BLOCK_S * np.arange(1, round(1.0 / BLOCK_S) + 1)
+    np.testing.assert_allclose(recorder.keep_alives_s, blocks_s, atol=1e-9)
 
 
 def by_hand(spikes: SpikeBatch, end_us: int, bin_us: int) -> list[int]:

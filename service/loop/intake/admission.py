@@ -9,6 +9,7 @@ from service.loop.intake.completeness import Completeness
 from service.loop.intake.rejected import RejectedSpikes
 from service.loop.intake.schedule import Schedule
 from service.loop.intake.settle import SettleTime
+from service.loop.intake.watermark import Watermark
 from streams.messages import Int64s
 from streams.spikes.ring import SpikeRing
 
@@ -23,6 +24,7 @@ class Admission:
         settle: see below.
         rejected: spikes that were not taken.
         completeness: watches the source's silences.
+        watermark: up to where everything has come.
         newest_us: the newest accepted stamp, keep-alives included; None before the first.
         keeps_alive: the source sends keep-alives, or counts at a regular rate.
         n_lost: sequence numbers that never came.
@@ -40,6 +42,7 @@ class Admission:
     ) -> None:
         self.rejected = RejectedSpikes(ring.hop_us)
         self.completeness = Completeness(schedule, source_bin_us)
+        self.watermark = Watermark()
         self.newest_us: int | None = None
         self.keeps_alive = False
         self.n_lost = self.n_ignored = 0
@@ -63,6 +66,7 @@ class Admission:
         self.rejected.note(arrival, late_us, future_us, ring.fates.overflow - n_overflow)
         if ring.newest_us is not None:
             self.newest_us = max(self.newest_us or 0, ring.newest_us)
+        self.watermark.note(arrival, present_us, self.schedule.t0_s, self.settle.settle_s)
         self.completeness.note(
             arrival,
             self._newest_of(arrival, present_us),
@@ -75,6 +79,10 @@ class Admission:
         newest_us = self.completeness.newest_us
         return newest_us is not None and newest_us > k * self._ring.hop_us
 
+    def is_known_whole(self, k: int) -> bool:
+        """Return True once the watermark has passed beat k's window."""
+        return self.watermark.has_passed(k * self._ring.hop_us)
+
     def update_shares(self, t_s: float) -> None:
         """Update the last second's shares, once a beat."""
         n_in = self._ring.fates.spikes_in + self._ring.n_pending
@@ -84,6 +92,7 @@ class Admission:
         """Another stream has come, or the same after an outage: what was usual holds no more."""
         self.keeps_alive = False
         self.completeness.begin_anew()
+        self.watermark.begin_anew()
         self.settle.begin(t_s)
 
     def waits_for_more(self, k: int, longest_s: float, t_s: float) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.loop.intake.arrivals import Arrival
+from service.loop.intake.schedule import Schedule
 from service.loop.intake.source import Source
 from streams.clock import Clock
 from streams.errors import StreamAmbiguousError, StreamLostError, StreamUnfitError
@@ -32,7 +33,7 @@ class Ingest:
     Args:
         source: the stream.
         clock: the daemon's clock.
-        t0_s: the daemon's t0.
+        schedule: tells what stamps count from.
         inbox: where arrivals go.
         report: called with (event, detail) when the source goes or comes back.
         failed: called once with the error that ended the thread.
@@ -47,7 +48,7 @@ class Ingest:
         self,
         source: Source,
         clock: Clock,
-        t0_s: float,
+        schedule: Schedule,
         inbox: deque[Arrival],
         report: Callable[[str, dict[str, object]], None],
         failed: Callable[[Exception], None],
@@ -55,7 +56,7 @@ class Ingest:
         by_loop: bool = False,
     ) -> None:
         self.puller = threading.Thread(target=self._pull, name="ingest", daemon=True)
-        self._source, self._clock, self._t0_s = source, clock, t0_s
+        self._source, self._clock, self._schedule = source, clock, schedule
         self._inbox, self._report, self._failed = inbox, report, failed
         self._by_loop, self.is_lost = by_loop, False
         self._refused = ""
@@ -161,7 +162,7 @@ class Ingest:
             self._t_heard_s = t_s
             # Bounded: a decode that hangs must not stop the stream from being read.
             self._may_convert.wait(HELD_OFF_AT_MOST_S)
-            arrival = self._source.arrival(samples, stamps, t_s, self._t0_s)
+            arrival = self._source.arrival(samples, stamps, t_s, self._schedule.zero_s)
             self._inbox.append(arrival)
             self._arrived.set()
         elif t_s - max(self._t_heard_s, self._t_answered_s) > SILENT_S:

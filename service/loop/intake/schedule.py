@@ -1,13 +1,35 @@
-"""The beats' time grid."""
+"""The beats' time grid, and its alignment with the blocks of a source.
+
+A bin that ends in the middle of a block waits for the rest of the block. So the grid slides, by at
+most a thousandth of the time, until windows end where blocks end. Then it follows the source's
+clock.
+"""
 
 from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+CELL_S = 1e-4
+"""Shifts are tried this far apart; it is also the least distance to a block's end that is kept."""
+MOST_CELLS = 200
+OVER_S, LEAST_S, AGAIN_AFTER_S = 2.0, 0.3, 1.0
+GAIN_S, MOST_OF_GAIN = 2e-4, 0.75
+"""A shift is worth so much less waiting; the nearest shift that brings most of it is chosen."""
+MOST_FORTH_S = 5e-4
+BACK, FORTH = 1e-3, 1e-4
+"""Sliding, as a share of the time. Sliding back loses no spike. Sliding forth could: a spike in the
+few microseconds between a window's old and new end. It is slower than `CELL_S` is long."""
 
 
 class Schedule:
     """Times of beats: beat k ends its window at `t0_s + k * hop_us`, k = 1, 2, ...
 
     Attributes:
-        t0_s: on the daemon's clock; if a counting source drifts, it moves with its bins.
+        t0_s: on the daemon's clock. It moves with a drifting source of counts, and slides while
+            windows are aligned with the source's blocks.
+        zero_s: stamps count from here: `t0_s` without the drift of count bins.
 
     Args:
         t0_s: at the start.
@@ -16,11 +38,16 @@ class Schedule:
 
     def __init__(self, t0_s: float, hop_us: int) -> None:
         self.t0_s, self.hop_us, self.hop_s = t0_s, hop_us, hop_us * 1e-6
-        self._first_t0_s = t0_s
+        self.zero_s = t0_s
 
     def move(self, moved_s: float) -> None:
         """Move all beats so far from where they fell at the start."""
-        self.t0_s = self._first_t0_s + moved_s
+        self.t0_s = self.zero_s + moved_s
+
+    def slide(self, by_s: float) -> None:
+        """Move all beats, and what stamps count from."""
+        self.t0_s += by_s
+        self.zero_s += by_s
 
     def window_end_s(self, k: int) -> float:
         """Return beat k's `t_window`."""
@@ -29,3 +56,76 @@ class Schedule:
     def newest_due(self, t_s: float, settle_s: float) -> int:
         """Return the newest beat whose cutting may start at `t_s`."""
         return int((t_s - settle_s - self.t0_s) / self.hop_s)
+
+
+class BlockAlignment:
+    """Slides a schedule until its windows wait least for the source's blocks.
+
+    Args:
+        schedule: what slides.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._left_s = 0.0
+        self._until_s: deque[float] = deque()
+        self._t_aimed_s = -np.inf
+
+    def begin_anew(self) -> None:
+        """Forget the blocks: another stream has come."""
+        self._until_s.clear()
+        self._left_s = 0.0
+
+    def note(self, until_s: float) -> None:
+        """Note that everything stamped up to `until_s` has come, seconds on the daemon's clock."""
+        if not self._until_s or until_s > self._until_s[-1]:
+            self._until_s.append(until_s)
+
+    def jump(self, settle_s: float) -> None:
+        """Align at once: before the first beat nobody sees the gap."""
+        self._aim(settle_s)
+        self._schedule.slide(self._left_s)
+        self._left_s = 0.0
+
+    def slide(self, t_s: float, settle_s: float) -> None:
+        """Slide by what one beat may; once a second look where to."""
+        if t_s - self._t_aimed_s >= AGAIN_AFTER_S:
+            self._t_aimed_s = t_s
+            self._aim(settle_s)
+        hop_s = self._schedule.hop_s
+        by_s = min(max(self._left_s, -BACK * hop_s), FORTH * hop_s)
+        if by_s:
+            self._schedule.slide(by_s)
+            self._left_s -= by_s
+
+    def _aim(self, settle_s: float) -> None:
+        """Choose the shift with the least mean wait: back, or forth by a little.
+
+        Stamps tell how much of the last block lies beyond a window's end. When blocks arrived tells
+        less: they are noticed later while a beat is under way.
+        """
+        while self._until_s and self._until_s[0] < self._until_s[-1] - OVER_S:
+            self._until_s.popleft()
+        schedule = self._schedule
+        until_s = np.array(self._until_s)
+        if len(until_s) < 10 or until_s[-1] - until_s[0] < LEAST_S:
+            return
+        n_cells = min(MOST_CELLS, round(schedule.hop_s / CELL_S))
+        shifts_s = -schedule.hop_s / n_cells * np.arange(n_cells)
+        k_first = schedule.newest_due(float(until_s[0]), 0.0) + 2
+        ends_s = np.arange(schedule.window_end_s(k_first), until_s[-1], schedule.hop_s)
+        if len(ends_s) < 5:
+            return
+        tried_s = ends_s + shifts_s[:, None]  # (n_cells, n_beats)
+        beyond_s = until_s[np.searchsorted(until_s, tried_s)] - tried_s
+        waits_s = np.minimum(beyond_s, settle_s).mean(axis=1)
+        # Beside a cell where a window just misses its block, the next jitter misses it too.
+        near_s = np.maximum(waits_s, np.maximum(np.roll(waits_s, 1), np.roll(waits_s, -1)))
+        gain_s = float(near_s[0] - near_s.min())
+        if gain_s < GAIN_S:
+            self._left_s = 0.0
+            return
+        # Several blocks end in a hop, and chance prefers one. The nearest that is good will do.
+        good_s = shifts_s[near_s <= near_s.min() + max(0.5 * GAIN_S, (1.0 - MOST_OF_GAIN) * gain_s)]
+        back_s, forth_s = -float(good_s.max()), schedule.hop_s + float(good_s.min())
+        self._left_s = forth_s if forth_s < min(MOST_FORTH_S, back_s) else -back_s

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.sessions.session import Behavior, Trials
 
@@ -16,11 +15,8 @@ from streams.sessions.session import Behavior, Trials
 class SpikeSink(Protocol):
     """Outlet for spikes."""
 
-    def push(self, t_s: Float64s, key_index: Int32s) -> None:
-        """Publish (n,) spikes: stamps, and indices into the unit keys."""
-
-    def keep_alive(self, t_s: float) -> None:
-        """Say that the source lives."""
+    def push(self, t_s: Float64s, key_index: Int32s, complete_until_s: float | None = None) -> None:
+        """Publish (n,) spikes, stamps and indices into the unit keys, and where the block ends."""
 
 
 class CountsSink(Protocol):
@@ -101,7 +97,7 @@ class BlockGrid:
 
 
 class SpikeFeed:
-    """Spikes, block by block, with a keep-alive every 50 ms until the end."""
+    """Spikes, block by block, each with a keep-alive at its end."""
 
     def __init__(self, sink: SpikeSink, spikes: SpikeBatch, pace: Pace, block_s: float) -> None:
         chosen = _within(spikes.t_us, pace)
@@ -110,20 +106,15 @@ class SpikeFeed:
         self._stamps_s = pace.stamps_s(spikes.t_us[chosen])
         self._end_s = pace.end_s
         self._blocks = BlockGrid(pace.t0_s, block_s)
-        self._keep_alive_s = pace.t0_s
         self.due_s = self._blocks.after(pace.t0_s)
         self.n_sent = 0
 
     def send(self, t_s: float) -> None:
-        """Send the spikes up to `t_s`, and a keep-alive when it is time."""
+        """Send the spikes up to `t_s`, and that these are all."""
         stop = int(np.searchsorted(self._stamps_s, t_s, side="right"))
         block = slice(self.n_sent, stop)
-        if stop > self.n_sent:
-            self._sink.push(self._stamps_s[block], self._unit[block])
-            self.n_sent = stop
-        if t_s >= self._keep_alive_s:
-            self._sink.keep_alive(t_s)
-            self._keep_alive_s = t_s + KEEP_ALIVE_EVERY_S - 0.5 * self._blocks.block_s
+        self._sink.push(self._stamps_s[block], self._unit[block], t_s)
+        self.n_sent = stop
         self.due_s = self._blocks.after(t_s) if t_s < self._end_s else math.inf
 
 
