@@ -23,7 +23,7 @@ LONG_FIRST = ("system", "promise", "calibration", "decoders")
 
 
 TIMER = pytest.StashKey[BareTimer]()
-LIVE = ("system", "promise", "calibration", "service")
+LIVE = ("system", "calibration", "service", "faults")
 """Folders whose tests run daemons."""
 RERUNS = 2
 

@@ -9,8 +9,9 @@ from typing import Any
 from export.manifest import Manifest
 from service.config import InputConfig, ServeConfig, ShapingConfig
 from service.errors import ConfigError, cannot_write
+from service.loop.cut_timer import Cut
 from service.loop.decode_loop import Report
-from service.loop.intake.schedule import Schedule
+from service.loop.intake.schedule import BlockAlignment, Schedule
 from service.loop.intake.source import Source
 from service.loop.shaping import Shaping
 from service.loop.token_cap import CapChange, TokenCap
@@ -101,6 +102,13 @@ def choose_t0(source: Source, hop_s: float) -> float:
             f"{hop_s * 1e3:g} ms is no whole multiple of that"
         )
     return source.origin_s()
+
+
+def make_alignment(source: Source, schedule: Schedule, cut: Cut) -> BlockAlignment | None:
+    """Align the schedule with the source's blocks; None if it stands, as for counts."""
+    if cut != "auto" or source.bin_s is not None:
+        return None
+    return BlockAlignment(schedule, source.listen())
 
 
 def make_token_log(

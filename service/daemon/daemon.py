@@ -17,6 +17,7 @@ from service.config import ServeConfig
 from service.daemon.compose import (
     check_config,
     choose_t0,
+    make_alignment,
     make_source,
     make_token_cap,
     make_token_log,
@@ -95,6 +96,7 @@ class Daemon:
         )
         t0_s = choose_t0(self.source, manifest.hop_s)
         self.schedule = Schedule(t0_s, round(manifest.hop_s * 1e6))
+        self._alignment = make_alignment(self.source, self.schedule, config.beat.cut)
         self._ingest = Ingest(
             self.source, self._clock, self.schedule, self._inbox, self.report, self.fail,
             by_loop=config.beat.cut != "settled",
@@ -141,6 +143,7 @@ class Daemon:
             source_bin_us=None if source.bin_s is None else round(source.bin_s * 1e6),
             token_cap=make_token_cap(manifest.hop_s, self.report) if beat.shed_tokens else None,
             observer=self.telemetry,
+            alignment=self._alignment,
             cut=beat.cut,
             predecode=beat.rehearse,
         )

@@ -177,7 +177,8 @@ class Deployer:
         # While it runs old bins new ones are cut: go on until only those of this moment are left.
         while decoder.has_memory and recent:
             for k, spikes in recent:
-                window, _ = decoder.cut(spikes, k, loop.schedule.window_end_s(k))
+                end_us, t_window = loop.schedule.end_us(k), loop.schedule.window_end_s(k)
+                window, _ = decoder.cut(spikes, end_us, t_window)
                 decoder.run(window, k, loop.lead_s)
             recent = [held for held in list(loop.slots.recent) if held[0] > decoder.last_k]
         return slot

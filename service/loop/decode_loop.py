@@ -43,6 +43,7 @@ class DecodeLoop:
 
     Attributes:
         admission: admits arrivals to the ring.
+        alignment: see below.
         blocks: predicts the next arrival.
         commands: from other threads.
         newest: the newest beat's outcome.
@@ -66,6 +67,7 @@ class DecodeLoop:
         source_bin_us: bin length if the source counts; None for events.
         token_cap: limits the tokens per beat under load; None for the decoders' own limits only.
         observer: telemetry; None for none.
+        alignment: slides the schedule; None if it stands.
         cut, predecode: see `CutTimer`.
     """
 
@@ -86,6 +88,7 @@ class DecodeLoop:
         source_bin_us: int | None = None,
         token_cap: TokenCap | None = None,
         observer: Observer | None = None,
+        alignment: BlockAlignment | None = None,
         cut: Cut = "settled",
         predecode: bool = False,
     ) -> None:
@@ -96,7 +99,7 @@ class DecodeLoop:
         self.token_cap, self.lead_s = token_cap, lead_s
         self.commands = CommandQueue()
         self.timer = CutTimer(clock, self, arrivals.await_arrival, cut=cut, predecode=predecode)
-        self.alignment = BlockAlignment(schedule) if cut == "auto" and not source_bin_us else None
+        self.alignment = alignment
         self._cuts: deque[CutBy] = deque(maxlen=max(1, round(1.0 / schedule.hop_s)))
         self.last_k = 0
         self.t_due = self.predecode_s = 0.0
@@ -139,14 +142,12 @@ class DecodeLoop:
             self._arrivals.await_arrival(left_s)
             self.admit()
             self.carry_out_commands()
-        if self.alignment is not None:
-            self.alignment.jump(self.settle.settle_s)
         most = math.ceil(CATCH_UP_S * 1e6 / self.ring.hop_us)
         n_before = math.inf  # a decoder that is too slow would never be done beginning
         while 0 < (n := self._newest_due() - self.last_k) < n_before and not stopping():
             if n > most:
                 self.last_k += n - most
-                self.ring.close(self.last_k * self.ring.hop_us)
+                self.ring.close(self.schedule.end_us(self.last_k))
                 self._forget(self.last_k)
             self.run_unpublished(self.last_k + min(n, most))
             n_before = n
@@ -156,7 +157,7 @@ class DecodeLoop:
         if self.decoder.has_memory:
             for k_before in range(self.last_k + 1, k + 1):
                 self._cut_and_decode(k_before)
-        self.ring.close(k * self.ring.hop_us)
+        self.ring.close(self.schedule.end_us(k))
         self.last_k = max(self.last_k, k)
 
     def run_beat(self, publish: Callable[[Decode], float]) -> tuple[Decode, float]:
@@ -265,13 +266,11 @@ class DecodeLoop:
         if told is not None:
             self._report("settled", told)
         settle.shrink()
-        for happened in rejected.drain():
+        in_order = self.admission.watermark.drain() if self.timer.follows_watermark else ()
+        for happened in (*rejected.drain(), *in_order):
             self._report(happened.event, happened.detail)
-        if self.timer.follows_watermark:
-            for event, detail in self.admission.watermark.drain():
-                self._report(event, detail)
         if self.alignment is not None:
-            self.alignment.slide(t_s, settle.settle_s)
+            self.alignment.slide(t_s, settle.settle_s, self.last_k + 1)
 
     def final_safe_decode(self, reason: str) -> Decode:
         """Return a decode that holds only the safe value, published when the daemon ends."""
@@ -326,7 +325,7 @@ class DecodeLoop:
         self.counts.skipped += len(missing)
         is_too_long = len(missing) * self.ring.hop_us * 1e-6 > CATCH_UP_S
         if is_too_long or not self.decoder.has_memory:
-            self.ring.close((k - 1) * self.ring.hop_us)
+            self.ring.close(self.schedule.end_us(k - 1))
             if self.decoder.has_memory:
                 self._forget(k - 1)
             return
@@ -349,7 +348,7 @@ class DecodeLoop:
         if not self.slots.all_known:
             strange = self.decoder.row_of[spikes.unit] < 0
             self.ring.assign_fate(slots[strange], "unknown_unit")
-        self.ring.close(k * self.ring.hop_us)
+        self.ring.close(self.schedule.end_us(k))
         # Decoders behind, and those to come, run the same spikes, though late ones may follow.
         self.slots.remember(k, spikes)
         if self._observer is not None:
@@ -357,7 +356,7 @@ class DecodeLoop:
         return outcome
 
     def _cut(self, k: int) -> tuple[SpikeBatch, Int64s]:
-        spikes, slots = self.ring.cut(k * self.ring.hop_us)
+        spikes, slots = self.ring.cut(self.schedule.end_us(k))
         if self.token_cap is not None:
             self.token_cap.offer(len(spikes), self.decoder.n_fitting)
         return spikes, slots
@@ -367,7 +366,7 @@ class DecodeLoop:
         outcome = self.predecoded
         if outcome is None or not outcome.holds_for(self.decoder, k, self.lead_s):
             return None
-        return outcome if self.ring.is_as_cut(k * self.ring.hop_us) else None
+        return outcome if self.ring.is_as_cut(self.schedule.end_us(k)) else None
 
     def _confirm(self, k: int, t_cut: float, t_settled: float) -> Outcome | None:
         """Take the predecoded outcome as beat k's; None if it does not stand."""
@@ -397,7 +396,7 @@ class DecodeLoop:
     ) -> Outcome:
         t_window, memory = self.schedule.window_end_s(k), (decoder.last_k, decoder.k_reset)
         decoder.cap(self.token_cap.in_force if self.token_cap is not None else None)
-        window, kept = decoder.cut(spikes, k, t_window)
+        window, kept = decoder.cut(spikes, self.schedule.end_us(k), t_window)
         t_tokens = self._clock.now()
         if predecode:
             raw = decoder.predecode(window, self.lead_s)

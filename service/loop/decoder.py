@@ -102,9 +102,9 @@ class Decoder:
         else:
             self.tokenizer.token_cap = min(fixed, n_most)
 
-    def cut(self, spikes: SpikeBatch, k: int, t_window: float) -> tuple[TokenWindow, Int64s]:
-        """Return the tokens in beat k's bin, and each one's index into `spikes`."""
-        return self.tokenizer.cut(spikes, k * round(self.manifest.hop_s * 1e6), t_window)
+    def cut(self, spikes: SpikeBatch, end_us: int, t_window: float) -> tuple[TokenWindow, Int64s]:
+        """Return the tokens in the bin that ends there, and each one's index into `spikes`."""
+        return self.tokenizer.cut(spikes, end_us, t_window)
 
     def run(self, window: TokenWindow, k: int, lead_s: float) -> Raw | None:
         """Run beat k's bin; None if the backend failed. The memory begins anew after a fault."""

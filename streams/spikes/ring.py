@@ -113,10 +113,12 @@ class SpikeRing:
     def cut(self, bin_end_us: int) -> tuple[SpikeBatch, Int64s]:
         """Return the spikes in `(bin_end_us - bin, bin_end_us]`, and their slots.
 
+        A bin begins no later than the bins before leave off, though its end may have been slid.
         Bins are cut in order. Follow with `assign_fate`, then `close`.
         """
         self._changed_from_us = NEVER_US
-        return self._kernels.choose_bin(self._ring, bin_end_us - self.bin_us, bin_end_us)
+        after_us = min(bin_end_us - self.bin_us, self._ring.late_until_us)
+        return self._kernels.choose_bin(self._ring, after_us, bin_end_us)
 
     def is_as_cut(self, bin_end_us: int) -> bool:
         """Return True if the last `cut`, for this bin, would give the same again."""

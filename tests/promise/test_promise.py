@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 
 from export.bundle import DecoderBundle, open_bundle
+from service.loop.intake.schedule import BACK
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.promise.rigs import KEYS, Rig, Truth, rigs, send
 from tests.promise.world import T_BEGIN_S, SimulatedDaemon, World
@@ -75,7 +76,7 @@ def broken(rig: Rig, daemon: SimulatedDaemon, truth: Truth) -> list[str]:
         must_come = ~went_back[in_bin] & (t_s[in_bin] < decode.t_window - silence_s)
         due = Counter(rows[must_come].tolist())
         told = Counter(daemon.windows[decode.beat].unit.tolist())
-        n_sent, edge = sent.total(), _at_an_edge(t_s, decode.t_window, rig.hop_s)
+        n_sent, edge = sent.total(), _at_an_edge(rig, t_s, decode.t_window)
         n_lacking, n_strange = (due - told).total(), (told - sent).total()
         if rig.jitter_s and 0 < n_lacking <= max(1, 0.05 * n_sent):
             n_stragglers += n_lacking
@@ -124,10 +125,14 @@ def _offsets_s(daemon: SimulatedDaemon, truth: Truth) -> np.ndarray:
     return offset_s[np.maximum(at, 0)]
 
 
-def _at_an_edge(t_s: np.ndarray, t_window: float, hop_s: float) -> int:
-    """Spikes within 2 us of an edge of the bin: rounding may put them on either side."""
-    edges = np.array([t_window - hop_s, t_window])
-    near = np.searchsorted(t_s, edges + 2e-6) - np.searchsorted(t_s, edges - 2e-6)
+def _at_an_edge(rig: Rig, t_s: np.ndarray, t_window: float) -> int:
+    """Spikes so near an edge of the bin that they may be on either side of it.
+
+    Stamps are rounded; and the grid may have slid since the spike arrived, or since the bin before.
+    """
+    age_s = rig.hop_s + rig.block_s + rig.delay_s + rig.jitter_s
+    edges, near_s = np.array([t_window - rig.hop_s, t_window]), 2e-6 + BACK * age_s
+    near = np.searchsorted(t_s, edges + near_s) - np.searchsorted(t_s, edges - near_s)
     return int(near.sum())
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import DecoderBundle
+from service.daemon.compose import make_alignment
 from service.loop.cut_timer import Cut
 from service.loop.decode_loop import DecodeLoop
 from service.loop.decoder import Decoder
@@ -222,6 +223,7 @@ class SimulatedDaemon:
         keys = tuple(unit.key for unit in manifest.units)
         self.source = Source(world.find, LayoutOptions(keys), world)
         self.schedule = Schedule(self.source.origin_s(), hop_us)
+        alignment = make_alignment(self.source, self.schedule, cut)
         inbox: deque[Arrival] = deque()
         self.ingest = Ingest(self.source, world, self.schedule, inbox, self._report, self._fail)
         bin_s = self.source.bin_s
@@ -244,6 +246,7 @@ class SimulatedDaemon:
             source_fault=lambda: self.ingest.source_fault,
             source_bin_us=None if bin_s is None else round(bin_s * 1e6),
             observer=self,
+            alignment=alignment,
             cut=cut,
         )
         world.listeners.append(listener)

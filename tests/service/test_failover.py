@@ -54,7 +54,9 @@ def test_its_spare_takes_over_at_the_next_beat_and_runs_what_it_missed(
     whole.warm()
     spare = slot_of(bundle, rig)
     for held_k, spikes in list(rig.loop.slots.recent)[:-3]:
-        window, _ = spare.decoder.cut(spikes, held_k, rig.loop.schedule.window_end_s(held_k))
+        window, _ = spare.decoder.cut(
+            spikes, rig.loop.schedule.end_us(held_k), rig.loop.schedule.window_end_s(held_k)
+        )
         spare.decoder.run(window, held_k, rig.loop.lead_s)
     spare.decoder.k_reset = 0
     command = rig.ask("fell_back", slot=spare)

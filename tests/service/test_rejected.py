@@ -9,6 +9,7 @@ import pytest
 
 from service.loop.intake.arrivals import Arrival
 from service.loop.intake.rejected import CAUSES, FATES, RejectedSpikes
+from service.loop.intake.schedule import Schedule
 from streams.messages import SpikeBatch
 from streams.spikes.ring import Fates
 
@@ -28,7 +29,12 @@ class Beats:
     """Beats of 100 spikes each, so many of them with a fate."""
 
     def __init__(self) -> None:
-        self.rejected, self.fates, self.n_in, self.t_s = RejectedSpikes(HOP_US), Fates(), 0, 10.0
+        self.rejected, self.fates, self.n_in, self.t_s = (
+            RejectedSpikes(Schedule(0.0, HOP_US)),
+            Fates(),
+            0,
+            10.0,
+        )
 
     def turn(self, n_beats: int, **of_fate: int) -> None:
         for _ in range(n_beats):
@@ -69,7 +75,7 @@ def test_it_is_told_again_only_after_it_was_gone() -> None:
 
 
 def test_few_spikes_are_no_share() -> None:
-    rejected, fates = RejectedSpikes(HOP_US), Fates()
+    rejected, fates = RejectedSpikes(Schedule(0.0, HOP_US)), Fates()
     rejected.update_shares(1.0, fates, 0, 0.01)
     fates.invalid = 4
     rejected.update_shares(1.5, fates, 8, 0.01)
@@ -114,7 +120,7 @@ def test_a_bin_lacks_what_was_invalid_or_in_the_future(n_taken: int, lacks: bool
         ({"invalid_us": np.array([5 * HOP_US - 1])}, NONE),
         ({}, np.array([4 * HOP_US + 1])),
     ):
-        rejected = RejectedSpikes(HOP_US)
+        rejected = RejectedSpikes(Schedule(0.0, HOP_US))
         rejected.note(arrival(**changes), NONE, future_us, 0)
         assert rejected.bin_lacks(4 * HOP_US, 5 * HOP_US, n_taken) is lacks
         assert not rejected.bin_lacks(5 * HOP_US, 6 * HOP_US, 0)
@@ -123,7 +129,7 @@ def test_a_bin_lacks_what_was_invalid_or_in_the_future(n_taken: int, lacks: bool
 
 
 def test_numbers_that_never_came_are_lacking_since_the_pull_before() -> None:
-    rejected = RejectedSpikes(HOP_US)
+    rejected = RejectedSpikes(Schedule(0.0, HOP_US))
     rejected.note(arrival(t_s=10.0), NONE, NONE, 0)
     rejected.note(arrival(t_s=10.05, n_lost=3), NONE, NONE, 0)
     ks = [k for k in range(490, 510) if rejected.bin_lacks((k - 1) * HOP_US, k * HOP_US, 50)]
@@ -131,7 +137,7 @@ def test_numbers_that_never_came_are_lacking_since_the_pull_before() -> None:
 
 
 def test_stamps_of_another_clock_are_told_after_half_a_second_and_when_they_are_over() -> None:
-    rejected = RejectedSpikes(HOP_US)
+    rejected = RejectedSpikes(Schedule(0.0, HOP_US))
     for i in range(40):
         rejected.note(arrival(t_s=10.0 + HOP_S * i, age_s=-1.7e9), NONE, NONE, 0)
         assert rejected.other_clock is (i * HOP_S >= 0.5)
@@ -141,7 +147,7 @@ def test_stamps_of_another_clock_are_told_after_half_a_second_and_when_they_are_
 
 
 def test_a_backlog_that_is_old_for_a_moment_is_of_the_same_clock() -> None:
-    rejected = RejectedSpikes(HOP_US)
+    rejected = RejectedSpikes(Schedule(0.0, HOP_US))
     rejected.note(arrival(t_s=10.0), NONE, NONE, 0)
     for age_s in (60.0, 30.0, 7.0, 0.001):
         rejected.note(arrival(t_s=70.0, age_s=age_s), NONE, NONE, 0)

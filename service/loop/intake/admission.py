@@ -40,7 +40,7 @@ class Admission:
     def __init__(
         self, ring: SpikeRing, schedule: Schedule, settle: SettleTime, source_bin_us: int | None
     ) -> None:
-        self.rejected = RejectedSpikes(ring.hop_us)
+        self.rejected = RejectedSpikes(schedule)
         self.completeness = Completeness(schedule, source_bin_us)
         self.watermark = Watermark()
         self.newest_us: int | None = None
@@ -77,11 +77,11 @@ class Admission:
     def has_heard_of(self, k: int) -> bool:
         """Return True once something stamped after beat k's window has arrived."""
         newest_us = self.completeness.newest_us
-        return newest_us is not None and newest_us > k * self._ring.hop_us
+        return newest_us is not None and newest_us > self.schedule.end_us(k)
 
     def is_known_whole(self, k: int) -> bool:
         """Return True once the watermark has passed beat k's window."""
-        return self.watermark.has_passed(k * self._ring.hop_us)
+        return self.watermark.has_passed(self.schedule.end_us(k))
 
     def update_shares(self, t_s: float) -> None:
         """Update the last second's shares, once a beat."""
@@ -97,7 +97,7 @@ class Admission:
 
     def waits_for_more(self, k: int, longest_s: float, t_s: float) -> bool:
         """Return True where a wait of so long after beat k's window may tell that it is whole."""
-        end_us = k * self._ring.hop_us
+        end_us = self.schedule.end_us(k)
         if not self.completeness.resolves_within(end_us, longest_s):
             return False
         return not self.completeness.lacks(end_us, t_s)
@@ -110,7 +110,7 @@ class Admission:
             n_spikes: that its bin holds.
             t_cut: when it is cut.
         """
-        end_us = k * self._ring.hop_us
+        end_us = self.schedule.end_us(k)
         start_us = end_us - self._ring.bin_us
         lacks = self.completeness.lacks(end_us, t_cut)
         self.completeness.note_cut(end_us)

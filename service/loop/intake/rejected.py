@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from service.loop.intake.arrivals import Arrival
+from service.loop.intake.schedule import Schedule
 from streams.lsl.stamp_check import how_far_off, is_other_clock
 from streams.spikes.ring import Fates
 
@@ -65,16 +66,16 @@ class RejectedSpikes:
         other_clock: the source's stamps are from another clock now.
 
     Args:
-        hop_us: between beats.
+        schedule: when beats fall.
     """
 
-    def __init__(self, hop_us: int) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         self.shares: dict[str, float] = dict.fromkeys(FATES, 0.0)
         self.n_late = 0
         self.is_fault = False
         self.other_clock = False
         self.happened: deque[Happened] = deque(maxlen=100)
-        self._hop_us = hop_us
+        self._schedule = schedule
         self._history: deque[tuple[float, int, tuple[int, ...]]] = deque()
         self._n_lacking: dict[int, int] = {}
         self._newest_us: int | None = None
@@ -103,7 +104,7 @@ class RejectedSpikes:
             future_us: (m,) stamps of its spikes that lie in the future.
             n_overflow: spikes for which the ring had no room.
         """
-        for k in (-(-late_us // self._hop_us)).tolist():
+        for k in self._schedule.beats_of(late_us).tolist():
             self._n_late_for_ok += self._was_ok.get(k, False)
         for t_us in (arrival.invalid_us, future_us):
             if len(t_us):
@@ -124,15 +125,14 @@ class RejectedSpikes:
         """Note lost spikes; they may have fired at any time since the pull before."""
         since_us = first_us if self._newest_us is None else min(first_us, self._newest_us)
         since_us = max(since_us, last_us - LOST_OVER_US)
-        for k in range(-(-since_us // self._hop_us), -(-last_us // self._hop_us) + 1):
+        for k in self._beats(since_us, last_us):
             self._n_lacking[k] = self._n_lacking.get(k, 0) + n_lost
 
     def bin_lacks(self, start_us: int, end_us: int, n_tokens: int) -> bool:
         """Return True where the bin `(start_us, end_us]` is known to lack too many spikes."""
         if self._lacking_until_us is not None and self._lacking_until_us > start_us:
             return True
-        ks = range(start_us // self._hop_us + 1, -(-end_us // self._hop_us) + 1)
-        n = sum(self._n_lacking.get(k, 0) for k in ks)
+        n = sum(self._n_lacking.get(k, 0) for k in self._beats(start_us + 1, end_us))
         return n > BIN_SHARE * (n_tokens + n)
 
     def update_shares(self, t_s: float, fates: Fates, n_in: int, settle_s: float) -> None:
@@ -167,8 +167,13 @@ class RejectedSpikes:
             newest = max(self._n_lacking)
             self._n_lacking = {k: n for k, n in self._n_lacking.items() if k > newest - 500}
 
+    def _beats(self, first_us: int, last_us: int) -> range:
+        """Beats from the first whose window holds one stamp to that of another."""
+        first, last = self._schedule.beats_of(np.array([first_us, last_us])).tolist()
+        return range(first, last + 1)
+
     def _lacks(self, t_us: np.ndarray) -> None:
-        for k, n in zip(*np.unique(-(-t_us // self._hop_us), return_counts=True), strict=True):
+        for k, n in zip(*np.unique(self._schedule.beats_of(t_us), return_counts=True), strict=True):
             self._n_lacking[int(k)] = self._n_lacking.get(int(k), 0) + int(n)
 
     def _note_age(self, t_s: float, age_s: float) -> None:

@@ -28,6 +28,8 @@ BEFORE_OPEN_S, LONGEST_DELAY_S = 0.1, 1.0
 FIRST_OFFSET_WITHIN_S = 5.0
 FIRST_SAMPLES_WITHIN_S = 0.5
 """A stream of events may be silent; its stamps are checked at the start if any come by then."""
+BLOCKS_WITHIN_S = 0.5
+"""Heard before t0 is chosen, so that beats fall where blocks end."""
 SLICE_S = 0.25
 """Longest wait in one call of liblsl, so that a signal can end the program."""
 
@@ -152,14 +154,25 @@ class Source:
         sound = sound[sound > self.t_open_s - LONGEST_DELAY_S]
         return float(sound.min(initial=np.inf))
 
+    def listen(self) -> list[float]:
+        """Hear a few blocks, and keep them for `pull`; return the stamps that they reach to."""
+        t_end_s = self.t_open_s + BLOCKS_WITHIN_S
+        while (left_s := t_end_s - self._clock.now()) > 0:
+            samples, stamps, t_s = self._pull_new(min(left_s, SLICE_S))
+            if len(stamps):
+                self._held.append((samples, stamps, t_s))
+        heard = [stamps[np.isfinite(stamps)] for _, stamps, _ in self._held]
+        return [float(stamps.max()) + self._offset_s for stamps in heard if len(stamps)]
+
     def pull(self, timeout_s: float) -> tuple[np.ndarray, Float64s, float]:
         """Wait for samples: their values, stamps, and when they arrived; see `Inlet.pull`.
 
         Raises:
             StreamLostError: the stream ended; look for it with `reopen`.
         """
-        if self._held:
-            return self._held.pop(0)
+        return self._held.pop(0) if self._held else self._pull_new(timeout_s)
+
+    def _pull_new(self, timeout_s: float) -> tuple[np.ndarray, Float64s, float]:
         samples, stamps = self.inlet.pull(timeout_s)
         t_s = self._clock.now()
         if self._stamper is not None:

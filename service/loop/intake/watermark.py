@@ -8,12 +8,14 @@ far behind an earlier one a spike was stamped is measured, and kept for a minute
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from service.loop.intake.arrivals import Arrival
 from service.loop.intake.completeness import UsualMost
+from service.loop.intake.rejected import Happened
 from streams.messages import Int64s
 
 LEARNT_AFTER_S = 9.5
@@ -79,7 +81,7 @@ class Watermark:
     """
 
     def __init__(self) -> None:
-        self._happened: deque[tuple[str, dict[str, Any]]] = deque(maxlen=100)
+        self._happened: deque[Happened] = deque(maxlen=100)
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -126,13 +128,12 @@ class Watermark:
         was_learnt, self.is_learnt = self.is_learnt, t_s - self._t_first_s >= LEARNT_AFTER_S
         for disorder in (self._spikes, self._marks):
             if told := disorder.change(is_news=was_learnt):
-                self._happened.append(("disorder", told))
+                self._happened.append(Happened("disorder", told))
 
-    def drain(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return what happened since the last time: (event, detail)."""
-        told = list(self._happened)
-        self._happened.clear()
-        return told
+    def drain(self) -> Iterator[Happened]:
+        """Yield what happened since the last time."""
+        while self._happened:
+            yield self._happened.popleft()
 
     def _note_spikes(self, t_us: Int64s, t_s: float, since_us: float) -> None:
         spikes, marks = self._spikes, self._marks
