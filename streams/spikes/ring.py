@@ -12,6 +12,8 @@ from streams.spikes.kernels.choose import NUMPY, Kernels
 from streams.spikes.kernels.numpy_kernels import store
 from streams.spikes.kernels.ring_state import NEVER_US, RingState
 
+MOST_SLID_US = 100
+"""Distance from the end of one bin to the start of the next that sliding can leave, at most."""
 DUPLICATE_MEMORY = 65_536
 """Entries among which a late spike is looked for, to tell that it came before."""
 
@@ -113,11 +115,13 @@ class SpikeRing:
     def cut(self, bin_end_us: int) -> tuple[SpikeBatch, Int64s]:
         """Return the spikes in `(bin_end_us - bin, bin_end_us]`, and their slots.
 
-        A bin begins no later than the bins before leave off, though its end may have been slid.
+        It begins where the bins before leave off, though its end was slid by a few microseconds.
         Bins are cut in order. Follow with `assign_fate`, then `close`.
         """
         self._changed_from_us = NEVER_US
-        after_us = min(bin_end_us - self.bin_us, self._ring.late_until_us)
+        after_us, left_off_us = bin_end_us - self.bin_us, self._ring.late_until_us
+        if after_us - MOST_SLID_US <= left_off_us < after_us:
+            after_us = left_off_us
         return self._kernels.choose_bin(self._ring, after_us, bin_end_us)
 
     def is_as_cut(self, bin_end_us: int) -> bool:

@@ -22,9 +22,8 @@ GAIN_S, MOST_OF_GAIN = 2e-4, 0.75
 """A shift is worth so much less waiting; the nearest shift that brings most of it is chosen."""
 MOST_FORTH_S = 5e-4
 BACK, FORTH = 1e-3, 1e-4
-"""Sliding, as a share of the time. Forth it is slower, so that no spike that is stamped between a
-window's old and new end comes after the cut: those have come with the block before `CELL_S` is over.
-"""
+"""Sliding, as a share of the time. Forth it is slower: a spike that is stamped between a window's
+old and new end has come with the block, as it lies less than `CELL_S` beyond the old one."""
 PHASES_KEPT = 1000
 
 
