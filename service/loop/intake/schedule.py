@@ -127,12 +127,14 @@ class BlockAlignment:
         schedule, until_s = self._schedule, np.array(self._until_s)
         if len(until_s) < 10 or until_s[-1] - until_s[0] < LEAST_S:
             return
-        n_cells = min(MOST_CELLS, round(schedule.hop_s / CELL_S))
-        shifts_s = -schedule.hop_s / n_cells * np.arange(n_cells)
-        k_first = schedule.newest_due(float(until_s[0]), 0.0) + 2
-        ends_s = np.arange(schedule.window_end_s(k_first), until_s[-1], schedule.hop_s)
+        # Where windows would have ended, had they been where they are now.
+        begun_s, hop_s = schedule.t0_s + schedule.phase_us * 1e-6, schedule.hop_s
+        n_first, n_last = (np.array([until_s[0], until_s[-1]]) - begun_s) / hop_s
+        ends_s = begun_s + hop_s * np.arange(np.ceil(n_first) + 1, n_last)
         if len(ends_s) < 5:
             return
+        n_cells = min(MOST_CELLS, round(hop_s / CELL_S))
+        shifts_s = -hop_s / n_cells * np.arange(n_cells)
         tried_s = ends_s + shifts_s[:, None]  # (n_cells, n_beats)
         i_until = np.minimum(np.searchsorted(until_s, tried_s), len(until_s) - 1)
         beyond_s = np.maximum(until_s[i_until] - tried_s, 0.0)
@@ -145,6 +147,6 @@ class BlockAlignment:
             return
         # Several blocks end in a hop, and chance prefers one. The nearest that is good will do.
         good_s = shifts_s[near_s <= near_s.min() + max(0.5 * GAIN_S, (1.0 - MOST_OF_GAIN) * gain_s)]
-        back_s, forth_s = -float(good_s.max()), schedule.hop_s + float(good_s.min())
+        back_s, forth_s = -float(good_s.max()), hop_s + float(good_s.min())
         left_s = forth_s if forth_s < min(MOST_FORTH_S, back_s) else -back_s
         self._left_us = round(left_s * 1e6)
