@@ -269,7 +269,7 @@ class DecodeLoop:
         in_order = self.admission.watermark.drain() if self.timer.follows_watermark else ()
         for happened in (*rejected.drain(), *in_order):
             self._report(happened.event, happened.detail)
-        if self.alignment is not None:
+        if self.alignment is not None and self.admission.watermark.is_learnt:
             self.alignment.slide(t_s, settle.settle_s, self.last_k + 1)
 
     def final_safe_decode(self, reason: str) -> Decode:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.loop.intake.arrivals import Arrival
-from service.loop.intake.watermark import LEARNT_AFTER_S, Watermark
+from service.loop.intake.watermark import AGAIN_AFTER_S, LEARNT_AFTER_S, Watermark
 from streams.messages import SpikeBatch
 
 SETTLE_S = 0.02
@@ -84,10 +84,14 @@ def test_disorder_is_waited_for_and_forgotten_after_a_minute_in_order() -> None:
     assert told["behind"] == "spikes"
     assert told["disorder_ms"] == pytest.approx(3.0)
     assert "3.0 ms after spikes with later stamps" in str(told["warning"])
+    assert not watermark.is_learnt
+    arrive(watermark, [end_us + 8000], t_s=end_us * 1e-6 + AGAIN_AFTER_S + 0.1)
+    assert watermark.is_learnt
     for _ in range(61):
         end_us += 1_000_000
         arrive(watermark, [end_us])
     assert watermark.disorder_s == 0
+    assert watermark.is_learnt
     assert events(watermark) == [{"behind": "spikes", "disorder_ms": 0.0}]
 
 

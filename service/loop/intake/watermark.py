@@ -20,6 +20,9 @@ from streams.messages import Int64s
 
 LEARNT_AFTER_S = 9.5
 """Watched for so long before it is trusted: as long as the settle time is measured."""
+RECORD_US, AGAIN_AFTER_S = 200, 5.0
+"""Spikes that fell so much further behind than any before: how far the next will, nobody knows. The
+watermark is not trusted until no more have for so long."""
 TOLD_US = 1000
 """A change of the disorder is told from here on."""
 CAUSE = (
@@ -52,15 +55,17 @@ class Disorder:
         """Everything up to here has come; None before the first stamp."""
         return None if self.newest_us is None else self.newest_us - self._kept_us
 
-    def note(self, behind_us: int, t_s: float) -> None:
-        """Note how far stamps that arrived at `t_s` are behind."""
+    def note(self, behind_us: int, t_s: float) -> bool:
+        """Note how far stamps that arrived at `t_s` are behind; return True for a record."""
+        is_record = behind_us > self._kept_us + RECORD_US
         self._most.add(t_s, behind_us)
         self._kept_us = int(self._most.most_s)
+        return is_record
 
     def change(self, *, is_news: bool) -> dict[str, Any] | None:
         """Return the detail for an event if the disorder has changed by much, and that is news."""
         now_us, was_us = self._kept_us, self._told_us
-        if abs(now_us - was_us) < TOLD_US:
+        if abs(now_us - was_us) < TOLD_US and not (was_us and now_us == 0):
             return None
         self._told_us = now_us
         detail: dict[str, Any] = {"behind": self._of, "disorder_ms": now_us * 1e-3}
@@ -77,7 +82,7 @@ class Watermark:
     """Follows up to where a source is complete; owned by the loop.
 
     Attributes:
-        is_learnt: the source has been watched long enough.
+        is_learnt: the source's order has been watched long enough, and is as it was.
     """
 
     def __init__(self) -> None:
@@ -87,7 +92,7 @@ class Watermark:
     def begin_anew(self) -> None:
         """Another stream has come, or the same after an outage: stamps may begin anew."""
         self._spikes, self._marks = Disorder("spikes"), Disorder("keep-alives")
-        self._t_first_s: float | None = None
+        self._is_new, self._t_known_s, self._t_trusted_s = True, 0.0, 0.0
         self.is_learnt = False
 
     @property
@@ -119,15 +124,16 @@ class Watermark:
             settle_s: what comes later than so is late by any rule, and tells no disorder.
         """
         t_s, mark_us = arrival.t_s, arrival.newest_keep_alive_us
-        if self._t_first_s is None:
-            self._t_first_s = t_s
+        if self._is_new:
+            self._is_new, self._t_known_s = False, t_s + LEARNT_AFTER_S
+            self._t_trusted_s = self._t_known_s
         if len(present_us):
             self._note_spikes(present_us, t_s, (t_s - t0_s - settle_s) * 1e6)
         if mark_us is not None and mark_us <= arrival.latest_us:
             self._marks.advance(mark_us)
-        was_learnt, self.is_learnt = self.is_learnt, t_s - self._t_first_s >= LEARNT_AFTER_S
+        self.is_learnt = t_s >= self._t_trusted_s
         for disorder in (self._spikes, self._marks):
-            if told := disorder.change(is_news=was_learnt):
+            if told := disorder.change(is_news=t_s > self._t_known_s):
                 self._happened.append(Happened("disorder", told))
 
     def drain(self) -> Iterator[Happened]:
@@ -141,8 +147,10 @@ class Watermark:
         if t_us[0] < newest_us or (t_us[1:] < t_us[:-1]).any():
             newest_of_us = np.maximum.accumulate(np.concatenate(([newest_us], t_us)))[:-1]
             behind_us = int((newest_of_us - t_us)[t_us >= since_us].max(initial=0))
-        spikes.note(behind_us, t_s)
+        is_record = spikes.note(behind_us, t_s)
         if marks.newest_us is not None:
             in_time_us = t_us[t_us >= since_us]
-            marks.note(int((marks.newest_us - in_time_us).max(initial=0)), t_s)
+            is_record |= marks.note(int((marks.newest_us - in_time_us).max(initial=0)), t_s)
+        if is_record:
+            self._t_trusted_s = max(self._t_trusted_s, t_s + AGAIN_AFTER_S)
         spikes.advance(int(np.maximum.reduce(t_us)))
