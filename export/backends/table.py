@@ -22,6 +22,10 @@ from streams.spikes.kernels.choose import NUMPY, Kernels, numba_kernels
 
 COMPILED = "numba-cpu"
 """The backend that compiles the decoder, and with it the kernels before it (`kernels_for`)."""
+AUTO = "auto"
+"""In the config: the fastest of those below, see `export.choice.auto`."""
+REFERENCE = "torch"
+"""What others are held to; `auto` never takes it, so that no daemon loads torch unasked."""
 GPU_BACKENDS = ("onnxruntime-cuda", "tensorrt", "torch-cuda")
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -94,6 +98,12 @@ def _onnxruntime_cuda(bundle: DecoderBundle, precision: str) -> Backend:
 def _numba_cpu(bundle: DecoderBundle, precision: str) -> Backend:
     if not is_importable("numba"):
         raise BackendUnavailable("numba is not installed: pip install 'spikeloop[numba]'")
+    family = bundle.manifest.family
+    if family != "streaming":  # asked first: what follows compiles for seconds
+        raise BackendUnavailable(
+            f"{COMPILED} runs decoders of the family `streaming` as `spikeloop export` writes "
+            f"them; {bundle.manifest.name!r} is of {family!r}: use onnxruntime-cpu"
+        )
     try:
         from export.backends.numba_cpu import open_cpu
     except RuntimeError as error:
@@ -101,6 +111,8 @@ def _numba_cpu(bundle: DecoderBundle, precision: str) -> Backend:
             f"numba cannot keep what it compiles: {error}; set NUMBA_CACHE_DIR to a folder that "
             "can be written"
         ) from error
+    except (ImportError, OSError) as error:  # as where numpy is newer than numba knows
+        raise BackendUnavailable(f"numba does not load: {error}") from error
     return open_cpu(bundle, precision)
 
 
@@ -147,10 +159,16 @@ def parse_choice(choice: str) -> tuple[str, str]:
         BackendUnavailable: there is no such backend or precision.
     """
     name, _, precision = choice.partition(":")
+    if name == AUTO:
+        raise BackendUnavailable(
+            f"{choice!r}: {AUTO} runs fp32, and is no fallback; name a backend, or leave it out"
+        )
     if name not in BACKENDS:
-        near = difflib.get_close_matches(name, BACKENDS, n=2)
+        near = difflib.get_close_matches(name, [*BACKENDS, AUTO], n=2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-        raise BackendUnavailable(f"no backend {name!r}{hint} there are: {', '.join(BACKENDS)}")
+        raise BackendUnavailable(
+            f"no backend {name!r}{hint} there are: {', '.join([*BACKENDS, AUTO])}"
+        )
     if precision and precision not in PRECISIONS:
         raise BackendUnavailable(
             f"no precision {precision!r} in {choice!r}; there are: {', '.join(PRECISIONS)}"
