@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from streams.lsl.inlets import matching_streams, quieten
 from streams.wire.sockets import DecodeSubscriber
 
 FIRST, AGAIN = "first start", "again"
-WITHIN_S, WATCHED_S = 120.0, 5.0
+WITHIN_S, WATCHED_S = 120.0, 4.0
 Option = typer.Option
 Seconds = dict[str, float]
 
@@ -73,7 +73,8 @@ def _start(rig: Rig, name: str, backend: str, settings: Settings) -> Seconds:
     endpoint = start_daemon(rig, name, stream, replace(settings, backend=backend))
     taken = {"bound": clock.now() - t_start_s}
     subscriber = DecodeSubscriber(endpoint, ("decode",))
-    t_end_s, n_late, decode = t_start_s + WITHIN_S, 0, {"beats_skipped": 0}
+    t_end_s, n_late = t_start_s + WITHIN_S, 0
+    decode: dict[str, Any] = {"beats_skipped": 0}
     while clock.now() < t_end_s:
         rig.check(name)
         received = subscriber.receive(0.1)
