@@ -11,12 +11,12 @@ class BundleError(ExportError):
     """A bundle is refused: it is damaged, inconsistent, disagrees with its record, or too slow."""
 
 
-class TooSlowError(BundleError):
-    """A step takes longer than half a hop; in a quieter moment it may not."""
-
-
 class BackendUnavailable(ExportError):
     """A backend cannot run on this machine as it is installed."""
+
+
+class NotProvidedError(BackendUnavailable):
+    """A backend is not installed, not built, or not made for this decoder: it will be so again."""
 
 
 class BackendError(ExportError):

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.backends.opening import open_backend
-from export.backends.table import AUTO, GPU_BACKENDS, kernels_for, parse_choice
+from export.backends.table import AUTO, GPU_BACKENDS, parse_choice
 from export.bundle import open_bundle
 from export.choice.ranking import Ranking
 from export.tensorrt.library import RTX_INSTALL
@@ -185,7 +185,6 @@ def _bundle(config: ServeConfig | None) -> Finding:
     def open_it() -> str:
         bundle = open_bundle(bundle_path(named))
         opened = open_backend(bundle, backend, config.decoder.fallback if config else ())
-        kernels_for(opened.backend)  # so that no session waits for what it compiles
         return (
             f"{bundle.manifest.name} ({bundle.manifest.id[:12]}) on {opened.backend.name}: parity "
             f"within {opened.parity_error:.1e}, a step takes p99 {opened.step_p99_s * 1e3:.3f} ms"
@@ -200,7 +199,9 @@ def _chosen(ranking: Ranking | None) -> str:
     if ranking is None:
         return ""
     times = ", ".join(f"{name} {ms:.3f} ms" for name, ms in ranking.step_ms.items())
-    return f"; `auto` took the fastest after a wait: {times}"
+    when = "as remembered" if ranking.remembered else "timed now"
+    note = f"; it will be timed again: {ranking.note}" if ranking.note else ""
+    return f"; `auto` took the fastest after a wait, {when}: {times}{note}"
 
 
 def _source(config: ServeConfig, *, bundle_opens: bool) -> Iterator[Finding]:

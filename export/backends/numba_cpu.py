@@ -15,7 +15,7 @@ import numpy as np
 from decoders.streaming import drift, linear_filter
 from export.backends.streaming_kernel import Sizes, decode_bin, recall, room_for
 from export.bundle import DecoderBundle, tables_for
-from export.errors import BackendError, BackendUnavailable, BundleError
+from export.errors import BackendError, BundleError, NotProvidedError
 from export.manifest import Graph
 from streams.messages import Float32s, TokenWindow
 
@@ -190,12 +190,12 @@ def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> NumbaBackend:
     manifest = bundle.manifest
     config: Any = manifest.training.get("config")
     if not isinstance(config, dict):
-        raise BackendUnavailable(
+        raise NotProvidedError(
             f"{manifest.name!r} has no `training.config`, as `spikeloop export` writes it, that "
             "says what its network is: use onnxruntime-cpu"
         )
     if precision != "fp32":
-        raise BackendUnavailable(f"numba-cpu runs fp32, not {precision}")
+        raise NotProvidedError(f"numba-cpu runs fp32, not {precision}")
     prefix = "decoder."
     weights = {
         name.removeprefix(prefix): np.ascontiguousarray(value, np.float32)

@@ -10,13 +10,14 @@ import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
+from pickle import PickleError
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from export.bundle import DecoderBundle
-from export.errors import BackendUnavailable
+from export.errors import BackendUnavailable, NotProvidedError
 from streams.messages import Float32s, TokenWindow
 from streams.spikes.kernels.choose import NUMPY, Kernels, numba_kernels
 
@@ -97,22 +98,32 @@ def _onnxruntime_cuda(bundle: DecoderBundle, precision: str) -> Backend:
 
 def _numba_cpu(bundle: DecoderBundle, precision: str) -> Backend:
     if not is_importable("numba"):
-        raise BackendUnavailable("numba is not installed: pip install 'spikeloop[numba]'")
+        raise NotProvidedError("numba is not installed: pip install 'spikeloop[numba]'")
     family = bundle.manifest.family
     if family != "streaming":  # asked first: what follows compiles for seconds
-        raise BackendUnavailable(
+        raise NotProvidedError(
             f"{COMPILED} runs decoders of the family `streaming` as `spikeloop export` writes "
             f"them; {bundle.manifest.name!r} is of {family!r}: use onnxruntime-cpu"
         )
     try:
+        from numba.core.errors import NumbaError
+    except (ImportError, OSError) as error:  # as where numpy is newer than numba knows
+        raise BackendUnavailable(f"numba does not load: {error}") from error
+    try:
         from export.backends.numba_cpu import open_cpu
+
+        numba_kernels()  # what the loop would use with it is compiled, or refused, with it
     except RuntimeError as error:
         raise BackendUnavailable(
             f"numba cannot keep what it compiles: {error}; set NUMBA_CACHE_DIR to a folder that "
             "can be written"
         ) from error
-    except (ImportError, OSError) as error:  # as where numpy is newer than numba knows
-        raise BackendUnavailable(f"numba does not load: {error}") from error
+    except (NumbaError, OSError, EOFError, PickleError) as error:
+        raise BackendUnavailable(
+            f"numba cannot compile here, or its cache is damaged ({type(error).__name__}: "
+            f"{error}): empty the folder that NUMBA_CACHE_DIR names, or `__pycache__` beside "
+            "`export/backends` and `streams/spikes/kernels`"
+        ) from error
     return open_cpu(bundle, precision)
 
 
@@ -132,9 +143,9 @@ def _torch_cuda(bundle: DecoderBundle, precision: str) -> Backend:
 
 def _require_torch(name: str, precision: str) -> None:
     if importlib.util.find_spec("torch") is None:
-        raise BackendUnavailable("torch is not installed: pip install 'spikeloop[train]'")
+        raise NotProvidedError("torch is not installed: pip install 'spikeloop[train]'")
     if precision != "fp32":
-        raise BackendUnavailable(f"{name} is the reference: it runs fp32, not {precision}")
+        raise NotProvidedError(f"{name} is the reference: it runs fp32, not {precision}")
 
 
 def _tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
@@ -187,7 +198,7 @@ def load_tensorrt() -> ModuleType:
     require_installed()
     install = "pip install 'spikeloop[rtx]' (or `cuda-bindings` beside your own TensorRT)"
     if not is_importable("cuda.bindings"):
-        raise BackendUnavailable(f"no python package 'cuda.bindings': {install}")
+        raise NotProvidedError(f"no python package 'cuda.bindings': {install}")
     try:
         return importlib.import_module("export.tensorrt.backend")
     except (ImportError, OSError, RuntimeError) as error:
@@ -215,13 +226,13 @@ def require_one_onnxruntime() -> None:
     """
     found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
     if len(found) == 2:
-        raise BackendUnavailable(
+        raise NotProvidedError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
             "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'spikeloop[cpu]' "
             "or 'spikeloop[gpu]'"
         )
     if not found:
-        raise BackendUnavailable("onnxruntime is not installed: pip install 'spikeloop[cpu]'")
+        raise NotProvidedError("onnxruntime is not installed: pip install 'spikeloop[cpu]'")
 
 
 def _is_installed(distribution: str) -> bool:

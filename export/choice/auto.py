@@ -6,7 +6,7 @@ They are timed once for a graph, these libraries and this machine; the next star
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from export.backends import table
@@ -18,7 +18,7 @@ from export.choice.paced import time_in_turn
 from export.choice.ranking import Ranking
 from export.choice.remembered import Key, cache_folder, recall, remember
 from export.engines.builds import names_of_builds
-from export.errors import ExportError, TooSlowError
+from export.errors import ExportError, NotProvidedError
 
 _log = logging.getLogger("spikeloop")
 
@@ -44,7 +44,7 @@ def open_fastest(bundle: DecoderBundle, among: Collection[str] = ()) -> OpenedBa
     if held is not None:
         order = [name for name in held.order if name in among] or held.order
         try:
-            return _with_ranking(open_one(bundle, order[0]), held, ())
+            return _with_ranking(open_one(bundle, order[0]), order, held)
         except ExportError as error:
             _log.warning("remembered_backend_refused", extra={"detail": {order[0]: str(error)}})
     allowed = [name for name in names if name in among]
@@ -76,27 +76,28 @@ def _open_and_time(bundle: DecoderBundle, names: Collection[str], key: Key | Non
     )
     note = _kept(key, ranking, refused)
     tried = tuple(Attempt(name, str(error)) for name, error in refused.items())
-    return _with_ranking(opened[order[0]], replace(ranking, note=note), tried)
+    best = _with_ranking(opened[order[0]], order, replace(ranking, note=note))
+    return replace(best, tried=tried)
 
 
 def _kept(key: Key | None, ranking: Ranking, refused: dict[str, ExportError]) -> str:
     """Keep a ranking unless another start may well find another; return why it was not kept."""
     if key is None:
         return "only backends that are loaded already were timed beside the running loop"
-    slow = [name for name, error in refused.items() if isinstance(error, TooSlowError)]
-    if slow:
-        return f"{', '.join(slow)} was too slow this time, perhaps in a busy moment"
+    # What is absent will be so again. A full card, a damaged cache or a busy moment pass, and
+    # another bundle of this graph may well be in parity.
+    passing = [name for name, error in refused.items() if not isinstance(error, NotProvidedError)]
+    if passing:
+        return f"{', '.join(passing)} did not run this time, and may the next"
     return remember(cache_folder(), key, ranking)
 
 
-def _with_ranking(
-    opened: OpenedBackend, ranking: Ranking, tried: tuple[Attempt, ...]
-) -> OpenedBackend:
-    """Add the ranking, and what may take over: after a GPU's failure, what needs none."""
-    others = [name for name in ranking.order if name != opened.choice]
+def _with_ranking(opened: OpenedBackend, order: Sequence[str], ranking: Ranking) -> OpenedBackend:
+    """Add the ranking, and what of the order may take over: after a GPU's failure, a CPU."""
+    others = [name for name in order if name != opened.choice]
     if opened.choice in GPU_BACKENDS:
         others = [name for name in others if name not in GPU_BACKENDS]
-    return replace(opened, tried=tried, next_choices=tuple(others), ranking=ranking)
+    return replace(opened, next_choices=tuple(others), ranking=ranking)
 
 
 def _key(bundle: DecoderBundle, names: Collection[str], gpu: str) -> Key:

@@ -15,7 +15,7 @@ from export.backends import table
 from export.backends.table import Backend, parse_choice
 from export.bundle import DecoderBundle
 from export.choice.ranking import Ranking
-from export.errors import BackendUnavailable, BundleError, ExportError, TooSlowError
+from export.errors import BackendUnavailable, BundleError, ExportError
 from export.parity import largest_error
 from streams.clock import Clock, MonotonicClock, ThreadClock
 from streams.messages import TokenWindow
@@ -96,7 +96,7 @@ def open_one(bundle: DecoderBundle, choice: str, clock: Clock | None = None) -> 
     error = require_parity(bundle, backend)
     p50_s, p99_s = _timed(bundle, backend, clock or _clock_of(choice))
     if p99_s > bundle.manifest.hop_s / 2:
-        raise TooSlowError(_too_slow(bundle, choice, p99_s))
+        raise BundleError(_too_slow(bundle, choice, p99_s))
     return OpenedBackend(choice, backend, error, p50_s, p99_s)
 
 

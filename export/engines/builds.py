@@ -20,7 +20,7 @@ from typing import Any
 
 from export.bundle import DecoderBundle
 from export.engines.tables import n_rows_of
-from export.errors import BackendUnavailable, ExportError
+from export.errors import BackendUnavailable, ExportError, NotProvidedError
 from streams.files import written_whole
 
 FORMAT = 2
@@ -159,14 +159,14 @@ def find_build(
     if judged := [one for one in here if one.is_judged]:
         return max(judged, key=lambda one: str(one.record["verdict"]["date"]))
     if here:
-        raise BackendUnavailable(
+        raise NotProvidedError(
             f"{here[0].path} is there, but not the R2 that {precision} costs: `{command} --session "
             "SESSION.nwb`, with a recording that the decoder has not learnt from"
         )
     others = sorted({_told(one) for one in found})
     also = f"; there are builds for: {'; '.join(others)}" if others else ""
     where = f"{environment.device} ({', '.join(environment.targets)})"
-    raise BackendUnavailable(
+    raise NotProvidedError(
         f"{bundle.path} has not been built for {backend} in {precision} with {environment.runtime} "
         f"on {where if environment.targets else environment.device}: `{command}`{also}"
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -135,7 +138,7 @@ def test_one_that_is_not_in_parity_is_refused_however_fast(
     reasons = {attempt.name: attempt.reason for attempt in opened.tried}
     assert list(reasons) == [wrong]
     assert "disagrees with the outputs recorded" in reasons[wrong]
-    assert len(kept(cache)) == 1
+    assert kept(cache) == []  # another bundle of this graph may be in parity
 
 
 class Sleepy(OnnxruntimeBackend):
@@ -155,7 +158,7 @@ def test_what_was_too_slow_once_is_timed_again_next_time(
     opened = open_backend(bundle, "auto")
     assert opened.ranking is not None
     assert sleepy not in opened.ranking.order
-    assert opened.ranking.note.startswith(f"{sleepy} was too slow")
+    assert opened.ranking.note.startswith(f"{sleepy} did not run this time")
     assert kept(cache) == []
 
 
@@ -203,7 +206,8 @@ def test_other_libraries_or_another_machine_remember_nothing(
     ranking = open_backend(bundle, "auto").ranking
     assert ranking is not None
     assert not ranking.remembered
-    assert len(kept(cache)) == 2
+    # A card that is named and that no library finds may be back at the next start.
+    assert len(kept(cache)) == (1 if what == "gpu_name" else 2)
 
 
 def test_a_build_of_the_graph_makes_it_time_anew(
@@ -230,7 +234,9 @@ def test_beside_a_loop_only_what_it_has_loaded_is_taken(bundle: DecoderBundle, c
         assert opened.choice == loaded
         assert opened.ranking is not None
         assert opened.ranking.remembered
-        assert {opened.choice, *opened.next_choices} == BOTH
+        assert opened.next_choices == ()
+    opened = open_backend(bundle, "auto", among=BOTH)
+    assert {opened.choice, *opened.next_choices} == BOTH
 
 
 def test_if_none_that_is_loaded_runs_the_decoder_others_are_tried(
@@ -295,3 +301,47 @@ def test_a_refusal_by_all_names_each(
     monkeypatch.setattr(table, "BACKENDS", both)
     with pytest.raises(BundleError, match="every backend refused: one: weights of another"):
         open_backend(bundle, "auto")
+
+
+OPEN = """
+import json, sys
+from pathlib import Path
+from export.backends.opening import open_backend
+from export.bundle import open_bundle
+opened = open_backend(open_bundle(Path(sys.argv[1])), "auto")
+print(json.dumps({"choice": opened.choice, "note": opened.ranking.note,
+                  "refused": {a.name: a.reason for a in opened.tried}}))
+"""
+
+
+def opened_anew(compiled: Path, path: str = "") -> dict[str, Any]:
+    """What another process opens, whose numba keeps its code in a folder of its own."""
+    places = os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH", ""), os.getcwd())))
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN, str(DEMO)],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(compiled), "PYTHONPATH": places},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_a_damaged_cache_of_compiled_code_costs_no_start(tmp_path: Path, cache: Path) -> None:
+    compiled = tmp_path / "compiled"
+    assert opened_anew(compiled)["refused"] == {}
+    for file in compiled.rglob("*.nb?"):
+        file.write_bytes(file.read_bytes()[:100])
+    told = opened_anew(compiled)
+    assert told["choice"] == CPU
+    assert "its cache is damaged" in told["refused"][COMPILED]
+    assert "may the next" in told["note"]
+
+
+def test_a_numba_that_does_not_load_costs_no_start(tmp_path: Path) -> None:
+    """As where numpy is newer than it knows."""
+    (tmp_path / "numba").mkdir()
+    text = "raise ImportError('Numba needs NumPy 2.3 or less. Got NumPy 2.4.')"
+    (tmp_path / "numba" / "__init__.py").write_text(text)
+    told = opened_anew(tmp_path / "compiled", str(tmp_path))
+    assert told["choice"] == CPU
+    assert "does not load: Numba needs NumPy" in told["refused"][COMPILED]
