@@ -14,7 +14,7 @@ from streams.wire.schema import Command, encode
 from tests.system import running
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
 from tests.system.flaky_backend import NAME, SWITCH
-from tests.system.running import Daemon
+from tests.system.running import Daemon, wait_until
 from tests.system.sources import Living
 
 CPU, COMPILED = "onnxruntime-cpu", "numba-cpu"
@@ -47,7 +47,7 @@ def told(daemon: Daemon, source: Living) -> dict[str, Any]:
     assert status["backend"] == started["backend"] == next(iter(choice["step_ms"]))
     chosen = daemon.until_event("backend_chosen")["detail"]
     assert chosen == {"backend": status["backend"]} | choice
-    assert f"backend_chosen backend={status['backend']}" in daemon.err
+    wait_until(lambda: f"backend_chosen backend={status['backend']}" in daemon.err)
     return status
 
 
