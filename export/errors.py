@@ -15,6 +15,10 @@ class BackendUnavailable(ExportError):
     """A backend cannot run on this machine as it is installed."""
 
 
+class NotProvidedError(BackendUnavailable):
+    """A backend is not installed, not built, or not made for this decoder: it will be so again."""
+
+
 class BackendError(ExportError):
     """A step failed; the memory may be half advanced, so `reset` before the next one."""
 

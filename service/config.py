@@ -35,7 +35,7 @@ class DecoderConfig(Section):
     """`[decoder]`: which bundle, and what runs it."""
 
     bundle: str = Field("bundles/current", min_length=1)
-    backend: str = "onnxruntime-cpu"
+    backend: str = "auto"
     fallback: tuple[str, ...] = Field((), strict=False)
     incoming: str = Field("bundles/incoming", min_length=1)
     lead_s: float | None = Field(None, ge=-1, le=1)

@@ -16,8 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.backends.opening import open_backend
-from export.backends.table import GPU_BACKENDS, kernels_for, parse_choice
+from export.backends.table import AUTO, GPU_BACKENDS, parse_choice
 from export.bundle import open_bundle
+from export.choice.ranking import Ranking
 from export.tensorrt.library import RTX_INSTALL
 from service.config import ServeConfig, load_config
 from service.daemon.compose import make_source
@@ -106,7 +107,8 @@ def _examine(config: ServeConfig | None) -> Iterator[Finding]:
 
 def _names_gpu(config: ServeConfig) -> bool:
     chosen = (config.decoder.backend, *config.decoder.fallback)
-    return any(parse_choice(name)[0] in GPU_BACKENDS for name in chosen)
+    named = [name for name in chosen if name != AUTO]
+    return any(parse_choice(name)[0] in GPU_BACKENDS for name in named)
 
 
 def _gpu() -> Iterator[Finding]:
@@ -178,18 +180,28 @@ def _ports(config: ServeConfig) -> Finding:
 
 def _bundle(config: ServeConfig | None) -> Finding:
     named = config.decoder.bundle if config else "shipped:demo"
-    backend = config.decoder.backend if config else "onnxruntime-cpu"
+    backend = config.decoder.backend if config else AUTO
 
     def open_it() -> str:
         bundle = open_bundle(bundle_path(named))
         opened = open_backend(bundle, backend, config.decoder.fallback if config else ())
-        kernels_for(opened.backend)  # so that no session waits for what it compiles
         return (
             f"{bundle.manifest.name} ({bundle.manifest.id[:12]}) on {opened.backend.name}: parity "
             f"within {opened.parity_error:.1e}, a step takes p99 {opened.step_p99_s * 1e3:.3f} ms"
+            f"{_chosen(opened.ranking)}"
         )
 
     return _attempt(f"bundle {named}", open_it)
+
+
+def _chosen(ranking: Ranking | None) -> str:
+    """Return the times by which `auto` chose."""
+    if ranking is None:
+        return ""
+    times = ", ".join(f"{name} {ms:.3f} ms" for name, ms in ranking.step_ms.items())
+    when = "as remembered" if ranking.remembered else "timed now"
+    note = f"; it will be timed again: {ranking.note}" if ranking.note else ""
+    return f"; `auto` took the fastest after a wait, {when}: {times}{note}"
 
 
 def _source(config: ServeConfig, *, bundle_opens: bool) -> Iterator[Finding]:

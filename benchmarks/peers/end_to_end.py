@@ -59,7 +59,7 @@ def end_to_end(
 def _ours(rig: Rig, stream: str, settings: Settings, i: int) -> dict[str, list[float]]:
     """Over ZeroMQ as it is set up by default, and cutting on arrival; and over LSL."""
     found = {}
-    early = replace(settings, cut="arrived")
+    early = replace(settings, cut="arrived", backend="onnxruntime-cpu")
     ways = {OURS: settings, OURS_EARLY: early}
     if is_importable("numba"):
         ways[OURS_NUMBA] = replace(early, backend="numba-cpu")

@@ -15,7 +15,7 @@ import numpy as np
 from decoders.streaming import drift, linear_filter
 from export.backends.streaming_kernel import Sizes, decode_bin, recall, room_for
 from export.bundle import DecoderBundle, tables_for
-from export.errors import BackendError, BackendUnavailable, BundleError
+from export.errors import BackendError, BundleError, NotProvidedError
 from export.manifest import Graph
 from streams.messages import Float32s, TokenWindow
 
@@ -184,18 +184,18 @@ def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> NumbaBackend:
     """The bundle's streaming decoder on one core of the CPU.
 
     Raises:
-        BackendUnavailable: another family or precision.
+        BackendUnavailable: another precision, or a network that no export described.
         BundleError: the weights are not those of its network.
     """
     manifest = bundle.manifest
     config: Any = manifest.training.get("config")
-    if manifest.family != "streaming" or not isinstance(config, dict):
-        raise BackendUnavailable(
-            f"numba-cpu runs decoders of the family `streaming` as `spikeloop export` writes them; "
-            f"{manifest.name!r} is of {manifest.family!r}: use onnxruntime-cpu"
+    if not isinstance(config, dict):
+        raise NotProvidedError(
+            f"{manifest.name!r} has no `training.config`, as `spikeloop export` writes it, that "
+            "says what its network is: use onnxruntime-cpu"
         )
     if precision != "fp32":
-        raise BackendUnavailable(f"numba-cpu runs fp32, not {precision}")
+        raise NotProvidedError(f"numba-cpu runs fp32, not {precision}")
     prefix = "decoder."
     weights = {
         name.removeprefix(prefix): np.ascontiguousarray(value, np.float32)

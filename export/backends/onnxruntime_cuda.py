@@ -27,7 +27,7 @@ from export.bundle import DecoderBundle
 from export.engines.builds import Build, Environment, find_build
 from export.engines.gpu import find_gpu
 from export.engines.tables import fitted_tables, fixed_zeros
-from export.errors import BackendError, BackendUnavailable
+from export.errors import BackendError, BackendUnavailable, NotProvidedError
 from export.manifest import TOKEN_INPUTS, Graph
 from streams.messages import Float32s, TokenWindow
 
@@ -254,7 +254,7 @@ def cuda_environment() -> Environment:
         BackendUnavailable: the installed ONNX Runtime has no CUDA, or there is no GPU.
     """
     if CUDA not in providers_at_hand():
-        raise BackendUnavailable(
+        raise NotProvidedError(
             f"the installed ONNX Runtime has no {CUDA}: pip uninstall onnxruntime, "
             "then pip install 'spikeloop[gpu]'"
         )

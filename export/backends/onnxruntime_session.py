@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pydantic import ValidationError
 
 from export.errors import BackendUnavailable, BundleError
 from export.manifest import Graph, Tensor, describe
+
+# From 1.29 on it sends events to its maker unless told not to before it is loaded. A daemon that
+# is reached by loopback only sends nothing of its own accord.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 VERSION: str = ort.__version__

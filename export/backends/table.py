@@ -10,18 +10,23 @@ import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
+from pickle import PickleError
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from export.bundle import DecoderBundle
-from export.errors import BackendUnavailable
+from export.errors import BackendUnavailable, NotProvidedError
 from streams.messages import Float32s, TokenWindow
 from streams.spikes.kernels.choose import NUMPY, Kernels, numba_kernels
 
 COMPILED = "numba-cpu"
 """The backend that compiles the decoder, and with it the kernels before it (`kernels_for`)."""
+AUTO = "auto"
+"""In the config: the fastest of those below, see `export.choice.auto`."""
+REFERENCE = "torch"
+"""What others are held to; `auto` never takes it, so that no daemon loads torch unasked."""
 GPU_BACKENDS = ("onnxruntime-cuda", "tensorrt", "torch-cuda")
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -93,13 +98,31 @@ def _onnxruntime_cuda(bundle: DecoderBundle, precision: str) -> Backend:
 
 def _numba_cpu(bundle: DecoderBundle, precision: str) -> Backend:
     if not is_importable("numba"):
-        raise BackendUnavailable("numba is not installed: pip install 'spikeloop[numba]'")
+        raise NotProvidedError("numba is not installed: pip install 'spikeloop[numba]'")
+    family = bundle.manifest.family
+    if family != "streaming":  # asked first: what follows compiles for seconds
+        raise NotProvidedError(
+            f"{COMPILED} runs decoders of the family `streaming` as `spikeloop export` writes "
+            f"them; {bundle.manifest.name!r} is of {family!r}: use onnxruntime-cpu"
+        )
+    try:
+        from numba.core.errors import NumbaError
+    except (ImportError, OSError) as error:  # as where numpy is newer than numba knows
+        raise BackendUnavailable(f"numba does not load: {error}") from error
     try:
         from export.backends.numba_cpu import open_cpu
+
+        numba_kernels()  # what the loop would use with it is compiled, or refused, with it
     except RuntimeError as error:
         raise BackendUnavailable(
             f"numba cannot keep what it compiles: {error}; set NUMBA_CACHE_DIR to a folder that "
             "can be written"
+        ) from error
+    except (NumbaError, OSError, EOFError, PickleError) as error:
+        raise BackendUnavailable(
+            f"numba cannot compile here, or its cache is damaged ({type(error).__name__}: "
+            f"{error}): empty the folder that NUMBA_CACHE_DIR names, or `__pycache__` beside "
+            "`export/backends` and `streams/spikes/kernels`"
         ) from error
     return open_cpu(bundle, precision)
 
@@ -120,9 +143,9 @@ def _torch_cuda(bundle: DecoderBundle, precision: str) -> Backend:
 
 def _require_torch(name: str, precision: str) -> None:
     if importlib.util.find_spec("torch") is None:
-        raise BackendUnavailable("torch is not installed: pip install 'spikeloop[train]'")
+        raise NotProvidedError("torch is not installed: pip install 'spikeloop[train]'")
     if precision != "fp32":
-        raise BackendUnavailable(f"{name} is the reference: it runs fp32, not {precision}")
+        raise NotProvidedError(f"{name} is the reference: it runs fp32, not {precision}")
 
 
 def _tensorrt(bundle: DecoderBundle, precision: str) -> Backend:
@@ -147,10 +170,16 @@ def parse_choice(choice: str) -> tuple[str, str]:
         BackendUnavailable: there is no such backend or precision.
     """
     name, _, precision = choice.partition(":")
+    if name == AUTO:
+        raise BackendUnavailable(
+            f"{choice!r}: {AUTO} runs fp32, and is no fallback; name a backend, or leave it out"
+        )
     if name not in BACKENDS:
-        near = difflib.get_close_matches(name, BACKENDS, n=2)
+        near = difflib.get_close_matches(name, [*BACKENDS, AUTO], n=2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-        raise BackendUnavailable(f"no backend {name!r}{hint} there are: {', '.join(BACKENDS)}")
+        raise BackendUnavailable(
+            f"no backend {name!r}{hint} there are: {', '.join([*BACKENDS, AUTO])}"
+        )
     if precision and precision not in PRECISIONS:
         raise BackendUnavailable(
             f"no precision {precision!r} in {choice!r}; there are: {', '.join(PRECISIONS)}"
@@ -169,7 +198,7 @@ def load_tensorrt() -> ModuleType:
     require_installed()
     install = "pip install 'spikeloop[rtx]' (or `cuda-bindings` beside your own TensorRT)"
     if not is_importable("cuda.bindings"):
-        raise BackendUnavailable(f"no python package 'cuda.bindings': {install}")
+        raise NotProvidedError(f"no python package 'cuda.bindings': {install}")
     try:
         return importlib.import_module("export.tensorrt.backend")
     except (ImportError, OSError, RuntimeError) as error:
@@ -197,13 +226,13 @@ def require_one_onnxruntime() -> None:
     """
     found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
     if len(found) == 2:
-        raise BackendUnavailable(
+        raise NotProvidedError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files: "
             "pip uninstall onnxruntime onnxruntime-gpu, then pip install 'spikeloop[cpu]' "
             "or 'spikeloop[gpu]'"
         )
     if not found:
-        raise BackendUnavailable("onnxruntime is not installed: pip install 'spikeloop[cpu]'")
+        raise NotProvidedError("onnxruntime is not installed: pip install 'spikeloop[cpu]'")
 
 
 def _is_installed(distribution: str) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decoders.families import FAMILIES
 from export.bundle import DecoderBundle, tables_for
-from export.errors import BackendError, BackendUnavailable, BundleError
+from export.errors import BackendError, BundleError, NotProvidedError
 from export.manifest import Graph
 from streams.messages import Float32s, TokenWindow
 
@@ -115,7 +115,7 @@ def load_module(bundle: DecoderBundle) -> nn.Module:
     """
     family, config = bundle.manifest.family, bundle.manifest.training.get("config")
     if family not in FAMILIES or not isinstance(config, dict):
-        raise BackendUnavailable(
+        raise NotProvidedError(
             f"torch cannot run {bundle.manifest.name!r}: its manifest has family {family!r} "
             f"{'and' if isinstance(config, dict) else 'and no'} `training.config`; torch runs "
             f"{', '.join(FAMILIES)} as `spikeloop export` writes them; use onnxruntime-cpu"

@@ -21,7 +21,7 @@ from export.backends.torch_program import Programs
 from export.bundle import DecoderBundle, tables_for
 from export.engines.builds import builds_folder
 from export.engines.tables import fixed_zeros
-from export.errors import BackendError, BackendUnavailable, BundleError
+from export.errors import BackendError, BackendUnavailable, BundleError, NotProvidedError
 from export.manifest import TOKEN_INPUTS, Graph
 from streams.messages import Float32s, TokenWindow
 
@@ -227,7 +227,7 @@ def open_cuda(bundle: DecoderBundle) -> TorchGraphBackend:
         BundleError: the weights are not those of its network.
     """
     if torch.version.cuda is None:
-        raise BackendUnavailable(
+        raise NotProvidedError(
             f"torch {torch.__version__} was built without CUDA: install the CUDA build of torch "
             "by the line that pytorch.org gives for your driver"
         )

@@ -20,7 +20,7 @@ from typing import Any
 
 from export.bundle import DecoderBundle
 from export.engines.tables import n_rows_of
-from export.errors import BackendUnavailable, ExportError
+from export.errors import BackendUnavailable, ExportError, NotProvidedError
 from streams.files import written_whole
 
 FORMAT = 2
@@ -131,6 +131,19 @@ def _stem(bundle: DecoderBundle, backend: str, precision: str) -> str:
     return f"{bundle.graph_sha256[:N_HEX]}-{backend}-{precision}"
 
 
+def _paths(bundle: DecoderBundle, stem: str) -> list[Path]:
+    folders = (builds_folder(), bundle.path / WITH_BUNDLE)
+    return [path for folder in folders for path in folder.glob(f"{stem}-*")]
+
+
+def names_of_builds(bundle: DecoderBundle) -> list[str]:
+    """Names of all builds of the bundle's graph, sorted; none where the user has no home."""
+    try:
+        return sorted(path.name for path in _paths(bundle, bundle.graph_sha256[:N_HEX]))
+    except RuntimeError:
+        return []
+
+
 def find_build(
     bundle: DecoderBundle, backend: str, precision: str, environment: Environment
 ) -> Build:
@@ -141,24 +154,19 @@ def find_build(
     """
     stem, command = _stem(bundle, backend, precision), f"spikeloop build {bundle.path} "
     command += f"--backend {backend} --precision {precision}"
-    paths = [
-        path
-        for folder in (builds_folder(), bundle.path / WITH_BUNDLE)
-        for path in folder.glob(f"{stem}-*")
-    ]
-    found = [build for build in map(_read, paths) if build is not None]
+    found = [build for build in map(_read, _paths(bundle, stem)) if build is not None]
     here = [one for one in found if one.runs_in(environment) and one.fits(bundle)]
     if judged := [one for one in here if one.is_judged]:
         return max(judged, key=lambda one: str(one.record["verdict"]["date"]))
     if here:
-        raise BackendUnavailable(
+        raise NotProvidedError(
             f"{here[0].path} is there, but not the R2 that {precision} costs: `{command} --session "
             "SESSION.nwb`, with a recording that the decoder has not learnt from"
         )
     others = sorted({_told(one) for one in found})
     also = f"; there are builds for: {'; '.join(others)}" if others else ""
     where = f"{environment.device} ({', '.join(environment.targets)})"
-    raise BackendUnavailable(
+    raise NotProvidedError(
         f"{bundle.path} has not been built for {backend} in {precision} with {environment.runtime} "
         f"on {where if environment.targets else environment.device}: `{command}`{also}"
     )

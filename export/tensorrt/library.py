@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from export.errors import BackendUnavailable
+from export.errors import BackendUnavailable, NotProvidedError
 
 RTX, FULL = "tensorrt-rtx", "tensorrt"
 RTX_INSTALL = "pip install 'spikeloop[rtx]'"
@@ -89,7 +89,7 @@ def require_installed() -> tuple[str, ...]:
     """
     found = installed_libraries()
     if not found:
-        raise BackendUnavailable(
+        raise NotProvidedError(
             f"TensorRT is not installed: {RTX_INSTALL} (RTX cards; builds engines on any machine), "
             f"or for a data-centre GPU {FULL_INSTALL}"
         )

@@ -54,7 +54,7 @@ class Settings:
     base: str | None = None
     priority: int = PRIORITY
     cut: str = "auto"
-    backend: str = "onnxruntime-cpu"
+    backend: str = "auto"
     delay_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from export.choice.machine import cpu_model
+
 LIBRARIES = ("spikeloop", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "pylsl", "pyzmq")
 WARM_S = 60.0
 FLAT = 0.01
@@ -43,7 +45,7 @@ def describe(before: Ticks | None) -> dict[str, Any]:
         stolen = (now[1] - before[1]) / (now[0] - before[0])
     return {
         "stolen": stolen,
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "kernel": platform.release(),
@@ -55,15 +57,6 @@ def describe(before: Ticks | None) -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES if _version(name)},
     }
-
-
-def _cpu_model() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or None
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _preemption() -> str:

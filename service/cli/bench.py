@@ -37,7 +37,7 @@ def loop(
     cut: Annotated[
         Literal["auto", "settled", "arrived"], opt("`[beat] cut` of the daemon.")
     ] = "auto",
-    backend: Annotated[str, opt("Runs the network.")] = "onnxruntime-cpu",
+    backend: Annotated[str, opt("Runs the network.")] = "auto",
     figure: Annotated[Path | None, opt("Draw the result.", "FILE.png")] = None,
     as_json: Json = False,
 ) -> int:

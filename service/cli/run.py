@@ -36,7 +36,7 @@ def demo(
     subject: Annotated[int, opt("Seed of the subject.")] = 1,
     day: Annotated[int | None, opt("8; the shipped decoder knows 0 to 7.")] = None,
     bundle: Annotated[str, opt("Another decoder.")] = "shipped:demo",
-    backend: Annotated[str, opt("Runs the network.")] = "onnxruntime-cpu",
+    backend: Annotated[str, opt("Runs the network.")] = "auto",
 ) -> int:
     """Close the loop with a simulated subject."""
     quieten_lsl()

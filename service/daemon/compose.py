@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from export.manifest import Manifest
 from service.config import InputConfig, ServeConfig, ShapingConfig
+from service.daemon.stream_search import StreamSearch
 from service.errors import ConfigError, cannot_write
 from service.loop.cut_timer import Cut
 from service.loop.decode_loop import Report
 from service.loop.intake.schedule import BlockAlignment, Schedule
-from service.loop.intake.source import Source
+from service.loop.intake.source import FindInlet, Source
 from service.loop.shaping import Shaping
 from service.loop.token_cap import CapChange, TokenCap
 from service.telemetry.token_log import TokenLog
@@ -67,26 +71,51 @@ def shaping_of(config: ShapingConfig) -> Shaping:
     return Shaping(**config.model_dump())
 
 
+def stream_finder(config: InputConfig, gave_up: Callable[[], bool] = lambda: False) -> FindInlet:
+    """Return what looks for the stream that `[input]` describes, for so many seconds."""
+
+    def find(timeout_s: float) -> Inlet:
+        return find_inlet(
+            config.type, name=config.name, source_id=config.source_id, hostname=config.hostname,
+            budget_per_s=config.budget_spikes_per_s, timeout_s=timeout_s, recover=False,
+            gave_up=gave_up,
+        )  # fmt: skip
+
+    return find
+
+
+@contextmanager
+def search_stream(config: InputConfig, clock: Clock) -> Iterator[FindInlet]:
+    """Begin to look for the stream; what is handed out waits for it, and later looks anew."""
+    ended = threading.Event()
+    early, find = stream_finder(config, ended.is_set), stream_finder(config)
+    search = StreamSearch(early, find, clock, config.wait_s)
+    try:
+        yield search.find
+    finally:
+        ended.set()
+        search.join()
+
+
 def make_source(
-    config: InputConfig, known_keys: tuple[str, ...], clock: Clock, kernels: Kernels = NUMPY
+    config: InputConfig,
+    known_keys: tuple[str, ...],
+    clock: Clock,
+    kernels: Kernels = NUMPY,
+    find: FindInlet | None = None,
 ) -> Source:
     """Open the stream that `[input]` describes; the decoder has a row for each of `known_keys`.
 
     Raises:
         StreamsError: see `Source`.
     """
-
-    def find(timeout_s: float) -> Inlet:
-        return find_inlet(
-            config.type, name=config.name, source_id=config.source_id, hostname=config.hostname,
-            budget_per_s=config.budget_spikes_per_s, timeout_s=timeout_s, recover=False,
-        )  # fmt: skip
-
     options = LayoutOptions(
         known_keys=known_keys, array=config.array, columns=config.columns,
         ignore_units=config.ignore_units, kernels=kernels,
     )  # fmt: skip
-    return Source(find, options, clock, stamps=config.stamps, wait_s=config.wait_s)
+    return Source(
+        find or stream_finder(config), options, clock, stamps=config.stamps, wait_s=config.wait_s
+    )
 
 
 def choose_t0(source: Source, hop_s: float) -> float:

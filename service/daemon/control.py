@@ -42,6 +42,7 @@ def _status(daemon: Daemon, _: Arguments) -> Arguments:
         "units_known": int(loop.decoder.known.sum()),
         "units_seen": len(daemon.source.keys),
         "library": loop.decoder.backend.library,
+        "backend_choice": failover.ranking.as_dict() if failover.ranking else {},
         "refused_backends": dict(failover.refused),
         "spare_backend": failover.spare,
         "health": daemon.units.report(),

@@ -21,9 +21,11 @@ from service.daemon.compose import (
     make_source,
     make_token_cap,
     make_token_log,
+    search_stream,
     shaping_of,
 )
 from service.daemon.realtime import apply, lift_carriers
+from service.deploy.failover import open_spare, tell_choice
 from service.deploy.swap import Deployer
 from service.deploy.transfer import Transfers
 from service.errors import GuardError
@@ -86,10 +88,14 @@ class Daemon:
         self._inbox: deque[Arrival] = deque()
         check_config(config, bundle.manifest)
         manifest, decoder = bundle.manifest, config.decoder
-        self.opened = open_backend(bundle, decoder.backend, decoder.fallback)
-        kernels = kernels_for(self.opened.backend)
-        keys = tuple(unit.key for unit in manifest.units)
-        self.source = make_source(config.input, keys, self._clock, kernels)
+        # Both take their time: the network answers while libraries are loaded.
+        with search_stream(config.input, self._clock) as find:
+            self.opened = open_backend(bundle, decoder.backend, decoder.fallback)
+            tell_choice(self.opened, self.report)
+            spare = open_spare(bundle, self.opened)
+            kernels = kernels_for(self.opened.backend)
+            keys = tuple(unit.key for unit in manifest.units)
+            self.source = make_source(config.input, keys, self._clock, kernels, find)
         output = config.output
         self._outlet = (
             DecodeOutlet(output.lsl_name, manifest.outputs) if output.lsl_outlet else None
@@ -115,7 +121,7 @@ class Daemon:
             token_cap=config.beat.token_cap,
             keep_alive_every_s=self.source.keep_alive_every_s,
         )
-        self.deployer.failover.prepare(bundle, self.opened)
+        self.deployer.failover.prepare(bundle, self.opened, spare)
         self.transfers = Transfers(Path(decoder.incoming))
 
     def _make_loop(self) -> DecodeLoop:
@@ -266,7 +272,7 @@ class Daemon:
             self.report("realtime", {what: said} if holds else {"warning": said})
 
     def _description(self) -> dict[str, Any]:
-        backend = self.opened.backend
+        backend, ranking = self.opened.backend, self.opened.ranking
         return {
             "decoder_id": self.bundle.manifest.name,
             "checksum": self.bundle.manifest.id,
@@ -274,6 +280,7 @@ class Daemon:
             "precision": backend.precision,
             "library": backend.library,
             "step_p99_ms": self.opened.step_p99_s * 1e3,
+            "backend_choice": ranking.as_dict() if ranking else {},
             "refused_backends": {one.name: one.reason for one in self.opened.tried},
             "source": str(self.source.inlet.description),
             "hop_ms": self.bundle.manifest.hop_s * 1e3,

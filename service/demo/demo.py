@@ -17,7 +17,7 @@ from service.bench.verdict import beats_missed, conclude
 from service.daemon.serve import bundle_path
 from service.demo.view import LiveView
 
-SHIPPED_DEMO, DEFAULT_BACKEND = "shipped:demo", "onnxruntime-cpu"
+SHIPPED_DEMO, DEFAULT_BACKEND = "shipped:demo", "auto"
 TARGETS_PER_30_S = 8
 LEAD_S, SMOOTHING = 0.1, 0.5
 """Decoding ahead makes up for part of the loop's delay; a little smoothing takes the jitter."""

@@ -7,11 +7,12 @@ needed, only the last seconds' bins must still run through its memory.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from export.backends.opening import OpenedBackend, open_backend
 from export.bundle import DecoderBundle
+from export.choice.ranking import Ranking
 from export.errors import ExportError
 from service.errors import ServiceError
 from service.loop.commands import LoopCommand
@@ -25,10 +26,32 @@ N_SPARES = 3
 
 @dataclass(frozen=True, slots=True)
 class Spare:
-    """A backend that passed the gate for a bundle and waits."""
+    """A backend that passed the gate for a bundle and waits.
+
+    Attributes:
+        bundle: the decoder.
+        opened: the backend; None where none is to take over, or none could be opened.
+        warning: why none could be opened; "" else.
+    """
 
     bundle: DecoderBundle
-    opened: OpenedBackend
+    opened: OpenedBackend | None
+    warning: str = ""
+
+
+def open_spare(bundle: DecoderBundle, opened: OpenedBackend) -> Spare:
+    """Open the next backend for a bundle that `opened` runs."""
+    after = opened.next_choices
+    try:
+        return Spare(bundle, open_backend(bundle, after[0], after[1:]) if after else None)
+    except ExportError as error:
+        return Spare(bundle, None, f"no fallback can take over: {error}")
+
+
+def tell_choice(opened: OpenedBackend, report: Report) -> None:
+    """Report which backend `auto` took, and by which times."""
+    if opened.ranking is not None:
+        report("backend_chosen", {"backend": opened.choice} | opened.ranking.as_dict())
 
 
 class Failover:
@@ -36,9 +59,9 @@ class Failover:
 
     Attributes:
         refused: backends that could not be opened or failed, and why, by their name in the config.
+        loaded: names of the backends that this process has opened.
 
     Args:
-        choices: backends as the config lists them: the one to use, then the fallbacks.
         loop: whose decoder's backend may fail.
         warm_up: returns a backend's slot that has run the last seconds' bins.
         report: called with (event, detail).
@@ -46,39 +69,51 @@ class Failover:
 
     def __init__(
         self,
-        choices: Sequence[str],
         loop: DecodeLoop,
         warm_up: Callable[[DecoderBundle, OpenedBackend], DecoderSlot],
         report: Report,
     ) -> None:
         self.refused: dict[str, str] = {}
-        self._choices, self._loop = tuple(choices), loop
+        self.loaded: set[str] = set()
+        self._loop = loop
         self._warm_up, self._report = warm_up, report
         self._spares: dict[str, Spare] = {}
         self._in_use: dict[str, str] = {}
+        self._rankings: dict[str, Ranking] = {}
         self._told: Decoder | None = None
 
     @property
     def spare(self) -> str:
         """The backend that would take over from the one in service; "" where none would."""
         held = self._spares.get(self._loop.decoder.manifest.id)
-        return held.opened.choice if held else ""
+        return held.opened.choice if held and held.opened else ""
 
-    def prepare(self, bundle: DecoderBundle, opened: OpenedBackend) -> None:
-        """Open the next backend in the list for a bundle that `opened` runs; any thread may."""
-        self.refused |= {one.name: one.reason for one in opened.tried}
-        left = self._choices[self._choices.index(opened.choice) + 1 :]
+    @property
+    def ranking(self) -> Ranking | None:
+        """The times by which `auto` chose for the decoder in service; None where it did not."""
+        return self._rankings.get(self._loop.decoder.manifest.id)
+
+    def prepare(
+        self, bundle: DecoderBundle, opened: OpenedBackend, spare: Spare | None = None
+    ) -> None:
+        """Keep a spare for a bundle that `opened` runs, opened now if none is given.
+
+        Any thread may.
+        """
+        spare = spare or open_spare(bundle, opened)
         key = bundle.manifest.id
         self._in_use[key] = opened.choice
-        if not left:
+        if opened.ranking is not None:
+            self._rankings[key] = opened.ranking
+        for one in (opened, spare.opened):
+            if one is not None:
+                self.refused |= {attempt.name: attempt.reason for attempt in one.tried}
+                self.loaded.add(one.choice)
+        if spare.warning:
+            self._report("fallback_refused", {"warning": spare.warning})
+        if spare.opened is None:
             return
-        try:
-            spare = open_backend(bundle, left[0], left[1:])
-        except ExportError as error:
-            self._report("fallback_refused", {"warning": f"no fallback can take over: {error}"})
-            return
-        self.refused |= {one.name: one.reason for one in spare.tried}
-        self._spares[key] = Spare(bundle, spare)
+        self._spares[key] = spare
         for old in list(self._spares)[:-N_SPARES]:
             self._spares.pop(old, None)
 
@@ -104,6 +139,7 @@ class Failover:
         self._told = decoder
         key = decoder.manifest.id
         spare = self._spares.pop(key, None)
+        taking_over = spare.opened if spare else None
         error = str(decoder.failure)
         self.refused[self._in_use.get(key, decoder.backend.name)] = error
         self._report(
@@ -111,12 +147,12 @@ class Failover:
             {
                 "backend": decoder.backend.name,
                 "precision": decoder.backend.precision,
-                "fallback": spare.opened.choice if spare else "",
+                "fallback": taking_over.choice if taking_over else "",
                 "warning": error,
             },
         )
-        if spare is None:
+        if spare is None or taking_over is None:
             return
-        slot = self._warm_up(spare.bundle, spare.opened)
+        slot = self._warm_up(spare.bundle, taking_over)
         self._loop.commands.ask(LoopCommand("fell_back", slot))
-        self.prepare(spare.bundle, spare.opened)
+        self.prepare(spare.bundle, taking_over)

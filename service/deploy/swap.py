@@ -16,7 +16,7 @@ import numpy as np
 from export.backends.opening import OpenedBackend, open_backend
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
-from service.deploy.failover import Failover
+from service.deploy.failover import Failover, tell_choice
 from service.errors import ServiceError
 from service.loop.commands import LoopCommand, RefusedError
 from service.loop.decode_loop import DecodeLoop, Report
@@ -65,7 +65,7 @@ class Deployer:
         loop: whose decoder changes.
         source_keys: the source's growing key list.
         report: called with (event, detail).
-        backends: as the config lists them: the one to use, then the fallbacks.
+        backends: as the config lists them: the one to use, or `auto`, then the fallbacks.
         token_cap: tokens per bin at most; None for no cap.
         keep_alive_every_s: the source's.
     """
@@ -85,7 +85,7 @@ class Deployer:
         self._keep_alive_every_s = keep_alive_every_s
         self._stopping = threading.Event()
         self.latest: Deployment | None = None
-        self.failover = Failover(backends, loop, self.warmed_up, report)
+        self.failover = Failover(loop, self.warmed_up, report)
 
     def start(self, deployment: Deployment) -> None:
         """Begin; returns at once.
@@ -117,7 +117,9 @@ class Deployer:
         bundle = open_bundle(deployment.path)
         deployment.reach("loaded", id=bundle.manifest.id, name=bundle.manifest.name)
         self._require_fit(bundle)  # before the backend is opened, which takes seconds
-        opened = open_backend(bundle, self._backends[0], self._backends[1:])
+        name, *fallback = self._backends
+        opened = open_backend(bundle, name, fallback, among=self.failover.loaded)
+        tell_choice(opened, self._report)
         deployment.reach(
             "parity", error=opened.parity_error, backend=opened.backend.name,
             step_p99_ms=opened.step_p99_s * 1e3,

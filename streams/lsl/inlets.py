@@ -11,7 +11,7 @@ import ctypes
 import math
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -177,8 +177,11 @@ def find_inlet(
     budget_per_s: float = 50_000.0,
     timeout_s: float = 5.0,
     recover: bool = True,
+    gave_up: Callable[[], bool] = lambda: False,
 ) -> Inlet:
     """Find the one stream that matches; `Inlet.open` starts it. `recover`: see `Inlet`.
+
+    Another thread may end the search by `gave_up`, which is asked once a second.
 
     Raises:
         StreamAbsentError: none answered (the text lists what is visible), or it has just gone.
@@ -191,7 +194,9 @@ def find_inlet(
         ("hostname", hostname),
     ]
     predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in wanted if value)
-    found = _resolve(predicate, timeout_s)
+    found = _resolve(predicate, timeout_s, gave_up)
+    if gave_up():
+        raise StreamAbsentError(f"the search for a stream with {predicate} was given up")
     if found:  # a second one may need another moment to answer
         found = pylsl.resolve_bypred(predicate, minimum=len(found) + 1, timeout=0.5) or found
     if not found:
@@ -250,10 +255,12 @@ def _quoted(value: str) -> str:
     return f'"{value}"' if "'" in value else f"'{value}'"
 
 
-def _resolve(predicate: str, timeout_s: float) -> list[pylsl.StreamInfo]:
+def _resolve(
+    predicate: str, timeout_s: float, gave_up: Callable[[], bool]
+) -> list[pylsl.StreamInfo]:
     """Wait for the first streams that match; comes up for air, so that a signal ends the wait."""
     t_end_s = lsl_now() + timeout_s
-    while (left_s := t_end_s - lsl_now()) > 0:
+    while (left_s := t_end_s - lsl_now()) > 0 and not gave_up():
         if found := pylsl.resolve_bypred(predicate, 1, min(RESOLVE_SLICE_S, left_s)):
             return list(found)
     return []

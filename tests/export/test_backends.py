@@ -9,14 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.backends.opening import (
-    N_HOPELESS_RUNS,
-    N_TIMED_RUNS,
-    N_WARMUP_RUNS,
-    open_backend,
-    require_one_onnxruntime,
-)
+from export.backends.opening import open_backend
+from export.backends.table import require_one_onnxruntime
 from export.bundle import DecoderBundle, write_bundle
+from export.choice.gate import N_HOPELESS_RUNS, N_TIMED_RUNS, N_WARMUP_RUNS
 from export.errors import BackendUnavailable, BundleError
 from export.tensorrt.library import library_for
 from streams.clock import ManualClock

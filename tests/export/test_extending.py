@@ -28,7 +28,6 @@ def reference(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(module, "onnx_reference.py", "exec"), names)
     exec("row = {" + line.strip() + "}", names)
     monkeypatch.setattr(table, "BACKENDS", table.BACKENDS | names["row"])
-    monkeypatch.setattr("export.backends.opening.BACKENDS", table.BACKENDS)
 
 
 def test_the_new_backend_is_in_parity(family: DecoderBundle) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -198,3 +202,18 @@ def test_record_begins_with_an_empty_beat_and_zero_memory(pristine: DecoderBundl
 def test_cuda_that_is_not_there_says_what_to_install(pristine: DecoderBundle) -> None:
     with pytest.raises(BackendUnavailable, match=r"pip install 'spikeloop\[gpu\]'"):
         open_cuda(pristine)
+
+
+def test_onnxruntime_tells_nobody_what_it_runs(pristine: DecoderBundle, tmp_path: Path) -> None:
+    """From 1.29 on it sends events to its maker, and keeps an id of the device in the cache."""
+    code = (
+        "import sys; from pathlib import Path; from export.bundle import open_bundle; "
+        "from export.backends.onnxruntime_cpu import open_cpu; "
+        "open_cpu(open_bundle(Path(sys.argv[1])))"
+    )
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    homes = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run(
+        [sys.executable, "-c", code, str(pristine.path)], env=kept | homes, check=True, timeout=60
+    )
+    assert [path.name for path in tmp_path.rglob("*")] == []

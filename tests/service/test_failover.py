@@ -76,11 +76,8 @@ def test_the_spare_of_another_decoder_does_not(rig: BeatRig, tmp_path: Path) -> 
     assert rig.loop.decoder is rig.decoder
 
 
-def failover_of(
-    rig: BeatRig, choices: list[str], told: list[tuple[str, dict[str, Any]]]
-) -> Failover:
+def failover_of(rig: BeatRig, told: list[tuple[str, dict[str, Any]]]) -> Failover:
     return Failover(
-        choices,
         rig.loop,
         lambda bundle, opened: slot_of(bundle, rig),
         lambda event, detail: told.append((event, detail)),
@@ -88,16 +85,16 @@ def failover_of(
 
 
 def test_the_spare_is_the_next_in_the_list_that_opens(rig: BeatRig, bundle: DecoderBundle) -> None:
-    failover = failover_of(rig, [CPU, "tensorrt", "torch-cuda", CPU], [])
-    failover.prepare(bundle, open_backend(bundle, CPU))
+    failover = failover_of(rig, [])
+    failover.prepare(bundle, open_backend(bundle, CPU, ["tensorrt", "torch-cuda", CPU]))
     assert failover.spare == CPU
     assert set(failover.refused) == {"tensorrt", "torch-cuda"}
 
 
 def test_no_fallback_that_opens_is_told(rig: BeatRig, bundle: DecoderBundle) -> None:
     told: list[tuple[str, dict[str, Any]]] = []
-    failover = failover_of(rig, [CPU, "tensorrt"], told)
-    failover.prepare(bundle, open_backend(bundle, CPU))
+    failover = failover_of(rig, told)
+    failover.prepare(bundle, open_backend(bundle, CPU, ["tensorrt"]))
     assert failover.spare == ""
     assert told[0][0] == "fallback_refused"
     assert "no NVIDIA GPU" in told[0][1]["warning"]
