@@ -130,6 +130,28 @@ def sender(
     )
 
 
+def hop(
+    name: Name,
+    announce: Annotated[Path, opt("Write the address to this file.", "FILE")],
+    hop_ms: HopMs = 20.0,
+    size: Annotated[int, Option("--bytes", help="Length of a message.")] = 600,
+    priority: Annotated[int, opt("SCHED_FIFO priority; 0 for none.")] = 0,
+    seconds: Annotated[float, Option(help=SECONDS_OF_RUN)] = 6.0,
+) -> None:
+    """Send bare messages over ZeroMQ and LSL: the floor that `bench loop` names."""
+    quieten_lsl()
+    from service.bench.bare_hop import send_hops
+
+    send_hops(
+        name=name,
+        hop_s=hop_ms * 1e-3,
+        seconds=seconds,
+        n_bytes=size,
+        priority=priority,
+        announce=announce,
+    )
+
+
 def timer(
     hop_ms: HopMs = 20.0,
     seconds: Annotated[float, Option(help=SECONDS_OF_RUN)] = 30.0,
@@ -145,5 +167,6 @@ COMMANDS: dict[str, Command] = {
     "decode": decode,
     "gpu": gpu,
     "sender": sender,
+    "hop": hop,
     "timer": timer,
 }

@@ -179,15 +179,22 @@ class DecodeSubscriber:
 
     def receive(self, timeout_s: float) -> tuple[str, dict[str, Any]] | None:
         """Wait for a message: its topic and its fields; None when none came."""
+        frames = self.receive_frames(timeout_s)
+        if frames is None:
+            return None
+        topic, payload = frames
+        return topic.decode(), msgspec.json.decode(payload)
+
+    def receive_frames(self, timeout_s: float) -> list[bytes] | None:
+        """Wait for a message: its topic and its content, unread; None when none came."""
         timeout_ms = max(0, round(timeout_s * 1e3))
         if timeout_ms != self._timeout_ms:  # waiting in `recv` itself wakes sooner than a poll
             self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
             self._timeout_ms = timeout_ms
         try:
-            topic, payload = self._socket.recv_multipart()
+            return self._socket.recv_multipart()
         except zmq.Again:
             return None
-        return topic.decode(), msgspec.json.decode(payload)
 
     def close(self) -> None:
         """Close the socket."""
