@@ -25,6 +25,7 @@ from service.daemon.serve import bundle_path
 from service.short_slices import wake_soon
 from service.telemetry.percentiles import percentiles
 from streams.clock import MonotonicClock
+from streams.wire.packed import Format
 
 PRIORITY = 50
 """Asked for as a rig would; where it is not permitted the daemon says so and goes on."""
@@ -48,6 +49,7 @@ class Settings:
         cut: `[beat] cut` of the daemon.
         backend: that decodes.
         delay_s: how much later than their end the sender's blocks leave.
+        form: `[output] format` of the daemon.
     """
 
     n_units: int
@@ -60,6 +62,7 @@ class Settings:
     cut: str = "auto"
     backend: str = "onnxruntime-cpu"
     delay_s: float = 0.0
+    form: Format = "json"
 
     def as_dict(self) -> dict[str, Any]:
         """For the result."""
@@ -73,6 +76,7 @@ class Settings:
             "priority": self.priority,
             "cut": self.cut,
             "backend": self.backend,
+            "format": self.form,
         }
 
 
@@ -217,6 +221,6 @@ def _config(bundle: Path, stream: str, settings: Settings) -> str:
         f'[decoder]\nbundle = "{bundle}"\nbackend = "{settings.backend}"\n'
         f'[beat]\ncut = "{settings.cut}"\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
-        f'lsl_name = "{stream}-decodes"\n'
+        f'lsl_name = "{stream}-decodes"\nformat = "{settings.form}"\n'
         f"[realtime]\npriority = {settings.priority}\n"
     )

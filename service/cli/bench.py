@@ -38,6 +38,9 @@ def loop(
         Literal["auto", "settled", "arrived"], opt("`[beat] cut` of the daemon.")
     ] = "auto",
     backend: Annotated[str, opt("Runs the network.")] = "onnxruntime-cpu",
+    form: Annotated[
+        Literal["json", "packed"], Option("--format", help="`[output] format` of the daemon.")
+    ] = "json",
     figure: Annotated[Path | None, opt("Draw the result.", "FILE.png")] = None,
     as_json: Json = False,
 ) -> int:
@@ -56,6 +59,7 @@ def loop(
         cut=cut,
         backend=backend,
         delay_s=delay_ms * 1e-3,
+        form=form,
     )
     return bench_loop(settings, figure=figure, as_json=as_json)
 

@@ -69,6 +69,7 @@ class DecodeLoop:
         observer: telemetry; None for none.
         alignment: slides the schedule; None if it stands.
         cut, predecode: see `CutTimer`.
+        write: writes a decode as it leaves, to warm it up.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class DecodeLoop:
         alignment: BlockAlignment | None = None,
         cut: Cut = "settled",
         predecode: bool = False,
+        write: Callable[[Decode], bytes] = encode,
     ) -> None:
         self.schedule, self.ring, self.settle = schedule, ring, settle
         self.admission, self.counts = Admission(ring, schedule, settle, source_bin_us), BeatCounts()
@@ -110,7 +112,7 @@ class DecodeLoop:
         self._clock, self._inbox, self._arrivals = clock, inbox, arrivals
         self._report, self._source_fault = report, source_fault
         self._writer = DecodeWriter(run_id, clock, ring, self.admission, self.counts, source_fault)
-        self._observer = observer
+        self._observer, self._write = observer, write
         self._was_jumped = self._is_complete = False
 
     @property
@@ -219,7 +221,7 @@ class DecodeLoop:
             return
         trial = DecoderSlot(outcome.decoder, active.judge.fresh(), active.shaper.fresh())
         trial.reason = self._judge(trial, outcome)
-        encode(self._writer.write(trial, self.counts.seq, outcome))
+        self._write(self._writer.write(trial, self.counts.seq, outcome))
 
     def step(self, k: int) -> Decode:
         """Decode beat k, after running the bins between the last beat and it."""

@@ -6,13 +6,13 @@ import errno
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from streams.errors import AddressError, UnreachableError
 from streams.wire.curve_keys import CurveKeys
 from streams.wire.endpoints import parse_endpoint
+from streams.wire.packed import MessageReader
 
 _ADVICE = {
     errno.EADDRINUSE: "Is another spikeloop running? `spikeloop status` asks it, `spikeloop stop` "
@@ -169,7 +169,7 @@ class DecodeSubscriber:
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
-        self._timeout_ms = -1
+        self._timeout_ms, self._reader = -1, MessageReader()
         _present(self._socket, curve_keys)
         try:
             _connect(self._socket, endpoint)
@@ -178,12 +178,16 @@ class DecodeSubscriber:
             raise
 
     def receive(self, timeout_s: float) -> tuple[str, dict[str, Any]] | None:
-        """Wait for a message: its topic and its fields; None when none came."""
+        """Wait for a message: its topic and its fields; None when none came.
+
+        Raises:
+            WireError: it can not be read here.
+        """
         frames = self.receive_frames(timeout_s)
         if frames is None:
             return None
         topic, payload = frames
-        return topic.decode(), msgspec.json.decode(payload)
+        return topic.decode(), self._reader.read(payload)
 
     def receive_frames(self, timeout_s: float) -> list[bytes] | None:
         """Wait for a message: its topic and its content, unread; None when none came."""
