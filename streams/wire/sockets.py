@@ -19,6 +19,7 @@ _ADVICE = {
     "ends it. `decode` and `control` need a port each",
     errno.EACCES: "Ports below 1024 need rights; take a higher one",
 }
+_MORE, _LAST = int(zmq.SNDMORE | zmq.NOBLOCK), int(zmq.NOBLOCK)
 _NO_SUCH_HOST = "Has this machine that address? `ip addr` lists those that it has"
 
 
@@ -139,7 +140,9 @@ class Publisher:
 
     def send(self, topic: bytes, payload: bytes) -> None:
         """Publish; never waits."""
-        self._socket.send_multipart((topic, payload), zmq.NOBLOCK)
+        # `send_multipart` combines flags as enumerations, twice a message: half of its time.
+        self._socket.send(topic, _MORE)
+        self._socket.send(payload, _LAST)
 
     def close(self) -> None:
         """Send what is queued, for at most half a second, and close."""
