@@ -1,7 +1,7 @@
 """A task program: move a cursor with spikeloop's decodes, and stop whenever they cannot be trusted.
 
-Needs only pyzmq. Usage: python task.py [ENDPOINT]; on the daemon's own machine, because a decode's
-age is taken on the clock that both share. It holds to four rules:
+Needs only pyzmq, and `packed.py` beside it. Usage: python task.py [ENDPOINT]; on the daemon's own
+machine, because a decode's age is taken on the clock that both share. It holds to four rules:
 
 1. Only a decode whose validity is `ok` moves the cursor; with any other its velocity is zero.
 2. So is it when the newest decode is older than 0.1 s, and a velocity is never used twice as long.
@@ -9,11 +9,11 @@ age is taken on the clock that both share. It holds to four rules:
 4. When nothing is heard for 3 s (a heartbeat comes every second) the task ends with an error.
 """
 
-import json
 import sys
 import time
 
 import zmq
+from packed import read_decode
 
 FRAME_S = 1 / 60
 OLDEST_S = 0.1
@@ -80,7 +80,7 @@ def main() -> None:
         until_s = t_frame + FRAME_S - time.monotonic()
         if until_s > 0 and socket.poll(1000 * until_s):
             topic, message = socket.recv_multipart()
-            task.hear(topic, json.loads(message))
+            task.hear(topic, read_decode(message))
             continue
         now = time.monotonic()
         task.frame(now - t_frame)

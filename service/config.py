@@ -59,6 +59,7 @@ class OutputConfig(Section):
     decode: str = "tcp://127.0.0.1:5570"
     control: str = "tcp://127.0.0.1:5571"
     keys: str = ""
+    format: Literal["json", "packed"] = "json"
     lsl_outlet: bool = True
     lsl_name: str = Field("spikeloop", min_length=1)
 

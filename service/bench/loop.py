@@ -13,20 +13,25 @@ from typing import Any
 from export.bundle import open_bundle
 from export.random_bundles.derived import derive_bundle
 from service.bench import machine
+from service.bench.bare_hop import floors_ms
 from service.bench.figure import draw, require_matplotlib
 from service.bench.listener import TOPICS, Listener
 from service.bench.rig import Rig
 from service.bench.screen import show
 from service.bench.sender import unit_keys
-from service.bench.stages import runs, stages_ms, summary
+from service.bench.stages import FLOOR_OF, runs, stages_ms, summary
 from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
 from service.daemon.serve import bundle_path
 from service.short_slices import wake_soon
+from service.telemetry.percentiles import percentiles
 from streams.clock import MonotonicClock
+from streams.wire.packed import Format
 
 PRIORITY = 50
 """Asked for as a rig would; where it is not permitted the daemon says so and goes on."""
 SAMPLE_EVERY_S = 1.0
+DECODE_BYTES = 600
+"""Size of a decode of two numbers in JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Settings:
         cut: `[beat] cut` of the daemon.
         backend: that decodes.
         delay_s: how much later than their end the sender's blocks leave.
+        form: `[output] format` of the daemon.
     """
 
     n_units: int
@@ -56,6 +62,7 @@ class Settings:
     cut: str = "auto"
     backend: str = "auto"
     delay_s: float = 0.0
+    form: Format = "json"
 
     def as_dict(self) -> dict[str, Any]:
         """For the result."""
@@ -69,6 +76,7 @@ class Settings:
             "priority": self.priority,
             "cut": self.cut,
             "backend": self.backend,
+            "format": self.form,
         }
 
 
@@ -90,13 +98,18 @@ def bench_loop(settings: Settings, *, figure: Path | None, as_json: bool) -> int
     before = machine.processor_ticks()
     with Rig() as rig:
         listener, usage = _measure(rig, settings)
+        rig.stop("daemon")
+        floors = floors_ms(
+            rig, hop_s=settings.hop_s, n_bytes=DECODE_BYTES, priority=settings.priority
+        )
     stages = stages_ms(listener)
     result = listener.summary() | summary(stages) | runs(listener)
+    result["floors_ms"] = {name: percentiles(of.tolist()) for name, of in floors.items()}
     result |= {"settings": settings.as_dict(), "processes": usage}
     result["machine"] = machine.describe(before)
     if figure is not None:
         draw(figure, result, stages, listener.end_to_end_ms())
-    show("bench loop", result, as_json=as_json)
+    show("bench loop", result, as_json=as_json, floor_of=FLOOR_OF)
     fell_short = [*spikes_dropped(result), *beats_missed(result), *memory_grown(result)]
     return conclude(fell_short, aloud=not as_json)
 
@@ -208,6 +221,6 @@ def _config(bundle: Path, stream: str, settings: Settings) -> str:
         f'[decoder]\nbundle = "{bundle}"\nbackend = "{settings.backend}"\n'
         f'[beat]\ncut = "{settings.cut}"\n'
         '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
-        f'lsl_name = "{stream}-decodes"\n'
+        f'lsl_name = "{stream}-decodes"\nformat = "{settings.form}"\n'
         f"[realtime]\npriority = {settings.priority}\n"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -12,32 +14,53 @@ from rich.table import Table
 _PERCENTILES = ("p50", "p95", "p99", "p999", "max")
 
 
-def show(title: str, result: dict[str, Any], *, as_json: bool) -> None:
-    """Print a result: one JSON object (null for what is no number), or a table."""
+def show(
+    title: str, result: dict[str, Any], *, as_json: bool, floor_of: Mapping[str, str] | None = None
+) -> None:
+    """Print a result: one JSON object (null for what is no number), or a table.
+
+    Args:
+        title: of the table.
+        result: latencies by percentile (`NAME_ms`), floors in `floors_ms`, and anything else.
+        as_json: one JSON object.
+        floor_of: the floor's name of each latency that has one.
+    """
     if as_json:
         sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
     else:
-        print_table(title, result)
+        print_table(title, result, floor_of or {})
 
 
-def print_table(title: str, result: dict[str, Any]) -> None:
+def print_table(
+    title: str, result: dict[str, Any], floor_of: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Print a result: its latencies by percentile, then everything else by name."""
     console = Console()
     latencies = Table(title=title, title_justify="left")
     latencies.add_column("milliseconds")
     for name in _PERCENTILES:
         latencies.add_column(name, justify="right")
+    floors = result.get("floors_ms", {})
+    if floors:
+        latencies.add_column("floor p50", justify="right")
     plain = Table(show_header=False)
     for key, value in result.items():
-        if isinstance(value, dict) and set(_PERCENTILES) <= set(value):
-            latencies.add_row(
-                key.removesuffix("_ms").replace("_", " "),
-                *(f"{value[name]:.3f}" for name in _PERCENTILES),
-            )
+        if key == "floors_ms":
+            for name, floor in value.items():
+                latencies.add_row(f"floor: {name.replace('_', ' ')}", *_percentiles(floor))
+        elif isinstance(value, dict) and set(_PERCENTILES) <= set(value):
+            name = key.removesuffix("_ms")
+            floor = floors.get(floor_of.get(name, ""))
+            beside = [f"{floor['p50']:.3f}"] if floor else []
+            latencies.add_row(name.replace("_", " "), *_percentiles(value), *beside)
         else:
             plain.add_row(key.replace("_", " "), _text(value))
     console.print(latencies)
     console.print(plain)
+
+
+def _percentiles(value: Mapping[str, float]) -> list[str]:
+    return [f"{value[name]:.3f}" for name in _PERCENTILES]
 
 
 def _text(value: Any) -> str:

@@ -20,6 +20,13 @@ STAGES = {
     "publish": "publish: written and given to ZeroMQ",
     "receive": "receive: read by the subscriber",
 }
+SUMS = {"deliver": ("shape", "publish", "receive"), "ours": tuple(STAGES)[1:]}
+"""What a client waits for once the value is there, and once the cut is due."""
+FLOOR_OF = {
+    "lsl_age": "lsl_hop", "wait": "wake", "publish": "zmq_send", "receive": "zmq_receive",
+    "deliver": "zmq_hop",
+}  # fmt: skip
+"""What the same machine needs for a stage if nothing is done in it (`bare_hop`)."""
 
 
 def stages_ms(listener: Listener) -> dict[str, Float64s]:
@@ -56,8 +63,11 @@ def runs(listener: Listener) -> dict[str, Any]:
 
 
 def summary(stages: dict[str, Float64s]) -> dict[str, Any]:
-    """`NAME_ms`: percentiles of each stage."""
+    """`NAME_ms`: percentiles of each stage, and of the `SUMS`."""
+    sums: dict[str, Float64s] = {
+        name: np.add.reduce([stages[part] for part in parts]) for name, parts in SUMS.items()
+    }
     return {
         f"{name}_ms": percentiles(values[np.isfinite(values)].tolist())
-        for name, values in stages.items()
+        for name, values in (stages | sums).items()
     }

@@ -38,6 +38,9 @@ def loop(
         Literal["auto", "settled", "arrived"], opt("`[beat] cut` of the daemon.")
     ] = "auto",
     backend: Annotated[str, opt("Runs the network.")] = "auto",
+    form: Annotated[
+        Literal["json", "packed"], Option("--format", help="`[output] format` of the daemon.")
+    ] = "json",
     figure: Annotated[Path | None, opt("Draw the result.", "FILE.png")] = None,
     as_json: Json = False,
 ) -> int:
@@ -56,6 +59,7 @@ def loop(
         cut=cut,
         backend=backend,
         delay_s=delay_ms * 1e-3,
+        form=form,
     )
     return bench_loop(settings, figure=figure, as_json=as_json)
 
@@ -130,6 +134,28 @@ def sender(
     )
 
 
+def hop(
+    name: Name,
+    announce: Annotated[Path, opt("Write the address to this file.", "FILE")],
+    hop_ms: HopMs = 20.0,
+    size: Annotated[int, Option("--bytes", help="Length of a message.")] = 600,
+    priority: Annotated[int, opt("SCHED_FIFO priority; 0 for none.")] = 0,
+    seconds: Annotated[float, Option(help=SECONDS_OF_RUN)] = 6.0,
+) -> None:
+    """Send bare messages over ZeroMQ and LSL: the floor that `bench loop` names."""
+    quieten_lsl()
+    from service.bench.bare_hop import send_hops
+
+    send_hops(
+        name=name,
+        hop_s=hop_ms * 1e-3,
+        seconds=seconds,
+        n_bytes=size,
+        priority=priority,
+        announce=announce,
+    )
+
+
 def timer(
     hop_ms: HopMs = 20.0,
     seconds: Annotated[float, Option(help=SECONDS_OF_RUN)] = 30.0,
@@ -145,5 +171,6 @@ COMMANDS: dict[str, Command] = {
     "decode": decode,
     "gpu": gpu,
     "sender": sender,
+    "hop": hop,
     "timer": timer,
 }

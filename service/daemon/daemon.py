@@ -42,6 +42,7 @@ from service.telemetry.run_telemetry import RunTelemetry
 from service.telemetry.unit_health import UnitWatch
 from streams.clock import MonotonicClock
 from streams.spikes.ring import SpikeRing
+from streams.wire.packed import decode_writer
 from streams.wire.schema import Decode, Event, Heartbeat, encode
 from streams.wire.sockets import Publisher
 
@@ -97,6 +98,8 @@ class Daemon:
             keys = tuple(unit.key for unit in manifest.units)
             self.source = make_source(config.input, keys, self._clock, kernels, find)
         output = config.output
+        dims = {output.name: output.dims for output in manifest.outputs}
+        self._write = decode_writer(output.format, dims)
         self._outlet = (
             DecodeOutlet(output.lsl_name, manifest.outputs) if output.lsl_outlet else None
         )
@@ -152,6 +155,7 @@ class Daemon:
             alignment=self._alignment,
             cut=beat.cut,
             predecode=beat.rehearse,
+            write=self._write,
         )
 
     def close(self) -> None:
@@ -253,7 +257,7 @@ class Daemon:
 
     def _publish(self, decode: Decode) -> float:
         """Send a decode by ZeroMQ and by LSL; return when ZeroMQ had it."""
-        self._publisher.send(b"decode", encode(decode))
+        self._publisher.send(b"decode", self._write(decode))
         t_out = self._clock.now()
         if self._outlet is not None:
             self._outlet.push(decode)

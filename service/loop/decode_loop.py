@@ -69,6 +69,7 @@ class DecodeLoop:
         observer: telemetry; None for none.
         alignment: slides the schedule; None if it stands.
         cut, predecode: see `CutTimer`.
+        write: writes a decode as it leaves, to warm it up.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class DecodeLoop:
         alignment: BlockAlignment | None = None,
         cut: Cut = "settled",
         predecode: bool = False,
+        write: Callable[[Decode], bytes] = encode,
     ) -> None:
         self.schedule, self.ring, self.settle = schedule, ring, settle
         self.admission, self.counts = Admission(ring, schedule, settle, source_bin_us), BeatCounts()
@@ -110,7 +112,7 @@ class DecodeLoop:
         self._clock, self._inbox, self._arrivals = clock, inbox, arrivals
         self._report, self._source_fault = report, source_fault
         self._writer = DecodeWriter(run_id, clock, ring, self.admission, self.counts, source_fault)
-        self._observer = observer
+        self._observer, self._write = observer, write
         self._was_jumped = self._is_complete = False
 
     @property
@@ -156,7 +158,7 @@ class DecodeLoop:
         """Run every bin up to beat k's, so that the first decode has their memory."""
         if self.decoder.has_memory:
             for k_before in range(self.last_k + 1, k + 1):
-                self._cut_and_decode(k_before)
+                self._note_run(self._cut_and_decode(k_before))
         self.ring.close(self.schedule.end_us(k))
         self.last_k = max(self.last_k, k)
 
@@ -173,8 +175,10 @@ class DecodeLoop:
         self._cuts.append(self.timer.cut_by)
         # Converting an arrival takes the interpreter lock just when the decode is due.
         with self._arrivals.held_off():
-            decode = self.step(k)
-            return decode, publish(decode)
+            decode = self._decode_beat(k)
+            t_out = publish(decode)
+        self._note_run(self.newest)
+        return decode, t_out
 
     def admit(self) -> None:
         """Admit what was pulled to the ring."""
@@ -217,12 +221,19 @@ class DecodeLoop:
         outcome, active = self.predecoded, self.slots.active
         if outcome is None:
             return
+        self.ring.assign_fate(_NO_SLOTS, "used")
+        self.ring.close(self.schedule.end_us(self.last_k))  # closed already: nothing changes
         trial = DecoderSlot(outcome.decoder, active.judge.fresh(), active.shaper.fresh())
         trial.reason = self._judge(trial, outcome)
-        encode(self._writer.write(trial, self.counts.seq, outcome))
+        self._write(self._writer.write(trial, self.counts.seq, outcome))
 
     def step(self, k: int) -> Decode:
         """Decode beat k, after running the bins between the last beat and it."""
+        decode = self._decode_beat(k)
+        self._note_run(self.newest)
+        return decode
+
+    def _decode_beat(self, k: int) -> Decode:
         self.carry_out_commands()
         self._bring_up()
         self._catch_up(k)
@@ -330,7 +341,12 @@ class DecodeLoop:
                 self._forget(k - 1)
             return
         for k_missing in missing:
-            self._cut_and_decode(k_missing)
+            self._note_run(self._cut_and_decode(k_missing))
+
+    def _note_run(self, outcome: Outcome) -> None:
+        """Note how long a run took; of a beat once its decode is out."""
+        if self.token_cap is not None:
+            self.token_cap.note(len(outcome.window), outcome.run_s, len(self.slots.all))
 
     def _cut_and_decode(self, k: int, t_settled: float = math.inf) -> Outcome:
         """Cut beat k's bin, confirm its predecoded outcome or decode it, and assign fates."""
@@ -339,11 +355,9 @@ class DecodeLoop:
         if outcome is None:
             outcome = self._decode_bin(self.decoder, k, *self._cut(k), t_cut)
         spikes, slots = outcome.spikes, outcome.slots
-        if self.token_cap is not None:
-            self.token_cap.note(len(outcome.window), outcome.run_s, len(self.slots.all))
-        n_spikes = int(np.add.reduce(spikes.count))
-        self._is_complete = self.admission.is_whole(k, n_spikes, t_cut)
-        self.ring.assign_fate(slots[outcome.kept], "used")
+        self._is_complete = self.admission.is_whole(k, spikes.count, t_cut)
+        all_kept = len(outcome.kept) == len(slots)
+        self.ring.assign_fate(slots if all_kept else slots[outcome.kept], "used")
         # The ring admits units that a decoder behind knows; a spike's fate is the active one's.
         if not self.slots.all_known:
             strange = self.decoder.row_of[spikes.unit] < 0

@@ -9,7 +9,7 @@ from service.loop.decoder import Outcome, is_finite
 from service.loop.intake.admission import Admission
 from service.loop.shaping import as_values
 from service.loop.slots import DecoderSlot
-from service.loop.validity import REASONS, ValidityInputs
+from service.loop.validity import VALIDITIES, ValidityInputs
 from streams.clock import Clock
 from streams.spikes.ring import SpikeRing
 from streams.wire.schema import Decode
@@ -102,7 +102,7 @@ class DecodeWriter:
             t_newest_spike=None if newest_us is None else schedule.t0_s + newest_us * 1e-6,
             t_done=outcome.t_done,
             t_sent=t_sent,
-            validity=REASONS[slot.reason].name.lower(),
+            validity=VALIDITIES[slot.reason],
             reason=slot.reason,
             late=t_sent > t_window + settle_s + self._ring.hop_us * 0.5e-6,
             value=value,

@@ -33,6 +33,8 @@ REASONS = {
     "source_changed": Validity.FAULT,
     "guard": Validity.FAULT,
 }
+VALIDITIES = {reason: validity.name.lower() for reason, validity in REASONS.items()}
+"""Each reason's validity, as it stands on the wire."""
 
 
 @dataclass(slots=True)
@@ -98,7 +100,7 @@ class ValidityJudge:
     def judge(self, inputs: ValidityInputs) -> str:
         """Return the worst finding's reason, "" when all is well."""
         found = [reason for reason in self._findings(inputs) if reason]
-        return max(found, key=lambda reason: REASONS[reason], default="")
+        return max(found, key=REASONS.__getitem__) if found else ""
 
     def _findings(self, e: ValidityInputs) -> tuple[str, ...]:
         return (

@@ -6,19 +6,20 @@ import errno
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from streams.errors import AddressError, UnreachableError
 from streams.wire.curve_keys import CurveKeys
 from streams.wire.endpoints import parse_endpoint
+from streams.wire.packed import MessageReader
 
 _ADVICE = {
     errno.EADDRINUSE: "Is another spikeloop running? `spikeloop status` asks it, `spikeloop stop` "
     "ends it. `decode` and `control` need a port each",
     errno.EACCES: "Ports below 1024 need rights; take a higher one",
 }
+_MORE, _LAST = int(zmq.SNDMORE | zmq.NOBLOCK), int(zmq.NOBLOCK)
 _NO_SUCH_HOST = "Has this machine that address? `ip addr` lists those that it has"
 
 
@@ -139,7 +140,9 @@ class Publisher:
 
     def send(self, topic: bytes, payload: bytes) -> None:
         """Publish; never waits."""
-        self._socket.send_multipart((topic, payload), zmq.NOBLOCK)
+        # `send_multipart` combines flags as enumerations, twice a message: half of its time.
+        self._socket.send(topic, _MORE)
+        self._socket.send(payload, _LAST)
 
     def close(self) -> None:
         """Send what is queued, for at most half a second, and close."""
@@ -169,7 +172,7 @@ class DecodeSubscriber:
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
-        self._timeout_ms = -1
+        self._timeout_ms, self._reader = -1, MessageReader()
         _present(self._socket, curve_keys)
         try:
             _connect(self._socket, endpoint)
@@ -178,16 +181,27 @@ class DecodeSubscriber:
             raise
 
     def receive(self, timeout_s: float) -> tuple[str, dict[str, Any]] | None:
-        """Wait for a message: its topic and its fields; None when none came."""
+        """Wait for a message: its topic and its fields; None when none came.
+
+        Raises:
+            WireError: it can not be read here.
+        """
+        frames = self.receive_frames(timeout_s)
+        if frames is None:
+            return None
+        topic, payload = frames
+        return topic.decode(), self._reader.read(payload)
+
+    def receive_frames(self, timeout_s: float) -> list[bytes] | None:
+        """Wait for a message: its topic and its content, unread; None when none came."""
         timeout_ms = max(0, round(timeout_s * 1e3))
         if timeout_ms != self._timeout_ms:  # waiting in `recv` itself wakes sooner than a poll
             self._socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
             self._timeout_ms = timeout_ms
         try:
-            topic, payload = self._socket.recv_multipart()
+            return self._socket.recv_multipart()
         except zmq.Again:
             return None
-        return topic.decode(), msgspec.json.decode(payload)
 
     def close(self) -> None:
         """Close the socket."""

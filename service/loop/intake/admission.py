@@ -10,7 +10,7 @@ from service.loop.intake.rejected import RejectedSpikes
 from service.loop.intake.schedule import Schedule
 from service.loop.intake.settle import SettleTime
 from service.loop.intake.watermark import Watermark
-from streams.messages import Int64s
+from streams.messages import Int32s, Int64s
 from streams.spikes.ring import SpikeRing
 
 _NONE = np.zeros(0, np.int64)
@@ -102,12 +102,12 @@ class Admission:
             return False
         return not self.completeness.lacks(end_us, t_s)
 
-    def is_whole(self, k: int, n_spikes: int, t_cut: float) -> bool:
+    def is_whole(self, k: int, count: Int32s, t_cut: float) -> bool:
         """Return True where all spikes of beat k's bin can have come by its cut, and were taken.
 
         Args:
             k: the beat.
-            n_spikes: that its bin holds.
+            count: (n,) spikes that each entry in its bin stands for.
             t_cut: when it is cut.
         """
         end_us = self.schedule.end_us(k)
@@ -117,7 +117,10 @@ class Admission:
         return not (
             lacks
             or self.completeness.lacks_bins(start_us, end_us)
-            or self.rejected.bin_lacks(start_us, end_us, n_spikes)
+            or (
+                self.rejected.any_lacks
+                and self.rejected.bin_lacks(start_us, end_us, int(np.add.reduce(count)))
+            )
         )
 
     def _newest_of(self, arrival: Arrival, present_us: Int64s) -> int | None:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from streams.lsl.stamp_check import how_far_off, is_other_clock
 from streams.spikes.ring import Fates
 
 FATES = ("late", "future", "invalid", "duplicate")
+_counts_of = attrgetter(*FATES)
 OVER_S = 1.0
 TOLD_SHARE, TOLD_SPIKES = 0.01, 5
 """Above this share of the last second, and so many spikes at least, an event tells of them."""
@@ -128,6 +130,11 @@ class RejectedSpikes:
         for k in self._beats(since_us, last_us):
             self._n_lacking[k] = self._n_lacking.get(k, 0) + n_lost
 
+    @property
+    def any_lacks(self) -> bool:
+        """True if any bin of late is known to lack spikes."""
+        return bool(self._n_lacking) or self._lacking_until_us is not None
+
     def bin_lacks(self, start_us: int, end_us: int, n_tokens: int) -> bool:
         """Return True where the bin `(start_us, end_us]` is known to lack too many spikes."""
         if self._lacking_until_us is not None and self._lacking_until_us > start_us:
@@ -144,12 +151,18 @@ class RejectedSpikes:
             n_in: all spikes so far, those included whose fate is open.
             settle_s: how long spikes are waited for.
         """
-        counted = tuple(getattr(fates, fate) for fate in FATES)
-        now = (t_s, n_in, (*counted, self._n_late_for_ok))
+        if len(self._n_lacking) > 1000:
+            newest = max(self._n_lacking)
+            self._n_lacking = {k: n for k, n in self._n_lacking.items() if k > newest - 500}
+        now = (t_s, n_in, (*_counts_of(fates), self._n_late_for_ok))
         self._history.append(now)
         while len(self._history) > 1 and self._history[1][0] <= t_s - OVER_S:
             self._history.popleft()
         _, n_before, before = self._history[0]
+        if now[2] == before:  # this stands between nearly every spike and its decode
+            self.n_late, self.is_fault, self._t_in_time_s = 0, False, t_s
+            self.shares = dict.fromkeys(FATES, 0.0)
+            return
         n_all = max(1, n_in - n_before)
         counts = [n - was for n, was in zip(now[2], before, strict=True)]
         self.n_late = counts[0]
@@ -163,9 +176,6 @@ class RejectedSpikes:
         for fate, n in zip(FATES, counts, strict=False):
             if n > TOLD_SHARE * n_all and n >= TOLD_SPIKES:
                 self._tell(t_s, fate, n / n_all, settle_s)
-        if len(self._n_lacking) > 1000:
-            newest = max(self._n_lacking)
-            self._n_lacking = {k: n for k, n in self._n_lacking.items() if k > newest - 500}
 
     def _beats(self, first_us: int, last_us: int) -> range:
         """Beats from the first whose window holds one stamp to that of another."""
