@@ -57,7 +57,7 @@ def read_torch_brain(path: str | os.PathLike[str], choice: SessionChoice = EVERY
 
 
 def _contents_read(file: h5py.File, path: Path, choice: SessionChoice) -> Contents:
-    if choice.counts.series:
+    if choice.counts:
         raise SessionError(f"{path}: counts from a series are read from NWB files alone")
     series = _Series(file, path, choice.behavior_ticks_per_s)
     return Contents(

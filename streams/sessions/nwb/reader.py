@@ -48,7 +48,7 @@ def read_nwb(path: Path, choice: SessionChoice) -> Session:
 def _contents(file: h5py.File, path: Path, choice: SessionChoice) -> Contents:
     own = _own_notes(file)
     reader = SeriesReader(file, path, ticks_per_s=choice.behavior_ticks_per_s)
-    if choice.counts.series:
+    if choice.counts:
         (counts,) = _one_series(reader, "counts", choice.counts.series).values()
         spikes = spikes_of_counts(counts, choice.counts, str(path))
     else:
