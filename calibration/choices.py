@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def choice_of(
     except DecodersError as error:
         raise CalibrationError(str(error)) from error
     choice = told.choice([target.behavior for target in target_specs(bundle)])
-    return replace(choice, mask="") if told.mask_for == "train" and not to_learn else choice
+    is_for_training = told.mask_for == "train" and not to_learn
+    return choice.model_copy(update={"mask": ""}) if is_for_training else choice
 
 
 def split_of(bundle: DecoderBundle, path: Path) -> str:

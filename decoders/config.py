@@ -12,13 +12,12 @@ from decoders.sessions_config import (
     SPLIT_KINDS,
     Natural,
     Positive,
-    Section,
     Sessions,
     Share,
     SplitChoice,
 )
 from streams.config_file import check_config, read_toml
-from streams.sessions.choice import SessionChoice
+from streams.sessions.choice import Section, SessionChoice
 
 EXAMPLE = "configs/train-demo.toml"
 
