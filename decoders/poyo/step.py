@@ -18,7 +18,7 @@ from torch.nn import functional
 from decoders.poyo.attention import CrossAttention, SelfAttention, join_heads
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
-from decoders.poyo.rotary_pairs import RotaryPairs, rotary_order
+from decoders.poyo.rotary import RotaryPairs, rotary_order
 from decoders.poyo.tokens import END, MICROSECOND_S, SPIKE, START
 from decoders.streaming.decoder import OutputSpec
 

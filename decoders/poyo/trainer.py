@@ -12,24 +12,25 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from decoders.checkpoint import learner_progress, restore_learner
 from decoders.config import PoyoChoice, TrainConfig
 from decoders.errors import TrainingError
+from decoders.poyo.attention import CrossAttention
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
-from decoders.poyo.start import centre_attention
+from decoders.poyo.tokens import PoyoBatch
 from decoders.poyo.windows import Stretch, WindowCorpus
-from decoders.training.loss import loss_sums, n_scored
 from decoders.training.optimisation import finite_loss, share_of_process, update_average
-from decoders.training.outputs import normalisation, output_columns
+from decoders.training.outputs import loss_sums, n_scored, normalisation, output_columns
 from decoders.training.recordings import Recording, session_record
 from decoders.training.scores import r2_score
 from streams.clock import Clock, MonotonicClock, ThreadClock
 
 N_SCORED = 400
 N_STARTED_FROM = 32
+ENCODED_SPREAD = 0.3
 
 
 class PoyoTrainer:
@@ -255,3 +256,40 @@ def _require_windows(corpus: WindowCorpus) -> None:
             raise TrainingError(
                 f"session {recording.id} has no window of {corpus.sequence_s:g} s to learn from"
             )
+
+
+@torch.no_grad()
+def centre_attention(network: Poyo, batch: PoyoBatch) -> None:
+    """Set both cross-attentions' output projections by what they give for some windows.
+
+    With random weights the output of a cross-attention hardly differs between windows: thousands of
+    spikes average out, and the mean is some thirty times larger than the differences. Training then
+    spends its first hundreds of steps on a plateau. So the bias takes off the mean, and a gain
+    makes the differences comparable to what later layers add (as in arXiv 1511.06856). Nothing else
+    changes.
+
+    Args:
+        network: new; its weights are changed.
+        batch: training windows, tens of them.
+    """
+    was_training = network.training
+    network.eval()
+    given = _given(network, network.enc_atn, batch)
+    spread = (given - given.mean(dim=0)).std()
+    _shift_and_scale(network.enc_atn.to_out, given, ENCODED_SPREAD / float(spread.clamp(min=1e-9)))
+    _shift_and_scale(network.dec_atn.to_out, _given(network, network.dec_atn, batch), 1.0)
+    network.train(was_training)
+
+
+def _given(network: Poyo, attention: CrossAttention, batch: PoyoBatch) -> Tensor:
+    """(B, N, dim) what an attention adds."""
+    found: list[Tensor] = []
+    handle = attention.register_forward_hook(lambda module, inputs, answer: found.append(answer))
+    network(batch)
+    handle.remove()
+    return found[0]
+
+
+def _shift_and_scale(projection: nn.Linear, given: Tensor, gain: float) -> None:
+    projection.bias.sub_(given.mean(dim=(0, 1))).mul_(gain)
+    projection.weight.mul_(gain)

@@ -19,14 +19,13 @@ from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.network import LaneDropout, LaneNetwork, SessionNetwork
 from decoders.streaming.profile_encoder import fit_unit_profiles
 from decoders.streaming.stateful_sampler import Corpus, Plan, Segment, StatefulSampler
-from decoders.training.loss import loss_sums, n_scored
 from decoders.training.optimisation import (
     finite_loss,
     over_processes,
     share_of_process,
     update_average,
 )
-from decoders.training.outputs import normalisation, output_columns
+from decoders.training.outputs import loss_sums, n_scored, normalisation, output_columns
 from decoders.training.recordings import Recording, lead_grid_s, session_record
 from decoders.training.scores import accuracy, r2_score
 

@@ -17,9 +17,8 @@ from export.backends.opening import require_parity
 from export.backends.table import Backend, parse_choice
 from export.bundle import DecoderBundle
 from export.engines.builds import FORMAT, WITH_BUNDLE, Build, checksums, new_build
-from export.engines.lowering import for_bucket, lowered, n_rows_compiled
 from export.engines.makers import Graphs, Maker, Say, maker_of
-from export.engines.shapes import rows_are_gathered
+from export.engines.shapes import for_bucket, lowered, n_rows_compiled, rows_are_gathered
 from export.errors import BackendUnavailable, ExportError, GateError
 
 Judge = Callable[[Backend], Mapping[str, Any]]
@@ -138,7 +137,7 @@ def _verdict_ahead(
         say(f"the R2 that {precision} costs is not known: it is served only once --session told it")
         return _dated(None)
     from export.backends.onnxruntime_cpu import open_graph
-    from export.engines.rounding import rounding
+    from export.engines.precision import rounding
 
     rounded = open_graph(bundle, rounding(model).SerializeToString(), precision)
     return _verdict(bundle, rounded, judge, bound, say) | {

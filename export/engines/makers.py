@@ -13,7 +13,7 @@ from export.backends.table import Backend, load_tensorrt, require_one_onnxruntim
 from export.bundle import DecoderBundle
 from export.engines.builds import Build, Environment, bucket_name
 from export.engines.gpu import Gpu, find_gpu
-from export.engines.lowering import static_signature
+from export.engines.shapes import static_signature
 from export.errors import BackendUnavailable
 from export.tensorrt.library import DESKTOP, Library, library_for
 from export.tensorrt.plan import build_plan

@@ -9,7 +9,7 @@ import numpy as np
 
 from streams.clock import ClockOffset
 from streams.errors import StreamAbsentError, StreamLostError
-from streams.lint.heard import Heard
+from streams.lint.findings import Heard
 from streams.lsl.inlets import Inlet, describe, lsl_now
 from streams.messages import Float64s
 

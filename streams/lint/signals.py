@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from streams.lint.findings import Finding
-from streams.lint.heard import Heard
+from streams.lint.findings import Finding, Heard
 from streams.lint.spikes import equal_columns
 from streams.lint.timing import SHARE_FLAGGED
 from streams.lsl.axes import axes_of
-from streams.lsl.markers import marker_text
+from streams.lsl.description import marker_text
 
 SHOWN = 5
 SLOW_HZ = 20.0

@@ -9,8 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from streams.errors import StreamUnfitError
-from streams.lint.findings import Finding, Level
-from streams.lint.heard import Heard
+from streams.lint.findings import Finding, Heard, Level
 from streams.lint.timing import MANY_EQUAL, SHARE_FLAGGED, equal_stamps, equal_stamps_finding
 from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.messages import Float64s, Int32s

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streams.simulation.hand import TICK_S, Point
+from streams.simulation.user import TICK_S, Point
 
 BLOCK = re.compile(r"^block (?P<kind>open-loop|closed-loop|rest)(?: assist=(?P<assist>[\d.]+))?$")
 """Event that a calibration sends when a block begins; a task program obeys it."""

@@ -18,10 +18,9 @@ from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
 from streams.simulation.cortex import MotorCortex
-from streams.simulation.hand import TICK_S
 from streams.simulation.subject import Subject, TaskBehavior, Tick
 from streams.simulation.task import ReachTask, TaskName, targets_of
-from streams.simulation.user import Control, User
+from streams.simulation.user import TICK_S, Control, User
 from streams.wire.sockets import DecodeSubscriber
 
 CURSOR_CHANNELS = ("cursor_x", "cursor_y", "target_x", "target_y", "targets_acquired")

@@ -8,9 +8,8 @@ import numpy as np
 
 from streams.messages import Float64s, SpikeBatch
 from streams.simulation.cortex import MotorCortex
-from streams.simulation.hand import TICK_S, Hand, Point
 from streams.simulation.task import BOUND_CM, CENTRE, ReachTask
-from streams.simulation.user import STILL, Control, User
+from streams.simulation.user import STILL, TICK_S, Control, Hand, Point, User
 
 _STEPS_PER_TICK = round(TICK_S * 1e3)
 

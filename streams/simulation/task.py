@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from streams.simulation.hand import Point
+from streams.simulation.user import Point
 
 TaskName = Literal["centre-out", "random"]
 CENTRE: Point = (0.0, 0.0)

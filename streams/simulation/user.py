@@ -1,4 +1,4 @@
-"""The user: looks at cursor and target, decides where to go, and plans a velocity every tick."""
+"""The user: sees the cursor, plans a velocity every tick, and has a hand that follows the plan."""
 
 from __future__ import annotations
 
@@ -8,14 +8,42 @@ from typing import Literal
 
 import numpy as np
 
-from streams.simulation.hand import PLAN_TO_HAND_S, TICK_S, Point
-
+Point = tuple[float, float]
 Control = Literal["hand", "decoder"]
 Style = Literal["reach", "steer"]
+TICK_S = 0.005
+"""The subject thinks, moves and fires in ticks of 5 ms."""
+DEAD_TIME_S = 0.1
+SMOOTHING_S = 0.025
+PLAN_TO_HAND_S = DEAD_TIME_S + 2.0 * SMOOTHING_S
+"""Mean delay from the plan to the hand's velocity."""
 VISUAL_DELAY_S = 0.13
 DECODER_DELAY_S = 0.03
 """What the user has come to expect from plan to cursor on top of the hand's own delay."""
 STILL: Point = (0.0, 0.0)
+
+
+class Hand:
+    """Follows the plan 0.1 s later, smoothed twice over 25 ms (a critically damped limb)."""
+
+    def __init__(self) -> None:
+        n_dead = round(DEAD_TIME_S / TICK_S)
+        self._on_its_way: deque[Point] = deque([(0.0, 0.0)] * n_dead, maxlen=n_dead)
+        self._share = 1.0 - math.exp(-TICK_S / SMOOTHING_S)
+        self._first = (0.0, 0.0)
+        self.velocity: Point = (0.0, 0.0)
+
+    def step(self, plan: Point) -> Point:
+        """The hand's velocity one tick later, cm/s."""
+        arrived = self._on_its_way[0]
+        self._on_its_way.append(plan)
+        self._first = _toward(self._first, arrived, self._share)
+        self.velocity = _toward(self.velocity, self._first, self._share)
+        return self.velocity
+
+
+def _toward(here: Point, there: Point, share: float) -> Point:
+    return (here[0] + share * (there[0] - here[0]), here[1] + share * (there[1] - here[1]))
 
 
 class User:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from decoders.streaming.network import RotationAugmentation
 from decoders.streaming.profile_encoder import ProfileEncoder, fit_unit_profiles, shrunk_covariance
-from decoders.streaming.rotation_augmentation import RotationAugmentation
 from decoders.streaming.trainer import normalisation, output_columns
 from decoders.streaming.tuning import (
     LAGS_S,

@@ -10,13 +10,14 @@ from onnx import TensorProto, helper
 from export.backends.onnxruntime_cpu import OnnxruntimeBackend, open_cpu
 from export.bundle import DecoderBundle
 from export.engines.constants import static_shapes
-from export.engines.lowering import (
+from export.engines.shapes import (
     for_bucket,
     lowered,
     n_rows_compiled,
+    pinned,
+    require_static,
     static_signature,
 )
-from export.engines.shapes import pinned, require_static
 from export.engines.tables import n_rows_of, padded_table
 from export.errors import ExportError
 from streams.messages import TokenWindow

@@ -18,8 +18,8 @@ from export.bundle import DecoderBundle, open_bundle
 from export.engines.build import build
 from export.engines.builds import Build, Environment, bucket_name, find_build
 from export.engines.gpu import find_gpu
-from export.engines.lowering import for_bucket, lowered, n_rows_compiled, static_signature
-from export.engines.rounding import rounding
+from export.engines.precision import rounding
+from export.engines.shapes import for_bucket, lowered, n_rows_compiled, static_signature
 from export.errors import BackendUnavailable, ExportError, GateError
 from export.manifest import Graph, Tensor
 from export.parity import largest_error

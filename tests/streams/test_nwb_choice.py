@@ -12,8 +12,8 @@ import pytest
 
 from streams.errors import LackingError, SessionError
 from streams.sessions.choice import CountChoice, SessionChoice, TrialChoice, UnitChoice
+from streams.sessions.conditions import trials_where
 from streams.sessions.reading import read_session
-from streams.sessions.trials import trials_where
 from tests.streams.foreign_nwb import (
     add_ragged,
     add_series,

@@ -11,12 +11,14 @@ import numpy as np
 from streams.errors import SessionError
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.sessions.checks.clocks import plausible_behavior, require_seconds
-from streams.sessions.checks.contents import Contents, Spikes, span_s
-from streams.sessions.checks.extent import (
+from streams.sessions.checks.contents import (
+    Contents,
     Span,
+    Spikes,
     cut_between,
     require_no_stray_spikes,
     session_span,
+    span_s,
     trials_inside,
 )
 from streams.sessions.choice import SessionChoice

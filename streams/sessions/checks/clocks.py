@@ -8,11 +8,12 @@ import numpy as np
 
 from streams.errors import SessionError
 from streams.messages import Float64s
-from streams.sessions.checks.contents import Spikes, span_s
-from streams.sessions.checks.extent import (
+from streams.sessions.checks.contents import (
+    Spikes,
     between_line,
     is_stray,
     require_no_stray_samples,
+    span_s,
     span_text,
 )
 from streams.sessions.session import Behavior

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from streams.errors import RecordingError
-from streams.lsl.markers import marker_text
+from streams.lsl.description import marker_text
 from streams.messages import Float64s
 from streams.sessions.xdf.reading import Recorded
 

@@ -1,8 +1,0 @@
-"""Kinds of stream that `lint` tells apart."""
-
-from __future__ import annotations
-
-from typing import Literal, get_args
-
-Kind = Literal["spikes", "counts", "markers", "position", "other"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
