@@ -114,18 +114,8 @@ class Training(Section):
 
 DEFAULT_FAMILY = "streaming"
 """Family of a config without a section that chooses another."""
-POYO_USES = frozenset(
-    {
-        "steps",
-        "unit_dropout",
-        "cuts",
-        "jitter_ms",
-        "clip",
-        "average",
-        "checkpoint_every",
-        "evaluate_every",
-    }
-)
+POYO_USES = {"steps", "unit_dropout", "cuts", "jitter_ms", "clip", "average"}
+POYO_USES |= {"checkpoint_every", "evaluate_every"}
 
 
 class FamilySection(Section):

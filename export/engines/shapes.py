@@ -100,13 +100,6 @@ def rows_are_gathered(model: onnx.ModelProto, signature: Graph) -> bool:
     return all(node.op_type == "Gather" and node.input[1] not in tables for node in readers)
 
 
-def rows_for(model: onnx.ModelProto, signature: Graph, n_rows: int) -> int:
-    """Count the rows to compile for: up to a multiple of 128, where more change nothing."""
-    if not rows_are_gathered(model, signature):
-        return n_rows
-    return -(-n_rows // ROWS_STEP) * ROWS_STEP
-
-
 def lowered(bundle: DecoderBundle, precision: str) -> onnx.ModelProto:
     """The bundle's graph in a precision, its lengths still open.
 
@@ -117,8 +110,10 @@ def lowered(bundle: DecoderBundle, precision: str) -> onnx.ModelProto:
 
 
 def n_rows_compiled(bundle: DecoderBundle, model: onnx.ModelProto) -> int:
-    """Rows that its engines take: `rows_for` of the bundle's."""
-    return rows_for(model, bundle.manifest.graph, n_rows_of(bundle))
+    """Count the rows to compile for: up to a multiple of 128, where more change nothing."""
+    n_rows = n_rows_of(bundle)
+    gathered = rows_are_gathered(model, bundle.manifest.graph)
+    return -(-n_rows // ROWS_STEP) * ROWS_STEP if gathered else n_rows
 
 
 def for_bucket(

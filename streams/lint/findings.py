@@ -38,6 +38,20 @@ class Finding:
     is_unfit: bool = False
 
 
+def graded(
+    what: str,
+    found: str,
+    change: str,
+    numbers: Mapping[str, Number] | None = None,
+    *,
+    warn: object = False,
+    stop: object = False,
+) -> Finding:
+    """Judge by the worst condition that holds; nothing is to be changed where none does."""
+    level: Level = "stop" if stop else "warn" if warn else "good"
+    return Finding(level, what, found, change if level != "good" else "", numbers or {})
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """Everything that was found in one stream.
