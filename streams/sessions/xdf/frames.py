@@ -1,4 +1,4 @@
-"""Chunks in an XDF file, walked by their lengths: damaged places, and a view without them.
+"""Chunks in an XDF file, walked by their lengths: damaged places, and the bytes without them.
 
 `pyxdf` reads the content. It does not say where it lost its way, takes a cut sample for whole, and
 ends where a header is damaged; this file decides what it is given and what is told.
@@ -10,7 +10,7 @@ import gzip
 import io
 import struct
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -224,64 +224,18 @@ def _note_header(content: bytes, stream: int, at: int, frames: Frames) -> None:
         frames.bad_headers[stream] = f"the header of stream {stream} at byte {at} is damaged"
 
 
-class View(io.RawIOBase):
-    """A file's spans as one.
+class WholeReads(io.BytesIO):
+    """Bytes that raise instead of giving less than was asked for.
+
+    `pyxdf` would make a sample from what is there, or take the file's end for a chunk's end.
 
     Args:
         file: to read.
-        spans: [begin, end) for each, in order.
+        spans: [begin, end) for each part to keep, in order.
     """
 
     def __init__(self, file: BinaryIO, spans: Sequence[Span]) -> None:
-        super().__init__()
-        self._file, self._spans, self._at = file, spans, 0
-        self._n_bytes = sum(end - begin for begin, end in spans)
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte in the view."""
-        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._n_bytes}[whence]
-        self._at = max(0, begin + offset)
-        return self._at
-
-    def readinto(self, room: memoryview) -> int:  # type: ignore[override]
-        """Read up to a span's end."""
-        for begin, end in self._following():
-            self._file.seek(begin)
-            held = self._file.read(min(len(room), end - begin))
-            room[: len(held)] = held
-            self._at += len(held)
-            return len(held)
-        return 0
-
-    def in_file(self, at: int) -> int:
-        """Return the file position behind byte `at` in the view."""
-        for begin, end in self._spans:
-            if at <= end - begin:
-                return begin + at
-            at -= end - begin
-        return self._spans[-1][1] if self._spans else 0
-
-    def _following(self) -> Iterator[Span]:
-        at = self._at
-        for begin, end in self._spans:
-            if at < end - begin:
-                yield begin + at, end
-            at -= min(at, end - begin)
-
-
-class WholeReads(io.BufferedReader):
-    """A file that raises instead of reading less than was asked for.
-
-    `pyxdf` would make a sample from what is there, or take the file's end for a chunk's end.
-    """
+        super().__init__(b"".join(_part(file, span) for span in spans))
 
     def read(self, n: int | None = -1) -> bytes:
         """Read n bytes.
@@ -304,3 +258,17 @@ class WholeReads(io.BufferedReader):
         if 0 < n < len(room) or (n == 0 and len(room) > 1):
             raise EOFError("the file ends inside a sample")
         return n
+
+
+def _part(file: BinaryIO, span: Span) -> bytes:
+    file.seek(span[0])
+    return file.read(span[1] - span[0])
+
+
+def in_file(at: int, spans: Sequence[Span]) -> int:
+    """Return the file position behind byte `at` of the kept spans together."""
+    for begin, end in spans:
+        if at <= end - begin:
+            return begin + at
+        at -= end - begin
+    return spans[-1][1] if spans else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 import struct
@@ -17,13 +16,20 @@ import numpy as np
 
 from streams.errors import RecordingError
 from streams.messages import Float64s
-from streams.sessions.xdf.frames import Frames, Span, View, WholeReads, after_boundary, opened, walk
+from streams.sessions.xdf.frames import (
+    Frames,
+    Span,
+    WholeReads,
+    after_boundary,
+    in_file,
+    opened,
+    walk,
+)
 
 _FAILURES = (
     ArithmeticError, AttributeError, EOFError, KeyError, IndexError, MemoryError, OSError,
     ParseError, RuntimeError, TypeError, ValueError, struct.error,
 )  # fmt: skip
-_BUFFER_BYTES = 2**18
 MOST_TRIES = 50
 _DAMAGE = ("found likely XDF file corruption", "Error reading chunk length", " Read tag")
 _TOLD_ELSEWHERE = ("got zero-length chunk", "Segments and clock-segments differ")
@@ -83,16 +89,17 @@ class _Attempt:
     """One attempt to read the file with `pyxdf`.
 
     Attributes:
-        file: that it reads.
-        view: the file without the left-out parts.
+        file: that it reads; `pyxdf` closes it.
+        spans: the parts of the file that are in there.
+        raw: the whole file.
         stamps: each stream's, as sent, by chunks.
         ends: for each stream, where each chunk ended (file bytes) and samples up to there.
         damage: file bytes where it lost its way, and where it went on.
         warnings: its other warnings.
     """
 
-    file: io.BufferedReader
-    view: View
+    file: BinaryIO
+    spans: Sequence[Span]
     raw: BinaryIO
     stamps: dict[int, list[Float64s]] = field(default_factory=dict)
     ends: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
@@ -107,7 +114,7 @@ class _Attempt:
         held.append(stamps.copy())
         ends = self.ends.setdefault(number, [])
         n_before = ends[-1][1] if ends else 0
-        ends.append((self.view.in_file(self.file.tell()), n_before + len(stamps)))
+        ends.append((in_file(self.file.tell(), self.spans), n_before + len(stamps)))
         return values, stamps, info
 
     def n_chunks(self) -> int:
@@ -125,7 +132,7 @@ class _Attempt:
         if not text.startswith(_DAMAGE):
             self.warnings.append(text)
             return
-        at = self.view.in_file(self.file.tell())
+        at = in_file(self.file.tell(), self.spans)
         self.damage.append((at, after_boundary(self.raw, at) or at))
 
 
@@ -171,7 +178,7 @@ def _load(path: Path, file: BinaryIO, frames: Frames, numbers: list[int] | None)
     spans = frames.kept() if frames.is_implausible else whole
     is_fast = frames.kept() == whole
     for _ in range(MOST_TRIES):
-        attempt = _attempt(file, spans, is_fast)
+        attempt = _attempt(path, file, spans, is_fast)
         try:
             streams, header = _ask_pyxdf(attempt, numbers, dejitter=False)
             if is_fast and attempt.n_chunks() != len(frames.samples_at):
@@ -187,7 +194,7 @@ def _load(path: Path, file: BinaryIO, frames: Frames, numbers: list[int] | None)
             continue
         smooth = None
         if any(_rate(one) > 0 and len(one["time_stamps"]) for one in streams):
-            smooth, _ = _ask_pyxdf(_attempt(file, spans, is_fast), numbers, dejitter=True)
+            smooth, _ = _ask_pyxdf(_attempt(path, file, spans, is_fast), numbers, dejitter=True)
         if spans != whole:
             attempt.damage += frames.damaged
         return _account(attempt, frames, streams, smooth, header or {})
@@ -196,21 +203,22 @@ def _load(path: Path, file: BinaryIO, frames: Frames, numbers: list[int] | None)
     )
 
 
-def _attempt(file: BinaryIO, spans: Sequence[Span], is_fast: bool) -> _Attempt:
-    view = View(file, spans)
-    reader = io.BufferedReader if is_fast else WholeReads
-    return _Attempt(reader(view, _BUFFER_BYTES), view, file)
+def _attempt(path: Path, file: BinaryIO, spans: Sequence[Span], is_fast: bool) -> _Attempt:
+    if not is_fast:
+        return _Attempt(WholeReads(file, spans), spans, file)
+    again = opened(path)
+    again.seek(0)
+    return _Attempt(again, spans, file)
 
 
 def _ask_pyxdf(attempt: _Attempt, numbers: list[int] | None, *, dejitter: bool) -> Any:
-    try:
-        import pyxdf
-    except ImportError:
-        raise RecordingError(
-            "reading XDF needs the package pyxdf: pip install 'spikeloop[nwb]'"
-        ) from None
-
-    with _listening(attempt), np.errstate(all="ignore"):
+    with attempt.file, _listening(attempt), np.errstate(all="ignore"):
+        try:
+            import pyxdf
+        except ImportError:
+            raise RecordingError(
+                "reading XDF needs the package pyxdf: pip install 'spikeloop[nwb]'"
+            ) from None
         return pyxdf.load_xdf(
             attempt.file,
             select_streams=numbers,
