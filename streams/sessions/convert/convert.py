@@ -16,7 +16,8 @@ from streams.messages import Float64s, SpikeBatch
 from streams.sessions.convert.markers import marker_texts, require_trials, trials_of
 from streams.sessions.convert.signals import PLACE, behavior_of
 from streams.sessions.session import Behavior, Session, Trials
-from streams.sessions.xdf.reading import Recorded, Recording, read_recording
+from streams.sessions.xdf.loading import Recorded
+from streams.sessions.xdf.reading import Recording, read_recording
 from streams.spikes.kernels.numpy_kernels import canonical_order
 from streams.spikes.layouts.layout import Layout, LayoutOptions
 from streams.spikes.layouts.table import layout_of

@@ -10,7 +10,7 @@ import numpy as np
 from streams.errors import RecordingError
 from streams.lsl.description import marker_text
 from streams.messages import Float64s
-from streams.sessions.xdf.reading import Recorded
+from streams.sessions.xdf.loading import Recorded
 
 SHOWN = 10
 _PAIR = re.compile(r"(\w+)=(\S+)")

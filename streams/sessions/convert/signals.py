@@ -10,7 +10,7 @@ from streams.errors import RecordingError
 from streams.lsl.axes import axes_of, named_channels
 from streams.messages import Float64s
 from streams.sessions.session import Behavior
-from streams.sessions.xdf.reading import Recorded
+from streams.sessions.xdf.loading import Recorded
 
 SLOPE_WIDTH_S = 0.045
 PLACE = "processing/behavior"

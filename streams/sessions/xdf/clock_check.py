@@ -8,7 +8,7 @@ import numpy as np
 
 from streams.clock import JUMP_LIMIT_S
 from streams.messages import Float64s
-from streams.sessions.xdf.loading import LoadedStream
+from streams.sessions.xdf.loading import Recorded
 
 MOST_DRIFT = 0.01
 """No two clocks differ so much in rate; a line that steep was laid across a reset."""
@@ -18,7 +18,7 @@ APART_S = 3600.0
 STRAY = 0.01
 
 
-def as_sent_if_foreign(stream: LoadedStream) -> list[str]:
+def as_sent_if_foreign(stream: Recorded) -> list[str]:
     """Take the stamps as sent where they are not on the measured clock.
 
     A line through measurements on LSL's clock, laid out to Unix time, ends anywhere.
@@ -41,7 +41,7 @@ def as_sent_if_foreign(stream: LoadedStream) -> list[str]:
     ]
 
 
-def trouble_of(stream: LoadedStream) -> str:
+def trouble_of(stream: Recorded) -> str:
     """Say why the stream's stamps cannot be used; "" where they can."""
     lines = _lines(stream)
     if not lines or not len(stream.clock_times_s):
@@ -61,7 +61,7 @@ def trouble_of(stream: LoadedStream) -> str:
     return ""
 
 
-def remarks_of(stream: LoadedStream, t0_s: float) -> list[str]:
+def remarks_of(stream: Recorded, t0_s: float) -> list[str]:
     """Say what was done to the stream's clock.
 
     Args:
@@ -92,7 +92,7 @@ def remarks_of(stream: LoadedStream, t0_s: float) -> list[str]:
     return remarks
 
 
-def _lines(stream: LoadedStream) -> list[tuple[float, float]]:
+def _lines(stream: Recorded) -> list[tuple[float, float]]:
     """Offset and slope that were applied in each part, where its stamps tell."""
     lines = []
     for first, last in stream.clock_parts:
@@ -106,7 +106,7 @@ def _lines(stream: LoadedStream) -> list[tuple[float, float]]:
     return lines
 
 
-def _misfits(stream: LoadedStream, lines: Sequence[tuple[float, float]]) -> Float64s:
+def _misfits(stream: Recorded, lines: Sequence[tuple[float, float]]) -> Float64s:
     """Measure how far each offset lies from the nearest line, seconds."""
     if not lines or len(lines) != len(stream.clock_parts):
         return np.zeros(0)

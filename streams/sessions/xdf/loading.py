@@ -15,6 +15,7 @@ from xml.etree.ElementTree import ParseError
 import numpy as np
 
 from streams.errors import RecordingError
+from streams.lsl.description import StreamDescription
 from streams.messages import Float64s
 from streams.sessions.xdf.frames import (
     Frames,
@@ -36,15 +37,18 @@ _TOLD_ELSEWHERE = ("got zero-length chunk", "Segments and clock-segments differ"
 
 
 @dataclass(slots=True)
-class LoadedStream:
-    """A stream as `pyxdf` gives it.
+class Recorded:
+    """One recorded stream.
 
     Attributes:
-        number: the stream's in the file.
-        info: its description, nested dicts and lists.
-        values: (n, n_channels); an object array of str for text.
-        stamps_s: (n,) as sent.
+        description: the sender's.
+        labels: its channels'.
+        unit: its channels' physical unit, "" where it says none.
+        values: (n, n_channels), in the order in which they came; an object array of str for text.
+        stamps_s: (n,) as sent, on the sender's clock.
         t_s: (n,) on the recorder's clock.
+        trouble: why its stamps cannot be used; "" where they can.
+        number: the stream's in the file.
         clock_times_s: (m,) sender's clock when its offset was measured.
         clock_offsets_s: (m,).
         clock_parts: first and last sample between two clock resets, each.
@@ -52,21 +56,33 @@ class LoadedStream:
         has_footer: whether there is one.
     """
 
-    number: int
-    info: Mapping[str, Any]
+    description: StreamDescription
+    labels: tuple[str, ...]
+    unit: str
     values: np.ndarray
     stamps_s: Float64s
     t_s: Float64s
-    clock_times_s: Float64s
-    clock_offsets_s: Float64s
-    clock_parts: Sequence[tuple[int, int]]
-    n_in_footer: int | None
-    has_footer: bool
+    trouble: str = ""
+    number: int = 0
+    clock_times_s: Float64s = field(default_factory=lambda: np.zeros(0))
+    clock_offsets_s: Float64s = field(default_factory=lambda: np.zeros(0))
+    clock_parts: Sequence[tuple[int, int]] = ()
+    n_in_footer: int | None = None
+    has_footer: bool = False
+
+    def __len__(self) -> int:
+        return len(self.t_s)
 
     @property
     def name(self) -> str:
         """Its name."""
-        return field_text(self.info, "name")
+        return self.description.name
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """Return everything that must be the same if two streams are one."""
+        what = self.description
+        return (self.labels, what.n_channels, what.format, what.rate_hz, self.unit)
 
 
 @dataclass(slots=True)
@@ -80,7 +96,7 @@ class Loaded:
     """
 
     header: Mapping[str, Any]
-    streams: list[LoadedStream]
+    streams: list[Recorded]
     remarks: list[str]
 
 
@@ -261,12 +277,12 @@ def _account(
             f"the file ends inside a chunk: its last {frames.n_bytes - frames.tail} bytes are lost"
         )
     for one, other in zip(held, smooth or [{}] * len(held), strict=True):
-        if smooth is not None and _rate(one.info) > 0:
+        if smooth is not None and one.description.rate_hz > 0:
             remarks += _smoothed(one, other)
     return Loaded(header.get("info") or {}, held, remarks)
 
 
-def _stream(one: Mapping[str, Any], attempt: _Attempt) -> LoadedStream:
+def _stream(one: Mapping[str, Any], attempt: _Attempt) -> Recorded:
     info = one["info"]
     number = int(info["stream_id"])
     n, n_channels = len(one["time_stamps"]), int(info["channel_count"][0])
@@ -275,10 +291,13 @@ def _stream(one: Mapping[str, Any], attempt: _Attempt) -> LoadedStream:
     if info["channel_format"][0] == "string":
         values = np.array(values, object).reshape(n, n_channels)
     footer = one.get("footer")
+    channels = _channels(info)
     n_told = field_text((footer or {}).get("info") or {}, "sample_count")
-    return LoadedStream(
+    return Recorded(
+        description=_description(info),
+        labels=tuple(field_text(channel, "label") for channel in channels),
+        unit=next((unit for one in channels if (unit := field_text(one, "unit"))), ""),
         number=number,
-        info=info,
         values=values,
         stamps_s=np.concatenate(raw)[:n],
         t_s=np.asarray(one["time_stamps"], np.float64),
@@ -290,20 +309,42 @@ def _stream(one: Mapping[str, Any], attempt: _Attempt) -> LoadedStream:
     )
 
 
+def _description(info: Mapping[str, Any]) -> StreamDescription:
+    return StreamDescription(
+        name=field_text(info, "name"),
+        type=field_text(info, "type"),
+        source_id=field_text(info, "source_id"),
+        hostname=field_text(info, "hostname"),
+        n_channels=int(field_text(info, "channel_count")),
+        rate_hz=float(field_text(info, "nominal_srate")),
+        format=field_text(info, "channel_format"),
+        uid=field_text(info, "uid"),
+    )
+
+
+def _channels(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return each channel's description, in `pyxdf`'s nested dicts."""
+    inside: Any = info
+    for name in ("desc", "channels"):
+        held = inside.get(name) or [None]
+        inside = held[0] if isinstance(held[0], Mapping) else {}
+    return [one if isinstance(one, Mapping) else {} for one in inside.get("channel") or ()]
+
+
 SMOOTHED_AT_MOST_S = 0.05
 """Even steps through a regular stream's stamps mend jitter; what lies further off is a hole."""
 
 
-def _smoothed(one: LoadedStream, other: Mapping[str, Any]) -> list[str]:
+def _smoothed(one: Recorded, other: Mapping[str, Any]) -> list[str]:
     """Take the straight lines that `pyxdf` lays through a regular stream's stamps, if they fit."""
     t_s = np.asarray(other["time_stamps"], np.float64)
     if len(t_s) != len(one.t_s) or not len(t_s):
         return []
-    moved_s = float(np.abs(t_s - one.t_s).max())
+    moved_s, rate_hz = float(np.abs(t_s - one.t_s).max()), one.description.rate_hz
     if moved_s > SMOOTHED_AT_MOST_S:
         return [
             f"the stamps of {one.name!r} are taken as they were sent: they lie up to "
-            f"{moved_s * 1e3:.0f} ms from the even steps that {_rate(one.info):g} Hz would give "
+            f"{moved_s * 1e3:.0f} ms from the even steps that {rate_hz:g} Hz would give "
             "(samples are missing, or the rate changed)"
         ]
     one.t_s = t_s
@@ -312,7 +353,7 @@ def _smoothed(one: LoadedStream, other: Mapping[str, Any]) -> list[str]:
 
 
 def _lost_by(
-    span: Span, streams: Sequence[LoadedStream], attempt: _Attempt, frames: Frames, t0_s: float
+    span: Span, streams: Sequence[Recorded], attempt: _Attempt, frames: Frames, t0_s: float
 ) -> str:
     """Say what a damaged place cost, stream by stream."""
     at, resumed = span

@@ -6,13 +6,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from streams.errors import RecordingError
-from streams.lsl.description import StreamDescription
-from streams.messages import Float64s
 from streams.sessions.xdf.clock_check import (
     STRAY,
     as_sent_if_foreign,
@@ -20,42 +17,10 @@ from streams.sessions.xdf.clock_check import (
     remarks_of,
     trouble_of,
 )
-from streams.sessions.xdf.loading import LoadedStream, field_text, load
+from streams.sessions.xdf.loading import Recorded, field_text, load
 
 OVERLAP_S = 1.0
 FEW_STRAYS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One recorded stream.
-
-    Attributes:
-        description: the sender's.
-        labels: its channels'.
-        unit: its channels' physical unit, "" where it says none.
-        values: (n, n_channels), in the order in which they came; str for text.
-        stamps_s: (n,) on the sender's clock.
-        t_s: (n,) on the recorder's clock.
-        trouble: why its stamps cannot be used; "" where they can.
-    """
-
-    description: StreamDescription
-    labels: tuple[str, ...]
-    unit: str
-    values: np.ndarray
-    stamps_s: Float64s
-    t_s: Float64s
-    trouble: str = ""
-
-    def __len__(self) -> int:
-        return len(self.t_s)
-
-    @property
-    def layout(self) -> tuple[object, ...]:
-        """Return everything that must be the same if two streams are one."""
-        what = self.description
-        return (self.labels, what.n_channels, what.format, what.rate_hz, self.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,20 +127,20 @@ def _remark_on(one: Recorded) -> str:
     return f"{labels} ({one.description.n_channels} x {one.description.format}, {one.unit or '-'})"
 
 
-def _is_stamped(stream: LoadedStream) -> np.ndarray:
+def _is_stamped(stream: Recorded) -> np.ndarray:
     """Find the samples that have a stamp, (n,) bool.
 
     LabRecorder writes a first sample without one for a stream that brought nothing.
     """
     is_stamped: np.ndarray = np.isfinite(stream.t_s)
-    rate_hz = float(field_text(stream.info, "nominal_srate"))
+    rate_hz = stream.description.rate_hz
     is_stamped[:1] &= stream.stamps_s[:1] != (1.0 / rate_hz if rate_hz else 0.0)
     return is_stamped
 
 
-def _recorded(stream: LoadedStream, stretch: tuple[float, float], remarks: list[str]) -> Recorded:
+def _recorded(stream: Recorded, stretch: tuple[float, float], remarks: list[str]) -> Recorded:
     """The stream without strays; what was left out is added to `remarks`."""
-    info, kept, trouble = stream.info, _is_stamped(stream), trouble_of(stream)
+    kept, trouble = _is_stamped(stream), trouble_of(stream)
     if not kept.all():
         n_left_out = np.count_nonzero(~kept)
         remarks.append(f"{n_left_out} samples of {stream.name!r} without a stamp were left out")
@@ -193,11 +158,8 @@ def _recorded(stream: LoadedStream, stretch: tuple[float, float], remarks: list[
             f"its stamps lie {off_s:,.0f} s from the beginning of the rest of the recording: they "
             "are of another clock, or their clock was reset unnoticed"
         )
-    channels = _channels(info)
-    return Recorded(
-        description=_description(info),
-        labels=tuple(field_text(channel, "label") for channel in channels),
-        unit=next((unit for one in channels if (unit := field_text(one, "unit"))), ""),
+    return replace(
+        stream,
         values=stream.values[kept],
         stamps_s=stream.stamps_s[kept],
         t_s=stream.t_s[kept],
@@ -205,29 +167,7 @@ def _recorded(stream: LoadedStream, stretch: tuple[float, float], remarks: list[
     )
 
 
-def _description(info: Mapping[str, Any]) -> StreamDescription:
-    return StreamDescription(
-        name=field_text(info, "name"),
-        type=field_text(info, "type"),
-        source_id=field_text(info, "source_id"),
-        hostname=field_text(info, "hostname"),
-        n_channels=int(field_text(info, "channel_count")),
-        rate_hz=float(field_text(info, "nominal_srate")),
-        format=field_text(info, "channel_format"),
-        uid=field_text(info, "uid"),
-    )
-
-
-def _channels(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return each channel's description, in `pyxdf`'s nested dicts."""
-    inside: Any = info
-    for name in ("desc", "channels"):
-        held = inside.get(name) or [None]
-        inside = held[0] if isinstance(held[0], Mapping) else {}
-    return [one if isinstance(one, Mapping) else {} for one in inside.get("channel") or ()]
-
-
-def _unended(streams: Sequence[LoadedStream]) -> list[str]:
+def _unended(streams: Sequence[Recorded]) -> list[str]:
     """Remark on missing footers, and on samples that footers count but the file lacks."""
     without = [repr(one.name) for one in streams if not one.has_footer]
     remarks = []
