@@ -18,8 +18,7 @@ from calibration.errors import CalibrationError
 from calibration.gru_on_bins import GruOnBins
 from calibration.ridge import HISTORY_S, wiener_weights, with_history
 from calibration.scoring import score_output
-from decoders.config import TrainConfig, load_config
-from decoders.sessions_config import Split
+from decoders.config import Split, TrainConfig, load_config
 from decoders.streaming.stateful_sampler import Plan, Segment
 from decoders.streaming.trainer import Trainer
 from decoders.streaming.tuning import counts_matrix

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import CalibrationError
-from decoders.config import load_sessions, parse_sessions
+from decoders.config import Split, load_sessions, parse_sessions, written_out
 from decoders.errors import DecodersError
-from decoders.sessions_config import Split, written_out
 from decoders.training.reading import is_held_out
 from export.bundle import DecoderBundle
 from streams.sessions.choice import SessionChoice

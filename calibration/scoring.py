@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.errors import CalibrationError
-from decoders.sessions_config import Split, written_out
+from decoders.config import Split, written_out
 from decoders.training.scores import r2_score as r2_score
 from streams.messages import Float64s, Int64s
 from streams.sessions.conditions import trials_where

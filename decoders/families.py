@@ -70,8 +70,7 @@ class DecoderFamily:
 def _streaming_trainer(
     config: TrainConfig, config_dir: Path, recordings: Sequence[Recording], fabric: Fabric
 ) -> FamilyTrainer:
-    from decoders.streaming.start import started
-    from decoders.streaming.trainer import Trainer
+    from decoders.streaming.trainer import Trainer, started
 
     return Trainer(config, recordings, fabric, started(config, config_dir, recordings))
 

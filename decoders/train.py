@@ -20,10 +20,9 @@ from rich.progress import (
 from torch import distributed
 
 from decoders.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from decoders.config import TrainConfig, load_config
+from decoders.config import Simulated, TrainConfig, load_config
 from decoders.errors import TrainingError
 from decoders.families import FAMILIES, FamilyTrainer
-from decoders.sessions_config import Simulated
 from decoders.training.curves import draw_curves
 from decoders.training.optimisation import launch
 from decoders.training.reading import Say, read_sessions, say_on_stderr, simulated_sessions

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decoders.errors import DecodersError
-from decoders.poyo.attention import CrossAttention, SelfAttention, normed_feed_forward
+from decoders.poyo.attention import CrossAttention, RotaryTime, SelfAttention, normed_feed_forward
 from decoders.poyo.config import PoyoConfig
-from decoders.poyo.rotary import RotaryTime
 from decoders.poyo.tokens import PoyoBatch
 
 N_TOKEN_TYPES = 4

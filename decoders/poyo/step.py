@@ -15,10 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decoders.poyo.attention import CrossAttention, SelfAttention, join_heads
+from decoders.poyo.attention import (
+    CrossAttention,
+    RotaryPairs,
+    SelfAttention,
+    join_heads,
+    rotary_order,
+)
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
-from decoders.poyo.rotary import RotaryPairs, rotary_order
 from decoders.poyo.tokens import END, MICROSECOND_S, SPIKE, START
 from decoders.streaming.decoder import OutputSpec
 

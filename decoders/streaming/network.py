@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
-from decoders.streaming.profile_encoder import ProfileEncoder, UnitProfiles
 from decoders.streaming.stateful_sampler import Window
-from decoders.streaming.tuning import LAGS_S
+from decoders.streaming.tuning import LAGS_S, ProfileEncoder, UnitProfiles
 from decoders.training.optimisation import decay_groups
 from decoders.training.synthetic_sessions import LARGEST_ROTATED
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from decoders.config import Split, written_out
 from decoders.errors import TrainingError
-from decoders.sessions_config import Split, written_out
 from streams.messages import Int64s
 from streams.sessions.conditions import flat_columns, told_columns, trials_where
 from streams.sessions.session import Interval, Session, in_intervals

@@ -18,8 +18,7 @@ from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
 from streams.simulation.cortex import MotorCortex
-from streams.simulation.subject import Subject, TaskBehavior, Tick
-from streams.simulation.task import ReachTask, TaskName, targets_of
+from streams.simulation.subject import ReachTask, Subject, TaskBehavior, TaskName, Tick, targets_of
 from streams.simulation.user import TICK_S, Control, User
 from streams.wire.sockets import DecodeSubscriber
 

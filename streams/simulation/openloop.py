@@ -10,8 +10,15 @@ from streams.errors import SimulationError
 from streams.messages import Float64s, SpikeBatch
 from streams.sessions.session import Behavior, Session, Trials
 from streams.simulation.cortex import MotorCortex
-from streams.simulation.subject import TaskBehavior, Tick, ramp
-from streams.simulation.task import ReachTask, TaskName, Trial, targets_of
+from streams.simulation.subject import (
+    ReachTask,
+    TaskBehavior,
+    TaskName,
+    Tick,
+    Trial,
+    ramp,
+    targets_of,
+)
 from streams.simulation.user import TICK_S, Point, Style, User
 from streams.spikes.kernels.numpy_kernels import canonical_order
 

@@ -18,13 +18,13 @@ from lightning_fabric import Fabric
 from decoders.checkpoint import load_checkpoint, save_checkpoint
 from decoders.config import TrainConfig
 from decoders.errors import TrainingError
-from decoders.streaming.start import start_from
 from decoders.streaming.trainer import (
     Trainer,
     learning_rate,
     new_network,
     share_of_process,
     shared_keys,
+    start_from,
 )
 from decoders.training.recordings import record
 from decoders.training.scores import r2_score

@@ -25,8 +25,7 @@ from export.manifest import Graph, Tensor
 from export.parity import largest_error
 from export.random_bundles.sizes import write_random
 from export.tensorrt.library import DESKTOP, Library, library_for
-from export.tensorrt.plan import build_plan
-from export.tensorrt.turing import without_fp32_products
+from export.tensorrt.plan import build_plan, without_fp32_products
 
 SIZES = ("streaming-0.5M", "streaming-8M", "poyo-1.3M")
 

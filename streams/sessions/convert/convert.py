@@ -13,8 +13,13 @@ import numpy as np
 
 from streams.errors import RecordingError, StreamUnfitError
 from streams.messages import Float64s, SpikeBatch
-from streams.sessions.convert.markers import marker_texts, require_trials, trials_of
-from streams.sessions.convert.signals import PLACE, behavior_of
+from streams.sessions.convert.signals import (
+    PLACE,
+    behavior_of,
+    marker_texts,
+    require_trials,
+    trials_of,
+)
 from streams.sessions.session import Behavior, Session, Trials
 from streams.sessions.xdf.loading import Recorded
 from streams.sessions.xdf.reading import Recording, read_recording

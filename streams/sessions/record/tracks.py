@@ -13,8 +13,7 @@ from streams.clock import Clock, ClockOffset, OffsetEstimate
 from streams.lsl.inlets import Inlet
 from streams.messages import Float64s
 from streams.sessions.record.losses import Outage, SequenceCount, StampWatch
-from streams.sessions.record.pulling import PulledBlock, Puller, arrival_stamps
-from streams.sessions.record.search import Search, Wanted
+from streams.sessions.record.search import PulledBlock, Puller, Search, Wanted, arrival_stamps
 from streams.sessions.xdf.chunks import (
     CLOCK_OFFSET,
     SAMPLES,
