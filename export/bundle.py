@@ -272,7 +272,10 @@ def write_bundle(
         WEIGHTS: save(_contiguous(weights)),
         PARITY: save(parity.to_tensors()),
     } | {f"report/{name}": held for name, held in (reports or {}).items()}
-    files = {name: _sum(held) for name, held in contents.items()}
+    files = {
+        name: FileSum(sha256=hashlib.sha256(held).hexdigest(), bytes=len(held))
+        for name, held in contents.items()
+    }
     content |= {"id": id_of(files), "files": {k: v.model_dump() for k, v in files.items()}}
     manifest = parse_manifest(content, str(path / MANIFEST))
     _verify_tables(path / TABLES, manifest, tables)
@@ -301,10 +304,6 @@ def _complete(fields: Mapping[str, Any], parity: ParityRecord) -> dict[str, Any]
 
 def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-
-
-def _sum(held: bytes) -> FileSum:
-    return FileSum(sha256=hashlib.sha256(held).hexdigest(), bytes=len(held))
 
 
 def _place(path: Path, contents: Mapping[str, bytes]) -> None:

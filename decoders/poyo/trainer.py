@@ -116,7 +116,8 @@ class PoyoTrainer:
         average = self.config.training.average
         update_average(self.average, self.network, self.i_step, average)
         self.loss.append(finite_loss(self.fabric, loss.detach(), self.i_step, "poyo"))
-        self.taken_s += self._first_process_s(self.clock.now() - t_start)
+        # The first process's time, which all follow, so that they stop at the same step.
+        self.taken_s += float(self.fabric.broadcast(self.clock.now() - t_start, src=0))
         return self.loss[-1]
 
     def _kept_units(self, stretches: Sequence[Stretch]) -> list[np.ndarray]:
@@ -152,10 +153,6 @@ class PoyoTrainer:
             counts = n_scored(wanted, self.outputs).clamp(min=1)
             loss = loss + weight * (weights * sums / counts).sum()
         return loss
-
-    def _first_process_s(self, taken_s: float) -> float:
-        """The first process's time, which all follow, so that they stop at the same step."""
-        return float(self.fabric.broadcast(taken_s, src=0))
 
     def score(self) -> dict[str, dict[str, list[float]]]:
         """Score the averaged weights at the end of evenly chosen windows in every test part.

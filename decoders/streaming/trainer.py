@@ -187,19 +187,15 @@ class Trainer:
 
     def progress(self) -> dict[str, Any]:
         """Give everything that `restore` and export need, as tensors and plain JSON types."""
+        gathered = self.fabric.all_gather(self.memory)
         return learner_progress(self) | {
             "network": json.dumps(self.network.shape),
             "sessions": json.dumps([session_record(r) for r in self.recordings]),
             "weights": self.average.state_dict(),
             "live": self.network.state_dict(),
             "lanes": self.sampler.progress(),
-            "memory": self._all_memory(),
+            "memory": gathered.flatten(0, -2) if isinstance(gathered, Tensor) else self.memory,
         }
-
-    def _all_memory(self) -> Tensor:
-        gathered = self.fabric.all_gather(self.memory)
-        memory: Tensor = gathered.flatten(0, -2) if isinstance(gathered, Tensor) else self.memory
-        return memory
 
     def restore(self, progress: dict[str, Any]) -> None:
         """Go on from a checkpoint with the same config, bit for bit.
@@ -338,7 +334,8 @@ def start_from(
         load_weights(module, held, "[start] run")
     known = network.identity(weights["profile"]) + weights["own"]
     known = known + weights["shared"][weights["key_of_row"]]
-    latest = _latest_rows(json.loads(checkpoint["sessions"]), known) if same_array else {}
+    old = [key for one in json.loads(checkpoint["sessions"]) for key in one["unit_keys"]]
+    latest = dict(zip(old, known, strict=True)) if same_array else {}
     keys = [key for recording in recordings for key in recording.unit_keys]
     with torch.no_grad():
         told = network.identity(network.profile)
@@ -348,8 +345,3 @@ def start_from(
         network.session.copy_(weights["session"].mean(dim=0).expand_as(network.session))
     network.decoder.requires_grad_(not freeze)
     network.identity.requires_grad_(not freeze)
-
-
-def _latest_rows(sessions: Sequence[Mapping[str, Any]], rows: Tensor) -> dict[str, Tensor]:
-    keys = [key for session in sessions for key in session["unit_keys"]]
-    return dict(zip(keys, rows, strict=True))

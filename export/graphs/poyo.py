@@ -29,6 +29,10 @@ FAMILY = "poyo"
 N_PARITY_BEATS = 20
 BUDGET_HZ = 20.0
 ATOL_FP32 = 1e-4
+STALE_AFTER_S = 1.0
+"""Silence in all units after which a decode is not trusted."""
+REACH = 5.0
+"""Declared bounds lie so many scales from the offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,6 @@ class PoyoOutput:
         unit: physical unit.
         offset: (dims,) physical value for a normalised 0.
         scale: (dims,) physical size for a normalised 1: the standard deviation in training.
-        safe: value that is published when a decode is not `ok`.
-        reach: the declared bounds are `offset -+ reach * scale`.
 
     Raises:
         ValueError: offset and scale differ in length.
@@ -51,8 +53,6 @@ class PoyoOutput:
     unit: str
     offset: Sequence[float]
     scale: Sequence[float]
-    safe: str = "zero"
-    reach: float = 5.0
 
     def __post_init__(self) -> None:
         if len(self.offset) != len(self.scale):
@@ -67,9 +67,9 @@ class PoyoOutput:
             "name": self.name,
             "dims": len(pairs),
             "unit": self.unit,
-            "safe": self.safe,
-            "low": [offset - self.reach * scale for offset, scale in pairs],
-            "high": [offset + self.reach * scale for offset, scale in pairs],
+            "safe": "zero",
+            "low": [offset - REACH * scale for offset, scale in pairs],
+            "high": [offset + REACH * scale for offset, scale in pairs],
         }
 
 
@@ -99,7 +99,6 @@ def export_poyo(
     outputs: Sequence[PoyoOutput] = (),
     unit_words: Mapping[str, str] | None = None,
     lead_s: LeadRange | None = None,
-    stale_after_s: float = 1.0,
     max_tokens: int | None = None,
     trust_pickle: bool = False,
 ) -> DecoderBundle:
@@ -115,7 +114,6 @@ def export_poyo(
         unit_words: per unit key in the stream, the unit's word in the checkpoint's vocabulary; by
             default the words that begin with the session's; what follows is the key.
         lead_s: by default any time in the window, as in the training, with its end as the default.
-        stale_after_s: silence in all units after which a decode is not trusted.
         max_tokens: spikes in a window that the hop must leave time for; by default 20 Hz per unit.
         trust_pickle: see `read_checkpoint`.
 
@@ -127,7 +125,8 @@ def export_poyo(
         network = read_checkpoint(checkpoint, trust_pickle=trust_pickle)
         session = _session(network, session)
         words = unit_words or _words_of_session(network, session)
-        outputs = outputs or _undeclared(network)
+        dims = network.config.dim_out
+        outputs = outputs or [PoyoOutput("decoded", "normalised", [0.0] * dims, [1.0] * dims)]
         step = _step(network, session, list(words.values()), outputs)
         leads_s = _leads(network, lead_s)
     except CheckpointError as error:
@@ -140,7 +139,7 @@ def export_poyo(
         "units": [{"key": key, "row": row} for row, key in enumerate(words)],
         "hop_s": hop_s,
         "lead_s": leads_s.model_dump(),
-        "stale_after_s": stale_after_s,
+        "stale_after_s": STALE_AFTER_S,
         "token_buckets": buckets_up_to(n_most),
         "outputs": [output.declared() for output in outputs],
         "training": {"checkpoint": checkpoint.name},
@@ -171,11 +170,6 @@ def _words_of_session(network: Poyo, session: str) -> dict[str, str]:
             f"the stream has; the words are {', '.join(words[:3])} ..."
         )
     return own
-
-
-def _undeclared(network: Poyo) -> list[PoyoOutput]:
-    dims = network.config.dim_out
-    return [PoyoOutput("decoded", "normalised", [0.0] * dims, [1.0] * dims)]
 
 
 def _step(

@@ -66,15 +66,15 @@ def write_random(
     return _write_streaming(out, streaming, fields | {"token_buckets": buckets})
 
 
-def random_poyo(out: Path, *, n_units: int = 10, n_tokens: int = 128) -> DecoderBundle:
-    """Write the published POYO 1.3M with random weights, one window a hop.
+def random_poyo(out: Path) -> DecoderBundle:
+    """Write the published POYO 1.3M with random weights, for 10 units and one window a hop.
 
     Raises:
         BundleError: `out` exists.
     """
     torch.manual_seed(0)
     config = poyo_small(VELOCITY.dims)
-    fields = _fields(n_units, config.sequence_s) | {"token_buckets": [n_tokens]}
+    fields = _fields(10, config.sequence_s) | {"token_buckets": [128]}
     return _write_poyo(out, config, fields)
 
 

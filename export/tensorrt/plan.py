@@ -43,24 +43,18 @@ def build_plan(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
-        errors = [_told(parser.get_error(i)) for i in range(parser.num_errors)]
-        raise ExportError(f"{library} does not take the graph: {'; '.join(errors[:3])}")
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        told = [
+            f"{one.node_operator()} {one.node_name()!r}: {one.desc().strip()}" for one in errors
+        ]
+        raise ExportError(f"{library} does not take the graph: {'; '.join(told[:3])}")
     _require_declared(_tensors(trt, network), signature, str(library))
     plan = builder.build_serialized_network(network, _config(library, builder, targets))
     if plan is None:
-        raise ExportError(f"{library} built no engine: {log.told()}{_hint(log.told())}")
+        hint = "; Turing (sm75) multiplies in fp16 only: --precision fp16"
+        hint = hint if "for Turing" in log.told() else ""
+        raise ExportError(f"{library} built no engine: {log.told()}{hint}")
     return bytes(plan)
-
-
-def _told(error: Any) -> str:
-    """A parser's error with the operator and the node it is about."""
-    return f"{error.node_operator()} {error.node_name()!r}: {error.desc().strip()}"
-
-
-def _hint(told: str) -> str:
-    if "for Turing" in told:
-        return "; Turing (sm75) multiplies in fp16 only: --precision fp16"
-    return ""
 
 
 def _config(library: Library, builder: Any, targets: Sequence[str]) -> Any:

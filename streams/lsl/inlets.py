@@ -184,13 +184,7 @@ def find_inlet(
         StreamAbsentError: none answered (the text lists what is visible), or it has just gone.
         StreamAmbiguousError: several answered; the text lists them.
     """
-    wanted = [
-        ("type", stream_type),
-        ("name", name),
-        ("source_id", source_id),
-        ("hostname", hostname),
-    ]
-    predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in wanted if value)
+    predicate = _predicate(type=stream_type, name=name, source_id=source_id, hostname=hostname)
     found = _resolve(predicate, timeout_s)
     if found:  # a second one may need another moment to answer
         found = pylsl.resolve_bypred(predicate, minimum=len(found) + 1, timeout=0.5) or found
@@ -217,8 +211,7 @@ def matching_streams(
     Raises:
         StreamAbsentError: none answered; the text lists what is visible.
     """
-    wanted = [("type", stream_type), ("name", name), ("hostname", hostname)]
-    predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in wanted if value)
+    predicate = _predicate(type=stream_type, name=name, hostname=hostname)
     found = (
         pylsl.resolve_bypred(predicate, minimum=1000, timeout=wait_s)
         if predicate
@@ -246,8 +239,10 @@ def _telling(found: Sequence[StreamDescription]) -> str:
     return f"Name one by {' or '.join(differing)}."
 
 
-def _quoted(value: str) -> str:
-    return f'"{value}"' if "'" in value else f"'{value}'"
+def _predicate(**wanted: str) -> str:
+    """Write a condition on streams as LSL reads it."""
+    quoted = {key: f'"{value}"' if "'" in value else f"'{value}'" for key, value in wanted.items()}
+    return " and ".join(f"{key}={quoted[key]}" for key, value in wanted.items() if value)
 
 
 def _resolve(predicate: str, timeout_s: float) -> list[pylsl.StreamInfo]:

@@ -15,7 +15,7 @@ from streams.simulation.user import STILL, TICK_S, Control, Hand, Point, User
 
 TaskName = Literal["centre-out", "random"]
 CENTRE: Point = (0.0, 0.0)
-REACH_CM = 10.0
+REACH_CM, N_AROUND, NEAREST_CM = 10.0, 8, 6.0
 BOUND_CM = 16.0
 """The cursor stays this near the centre along each axis."""
 _STEPS_PER_TICK = round(TICK_S * 1e3)
@@ -100,21 +100,21 @@ def targets_of(task: TaskName, seed: int) -> Iterator[Point]:
     return centre_out(rng) if task == "centre-out" else random_targets(rng)
 
 
-def centre_out(rng: np.random.Generator, n_targets: int = 8) -> Iterator[Point]:
+def centre_out(rng: np.random.Generator) -> Iterator[Point]:
     """Yield targets on a 10 cm circle, each followed by the centre; every eight cover all."""
     while True:
-        for i in rng.permutation(n_targets):
-            angle = 2.0 * math.pi * float(i) / n_targets
+        for i in rng.permutation(N_AROUND):
+            angle = 2.0 * math.pi * float(i) / N_AROUND
             yield REACH_CM * math.cos(angle), REACH_CM * math.sin(angle)
             yield CENTRE
 
 
-def random_targets(rng: np.random.Generator, min_step_cm: float = 6.0) -> Iterator[Point]:
+def random_targets(rng: np.random.Generator) -> Iterator[Point]:
     """Yield targets anywhere in a square, half-width 10 cm, at least 6 cm from the one before."""
     before = CENTRE
     while True:
         x, y = rng.uniform(-REACH_CM, REACH_CM, 2)
-        if math.dist(before, (x, y)) >= min_step_cm:
+        if math.dist(before, (x, y)) >= NEAREST_CM:
             before = (float(x), float(y))
             yield before
 

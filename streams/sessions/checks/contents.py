@@ -196,10 +196,10 @@ def cut_between(contents: Contents, between_s: Span) -> Contents:
     spikes = contents.spikes
     held = (spikes.t_s >= first_s) & (spikes.t_s <= last_s)
     count = None if spikes.count is None else spikes.count[held]
-    behavior = {
-        path: _rows(signal, (signal.t_s >= first_s) & (signal.t_s <= last_s))
-        for path, signal in contents.behavior.items()
-    }
+    behavior = {}
+    for path, signal in contents.behavior.items():
+        inside = (signal.t_s >= first_s) & (signal.t_s <= last_s)
+        behavior[path] = Behavior(signal.t_s[inside], signal.values[inside], signal.unit)
     trials = contents.trials
     if trials is not None:
         trials = trials.rows((trials.start_s >= first_s) & (trials.stop_s <= last_s))
@@ -207,10 +207,6 @@ def cut_between(contents: Contents, between_s: Span) -> Contents:
     return replace(
         contents, spikes=kept, behavior=behavior, trials=trials, begins_s=None, duration_s=None
     )
-
-
-def _rows(signal: Behavior, held: np.ndarray) -> Behavior:
-    return Behavior(signal.t_s[held], signal.values[held], signal.unit)
 
 
 def _length(span: Span) -> float:

@@ -143,15 +143,15 @@ def _datasets(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
 
 def _plain(data: h5py.Dataset, values: np.ndarray) -> np.ndarray:
     """Return texts as texts; references as the last part in the path that they point to."""
-    if values.dtype.kind in "SO":
-        return np.array([_named(data, value) for value in values.ravel()]).reshape(values.shape)
-    return values
-
-
-def _named(data: h5py.Dataset, value: object) -> str:
-    if isinstance(value, h5py.Reference):
-        return str(data.file[value].name).rpartition("/")[2] if value else ""
-    return text_of(value)
+    if values.dtype.kind not in "SO":
+        return values
+    names = [
+        (str(data.file[value].name).rpartition("/")[2] if value else "")
+        if isinstance(value, h5py.Reference)
+        else text_of(value)
+        for value in values.ravel()
+    ]
+    return np.array(names).reshape(values.shape)
 
 
 def find_table(file: h5py.File, path: Path, name: str, usual: str) -> Table | None:

@@ -170,7 +170,6 @@ def record(
     wait_s: float,
     is_stopped: Callable[[], bool],
     status_path: Path | None = None,
-    clock: Clock | None = None,
     stamps: Literal["lsl", "arrival"] = "lsl",
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -186,7 +185,6 @@ def record(
         wait_s: how long to look for each stream.
         is_stopped: asked 20 times a second.
         status_path: where to say how it stands, twice a second (JSON, replaced as a whole).
-        clock: LSL's; the monotonic clock unless given.
         stamps: "lsl" for the senders' own, or "arrival".
         say: tells the user something now.
 
@@ -198,7 +196,7 @@ def record(
         StreamAbsentError, StreamAmbiguousError: a stream is not there, or there several times.
         StreamUnfitError: a stream has another clock's stamps; nothing is recorded then.
     """
-    clock = clock or MonotonicClock()
+    clock = MonotonicClock()
     recorder = Recorder(path, clock, say, stamps == "arrival")
     if recorder.by_arrival:
         say(BY_ARRIVAL)

@@ -194,13 +194,9 @@ def _is_cut(file: BinaryIO, at: int, n_bytes: int) -> bool:
     try:
         length, tag, _, head = _head(file, at)
     except NotWholeError:
-        return n_bytes - at < 15 and _may_begin(file, at)
+        file.seek(at)
+        return n_bytes - at < 15 and file.read(1) in (b"\x01", b"\x04", b"\x08")
     return tag in _KNOWN and at + head + length > n_bytes
-
-
-def _may_begin(file: BinaryIO, at: int) -> bool:
-    file.seek(at)
-    return file.read(1) in (b"\x01", b"\x04", b"\x08")
 
 
 def _parsed(content: bytes) -> ElementTree.Element | None:
