@@ -77,7 +77,7 @@ class PoyoStep(nn.Module):
     @property
     def table_width(self) -> int:
         """Columns per row: keys and values for the unit's spikes, START and END."""
-        return len(ROW_KINDS) * 2 * self.config.cross_width
+        return len(ROW_KINDS) * 2 * self.config.cross_heads * self.config.dim_head
 
     @torch.no_grad()
     def tabulate(self) -> None:

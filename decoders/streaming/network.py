@@ -77,26 +77,19 @@ class LaneDropout:
         self.dropout, self.unit_dropout = dropout, unit_dropout
         self.session_dropout, self.unseen_units = session_dropout, unseen_units
 
-    def _draw(self, *shape: int) -> Tensor:
+    def draw(self, *shape: int) -> Tensor:
+        """(B, *shape) in [0, 1)."""
         return torch.rand(self.n_lanes, *shape, generator=self.generator)[self.mine]
 
     def drop(self, x: Tensor) -> Tensor:
         """Dropout on (B, T, d)."""
-        keep = self._draw(*x.shape[1:]).to(x.device) >= self.dropout
+        keep = self.draw(*x.shape[1:]).to(x.device) >= self.dropout
         return x * keep / (1.0 - self.dropout)
 
     def kept_units(self, n_units: int) -> Tensor:
         """(B, n_units), 0 or 1."""
-        rate = self._draw(1) * self.unit_dropout
-        return (self._draw(n_units) >= rate).float()
-
-    def unknown_session(self) -> Tensor:
-        """(B,) bool."""
-        return self._draw() < self.session_dropout
-
-    def new_units(self) -> Tensor:
-        """(B,) bool."""
-        return self._draw() < self.unseen_units
+        rate = self.draw(1) * self.unit_dropout
+        return (self.draw(n_units) >= rate).float()
 
     def variants(self, n_variants: int, n_sessions: int) -> Tensor:
         """(n_sessions,) profile variant for unseen units; the same in all processes."""
@@ -222,9 +215,8 @@ class SessionNetwork(LaneNetwork):
         session, kept = self.session[window.session], torch.ones_like(window.present)
         if dropout is None:
             return self._run(window, self.tables()[window.row], kept, session, memory, None)
-        unknown, new = (
-            v.to(memory.device) for v in (dropout.unknown_session(), dropout.new_units())
-        )
+        unknown = (dropout.draw() < dropout.session_dropout).to(memory.device)
+        new = (dropout.draw() < dropout.unseen_units).to(memory.device)
         rotations = self.rotations.draw(dropout.generator)
         # Adaptation starts from the mean session vector, so training meets it too.
         session = torch.where((unknown | new).unsqueeze(-1), self.session.mean(0), session)

@@ -88,10 +88,6 @@ class SubjectSummary:
     seconds: float
     engaged_s: float
 
-    def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(asdict(self))
-
 
 def run_subject(
     options: SubjectOptions, stop: Callable[[], bool], clock: Clock | None = None
@@ -120,7 +116,7 @@ def run_subject(
         if subscriber is not None:
             subscriber.close()
     if options.summary_path is not None:
-        write_whole(options.summary_path, summary.to_json() + "\n")
+        write_whole(options.summary_path, json.dumps(asdict(summary)) + "\n")
     return summary
 
 

@@ -30,11 +30,6 @@ _TICKS_PER_SAMPLE = 2
 _TICKS_PER_PIECE = 200
 
 
-def session_date(day: int) -> str:
-    """Return the calendar date for a subject's day N, `YYYY-MM-DD`."""
-    return (_FIRST_DAY + timedelta(days=day)).isoformat()
-
-
 _NAMES: dict[Style, str] = {"reach": "open-loop", "steer": "open-loop-steering"}
 
 
@@ -73,8 +68,9 @@ def record_open_loop(
     reach = ReachTask(targets_of(task, behavior_seed))
     behavior = TaskBehavior(User(behavior_seed, "hand", style), reach, "hand")
     ticks = [behavior.step() for _ in range(n_ticks)]
+    date_of_day = (_FIRST_DAY + timedelta(days=day)).isoformat()
     return Session(
-        id=f"sim-{subject_seed}/{session_date(day)}/{_NAMES[style]}",
+        id=f"sim-{subject_seed}/{date_of_day}/{_NAMES[style]}",
         unit_keys=cortex.unit_keys,
         spikes=_fire(cortex, ticks),
         behavior=_signals(ticks),

@@ -148,8 +148,8 @@ def trials_of(
         `start_s`, `stop_s`, and every `name=number` in the two markers.
     """
     begun: list[dict[str, float]] = []
-    for i in np.argsort(t_s, kind="stable"):
-        text, at_s = texts[i], float(t_s[i])
+    for place in np.argsort(t_s, kind="stable"):
+        text, at_s = texts[place], float(t_s[place])
         word = _word(text, trial_start, trial_stop)
         if word == trial_start:
             if begun and "stop_s" not in begun[-1]:
@@ -158,7 +158,9 @@ def trials_of(
             begun.append({"start_s": at_s} | _numbers(text.removeprefix(trial_start)))
         elif word == trial_stop and begun:
             stated = _numbers(text.removeprefix(trial_stop))
-            running = next((one for one in reversed(begun) if _same(one, stated)), None)
+            i = stated.get("i")
+            same = (one for one in reversed(begun) if i is None or one.get("i", i) == i)
+            running = next(same, None)
             if running is not None and ("stop_s" not in running or "unended" in running):
                 running.pop("unended", None)
                 running |= stated | {"stop_s": at_s}
@@ -194,17 +196,9 @@ def require_trials(texts: Sequence[str], *, trial_start: str, trial_stop: str) -
 
 def _word(text: str, *words: str) -> str | None:
     """Find the longest word that the text begins with; a number only as a whole."""
-    fitting = [word for word in words if text.startswith(word) and not _cuts_number(text, word)]
-    return max(fitting, key=len, default=None)
-
-
-def _cuts_number(text: str, word: str) -> bool:
-    """Return True if the text goes on with digits of the number that the word ends in."""
-    return bool(re.search(r"\d$", word)) and bool(re.match(r"\d|\.\d", text[len(word) :]))
-
-
-def _same(trial: dict[str, float], stated: dict[str, float]) -> bool:
-    return "i" not in stated or "i" not in trial or trial["i"] == stated["i"]
+    fitting = [word for word in words if text.startswith(word)]
+    whole = [w for w in fitting if not (w[-1:].isdigit() and re.match(r"\.?\d", text[len(w) :]))]
+    return max(whole, key=len, default=None)
 
 
 def _numbers(text: str) -> dict[str, float]:

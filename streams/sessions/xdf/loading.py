@@ -133,14 +133,6 @@ class _Attempt:
         ends.append((in_file(self.file.tell(), self.spans), n_before + len(stamps)))
         return values, stamps, info
 
-    def n_chunks(self) -> int:
-        """Sample chunks read so far."""
-        return sum(map(len, self.ends.values()))
-
-    def last_end(self) -> int:
-        """File byte at which the last sample chunk that was read ended."""
-        return max((ends[-1][0] for ends in self.ends.values()), default=0)
-
     def note(self, text: str) -> None:
         """Note a warning."""
         if any(part in text for part in _TOLD_ELSEWHERE):
@@ -197,11 +189,13 @@ def _load(path: Path, file: BinaryIO, frames: Frames, numbers: list[int] | None)
         attempt = _attempt(path, file, spans, is_fast)
         try:
             streams, header = _ask_pyxdf(attempt, numbers, dejitter=False)
-            if is_fast and attempt.n_chunks() != len(frames.samples_at):
+            n_chunks = sum(map(len, attempt.ends.values()))
+            if is_fast and n_chunks != len(frames.samples_at):
                 raise EOFError("chunks of samples were passed over")
         except _FAILURES as err:
             was_last_way = not is_fast and spans == frames.kept()
-            if was_last_way and not frames.cut_next_samples(attempt.last_end(), file):
+            last_end = max((ends[-1][0] for ends in attempt.ends.values()), default=0)
+            if was_last_way and not frames.cut_next_samples(last_end, file):
                 raise RecordingError(
                     f"{path} cannot be read as XDF: {type(err).__name__}: {err}. "
                     "Is it a whole file of LabRecorder's?"
