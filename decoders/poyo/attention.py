@@ -49,14 +49,12 @@ class RotaryTime(nn.Module):
         t_max_s: longest period.
     """
 
-    omega: Tensor
-
     def __init__(self, dim_head: int, t_min_s: float, t_max_s: float) -> None:
         super().__init__()
         n_moving = dim_head // 4
         logs = torch.linspace(math.log(t_min_s), math.log(t_max_s), n_moving)
         still = torch.zeros(dim_head // 2 - n_moving)
-        self.register_buffer("omega", torch.cat([2 * math.pi / torch.exp(logs), still]))
+        self.omega = nn.Buffer(torch.cat([2 * math.pi / torch.exp(logs), still]))
 
     @torch.no_grad()
     def forward(self, t_s: Tensor) -> Rotation:

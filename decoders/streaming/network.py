@@ -111,12 +111,6 @@ class SessionNetwork(LaneNetwork):
         n_profile: profile length.
     """
 
-    key_of_row: Tensor
-    spikes_per_bin: Tensor
-    profile: Tensor
-    variants: Tensor
-    session_of_row: Tensor
-
     def __init__(
         self,
         config: StreamingConfig,
@@ -137,12 +131,12 @@ class SessionNetwork(LaneNetwork):
         self.shared = nn.Parameter(torch.randn(n_keys, config.d_unit) * BEYOND_SPREAD)
         self.own = nn.Parameter(torch.zeros(len(key_of_row), config.d_unit))
         self.session = nn.Parameter(torch.zeros(n_sessions, config.d_readout))
-        self.register_buffer("key_of_row", torch.tensor(key_of_row))
+        self.key_of_row = nn.Buffer(torch.tensor(key_of_row))
         mean = torch.zeros(len(key_of_row)) if spikes_per_bin is None else spikes_per_bin
-        self.register_buffer("spikes_per_bin", mean)
-        self.register_buffer("profile", torch.zeros(len(key_of_row), n_profile))
-        self.register_buffer("variants", torch.zeros(0, 0, 0), persistent=False)
-        self.register_buffer("session_of_row", torch.zeros(0, dtype=torch.int64), persistent=False)
+        self.spikes_per_bin = nn.Buffer(mean)
+        self.profile = nn.Buffer(torch.zeros(len(key_of_row), n_profile))
+        self.variants = nn.Buffer(torch.zeros(0, 0, 0), persistent=False)
+        self.session_of_row = nn.Buffer(torch.zeros(0, dtype=torch.int64), persistent=False)
 
     @property
     def normalisation(self) -> tuple[Tensor, Tensor]:
@@ -170,9 +164,11 @@ class SessionNetwork(LaneNetwork):
     def set_profiles(self, profiles: UnitProfiles) -> None:
         """Set the training units' profiles."""
         self.identity.fit_statistics(profiles)
-        self.profile = torch.from_numpy(profiles.best).float()
-        self.variants = torch.from_numpy(profiles.variants).float()
-        self.session_of_row = torch.from_numpy(profiles.session_of_row)
+        self.profile = nn.Buffer(torch.from_numpy(profiles.best).float())
+        variants = torch.from_numpy(profiles.variants).float()
+        self.variants = nn.Buffer(variants, persistent=False)
+        session_of_row = torch.from_numpy(profiles.session_of_row)
+        self.session_of_row = nn.Buffer(session_of_row, persistent=False)
 
     def embeddings(self) -> Tensor:
         """(n_rows, d_unit)."""

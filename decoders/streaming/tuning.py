@@ -205,17 +205,13 @@ class ProfileEncoder(nn.Module):
         embedding_spread: the embeddings' standard deviation before training.
     """
 
-    mean: Tensor
-    gain: Tensor
-    spread: Tensor
-
     def __init__(self, n_profile: int, d_unit: int, embedding_spread: float) -> None:
         super().__init__()
         self.to_embedding = nn.Linear(n_profile, d_unit)
         nn.init.normal_(self.to_embedding.weight, std=embedding_spread / n_profile**0.5)
-        self.register_buffer("mean", torch.zeros(n_profile))
-        self.register_buffer("gain", torch.ones(n_profile))
-        self.register_buffer("spread", torch.eye(n_profile - 1))
+        self.mean = nn.Buffer(torch.zeros(n_profile))
+        self.gain = nn.Buffer(torch.ones(n_profile))
+        self.spread = nn.Buffer(torch.eye(n_profile - 1))
 
     @torch.no_grad()
     def fit_statistics(self, profiles: UnitProfiles) -> None:
