@@ -17,17 +17,14 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import nn
 
+    from decoders.training.optimisation import Learner
     from decoders.training.recordings import Recording
 
 
 class FamilyTrainer(Protocol):
     """A training at some step, as `spikeloop train` runs it."""
 
-    config: TrainConfig
-    fabric: Fabric
-    i_step: int
-    loss: list[float]
-    scores: list[tuple[int, dict[str, float]]]
+    learner: Learner
 
     @property
     def share_done(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,25 +13,14 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from decoders.checkpoint import (
-    CHECKPOINT,
-    learner_progress,
-    load_checkpoint,
-    load_weights,
-    restore_learner,
-)
+from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights
 from decoders.config import TrainConfig, Training
 from decoders.errors import TrainingError
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.network import LaneDropout, LaneNetwork, SessionNetwork
 from decoders.streaming.stateful_sampler import Corpus, Plan, Segment, StatefulSampler
 from decoders.streaming.tuning import fit_unit_profiles
-from decoders.training.optimisation import (
-    finite_loss,
-    over_processes,
-    share_of_process,
-    update_average,
-)
+from decoders.training.optimisation import Learner, over_processes, share_of_process
 from decoders.training.outputs import loss_sums, n_scored, normalisation, output_columns
 from decoders.training.recordings import Recording, lead_grid_s, session_record
 from decoders.training.scores import accuracy, r2_score
@@ -71,21 +59,16 @@ class Trainer:
             # The windows of all lanes, so that every process fixes the same gain.
             fresh.standardise(self.sampler.next(slice(0, len(self.sampler))))
         self.network = network
-        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        optimizer = torch.optim.AdamW(self.network.parameter_groups(config.training.weight_decay))
-        self.module, self.optimizer = fabric.setup(self.network, optimizer)
-        self.average.to(fabric.device)
+        groups = network.parameter_groups(config.training.weight_decay)
+        self.learner = Learner(config, network, groups, fabric, self.generator)
         self.mine = share_of_process(fabric.global_rank, fabric.world_size, len(self.sampler))
         n_mine = self.mine.stop - self.mine.start
         self.memory = torch.zeros(n_mine, network.d_memory, device=fabric.device)
-        self.i_step = 0
-        self.loss: list[float] = []
-        self.scores: list[tuple[int, dict[str, float]]] = []
 
     @property
     def share_done(self) -> float:
         """Share that is done."""
-        return self.i_step / self.config.training.steps
+        return self.learner.i_step / self.config.training.steps
 
     def summary(self) -> dict[str, Any]:
         """Network sizes, for the metrics."""
@@ -124,24 +107,14 @@ class Trainer:
             recipe.session_dropout,
             recipe.newcomers,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.i_step, recipe)
-        answer, memory = self.module(window, self.memory, dropout)
+        answer, memory = self.learner.module(window, self.memory, dropout)
         sums = loss_sums(answer, window.target, *self.network.normalisation, self.outputs)
         counts = over_processes(self.fabric, n_scored(window.target, self.outputs).float())
         weights = torch.tensor([out.weight for out in self.outputs], device=sums.device)
         loss = (weights * sums / counts.clamp(min=1.0)).sum()
-        self.optimizer.zero_grad()
-        # Fabric averages gradients over processes, but the loss is a share of a sum over all.
-        self.fabric.backward(loss * self.fabric.world_size)
-        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=recipe.clip)
-        self.optimizer.step()
         # Memory carries over to the next window, its gradient does not.
         self.memory = memory.detach()
-        self.i_step += 1
-        update_average(self.average, self.network, self.i_step, recipe.average)
-        self.loss.append(finite_loss(self.fabric, loss.detach(), self.i_step, "training"))
-        return self.loss[-1]
+        return self.learner.step(loss, learning_rate(self.learner.i_step, recipe))
 
     def score(self) -> dict[str, dict[str, list[float]]]:
         """Score the averaged weights on every session's test part.
@@ -175,24 +148,22 @@ class Trainer:
             (last - first, n_dims) in physical units; for classes, logits.
         """
         memory = torch.zeros_like(self.memory[:1])
-        offset, scale = self.average.normalisation
+        offset, scale = self.network.normalisation
         answers = []
         for start in range(first, last, SCORE_WINDOW_BINS):
             segment = Segment(0, start, SCORE_WINDOW_BINS)
             plan = Plan(i_session, 0, self.corpus.i_present, last, (segment,))
             window = self.corpus.window([plan], SCORE_WINDOW_BINS)
-            answer, memory = self.average(window.to(self.fabric.device), memory)
+            answer, memory = self.learner.average(window.to(self.fabric.device), memory)
             answers.append((answer[0] * scale + offset).cpu().numpy())
         return np.concatenate(answers)[: last - first]
 
     def progress(self) -> dict[str, Any]:
         """Give everything that `restore` and export need, as tensors and plain JSON types."""
         gathered = self.fabric.all_gather(self.memory)
-        return learner_progress(self) | {
+        return self.learner.progress() | {
             "network": json.dumps(self.network.shape),
             "sessions": json.dumps([session_record(r) for r in self.recordings]),
-            "weights": self.average.state_dict(),
-            "live": self.network.state_dict(),
             "lanes": self.sampler.progress(),
             "memory": gathered.flatten(0, -2) if isinstance(gathered, Tensor) else self.memory,
         }
@@ -203,7 +174,7 @@ class Trainer:
         Raises:
             TrainingError: it has another config or architecture.
         """
-        restore_learner(self, progress)
+        self.learner.restore(progress)
         self.sampler.restore(progress["lanes"])
         self.memory = progress["memory"][self.mine].to(self.fabric.device)
 
