@@ -45,7 +45,6 @@ class Frames:
         tail: where a last chunk begins that was cut; `n_bytes` where there is none.
         sample_bytes: bytes that a stream's sample needs at least, by stream number.
         bad_headers: what is wrong with the headers that cannot be read, by stream number.
-        is_implausible: whether a chunk claims more samples than it has bytes for.
         n_foreign: chunks whose tags XDF 1.0 does not know.
         samples_at: where the sample chunks begin.
     """
@@ -55,7 +54,6 @@ class Frames:
     tail: int = 0
     sample_bytes: dict[int, int] = field(default_factory=dict)
     bad_headers: dict[int, str] = field(default_factory=dict)
-    is_implausible: bool = False
     n_foreign: int = 0
     samples_at: list[int] = field(default_factory=list)
 
@@ -158,7 +156,6 @@ def _next(file: BinaryIO, at: int, frames: Frames) -> int:
     elif tag == SAMPLES and stream in frames.sample_bytes:
         n_samples, _ = _length(file)
         if n_samples * frames.sample_bytes[stream] > length:
-            frames.is_implausible = True
             raise NotWholeError(end)
         frames.samples_at.append(at)
     elif tag == FILE_HEADER and _parsed(file.read(length - 2)) is None:

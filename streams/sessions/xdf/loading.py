@@ -181,11 +181,11 @@ def _nothing_left(path: Path, frames: Frames) -> str:
 
 
 def _load(path: Path, file: BinaryIO, frames: Frames, numbers: list[int] | None) -> Loaded:
-    """Let `pyxdf` read the file as it is; where it cannot, without what is damaged."""
+    """Let `pyxdf` read what is not damaged, and less where it still cannot."""
     whole = [(0, frames.n_bytes)]
-    spans = frames.kept() if frames.is_implausible else whole
     is_fast = frames.kept() == whole
     for _ in range(MOST_TRIES):
+        spans = frames.kept()
         attempt = _attempt(path, file, spans, is_fast)
         try:
             streams, header = _ask_pyxdf(attempt, numbers, dejitter=False)
@@ -193,20 +193,19 @@ def _load(path: Path, file: BinaryIO, frames: Frames, numbers: list[int] | None)
             if is_fast and n_chunks != len(frames.samples_at):
                 raise EOFError("chunks of samples were passed over")
         except _FAILURES as err:
-            was_last_way = not is_fast and spans == frames.kept()
             last_end = max((ends[-1][0] for ends in attempt.ends.values()), default=0)
-            if was_last_way and not frames.cut_next_samples(last_end, file):
+            # The fast way does not say where it lost its way: the careful one is asked first.
+            if not is_fast and not frames.cut_next_samples(last_end, file):
                 raise RecordingError(
                     f"{path} cannot be read as XDF: {type(err).__name__}: {err}. "
                     "Is it a whole file of LabRecorder's?"
                 ) from err
-            is_fast, spans = False, whole if is_fast else frames.kept()
+            is_fast = False
             continue
         smooth = None
         if any(_rate(one) > 0 and len(one["time_stamps"]) for one in streams):
             smooth, _ = _ask_pyxdf(_attempt(path, file, spans, is_fast), numbers, dejitter=True)
-        if spans != whole:
-            attempt.damage += frames.damaged
+        attempt.damage += frames.damaged
         return _account(attempt, frames, streams, smooth, header or {})
     raise RecordingError(
         f"{path} is damaged in more than {len(frames.damaged)} places: it cannot be read"
