@@ -154,13 +154,10 @@ def _run(trainer: FamilyTrainer, run_dir: Path) -> None:
                     (trainer.learner.i_step, mean_scores(trainer.score()))
                 )
             if at_end or trainer.learner.i_step % recipe.checkpoint_every == 0:
-                _save(trainer, run_dir)
-
-
-def _save(trainer: FamilyTrainer, run_dir: Path) -> None:
-    progress = trainer.progress()
-    if trainer.learner.fabric.is_global_zero:
-        save_checkpoint(run_dir / CHECKPOINT, progress)
+                # Every process takes part in this, the first writes it.
+                progress_made = trainer.progress()
+                if show:
+                    save_checkpoint(run_dir / CHECKPOINT, progress_made)
 
 
 def mean_scores(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:

@@ -48,11 +48,7 @@ class Recording:
         Raises:
             RecordingError: none or several, or pieces that do not fit together.
         """
-        found = [
-            one
-            for one in self.streams.values()
-            if one.description.type == stream_type and name in ("", one.description.name)
-        ]
+        found = self._matching(stream_type, name)
         names = {one.description.name for one in found}
         if len(names) != 1:
             have = "; ".join(str(one.description) for one in self.streams.values()) or "none"
@@ -77,6 +73,19 @@ class Recording:
             t_s=np.concatenate([one.t_s for one in pieces]),
             trouble=next((one.trouble for one in pieces if one.trouble), ""),
         )
+
+    def markers(self, stream_type: str, name: str = "") -> Recorded | None:
+        """The markers; None where there are none, or their type is "".
+
+        Raises:
+            RecordingError: as `pieces`.
+        """
+        is_there = stream_type and self._matching(stream_type, name)
+        return self.of_type(stream_type, name) if is_there else None
+
+    def _matching(self, stream_type: str, name: str) -> list[Recorded]:
+        held = [one for one in self.streams.values() if one.description.type == stream_type]
+        return [one for one in held if name in ("", one.description.name)]
 
     def _in_order(self, found: Sequence[Recorded]) -> list[Recorded]:
         """Sort a stream's pieces; those without samples are left out if others have some."""
