@@ -21,7 +21,7 @@ from streams.files import write_whole
 from streams.lsl.inlets import Inlet
 from streams.sessions.record.search import Wanted, find_all
 from streams.sessions.record.tracks import Track
-from streams.sessions.xdf.chunks import BOUNDARY, BOUNDARY_MARK, append, file_header, frame
+from streams.sessions.xdf import chunks as xdf
 
 STEP_EVERY_S = 0.05
 SYNC_EVERY_S = 0.5
@@ -78,7 +78,7 @@ class Recorder:
             raise RecordingError(f"cannot record to {self.path}: {err.strerror}") from err
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         stamps = "arrival" if self.by_arrival else "lsl"
-        self._write(file_header(socket.gethostname(), created, stamps))
+        self._write(xdf.file_header(socket.gethostname(), created, stamps))
         numbers, t_start_s = itertools.count(1), self.clock.now()
         for inlet, one in zip(inlets, wanted, strict=True):
             track = Track(
@@ -138,7 +138,7 @@ class Recorder:
         }
 
     def _sync(self) -> None:
-        self._write(frame(BOUNDARY, BOUNDARY_MARK))
+        self._write(xdf.frame(xdf.BOUNDARY, xdf.BOUNDARY_MARK))
         try:
             os.fsync(self._handle)
         except OSError as err:
@@ -147,7 +147,7 @@ class Recorder:
 
     def _write(self, held: bytes) -> None:
         try:
-            append(self._handle, held)
+            xdf.append(self._handle, held)
         except OSError as err:
             raise self._refused(err) from err
         self.n_bytes += len(held)

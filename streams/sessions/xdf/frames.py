@@ -16,22 +16,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from streams.errors import RecordingError
-from streams.sessions.xdf.chunks import (
-    BOUNDARY,
-    BOUNDARY_MARK,
-    CLOCK_OFFSET,
-    FILE_HEADER,
-    MAGIC,
-    NUMBERS,
-    SAMPLES,
-    STREAM_FOOTER,
-    STREAM_HEADER,
-)
+from streams.sessions.xdf import chunks as xdf
 
 SEARCH_BYTES = 2**20
 """Bytes that `pyxdf` reads at a time to find a boundary: the one read that may be short."""
-_OF_STREAM = (STREAM_HEADER, SAMPLES, CLOCK_OFFSET, STREAM_FOOTER)
-_KNOWN = (FILE_HEADER, BOUNDARY, *_OF_STREAM)
+_OF_STREAM = (xdf.STREAM_HEADER, xdf.SAMPLES, xdf.CLOCK_OFFSET, xdf.STREAM_FOOTER)
+_KNOWN = (xdf.FILE_HEADER, xdf.BOUNDARY, *_OF_STREAM)
 Span = tuple[int, int]
 
 
@@ -100,10 +90,10 @@ def opened(path: Path) -> BinaryIO:
                 file: BinaryIO = io.BytesIO(packed.read())
         else:
             file = path.open("rb")
-        magic = file.read(len(MAGIC))
+        magic = file.read(len(xdf.MAGIC))
     except (OSError, EOFError) as err:
         raise RecordingError(f"cannot read {path}: {err}") from err
-    if magic != MAGIC[: len(magic)]:
+    if magic != xdf.MAGIC[: len(magic)]:
         file.close()
         raise RecordingError(f"{path} is no XDF file: it does not begin with `XDF:`")
     return file
@@ -113,7 +103,7 @@ def walk(file: BinaryIO) -> Frames:
     """Go from chunk to chunk by their lengths; after damage, from the next boundary on."""
     frames = Frames(n_bytes=file.seek(0, io.SEEK_END))
     frames.tail = frames.n_bytes
-    at = min(len(MAGIC), frames.n_bytes)
+    at = min(len(xdf.MAGIC), frames.n_bytes)
     while at < frames.n_bytes:
         try:
             at = _next(file, at, frames)
@@ -132,11 +122,11 @@ def after_boundary(file: BinaryIO, at: int) -> int | None:
     file.seek(at)
     before = b""
     while block := file.read(SEARCH_BYTES):
-        place = (before + block).find(BOUNDARY_MARK)
+        place = (before + block).find(xdf.BOUNDARY_MARK)
         if place >= 0:
-            return at - len(before) + place + len(BOUNDARY_MARK)
+            return at - len(before) + place + len(xdf.BOUNDARY_MARK)
         at += len(block)
-        before = (before + block)[-len(BOUNDARY_MARK) + 1 :]
+        before = (before + block)[-len(xdf.BOUNDARY_MARK) + 1 :]
     return None
 
 
@@ -149,16 +139,16 @@ def _next(file: BinaryIO, at: int, frames: Frames) -> int:
     if tag not in _KNOWN:
         _head(file, end) if end < frames.n_bytes else None
         frames.n_foreign += 1
-    elif tag == STREAM_HEADER:
+    elif tag == xdf.STREAM_HEADER:
         _note_header(file.read(length - 6), stream, at, frames)
     elif tag in _OF_STREAM and stream not in frames.sample_bytes | frames.bad_headers:
         raise NotWholeError
-    elif tag == SAMPLES and stream in frames.sample_bytes:
+    elif tag == xdf.SAMPLES and stream in frames.sample_bytes:
         n_samples, _ = _length(file)
         if n_samples * frames.sample_bytes[stream] > length:
             raise NotWholeError(end)
         frames.samples_at.append(at)
-    elif tag == FILE_HEADER and _parsed(file.read(length - 2)) is None:
+    elif tag == xdf.FILE_HEADER and _parsed(file.read(length - 2)) is None:
         raise NotWholeError(end)
     return end
 
@@ -211,7 +201,7 @@ def _note_header(content: bytes, stream: int, at: int, frames: Frames) -> None:
             raise ValueError
         float(info.findtext("nominal_srate") or "none")
         fmt, n_channels = info.findtext("channel_format") or "", info.findtext("channel_count")
-        each = 1 if fmt == "string" else int(NUMBERS[fmt][-1])
+        each = 1 if fmt == "string" else int(xdf.NUMBERS[fmt][-1])
         frames.sample_bytes[stream] = 1 + int(n_channels or "none") * each
     except (ValueError, KeyError):
         frames.bad_headers[stream] = f"the header of stream {stream} at byte {at} is damaged"
