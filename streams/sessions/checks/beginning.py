@@ -51,7 +51,7 @@ def begin(contents: Contents, choice: SessionChoice, file: str) -> Session:
         file: its path, for messages.
 
     Raises:
-        SessionError: times that cannot be meant; see `extent`.
+        SessionError: times that cannot be meant; see `contents`.
     """
     if choice.between_s is not None:
         contents = cut_between(contents, choice.between_s)
