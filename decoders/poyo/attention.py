@@ -108,32 +108,6 @@ def join_heads(x: Tensor) -> Tensor:
     return x.transpose(-3, -2).flatten(-2)
 
 
-def attend(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    *,
-    dropout: float,
-    bias: Tensor | None = None,
-) -> Tensor:
-    """Scaled dot-product attention per head.
-
-    Args:
-        queries: (B, H, N_q, dim_head).
-        keys: (B, H, N_k, dim_head).
-        values: (B, H, N_k, dim_head).
-        dropout: chance that a weight is dropped.
-        bias: (B, N_k) added to a key's logits; None for none.
-
-    Returns:
-        (B, H, N_q, dim_head).
-    """
-    mask = None if bias is None else bias[:, None, None, :].to(queries.dtype)
-    return functional.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask, dropout_p=dropout
-    )
-
-
 class CrossAttention(nn.Module):
     """Queries attend to a context.
 
@@ -142,7 +116,7 @@ class CrossAttention(nn.Module):
         n_heads: how many heads.
         dim_head: head width.
         dropout: chance that an attention weight is dropped in training.
-        rotate_values: see `attend`.
+        rotate_values: whether values are carried between the times, as keys and queries are.
     """
 
     def __init__(
@@ -170,7 +144,10 @@ class CrossAttention(nn.Module):
         k_rotation: Rotation,
         bias: Tensor | None = None,
     ) -> Tensor:
-        """(B, N_q, dim) queries and (B, N_k, 2 * width) folded context -> (B, N_q, dim)."""
+        """(B, N_q, dim) queries and (B, N_k, 2 * width) folded context -> (B, N_q, dim).
+
+        `bias`, (B, N_k), is added to each key's logits.
+        """
         q_rotation, k_rotation = q_rotation.over_heads(), k_rotation.over_heads()
         queries = q_rotation.apply(split_heads(self.to_q(self.norm(query)), self.n_heads))
         context = split_heads(folded, 2 * self.n_heads)
@@ -179,8 +156,9 @@ class CrossAttention(nn.Module):
         else:
             keys, values = context.chunk(2, dim=1)
             keys = k_rotation.apply(keys)
+        mask = None if bias is None else bias[:, None, None, :].to(queries.dtype)
         dropout = self.dropout if self.training else 0.0
-        out = attend(queries, keys, values, dropout=dropout, bias=bias)
+        out = functional.scaled_dot_product_attention(queries, keys, values, mask, dropout)
         out = q_rotation.back().apply(out) if self.rotate_values else out
         answer: Tensor = self.to_out(join_heads(out))
         return answer
@@ -208,8 +186,9 @@ class SelfAttention(nn.Module):
         turn = turn.over_heads()
         heads = turn.apply(split_heads(self.to_qkv(self.norm(x)), 3 * self.n_heads))
         dropout = self.dropout if self.training else 0.0
-        out = turn.back().apply(attend(*heads.chunk(3, dim=1), dropout=dropout))
-        answer: Tensor = self.to_out(join_heads(out))
+        queries, keys, values = heads.chunk(3, dim=1)
+        out = functional.scaled_dot_product_attention(queries, keys, values, None, dropout)
+        answer: Tensor = self.to_out(join_heads(turn.back().apply(out)))
         return answer
 
 

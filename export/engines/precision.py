@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.engines.constants import folded, static_shapes, with_nodes
+from export.engines.constants import float_tensors, folded, inferred_types, with_nodes
 from export.errors import ExportError
 
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -77,12 +77,10 @@ def _chooses(weights: np.ndarray) -> bool:
 
 def _known_dims(model: onnx.ModelProto) -> dict[str, list[int]]:
     """Per tensor its lengths, 0 where one varies."""
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    dims = {name: list(shape) for name, shape in static_shapes(model).items()}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        if value.type.tensor_type.HasField("shape"):
-            dims[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    return dims
+    dims = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    types = inferred_types(model).items()
+    known = {name: kind.shape.dim for name, kind in types if kind.HasField("shape")}
+    return dims | {name: [dim.dim_value for dim in shape] for name, shape in known.items()}
 
 
 def _length(node: onnx.NodeProto, dims: Mapping[str, list[int]]) -> int:
@@ -127,10 +125,7 @@ class _Rewriter:
 
     def __post_init__(self) -> None:
         self.constants = {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
-        inferred = onnx.shape_inference.infer_shapes(self.model).graph
-        values = (*inferred.input, *inferred.value_info, *inferred.output)
-        self.floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
-        self.floats |= {n for n, value in self.constants.items() if value.dtype == np.float32}
+        self.floats = float_tensors(self.model)
 
     def take(self, node: onnx.NodeProto, *, contracts: bool) -> None:
         """Write the next node."""

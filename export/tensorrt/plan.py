@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from export.engines.constants import with_nodes
+from export.engines.constants import float_tensors, with_nodes
 from export.errors import ExportError
 from export.manifest import Graph
 from export.tensorrt.library import Library, new_log
@@ -111,20 +111,12 @@ def without_fp32_products(model: onnx.ModelProto) -> onnx.ModelProto:
         ExportError: a `Gemm` scales, or transposes its left operand.
     """
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    floats = _fp32_tensors(model)
+    floats = float_tensors(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         is_product = node.op_type in ("MatMul", "Gemm") and node.input[0] in floats
         nodes += _summed(node, constants) if is_product else [node]
     return with_nodes(model, nodes, constants)
-
-
-def _fp32_tensors(model: onnx.ModelProto) -> set[str]:
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    types = {t.name: t.data_type for t in inferred.initializer}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        types[value.name] = value.type.tensor_type.elem_type
-    return {name for name, kind in types.items() if kind == TensorProto.FLOAT}
 
 
 def _summed(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> list[onnx.NodeProto]:

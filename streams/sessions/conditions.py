@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,9 @@ class _Condition:
         raise self._refusal()
 
     def _compared(self, node: ast.Compare) -> np.ndarray:
-        kept = np.ones(self._n_rows, np.bool_)
-        left = node.left
-        for sign, right in zip(node.ops, node.comparators, strict=True):
-            kept &= self._one(sign, left, right)
-            left = right
-        return kept
+        sides = pairwise([node.left, *node.comparators])
+        kept = [self._one(sign, *two) for sign, two in zip(node.ops, sides, strict=True)]
+        return np.asarray(np.logical_and.reduce(kept))
 
     def _one(self, sign: ast.cmpop, left: ast.expr, right: ast.expr) -> np.ndarray:
         if isinstance(sign, ast.In | ast.NotIn):
