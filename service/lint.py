@@ -16,8 +16,9 @@ from rich.text import Text
 from service.errors import ConfigError, ExitCode
 from service.signals import until_signalled
 from streams.clock import Clock, MonotonicClock
-from streams.lint.findings import Heard, Kind, Report
+from streams.lint.findings import Heard, Report
 from streams.lint.judge import lint
+from streams.lint.kinds import Kind
 from streams.lint.listener import Listener
 from streams.lsl.inlets import describe, matching_streams, visible_streams
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from service.cli.options import Command, Json, arg, listed, opt, quieten_lsl
-from streams.lint.findings import Kind
+from streams.lint.kinds import Kind
 
 
 def lint(

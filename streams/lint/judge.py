@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from streams.lint.findings import Finding, Heard, Kind, Report
+from streams.lint.findings import Finding, Heard, Report
 from streams.lint.identity import identity_findings, label_findings
+from streams.lint.kinds import Kind
 from streams.lint.signals import marker_findings, position_findings, signal_findings
 from streams.lint.spikes import spike_findings
 from streams.lint.timing import (
