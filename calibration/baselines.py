@@ -18,8 +18,7 @@ from calibration.errors import CalibrationError
 from calibration.gru_on_bins import GruOnBins
 from calibration.ridge import HISTORY_S, wiener_weights, with_history
 from calibration.scoring import score_output
-from decoders.config import TrainConfig, load_config
-from decoders.sessions_config import Split
+from decoders.config import Split, TrainConfig, load_config
 from decoders.streaming.stateful_sampler import Plan, Segment
 from decoders.streaming.trainer import Trainer
 from decoders.streaming.tuning import counts_matrix
@@ -238,7 +237,7 @@ def gru(config: TrainConfig, recording: Recording) -> Fitted:
         d_memory=config.network.d_memory,
     )
     trainer = Trainer(config, [recording], fabric, network)
-    while trainer.i_step < config.training.steps:
+    while trainer.learner.i_step < config.training.steps:
         trainer.step()
     decoded = trainer.decode(0, 0, recording.n_bins).astype(np.float64)
     return Fitted(decoded, lambda i: _one_gru_beat(trainer, i))
@@ -247,7 +246,7 @@ def gru(config: TrainConfig, recording: Recording) -> Fitted:
 @torch.no_grad()
 def _one_gru_beat(trainer: Trainer, i_bin: int) -> object:
     plan = Plan(0, 0, trainer.corpus.i_present, i_bin + 1, (Segment(0, i_bin, 1),))
-    return trainer.average(trainer.corpus.window([plan], 1), trainer.memory[:1])
+    return trainer.learner.average(trainer.corpus.window([plan], 1), trainer.memory[:1])
 
 
 def _present(config: TrainConfig, recording: Recording) -> Array:

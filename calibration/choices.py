@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from calibration.errors import CalibrationError
-from decoders.config import load_sessions, parse_sessions
+from decoders.config import Split, load_sessions, parse_sessions, written_out
 from decoders.errors import DecodersError
-from decoders.sessions_config import Split, written_out
 from decoders.training.reading import is_held_out
 from export.bundle import DecoderBundle
 from streams.sessions.choice import SessionChoice
@@ -85,7 +84,8 @@ def choice_of(
     except DecodersError as error:
         raise CalibrationError(str(error)) from error
     choice = told.choice([target.behavior for target in target_specs(bundle)])
-    return replace(choice, mask="") if told.mask_for == "train" and not to_learn else choice
+    is_for_training = told.mask_for == "train" and not to_learn
+    return choice.model_copy(update={"mask": ""}) if is_for_training else choice
 
 
 def split_of(bundle: DecoderBundle, path: Path) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.errors import CalibrationError
-from decoders.sessions_config import Split, written_out
+from decoders.config import Split, written_out
 from decoders.training.scores import r2_score as r2_score
 from streams.messages import Float64s, Int64s
+from streams.sessions.conditions import trials_where
 from streams.sessions.session import Behavior, Interval, Session
-from streams.sessions.trials import trials_where
 
 BLOCK_S = 10.0
 N_RESAMPLES = 1000

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from decoders.config import DEFAULT_FAMILY, TrainConfig
+from decoders.config import DEFAULT_FAMILY
 from decoders.errors import TrainingError
 from streams.files import written_whole
 
@@ -69,51 +68,6 @@ def _require_ours(path: Path, content: Any, wanted: str | None) -> None:
             f"{path}: format {content.get('format')}, missing keys {missing or 'none'}; "
             f"this version reads format {FORMAT}: train again"
         )
-
-
-class Learner(Protocol):
-    """State that trainings in all families have in common."""
-
-    config: TrainConfig
-    average: Any
-    network: Any
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    i_step: int
-    loss: list[float]
-    scores: list[tuple[int, dict[str, float]]]
-
-
-def learner_progress(learner: Learner) -> dict[str, Any]:
-    """Part that `restore_learner` needs in a checkpoint."""
-    return {
-        "family": learner.config.family,
-        "config": learner.config.model_dump_json(),
-        "optimizer": learner.optimizer.state_dict(),
-        "generator": learner.generator.get_state(),
-        "step": learner.i_step,
-        "loss": learner.loss,
-        "scores": [list(score) for score in learner.scores],
-    }
-
-
-def restore_learner(learner: Learner, progress: Mapping[str, Any]) -> None:
-    """Set weights, optimiser, generator and scores as a checkpoint has them.
-
-    Raises:
-        TrainingError: it has another config or architecture.
-    """
-    if progress["config"] != learner.config.model_dump_json():
-        raise TrainingError(
-            "the run's config has changed since its checkpoint: give the new config another "
-            "`name`, or start it again without --resume"
-        )
-    load_weights(learner.average, progress["weights"], "the checkpoint")
-    load_weights(learner.network, progress["live"], "the checkpoint")
-    learner.optimizer.load_state_dict(progress["optimizer"])
-    learner.generator.set_state(progress["generator"])
-    learner.i_step, learner.loss = progress["step"], list(progress["loss"])
-    learner.scores = [(step, score) for step, score in progress["scores"]]
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: str) -> None:

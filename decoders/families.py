@@ -17,17 +17,14 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import nn
 
+    from decoders.training.optimisation import Learner
     from decoders.training.recordings import Recording
 
 
 class FamilyTrainer(Protocol):
     """A training at some step, as `spikeloop train` runs it."""
 
-    config: TrainConfig
-    fabric: Fabric
-    i_step: int
-    loss: list[float]
-    scores: list[tuple[int, dict[str, float]]]
+    learner: Learner
 
     @property
     def share_done(self) -> float:
@@ -70,8 +67,7 @@ class DecoderFamily:
 def _streaming_trainer(
     config: TrainConfig, config_dir: Path, recordings: Sequence[Recording], fabric: Fabric
 ) -> FamilyTrainer:
-    from decoders.streaming.start import started
-    from decoders.streaming.trainer import Trainer
+    from decoders.streaming.trainer import Trainer, started
 
     return Trainer(config, recordings, fabric, started(config, config_dir, recordings))
 

@@ -20,10 +20,9 @@ from rich.progress import (
 from torch import distributed
 
 from decoders.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from decoders.config import TrainConfig, load_config
+from decoders.config import Simulated, TrainConfig, load_config
 from decoders.errors import TrainingError
 from decoders.families import FAMILIES, FamilyTrainer
-from decoders.sessions_config import Simulated
 from decoders.training.curves import draw_curves
 from decoders.training.optimisation import launch
 from decoders.training.reading import Say, read_sessions, say_on_stderr, simulated_sessions
@@ -139,27 +138,26 @@ def load_recordings(
 
 
 def _run(trainer: FamilyTrainer, run_dir: Path) -> None:
-    recipe = trainer.config.training
+    recipe = trainer.learner.config.training
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    show = trainer.fabric.is_global_zero
+    show = trainer.learner.fabric.is_global_zero
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show) as progress:
         task = progress.add_task("training", total=1.0)
         while trainer.share_done < 1.0:
             loss = trainer.step()
-            text = f"step {trainer.i_step}  loss {loss:.4f}"
+            text = f"step {trainer.learner.i_step}  loss {loss:.4f}"
             progress.update(task, completed=trainer.share_done, description=text)
             at_end = trainer.share_done >= 1.0
-            if at_end or trainer.i_step % recipe.evaluate_every == 0:
-                trainer.scores.append((trainer.i_step, mean_scores(trainer.score())))
-            if at_end or trainer.i_step % recipe.checkpoint_every == 0:
-                _save(trainer, run_dir)
-
-
-def _save(trainer: FamilyTrainer, run_dir: Path) -> None:
-    progress = trainer.progress()
-    if trainer.fabric.is_global_zero:
-        save_checkpoint(run_dir / CHECKPOINT, progress)
+            if at_end or trainer.learner.i_step % recipe.evaluate_every == 0:
+                trainer.learner.scores.append(
+                    (trainer.learner.i_step, mean_scores(trainer.score()))
+                )
+            if at_end or trainer.learner.i_step % recipe.checkpoint_every == 0:
+                # Every process takes part in this, the first writes it.
+                progress_made = trainer.progress()
+                if show:
+                    save_checkpoint(run_dir / CHECKPOINT, progress_made)
 
 
 def mean_scores(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:
@@ -173,15 +171,15 @@ def mean_scores(scores: dict[str, dict[str, list[float]]]) -> dict[str, float]:
 
 def _finish(trainer: FamilyTrainer, run_dir: Path, train_s: float) -> None:
     scores = trainer.score()
-    if not trainer.fabric.is_global_zero:
+    if not trainer.learner.fabric.is_global_zero:
         return
     metrics: dict[str, Any] = {
-        "steps": trainer.i_step,
+        "steps": trainer.learner.i_step,
         "train_s": round(train_s, 1),
         **trainer.summary(),
-        "loss": trainer.loss[-1] if trainer.loss else None,
+        "loss": trainer.learner.loss[-1] if trainer.learner.loss else None,
         "test": mean_scores(scores),
         "sessions": scores,
     }
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    draw_curves(run_dir / "curves.png", trainer.loss, trainer.scores)
+    draw_curves(run_dir / "curves.png", trainer.learner.loss, trainer.learner.scores)

@@ -106,27 +106,20 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             "name the directory that `spikeloop export` wrote"
         ) from error
     except ValueError as error:
-        raise BundleError(
-            f"{where}: not readable as JSON ({error}); copy the bundle again"
-        ) from error
+        raise _damaged(where, f"not readable as JSON ({error})") from error
     if not isinstance(content, dict):
-        raise BundleError(f"{where}: holds no fields; copy the bundle again")
+        raise _damaged(where, "holds no fields")
     return content
 
 
 def _verify_files(path: Path, manifest: Manifest) -> None:
     absent = [name for name in REQUIRED if name not in manifest.files]
     if absent:
-        raise BundleError(
-            f"{path / MANIFEST}: `files` lacks {', '.join(absent)}; export the bundle again"
-        )
+        raise _unfit(path / MANIFEST, f"`files` lacks {', '.join(absent)}")
     for name, declared in manifest.files.items():
         _verify_file(path / name, declared)
     if manifest.id != id_of(manifest.files):
-        raise BundleError(
-            f"{path / MANIFEST}: `id` is not that of its files; "
-            "copy the bundle again from its source"
-        )
+        raise _damaged(path / MANIFEST, "`id` is not that of its files")
 
 
 def _verify_file(where: Path, declared: FileSum) -> None:
@@ -134,31 +127,33 @@ def _verify_file(where: Path, declared: FileSum) -> None:
         with where.open("rb") as file:
             n_bytes = os.fstat(file.fileno()).st_size
             if n_bytes != declared.bytes:
-                raise BundleError(
-                    f"{where}: {n_bytes} bytes where the manifest declares {declared.bytes}; "
-                    "copy the bundle again from its source"
+                raise _damaged(
+                    where, f"{n_bytes} bytes where the manifest declares {declared.bytes}"
                 )
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise BundleError(
-            f"{where}: {error.strerror}; copy the bundle again from its source"
-        ) from error
+        raise _damaged(where, error.strerror) from error
     if found != declared.sha256:
         raise _changed(where)
 
 
 def _changed(where: Path) -> BundleError:
-    return BundleError(
-        f"{where}: its content is not what was exported (checksum differs); "
-        "copy the bundle again from its source"
-    )
+    return _damaged(where, "its content is not what was exported (checksum differs)")
+
+
+def _damaged(where: Path, why: object) -> BundleError:
+    return BundleError(f"{where}: {why}; copy the bundle again from its source")
+
+
+def _unfit(where: Path | str, why: str) -> BundleError:
+    return BundleError(f"{where}: {why}; export the bundle again")
 
 
 def _tensors(where: Path) -> dict[str, np.ndarray]:
     try:
         tensors: dict[str, np.ndarray] = load(where.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise BundleError(f"{where}: {error}; copy the bundle again from its source") from error
+        raise _damaged(where, error) from error
     return tensors
 
 
@@ -173,19 +168,14 @@ def _seal_in(where: Path) -> str | None:
 def _verify_tables(where: Path, manifest: Manifest, tables: Mapping[str, np.ndarray]) -> None:
     declared = {tensor.name: tensor for tensor in manifest.graph.tables}
     if declared.keys() != tables.keys():
-        raise BundleError(
-            f"{where}: holds {sorted(tables)}, the graph takes {sorted(declared)}; "
-            "export the bundle again"
-        )
+        raise _unfit(where, f"holds {sorted(tables)}, the graph takes {sorted(declared)}")
     for name, tensor in declared.items():
         require_fit(tensor, tables[name], where)
     n_rows = min((len(tables[n]) for n, t in declared.items() if is_per_unit(t)), default=0)
     beyond = [unit for unit in manifest.units if unit.row >= n_rows]
     if beyond:
-        raise BundleError(
-            f"{where}: unit {beyond[0].key!r} has row {beyond[0].row}, the table {n_rows} rows; "
-            "export the bundle again"
-        )
+        key, row = beyond[0].key, beyond[0].row
+        raise _unfit(where, f"unit {key!r} has row {row}, the table {n_rows} rows")
 
 
 def _verified_record(
@@ -195,9 +185,7 @@ def _verified_record(
     declared = {output.name: (len(record), output.dims) for output in manifest.outputs}
     held = {name: values.shape for name, values in record.outputs.items()}
     if held != declared or len(record) != manifest.parity.n_beats:
-        raise BundleError(
-            f"{where}: holds {held}, the manifest declares {declared}; export the bundle again"
-        )
+        raise _unfit(where, f"holds {held}, the manifest declares {declared}")
     return record
 
 
@@ -217,10 +205,9 @@ def require_fit(tensor: Tensor, values: np.ndarray, where: Path | str) -> None:
         for want, have in zip(tensor.shape, values.shape, strict=True)
     )
     if values.dtype.name != tensor.dtype or not fits:
-        raise BundleError(
-            f"{where}: `{tensor.name}` is {values.dtype.name} {list(values.shape)}, "
-            f"the graph takes {tensor.dtype} {list(tensor.shape)}; export the bundle again"
-        )
+        held = f"{values.dtype.name} {list(values.shape)}"
+        takes = f"{tensor.dtype} {list(tensor.shape)}"
+        raise _unfit(where, f"`{tensor.name}` is {held}, the graph takes {takes}")
 
 
 def tables_for(signature: Graph, tables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -272,7 +259,10 @@ def write_bundle(
         WEIGHTS: save(_contiguous(weights)),
         PARITY: save(parity.to_tensors()),
     } | {f"report/{name}": held for name, held in (reports or {}).items()}
-    files = {name: _sum(held) for name, held in contents.items()}
+    files = {
+        name: FileSum(sha256=hashlib.sha256(held).hexdigest(), bytes=len(held))
+        for name, held in contents.items()
+    }
     content |= {"id": id_of(files), "files": {k: v.model_dump() for k, v in files.items()}}
     manifest = parse_manifest(content, str(path / MANIFEST))
     _verify_tables(path / TABLES, manifest, tables)
@@ -301,10 +291,6 @@ def _complete(fields: Mapping[str, Any], parity: ParityRecord) -> dict[str, Any]
 
 def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-
-
-def _sum(held: bytes) -> FileSum:
-    return FileSum(sha256=hashlib.sha256(held).hexdigest(), bytes=len(held))
 
 
 def _place(path: Path, contents: Mapping[str, bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -216,11 +217,9 @@ class Manifest(Part):
 
 
 def _refuse_twice(field: str, names: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
+    for name, n in Counter(names).items():
+        if n > 1:
             raise ValueError(f"`{field}`: {name!r} stands there twice")
-        seen.add(name)
 
 
 def parse_manifest(content: Mapping[str, Any], where: str) -> Manifest:

@@ -16,8 +16,7 @@ from rich.text import Text
 from service.errors import ConfigError, ExitCode
 from service.signals import until_signalled
 from streams.clock import Clock, MonotonicClock
-from streams.lint.findings import Report
-from streams.lint.heard import Heard
+from streams.lint.findings import Heard, Report
 from streams.lint.judge import lint
 from streams.lint.kinds import Kind
 from streams.lint.listener import Listener

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from streams.errors import StreamsError
+
+_KEY = re.compile(r"(?:ch(\d+)/)?u(\d+)")
 
 
 def parse_key(key: str) -> tuple[int, ...]:
@@ -11,12 +15,7 @@ def parse_key(key: str) -> tuple[int, ...]:
     Raises:
         StreamsError: the key has neither form.
     """
-    parts = key.rpartition(":")[2].split("/")
-    try:
-        if len(parts) == 2 and parts[0].startswith("ch") and parts[1].startswith("u"):
-            return int(parts[0][2:]), int(parts[1][1:])
-        if len(parts) == 1 and parts[0].startswith("u"):
-            return (int(parts[0][1:]),)
-    except ValueError:
-        pass
-    raise StreamsError(f"unit key {key!r} is neither `ch<channel>/u<unit>` nor `u<id>`")
+    match = _KEY.fullmatch(key.rpartition(":")[2])
+    if match is None:
+        raise StreamsError(f"unit key {key!r} is neither `ch<channel>/u<unit>` nor `u<id>`")
+    return tuple(int(number) for number in match.groups() if number is not None)

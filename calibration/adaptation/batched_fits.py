@@ -17,7 +17,7 @@ from torch import Tensor
 from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.window_decoder import WindowDecoder
 from decoders.streaming.decoder import StreamingDecoder
-from decoders.training.loss import loss_sums, n_scored
+from decoders.training.outputs import loss_sums, n_scored
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from calibration.adaptation.search import held_out_bins, step_until_no_gain
 from calibration.errors import CalibrationError
 from decoders.poyo.step import PoyoStep, step_config
 from decoders.poyo.tokens import PoyoBatch, PoyoWindow, batch_of, exact_s
-from decoders.training.loss import loss_sums, n_scored
+from decoders.training.outputs import loss_sums, n_scored
 from export.backends.torch_cpu import load_module
 from export.bundle import DecoderBundle
 from streams.messages import Int32s, SpikeBatch, TokenWindow

@@ -12,8 +12,9 @@ from calibration.adaptation.batched_fits import Start
 from calibration.adaptation.calibration_data import CalibrationData, known_rows
 from calibration.errors import CalibrationError
 from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
-from decoders.streaming.profile_encoder import CAUTION, ProfileEncoder
 from decoders.streaming.tuning import (
+    CAUTION,
+    ProfileEncoder,
     TuningSums,
     counts_matrix,
     profiles_given,

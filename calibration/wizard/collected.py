@@ -37,7 +37,7 @@ from calibration.wizard.trials import (
 from export.bundle import DecoderBundle
 from streams.errors import StreamsError
 from streams.sessions.convert.convert import convert
-from streams.sessions.convert.markers import marker_texts
+from streams.sessions.convert.signals import marker_texts
 from streams.sessions.session import Session
 from streams.sessions.xdf.reading import read_recording
 

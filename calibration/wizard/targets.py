@@ -14,7 +14,8 @@ from export.bundle import DecoderBundle
 from streams.errors import RecordingError, StreamsError
 from streams.lsl.axes import axes_of
 from streams.sessions.session import Session
-from streams.sessions.xdf.reading import Recorded, Recording
+from streams.sessions.xdf.loading import Recorded
+from streams.sessions.xdf.reading import Recording
 
 MARKERS_SHOWN = 10
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from decoders.errors import DecodersError
 from decoders.poyo.config import PoyoConfig, from_torch_brain
-from decoders.poyo.network import Poyo
-from decoders.poyo.vocabulary import PADDING
+from decoders.poyo.network import PADDING, Poyo
 
 PREFIX = "model."
 VOCABULARIES = ("unit_emb.vocab", "session_emb.vocab")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 
@@ -49,11 +49,6 @@ class PoyoConfig:
     def n_rotated_pairs(self) -> int:
         """Rotary frequencies: a quarter of a head's width."""
         return self.dim_head // 4
-
-    @property
-    def cross_width(self) -> int:
-        """Width of all cross-attention heads together."""
-        return self.cross_heads * self.dim_head
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON types; `PoyoConfig(**d)` is the inverse."""
@@ -103,13 +98,5 @@ def poyo_small(dim_out: int) -> PoyoConfig:
 
 def poyo_large(dim_out: int) -> PoyoConfig:
     """The published 11.8M network."""
-    return PoyoConfig(
-        sequence_s=1.0,
-        latent_step_s=0.125,
-        dim_out=dim_out,
-        n_latents_per_step=32,
-        dim=128,
-        depth=24,
-        cross_heads=4,
-        atn_dropout=0.2,
-    )
+    larger = {"n_latents_per_step": 32, "dim": 128, "depth": 24, "cross_heads": 4}
+    return replace(poyo_small(dim_out), **larger)

@@ -15,10 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from decoders.poyo.attention import CrossAttention, SelfAttention, join_heads
+from decoders.poyo.attention import (
+    CrossAttention,
+    RotaryPairs,
+    SelfAttention,
+    join_heads,
+    rotary_order,
+)
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
-from decoders.poyo.rotary_pairs import RotaryPairs, rotary_order
 from decoders.poyo.tokens import END, MICROSECOND_S, SPIKE, START
 from decoders.streaming.decoder import OutputSpec
 
@@ -42,13 +47,6 @@ class PoyoStep(nn.Module):
         ValueError: the window is too long, or the outputs are not as many as the readout's.
     """
 
-    order: Tensor
-    coarse: Tensor
-    fine: Tensor
-    latent_turn: Tensor
-    offset: Tensor
-    scale: Tensor
-
     def __init__(self, config: PoyoConfig, outputs: Sequence[OutputSpec], n_units: int) -> None:
         super().__init__()
         n_dims = sum(output.dims for output in outputs)
@@ -59,20 +57,20 @@ class PoyoStep(nn.Module):
         self.config, self.outputs = config, tuple(outputs)
         self.decoder = Poyo(config, [str(row) for row in range(n_units)], ["session"])
         self.sequence_us = round(config.sequence_s / MICROSECOND_S)
-        self.register_buffer("order", rotary_order(config.dim_head), persistent=False)
+        self.order = nn.Buffer(rotary_order(config.dim_head), persistent=False)
         width = 2 * config.n_rotated_pairs
         n_coarse = 2 * self.sequence_us // FINE_US + 1
-        self.register_buffer("coarse", torch.zeros(n_coarse, width))
-        self.register_buffer("fine", torch.zeros(FINE_US, width))
+        self.coarse = nn.Buffer(torch.zeros(n_coarse, width))
+        self.fine = nn.Buffer(torch.zeros(FINE_US, width))
         n_latents = len(self.decoder.latent_times_s()) * config.n_latents_per_step
-        self.register_buffer("latent_turn", torch.zeros(n_latents, width))
-        self.register_buffer("offset", torch.zeros(config.dim_out))
-        self.register_buffer("scale", torch.ones(config.dim_out))
+        self.latent_turn = nn.Buffer(torch.zeros(n_latents, width))
+        self.offset = nn.Buffer(torch.zeros(config.dim_out))
+        self.scale = nn.Buffer(torch.ones(config.dim_out))
 
     @property
     def table_width(self) -> int:
         """Columns per row: keys and values for the unit's spikes, START and END."""
-        return len(ROW_KINDS) * 2 * self.config.cross_width
+        return len(ROW_KINDS) * 2 * self.config.cross_heads * self.config.dim_head
 
     @torch.no_grad()
     def tabulate(self) -> None:

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from streams.messages import Float32s, Float64s
-from streams.spikes.tokenizer import TokenBins
 
 SPIKE, START, END = 0, 1, 2
-N_KINDS = 3
 MICROSECOND_S = 1e-6
 
 Int64s = npt.NDArray[np.int64]
@@ -67,25 +65,6 @@ class PoyoBatch:
 def exact_s(t_rel: Float32s) -> Float64s:
     """Undo the rounding to float32: token times are whole microseconds."""
     return np.round(t_rel.astype(np.float64) / MICROSECOND_S) * MICROSECOND_S
-
-
-def window_of_bin(bins: TokenBins, i_bin: int, units: Int64s, session: int) -> PoyoWindow:
-    """Convert a recorded bin to a window.
-
-    Args:
-        bins: rows index `units`.
-        i_bin: which.
-        units: (U,) every unit's vocabulary row.
-        session: the session's vocabulary row.
-    """
-    held = slice(int(bins.offsets[i_bin]), int(bins.offsets[i_bin + 1]))
-    return PoyoWindow(
-        units=units,
-        unit=bins.unit[held].astype(np.int64),
-        t_s=exact_s(bins.t_rel[held]),
-        count=bins.count[held].astype(np.float64),
-        session=session,
-    )
 
 
 def batch_of(windows: Sequence[PoyoWindow], query_s: Float64s, sequence_s: float) -> PoyoBatch:

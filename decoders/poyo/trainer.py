@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Sequence
@@ -12,24 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
-from decoders.checkpoint import learner_progress, restore_learner
 from decoders.config import PoyoChoice, TrainConfig
 from decoders.errors import TrainingError
+from decoders.poyo.attention import CrossAttention
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
-from decoders.poyo.start import centre_attention
+from decoders.poyo.tokens import PoyoBatch
 from decoders.poyo.windows import Stretch, WindowCorpus
-from decoders.training.loss import loss_sums, n_scored
-from decoders.training.optimisation import finite_loss, share_of_process, update_average
-from decoders.training.outputs import normalisation, output_columns
+from decoders.training.optimisation import Learner, share_of_process
+from decoders.training.outputs import loss_sums, n_scored, normalisation, output_columns
 from decoders.training.recordings import Recording, session_record
 from decoders.training.scores import r2_score
 from streams.clock import Clock, MonotonicClock, ThreadClock
 
 N_SCORED = 400
 N_STARTED_FROM = 32
+ENCODED_SPREAD = 0.3
 
 
 class PoyoTrainer:
@@ -59,29 +58,24 @@ class PoyoTrainer:
         self.network = Poyo(poyo_shape(config.poyo, len(self.offset)), *self.corpus.words())
         some = self.corpus.draw(N_STARTED_FROM, self.generator)
         centre_attention(self.network, self.corpus.batch(some, self._all_units(some)))
-        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.average.to(fabric.device)
-        optimizer = torch.optim.AdamW(_parameter_groups(self.network, config.poyo.weight_decay))
-        self.module, self.optimizer = fabric.setup(self.network, optimizer)
+        groups = _parameter_groups(self.network, config.poyo.weight_decay)
+        self.learner = Learner(config, self.network, groups, fabric, self.generator)
         self.mine = share_of_process(fabric.global_rank, fabric.world_size, config.poyo.batch)
         torch.manual_seed(config.seed + fabric.global_rank)
         alone = fabric.device.type == "cpu" and config.devices.threads == 1
         self.clock: Clock = ThreadClock() if alone else MonotonicClock()
         self.taken_s = 0.0
-        self.i_step = 0
-        self.loss: list[float] = []
-        self.scores: list[tuple[int, dict[str, float]]] = []
 
     @property
     def share_done(self) -> float:
         """Share done: time where there is a budget, else steps."""
         if self.recipe.time_budget_s is None:
-            return self.i_step / self.config.training.steps
+            return self.learner.i_step / self.config.training.steps
         return min(1.0, self.taken_s / self.recipe.time_budget_s)
 
     def summary(self) -> dict[str, Any]:
         """Network sizes and epochs; an epoch is all train parts once."""
-        seen_s = self.i_step * self.recipe.batch * self.corpus.sequence_s
+        seen_s = self.learner.i_step * self.recipe.batch * self.corpus.sequence_s
         return {
             "n_parameters": sum(p.numel() for p in self.network.parameters()),
             "n_units": len(self.network.unit_emb.words),
@@ -99,24 +93,15 @@ class PoyoTrainer:
             TrainingError: the loss is not finite.
         """
         t_start = self.clock.now()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.share_done, self.recipe)
         stretches = self.corpus.draw(self.recipe.batch, self.generator)
         kept = self._kept_units(stretches)[self.mine]
         batch = self.corpus.batch(stretches[self.mine], kept).to(self.fabric.device)
         targets = torch.from_numpy(self.corpus.targets(stretches)).to(self.fabric.device)
-        loss = self._loss(self.module(batch), targets)
-        self.optimizer.zero_grad()
-        # Fabric averages gradients over processes, but the loss is a share of a sum over all.
-        self.fabric.backward(loss * self.fabric.world_size)
-        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.training.clip)
-        self.optimizer.step()
-        self.i_step += 1
-        average = self.config.training.average
-        update_average(self.average, self.network, self.i_step, average)
-        self.loss.append(finite_loss(self.fabric, loss.detach(), self.i_step, "poyo"))
-        self.taken_s += self._first_process_s(self.clock.now() - t_start)
-        return self.loss[-1]
+        loss = self._loss(self.learner.module(batch), targets)
+        self.learner.step(loss, learning_rate(self.share_done, self.recipe))
+        # The first process's time, which all follow, so that they stop at the same step.
+        self.taken_s += float(self.fabric.broadcast(self.clock.now() - t_start, src=0))
+        return self.learner.loss[-1]
 
     def _kept_units(self, stretches: Sequence[Stretch]) -> list[np.ndarray]:
         """Draw a rate for each window; no window loses all its units."""
@@ -152,10 +137,6 @@ class PoyoTrainer:
             loss = loss + weight * (weights * sums / counts).sum()
         return loss
 
-    def _first_process_s(self, taken_s: float) -> float:
-        """The first process's time, which all follow, so that they stop at the same step."""
-        return float(self.fabric.broadcast(taken_s, src=0))
-
     def score(self) -> dict[str, dict[str, list[float]]]:
         """Score the averaged weights at the end of evenly chosen windows in every test part.
 
@@ -185,16 +166,14 @@ class PoyoTrainer:
         for i in range(0, len(stretches), self.recipe.batch):
             some = stretches[i : i + self.recipe.batch]
             batch = self.corpus.batch(some, self._all_units(some)).to(self.fabric.device)
-            answers.append(self.average(batch)[:, -1].cpu() * self.scale + self.offset)
+            answers.append(self.learner.average(batch)[:, -1].cpu() * self.scale + self.offset)
         return torch.cat(answers).numpy()
 
     def progress(self) -> dict[str, Any]:
         """Give everything that `restore` and export need, as tensors and plain JSON types."""
-        return learner_progress(self) | {
+        return self.learner.progress() | {
             "network": json.dumps(self.network.config.to_dict()),
             "sessions": json.dumps([self._session_record(r) for r in self.recordings]),
-            "weights": tensors_of(self.average),
-            "live": tensors_of(self.network),
             "dims": list(self.recordings[0].dims),
             "offset": self.offset,
             "scale": self.scale,
@@ -213,7 +192,7 @@ class PoyoTrainer:
         Raises:
             TrainingError: it has another config or architecture.
         """
-        restore_learner(self, progress)
+        self.learner.restore(progress)
         torch.set_rng_state(progress["noise"])
         self.taken_s = progress["taken_s"]
 
@@ -222,11 +201,6 @@ def poyo_shape(choice: PoyoChoice, dim_out: int) -> PoyoConfig:
     """Network shape that a [poyo] section describes."""
     sizes = choice.model_dump(include={field.name for field in fields(PoyoConfig)})
     return PoyoConfig(dim_out=dim_out, **sizes)
-
-
-def tensors_of(network: Poyo) -> dict[str, Tensor]:
-    """State dict without the vocabularies, which the sessions give."""
-    return {k: v for k, v in network.state_dict().items() if isinstance(v, Tensor)}
 
 
 def learning_rate(share_done: float, recipe: PoyoChoice) -> float:
@@ -255,3 +229,40 @@ def _require_windows(corpus: WindowCorpus) -> None:
             raise TrainingError(
                 f"session {recording.id} has no window of {corpus.sequence_s:g} s to learn from"
             )
+
+
+@torch.no_grad()
+def centre_attention(network: Poyo, batch: PoyoBatch) -> None:
+    """Set both cross-attentions' output projections by what they give for some windows.
+
+    With random weights the output of a cross-attention hardly differs between windows: thousands of
+    spikes average out, and the mean is some thirty times larger than the differences. Training then
+    spends its first hundreds of steps on a plateau. So the bias takes off the mean, and a gain
+    makes the differences comparable to what later layers add (as in arXiv 1511.06856). Nothing else
+    changes.
+
+    Args:
+        network: new; its weights are changed.
+        batch: training windows, tens of them.
+    """
+    was_training = network.training
+    network.eval()
+    given = _given(network, network.enc_atn, batch)
+    spread = (given - given.mean(dim=0)).std()
+    _shift_and_scale(network.enc_atn.to_out, given, ENCODED_SPREAD / float(spread.clamp(min=1e-9)))
+    _shift_and_scale(network.dec_atn.to_out, _given(network, network.dec_atn, batch), 1.0)
+    network.train(was_training)
+
+
+def _given(network: Poyo, attention: CrossAttention, batch: PoyoBatch) -> Tensor:
+    """(B, N, dim) what an attention adds."""
+    found: list[Tensor] = []
+    handle = attention.register_forward_hook(lambda module, inputs, answer: found.append(answer))
+    network(batch)
+    handle.remove()
+    return found[0]
+
+
+def _shift_and_scale(projection: nn.Linear, given: Tensor, gain: float) -> None:
+    projection.bias.sub_(given.mean(dim=(0, 1))).mul_(gain)
+    projection.weight.mul_(gain)

@@ -108,12 +108,9 @@ class WindowCorpus:
 
     def targets(self, stretches: Sequence[Stretch]) -> Float32s:
         """(B, n_hops, n_columns), NaN where nothing is scored."""
-        return np.stack([self._target(at) for at in stretches])
-
-    def _target(self, at: Stretch) -> Float32s:
-        targets = self.recordings[at.session].cuts[at.cut].targets[0]
-        target: Float32s = targets[at.last + 1 - self.n_hops : at.last + 1]
-        return target
+        targets = [self.recordings[at.session].cuts[at.cut].targets[0] for at in stretches]
+        windows = zip(targets, stretches, strict=True)
+        return np.stack([t[at.last + 1 - self.n_hops : at.last + 1] for t, at in windows])
 
 
 def _since_start_us(cut: Cut, hop_us: int) -> Int64s:

@@ -153,12 +153,6 @@ class LaneTokens:
 class SpikeEncoder(nn.Module):
     """Fold unit embeddings into table rows, and pool a bin's spikes into latents."""
 
-    frequencies: Tensor
-    shifts: Tensor
-    caps: Tensor
-    spread: Tensor
-    gather: Tensor
-
     def __init__(self, config: StreamingConfig) -> None:
         super().__init__()
         self.config = config
@@ -167,15 +161,15 @@ class SpikeEncoder(nn.Module):
         self.to_logit = nn.Linear(config.d_unit, config.n_latents * config.n_basis)
         self.log_sink = nn.Parameter(torch.full((config.n_latents,), math.log(config.sink)))
         turns = torch.arange(1, config.n_frequencies + 1) * (math.pi / config.bin_s)
-        self.register_buffer("frequencies", torch.cat([torch.zeros(1), turns, turns]))
+        self.frequencies = nn.Buffer(torch.cat([torch.zeros(1), turns, turns]))
         caps = [config.logit_cap] + [config.time_cap] * (config.n_basis - 1)
-        self.register_buffer("caps", torch.tensor(caps).repeat_interleave(config.n_latents))
+        self.caps = nn.Buffer(torch.tensor(caps).repeat_interleave(config.n_latents))
         every_basis, every_latent = torch.eye(config.n_basis), torch.eye(config.n_latents)
         spread = every_basis.repeat_interleave(config.n_latents, dim=1)
-        self.register_buffer("spread", spread, persistent=False)
-        self.register_buffer("gather", every_latent.repeat(config.n_basis, 1), persistent=False)
+        self.spread = nn.Buffer(spread, persistent=False)
+        self.gather = nn.Buffer(every_latent.repeat(config.n_basis, 1), persistent=False)
         quarter = torch.full((config.n_frequencies,), math.pi / 2)
-        self.register_buffer("shifts", torch.cat([torch.zeros(1 + config.n_frequencies), -quarter]))
+        self.shifts = nn.Buffer(torch.cat([torch.zeros(1 + config.n_frequencies), -quarter]))
 
     def fold(self, embedding: Tensor) -> Tensor:
         """Fold embeddings into table rows.
@@ -284,15 +278,11 @@ class StreamingDecoder(nn.Module):
         config: the shape.
     """
 
-    offset: Tensor
-    scale: Tensor
-    pooled_gain: Tensor
-
     def __init__(self, config: StreamingConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = SpikeEncoder(config)
-        self.register_buffer("pooled_gain", torch.ones(config.n_pooled))
+        self.pooled_gain = nn.Buffer(torch.ones(config.n_pooled))
         self.mix = nn.Linear(config.n_pooled, config.d_model)
         self.mix_norm = nn.LayerNorm(config.d_model)
         self.mix_geglu = Geglu(config.d_model, config.d_model, config.d_model)
@@ -303,8 +293,8 @@ class StreamingDecoder(nn.Module):
         self.lead_narrow = nn.Linear(32, config.d_readout)
         self.readout_geglu = Geglu(config.d_readout, config.d_readout, config.d_readout)
         self.readout = nn.Linear(config.d_readout, config.n_dims)
-        self.register_buffer("offset", torch.zeros(config.n_dims))
-        self.register_buffer("scale", torch.ones(config.n_dims))
+        self.offset = nn.Buffer(torch.zeros(config.n_dims))
+        self.scale = nn.Buffer(torch.ones(config.n_dims))
 
     @torch.no_grad()
     def standardise(self, sums: Tensor, centre: Tensor) -> None:

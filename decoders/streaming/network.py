@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
-from decoders.streaming.profile_encoder import ProfileEncoder, UnitProfiles
-from decoders.streaming.rotation_augmentation import RotationAugmentation
 from decoders.streaming.stateful_sampler import Window
+from decoders.streaming.tuning import LAGS_S, ProfileEncoder, UnitProfiles
 from decoders.training.optimisation import decay_groups
+from decoders.training.synthetic_sessions import LARGEST_ROTATED
 
 EMBEDDING_SPREAD = 0.5
 BEYOND_SPREAD = 0.1
@@ -77,26 +77,19 @@ class LaneDropout:
         self.dropout, self.unit_dropout = dropout, unit_dropout
         self.session_dropout, self.unseen_units = session_dropout, unseen_units
 
-    def _draw(self, *shape: int) -> Tensor:
+    def draw(self, *shape: int) -> Tensor:
+        """(B, *shape) in [0, 1)."""
         return torch.rand(self.n_lanes, *shape, generator=self.generator)[self.mine]
 
     def drop(self, x: Tensor) -> Tensor:
         """Dropout on (B, T, d)."""
-        keep = self._draw(*x.shape[1:]).to(x.device) >= self.dropout
+        keep = self.draw(*x.shape[1:]).to(x.device) >= self.dropout
         return x * keep / (1.0 - self.dropout)
 
     def kept_units(self, n_units: int) -> Tensor:
         """(B, n_units), 0 or 1."""
-        rate = self._draw(1) * self.unit_dropout
-        return (self._draw(n_units) >= rate).float()
-
-    def unknown_session(self) -> Tensor:
-        """(B,) bool."""
-        return self._draw() < self.session_dropout
-
-    def new_units(self) -> Tensor:
-        """(B,) bool."""
-        return self._draw() < self.unseen_units
+        rate = self.draw(1) * self.unit_dropout
+        return (self.draw(n_units) >= rate).float()
 
     def variants(self, n_variants: int, n_sessions: int) -> Tensor:
         """(n_sessions,) profile variant for unseen units; the same in all processes."""
@@ -118,12 +111,6 @@ class SessionNetwork(LaneNetwork):
         n_profile: profile length.
     """
 
-    key_of_row: Tensor
-    spikes_per_bin: Tensor
-    profile: Tensor
-    variants: Tensor
-    session_of_row: Tensor
-
     def __init__(
         self,
         config: StreamingConfig,
@@ -144,12 +131,12 @@ class SessionNetwork(LaneNetwork):
         self.shared = nn.Parameter(torch.randn(n_keys, config.d_unit) * BEYOND_SPREAD)
         self.own = nn.Parameter(torch.zeros(len(key_of_row), config.d_unit))
         self.session = nn.Parameter(torch.zeros(n_sessions, config.d_readout))
-        self.register_buffer("key_of_row", torch.tensor(key_of_row))
+        self.key_of_row = nn.Buffer(torch.tensor(key_of_row))
         mean = torch.zeros(len(key_of_row)) if spikes_per_bin is None else spikes_per_bin
-        self.register_buffer("spikes_per_bin", mean)
-        self.register_buffer("profile", torch.zeros(len(key_of_row), n_profile))
-        self.register_buffer("variants", torch.zeros(0, 0, 0), persistent=False)
-        self.register_buffer("session_of_row", torch.zeros(0, dtype=torch.int64), persistent=False)
+        self.spikes_per_bin = nn.Buffer(mean)
+        self.profile = nn.Buffer(torch.zeros(len(key_of_row), n_profile))
+        self.variants = nn.Buffer(torch.zeros(0, 0, 0), persistent=False)
+        self.session_of_row = nn.Buffer(torch.zeros(0, dtype=torch.int64), persistent=False)
 
     @property
     def normalisation(self) -> tuple[Tensor, Tensor]:
@@ -177,9 +164,11 @@ class SessionNetwork(LaneNetwork):
     def set_profiles(self, profiles: UnitProfiles) -> None:
         """Set the training units' profiles."""
         self.identity.fit_statistics(profiles)
-        self.profile = torch.from_numpy(profiles.best).float()
-        self.variants = torch.from_numpy(profiles.variants).float()
-        self.session_of_row = torch.from_numpy(profiles.session_of_row)
+        self.profile = nn.Buffer(torch.from_numpy(profiles.best).float())
+        variants = torch.from_numpy(profiles.variants).float()
+        self.variants = nn.Buffer(variants, persistent=False)
+        session_of_row = torch.from_numpy(profiles.session_of_row)
+        self.session_of_row = nn.Buffer(session_of_row, persistent=False)
 
     def embeddings(self) -> Tensor:
         """(n_rows, d_unit)."""
@@ -207,7 +196,7 @@ class SessionNetwork(LaneNetwork):
         """Run a window.
 
         In training, lanes with unseen units have their behaviour rotated about its mean (see
-        `rotation_augmentation`). Each window has another rotation, so their memory begins and ends
+        `RotationAugmentation`). Each window has another rotation, so their memory begins and ends
         with the window.
 
         Args:
@@ -222,9 +211,8 @@ class SessionNetwork(LaneNetwork):
         session, kept = self.session[window.session], torch.ones_like(window.present)
         if dropout is None:
             return self._run(window, self.tables()[window.row], kept, session, memory, None)
-        unknown, new = (
-            v.to(memory.device) for v in (dropout.unknown_session(), dropout.new_units())
-        )
+        unknown = (dropout.draw() < dropout.session_dropout).to(memory.device)
+        new = (dropout.draw() < dropout.unseen_units).to(memory.device)
         rotations = self.rotations.draw(dropout.generator)
         # Adaptation starts from the mean session vector, so training meets it too.
         session = torch.where((unknown | new).unsqueeze(-1), self.session.mean(0), session)
@@ -296,3 +284,53 @@ class SessionNetwork(LaneNetwork):
             "units.profile": self.profile[held],
             "units.session": self.session.mean(dim=0),
         }
+
+
+class RotationAugmentation:
+    """Rotate behaviour about its mean in profiles, and rotate the network's answers back.
+
+    A behaviour vector may be rotated or mirrored. A unit that followed it still does, with another
+    profile. A profile encoder trained on all of these cannot memorise single units, and learns as
+    much from few units as from many.
+
+    Args:
+        dims: per output.
+        classes: per output, whether it is discrete.
+    """
+
+    def __init__(self, dims: Sequence[int], classes: Sequence[bool]) -> None:
+        self._in_profile: list[tuple[int, int]] = []
+        self._in_answer: list[tuple[int, int]] = []
+        i_profile = i_answer = 0
+        for n, is_class in zip(dims, classes, strict=True):
+            if not is_class and n <= LARGEST_ROTATED:
+                self._in_profile += [(i_profile + i * n, n) for i in range(len(LAGS_S))]
+                self._in_answer.append((i_answer, n))
+            i_profile += n if is_class else len(LAGS_S) * n + 1
+            i_answer += n
+
+    def draw(self, generator: torch.Generator) -> dict[int, Tensor]:
+        """Draw a random orthogonal matrix for each dimension count."""
+        rotations = {}
+        for n in sorted({n for _, n in self._in_answer}):
+            basis, upper = torch.linalg.qr(torch.randn(n, n, generator=generator))
+            rotations[n] = basis * torch.sign(torch.diagonal(upper))
+        return rotations
+
+    def profiles(self, profile: Tensor, rotations: Mapping[int, Tensor]) -> Tensor:
+        """(..., P) profiles for the same units, with rotated behaviour."""
+        return _rotated(profile, self._in_profile, rotations)
+
+    def back(self, answer: Tensor, rotations: Mapping[int, Tensor]) -> Tensor:
+        """(..., n_dims) answers for rotated behaviour, rotated back."""
+        return _rotated(answer, self._in_answer, {n: r.T for n, r in rotations.items()})
+
+
+def _rotated(
+    values: Tensor, places: Sequence[tuple[int, int]], rotations: Mapping[int, Tensor]
+) -> Tensor:
+    rotated = values.clone()
+    for first, n in places:
+        part = slice(first, first + n)
+        rotated[..., part] = values[..., part] @ rotations[n].T.to(values.device)
+    return rotated

@@ -114,13 +114,11 @@ class LinearFilter(nn.Module):
         config: the shape; each time constant has a sum for every dimension.
     """
 
-    decay: Tensor
-
     def __init__(self, config: StreamingConfig) -> None:
         super().__init__()
         self.config = config
         decay = torch.tensor(linear_filter.decays(config.taps_s, config.bin_s))
-        self.register_buffer("decay", decay.repeat_interleave(config.n_dims), persistent=False)
+        self.decay = nn.Buffer(decay.repeat_interleave(config.n_dims), persistent=False)
 
     def remember(self, away: Tensor, memory: Tensor) -> Tensor:
         """Sums after a bin.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +13,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from decoders.checkpoint import learner_progress, restore_learner
+from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights
 from decoders.config import TrainConfig, Training
+from decoders.errors import TrainingError
 from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.network import LaneDropout, LaneNetwork, SessionNetwork
-from decoders.streaming.profile_encoder import fit_unit_profiles
 from decoders.streaming.stateful_sampler import Corpus, Plan, Segment, StatefulSampler
-from decoders.training.loss import loss_sums, n_scored
-from decoders.training.optimisation import (
-    finite_loss,
-    over_processes,
-    share_of_process,
-    update_average,
-)
-from decoders.training.outputs import normalisation, output_columns
+from decoders.streaming.tuning import fit_unit_profiles
+from decoders.training.optimisation import Learner, over_processes, share_of_process
+from decoders.training.outputs import loss_sums, n_scored, normalisation, output_columns
 from decoders.training.recordings import Recording, lead_grid_s, session_record
 from decoders.training.scores import accuracy, r2_score
 
@@ -64,21 +59,16 @@ class Trainer:
             # The windows of all lanes, so that every process fixes the same gain.
             fresh.standardise(self.sampler.next(slice(0, len(self.sampler))))
         self.network = network
-        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        optimizer = torch.optim.AdamW(self.network.parameter_groups(config.training.weight_decay))
-        self.module, self.optimizer = fabric.setup(self.network, optimizer)
-        self.average.to(fabric.device)
+        groups = network.parameter_groups(config.training.weight_decay)
+        self.learner = Learner(config, network, groups, fabric, self.generator)
         self.mine = share_of_process(fabric.global_rank, fabric.world_size, len(self.sampler))
         n_mine = self.mine.stop - self.mine.start
         self.memory = torch.zeros(n_mine, network.d_memory, device=fabric.device)
-        self.i_step = 0
-        self.loss: list[float] = []
-        self.scores: list[tuple[int, dict[str, float]]] = []
 
     @property
     def share_done(self) -> float:
         """Share that is done."""
-        return self.i_step / self.config.training.steps
+        return self.learner.i_step / self.config.training.steps
 
     def summary(self) -> dict[str, Any]:
         """Network sizes, for the metrics."""
@@ -117,24 +107,14 @@ class Trainer:
             recipe.session_dropout,
             recipe.newcomers,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.i_step, recipe)
-        answer, memory = self.module(window, self.memory, dropout)
+        answer, memory = self.learner.module(window, self.memory, dropout)
         sums = loss_sums(answer, window.target, *self.network.normalisation, self.outputs)
         counts = over_processes(self.fabric, n_scored(window.target, self.outputs).float())
         weights = torch.tensor([out.weight for out in self.outputs], device=sums.device)
         loss = (weights * sums / counts.clamp(min=1.0)).sum()
-        self.optimizer.zero_grad()
-        # Fabric averages gradients over processes, but the loss is a share of a sum over all.
-        self.fabric.backward(loss * self.fabric.world_size)
-        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=recipe.clip)
-        self.optimizer.step()
         # Memory carries over to the next window, its gradient does not.
         self.memory = memory.detach()
-        self.i_step += 1
-        update_average(self.average, self.network, self.i_step, recipe.average)
-        self.loss.append(finite_loss(self.fabric, loss.detach(), self.i_step, "training"))
-        return self.loss[-1]
+        return self.learner.step(loss, learning_rate(self.learner.i_step, recipe))
 
     def score(self) -> dict[str, dict[str, list[float]]]:
         """Score the averaged weights on every session's test part.
@@ -168,31 +148,25 @@ class Trainer:
             (last - first, n_dims) in physical units; for classes, logits.
         """
         memory = torch.zeros_like(self.memory[:1])
-        offset, scale = self.average.normalisation
+        offset, scale = self.network.normalisation
         answers = []
         for start in range(first, last, SCORE_WINDOW_BINS):
             segment = Segment(0, start, SCORE_WINDOW_BINS)
             plan = Plan(i_session, 0, self.corpus.i_present, last, (segment,))
             window = self.corpus.window([plan], SCORE_WINDOW_BINS)
-            answer, memory = self.average(window.to(self.fabric.device), memory)
+            answer, memory = self.learner.average(window.to(self.fabric.device), memory)
             answers.append((answer[0] * scale + offset).cpu().numpy())
         return np.concatenate(answers)[: last - first]
 
     def progress(self) -> dict[str, Any]:
         """Give everything that `restore` and export need, as tensors and plain JSON types."""
-        return learner_progress(self) | {
+        gathered = self.fabric.all_gather(self.memory)
+        return self.learner.progress() | {
             "network": json.dumps(self.network.shape),
             "sessions": json.dumps([session_record(r) for r in self.recordings]),
-            "weights": self.average.state_dict(),
-            "live": self.network.state_dict(),
             "lanes": self.sampler.progress(),
-            "memory": self._all_memory(),
+            "memory": gathered.flatten(0, -2) if isinstance(gathered, Tensor) else self.memory,
         }
-
-    def _all_memory(self) -> Tensor:
-        gathered = self.fabric.all_gather(self.memory)
-        memory: Tensor = gathered.flatten(0, -2) if isinstance(gathered, Tensor) else self.memory
-        return memory
 
     def restore(self, progress: dict[str, Any]) -> None:
         """Go on from a checkpoint with the same config, bit for bit.
@@ -200,7 +174,7 @@ class Trainer:
         Raises:
             TrainingError: it has another config or architecture.
         """
-        restore_learner(self, progress)
+        self.learner.restore(progress)
         self.sampler.restore(progress["lanes"])
         self.memory = progress["memory"][self.mine].to(self.fabric.device)
 
@@ -275,3 +249,70 @@ def learning_rate(i_step: int, recipe: Training) -> float:
         return recipe.learning_rate * (i_step + 1) / n_warmup
     done = (i_step - n_warmup) / max(1, recipe.steps - n_warmup)
     return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def started(
+    config: TrainConfig, config_dir: Path, recordings: Sequence[Recording]
+) -> SessionNetwork | None:
+    """Network to go on with; None where the config names no earlier run."""
+    if config.start is None:
+        return None
+    checkpoint = load_checkpoint(config_dir / config.start.run / CHECKPOINT)
+    torch.manual_seed(config.seed)
+    network = new_network(config, recordings)
+    start_from(
+        network,
+        recordings,
+        checkpoint,
+        same_array=config.sessions.same_array,
+        freeze=config.start.freeze,
+    )
+    return network
+
+
+def start_from(
+    network: SessionNetwork,
+    recordings: Sequence[Recording],
+    checkpoint: Mapping[str, Any],
+    *,
+    same_array: bool,
+    freeze: bool,
+) -> None:
+    """Copy an earlier run's decoder into a network, and start its embeddings there.
+
+    On the same array a unit with a known key starts from the key's embedding in the latest earlier
+    session. Any other unit starts from its encoded profile. A session vector starts from the mean
+    of the earlier ones.
+
+    Args:
+        network: for the new sessions.
+        recordings: the new sessions.
+        checkpoint: from the earlier run.
+        same_array: whether a key names the same channel as it did there.
+        freeze: whether the decoder stays as it is.
+
+    Raises:
+        TrainingError: the earlier run's decoder has another shape.
+    """
+    if json.loads(checkpoint["network"]) | {"sink": 0} != network.shape | {"sink": 0}:
+        raise TrainingError(
+            f"[start] run has a decoder of another shape, {checkpoint['network']}: "
+            "give the same [beat], [[outputs]] and [network]"
+        )
+    weights: dict[str, Tensor] = checkpoint["weights"]
+    for prefix, module in (("decoder.", network.decoder), ("identity.", network.identity)):
+        held = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        load_weights(module, held, "[start] run")
+    known = network.identity(weights["profile"]) + weights["own"]
+    known = known + weights["shared"][weights["key_of_row"]]
+    old = [key for one in json.loads(checkpoint["sessions"]) for key in one["unit_keys"]]
+    latest = dict(zip(old, known, strict=True)) if same_array else {}
+    keys = [key for recording in recordings for key in recording.unit_keys]
+    with torch.no_grad():
+        told = network.identity(network.profile)
+        for i, (key, number) in enumerate(zip(keys, network.key_of_row.tolist(), strict=True)):
+            # The embedding is a sum with the encoded profile, which is there already.
+            network.shared[number] = latest.get(key, told[i]) - told[i]
+        network.session.copy_(weights["session"].mean(dim=0).expand_as(network.session))
+    network.decoder.requires_grad_(not freeze)
+    network.identity.requires_grad_(not freeze)

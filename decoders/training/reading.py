@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from decoders.config import TrainConfig
+from decoders.config import Simulated, Split, TrainConfig
 from decoders.errors import TrainingError
-from decoders.sessions_config import Simulated, Split
 from streams.errors import LackingError, SessionError
 from streams.sessions.reading import read_session
 from streams.sessions.session import Session

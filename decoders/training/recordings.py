@@ -230,13 +230,9 @@ def _read(
     if config.sessions.mask_for not in mask_for:
         signal = replace(signal, masked_in=None)
     t_s: Float64s = np.asarray(ends_us * 1e-6 + output.lag_s, np.float64)
-    read = _class_at if output.classes else _value_at
+    read = _class_at if output.classes else Behavior.at
     gap_s = config.sessions.max_gap_s
     return np.stack([read(signal, np.add(t_s, lead_s), gap_s) for lead_s in leads_s])
-
-
-def _value_at(signal: Behavior, t_s: Float64s, gap_s: float) -> np.ndarray:
-    return signal.at(t_s, gap_s)
 
 
 def _class_at(signal: Behavior, t_s: Float64s, gap_s: float) -> np.ndarray:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from decoders.config import Split, written_out
 from decoders.errors import TrainingError
-from decoders.sessions_config import Split, written_out
 from streams.messages import Int64s
-from streams.sessions.conditions import told_columns
+from streams.sessions.conditions import flat_columns, told_columns, trials_where
 from streams.sessions.session import Interval, Session, in_intervals
-from streams.sessions.trials import flat_columns, trials_where
 
 ALWAYS_US = -(2**62)
 """Before any session."""

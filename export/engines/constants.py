@@ -63,13 +63,29 @@ def static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     Raises:
         onnx.shape_inference.InferenceError: the graph contradicts itself.
     """
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        kind = value.type.tensor_type
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for name, kind in inferred_types(model).items():
         if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
-            shapes[value.name] = tuple(dim.dim_value for dim in kind.shape.dim)
+            shapes[name] = tuple(dim.dim_value for dim in kind.shape.dim)
     return shapes
+
+
+def inferred_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Element type and shape by the tensor's name, but for constants, as far as they are known.
+
+    Raises:
+        onnx.shape_inference.InferenceError: the graph contradicts itself.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    return {value.name: value.type.tensor_type for value in values}
+
+
+def float_tensors(model: onnx.ModelProto) -> set[str]:
+    """Names of the tensors in fp32, constants among them."""
+    floats = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
+    types = inferred_types(model)
+    return floats | {name for name, kind in types.items() if kind.elem_type == TensorProto.FLOAT}
 
 
 def with_nodes(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.engines.constants import static_shapes
+from export.engines.constants import inferred_types, static_shapes
 
 N_BYTES = {1: 4, 6: 4, 7: 8, 9: 1, 10: 2, 16: 2}
 """Of an element, by ONNX's number of its type."""
@@ -28,9 +28,11 @@ class Floor:
 
 def floor_of(model: onnx.ModelProto, n_tokens: int) -> Floor:
     """The floor of a graph in which every shape is static."""
-    shapes, types = static_shapes(model), _types(model)
+    shapes = static_shapes(model)
     moved = [tensor.name for tensor in model.graph.initializer]
     moved += [value.name for value in (*model.graph.input, *model.graph.output)]
+    types = {name: kind.elem_type for name, kind in inferred_types(model).items()}
+    types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     n_bytes = 0
     for name in moved:
         shape = shapes[name]
@@ -38,13 +40,6 @@ def floor_of(model: onnx.ModelProto, n_tokens: int) -> Floor:
             shape = (min(shape[0], n_tokens), *shape[1:])
         n_bytes += math.prod(shape) * N_BYTES[types[name]]
     return Floor(n_bytes, sum(_operations(node, shapes) for node in model.graph.node))
-
-
-def _types(model: onnx.ModelProto) -> dict[str, int]:
-    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    for value in (*model.graph.input, *model.graph.output):
-        types[value.name] = value.type.tensor_type.elem_type
-    return types
 
 
 def _operations(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:

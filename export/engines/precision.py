@@ -21,11 +21,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.engines.constants import folded, static_shapes, with_nodes
+from export.engines.constants import float_tensors, folded, inferred_types, with_nodes
 from export.errors import ExportError
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 _TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_HALVES = tuple(_TYPES.values())
 CONTRACTIONS = ("MatMul", "Gemm")
 MOVERS = ("Concat", "Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose")
 FOLLOWERS = frozenset(("Gelu", "Mul", "Neg", "Unsqueeze", *MOVERS))
@@ -54,12 +55,6 @@ def in_precision(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     return folded(rewriter.finished())
 
 
-def reduced_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the first outputs of the contractions that `in_precision` reduces."""
-    chosen = _chosen(folded(model))
-    return [node.output[0] for i, node in enumerate(folded(model).graph.node) if i in chosen]
-
-
 def _chosen(model: onnx.ModelProto) -> set[int]:
     """Places of the contractions over a known length that another contraction follows."""
     shapes = _known_dims(model)
@@ -82,12 +77,10 @@ def _chooses(weights: np.ndarray) -> bool:
 
 def _known_dims(model: onnx.ModelProto) -> dict[str, list[int]]:
     """Per tensor its lengths, 0 where one varies."""
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    dims = {name: list(shape) for name, shape in static_shapes(model).items()}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        if value.type.tensor_type.HasField("shape"):
-            dims[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    return dims
+    dims = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    types = inferred_types(model).items()
+    known = {name: kind.shape.dim for name, kind in types if kind.HasField("shape")}
+    return dims | {name: [dim.dim_value for dim in shape] for name, shape in known.items()}
 
 
 def _length(node: onnx.NodeProto, dims: Mapping[str, list[int]]) -> int:
@@ -132,10 +125,7 @@ class _Rewriter:
 
     def __post_init__(self) -> None:
         self.constants = {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
-        inferred = onnx.shape_inference.infer_shapes(self.model).graph
-        values = (*inferred.input, *inferred.value_info, *inferred.output)
-        self.floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
-        self.floats |= {n for n, value in self.constants.items() if value.dtype == np.float32}
+        self.floats = float_tensors(self.model)
 
     def take(self, node: onnx.NodeProto, *, contracts: bool) -> None:
         """Write the next node."""
@@ -180,3 +170,57 @@ def _require_in_range(name: str, value: np.ndarray) -> None:
     largest = float(np.abs(value).max()) if value.size else 0.0
     if largest > LARGEST_FP16:
         raise ExportError(f"weight {name!r} goes to {largest:.3g}, beyond fp16: use bf16 or fp32")
+
+
+def rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in fp32 throughout, with the roundings of its 16-bit parts: their cost, on a CPU.
+
+    A GPU's matrix units multiply 16-bit numbers exactly and sum in fp32. So does this graph: each
+    operation takes rounded operands, runs in fp32, and rounds its result.
+
+    Args:
+        model: of `in_precision`, "fp16" or "bf16".
+    """
+    half = next(n for n in map(_cast_to, model.graph.node) if n in _HALVES)
+    constants = {t.name: _widened(t) for t in model.graph.initializer}
+    halves = {t.name for t in model.graph.initializer if t.data_type in _HALVES}
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        to = _cast_to(node)
+        if to in _HALVES:
+            nodes += _rounded(node.input[0], node.output[0], half)
+            halves.add(node.output[0])
+        elif to == TensorProto.FLOAT and node.input[0] in halves:
+            nodes.append(helper.make_node("Identity", node.input[:1], node.output[:1]))
+        elif not halves & set(node.input):
+            nodes.append(node)
+        else:
+            halves |= set(node.output)
+            nodes += [node] if node.op_type in MOVERS else _computed(node, half)
+    return with_nodes(model, nodes, constants)
+
+
+def _cast_to(node: onnx.NodeProto) -> int:
+    """The type that a `Cast` gives; 0 for another operator."""
+    return next((a.i for a in node.attribute if node.op_type == "Cast" and a.name == "to"), 0)
+
+
+def _widened(tensor: onnx.TensorProto) -> np.ndarray:
+    values: np.ndarray = numpy_helper.to_array(tensor)
+    return values.astype(np.float32) if tensor.data_type in _HALVES else values
+
+
+def _computed(node: onnx.NodeProto, half: int) -> list[onnx.NodeProto]:
+    wide = onnx.NodeProto()
+    wide.CopyFrom(node)
+    wide.output[:] = [f"{name}__exact" for name in node.output]
+    pairs = zip(wide.output, node.output, strict=True)
+    return [wide, *(one for exact, name in pairs for one in _rounded(exact, name, half))]
+
+
+def _rounded(source: str, target: str, half: int) -> list[onnx.NodeProto]:
+    narrow = f"{target}__half"
+    return [
+        helper.make_node("Cast", [source], [narrow], to=half),
+        helper.make_node("Cast", [narrow], [target], to=TensorProto.FLOAT),
+    ]

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 
 import onnx
 
+from export.bundle import DecoderBundle
 from export.engines.constants import folded, static_shapes
+from export.engines.precision import in_precision
+from export.engines.tables import n_rows_of
 from export.errors import ExportError
 from export.manifest import TOKEN_INPUTS, Graph
 
@@ -97,8 +100,37 @@ def rows_are_gathered(model: onnx.ModelProto, signature: Graph) -> bool:
     return all(node.op_type == "Gather" and node.input[1] not in tables for node in readers)
 
 
-def rows_for(model: onnx.ModelProto, signature: Graph, n_rows: int) -> int:
+def lowered(bundle: DecoderBundle, precision: str) -> onnx.ModelProto:
+    """The bundle's graph in a precision, its lengths still open.
+
+    Raises:
+        ExportError: no such precision, or a weight beyond fp16.
+    """
+    return in_precision(onnx.load_model_from_string(bundle.graph_path.read_bytes()), precision)
+
+
+def n_rows_compiled(bundle: DecoderBundle, model: onnx.ModelProto) -> int:
     """Count the rows to compile for: up to a multiple of 128, where more change nothing."""
-    if not rows_are_gathered(model, signature):
-        return n_rows
-    return -(-n_rows // ROWS_STEP) * ROWS_STEP
+    n_rows = n_rows_of(bundle)
+    gathered = rows_are_gathered(model, bundle.manifest.graph)
+    return -(-n_rows // ROWS_STEP) * ROWS_STEP if gathered else n_rows
+
+
+def for_bucket(
+    bundle: DecoderBundle, model: onnx.ModelProto, n_tokens: int, n_rows: int
+) -> onnx.ModelProto:
+    """The graph of one bucket, every shape static.
+
+    Raises:
+        ExportError: a shape varies with more than tokens and rows.
+    """
+    return pinned(model, lengths_of(bundle.manifest.graph, n_tokens=n_tokens, n_rows=n_rows))
+
+
+def static_signature(signature: Graph, *, n_tokens: int, n_rows: int) -> Graph:
+    """The signature with its lengths fixed, as a graph of `for_bucket` has it."""
+    lengths = lengths_of(signature, n_tokens=n_tokens, n_rows=n_rows)
+    told = signature.model_dump()
+    for tensor in (*told["inputs"], *told["outputs"]):
+        tensor["shape"] = [lengths.get(n, n) if isinstance(n, str) else n for n in tensor["shape"]]
+    return Graph.model_validate(told)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from export.bundle import DecoderBundle, is_per_unit, require_fit
+from export.bundle import DecoderBundle, is_per_unit, tables_for
 from export.errors import BundleError
 from export.manifest import Graph, Tensor
 
@@ -15,15 +15,6 @@ def n_rows_of(bundle: DecoderBundle) -> int:
     """Rows of its tables that have one a unit; 0 where there is none."""
     per_unit = [tensor.name for tensor in bundle.manifest.graph.tables if is_per_unit(tensor)]
     return max((len(bundle.tables[name]) for name in per_unit), default=0)
-
-
-def padded_table(tensor: Tensor, values: np.ndarray, n_rows: int) -> np.ndarray:
-    """A table with rows of zeros up to `n_rows`, where it has one row a unit; else itself."""
-    if not is_per_unit(tensor) or len(values) == n_rows:
-        return np.ascontiguousarray(values)
-    padded = np.zeros((n_rows, *values.shape[1:]), values.dtype)
-    padded[: len(values)] = values
-    return padded
 
 
 def fitted_tables(
@@ -40,17 +31,18 @@ def fitted_tables(
     Raises:
         BundleError: one is missing, of another shape or type, or has too many rows.
     """
-    for tensor in signature.tables:
-        if tensor.name not in tables:
-            raise BundleError(f"the graph takes a table {tensor.name!r}, none was given")
-        require_fit(tensor, tables[tensor.name], "the new tables")
-        n = len(tables[tensor.name])
-        if is_per_unit(tensor) and (n > n_rows or (n < n_rows and not pads)):
+    held = tables_for(signature, tables)
+    for tensor in filter(is_per_unit, signature.tables):
+        n = len(held[tensor.name])
+        if n > n_rows or (n < n_rows and not pads):
             raise BundleError(
                 f"`{tensor.name}` has {n} rows, the engine was made for {n_rows}: "
                 "`spikeloop build` it anew for this bundle"
             )
-    return {t.name: padded_table(t, tables[t.name], n_rows) for t in signature.tables}
+        padded = np.zeros((n_rows, *held[tensor.name].shape[1:]), held[tensor.name].dtype)
+        padded[:n] = held[tensor.name]
+        held[tensor.name] = padded
+    return held
 
 
 def fixed_zeros(tensor: Tensor) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Export one session from a torch_brain checkpoint: the graph takes the whole window."""
+"""Export POYO: one session from a torch_brain checkpoint or from a training run of ours."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +11,28 @@ from typing import Any
 
 import torch
 
+from decoders.checkpoint import load_checkpoint, load_weights
+from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
 from decoders.poyo.checkpoint import CheckpointError, read_checkpoint
+from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import PoyoStep, step_config, step_of_session
 from decoders.streaming.decoder import OutputSpec
 from export.bundle import DecoderBundle
 from export.errors import ExportError
-from export.graphs.run_fields import buckets_up_to
-from export.graphs.step_bundle import write_step_bundle
-from export.graphs.to_onnx import to_onnx
+from export.graphs.run_fields import buckets_up_to, find_session, run_fields, token_buckets
+from export.graphs.step_bundle import to_onnx, write_step_bundle
 from export.manifest import LeadRange
 
 FAMILY = "poyo"
 N_PARITY_BEATS = 20
 BUDGET_HZ = 20.0
 ATOL_FP32 = 1e-4
+STALE_AFTER_S = 1.0
+"""Silence in all units after which a decode is not trusted."""
+REACH = 5.0
+"""Declared bounds lie so many scales from the offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +44,6 @@ class PoyoOutput:
         unit: physical unit.
         offset: (dims,) physical value for a normalised 0.
         scale: (dims,) physical size for a normalised 1: the standard deviation in training.
-        safe: value that is published when a decode is not `ok`.
-        reach: the declared bounds are `offset -+ reach * scale`.
 
     Raises:
         ValueError: offset and scale differ in length.
@@ -48,8 +53,6 @@ class PoyoOutput:
     unit: str
     offset: Sequence[float]
     scale: Sequence[float]
-    safe: str = "zero"
-    reach: float = 5.0
 
     def __post_init__(self) -> None:
         if len(self.offset) != len(self.scale):
@@ -64,9 +67,9 @@ class PoyoOutput:
             "name": self.name,
             "dims": len(pairs),
             "unit": self.unit,
-            "safe": self.safe,
-            "low": [offset - self.reach * scale for offset, scale in pairs],
-            "high": [offset + self.reach * scale for offset, scale in pairs],
+            "safe": "zero",
+            "low": [offset - REACH * scale for offset, scale in pairs],
+            "high": [offset + REACH * scale for offset, scale in pairs],
         }
 
 
@@ -96,7 +99,6 @@ def export_poyo(
     outputs: Sequence[PoyoOutput] = (),
     unit_words: Mapping[str, str] | None = None,
     lead_s: LeadRange | None = None,
-    stale_after_s: float = 1.0,
     max_tokens: int | None = None,
     trust_pickle: bool = False,
 ) -> DecoderBundle:
@@ -112,7 +114,6 @@ def export_poyo(
         unit_words: per unit key in the stream, the unit's word in the checkpoint's vocabulary; by
             default the words that begin with the session's; what follows is the key.
         lead_s: by default any time in the window, as in the training, with its end as the default.
-        stale_after_s: silence in all units after which a decode is not trusted.
         max_tokens: spikes in a window that the hop must leave time for; by default 20 Hz per unit.
         trust_pickle: see `read_checkpoint`.
 
@@ -124,7 +125,8 @@ def export_poyo(
         network = read_checkpoint(checkpoint, trust_pickle=trust_pickle)
         session = _session(network, session)
         words = unit_words or _words_of_session(network, session)
-        outputs = outputs or _undeclared(network)
+        dims = network.config.dim_out
+        outputs = outputs or [PoyoOutput("decoded", "normalised", [0.0] * dims, [1.0] * dims)]
         step = _step(network, session, list(words.values()), outputs)
         leads_s = _leads(network, lead_s)
     except CheckpointError as error:
@@ -137,7 +139,7 @@ def export_poyo(
         "units": [{"key": key, "row": row} for row, key in enumerate(words)],
         "hop_s": hop_s,
         "lead_s": leads_s.model_dump(),
-        "stale_after_s": stale_after_s,
+        "stale_after_s": STALE_AFTER_S,
         "token_buckets": buckets_up_to(n_most),
         "outputs": [output.declared() for output in outputs],
         "training": {"checkpoint": checkpoint.name},
@@ -170,11 +172,6 @@ def _words_of_session(network: Poyo, session: str) -> dict[str, str]:
     return own
 
 
-def _undeclared(network: Poyo) -> list[PoyoOutput]:
-    dims = network.config.dim_out
-    return [PoyoOutput("decoded", "normalised", [0.0] * dims, [1.0] * dims)]
-
-
 def _step(
     network: Poyo, session: str, words: Sequence[str], outputs: Sequence[PoyoOutput]
 ) -> PoyoStep:
@@ -198,6 +195,50 @@ def _leads(network: Poyo, wanted: LeadRange | None) -> LeadRange:
             "of the window's end"
         )
     return wanted
+
+
+def export_poyo_run(path: Path, out: Path, session: str | None) -> DecoderBundle:
+    """Make a run's bundle; see `export.graphs.runs.export_trained` for the arguments.
+
+    Raises:
+        DecodersError: the checkpoint cannot be read.
+        ExportError: no such session, or the bundle cannot be written.
+    """
+    checkpoint = load_checkpoint(path, FAMILY)
+    sessions: list[dict[str, Any]] = json.loads(checkpoint["sessions"])
+    config = parse_config(json.loads(checkpoint["config"]), str(path))
+    i_session = find_session(sessions, session, path)
+    chosen = sessions[i_session]
+    step = _step_of_run(path, checkpoint, config, sessions, chosen)
+    fields = run_fields(
+        config, sessions, i_session, chosen["unit_keys"], step.outputs, checkpoint["step"]
+    )
+    first_s = config.beat.hop_ms / 1000 - step.config.sequence_s
+    fields["lead_s"] = {"min": first_s, "max": 0.0, "default": 0.0}
+    fields["token_buckets"] = token_buckets(chosen["tokens_p999"])
+    return write_step(out, step, fields)
+
+
+def _step_of_run(
+    path: Path,
+    checkpoint: dict[str, Any],
+    config: TrainConfig,
+    sessions: list[dict[str, Any]],
+    chosen: dict[str, Any],
+) -> PoyoStep:
+    words = [f"{one['id']}/{key}" for one in sessions for key in one["unit_keys"]]
+    shape = PoyoConfig(**json.loads(checkpoint["network"]))
+    network = Poyo(shape, words, [one["id"] for one in sessions])
+    load_weights(network, checkpoint["weights"], str(path))
+    dims = zip(config.outputs, checkpoint["dims"], strict=True)
+    return step_of_session(
+        network,
+        chosen["id"],
+        [f"{chosen['id']}/{key}" for key in chosen["unit_keys"]],
+        [OutputSpec(output.name, n) for output, n in dims],
+        checkpoint["offset"].tolist(),
+        checkpoint["scale"].tolist(),
+    )
 
 
 def write_step(out: Path, step: PoyoStep, fields: Mapping[str, Any]) -> DecoderBundle:

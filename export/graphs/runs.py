@@ -11,7 +11,7 @@ from decoders.errors import DecodersError
 from export.bundle import DecoderBundle
 from export.errors import ExportError
 from export.graphs.poyo import FAMILY as POYO
-from export.graphs.poyo_run import export_poyo_run
+from export.graphs.poyo import export_poyo_run
 from export.graphs.streaming import export_run
 
 EXPORTERS: dict[str, Callable[[Path, Path, str | None], DecoderBundle]] = {

@@ -1,20 +1,28 @@
-"""Write a step module's bundle: signature, tables and parity record follow from it."""
+"""A step module as ONNX, and its bundle: signature, tables and parity record follow from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import torch
 from torch import Tensor, nn
 
 from export.backends.onnxruntime_cpu import describe_graph
 from export.backends.torch_cpu import TorchBackend
 from export.bundle import DecoderBundle, write_bundle
-from export.graphs.to_onnx import OPSET
+from export.errors import ExportError
 from export.parity import random_tokens, replay
+
+OPSET = 20
 
 
 def write_step_bundle(
@@ -70,3 +78,58 @@ def write_step_bundle(
         weights={name: value.detach().numpy() for name, value in weights.items()},
         parity=replay(TorchBackend(step, signature, held, names), tokens),
     )
+
+
+def to_onnx(
+    step: nn.Module, inputs: Mapping[str, Tensor], names: Sequence[str], lengths: Sequence[Any]
+) -> bytes:
+    """Convert a step to ONNX, its weights inside.
+
+    Args:
+        step: the network.
+        inputs: an example for each, by its name in the graph.
+        names: the outputs'.
+        lengths: dimensions that vary, per input, as `torch.export` takes them.
+
+    Raises:
+        ExportError: torch gives no graph.
+    """
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            step.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(names),
+            dynamic_shapes=tuple(lengths),
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch gave no ONNX graph for this decoder")
+    return _without_notes(program.model_proto)
+
+
+def _without_notes(model: onnx.ModelProto) -> bytes:
+    """Check a model, and drop the exporter's notes, which name this machine's files."""
+    graph = model.graph
+    noted = (graph.node, graph.value_info, graph.initializer, graph.input, graph.output)
+    for held in (graph, *(one for many in noted for one in many)):
+        del held.metadata_props[:]
+        held.doc_string = ""
+    onnx.checker.check_model(model)
+    stripped: bytes = model.SerializeToString()
+    return stripped
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter, which reports every constant that it leaves to the runtime."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(before)

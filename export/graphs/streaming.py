@@ -21,8 +21,7 @@ from decoders.streaming.step import StepModule, unadapted
 from export.bundle import DecoderBundle
 from export.errors import ExportError
 from export.graphs.run_fields import find_session, run_fields
-from export.graphs.step_bundle import write_step_bundle
-from export.graphs.to_onnx import to_onnx
+from export.graphs.step_bundle import to_onnx, write_step_bundle
 
 PARITY_S = 4.0
 

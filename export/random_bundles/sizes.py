@@ -66,6 +66,18 @@ def write_random(
     return _write_streaming(out, streaming, fields | {"token_buckets": buckets})
 
 
+def random_poyo(out: Path) -> DecoderBundle:
+    """Write the published POYO 1.3M with random weights, for 10 units and one window a hop.
+
+    Raises:
+        BundleError: `out` exists.
+    """
+    torch.manual_seed(0)
+    config = poyo_small(VELOCITY.dims)
+    fields = _fields(10, config.sequence_s) | {"token_buckets": [128]}
+    return _write_poyo(out, config, fields)
+
+
 def _fields(n_units: int, hop_s: float) -> dict[str, Any]:
     bounds = {"low": [-1e3] * VELOCITY.dims, "high": [1e3] * VELOCITY.dims}
     velocity = {"name": VELOCITY.name, "dims": VELOCITY.dims, "unit": "cm/s", **bounds}

@@ -145,13 +145,3 @@ class CapturedGraph:
     def __del__(self) -> None:
         if getattr(self, "_runnable", None) is not None:
             runtime.cudaGraphExecDestroy(self._runnable)
-
-
-def require_gpu() -> None:
-    """Refuse a machine without a GPU or driver.
-
-    Raises:
-        BackendError: naming what CUDA said.
-    """
-    if _checked(runtime.cudaGetDeviceCount()) < 1:
-        raise BackendError("CUDA: there is no GPU")

@@ -66,7 +66,7 @@ def bench_decode(
 
 def _random_poyo(path: Path) -> Path:
     try:
-        from export.random_bundles.poyo import random_poyo
+        from export.random_bundles.sizes import random_poyo
     except ImportError as err:
         raise ConfigError(
             f"POYO is made with torch and onnx, and {err.name} is not installed: "

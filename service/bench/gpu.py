@@ -104,7 +104,7 @@ def _opened(bundle: DecoderBundle, choice: str) -> Backend:
 
 def _floor(bundle: DecoderBundle, precision: str) -> dict[str, Any]:
     from export.engines.floor import floor_of
-    from export.engines.lowering import for_bucket, lowered
+    from export.engines.shapes import for_bucket, lowered
     from export.engines.tables import n_rows_of
 
     n_tokens = bundle.manifest.token_buckets[-1]

@@ -6,8 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from streams.lint.findings import Finding
-from streams.lint.heard import Heard
+from streams.lint.findings import Finding, Heard
 from streams.lsl.description import StreamDescription
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)

@@ -6,14 +6,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from streams.lint.findings import Finding, Report
-from streams.lint.heard import Heard
+from streams.lint.findings import Finding, Heard, Report
 from streams.lint.identity import identity_findings, label_findings
 from streams.lint.kinds import Kind
-from streams.lint.rate import rate_findings
 from streams.lint.signals import marker_findings, position_findings, signal_findings
 from streams.lint.spikes import spike_findings
-from streams.lint.timing import block_finding, clock_findings, is_lsl_clock, order_finding
+from streams.lint.timing import (
+    block_finding,
+    clock_findings,
+    is_lsl_clock,
+    order_finding,
+    rate_findings,
+)
 from streams.lsl.axes import axes_of
 from streams.lsl.description import StreamDescription
 

@@ -1,4 +1,4 @@
-"""Kinds of stream that `lint` tells apart."""
+"""Kinds of stream that `lint` tells apart; without numpy, as the command line asks for them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from streams.clock import ClockOffset
 from streams.errors import StreamAbsentError, StreamLostError
-from streams.lint.heard import Heard
+from streams.lint.findings import Heard
 from streams.lsl.inlets import Inlet, describe, lsl_now
 from streams.messages import Float64s
 
@@ -93,10 +93,11 @@ class Listener:
         values = [values for values, _, _ in self._pulls]
         stamps = [stamps for _, stamps, _ in self._pulls]
         arrived = [np.full(len(stamps), at_s) for _, stamps, at_s in self._pulls]
+        nothing = np.zeros((0, self.description.n_channels), np.int32)
         return Heard(
             description=self.description,
             labels=inlet.labels,
-            values=np.concatenate(values) if values else _none(self.description.n_channels),
+            values=np.concatenate(values) if values else nothing,
             stamps_s=np.concatenate(stamps) if stamps else np.zeros(0),
             arrived_s=np.concatenate(arrived) if arrived else np.zeros(0),
             seconds=seconds,
@@ -104,7 +105,3 @@ class Listener:
             same_host=inlet.same_host,
             has_ended=has_ended,
         )
-
-
-def _none(n_channels: int) -> np.ndarray:
-    return np.zeros((0, n_channels), np.int32)

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from streams.lint.findings import Finding
-from streams.lint.heard import Heard
+from streams.lint.findings import Finding, Heard, graded
 from streams.lint.spikes import equal_columns
 from streams.lint.timing import SHARE_FLAGGED
 from streams.lsl.axes import axes_of
-from streams.lsl.markers import marker_text
+from streams.lsl.description import marker_text
 
 SHOWN = 5
 SLOW_HZ = 20.0
@@ -26,12 +25,11 @@ def signal_findings(heard: Heard) -> Iterator[Finding]:
     frozen = [
         labels[i] for i in range(values.shape[1]) if len(values) > 1 and _is_frozen(values[:, i])
     ]
-    numbers = {"silent": frozen}
-    if frozen:
-        found = f"{len(frozen)} channels do not change: {', '.join(frozen[:SHOWN])}"
-        yield Finding("warn", "silent", found, "Look whether what they measure is on.", numbers)
-    else:
-        yield Finding("good", "silent", "every channel changes", "", numbers)
+    found = f"{len(frozen)} channels do not change: {', '.join(frozen[:SHOWN])}"
+    yield graded(
+        "silent", found if frozen else "every channel changes",
+        "Look whether what they measure is on.", {"silent": frozen}, warn=frozen,
+    )  # fmt: skip
     pairs = [f"{labels[a]} = {labels[b]}" for a, b in equal_columns(values)]
     if pairs:
         found = f"equal channels: {', '.join(pairs[:SHOWN])}"
@@ -42,20 +40,16 @@ def position_findings(heard: Heard) -> Iterator[Finding]:
     """Judge a position: whether its axes can be told, and how often it comes."""
     labels = [label for label in heard.labels if label]
     named = ", ".join(labels) or "no labels"
-    if len(labels) == heard.description.n_channels and axes_of(labels):
-        yield Finding("good", "labels", named)
-    else:
-        yield Finding(
-            "warn", "labels", f"{named}: no axis can be told",
-            "Label the channels by what moves and the axis: `cursor_x`, `cursor_y`.",
-        )  # fmt: skip
+    can_tell = len(labels) == heard.description.n_channels and axes_of(labels)
+    yield graded(
+        "labels", named if can_tell else f"{named}: no axis can be told",
+        "Label the channels by what moves and the axis: `cursor_x`, `cursor_y`.", warn=not can_tell,
+    )  # fmt: skip
     rate_hz = len(heard) / max(heard.seconds, 1e-9)
-    numbers = {"samples_per_s": rate_hz}
-    if rate_hz < SLOW_HZ:
-        change = f"Send it at {SLOW_HZ:g} Hz or more: velocity is computed from it."
-        yield Finding("warn", "density", f"{rate_hz:.1f} samples/s", change, numbers)
-    else:
-        yield Finding("good", "density", f"{rate_hz:.0f} samples/s", "", numbers)
+    is_slow = rate_hz < SLOW_HZ
+    found = f"{rate_hz:.1f} samples/s" if is_slow else f"{rate_hz:.0f} samples/s"
+    change = f"Send it at {SLOW_HZ:g} Hz or more: velocity is computed from it."
+    yield graded("density", found, change, {"samples_per_s": rate_hz}, warn=is_slow)
 
 
 def marker_findings(heard: Heard) -> Iterator[Finding]:
@@ -86,15 +80,13 @@ def marker_findings(heard: Heard) -> Iterator[Finding]:
 
 def _missing(values: np.ndarray) -> Finding:
     n = int(np.count_nonzero(~np.isfinite(values).all(axis=1)))
-    numbers = {"missing_values": n}
-    if not n:
-        return Finding("good", "values", "all finite", "", numbers)
     share = n / len(values)
-    return Finding(
-        "warn", "values", f"{n} samples ({share:.1%}) hold NaN or infinity and are left out",
-        "Look why the tracker loses what it follows." if share > SHARE_FLAGGED else
-        "Nothing, unless trials fall into these gaps.", numbers,
-    )  # fmt: skip
+    found = f"{n} samples ({share:.1%}) hold NaN or infinity and are left out"
+    change = "Nothing, unless trials fall into these gaps."
+    if share > SHARE_FLAGGED:
+        change = "Look why the tracker loses what it follows."
+    numbers = {"missing_values": n}
+    return graded("values", found if n else "all finite", change, numbers, warn=n)
 
 
 def _is_frozen(column: np.ndarray) -> bool:

@@ -9,8 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from streams.errors import StreamUnfitError
-from streams.lint.findings import Finding, Level
-from streams.lint.heard import Heard
+from streams.lint.findings import Finding, Heard, graded
 from streams.lint.timing import MANY_EQUAL, SHARE_FLAGGED, equal_stamps, equal_stamps_finding
 from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.messages import Float64s, Int32s
@@ -52,24 +51,18 @@ def spike_findings(heard: Heard, columns: Sequence[str] = ()) -> Iterator[Findin
 
 def _event_findings(heard: Heard, layout: Layout, parsed: Parsed) -> Iterator[Finding]:
     has_sequence = layout.has_sequence
-    yield _invalid(len(parsed.invalid_s), len(heard), _why_invalid(heard.values, heard.stamps_s))
+    n_bad, why = len(parsed.invalid_s), _why_invalid(heard.values, heard.stamps_s)
+    yield graded(
+        "values", f"{n_bad} are no spikes: {why}" if n_bad else "whole numbers",
+        "Send whole numbers from 0 as int32; only a keep-alive is -1.",
+        {"invalid_values": n_bad}, warn=n_bad, stop=n_bad > SHARE_FLAGGED * len(heard),
+    )  # fmt: skip
     yield _sequence(parsed, len(heard), has_sequence=has_sequence)
     yield _keep_alives(heard, parsed)
     yield equal_stamps_finding(heard, has_sequence=has_sequence)
     if not has_sequence:
         yield _repeated(parsed)
     yield from _unit_findings(layout, parsed, heard.seconds)
-
-
-def _invalid(n: int, n_samples: int, why: str) -> Finding:
-    numbers = {"invalid_values": n}
-    if not n:
-        return Finding("good", "values", "whole numbers", "", numbers)
-    level: Level = "stop" if n > SHARE_FLAGGED * n_samples else "warn"
-    return Finding(
-        level, "values", f"{n} are no spikes: {why}",
-        "Send whole numbers from 0 as int32; only a keep-alive is -1.", numbers,
-    )  # fmt: skip
 
 
 def _why_invalid(values: np.ndarray, stamps_s: Float64s) -> str:
@@ -89,13 +82,14 @@ def _sequence(parsed: Parsed, n_samples: int, *, has_sequence: bool) -> Finding:
         change = "Add a channel `seq` that counts every sample, if the program lets you."
         return Finding("warn", "sequence", "no channel counts: losses cannot be told", change)
     n_lost, n_again = parsed.n_lost, parsed.n_duplicate
-    numbers = {"sequence_lost": n_lost, "sequence_repeated": n_again}
-    if not n_lost and not n_again:
-        return Finding("good", "sequence", "no number is missing or came twice", "", numbers)
     found = f"{n_lost} numbers never came, {n_again} came again"
-    level: Level = "stop" if n_lost + n_again > SHARE_FLAGGED * n_samples else "warn"
-    change = "Count every sample once, from 0, and look for what drops or repeats them."
-    return Finding(level, "sequence", found, change, numbers)
+    n = n_lost + n_again
+    return graded(
+        "sequence", found if n else "no number is missing or came twice",
+        "Count every sample once, from 0, and look for what drops or repeats them.",
+        {"sequence_lost": n_lost, "sequence_repeated": n_again},
+        warn=n, stop=n > SHARE_FLAGGED * n_samples,
+    )  # fmt: skip
 
 
 def _keep_alives(heard: Heard, parsed: Parsed) -> Finding:
@@ -119,16 +113,14 @@ def _repeated(parsed: Parsed) -> Finding:
     """Judge one unit's spikes at one stamp: sent twice, or from a block with one stamp."""
     pairs = np.unique(np.stack([parsed.t_s, parsed.unit.astype(np.float64)]), axis=1)
     n = len(parsed.t_s) - pairs.shape[1]
-    numbers = {"repeated": n}
-    found = f"{n} spikes have unit and stamp of another one"
-    if not n:
-        return Finding("good", "duplicates", "none", "", numbers)
     n_tied = pairs.shape[1] - len(np.unique(pairs[0]))  # stamps that several units share
-    if n_tied >= n:
+    from_blocks = n_tied >= n
+    change = "Push each spike once."
+    if from_blocks:
         change = "Stamp each spike with its own time, or add a channel `seq` that counts."
-        return Finding("warn", "duplicates", found, change, numbers)
-    level: Level = "stop" if n > SHARE_FLAGGED * len(parsed.t_s) else "warn"
-    return Finding(level, "duplicates", found, "Push each spike once.", numbers)
+    found = f"{n} spikes have unit and stamp of another one" if n else "none"
+    many = n > SHARE_FLAGGED * len(parsed.t_s) and not from_blocks
+    return graded("duplicates", found, change, {"repeated": n}, warn=n, stop=many)
 
 
 def _unit_findings(layout: Layout, parsed: Parsed, seconds: float) -> Iterator[Finding]:
@@ -176,53 +168,38 @@ def doubled_units(t_s: Float64s, unit: Int32s) -> list[tuple[int, int]]:
 
 def _doubled(pairs: Sequence[tuple[str, str]]) -> Finding:
     told = [f"{a} = {b}" for a, b in pairs]
-    numbers = {"doubled": told}
-    if not told:
-        return Finding("good", "doubled", "no two fire as one", "", numbers)
-    return Finding(
-        "warn", "doubled", f"{len(told)} pairs fire at the same stamps: {_some(told)}",
-        "Switch one of each pair off: a short circuit, or one unit sent twice.", numbers,
+    found = f"{len(told)} pairs fire at the same stamps: {_some(told)}"
+    return graded(
+        "doubled", found if told else "no two fire as one",
+        "Switch one of each pair off: a short circuit, or one unit sent twice.",
+        {"doubled": told}, warn=told,
     )  # fmt: skip
 
 
 def _count_findings(heard: Heard) -> Iterator[Finding]:
     values = heard.values.astype(np.float64)
     bad = ~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)))
-    yield _counts_are_counts(int(bad.sum()), bad.size, _why_invalid(heard.values, heard.stamps_s))
+    n_bad, why = int(bad.sum()), _why_invalid(heard.values, heard.stamps_s)
+    found = f"{n_bad / max(bad.size, 1):.1%} are no counts: {why}"
+    yield graded(
+        "values", found if n_bad else "whole numbers from 0",
+        "Send the counts of each bin as int32, not rates, smoothed or z-scored values.",
+        {"invalid_values": n_bad}, warn=n_bad, stop=n_bad > SHARE_FLAGGED * bad.size,
+    )  # fmt: skip
     counts = np.where(bad, 0.0, values)
     labels = [label or f"channel {i}" for i, label in enumerate(heard.labels)]
     silent = [label for label, n in zip(labels, counts.sum(axis=0), strict=False) if not n]
     n_alive = len(labels) - len(silent)
     per_s = float(counts.sum()) / max(heard.seconds, 1e-9)
-    told = f"{n_alive} of {len(labels)} fire, {per_s:.0f} spikes/s"
-    yield Finding(
-        "good" if n_alive else "stop", "units", told,
-        "" if n_alive else "Connect the array, and set the thresholds.",
-        {"units": n_alive, "spikes_per_s": per_s},
+    yield graded(
+        "units", f"{n_alive} of {len(labels)} fire, {per_s:.0f} spikes/s",
+        "Connect the array, and set the thresholds.",
+        {"units": n_alive, "spikes_per_s": per_s}, stop=not n_alive,
     )  # fmt: skip
-    yield _silent(silent)
+    found = f"{len(silent)} channels: {_some(silent)}" if silent else "no channel"
+    change = "Look whether they are connected and their thresholds set."
+    yield graded("silent", found, change, {"silent": silent}, warn=silent)
     yield _doubled([(labels[a], labels[b]) for a, b in equal_columns(counts)])
-
-
-def _counts_are_counts(n_bad: int, n: int, why: str) -> Finding:
-    numbers = {"invalid_values": n_bad}
-    if not n_bad:
-        return Finding("good", "values", "whole numbers from 0", "", numbers)
-    return Finding(
-        "stop" if n_bad > SHARE_FLAGGED * n else "warn", "values",
-        f"{n_bad / n:.1%} are no counts: {why}",
-        "Send the counts of each bin as int32, not rates, smoothed or z-scored values.", numbers,
-    )  # fmt: skip
-
-
-def _silent(silent: Sequence[str]) -> Finding:
-    numbers = {"silent": list(silent)}
-    if not silent:
-        return Finding("good", "silent", "no channel", "", numbers)
-    return Finding(
-        "warn", "silent", f"{len(silent)} channels: {_some(silent)}",
-        "Look whether they are connected and their thresholds set.", numbers,
-    )  # fmt: skip
 
 
 def equal_columns(values: np.ndarray) -> list[tuple[int, int]]:

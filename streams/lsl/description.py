@@ -1,8 +1,9 @@
-"""Description of an LSL stream, and the keep-alive sample."""
+"""Description of an LSL stream, the keep-alive sample, and markers as text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 KEEP_ALIVE_UNIT = -1
 """A sample with this unit says that the source is alive and silent."""
@@ -28,3 +29,12 @@ class StreamDescription:
             f"{self.name!r} (type {self.type}, {self.n_channels} x {self.format}, {rate}, "
             f"source_id {self.source_id!r}, host {self.hostname})"
         )
+
+
+def marker_text(value: Any) -> str:
+    """A marker as text: `trial_start`; numbers as `7`, `0.5`, and `7` for 7.0 too."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if float(value).is_integer() else str(value)

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pylsl
@@ -20,7 +21,6 @@ import pylsl
 from streams.clock import OffsetEstimate
 from streams.errors import StreamAbsentError, StreamAmbiguousError, StreamLostError
 from streams.lsl.description import StreamDescription
-from streams.lsl.pull_buffer import puller
 from streams.messages import Float64s
 
 BUFFER_S = 20.0
@@ -187,13 +187,7 @@ def find_inlet(
         StreamAbsentError: none answered (the text lists what is visible), or it has just gone.
         StreamAmbiguousError: several answered; the text lists them.
     """
-    wanted = [
-        ("type", stream_type),
-        ("name", name),
-        ("source_id", source_id),
-        ("hostname", hostname),
-    ]
-    predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in wanted if value)
+    predicate = _predicate(type=stream_type, name=name, source_id=source_id, hostname=hostname)
     found = _resolve(predicate, timeout_s, gave_up)
     if gave_up():
         raise StreamAbsentError(f"the search for a stream with {predicate} was given up")
@@ -222,8 +216,7 @@ def matching_streams(
     Raises:
         StreamAbsentError: none answered; the text lists what is visible.
     """
-    wanted = [("type", stream_type), ("name", name), ("hostname", hostname)]
-    predicate = " and ".join(f"{key}={_quoted(value)}" for key, value in wanted if value)
+    predicate = _predicate(type=stream_type, name=name, hostname=hostname)
     found = (
         pylsl.resolve_bypred(predicate, minimum=1000, timeout=wait_s)
         if predicate
@@ -251,8 +244,10 @@ def _telling(found: Sequence[StreamDescription]) -> str:
     return f"Name one by {' or '.join(differing)}."
 
 
-def _quoted(value: str) -> str:
-    return f'"{value}"' if "'" in value else f"'{value}'"
+def _predicate(**wanted: str) -> str:
+    """Write a condition on streams as LSL reads it."""
+    quoted = {key: f'"{value}"' if "'" in value else f"'{value}'" for key, value in wanted.items()}
+    return " and ".join(f"{key}={quoted[key]}" for key, value in wanted.items() if value)
 
 
 def _resolve(
@@ -264,3 +259,64 @@ def _resolve(
         if found := pylsl.resolve_bypred(predicate, 1, min(RESOLVE_SLICE_S, left_s)):
             return list(found)
     return []
+
+
+Pull = Callable[[float], tuple[np.ndarray, Float64s]]
+
+
+def puller(inlet: pylsl.StreamInlet, n_samples: int) -> Pull:
+    """Choose a way to pull at most `n_samples`; see `streams.lsl.inlets.Inlet.pull`."""
+    if inlet.channel_format != pylsl.cf_string:
+        return PullBuffer(inlet, n_samples).pull
+
+    def pull_text(timeout_s: float) -> tuple[np.ndarray, Float64s]:
+        text, stamps = inlet.pull_chunk(
+            timeout=timeout_s, max_samples=n_samples, min_samples=1, as_numpy=True
+        )
+        return np.asarray(text), np.asarray(stamps, dtype=np.float64)
+
+    return pull_text
+
+
+class PullBuffer:
+    """Arrays for the numbers that liblsl pulls: kept, so that a pull costs little.
+
+    Args:
+        inlet: sends numbers.
+        n_samples: pulled at most at a time.
+    """
+
+    def __init__(self, inlet: pylsl.StreamInlet, n_samples: int) -> None:
+        self._inlet = inlet
+        self._take = pylsl.lib.fmt2pull_chunk[inlet.channel_format]
+        dtype = pylsl.lib.fmt2npdtype[inlet.channel_format]
+        self._n_channels = inlet.channel_count
+        self._values = np.zeros((n_samples, self._n_channels), dtype)
+        self._stamps = np.zeros(n_samples)
+        self._error = ctypes.c_int()
+        self._error_at = ctypes.byref(self._error)
+        # In two: a pull of many waits for all of them.
+        self._first, self._rest = self._room(0, 1), self._room(1, n_samples)
+
+    def _room(self, i_from: int, i_to: int) -> tuple[Any, ...]:
+        n = i_to - i_from
+        at = [ctypes.c_void_p(part[i_from:].ctypes.data) for part in (self._values, self._stamps)]
+        return (*at, ctypes.c_size_t(n * self._n_channels), ctypes.c_size_t(n))
+
+    def pull(self, timeout_s: float) -> tuple[np.ndarray, Float64s]:
+        """Copy what came; see `streams.lsl.inlets.Inlet.pull`.
+
+        Raises:
+            pylsl.util.LostError: the source ended for good.
+        """
+        n = self._fill(self._first, timeout_s)
+        if n:
+            n += self._fill(self._rest, 0.0)
+        return self._values[:n].copy(), self._stamps[:n].copy()
+
+    def _fill(self, room: tuple[Any, ...], timeout_s: float) -> int:
+        self._error.value = 0
+        n_values = self._take(self._inlet.obj, *room, ctypes.c_double(timeout_s), self._error_at)
+        pylsl.util.handle_error(self._error)
+        n: int = n_values // self._n_channels
+        return n

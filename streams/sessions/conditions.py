@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from streams.errors import SessionError
+from streams.sessions.session import Interval, Session
 
 COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -75,12 +77,9 @@ class _Condition:
         raise self._refusal()
 
     def _compared(self, node: ast.Compare) -> np.ndarray:
-        kept = np.ones(self._n_rows, np.bool_)
-        left = node.left
-        for sign, right in zip(node.ops, node.comparators, strict=True):
-            kept &= self._one(sign, left, right)
-            left = right
-        return kept
+        sides = pairwise([node.left, *node.comparators])
+        kept = [self._one(sign, *two) for sign, two in zip(node.ops, sides, strict=True)]
+        return np.asarray(np.logical_and.reduce(kept))
 
     def _one(self, sign: ast.cmpop, left: ast.expr, right: ast.expr) -> np.ndarray:
         if isinstance(sign, ast.In | ast.NotIn):
@@ -150,3 +149,27 @@ def told_columns(columns: Mapping[str, np.ndarray]) -> str:
         more = ", ..." if len(values) > 4 else ""
         told.append(f"{name} ({', '.join(map(repr, values[:4]))}{more})")
     return "; ".join(told) or "none"
+
+
+def trials_where(session: Session, condition: str) -> list[Interval]:
+    """Find the trials that meet a condition; those without start or stop are left out.
+
+    Raises:
+        SessionError: the session has no trials, or the condition cannot be applied to them.
+    """
+    trials = session.trials
+    if trials is None:
+        raise SessionError(
+            f"session {session.id} has no trials to choose by {condition!r}: name their table, "
+            '[sessions] trials = "intervals/NAME", or split otherwise'
+        )
+    columns = flat_columns(session)
+    chosen = rows_where(condition, columns, len(trials), f"session {session.id}, trials: ")
+    chosen &= np.isfinite(trials.start_s) & np.isfinite(trials.stop_s)
+    return list(zip(trials.start_s[chosen].tolist(), trials.stop_s[chosen].tolist(), strict=True))
+
+
+def flat_columns(session: Session) -> dict[str, np.ndarray]:
+    """Return the trial columns with one value each."""
+    columns = {} if session.trials is None else session.trials.columns
+    return {name: column for name, column in columns.items() if column.ndim == 1}

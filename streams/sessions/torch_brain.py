@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from streams.messages import Float64s
 from streams.sessions.checks.beginning import begin
 from streams.sessions.checks.contents import Contents, Spikes
 from streams.sessions.choice import EVERYTHING, SessionChoice, TrialChoice, UnitChoice
-from streams.sessions.conditions import rows_where
-from streams.sessions.hdf5 import open_hdf5, values_of
+from streams.sessions.hdf5 import open_hdf5, text_of, values_of
+from streams.sessions.nwb.tables import Table
+from streams.sessions.nwb.units import chosen_rows, require_own_keys
 from streams.sessions.session import Behavior, Session, Trials, chosen_series
 
 SUFFIXES = (".h5", ".hdf5")
@@ -57,7 +58,7 @@ def read_torch_brain(path: str | os.PathLike[str], choice: SessionChoice = EVERY
 
 
 def _contents_read(file: h5py.File, path: Path, choice: SessionChoice) -> Contents:
-    if choice.counts.series:
+    if choice.counts:
         raise SessionError(f"{path}: counts from a series are read from NWB files alone")
     series = _Series(file, path, choice.behavior_ticks_per_s)
     return Contents(
@@ -92,48 +93,18 @@ def _chosen_units(file: h5py.File, path: Path, choice: UnitChoice) -> Spikes:
     """Read the wanted units' spikes, under the keys that are wanted."""
     if choice.table not in ("", "units"):
         raise SessionError(f"{path}: units.table = {choice.table!r}, but torch_brain has `units`")
-    ids = _array(file, path, "units/id")
-    columns = _unit_columns(file, len(ids))
-    parts = [_column(columns, name, path) for name in (choice.key or "id").split(":")]
-    keys = [":".join(row) for row in zip(*parts, strict=True)]
-    chosen = np.flatnonzero(rows_where(choice.where, columns, len(ids), f"{path}, units: "))
-    if not len(chosen):
-        raise SessionError(f"{path}: units.where = {choice.where!r} leaves no unit")
+    _array(file, path, "units/id")
+    table = Table(file["units"], path)
+    chosen = chosen_rows(table, choice)
+    parts = [table.flat(name).tolist() for name in (choice.key or "id").split(":")]
+    keys = [":".join(map(str, row)) for row in zip(*parts, strict=True)]
     named = tuple(keys[i] for i in chosen)
-    if len(set(named)) < len(named):
-        twice = sorted({key for key in named if named.count(key) > 1})
-        raise SessionError(
-            f"{path} has several units of one id: {', '.join(twice[:10])}; name a column that "
-            f"tells them apart: units.key; columns: {', '.join(sorted(columns))}"
-        )
-    t_s, unit = _spikes(file, path, len(ids), choice.ticks_per_s)
-    row_of = np.full(len(ids), -1, np.int32)
+    require_own_keys(named, table, choice)
+    t_s, unit = _spikes(file, path, len(table), choice.ticks_per_s)
+    row_of = np.full(len(table), -1, np.int32)
     row_of[chosen] = np.arange(len(chosen), dtype=np.int32)
     held = row_of[unit] >= 0
     return Spikes(named, choice.key or "id", t_s[held], row_of[unit[held]])
-
-
-def _unit_columns(file: h5py.File, n_units: int) -> dict[str, np.ndarray]:
-    """Read every unit column with one value each."""
-    columns = {}
-    for name, data in file["units"].items():
-        if isinstance(data, h5py.Dataset) and data.shape == (n_units,):
-            values = values_of(data)
-            is_text = values.dtype.kind in "SO"
-            columns[name] = np.array([_text(v) for v in values]) if is_text else values
-    return columns
-
-
-def _column(columns: Mapping[str, np.ndarray], name: str, path: Path) -> list[str]:
-    if name not in columns:
-        raise SessionError(
-            f"{path}: units have no column {name!r}; they have: {', '.join(sorted(columns))}"
-        )
-    return [str(value) for value in columns[name].tolist()]
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _spikes(
@@ -204,11 +175,11 @@ class _Series:
                 f"(data of {data.shape}): it must be written again"
             )
         values[~known] = np.nan
-        return _increasing(t_s, values, _text(data.attrs.get("unit", "")))
+        return _increasing(t_s, values, text_of(data.attrs.get("unit", "")))
 
 
 def _kind(item: h5py.Group | h5py.Dataset) -> str:
-    return _text(item.attrs.get("object", "")).removeprefix("Lazy")
+    return text_of(item.attrs.get("object", "")).removeprefix("Lazy")
 
 
 def _times(group: h5py.Group, n: int, ticks_per_s: float) -> tuple[Float64s, np.ndarray]:
@@ -256,7 +227,7 @@ def _trials(file: h5py.File, path: Path, choice: TrialChoice) -> Trials | None:
 
 def _session_id(file: h5py.File, path: Path) -> str:
     told = {
-        name: {key: _text(value) for key, value in file[name].attrs.items()}
+        name: {key: text_of(value) for key, value in file[name].attrs.items()}
         for name in ("subject", "session")
         if isinstance(file.get(name), h5py.Group)
     }

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from streams.simulation.hand import TICK_S, Point
+from streams.simulation.user import TICK_S, Point
 
 BLOCK = re.compile(r"^block (?P<kind>open-loop|closed-loop|rest)(?: assist=(?P<assist>[\d.]+))?$")
 """Event that a calibration sends when a block begins; a task program obeys it."""
@@ -42,22 +42,17 @@ class Estimate:
 
 
 class DecodedVelocity:
-    """The newest decode, as a velocity to move by; zero when it may not be trusted.
+    """The newest decode's output `velocity`, cm/s, to move by; zero when it may not be trusted."""
 
-    Args:
-        output: the velocity's name among the decode's outputs, in cm/s.
-    """
-
-    def __init__(self, output: str = "velocity") -> None:
+    def __init__(self) -> None:
         self.connected = False
-        self._output = output
         self._velocity: Point = (0.0, 0.0)
         self._t_received = -math.inf
 
     def take(self, decode: Mapping[str, Any], now_s: float) -> Estimate | None:
         """Obey a decode from the wire; returns it where its validity is ok, else None."""
         self._t_received = now_s
-        value = (decode.get("value") or {}).get(self._output)
+        value = (decode.get("value") or {}).get("velocity")
         if decode.get("validity") != "ok" or value is None or None in value:
             self._velocity = (0.0, 0.0)
             return None

@@ -18,10 +18,8 @@ from streams.lsl.outlets import MarkerOutlet, PositionOutlet, SpikeOutlet
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.simulation.control import Block, DecodedVelocity, VelocityScore, block_of, guided
 from streams.simulation.cortex import MotorCortex
-from streams.simulation.hand import TICK_S
-from streams.simulation.subject import Subject, TaskBehavior, Tick
-from streams.simulation.task import ReachTask, TaskName, targets_of
-from streams.simulation.user import Control, User
+from streams.simulation.subject import ReachTask, Subject, TaskBehavior, TaskName, Tick, targets_of
+from streams.simulation.user import TICK_S, Control, User
 from streams.wire.sockets import DecodeSubscriber
 
 CURSOR_CHANNELS = ("cursor_x", "cursor_y", "target_x", "target_y", "targets_acquired")
@@ -90,10 +88,6 @@ class SubjectSummary:
     seconds: float
     engaged_s: float
 
-    def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(asdict(self))
-
 
 def run_subject(
     options: SubjectOptions, stop: Callable[[], bool], clock: Clock | None = None
@@ -122,7 +116,7 @@ def run_subject(
         if subscriber is not None:
             subscriber.close()
     if options.summary_path is not None:
-        write_whole(options.summary_path, summary.to_json() + "\n")
+        write_whole(options.summary_path, json.dumps(asdict(summary)) + "\n")
     return summary
 
 

@@ -10,10 +10,16 @@ from streams.errors import SimulationError
 from streams.messages import Float64s, SpikeBatch
 from streams.sessions.session import Behavior, Session, Trials
 from streams.simulation.cortex import MotorCortex
-from streams.simulation.hand import TICK_S, Point
-from streams.simulation.subject import TaskBehavior, Tick, ramp
-from streams.simulation.task import ReachTask, TaskName, Trial, targets_of
-from streams.simulation.user import Style, User
+from streams.simulation.subject import (
+    ReachTask,
+    TaskBehavior,
+    TaskName,
+    Tick,
+    Trial,
+    ramp,
+    targets_of,
+)
+from streams.simulation.user import TICK_S, Point, Style, User
 from streams.spikes.kernels.numpy_kernels import canonical_order
 
 VELOCITY = "processing/behavior/BehavioralTimeSeries/cursor_velocity"
@@ -22,11 +28,6 @@ TARGET = "processing/behavior/Position/target_position"
 _FIRST_DAY = date(2026, 1, 1)
 _TICKS_PER_SAMPLE = 2
 _TICKS_PER_PIECE = 200
-
-
-def session_date(day: int) -> str:
-    """Return the calendar date for a subject's day N, `YYYY-MM-DD`."""
-    return (_FIRST_DAY + timedelta(days=day)).isoformat()
 
 
 _NAMES: dict[Style, str] = {"reach": "open-loop", "steer": "open-loop-steering"}
@@ -67,8 +68,9 @@ def record_open_loop(
     reach = ReachTask(targets_of(task, behavior_seed))
     behavior = TaskBehavior(User(behavior_seed, "hand", style), reach, "hand")
     ticks = [behavior.step() for _ in range(n_ticks)]
+    date_of_day = (_FIRST_DAY + timedelta(days=day)).isoformat()
     return Session(
-        id=f"sim-{subject_seed}/{session_date(day)}/{_NAMES[style]}",
+        id=f"sim-{subject_seed}/{date_of_day}/{_NAMES[style]}",
         unit_keys=cortex.unit_keys,
         spikes=_fire(cortex, ticks),
         behavior=_signals(ticks),

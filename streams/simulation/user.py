@@ -1,4 +1,4 @@
-"""The user: looks at cursor and target, decides where to go, and plans a velocity every tick."""
+"""The user: sees the cursor, plans a velocity every tick, and has a hand that follows the plan."""
 
 from __future__ import annotations
 
@@ -8,14 +8,42 @@ from typing import Literal
 
 import numpy as np
 
-from streams.simulation.hand import PLAN_TO_HAND_S, TICK_S, Point
-
+Point = tuple[float, float]
+STILL: Point = (0.0, 0.0)
 Control = Literal["hand", "decoder"]
 Style = Literal["reach", "steer"]
+TICK_S = 0.005
+"""The subject thinks, moves and fires in ticks of 5 ms."""
+DEAD_TIME_S = 0.1
+SMOOTHING_S = 0.025
+PLAN_TO_HAND_S = DEAD_TIME_S + 2.0 * SMOOTHING_S
+"""Mean delay from the plan to the hand's velocity."""
 VISUAL_DELAY_S = 0.13
 DECODER_DELAY_S = 0.03
 """What the user has come to expect from plan to cursor on top of the hand's own delay."""
-STILL: Point = (0.0, 0.0)
+
+
+class Hand:
+    """Follows the plan 0.1 s later, smoothed twice over 25 ms (a critically damped limb)."""
+
+    def __init__(self) -> None:
+        n_dead = round(DEAD_TIME_S / TICK_S)
+        self._on_its_way: deque[Point] = deque([STILL] * n_dead, maxlen=n_dead)
+        self._share = 1.0 - math.exp(-TICK_S / SMOOTHING_S)
+        self._first = self._second = 0j
+        self.velocity: Point = STILL
+
+    def step(self, plan: Point) -> Point:
+        """The hand's velocity one tick later, cm/s."""
+        self._first += self._share * (complex(*self._on_its_way[0]) - self._first)
+        self._second += self._share * (self._first - self._second)
+        self._on_its_way.append(plan)
+        self.velocity = _point(self._second)
+        return self.velocity
+
+
+def _point(vector: complex) -> Point:
+    return vector.real, vector.imag
 
 
 class User:
@@ -43,8 +71,8 @@ class User:
         delay_s += DECODER_DELAY_S if control == "decoder" else 0.0
         self._trust = 1.0 if control == "hand" else 0.8
         self._pull = _Pull() if control == "decoder" else None
-        self._unseen = deque([STILL] * round(delay_s / TICK_S))
-        self._ahead = STILL
+        self._unseen = deque([0j] * round(delay_s / TICK_S))
+        self._ahead = 0j
 
     def plan(self, cursor: Point, target: Point | None) -> Point:
         """The velocity wanted in this tick, cm/s.
@@ -53,27 +81,21 @@ class User:
             cursor: where it is now, cm; it is seen 0.13 s later.
             target: where to go; None to rest.
         """
-        seen, goal = self._gaze.look(cursor, target)
-        here = (
-            seen[0] + self._trust * self._ahead[0],
-            seen[1] + self._trust * self._ahead[1],
-        )
-        wanted = STILL if goal is None else self._mover.toward(goal, here)
-        pull = STILL
+        # Inside, points and velocities are complex numbers: x is real, y imaginary.
+        seen, goal = self._gaze.look(complex(*cursor), None if target is None else complex(*target))
+        here = seen + self._trust * self._ahead
+        wanted = 0j if goal is None else self._mover.toward(goal, here)
+        pull = 0j
         if self._pull is not None and goal is not None:
             pull = self._pull.feel(seen, self._unseen[0])
-        plan = self._tremor.shake((wanted[0] - pull[0], wanted[1] - pull[1]))
-        self._expect((plan[0] + pull[0], plan[1] + pull[1]))
-        return plan
+        plan = self._tremor.shake(wanted - pull)
+        self._expect(plan + pull)
+        return _point(plan)
 
-    def _expect(self, velocity: Point) -> None:
+    def _expect(self, velocity: complex) -> None:
         """Keep the summed movement that is under way and cannot be seen yet."""
         self._unseen.append(velocity)
-        old = self._unseen.popleft()
-        self._ahead = (
-            self._ahead[0] + (velocity[0] - old[0]) * TICK_S,
-            self._ahead[1] + (velocity[1] - old[1]) * TICK_S,
-        )
+        self._ahead += (velocity - self._unseen.popleft()) * TICK_S
 
 
 class _Gaze:
@@ -81,13 +103,13 @@ class _Gaze:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._coming: deque[tuple[Point, Point | None]] = deque()
+        self._coming: deque[tuple[complex, complex | None]] = deque()
         self._n_delay = round(VISUAL_DELAY_S / TICK_S)
-        self._shown: Point | None = None
-        self._goal: Point | None = None
+        self._shown: complex | None = None
+        self._goal: complex | None = None
         self._n_wait = 0
 
-    def look(self, cursor: Point, target: Point | None) -> tuple[Point, Point | None]:
+    def look(self, cursor: complex, target: complex | None) -> tuple[complex, complex | None]:
         self._coming.append((cursor, target))
         seen, shown = self._coming[0]
         if len(self._coming) > self._n_delay:
@@ -109,17 +131,16 @@ class _Pull:
     _MOST_CM_S = 8.0
 
     def __init__(self) -> None:
-        self._last: Point | None = None
-        self._pull = [0.0, 0.0]
+        self._last: complex | None = None
+        self._pull = 0j
 
-    def feel(self, seen: Point, expected: Point) -> Point:
+    def feel(self, seen: complex, expected: complex) -> complex:
         """Learn from the newest movement seen and the velocity that was expected."""
-        last, self._last = self._last or seen, seen
-        for i in range(2):
-            surprise = (seen[i] - last[i]) / TICK_S - expected[i]
-            pull = self._pull[i] + self._SHARE * surprise
-            self._pull[i] = max(-self._MOST_CM_S, min(self._MOST_CM_S, pull))
-        return self._pull[0], self._pull[1]
+        last, self._last = seen if self._last is None else self._last, seen
+        pull = self._pull + self._SHARE * ((seen - last) / TICK_S - expected)
+        most = self._MOST_CM_S
+        self._pull = complex(*(max(-most, min(most, along)) for along in _point(pull)))
+        return self._pull
 
 
 class _Tremor:
@@ -131,15 +152,12 @@ class _Tremor:
         self._rng = rng
         self._noise = [0.0] * 4
 
-    def shake(self, plan: Point) -> Point:
+    def shake(self, plan: complex) -> complex:
         fresh = math.sqrt(1.0 - self._KEEP**2)
         draws = self._rng.standard_normal(4).tolist()
         self._noise = [self._KEEP * n + fresh * d for n, d in zip(self._noise, draws, strict=True)]
         along, across, x, y = self._noise
-        return (
-            plan[0] * (1.0 + 0.15 * along) - plan[1] * 0.12 * across + 0.6 * x,
-            plan[1] * (1.0 + 0.15 * along) + plan[0] * 0.12 * across + 0.6 * y,
-        )
+        return plan * complex(1.0 + 0.15 * along, 0.12 * across) + 0.6 * complex(x, y)
 
 
 class _Steerer:
@@ -150,20 +168,17 @@ class _Steerer:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._goal: Point | None = None
+        self._goal: complex | None = None
         self._top_cm_s = 0.0
-        self._velocity = STILL
+        self._velocity = 0j
 
-    def toward(self, goal: Point, here: Point) -> Point:
+    def toward(self, goal: complex, here: complex) -> complex:
         if goal != self._goal:
             self._goal = goal
             self._top_cm_s = 27.0 * math.exp(self._rng.normal(0.0, 0.15))
-        away = math.dist(goal, here)
+        away = abs(goal - here)
         speed = min(self.GAIN_HZ * away, self._top_cm_s) / max(away, 1e-9)
-        x, y = self._velocity
-        x += self._SHARE * ((goal[0] - here[0]) * speed - x)
-        y += self._SHARE * ((goal[1] - here[1]) * speed - y)
-        self._velocity = (x, y)
+        self._velocity += self._SHARE * ((goal - here) * speed - self._velocity)
         return self._velocity
 
 
@@ -172,27 +187,27 @@ class _Reacher:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._goal: Point | None = None
-        self._step = STILL
+        self._goal: complex | None = None
+        self._step = 0j
         self._t_s = self._duration_s = self._dwell_s = 0.0
 
-    def toward(self, goal: Point, here: Point) -> Point:
+    def toward(self, goal: complex, here: complex) -> complex:
         if goal != self._goal:
             self._goal = goal
             self._launch(goal, here)
         self._t_s += TICK_S
-        if self._t_s >= self._duration_s + self._dwell_s and math.dist(goal, here) > 0.8:
+        if self._t_s >= self._duration_s + self._dwell_s and abs(goal - here) > 0.8:
             self._launch(goal, here)
         share = self._t_s / self._duration_s
         if share >= 1.0:
-            return STILL
+            return 0j
         speed = 30.0 * share**2 * (1.0 - share) ** 2 / self._duration_s
-        return self._step[0] * speed, self._step[1] * speed
+        return self._step * speed
 
-    def _launch(self, goal: Point, here: Point) -> None:
-        length = math.dist(goal, here)
+    def _launch(self, goal: complex, here: complex) -> None:
+        length = abs(goal - here)
         error = self._rng.normal(0.0, 0.07 * length, 2)
-        self._step = (goal[0] - here[0] + float(error[0]), goal[1] - here[1] + float(error[1]))
+        self._step = goal - here + complex(*error)
         usual_s = 0.25 + 0.14 * math.log2(1.0 + length / 1.75)
         self._duration_s = usual_s * math.exp(self._rng.normal(0.0, 0.15))
         self._dwell_s = self._rng.uniform(0.1, 0.3)

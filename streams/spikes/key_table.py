@@ -33,11 +33,10 @@ class KeyTable:
         self.keys: list[str] = []
         self._prefix = f"{array}:" if array else ""
         self.with_channel = with_channel
-        self._codes = np.zeros(0, np.int64)
-        self._index = np.zeros(0, np.int32)
+        self._index: dict[int, int] = {}
         self.grid = np.zeros((0, 0), np.int32)
         # The decoder's keys first: their indices then never depend on who fires first.
-        self._add(np.array(sorted(self._codes_of(keys)), dtype=np.int64))
+        self._add(sorted(self._codes_of(keys)))
 
     def lookup(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s:
         """Look up each (channel, unit), adding those not met before.
@@ -50,14 +49,11 @@ class KeyTable:
         index = self._on_grid(channel, unit)
         if index is not None:
             return index
-        code = channel.astype(np.int64) * _CHANNEL_STEP + unit
-        place = self._place(code)
-        # `_place` gives the nearest code, which need not be the one.
-        new = self._codes[place] != code if len(self._codes) else np.ones(len(code), np.bool_)
-        if new.any():
-            self._add(np.unique(code[new]))
-            place = self._place(code)
-        return self._index[place]
+        codes, which = np.unique(
+            channel.astype(np.int64) * _CHANNEL_STEP + unit, return_inverse=True
+        )
+        self._add([code for code in codes.tolist() if code not in self._index])
+        return np.array([self._index[code] for code in codes.tolist()], np.int32)[which]
 
     def _on_grid(self, channel: Int32s | Int64s, unit: Int32s | Int64s) -> Int32s | None:
         """Look them up on the grid; None if one is not on it, or was not met before."""
@@ -67,36 +63,28 @@ class KeyTable:
             return None
         return index if len(index) and np.minimum.reduce(index) >= 0 else None
 
-    def _place(self, code: Int64s) -> Int64s:
-        place = np.searchsorted(self._codes, code)
-        return np.minimum(place, max(0, len(self._codes) - 1))
-
-    def _add(self, codes: Int64s) -> None:
+    def _add(self, codes: Sequence[int]) -> None:
         if len(self.keys) + len(codes) > _MAX_KEYS:
             raise StreamUnfitError(
                 f"the source shows over {_MAX_KEYS} units; does its first channel hold "
                 "something else than unit numbers?"
             )
-        fresh = np.arange(len(self.keys), len(self.keys) + len(codes), dtype=np.int32)
-        self.keys.extend(self._key(int(code)) for code in codes)
-        order = np.argsort(np.concatenate((self._codes, codes)), kind="stable")
-        self._codes = np.concatenate((self._codes, codes))[order]
-        self._index = np.concatenate((self._index, fresh))[order]
-        self._spread_out()
+        for code in codes:
+            self._index[code] = len(self.keys)
+            channel, unit = divmod(code, _CHANNEL_STEP)
+            key = f"ch{channel}/u{unit}" if self.with_channel else f"u{unit}"
+            self.keys.append(self._prefix + key)
+        if codes:
+            self._spread_out()
 
     def _spread_out(self) -> None:
         """The same as a grid, where numbers are small: it is read without a search."""
-        channel, unit = np.divmod(self._codes, _CHANNEL_STEP)
-        shape = (int(channel.max(initial=-1)) + 1, int(unit.max(initial=-1)) + 1)
-        if shape[0] * shape[1] <= _GRID_CELLS:
-            self.grid = np.full(shape, -1, np.int32)
-            self.grid[channel, unit] = self._index
-        else:
-            self.grid = np.zeros((0, 0), np.int32)
-
-    def _key(self, code: int) -> str:
-        channel, unit = divmod(code, _CHANNEL_STEP)
-        return self._prefix + (f"ch{channel}/u{unit}" if self.with_channel else f"u{unit}")
+        channel, unit = np.divmod(np.array(list(self._index), np.int64), _CHANNEL_STEP)
+        shape = (int(channel.max()) + 1, int(unit.max()) + 1)
+        fits = shape[0] * shape[1] <= _GRID_CELLS
+        self.grid = np.full(shape if fits else (0, 0), -1, np.int32)
+        if fits:
+            self.grid[channel, unit] = np.arange(len(channel))
 
     def _codes_of(self, keys: Sequence[str]) -> set[int]:
         codes = set()

@@ -16,10 +16,8 @@ from streams.sessions.session import Behavior as Signal
 from streams.sessions.session import Session, Trials
 from streams.simulation.control import guided
 from streams.simulation.cortex import MotorCortex
-from streams.simulation.hand import TICK_S, Point
-from streams.simulation.subject import Subject, TaskBehavior, Tick
-from streams.simulation.task import ReachTask, targets_of
-from streams.simulation.user import User
+from streams.simulation.subject import ReachTask, Subject, TaskBehavior, Tick, targets_of
+from streams.simulation.user import TICK_S, Point, User
 from streams.spikes.kernels.numpy_kernels import canonical_order
 from streams.spikes.tokenizer import Tokenizer
 

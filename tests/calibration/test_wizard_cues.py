@@ -10,7 +10,7 @@ from calibration.wizard.config import CuesSection
 from calibration.wizard.cues import Cues
 from streams.clock import ManualClock
 from streams.lsl.inlets import Inlet, find_inlet
-from streams.sessions.convert.markers import trials_of
+from streams.sessions.convert.signals import trials_of
 
 N_TRIALS = 32
 CONFIG = CuesSection(n_targets=8, reach_cm=10.0, move_s=0.5, hold_s=0.1)

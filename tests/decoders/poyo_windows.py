@@ -12,7 +12,7 @@ import torch
 
 from decoders.poyo.config import OWN_NAMES, PoyoConfig
 from decoders.poyo.network import Poyo
-from decoders.poyo.tokens import PoyoWindow, window_of_bin
+from decoders.poyo.tokens import PoyoWindow, exact_s
 from streams.sessions.reading import read_session
 from streams.sessions.session import Session
 from streams.spikes.tokenizer import TokenBins, cut_bins
@@ -42,10 +42,18 @@ def cut(session: Session, n_windows: int = 6, bin_us: int = 1_000_000) -> TokenB
     return cut_bins(session.spikes, rows, window_ends_us(session, n_windows, bin_us), bin_us)
 
 
+def window_of_bin(bins: TokenBins, i_bin: int, units: np.ndarray) -> PoyoWindow:
+    """Convert a recorded bin, its token times whole microseconds, to a window of session 1."""
+    held = slice(int(bins.offsets[i_bin]), int(bins.offsets[i_bin + 1]))
+    count = bins.count[held].astype(np.float64)
+    unit = bins.unit[held].astype(np.int64)
+    return PoyoWindow(units, unit, exact_s(bins.t_rel[held]), count, session=1)
+
+
 def windows_of(bins: TokenBins, n_units: int) -> list[PoyoWindow]:
     """Rows 1 .. n_units of the vocabulary; units beyond those in `bins` are silent."""
     units = np.arange(1, n_units + 1)
-    return [window_of_bin(bins, i, units, session=1) for i in range(len(bins))]
+    return [window_of_bin(bins, i, units) for i in range(len(bins))]
 
 
 def tiny_config(dim_out: int = 2) -> PoyoConfig:

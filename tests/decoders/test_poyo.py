@@ -12,9 +12,8 @@ from torch import Tensor
 
 from decoders.poyo.checkpoint import read_checkpoint
 from decoders.poyo.config import PoyoConfig, from_torch_brain, poyo_large, poyo_small
-from decoders.poyo.network import Poyo
+from decoders.poyo.network import Poyo, Vocabulary, VocabularyError
 from decoders.poyo.tokens import PoyoWindow, batch_of, exact_s
-from decoders.poyo.vocabulary import Vocabulary, VocabularyError
 from tests.decoders.poyo_windows import REFERENCE, SESSION, random_network, tiny_config, words
 
 N_UNITS = 7

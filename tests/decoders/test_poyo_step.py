@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from decoders.poyo.config import PoyoConfig, poyo_small
-from decoders.poyo.network import Poyo
+from decoders.poyo.network import Poyo, VocabularyError
 from decoders.poyo.step import PoyoStep, step_config, step_from_config, step_of_session
 from decoders.poyo.tokens import PoyoWindow, batch_of
-from decoders.poyo.vocabulary import VocabularyError
 from decoders.streaming.decoder import OutputSpec
 from streams.messages import SpikeBatch
 from streams.spikes.tokenizer import TokenBins, cut_bins

@@ -139,7 +139,7 @@ def test_a_time_budget_ends_the_training_and_leads_the_rate(config: TrainConfig)
     while trainer.share_done < 1.0:
         trainer.step()
     assert trainer.taken_s >= 0.5
-    assert trainer.optimizer.param_groups[0]["lr"] < poyo.learning_rate
+    assert trainer.learner.optimizer.param_groups[0]["lr"] < poyo.learning_rate
     rates = [learning_rate(share, poyo) for share in (0.0, poyo.warmup, 0.4, 0.75, 1.0)]
     assert rates[0] < rates[1] == rates[2] > rates[3] > rates[4]
     assert rates[4] == pytest.approx(0.0, abs=1e-12)

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from decoders.streaming.profile_encoder import ProfileEncoder, fit_unit_profiles, shrunk_covariance
-from decoders.streaming.rotation_augmentation import RotationAugmentation
+from decoders.streaming.network import RotationAugmentation
 from decoders.streaming.trainer import normalisation, output_columns
 from decoders.streaming.tuning import (
     LAGS_S,
+    ProfileEncoder,
     counts_matrix,
+    fit_unit_profiles,
     profiles,
     profiles_given,
     regressors,
+    shrunk_covariance,
     tuning_sums,
 )
 from decoders.training.outputs import OutputColumns

@@ -160,7 +160,7 @@ def test_bin_by_bin_equals_whole_windows(rotary: bool) -> None:
         trainer.step()
     n_bins = 120
     windows = trainer.decode(0, 0, n_bins)
-    average = trainer.average
+    average = trainer.learner.average
     step = StepModule(average.decoder.config).eval()
     step.decoder.load_state_dict(average.decoder.state_dict())
     memory = torch.zeros(1, config.network.d_memory)

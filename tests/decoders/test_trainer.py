@@ -18,13 +18,13 @@ from lightning_fabric import Fabric
 from decoders.checkpoint import load_checkpoint, save_checkpoint
 from decoders.config import TrainConfig
 from decoders.errors import TrainingError
-from decoders.streaming.start import start_from
 from decoders.streaming.trainer import (
     Trainer,
     learning_rate,
     new_network,
     share_of_process,
     shared_keys,
+    start_from,
 )
 from decoders.training.recordings import record
 from decoders.training.scores import r2_score
@@ -165,12 +165,12 @@ def test_a_start_keeps_the_decoder_and_the_units_it_knows() -> None:
     recordings = [record(tuned_session("two", n_units=10, seed=4), config)]
     network = new_network(config, recordings)
     start_from(network, recordings, progress, same_array=True, freeze=True)
-    known = first.average.tables()[:8]
+    known = first.learner.average.tables()[:8]
     torch.testing.assert_close(network.tables()[:8], known)
     assert not any(p.requires_grad for p in network.decoder.parameters())
     trainer = Trainer(config, recordings, Fabric(accelerator="cpu"), network)
     trainer.step()
-    assert_equal(network.decoder.state_dict(), first.average.decoder.state_dict())
+    assert_equal(network.decoder.state_dict(), first.learner.average.decoder.state_dict())
     assert not torch.allclose(network.tables()[:8], known)
 
 

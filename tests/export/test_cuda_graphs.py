@@ -17,8 +17,7 @@ from export.backends.onnxruntime_cuda import Shapes, StaticOnnxruntimeBackend
 from export.backends.onnxruntime_session import CPU
 from export.backends.table import Backend
 from export.bundle import DecoderBundle
-from export.engines.lowering import for_bucket, lowered, n_rows_compiled
-from export.engines.shapes import rows_are_gathered
+from export.engines.shapes import for_bucket, lowered, n_rows_compiled, rows_are_gathered
 from export.errors import BackendError, BackendUnavailable, BundleError
 from export.parity import largest_error
 from streams.messages import TokenWindow

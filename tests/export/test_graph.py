@@ -67,7 +67,7 @@ def test_the_manifest_says_what_was_trained(trained: Trained) -> None:
 
 
 def test_the_last_session_s_rows_stand_for_its_keys_and_others_fill_in(trained: Trained) -> None:
-    network, bundle = trained.trainer.average, trained.bundle
+    network, bundle = trained.trainer.learner.average, trained.bundle
     folded = network.tables().numpy()
     row = bundle.row_of_key
     assert sorted(row) == [f"u{i}" for i in range(9)]

@@ -10,8 +10,8 @@ from onnx.reference import ReferenceEvaluator
 
 from export.backends.onnxruntime_cpu import OnnxruntimeBackend
 from export.bundle import DecoderBundle
-from export.engines.lowering import lowered
 from export.engines.precision import in_precision
+from export.engines.shapes import lowered
 from export.errors import ExportError
 from export.parity import largest_error
 

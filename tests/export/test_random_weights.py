@@ -15,7 +15,7 @@ from decoders.streaming.decoder import StreamingConfig  # noqa: E402
 from decoders.streaming.step import StepModule  # noqa: E402
 from export.backends.opening import open_backend  # noqa: E402
 from export.engines.floor import floor_of  # noqa: E402
-from export.engines.lowering import for_bucket, lowered  # noqa: E402
+from export.engines.shapes import for_bucket, lowered  # noqa: E402
 from export.errors import ExportError  # noqa: E402
 from export.parity import random_tokens  # noqa: E402
 from export.random_bundles.sizes import (  # noqa: E402

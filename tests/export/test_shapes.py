@@ -10,14 +10,15 @@ from onnx import TensorProto, helper
 from export.backends.onnxruntime_cpu import OnnxruntimeBackend, open_cpu
 from export.bundle import DecoderBundle
 from export.engines.constants import static_shapes
-from export.engines.lowering import (
+from export.engines.shapes import (
     for_bucket,
     lowered,
     n_rows_compiled,
+    pinned,
+    require_static,
     static_signature,
 )
-from export.engines.shapes import pinned, require_static
-from export.engines.tables import n_rows_of, padded_table
+from export.engines.tables import fitted_tables, n_rows_of
 from export.errors import ExportError
 from streams.messages import TokenWindow
 
@@ -39,7 +40,7 @@ def padded(window: TokenWindow, n_tokens: int) -> TokenWindow:
 def static_backend(bundle: DecoderBundle, n_tokens: int, n_rows: int) -> OnnxruntimeBackend:
     model = for_bucket(bundle, lowered(bundle, "fp32"), n_tokens, n_rows)
     signature = bundle.manifest.graph
-    tables = {t.name: padded_table(t, bundle.tables[t.name], n_rows) for t in signature.tables}
+    tables = fitted_tables(signature, bundle.tables, n_rows)
     fixed = static_signature(signature, n_tokens=n_tokens, n_rows=n_rows)
     names = [output.name for output in bundle.manifest.outputs]
     return OnnxruntimeBackend(model.SerializeToString(), fixed, tables, names)

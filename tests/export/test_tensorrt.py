@@ -18,15 +18,14 @@ from export.bundle import DecoderBundle, open_bundle
 from export.engines.build import build
 from export.engines.builds import Build, Environment, bucket_name, find_build
 from export.engines.gpu import find_gpu
-from export.engines.lowering import for_bucket, lowered, n_rows_compiled, static_signature
-from export.engines.rounding import rounding
+from export.engines.precision import rounding
+from export.engines.shapes import for_bucket, lowered, n_rows_compiled, static_signature
 from export.errors import BackendUnavailable, ExportError, GateError
 from export.manifest import Graph, Tensor
 from export.parity import largest_error
 from export.random_bundles.sizes import write_random
 from export.tensorrt.library import DESKTOP, Library, library_for
-from export.tensorrt.plan import build_plan
-from export.tensorrt.turing import without_fp32_products
+from export.tensorrt.plan import build_plan, without_fp32_products
 
 SIZES = ("streaming-0.5M", "streaming-8M", "poyo-1.3M")
 

@@ -14,8 +14,8 @@ from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.step import StepModule
 from export.backends.onnxruntime_cpu import describe_graph
 from export.backends.torch_cpu import TorchBackend
+from export.graphs.step_bundle import OPSET
 from export.graphs.streaming import streaming_graph
-from export.graphs.to_onnx import OPSET
 from export.parity import random_tokens, replay
 
 KEYS = [f"u{i}" for i in range(30)]

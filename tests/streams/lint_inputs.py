@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from streams.clock import OffsetEstimate
-from streams.lint.findings import Finding, Report
-from streams.lint.heard import Heard
+from streams.lint.findings import Finding, Heard, Report
 from streams.lint.judge import lint
 from streams.lsl.description import StreamDescription
 from streams.lsl.inlets import lsl_now

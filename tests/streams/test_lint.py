@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from streams.clock import OffsetEstimate
-from streams.lint.heard import Heard
+from streams.lint.findings import Heard
 from streams.lint.judge import lint
-from streams.lint.rate import true_rate
 from streams.lint.spikes import doubled_units, equal_columns
-from streams.lint.timing import burst_starts, disorder_s
+from streams.lint.timing import burst_starts, disorder_s, true_rate
 from streams.lsl.inlets import lsl_now
 from tests.streams.lint_inputs import (
     SECONDS,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from streams.lint.heard import Heard
+from streams.lint.findings import Heard
 from streams.lint.identity import made_anew
 from streams.lint.judge import kind_of, lint
-from streams.lsl.markers import marker_text
+from streams.lsl.description import marker_text
 from tests.streams.lint_inputs import bad, bad_of, described, heard_of, spike_times, spikes
 
 

@@ -304,7 +304,10 @@ def test_trials_that_nobody_named_and_that_cannot_be_read_are_noted(tmp_path: Pa
     assert session.trials is None
     assert "/intervals/trials is a link to /gone" in session.provenance["skipped"]
     with pytest.raises(SessionError, match="is a link to /gone"):
-        read_session(path, SessionChoice(("cursor_vel",), trials=TrialChoice("intervals/trials")))
+        read_session(
+            path,
+            SessionChoice(behavior=("cursor_vel",), trials=TrialChoice(table="intervals/trials")),
+        )
 
 
 def test_spike_times_without_their_index_are_refused(tmp_path: Path) -> None:

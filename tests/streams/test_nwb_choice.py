@@ -12,8 +12,8 @@ import pytest
 
 from streams.errors import LackingError, SessionError
 from streams.sessions.choice import CountChoice, SessionChoice, TrialChoice, UnitChoice
+from streams.sessions.conditions import trials_where
 from streams.sessions.reading import read_session
-from streams.sessions.trials import trials_where
 from tests.streams.foreign_nwb import (
     add_ragged,
     add_series,
@@ -264,10 +264,10 @@ def test_trials_in_another_table_are_named(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         add_trials(file, 9, {"split": np.array([b"train", b"train", b"val"] * 3)}, at="reaches")
     assert read_session(path).trials is None
-    session = read_session(path, SessionChoice(trials=TrialChoice("intervals/reaches")))
+    session = read_session(path, SessionChoice(trials=TrialChoice(table="intervals/reaches")))
     assert trials_where(session, "split == 'val'") == [(6.0, 8.5), (15.0, 17.5), (24.0, 26.5)]
     with pytest.raises(SessionError, match=r"no table 'trails'; it has: .*intervals/reaches"):
-        read_session(path, SessionChoice(trials=TrialChoice("trails")))
+        read_session(path, SessionChoice(trials=TrialChoice(table="trails")))
 
 
 def test_a_session_without_trials_says_so_when_they_are_to_be_chosen(tmp_path: Path) -> None:
@@ -289,7 +289,9 @@ def test_binned_counts_stand_for_units(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match="no units with spike times"):
         read_session(path)
     for stamp, later_us in (("start", 20_000), ("end", 0)):
-        choice = SessionChoice(behavior=("cursor_vel",), counts=CountChoice("binned_spikes", stamp))
+        choice = SessionChoice(
+            behavior=("cursor_vel",), counts=CountChoice(series="binned_spikes", stamp=stamp)
+        )
         session = read_session(path, choice)
         assert session.unit_keys == ("ch0", "ch1", "ch2", "ch3", "ch4")
         i_bin = np.rint((session.spikes.t_us - later_us) / 20_000).astype(int)
@@ -303,6 +305,6 @@ def test_rates_and_scores_are_no_counts(tmp_path: Path, value: float) -> None:
     counts = np.ones((len(stamps()), 5))
     counts[7, 2] = value
     path = with_counts(tmp_path / "a.nwb", counts)
-    choice = SessionChoice(behavior=("cursor_vel",), counts=CountChoice("binned_spikes"))
+    choice = SessionChoice(behavior=("cursor_vel",), counts=CountChoice(series="binned_spikes"))
     with pytest.raises(SessionError, match=f"no counts .*for example {value:g}"):
         read_session(path, choice)

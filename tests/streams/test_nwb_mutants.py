@@ -16,7 +16,9 @@ from streams.sessions.reading import read_session
 from tests.streams.foreign_nwb import add_ragged, add_series, add_table, add_trials, stamps, write
 
 CHOSEN = SessionChoice(
-    ("cursor_vel",), mask="eval_mask", units=UnitChoice(where="quality == 'good'", key="electrodes")
+    behavior=("cursor_vel",),
+    mask="eval_mask",
+    units=UnitChoice(where="quality == 'good'", key="electrodes"),
 )
 
 

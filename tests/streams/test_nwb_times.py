@@ -130,10 +130,12 @@ def test_trials_in_milliseconds_are_named_and_read(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         edges = {"start_time": starts + 500.0, "stop_time": starts + 2500.0}
         add_table(file, "intervals/cues", 9, edges)
-    by_name = SessionChoice(behavior=("cursor_vel",), trials=TrialChoice("cues"))
+    by_name = SessionChoice(behavior=("cursor_vel",), trials=TrialChoice(table="cues"))
     with pytest.raises(SessionError, match=r"9 of 9 trials.*trials\.ticks_per_s = 1000"):
         read_session(path, by_name)
-    in_ms = SessionChoice(behavior=("cursor_vel",), trials=TrialChoice("cues", 1000.0))
+    in_ms = SessionChoice(
+        behavior=("cursor_vel",), trials=TrialChoice(table="cues", ticks_per_s=1000.0)
+    )
     trials = read_session(path, in_ms).trials
     assert trials is not None
     np.testing.assert_allclose(trials.start_s, np.arange(9.0) * 3.0 + 0.5)
@@ -306,7 +308,7 @@ def test_times_that_are_all_in_other_units_are_named(
     with pytest.raises(SessionError, match=expected):
         read_session(path, VELOCITY)
     choice = SessionChoice(
-        ("cursor_vel",), units=UnitChoice(ticks_per_s=factor), behavior_ticks_per_s=factor
+        behavior=("cursor_vel",), units=UnitChoice(ticks_per_s=factor), behavior_ticks_per_s=factor
     )
     assert read_session(path, choice).duration_s == pytest.approx(DURATION_S, abs=0.1)
 
@@ -317,7 +319,7 @@ def test_a_regular_series_counted_in_milliseconds_is_named_and_read(tmp_path: Pa
         add_series(file, "processing/behavior/cursor_vel", wave(stamps()), rate=0.05)
     with pytest.raises(SessionError, match=r"milliseconds.*behavior_ticks_per_s = 1000"):
         read_session(path, VELOCITY)
-    choice = SessionChoice(("cursor_vel",), behavior_ticks_per_s=1000.0)
+    choice = SessionChoice(behavior=("cursor_vel",), behavior_ticks_per_s=1000.0)
     np.testing.assert_allclose(read_session(path, choice).signal("cursor_vel").t_s, stamps())
 
 
@@ -329,7 +331,7 @@ def test_one_stray_stamp_of_behaviour_is_named(tmp_path: Path) -> None:
         add_series(file, "processing/behavior/cursor_vel", wave(stamps()), t_s)
     with pytest.raises(SessionError, match=r"1 of 1500 time stamps.*between_s = \[0, 30\]"):
         read_session(path, VELOCITY)
-    choice = SessionChoice(("cursor_vel",), between_s=(0.0, 30.0))
+    choice = SessionChoice(behavior=("cursor_vel",), between_s=(0.0, 30.0))
     assert len(read_session(path, choice).signal("cursor_vel").t_s) == len(t_s) - 1
 
 
@@ -348,7 +350,7 @@ def test_recordings_put_end_to_end_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nwb", units=spikes)
     with pytest.raises(SessionError, match=r"spike times of u1 start again at 0\.\d after"):
         read_session(path, VELOCITY)
-    without = SessionChoice(("cursor_vel",), units=UnitChoice(where="id != 1"))
+    without = SessionChoice(behavior=("cursor_vel",), units=UnitChoice(where="id != 1"))
     assert read_session(path, without).unit_keys == ("u0", "u2", "u3")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from streams.errors import RecordingError, StreamUnfitError
 from streams.sessions.convert.convert import MENDED, Reading, convert
-from streams.sessions.convert.markers import marker_texts, trials_of
+from streams.sessions.convert.signals import marker_texts, trials_of
 from streams.sessions.xdf.reading import read_recording
 from tests.streams import labrecorder
 from tests.streams.labrecorder import T0_S, Source, hand, markers, spikes

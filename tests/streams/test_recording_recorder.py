@@ -16,9 +16,8 @@ from streams.errors import StreamLostError, StreamUnfitError
 from streams.lsl.description import StreamDescription
 from streams.sessions.record import tracks
 from streams.sessions.record.losses import SequenceCount, StampWatch
-from streams.sessions.record.pulling import PulledBlock, arrival_stamps
 from streams.sessions.record.recorder import Recorder
-from streams.sessions.record.search import Wanted
+from streams.sessions.record.search import PulledBlock, Wanted, arrival_stamps
 
 T0_S = 50_000.0
 WITHIN_S = 20.0

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from streams.errors import RecordingError
 from streams.sessions.convert.convert import Reading, convert
-from streams.sessions.convert.markers import trials_of
-from streams.sessions.convert.signals import velocity
+from streams.sessions.convert.signals import trials_of, velocity
 from streams.sessions.xdf import chunks
 from streams.sessions.xdf.chunks import frame
 from tests.streams.test_recording_xdf import HEADER

@@ -18,12 +18,12 @@ from streams.sessions.nwb.writer import write_session
 from streams.sessions.reading import read_session
 from streams.sessions.replay.feeds import (
     BlockGrid,
-    CountsFeed,
     Feed,
-    MarkerFeed,
     Pace,
-    SamplesFeed,
-    SpikeFeed,
+    counts_feed,
+    marker_feed,
+    samples_feed,
+    spike_feed,
 )
 from streams.sessions.replay.player import (
     ReplayProgress,
@@ -124,7 +124,7 @@ def test_every_spike_is_sent_once_in_order_after_its_stamp(
     clock = StallingClock(stalls)
     recorder = SpikeRecorder(clock)
     pace = Pace(T0_S, edge * 50_000, 350_000, speed)
-    feed = SpikeFeed(recorder, spikes, pace, BLOCK_S)
+    feed = spike_feed(recorder, spikes, BLOCK_S, pace)
     assert replay([feed], pace, clock)
     inside = (spikes.t_us >= pace.start_us) & (spikes.t_us <= pace.stop_us)
     assert recorder.values == spikes.unit[inside].tolist()
@@ -139,7 +139,7 @@ def test_spikes_leave_in_the_first_block_that_ends_after_them() -> None:
     clock = ManualClock(T0_S)
     recorder = SpikeRecorder(clock)
     pace = Pace(T0_S, 0, 100_000)
-    replay([SpikeFeed(recorder, spikes_of([1, 4_000, 6_000, 99_000]), pace, BLOCK_S)], pace, clock)
+    replay([spike_feed(recorder, spikes_of([1, 4_000, 6_000, 99_000]), BLOCK_S, pace)], pace, clock)
     sent_ms = [round((now_s - T0_S) * 1e3, 6) for now_s, _, _ in recorder.sent]
     assert sent_ms == [5.0, 5.0, 10.0, 100.0]
 
@@ -148,7 +148,7 @@ def test_every_block_ends_with_a_keep_alive_whether_spikes_come_or_not() -> None
     clock = ManualClock(T0_S)
     recorder = SpikeRecorder(clock)
     pace = Pace(T0_S, 0, 2_000_000, 2.0)
-    replay([SpikeFeed(recorder, spikes_of([100_000]), pace, BLOCK_S)], pace, clock)
+    replay([spike_feed(recorder, spikes_of([100_000]), BLOCK_S, pace)], pace, clock)
     blocks_s = T0_S + BLOCK_S * np.arange(1, round(1.0 / BLOCK_S) + 1)
     np.testing.assert_allclose(recorder.keep_alives_s, blocks_s, atol=1e-9)
 
@@ -168,7 +168,7 @@ def test_counts_are_those_of_whole_bins_on_edges_of_the_file(
     clock = StallingClock(stalls)
     recorder = CountsRecorder(clock)
     pace = Pace(T0_S, start_us, 333_333)
-    feed = CountsFeed(recorder, spikes, 3, pace, bin_us)
+    feed = counts_feed(recorder, spikes, 3, bin_us, pace)
     assert replay([feed], pace, clock)
     ends_us = [
         end
@@ -188,8 +188,8 @@ def test_counts_leave_when_their_bin_ends_not_a_block_later() -> None:
     recorder, other = CountsRecorder(clock), SpikeRecorder(clock)
     pace = Pace(T0_S, 0, 1_000_000)
     feeds: list[Feed] = [
-        SpikeFeed(other, spikes_of([]), pace, 0.007),
-        CountsFeed(recorder, spikes_of([]), 1, pace, 50_000),
+        spike_feed(other, spikes_of([]), 0.007, pace),
+        counts_feed(recorder, spikes_of([]), 1, 50_000, pace),
     ]
     replay(feeds, pace, clock)
     assert [now_s for now_s, _, _ in recorder.sent] == recorder.stamps_s
@@ -203,7 +203,7 @@ def test_behaviour_keeps_its_own_stamps(stalls: list[float], speed: float) -> No
     t_s = np.arange(40) / 30.0
     signal = Behavior(t_s, np.column_stack((t_s, -t_s)), "cm")
     pace = Pace(T0_S, 200_000, 1_000_000, speed)
-    feed = SamplesFeed(recorder, signal, pace, BLOCK_S)
+    feed = samples_feed(recorder, signal, BLOCK_S, pace)
     assert replay([feed], pace, clock)
     inside = t_s[(t_s >= 0.2) & (t_s <= 1.0)]
     assert recorder.values == [[t, -t] for t in inside.tolist()]
@@ -216,7 +216,7 @@ def test_trials_become_markers_in_order_and_unknown_ends_none() -> None:
     recorder = MarkerRecorder(clock)
     trials = Trials(np.array([0.5, 2.0, 9.0]), np.array([2.0, math.nan, 9.5]))
     pace = Pace(T0_S, 0, 5_000_000, 2.0)
-    replay([MarkerFeed(recorder, trials, pace)], pace, clock)
+    replay([marker_feed(recorder, trials, pace)], pace, clock)
     assert recorder.values == ["trial_start 0", "trial_start 1", "trial_stop 0"]
     assert recorder.stamps_s == [T0_S + 0.25, T0_S + 1.0, T0_S + 1.0]
     assert [now_s for now_s, _, _ in recorder.sent] == recorder.stamps_s
@@ -229,9 +229,9 @@ def test_all_streams_of_a_replay_share_one_constant() -> None:
     spikes, samples, markers = SpikeRecorder(clock), SamplesRecorder(clock), MarkerRecorder(clock)
     t_s = np.array(times_us) * 1e-6
     feeds: list[Feed] = [
-        SpikeFeed(spikes, spikes_of(times_us), pace, BLOCK_S),
-        SamplesFeed(samples, Behavior(t_s, t_s[:, None], "cm"), pace, BLOCK_S),
-        MarkerFeed(markers, Trials(t_s, np.full(4, np.nan)), pace),
+        spike_feed(spikes, spikes_of(times_us), BLOCK_S, pace),
+        samples_feed(samples, Behavior(t_s, t_s[:, None], "cm"), BLOCK_S, pace),
+        marker_feed(markers, Trials(t_s, np.full(4, np.nan)), pace),
     ]
     assert replay(feeds, pace, clock)
     for recorder in (spikes, samples, markers):
@@ -246,7 +246,7 @@ def test_a_replay_can_be_stopped_and_tells_how_far_it_is() -> None:
     pace = Pace(T0_S, 0, 60_000_000)
     heard: list[ReplayProgress] = []
     complete = replay(
-        [SpikeFeed(recorder, spikes_of([1_000_000, 30_000_000]), pace, BLOCK_S)],
+        [spike_feed(recorder, spikes_of([1_000_000, 30_000_000]), BLOCK_S, pace)],
         pace,
         clock,
         on_progress=heard.append,
@@ -265,7 +265,7 @@ def test_progress_after_a_stall_is_not_beyond_the_end() -> None:
     clock = StallingClock([100.0])
     pace = Pace(T0_S, 0, 1_000_000)
     heard: list[ReplayProgress] = []
-    feed = SpikeFeed(SpikeRecorder(clock), spikes_of([5]), pace, BLOCK_S)
+    feed = spike_feed(SpikeRecorder(clock), spikes_of([5]), BLOCK_S, pace)
     assert replay([feed], pace, clock, on_progress=heard.append)
     assert [progress.t_s for progress in heard] == [1.0]
 
@@ -352,8 +352,8 @@ def test_a_whole_recording_arrives() -> None:
     spikes, counts = SpikeRecorder(clock), CountsRecorder(clock)
     pace = Pace(T0_S, *chosen_range_us(session, None, None, 50_000), 20.0)
     feeds: list[Feed] = [
-        SpikeFeed(spikes, session.spikes, pace, BLOCK_S),
-        CountsFeed(counts, session.spikes, len(session.unit_keys), pace, 50_000),
+        spike_feed(spikes, session.spikes, BLOCK_S, pace),
+        counts_feed(counts, session.spikes, len(session.unit_keys), 50_000, pace),
     ]
     assert replay(feeds, pace, clock)
     assert len(spikes.sent) == sum(map(sum, counts.values)) == 102_741

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from streams.simulation.control import Block, block_of
-from streams.simulation.subject import TaskBehavior
-from streams.simulation.task import ReachTask, targets_of
+from streams.simulation.subject import ReachTask, TaskBehavior, targets_of
 from streams.simulation.user import User
 
 

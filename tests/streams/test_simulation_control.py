@@ -10,7 +10,7 @@ from streams.simulation.control import (
     VelocityScore,
     guided,
 )
-from streams.simulation.hand import PLAN_TO_HAND_S, TICK_S, Hand
+from streams.simulation.user import PLAN_TO_HAND_S, TICK_S, Hand
 
 
 def decode(value: list[float | None] | None, validity: str = "ok") -> dict[str, object]:

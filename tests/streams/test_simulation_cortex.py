@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from streams.errors import SimulationError
 from streams.messages import SpikeBatch
-from streams.simulation.cortex import MotorCortex, RateNoise, Refractory
-from streams.simulation.population import population_on
+from streams.simulation.cortex import MotorCortex, RateNoise, Refractory, population_on
 
 SECONDS = 60
 

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 
 from streams.sessions.session import Session
-from streams.simulation.cortex import MotorCortex
-from streams.simulation.hand import TICK_S
+from streams.simulation.cortex import UPHEAVAL_EVERY_DAYS, MotorCortex
 from streams.simulation.live import shuffled
 from streams.simulation.openloop import record_open_loop
-from streams.simulation.population import UPHEAVAL_EVERY_DAYS
-from streams.simulation.subject import Subject, TaskBehavior
-from streams.simulation.task import ReachTask, TaskName, targets_of
-from streams.simulation.user import User
+from streams.simulation.subject import ReachTask, Subject, TaskBehavior, TaskName, targets_of
+from streams.simulation.user import TICK_S, User
 
 HOP_US = 20_000
 KEEP = np.exp(-HOP_US * 1e-6 / np.array([0.04, 0.12, 0.4]))[:, None]

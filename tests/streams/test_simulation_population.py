@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams.errors import SimulationError
-from streams.simulation.population import UPHEAVAL_EVERY_DAYS, Population, population_on
+from streams.simulation.cortex import UPHEAVAL_EVERY_DAYS, Population, population_on
 
 SUBJECTS = range(1, 21)
 

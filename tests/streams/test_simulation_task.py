@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.simulation.task import CENTRE, REACH_CM, ReachTask, targets_of
+from streams.simulation.subject import CENTRE, REACH_CM, ReachTask, targets_of
 
 
 def task_at(*targets: tuple[float, float]) -> ReachTask:

@@ -190,7 +190,8 @@ def test_a_mask_and_a_choice_of_units(tmp_path: Path) -> None:
         file["units"].create_dataset("probe", data=[b"A"] * 4 + [b"B"] * 4)
     units = UnitChoice(where="quality == 'good'", key="probe:id")
     session = read_session(
-        tmp_path / NAME, SessionChoice(("cursor/vel",), mask="cursor/eval_mask", units=units)
+        tmp_path / NAME,
+        SessionChoice(behavior=("cursor/vel",), mask="cursor/eval_mask", units=units),
     )
     assert session.unit_keys == ("A:u0", "A:u2", "B:u4", "B:u6")
     plain = read_session(tmp_path / NAME, VEL)
@@ -209,5 +210,5 @@ def test_times_in_milliseconds_are_named_and_read(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match=r"milliseconds.*units\.ticks_per_s = 1000"):
         read_session(tmp_path / NAME, VEL)
     units = UnitChoice(ticks_per_s=1000.0)
-    session = read_session(tmp_path / NAME, SessionChoice(("cursor/vel",), units=units))
+    session = read_session(tmp_path / NAME, SessionChoice(behavior=("cursor/vel",), units=units))
     np.testing.assert_array_equal(session.spikes.t_us, plain.spikes.t_us)

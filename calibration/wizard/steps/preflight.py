@@ -38,9 +38,10 @@ from export.bundle import DecoderBundle, open_bundle
 from export.errors import BundleError
 from streams.errors import StreamsError, UnreachableError
 from streams.sessions.convert.convert import MENDED, session_of
-from streams.sessions.convert.markers import marker_texts
+from streams.sessions.convert.signals import marker_texts
 from streams.sessions.session import Behavior, Session
-from streams.sessions.xdf.reading import Recorded, Recording, read_recording
+from streams.sessions.xdf.loading import Recorded
+from streams.sessions.xdf.reading import Recording, read_recording
 from streams.wire.client import DaemonClient
 
 STEP = "preflight"

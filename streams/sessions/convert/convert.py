@@ -13,10 +13,16 @@ import numpy as np
 
 from streams.errors import RecordingError, StreamUnfitError
 from streams.messages import Float64s, SpikeBatch
-from streams.sessions.convert.markers import marker_texts, require_trials, trials_of
-from streams.sessions.convert.signals import PLACE, behavior_of
+from streams.sessions.convert.signals import (
+    PLACE,
+    behavior_of,
+    marker_texts,
+    require_trials,
+    trials_of,
+)
 from streams.sessions.session import Behavior, Session, Trials
-from streams.sessions.xdf.reading import Recorded, Recording, read_recording
+from streams.sessions.xdf.loading import Recorded
+from streams.sessions.xdf.reading import Recording, read_recording
 from streams.spikes.kernels.numpy_kernels import canonical_order
 from streams.spikes.layouts.layout import Layout, LayoutOptions
 from streams.spikes.layouts.table import layout_of
@@ -90,7 +96,7 @@ def convert(
     recordings = [read_recording(path) for path in paths]
     session = joined([session_of(recording, reading) for recording in recordings])
     if needs_trials and session.trials is not None and not len(session.trials):
-        held = [_markers(one, reading) for one in recordings]
+        held = [one.markers(reading.markers, reading.markers_name) for one in recordings]
         texts = [text for one in held if one is not None for text in marker_texts(one)]
         require_trials(texts, trial_start=reading.trial_start, trial_stop=reading.trial_stop)
     date = recordings[0].created[:10] or datetime.now().astimezone().date().isoformat()
@@ -109,7 +115,7 @@ def session_of(recording: Recording, reading: Reading) -> Session:
     remarks = list(recording.remarks)
     pieces = recording.pieces(reading.spikes, reading.spikes_name)
     behaviors = _behavior_streams(recording, reading, remarks)
-    markers = _markers(recording, reading)
+    markers = recording.markers(reading.markers, reading.markers_name)
     needed = [*pieces, *([] if markers is None else [markers])]
     for one in needed:
         _require_stamps(one, recording)
@@ -147,19 +153,6 @@ def session_of(recording: Recording, reading: Reading) -> Session:
             MENDED: "\n".join(f"{recording.path.name}: {line}" for line in remarks),
         },
     )
-
-
-def _markers(recording: Recording, reading: Reading) -> Recorded | None:
-    """The markers; None where there are none, or none are wanted."""
-    named = [
-        one
-        for one in recording.streams.values()
-        if one.description.type == reading.markers
-        and reading.markers_name in ("", one.description.name)
-    ]
-    if not reading.markers or not named:
-        return None
-    return recording.of_type(reading.markers, reading.markers_name)
 
 
 def _behavior_streams(recording: Recording, reading: Reading, remarks: list[str]) -> list[Recorded]:

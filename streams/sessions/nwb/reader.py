@@ -16,10 +16,9 @@ from streams.sessions.checks.beginning import begin
 from streams.sessions.checks.contents import Contents, Spikes, span_s
 from streams.sessions.choice import SessionChoice, TrialChoice
 from streams.sessions.hdf5 import member_at, open_hdf5, require_nwb2, text_of
-from streams.sessions.nwb.counts import spikes_of_counts
 from streams.sessions.nwb.series import SeriesReader, places_of
 from streams.sessions.nwb.tables import find_table, table_paths
-from streams.sessions.nwb.units import read_units
+from streams.sessions.nwb.units import read_units, spikes_of_counts
 from streams.sessions.session import Behavior, Session, Trials
 
 SESSION_ID = re.compile(r"^(?P<subject>[^/]+)/(?P<date>\d{4}-\d\d-\d\d)/(?P<name>[^/]+)$")
@@ -48,7 +47,7 @@ def read_nwb(path: Path, choice: SessionChoice) -> Session:
 def _contents(file: h5py.File, path: Path, choice: SessionChoice) -> Contents:
     own = _own_notes(file)
     reader = SeriesReader(file, path, ticks_per_s=choice.behavior_ticks_per_s)
-    if choice.counts.series:
+    if choice.counts:
         (counts,) = _one_series(reader, "counts", choice.counts.series).values()
         spikes = spikes_of_counts(counts, choice.counts, str(path))
     else:

@@ -50,19 +50,14 @@ class Table:
             SessionError: there is no such column, or it has not one value a row.
         """
         if name not in self.columns:
-            raise SessionError(
-                f"{self.path}: {self.name} has no column {name!r}; "
-                f"it has: {', '.join(self.columns)}"
-            )
+            raise self._refusal(f" has no column {name!r}; it has: {', '.join(self.columns)}")
         data = member(self.group, name)
         if not isinstance(data, h5py.Dataset) or f"{name}_index" in self.group:
-            raise SessionError(f"{self.path}: {self.name}/{name} has not one value a row")
+            raise self._refusal(f"/{name} has not one value a row")
         values = _plain(data, values_of(data))
         if values.shape[:1] != (len(self),):
-            raise SessionError(
-                f"{self.path}: {self.name}/{name} holds {values.shape[0] if values.ndim else 1} "
-                f"values for {len(self)} rows"
-            )
+            n = values.shape[0] if values.ndim else 1
+            raise self._refusal(f"/{name} holds {n} values for {len(self)} rows")
         return values
 
     def flat_columns(self) -> dict[str, np.ndarray]:
@@ -88,21 +83,21 @@ class Table:
         """
         data, index = member(self.group, name), member(self.group, f"{name}_index")
         if not isinstance(data, h5py.Dataset):
-            raise SessionError(f"{self.path}: {self.name} has no column {name!r}")
+            raise self._refusal(f" has no column {name!r}")
         if not isinstance(index, h5py.Dataset):
             return values_of(data), np.arange(1, len(self) + 1, dtype=np.int64)
         held = values_of(index)
         ends = held.astype(np.int64) if held.dtype.kind in "iu" else np.zeros(0, np.int64)
         if len(ends) != len(self) or (np.diff(ends, prepend=0) < 0).any():
-            raise SessionError(
-                f"{self.path}: {self.name}/{name}_index does not fit {len(self)} rows: "
-                "ask the file's makers, or write it again with pynwb"
+            raise self._refusal(
+                f"/{name}_index does not fit {len(self)} rows: ask the file's makers, or write it "
+                "again with pynwb"
             )
         values = values_of(data)
         if len(ends) and ends[-1] > len(values):
-            raise SessionError(
-                f"{self.path}: {self.name}/{name}_index ends at {ends[-1]}, "
-                f"but there are {len(values)} values: ask the file's makers"
+            raise self._refusal(
+                f"/{name}_index ends at {ends[-1]}, but there are {len(values)} values: ask the "
+                "file's makers"
             )
         return values, ends
 
@@ -120,12 +115,15 @@ class Table:
             raise SessionError(f"{self.path}: there is no table of electrodes")
         first = rows[np.concatenate([[0], ends[:-1]]).astype(np.int64)].astype(np.int64)
         if len(first) and not 0 <= first.min() <= first.max() < len(electrodes):
-            raise SessionError(
-                f"{self.path}: {self.name}/electrodes names rows {first.min()} to {first.max()}, "
-                f"but the table of electrodes has {len(electrodes)}: use units.key = 'id'"
+            raise self._refusal(
+                f"/electrodes names rows {first.min()} to {first.max()}, but the table of "
+                f"electrodes has {len(electrodes)}: use units.key = 'id'"
             )
         ids: np.ndarray = electrodes.ids[first]
         return ids
+
+    def _refusal(self, text: str) -> SessionError:
+        return SessionError(f"{self.path}: {self.name}{text}")
 
     def electrodes(self) -> Table | None:
         """The file's electrode table."""
@@ -143,15 +141,15 @@ def _datasets(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
 
 def _plain(data: h5py.Dataset, values: np.ndarray) -> np.ndarray:
     """Return texts as texts; references as the last part in the path that they point to."""
-    if values.dtype.kind in "SO":
-        return np.array([_named(data, value) for value in values.ravel()]).reshape(values.shape)
-    return values
-
-
-def _named(data: h5py.Dataset, value: object) -> str:
-    if isinstance(value, h5py.Reference):
-        return str(data.file[value].name).rpartition("/")[2] if value else ""
-    return text_of(value)
+    if values.dtype.kind not in "SO":
+        return values
+    names = [
+        (str(data.file[value].name).rpartition("/")[2] if value else "")
+        if isinstance(value, h5py.Reference)
+        else text_of(value)
+        for value in values.ravel()
+    ]
+    return np.array(names).reshape(values.shape)
 
 
 def find_table(file: h5py.File, path: Path, name: str, usual: str) -> Table | None:

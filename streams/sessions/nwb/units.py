@@ -1,4 +1,4 @@
-"""Spikes and unit keys from an NWB file."""
+"""Spikes and unit keys from an NWB file: from its units, or from a series with binned counts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 from streams.errors import SessionError
 from streams.messages import Float64s, Int64s
 from streams.sessions.checks.contents import Spikes
-from streams.sessions.choice import UnitChoice
+from streams.sessions.choice import CountChoice, UnitChoice
 from streams.sessions.conditions import rows_where
 from streams.sessions.nwb.tables import Table, find_table, table_paths
+from streams.sessions.session import Behavior
 
 KEY_COLUMN = "unit_key"
 COARSEST_S = 0.005
@@ -31,6 +32,8 @@ PROBES = (
     "device",
 )
 """Columns that say which probe a unit is from, best first."""
+MOST_COUNTED = 100_000
+"""Spikes in a bin; more are no counts."""
 
 
 def read_units(
@@ -57,15 +60,13 @@ def read_units(
             f"{path} has no units with spike times, which is what a decoder reads; "
             f"it has: {contents(file)}{hint}"
         )
-    chosen = np.flatnonzero(_where(table, choice))
-    if not len(chosen):
-        raise SessionError(f"{path}: units.where = {choice.where!r} leaves no unit")
+    chosen = chosen_rows(table, choice)
     keys, kind = _keys(table, choice)
     times, ends = _times(table)
     starts = np.concatenate([[0], ends[:-1]])
     trains = [np.asarray(times[starts[i] : ends[i]], np.float64) for i in chosen]
     named = tuple(keys[i] for i in chosen)
-    _require_own_keys(named, table, choice, path)
+    require_own_keys(named, table, choice)
     _require_one_start(named, trains, path)
     lengths = [len(train) for train in trains]
     return Spikes(
@@ -116,10 +117,19 @@ def _require_one_start(keys: tuple[str, ...], trains: list[Float64s], path: Path
             )
 
 
-def _where(table: Table, choice: UnitChoice) -> np.ndarray:
+def chosen_rows(table: Table, choice: UnitChoice) -> Int64s:
+    """Find the rows that `units.where` leaves.
+
+    Raises:
+        SessionError: none, or it is no condition on the table's columns.
+    """
     columns = table.flat_columns() if choice.where else {}
     flat = {name: column for name, column in columns.items() if column.ndim == 1}
-    return rows_where(choice.where, flat, len(table), f"{table.path}, {table.name}: ")
+    whose = f"{table.path}, {table.name}: "
+    chosen = np.flatnonzero(rows_where(choice.where, flat, len(table), whose))
+    if not len(chosen):
+        raise SessionError(f"{table.path}: units.where = {choice.where!r} leaves no unit")
+    return chosen
 
 
 def _keys(table: Table, choice: UnitChoice) -> tuple[list[str], str]:
@@ -166,7 +176,12 @@ def _probe_of_electrodes(table: Table) -> list[str]:
     return [group[i] for i in table.electrode_ids().tolist()]
 
 
-def _require_own_keys(keys: tuple[str, ...], table: Table, choice: UnitChoice, path: Path) -> None:
+def require_own_keys(keys: tuple[str, ...], table: Table, choice: UnitChoice) -> None:
+    """Refuse units that share a key.
+
+    Raises:
+        SessionError: with a choice of keys that tells them apart.
+    """
     if len(set(keys)) == len(keys):
         return
     twice = sorted({key for key in keys if keys.count(key) > 1})
@@ -175,6 +190,37 @@ def _require_own_keys(keys: tuple[str, ...], table: Table, choice: UnitChoice, p
     if not choice.key:
         hint = f'[sessions] units.key = "{probes[0] if probes else "probe"}:id" tells probes apart'
     raise SessionError(
-        f"{path} has several units of one id: {', '.join(twice[:10])}; {hint}; "
+        f"{table.path} has several units of one id: {', '.join(twice[:10])}; {hint}; "
         f"columns: {', '.join(table.columns)}"
+    )
+
+
+def spikes_of_counts(signal: Behavior, choice: CountChoice, file: str) -> Spikes:
+    """Turn binned counts, as in FALCON's H2, into entries for several spikes at a bin's end.
+
+    Args:
+        signal: (n_bins, n_units) counts.
+        choice: tells which end of a bin its time stamp is.
+        file: for messages.
+
+    Raises:
+        SessionError: the values are no counts, or there are fewer than two bins.
+    """
+    values = signal.values
+    if len(values) < 2:
+        raise SessionError(f"{file}: {choice.series} has {len(values)} bins: too few")
+    are_counts = (values >= 0) & (values <= MOST_COUNTED) & (values == np.rint(values))
+    if not are_counts.all():
+        raise SessionError(
+            f"{file}: {choice.series} holds values that are no counts (negative, fractions or not "
+            f"finite, for example {values[~are_counts][0]:g}): name a series of whole spike counts"
+        )
+    step_s = float(np.median(np.diff(signal.t_s))) if choice.stamp == "start" else 0.0
+    unit, i_bin = np.nonzero(values.T)
+    return Spikes(
+        keys=tuple(f"ch{i}" for i in range(values.shape[1])),
+        key_kind="columns of counts",
+        t_s=signal.t_s[i_bin] + step_s,
+        unit=unit.astype(np.int32),
+        count=values[i_bin, unit].astype(np.int32),
     )

@@ -21,7 +21,7 @@ from streams.files import write_whole
 from streams.lsl.inlets import Inlet
 from streams.sessions.record.search import Wanted, find_all
 from streams.sessions.record.tracks import Track
-from streams.sessions.xdf.chunks import BOUNDARY, BOUNDARY_MARK, append, file_header, frame
+from streams.sessions.xdf import chunks as xdf
 
 STEP_EVERY_S = 0.05
 SYNC_EVERY_S = 0.5
@@ -78,7 +78,7 @@ class Recorder:
             raise RecordingError(f"cannot record to {self.path}: {err.strerror}") from err
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         stamps = "arrival" if self.by_arrival else "lsl"
-        self._write(file_header(socket.gethostname(), created, stamps))
+        self._write(xdf.file_header(socket.gethostname(), created, stamps))
         numbers, t_start_s = itertools.count(1), self.clock.now()
         for inlet, one in zip(inlets, wanted, strict=True):
             track = Track(
@@ -138,7 +138,7 @@ class Recorder:
         }
 
     def _sync(self) -> None:
-        self._write(frame(BOUNDARY, BOUNDARY_MARK))
+        self._write(xdf.frame(xdf.BOUNDARY, xdf.BOUNDARY_MARK))
         try:
             os.fsync(self._handle)
         except OSError as err:
@@ -147,7 +147,7 @@ class Recorder:
 
     def _write(self, held: bytes) -> None:
         try:
-            append(self._handle, held)
+            xdf.append(self._handle, held)
         except OSError as err:
             raise self._refused(err) from err
         self.n_bytes += len(held)
@@ -170,7 +170,6 @@ def record(
     wait_s: float,
     is_stopped: Callable[[], bool],
     status_path: Path | None = None,
-    clock: Clock | None = None,
     stamps: Literal["lsl", "arrival"] = "lsl",
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -186,7 +185,6 @@ def record(
         wait_s: how long to look for each stream.
         is_stopped: asked 20 times a second.
         status_path: where to say how it stands, twice a second (JSON, replaced as a whole).
-        clock: LSL's; the monotonic clock unless given.
         stamps: "lsl" for the senders' own, or "arrival".
         say: tells the user something now.
 
@@ -198,7 +196,7 @@ def record(
         StreamAbsentError, StreamAmbiguousError: a stream is not there, or there several times.
         StreamUnfitError: a stream has another clock's stamps; nothing is recorded then.
     """
-    clock = clock or MonotonicClock()
+    clock = MonotonicClock()
     recorder = Recorder(path, clock, say, stamps == "arrival")
     if recorder.by_arrival:
         say(BY_ARRIVAL)

@@ -13,18 +13,8 @@ from streams.clock import Clock, ClockOffset, OffsetEstimate
 from streams.lsl.inlets import Inlet
 from streams.messages import Float64s
 from streams.sessions.record.losses import Outage, SequenceCount, StampWatch
-from streams.sessions.record.pulling import PulledBlock, Puller, arrival_stamps
-from streams.sessions.record.search import Search, Wanted
-from streams.sessions.xdf.chunks import (
-    CLOCK_OFFSET,
-    SAMPLES,
-    STREAM_FOOTER,
-    STREAM_HEADER,
-    clock_offset,
-    footer,
-    frame,
-    samples,
-)
+from streams.sessions.record.search import PulledBlock, Puller, Search, Wanted, arrival_stamps
+from streams.sessions.xdf import chunks as xdf
 
 OFFSET_EVERY_S = 5.0
 OFFSET_WITHIN_S = 2.0
@@ -89,7 +79,7 @@ class Track:
         """Record this inlet, which is open, from now on."""
         what, number = inlet.description, self.new_number()
         self._sequence = self._sequence or SequenceCount(inlet.labels)
-        self.write(frame(STREAM_HEADER, inlet.xml.encode(), number))
+        self.write(xdf.frame(xdf.STREAM_HEADER, inlet.xml.encode(), number))
         piece = _Piece(
             number=number,
             inlet=inlet,
@@ -191,7 +181,7 @@ class Track:
             [arrival_stamps(one, what.rate_hz) if self.by_arrival else one.stamps for one in blocks]
         )
         values = np.concatenate([block.values for block in blocks])
-        self.write(frame(SAMPLES, samples(values, stamps, what.format), piece.number))
+        self.write(xdf.frame(xdf.SAMPLES, xdf.samples(values, stamps, what.format), piece.number))
         piece.first_s = piece.first_s if piece.n_samples else float(stamps[0])
         piece.last_s = max(piece.last_s, float(stamps[-1]))
         piece.n_samples += len(stamps)
@@ -235,8 +225,8 @@ class Track:
     def _write_offset(self, piece: _Piece, measured: OffsetEstimate) -> None:
         piece.offset.add(measured)
         piece.has_offset = True
-        content = clock_offset(measured.t_s, piece.offset.current.offset_s)
-        self.write(frame(CLOCK_OFFSET, content, piece.number))
+        content = xdf.clock_offset(measured.t_s, piece.offset.current.offset_s)
+        self.write(xdf.frame(xdf.CLOCK_OFFSET, content, piece.number))
         if not self.by_arrival:
             self._check_stamps(piece, np.zeros(0), piece.t_heard_s)
 
@@ -253,8 +243,8 @@ class Track:
         piece.has_ended = True
         piece.puller.end()
         self._take(piece)
-        held = footer(piece.n_samples, piece.first_s, piece.last_s)
-        self.write(frame(STREAM_FOOTER, held, piece.number))
+        held = xdf.footer(piece.n_samples, piece.first_s, piece.last_s)
+        self.write(xdf.frame(xdf.STREAM_FOOTER, held, piece.number))
 
     def _look_again(self, search: Search) -> None:
         """Go on with the stream that was found, or with the old one if it only was not seen."""

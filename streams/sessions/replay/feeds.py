@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from streams.messages import Float64s, Int32s, SpikeBatch
+from streams.lsl.outlets import CountsOutlet, MarkerOutlet, SpikeOutlet, ValuesOutlet
+from streams.messages import Float64s, SpikeBatch
 from streams.sessions.session import Behavior, Trials
-
-
-class SpikeSink(Protocol):
-    """Outlet for spikes."""
-
-    def push(self, t_s: Float64s, key_index: Int32s, complete_until_s: float | None = None) -> None:
-        """Publish (n,) spikes, stamps and indices into the unit keys, and where the block ends."""
-
-
-class CountsSink(Protocol):
-    """Outlet for counts."""
-
-    def push(self, counts: Int32s, t_s: float) -> None:
-        """Publish the (n_units,) counts for the bin that ends at `t_s`."""
-
-
-class SamplesSink(Protocol):
-    """Outlet for a behavioural signal."""
-
-    def push_many(self, values: Float64s, t_s: Float64s) -> None:
-        """Publish (n, d) samples at (n,) stamps."""
-
-
-class MarkerSink(Protocol):
-    """Outlet for markers."""
-
-    def push(self, text: str, t_s: float) -> None:
-        """Publish one marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +44,6 @@ class Pace:
         return self.start_us * 1e-6 + (t_s - self.t0_s) * self.speed
 
 
-class Feed(Protocol):
-    """One replayed stream."""
-
-    due_s: float
-    n_sent: int
-
-    def send(self, t_s: float) -> None:
-        """Send everything stamped up to `t_s`; moves `due_s` beyond it, to infinity at the end."""
-
-
 class BlockGrid:
     """The instants at which an amplifier's program sends: `t0 + k * block`, k = 1, 2, ..."""
 
@@ -96,111 +59,114 @@ class BlockGrid:
         return self.t0_s + max(k, 1) * self.block_s
 
 
-class SpikeFeed:
-    """Spikes, block by block, each with a keep-alive at its end."""
+class Feed:
+    """One replayed stream: its entries leave once their stamps have passed.
 
-    def __init__(self, sink: SpikeSink, spikes: SpikeBatch, pace: Pace, block_s: float) -> None:
-        chosen = _within(spikes.t_us, pace)
-        self._sink = sink
-        self._unit = spikes.unit[chosen]
-        self._stamps_s = pace.stamps_s(spikes.t_us[chosen])
-        self._end_s = pace.end_s
-        self._blocks = BlockGrid(pace.t0_s, block_s)
-        self.due_s = self._blocks.after(pace.t0_s)
-        self.n_sent = 0
+    Args:
+        what: "spikes", "counts", "samples" or "markers".
+        stamps_s: (n,) increasing, on the clock.
+        push: sends the entries of a slice, which are all up to the time given.
+        blocks: when entries may leave; None: each at its own stamp.
+        until_s: every block is sent until then, also one without entries; None: none without.
+        n_each: (n,) spikes that each entry stands for; None for none.
 
-    def send(self, t_s: float) -> None:
-        """Send the spikes up to `t_s`, and that these are all."""
-        stop = int(np.searchsorted(self._stamps_s, t_s, side="right"))
-        block = slice(self.n_sent, stop)
-        self._sink.push(self._stamps_s[block], self._unit[block], t_s)
-        self.n_sent = stop
-        self.due_s = self._blocks.after(t_s) if t_s < self._end_s else math.inf
-
-
-class CountsFeed:
-    """Counts per unit in the bins `(edge, edge + bin]`, edges at `k * bin` in file time."""
+    Attributes:
+        due_s: when to send next; infinity at the end.
+        n_sent: entries so far.
+    """
 
     def __init__(
-        self, sink: CountsSink, spikes: SpikeBatch, n_units: int, pace: Pace, bin_us: int
+        self,
+        what: str,
+        stamps_s: Float64s,
+        push: Callable[[slice, float], None],
+        blocks: BlockGrid | None = None,
+        until_s: float | None = None,
+        n_each: np.ndarray | None = None,
     ) -> None:
-        first, last = -(-pace.start_us // bin_us), pace.stop_us // bin_us
-        edges_us = np.arange(first, last + 1, dtype=np.int64) * bin_us
-        self._sink = sink
-        self._spikes = spikes
-        self._n_units = n_units
-        self._bounds = np.searchsorted(spikes.t_us, edges_us, side="right")
-        self._stamps_s = pace.stamps_s(edges_us)[1:]
+        self.what = what
+        self._stamps_s, self._push, self._blocks = stamps_s, push, blocks
+        self._until_s, self._n_each = until_s, n_each
         self.n_sent = 0
-        self.n_spikes = 0
-        self.due_s = self._next_s()
+        self.due_s = self._next_s(-math.inf if blocks is None else blocks.t0_s)
+
+    @property
+    def n_spikes(self) -> int:
+        """Spikes in what was sent."""
+        return 0 if self._n_each is None else int(self._n_each[: self.n_sent].sum())
 
     def send(self, t_s: float) -> None:
-        """Send the counts for every bin that has ended by `t_s`."""
-        while self.due_s <= t_s:
-            bounds = slice(self._bounds[self.n_sent], self._bounds[self.n_sent + 1])
-            unit, count = self._spikes.unit[bounds], self._spikes.count[bounds]
-            counts = np.bincount(unit, weights=count, minlength=self._n_units).astype(np.int32)
-            self._sink.push(counts, self.due_s)
-            self.n_spikes += int(counts.sum())
-            self.n_sent += 1
-            self.due_s = self._next_s()
-
-    def _next_s(self) -> float:
-        return float(self._stamps_s[self.n_sent]) if self.n_sent < len(self._stamps_s) else math.inf
-
-
-class SamplesFeed:
-    """A behavioural signal at its own stamps, block by block."""
-
-    def __init__(self, sink: SamplesSink, signal: Behavior, pace: Pace, block_s: float) -> None:
-        t_us = signal.t_s * 1e6
-        chosen = _within(t_us, pace)
-        self._sink = sink
-        self._values = np.ascontiguousarray(signal.values[chosen])
-        self._stamps_s = pace.stamps_s(t_us[chosen])
-        self._blocks = BlockGrid(pace.t0_s, block_s)
-        self.n_sent = 0
-        self.due_s = self._next_s(-math.inf)
-
-    def send(self, t_s: float) -> None:
-        """Send the samples up to `t_s`."""
+        """Send everything stamped up to `t_s`."""
         stop = int(np.searchsorted(self._stamps_s, t_s, side="right"))
-        if stop > self.n_sent:
-            block = slice(self.n_sent, stop)
-            self._sink.push_many(self._values[block], self._stamps_s[block])
-            self.n_sent = stop
+        self._push(slice(self.n_sent, stop), t_s)
+        self.n_sent = stop
         self.due_s = self._next_s(t_s)
 
     def _next_s(self, t_s: float) -> float:
+        if self._blocks is not None and self._until_s is not None:
+            return self._blocks.after(t_s) if t_s < self._until_s else math.inf
         if self.n_sent == len(self._stamps_s):
             return math.inf
-        return self._blocks.after(max(t_s, float(self._stamps_s[self.n_sent])))
+        stamp_s = float(self._stamps_s[self.n_sent])
+        return stamp_s if self._blocks is None else self._blocks.after(max(t_s, stamp_s))
 
 
-class MarkerFeed:
+def spike_feed(outlet: SpikeOutlet, spikes: SpikeBatch, block_s: float, pace: Pace) -> Feed:
+    """Spikes, block by block, each with a keep-alive at its end."""
+    chosen = _within(spikes.t_us, pace)
+    unit, stamps_s = spikes.unit[chosen], pace.stamps_s(spikes.t_us[chosen])
+
+    def push(block: slice, t_s: float) -> None:
+        outlet.push(stamps_s[block], unit[block], t_s)
+
+    blocks, n_each = BlockGrid(pace.t0_s, block_s), np.ones(len(unit), np.int64)
+    return Feed("spikes", stamps_s, push, blocks, pace.end_s, n_each)
+
+
+def counts_feed(
+    outlet: CountsOutlet, spikes: SpikeBatch, n_units: int, bin_us: int, pace: Pace
+) -> Feed:
+    """Counts per unit in the bins `(edge, edge + bin]`, edges at `k * bin` in file time."""
+    first, last = -(-pace.start_us // bin_us), pace.stop_us // bin_us
+    edges_us = np.arange(first, last + 1, dtype=np.int64) * bin_us
+    bounds = np.searchsorted(spikes.t_us, edges_us, side="right")
+    stamps_s = pace.stamps_s(edges_us)[1:]
+
+    def push(bins: slice, t_s: float) -> None:
+        for i in range(bins.start, bins.stop):
+            held = slice(bounds[i], bounds[i + 1])
+            counts = np.bincount(spikes.unit[held], spikes.count[held], n_units)
+            outlet.push(counts.astype(np.int32), float(stamps_s[i]))
+
+    n_each = np.diff(np.concatenate(([0], np.cumsum(spikes.count)))[bounds])
+    return Feed("counts", stamps_s, push, n_each=n_each)
+
+
+def samples_feed(outlet: ValuesOutlet, signal: Behavior, block_s: float, pace: Pace) -> Feed:
+    """A behavioural signal at its own stamps, block by block."""
+    t_us = signal.t_s * 1e6
+    chosen = _within(t_us, pace)
+    values, stamps_s = np.ascontiguousarray(signal.values[chosen]), pace.stamps_s(t_us[chosen])
+
+    def push(block: slice, t_s: float) -> None:
+        outlet.push_many(values[block], stamps_s[block])
+
+    return Feed("samples", stamps_s, push, BlockGrid(pace.t0_s, block_s))
+
+
+def marker_feed(outlet: MarkerOutlet, trials: Trials, pace: Pace) -> Feed:
     """Starts and stops of trials, as `trial_start 12` and `trial_stop 12`."""
+    t_us = np.concatenate((trials.start_s, trials.stop_s)) * 1e6
+    texts = [f"trial_{what} {i}" for what in ("start", "stop") for i in range(len(trials))]
+    chosen = _within(t_us, pace)
+    chosen = chosen[np.argsort(t_us[chosen], kind="stable")]
+    stamps_s = pace.stamps_s(t_us[chosen])
 
-    def __init__(self, sink: MarkerSink, trials: Trials, pace: Pace) -> None:
-        t_us = np.concatenate((trials.start_s, trials.stop_s)) * 1e6
-        texts = [f"trial_{what} {i}" for what in ("start", "stop") for i in range(len(trials))]
-        chosen = _within(t_us, pace)
-        stamps_s = pace.stamps_s(t_us[chosen])
-        order = np.argsort(stamps_s, kind="stable")
-        self._sink = sink
-        self._events = [(float(stamps_s[i]), texts[chosen[i]]) for i in order]
-        self.n_sent = 0
-        self.due_s = self._next_s()
+    def push(markers: slice, t_s: float) -> None:
+        for i, stamp_s in zip(chosen[markers], stamps_s[markers], strict=True):
+            outlet.push(texts[i], float(stamp_s))
 
-    def send(self, t_s: float) -> None:
-        """Send every marker up to `t_s`."""
-        while self.due_s <= t_s:
-            self._sink.push(self._events[self.n_sent][1], self.due_s)
-            self.n_sent += 1
-            self.due_s = self._next_s()
-
-    def _next_s(self) -> float:
-        return self._events[self.n_sent][0] if self.n_sent < len(self._events) else math.inf
+    return Feed("markers", stamps_s, push)
 
 
 def _within(t_us: np.ndarray, pace: Pace) -> np.ndarray:

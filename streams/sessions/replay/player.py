@@ -7,15 +7,24 @@ has passed.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from streams.clock import Clock, MonotonicClock
 from streams.errors import SessionError
 from streams.lsl import outlets as lsl
 from streams.sessions.choice import EVERYTHING, SessionChoice
-from streams.sessions.replay.feeds import CountsFeed, Feed, MarkerFeed, Pace, SamplesFeed, SpikeFeed
+from streams.sessions.replay.feeds import (
+    Feed,
+    Pace,
+    counts_feed,
+    marker_feed,
+    samples_feed,
+    spike_feed,
+)
 from streams.sessions.session import Session
 
 EDGE_US = 50_000
@@ -24,6 +33,7 @@ LEAD_IN_S = 0.25
 LINGER_S = 0.5
 WAIT_SLICE_S = 0.2
 AXES = ("x", "y", "z")
+MakeFeed = Callable[[Pace], Feed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +116,6 @@ class ReplaySummary:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayOutlets:
-    """A replay's open streams."""
-
-    source: lsl.SpikeOutlet | lsl.CountsOutlet
-    samples: dict[str, lsl.ValuesOutlet]
-    markers: lsl.MarkerOutlet | None
-
-
 def run_replay(
     path: str | Path,
     *,
@@ -161,12 +162,14 @@ def run_replay(
     session, clock, name = read_session(path, choice), MonotonicClock(), name or Path(path).stem
     bin_us = round(counts_ms * 1000) if counts_ms else 0
     start_us, stop_us = chosen_range_us(session, start_s, stop_s, bin_us or EDGE_US)
-    outlets = _open_outlets(session, name, bin_us, speed, with_behavior)
+    source, makers = _open_source(session, name, bin_us, speed, block_ms * 1e-3)
+    if with_behavior:
+        makers += _open_behavior(session, name, block_ms * 1e-3)
     if wait_s > 0:
         on_waiting(name)
-        _wait_for_listener(outlets.source, name, wait_s, clock, is_stopped)
+        _wait_for_listener(source, name, wait_s, clock, is_stopped)
     pace = Pace(clock.now() + LEAD_IN_S, start_us, stop_us, speed)
-    feeds = _make_feeds(session, outlets, pace, block_ms * 1e-3, bin_us)
+    feeds = [make(pace) for make in makers]
     complete = replay(feeds, pace, clock, on_progress=on_progress, is_stopped=is_stopped)
     if complete:
         clock.sleep_until(clock.now() + LINGER_S)
@@ -197,27 +200,31 @@ def chosen_range_us(
     return start_us, min(stop_us, end_us)
 
 
-def _open_outlets(
-    session: Session, name: str, bin_us: int, speed: float, with_behavior: bool
-) -> ReplayOutlets:
-    source_id, keys = f"spikeloop-replay-{name}", session.unit_keys
-    source: lsl.SpikeOutlet | lsl.CountsOutlet
+def _open_source(
+    session: Session, name: str, bin_us: int, speed: float, block_s: float
+) -> tuple[lsl.Outlet, list[MakeFeed]]:
+    source_id, keys, spikes = f"spikeloop-replay-{name}", session.unit_keys, session.spikes
     if bin_us:
-        source = lsl.CountsOutlet(name, f"{source_id}-counts", keys, speed * 1e6 / bin_us)
-    else:
-        source = lsl.SpikeOutlet(name, f"{source_id}-spikes", keys)
-    if not with_behavior:
-        return ReplayOutlets(source, {}, None)
-    samples = {}
+        counts = lsl.CountsOutlet(name, f"{source_id}-counts", keys, speed * 1e6 / bin_us)
+        return counts, [partial(counts_feed, counts, spikes, len(keys), bin_us)]
+    source = lsl.SpikeOutlet(name, f"{source_id}-spikes", keys)
+    return source, [partial(spike_feed, source, spikes, block_s)]
+
+
+def _open_behavior(session: Session, name: str, block_s: float) -> list[MakeFeed]:
+    source_id, makers = f"spikeloop-replay-{name}", list[MakeFeed]()
     for path, signal in session.behavior.items():
         short = path.rpartition("/")[2]
         kind = "Position" if "pos" in path.lower() else "Kinematics"
         labels = channel_labels(short, signal.values.shape[1])
-        samples[path] = lsl.ValuesOutlet(
+        outlet = lsl.ValuesOutlet(
             f"{name} {short}", kind, f"{source_id}-{path}", labels, signal.unit
         )
-    markers = lsl.MarkerOutlet(f"{name} trials", f"{source_id}-trials") if session.trials else None
-    return ReplayOutlets(source, samples, markers)
+        makers.append(partial(samples_feed, outlet, signal, block_s))
+    if session.trials:
+        markers = lsl.MarkerOutlet(f"{name} trials", f"{source_id}-trials")
+        makers.append(partial(marker_feed, markers, session.trials))
+    return makers
 
 
 def channel_labels(name: str, n: int) -> list[str]:
@@ -225,21 +232,6 @@ def channel_labels(name: str, n: int) -> list[str]:
     if n == 1:
         return [name]
     return [f"{name}_{AXES[i] if n <= len(AXES) else i}" for i in range(n)]
-
-
-def _make_feeds(
-    session: Session, outlets: ReplayOutlets, pace: Pace, block_s: float, bin_us: int
-) -> list[Feed]:
-    spikes, n_units, feeds = session.spikes, len(session.unit_keys), list[Feed]()
-    if isinstance(outlets.source, lsl.CountsOutlet):
-        feeds.append(CountsFeed(outlets.source, spikes, n_units, pace, bin_us))
-    else:
-        feeds.append(SpikeFeed(outlets.source, spikes, pace, block_s))
-    for path, outlet in outlets.samples.items():
-        feeds.append(SamplesFeed(outlet, session.behavior[path], pace, block_s))
-    if outlets.markers is not None and session.trials is not None:
-        feeds.append(MarkerFeed(outlets.markers, session.trials, pace))
-    return feeds
 
 
 def _wait_for_listener(
@@ -257,17 +249,16 @@ def _wait_for_listener(
 def _summary(
     name: str, session: Session, feeds: Sequence[Feed], pace: Pace, complete: bool
 ) -> ReplaySummary:
-    def n_sent(kind: type) -> int:
-        return sum(feed.n_sent for feed in feeds if isinstance(feed, kind))
-
-    n_counted = sum(feed.n_spikes for feed in feeds if isinstance(feed, CountsFeed))
+    n_sent = Counter[str]()
+    for feed in feeds:
+        n_sent[feed.what] += feed.n_sent
     return ReplaySummary(
         name=name,
         n_units=len(session.unit_keys),
-        n_spikes=n_counted + n_sent(SpikeFeed),
-        n_counts=n_sent(CountsFeed),
-        n_samples=n_sent(SamplesFeed),
-        n_markers=n_sent(MarkerFeed),
+        n_spikes=sum(feed.n_spikes for feed in feeds),
+        n_counts=n_sent["counts"],
+        n_samples=n_sent["samples"],
+        n_markers=n_sent["markers"],
         t0_s=pace.t0_s,
         start_s=pace.start_us * 1e-6,
         stop_s=pace.stop_us * 1e-6,

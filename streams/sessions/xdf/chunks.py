@@ -66,7 +66,8 @@ def samples(values: np.ndarray, stamps: Float64s, fmt: str) -> bytes:
             struct.pack("<Bd", 8, stamp) + b"".join(_length(len(text)) + text for text in row)
             for stamp, row in zip(stamps.tolist(), values, strict=True)
         )
-    table = np.empty(len(stamps), _sample_type(fmt, values.shape[1]))
+    one = [("size", "u1"), ("stamp", "<f8"), ("value", NUMBERS[fmt], (values.shape[1],))]
+    table = np.empty(len(stamps), np.dtype(one))
     table["size"], table["stamp"], table["value"] = 8, stamps, values
     return head + table.tobytes()
 
@@ -102,10 +103,6 @@ def append(handle: int, held: bytes) -> None:
     view = memoryview(held)
     while view:
         view = view[os.write(handle, view) :]
-
-
-def _sample_type(fmt: str, n_channels: int) -> np.dtype[np.void]:
-    return np.dtype([("size", "u1"), ("stamp", "<f8"), ("value", NUMBERS[fmt], (n_channels,))])
 
 
 def _length(n: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Chunks in an XDF file, walked by their lengths: damaged places, and a view without them.
+"""Chunks in an XDF file, walked by their lengths: damaged places, and the bytes without them.
 
 `pyxdf` reads the content. It does not say where it lost its way, takes a cut sample for whole, and
 ends where a header is damaged; this file decides what it is given and what is told.
@@ -10,28 +10,18 @@ import gzip
 import io
 import struct
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from streams.errors import RecordingError
-from streams.sessions.xdf.chunks import (
-    BOUNDARY,
-    BOUNDARY_MARK,
-    CLOCK_OFFSET,
-    FILE_HEADER,
-    MAGIC,
-    NUMBERS,
-    SAMPLES,
-    STREAM_FOOTER,
-    STREAM_HEADER,
-)
+from streams.sessions.xdf import chunks as xdf
 
 SEARCH_BYTES = 2**20
 """Bytes that `pyxdf` reads at a time to find a boundary: the one read that may be short."""
-_OF_STREAM = (STREAM_HEADER, SAMPLES, CLOCK_OFFSET, STREAM_FOOTER)
-_KNOWN = (FILE_HEADER, BOUNDARY, *_OF_STREAM)
+_OF_STREAM = (xdf.STREAM_HEADER, xdf.SAMPLES, xdf.CLOCK_OFFSET, xdf.STREAM_FOOTER)
+_KNOWN = (xdf.FILE_HEADER, xdf.BOUNDARY, *_OF_STREAM)
 Span = tuple[int, int]
 
 
@@ -45,7 +35,6 @@ class Frames:
         tail: where a last chunk begins that was cut; `n_bytes` where there is none.
         sample_bytes: bytes that a stream's sample needs at least, by stream number.
         bad_headers: what is wrong with the headers that cannot be read, by stream number.
-        is_implausible: whether a chunk claims more samples than it has bytes for.
         n_foreign: chunks whose tags XDF 1.0 does not know.
         samples_at: where the sample chunks begin.
     """
@@ -55,7 +44,6 @@ class Frames:
     tail: int = 0
     sample_bytes: dict[int, int] = field(default_factory=dict)
     bad_headers: dict[int, str] = field(default_factory=dict)
-    is_implausible: bool = False
     n_foreign: int = 0
     samples_at: list[int] = field(default_factory=list)
 
@@ -102,10 +90,10 @@ def opened(path: Path) -> BinaryIO:
                 file: BinaryIO = io.BytesIO(packed.read())
         else:
             file = path.open("rb")
-        magic = file.read(len(MAGIC))
+        magic = file.read(len(xdf.MAGIC))
     except (OSError, EOFError) as err:
         raise RecordingError(f"cannot read {path}: {err}") from err
-    if magic != MAGIC[: len(magic)]:
+    if magic != xdf.MAGIC[: len(magic)]:
         file.close()
         raise RecordingError(f"{path} is no XDF file: it does not begin with `XDF:`")
     return file
@@ -115,7 +103,7 @@ def walk(file: BinaryIO) -> Frames:
     """Go from chunk to chunk by their lengths; after damage, from the next boundary on."""
     frames = Frames(n_bytes=file.seek(0, io.SEEK_END))
     frames.tail = frames.n_bytes
-    at = min(len(MAGIC), frames.n_bytes)
+    at = min(len(xdf.MAGIC), frames.n_bytes)
     while at < frames.n_bytes:
         try:
             at = _next(file, at, frames)
@@ -134,11 +122,11 @@ def after_boundary(file: BinaryIO, at: int) -> int | None:
     file.seek(at)
     before = b""
     while block := file.read(SEARCH_BYTES):
-        place = (before + block).find(BOUNDARY_MARK)
+        place = (before + block).find(xdf.BOUNDARY_MARK)
         if place >= 0:
-            return at - len(before) + place + len(BOUNDARY_MARK)
+            return at - len(before) + place + len(xdf.BOUNDARY_MARK)
         at += len(block)
-        before = (before + block)[-len(BOUNDARY_MARK) + 1 :]
+        before = (before + block)[-len(xdf.BOUNDARY_MARK) + 1 :]
     return None
 
 
@@ -151,17 +139,16 @@ def _next(file: BinaryIO, at: int, frames: Frames) -> int:
     if tag not in _KNOWN:
         _head(file, end) if end < frames.n_bytes else None
         frames.n_foreign += 1
-    elif tag == STREAM_HEADER:
+    elif tag == xdf.STREAM_HEADER:
         _note_header(file.read(length - 6), stream, at, frames)
     elif tag in _OF_STREAM and stream not in frames.sample_bytes | frames.bad_headers:
         raise NotWholeError
-    elif tag == SAMPLES and stream in frames.sample_bytes:
+    elif tag == xdf.SAMPLES and stream in frames.sample_bytes:
         n_samples, _ = _length(file)
         if n_samples * frames.sample_bytes[stream] > length:
-            frames.is_implausible = True
             raise NotWholeError(end)
         frames.samples_at.append(at)
-    elif tag == FILE_HEADER and _parsed(file.read(length - 2)) is None:
+    elif tag == xdf.FILE_HEADER and _parsed(file.read(length - 2)) is None:
         raise NotWholeError(end)
     return end
 
@@ -194,13 +181,9 @@ def _is_cut(file: BinaryIO, at: int, n_bytes: int) -> bool:
     try:
         length, tag, _, head = _head(file, at)
     except NotWholeError:
-        return n_bytes - at < 15 and _may_begin(file, at)
+        file.seek(at)
+        return n_bytes - at < 15 and file.read(1) in (b"\x01", b"\x04", b"\x08")
     return tag in _KNOWN and at + head + length > n_bytes
-
-
-def _may_begin(file: BinaryIO, at: int) -> bool:
-    file.seek(at)
-    return file.read(1) in (b"\x01", b"\x04", b"\x08")
 
 
 def _parsed(content: bytes) -> ElementTree.Element | None:
@@ -218,70 +201,24 @@ def _note_header(content: bytes, stream: int, at: int, frames: Frames) -> None:
             raise ValueError
         float(info.findtext("nominal_srate") or "none")
         fmt, n_channels = info.findtext("channel_format") or "", info.findtext("channel_count")
-        each = 1 if fmt == "string" else int(NUMBERS[fmt][-1])
+        each = 1 if fmt == "string" else int(xdf.NUMBERS[fmt][-1])
         frames.sample_bytes[stream] = 1 + int(n_channels or "none") * each
     except (ValueError, KeyError):
         frames.bad_headers[stream] = f"the header of stream {stream} at byte {at} is damaged"
 
 
-class View(io.RawIOBase):
-    """A file's spans as one.
+class WholeReads(io.BytesIO):
+    """Bytes that raise instead of giving less than was asked for.
+
+    `pyxdf` would make a sample from what is there, or take the file's end for a chunk's end.
 
     Args:
         file: to read.
-        spans: [begin, end) for each, in order.
+        spans: [begin, end) for each part to keep, in order.
     """
 
     def __init__(self, file: BinaryIO, spans: Sequence[Span]) -> None:
-        super().__init__()
-        self._file, self._spans, self._at = file, spans, 0
-        self._n_bytes = sum(end - begin for begin, end in spans)
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte in the view."""
-        begin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._n_bytes}[whence]
-        self._at = max(0, begin + offset)
-        return self._at
-
-    def readinto(self, room: memoryview) -> int:  # type: ignore[override]
-        """Read up to a span's end."""
-        for begin, end in self._following():
-            self._file.seek(begin)
-            held = self._file.read(min(len(room), end - begin))
-            room[: len(held)] = held
-            self._at += len(held)
-            return len(held)
-        return 0
-
-    def in_file(self, at: int) -> int:
-        """Return the file position behind byte `at` in the view."""
-        for begin, end in self._spans:
-            if at <= end - begin:
-                return begin + at
-            at -= end - begin
-        return self._spans[-1][1] if self._spans else 0
-
-    def _following(self) -> Iterator[Span]:
-        at = self._at
-        for begin, end in self._spans:
-            if at < end - begin:
-                yield begin + at, end
-            at -= min(at, end - begin)
-
-
-class WholeReads(io.BufferedReader):
-    """A file that raises instead of reading less than was asked for.
-
-    `pyxdf` would make a sample from what is there, or take the file's end for a chunk's end.
-    """
+        super().__init__(b"".join(_part(file, span) for span in spans))
 
     def read(self, n: int | None = -1) -> bytes:
         """Read n bytes.
@@ -304,3 +241,17 @@ class WholeReads(io.BufferedReader):
         if 0 < n < len(room) or (n == 0 and len(room) > 1):
             raise EOFError("the file ends inside a sample")
         return n
+
+
+def _part(file: BinaryIO, span: Span) -> bytes:
+    file.seek(span[0])
+    return file.read(span[1] - span[0])
+
+
+def in_file(at: int, spans: Sequence[Span]) -> int:
+    """Return the file position behind byte `at` of the kept spans together."""
+    for begin, end in spans:
+        if at <= end - begin:
+            return begin + at
+        at -= end - begin
+    return spans[-1][1] if spans else 0

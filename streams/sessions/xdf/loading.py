@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 import struct
@@ -16,29 +15,40 @@ from xml.etree.ElementTree import ParseError
 import numpy as np
 
 from streams.errors import RecordingError
+from streams.lsl.description import StreamDescription
 from streams.messages import Float64s
-from streams.sessions.xdf.frames import Frames, Span, View, WholeReads, after_boundary, opened, walk
+from streams.sessions.xdf.frames import (
+    Frames,
+    Span,
+    WholeReads,
+    after_boundary,
+    in_file,
+    opened,
+    walk,
+)
 
 _FAILURES = (
     ArithmeticError, AttributeError, EOFError, KeyError, IndexError, MemoryError, OSError,
     ParseError, RuntimeError, TypeError, ValueError, struct.error,
 )  # fmt: skip
-_BUFFER_BYTES = 2**18
 MOST_TRIES = 50
 _DAMAGE = ("found likely XDF file corruption", "Error reading chunk length", " Read tag")
 _TOLD_ELSEWHERE = ("got zero-length chunk", "Segments and clock-segments differ")
 
 
 @dataclass(slots=True)
-class LoadedStream:
-    """A stream as `pyxdf` gives it.
+class Recorded:
+    """One recorded stream.
 
     Attributes:
-        number: the stream's in the file.
-        info: its description, nested dicts and lists.
-        values: (n, n_channels); an object array of str for text.
-        stamps_s: (n,) as sent.
+        description: the sender's.
+        labels: its channels'.
+        unit: its channels' physical unit, "" where it says none.
+        values: (n, n_channels), in the order in which they came; an object array of str for text.
+        stamps_s: (n,) as sent, on the sender's clock.
         t_s: (n,) on the recorder's clock.
+        trouble: why its stamps cannot be used; "" where they can.
+        number: the stream's in the file.
         clock_times_s: (m,) sender's clock when its offset was measured.
         clock_offsets_s: (m,).
         clock_parts: first and last sample between two clock resets, each.
@@ -46,21 +56,33 @@ class LoadedStream:
         has_footer: whether there is one.
     """
 
-    number: int
-    info: Mapping[str, Any]
+    description: StreamDescription
+    labels: tuple[str, ...]
+    unit: str
     values: np.ndarray
     stamps_s: Float64s
     t_s: Float64s
-    clock_times_s: Float64s
-    clock_offsets_s: Float64s
-    clock_parts: Sequence[tuple[int, int]]
-    n_in_footer: int | None
-    has_footer: bool
+    trouble: str = ""
+    number: int = 0
+    clock_times_s: Float64s = field(default_factory=lambda: np.zeros(0))
+    clock_offsets_s: Float64s = field(default_factory=lambda: np.zeros(0))
+    clock_parts: Sequence[tuple[int, int]] = ()
+    n_in_footer: int | None = None
+    has_footer: bool = False
+
+    def __len__(self) -> int:
+        return len(self.t_s)
 
     @property
     def name(self) -> str:
         """Its name."""
-        return field_text(self.info, "name")
+        return self.description.name
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """Return everything that must be the same if two streams are one."""
+        what = self.description
+        return (self.labels, what.n_channels, what.format, what.rate_hz, self.unit)
 
 
 @dataclass(slots=True)
@@ -74,7 +96,7 @@ class Loaded:
     """
 
     header: Mapping[str, Any]
-    streams: list[LoadedStream]
+    streams: list[Recorded]
     remarks: list[str]
 
 
@@ -83,16 +105,17 @@ class _Attempt:
     """One attempt to read the file with `pyxdf`.
 
     Attributes:
-        file: that it reads.
-        view: the file without the left-out parts.
+        file: that it reads; `pyxdf` closes it.
+        spans: the parts of the file that are in there.
+        raw: the whole file.
         stamps: each stream's, as sent, by chunks.
         ends: for each stream, where each chunk ended (file bytes) and samples up to there.
         damage: file bytes where it lost its way, and where it went on.
         warnings: its other warnings.
     """
 
-    file: io.BufferedReader
-    view: View
+    file: BinaryIO
+    spans: Sequence[Span]
     raw: BinaryIO
     stamps: dict[int, list[Float64s]] = field(default_factory=dict)
     ends: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
@@ -107,16 +130,8 @@ class _Attempt:
         held.append(stamps.copy())
         ends = self.ends.setdefault(number, [])
         n_before = ends[-1][1] if ends else 0
-        ends.append((self.view.in_file(self.file.tell()), n_before + len(stamps)))
+        ends.append((in_file(self.file.tell(), self.spans), n_before + len(stamps)))
         return values, stamps, info
-
-    def n_chunks(self) -> int:
-        """Sample chunks read so far."""
-        return sum(map(len, self.ends.values()))
-
-    def last_end(self) -> int:
-        """File byte at which the last sample chunk that was read ended."""
-        return max((ends[-1][0] for ends in self.ends.values()), default=0)
 
     def note(self, text: str) -> None:
         """Note a warning."""
@@ -125,7 +140,7 @@ class _Attempt:
         if not text.startswith(_DAMAGE):
             self.warnings.append(text)
             return
-        at = self.view.in_file(self.file.tell())
+        at = in_file(self.file.tell(), self.spans)
         self.damage.append((at, after_boundary(self.raw, at) or at))
 
 
@@ -166,51 +181,53 @@ def _nothing_left(path: Path, frames: Frames) -> str:
 
 
 def _load(path: Path, file: BinaryIO, frames: Frames, numbers: list[int] | None) -> Loaded:
-    """Let `pyxdf` read the file as it is; where it cannot, without what is damaged."""
+    """Let `pyxdf` read what is not damaged, and less where it still cannot."""
     whole = [(0, frames.n_bytes)]
-    spans = frames.kept() if frames.is_implausible else whole
     is_fast = frames.kept() == whole
     for _ in range(MOST_TRIES):
-        attempt = _attempt(file, spans, is_fast)
+        spans = frames.kept()
+        attempt = _attempt(path, file, spans, is_fast)
         try:
             streams, header = _ask_pyxdf(attempt, numbers, dejitter=False)
-            if is_fast and attempt.n_chunks() != len(frames.samples_at):
+            n_chunks = sum(map(len, attempt.ends.values()))
+            if is_fast and n_chunks != len(frames.samples_at):
                 raise EOFError("chunks of samples were passed over")
         except _FAILURES as err:
-            was_last_way = not is_fast and spans == frames.kept()
-            if was_last_way and not frames.cut_next_samples(attempt.last_end(), file):
+            last_end = max((ends[-1][0] for ends in attempt.ends.values()), default=0)
+            # The fast way does not say where it lost its way: the careful one is asked first.
+            if not is_fast and not frames.cut_next_samples(last_end, file):
                 raise RecordingError(
                     f"{path} cannot be read as XDF: {type(err).__name__}: {err}. "
                     "Is it a whole file of LabRecorder's?"
                 ) from err
-            is_fast, spans = False, whole if is_fast else frames.kept()
+            is_fast = False
             continue
         smooth = None
         if any(_rate(one) > 0 and len(one["time_stamps"]) for one in streams):
-            smooth, _ = _ask_pyxdf(_attempt(file, spans, is_fast), numbers, dejitter=True)
-        if spans != whole:
-            attempt.damage += frames.damaged
+            smooth, _ = _ask_pyxdf(_attempt(path, file, spans, is_fast), numbers, dejitter=True)
+        attempt.damage += frames.damaged
         return _account(attempt, frames, streams, smooth, header or {})
     raise RecordingError(
         f"{path} is damaged in more than {len(frames.damaged)} places: it cannot be read"
     )
 
 
-def _attempt(file: BinaryIO, spans: Sequence[Span], is_fast: bool) -> _Attempt:
-    view = View(file, spans)
-    reader = io.BufferedReader if is_fast else WholeReads
-    return _Attempt(reader(view, _BUFFER_BYTES), view, file)
+def _attempt(path: Path, file: BinaryIO, spans: Sequence[Span], is_fast: bool) -> _Attempt:
+    if not is_fast:
+        return _Attempt(WholeReads(file, spans), spans, file)
+    again = opened(path)
+    again.seek(0)
+    return _Attempt(again, spans, file)
 
 
 def _ask_pyxdf(attempt: _Attempt, numbers: list[int] | None, *, dejitter: bool) -> Any:
-    try:
-        import pyxdf
-    except ImportError:
-        raise RecordingError(
-            "reading XDF needs the package pyxdf: pip install 'spikeloop[nwb]'"
-        ) from None
-
-    with _listening(attempt), np.errstate(all="ignore"):
+    with attempt.file, _listening(attempt), np.errstate(all="ignore"):
+        try:
+            import pyxdf
+        except ImportError:
+            raise RecordingError(
+                "reading XDF needs the package pyxdf: pip install 'spikeloop[nwb]'"
+            ) from None
         return pyxdf.load_xdf(
             attempt.file,
             select_streams=numbers,
@@ -253,12 +270,12 @@ def _account(
             f"the file ends inside a chunk: its last {frames.n_bytes - frames.tail} bytes are lost"
         )
     for one, other in zip(held, smooth or [{}] * len(held), strict=True):
-        if smooth is not None and _rate(one.info) > 0:
+        if smooth is not None and one.description.rate_hz > 0:
             remarks += _smoothed(one, other)
     return Loaded(header.get("info") or {}, held, remarks)
 
 
-def _stream(one: Mapping[str, Any], attempt: _Attempt) -> LoadedStream:
+def _stream(one: Mapping[str, Any], attempt: _Attempt) -> Recorded:
     info = one["info"]
     number = int(info["stream_id"])
     n, n_channels = len(one["time_stamps"]), int(info["channel_count"][0])
@@ -267,10 +284,13 @@ def _stream(one: Mapping[str, Any], attempt: _Attempt) -> LoadedStream:
     if info["channel_format"][0] == "string":
         values = np.array(values, object).reshape(n, n_channels)
     footer = one.get("footer")
+    channels = _channels(info)
     n_told = field_text((footer or {}).get("info") or {}, "sample_count")
-    return LoadedStream(
+    return Recorded(
+        description=_description(info),
+        labels=tuple(field_text(channel, "label") for channel in channels),
+        unit=next((unit for one in channels if (unit := field_text(one, "unit"))), ""),
         number=number,
-        info=info,
         values=values,
         stamps_s=np.concatenate(raw)[:n],
         t_s=np.asarray(one["time_stamps"], np.float64),
@@ -282,20 +302,42 @@ def _stream(one: Mapping[str, Any], attempt: _Attempt) -> LoadedStream:
     )
 
 
+def _description(info: Mapping[str, Any]) -> StreamDescription:
+    return StreamDescription(
+        name=field_text(info, "name"),
+        type=field_text(info, "type"),
+        source_id=field_text(info, "source_id"),
+        hostname=field_text(info, "hostname"),
+        n_channels=int(field_text(info, "channel_count")),
+        rate_hz=float(field_text(info, "nominal_srate")),
+        format=field_text(info, "channel_format"),
+        uid=field_text(info, "uid"),
+    )
+
+
+def _channels(info: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return each channel's description, in `pyxdf`'s nested dicts."""
+    inside: Any = info
+    for name in ("desc", "channels"):
+        held = inside.get(name) or [None]
+        inside = held[0] if isinstance(held[0], Mapping) else {}
+    return [one if isinstance(one, Mapping) else {} for one in inside.get("channel") or ()]
+
+
 SMOOTHED_AT_MOST_S = 0.05
 """Even steps through a regular stream's stamps mend jitter; what lies further off is a hole."""
 
 
-def _smoothed(one: LoadedStream, other: Mapping[str, Any]) -> list[str]:
+def _smoothed(one: Recorded, other: Mapping[str, Any]) -> list[str]:
     """Take the straight lines that `pyxdf` lays through a regular stream's stamps, if they fit."""
     t_s = np.asarray(other["time_stamps"], np.float64)
     if len(t_s) != len(one.t_s) or not len(t_s):
         return []
-    moved_s = float(np.abs(t_s - one.t_s).max())
+    moved_s, rate_hz = float(np.abs(t_s - one.t_s).max()), one.description.rate_hz
     if moved_s > SMOOTHED_AT_MOST_S:
         return [
             f"the stamps of {one.name!r} are taken as they were sent: they lie up to "
-            f"{moved_s * 1e3:.0f} ms from the even steps that {_rate(one.info):g} Hz would give "
+            f"{moved_s * 1e3:.0f} ms from the even steps that {rate_hz:g} Hz would give "
             "(samples are missing, or the rate changed)"
         ]
     one.t_s = t_s
@@ -304,7 +346,7 @@ def _smoothed(one: LoadedStream, other: Mapping[str, Any]) -> list[str]:
 
 
 def _lost_by(
-    span: Span, streams: Sequence[LoadedStream], attempt: _Attempt, frames: Frames, t0_s: float
+    span: Span, streams: Sequence[Recorded], attempt: _Attempt, frames: Frames, t0_s: float
 ) -> str:
     """Say what a damaged place cost, stream by stream."""
     at, resumed = span
