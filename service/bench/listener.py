@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
+from threading import Event
 from typing import Any
 
 import numpy as np
 
 from service.telemetry.percentiles import percentiles
-from streams.clock import Clock, MonotonicClock
+from streams.clock import MonotonicClock
 from streams.messages import Float64s
 from streams.wire.sockets import DecodeSubscriber
 
@@ -66,7 +67,7 @@ class Listener:
         seconds: float,
         each: Callable[[dict[str, Any] | None], None] = lambda decode: None,
         topics: Sequence[str] = TOPICS,
-        clock: Clock | None = None,
+        ending: Event | None = None,
     ) -> None:
         """Listen for `seconds` from the first decode on.
 
@@ -75,12 +76,12 @@ class Listener:
             seconds: how long.
             each: called with each decode, and with None after anything else or a while.
             topics: what to listen to.
-            clock: the machine's, by default.
+            ending: ends it earlier.
         """
-        clock = clock or MonotonicClock()
+        clock, ending = MonotonicClock(), ending or Event()
         subscriber = DecodeSubscriber(endpoint, topics)
         t_end_s: float | None = None
-        while t_end_s is None or clock.now() < t_end_s:
+        while not ending.is_set() and (t_end_s is None or clock.now() < t_end_s):
             received = subscriber.receive(0.2)
             now_s = clock.now()
             each(self._take(received, now_s))

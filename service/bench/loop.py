@@ -22,11 +22,6 @@ from service.bench.stages import runs, stages_ms, summary
 from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
 from service.daemon.serve import bundle_path
 from service.short_slices import wake_soon
-from streams.clock import MonotonicClock
-
-PRIORITY = 50
-"""Asked for as a rig would; where it is not permitted the daemon says so and goes on."""
-SAMPLE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +47,7 @@ class Settings:
     seconds: float
     block_s: float
     base: str | None = None
-    priority: int = PRIORITY
+    priority: int = 50
     cut: str = "auto"
     backend: str = "onnxruntime-cpu"
     delay_s: float = 0.0
@@ -107,7 +102,7 @@ def _measure(rig: Rig, settings: Settings) -> tuple[Listener, dict[str, Any]]:
     start_sender(rig, stream, settings, seconds=settings.seconds + 120)
     usage = machine.Usage(rig.pids() | {"subscriber": os.getpid()})
     listener = listen_beside_timer(
-        rig, endpoint, settings.hop_s, settings.seconds, _sampling(usage), (*TOPICS, "timing")
+        rig, endpoint, settings.hop_s, settings.seconds, usage.sample_after, (*TOPICS, "timing")
     )
     return listener, usage.summary()
 
@@ -121,26 +116,26 @@ def start_daemon(rig: Rig, name: str, stream: str, settings: Settings) -> str:
         stream: name of the LSL stream.
         settings: what is measured.
     """
-    bundle, announced = rig.path / "bundle", rig.path / f"{name}.json"
+    bundle = rig.path / "bundle"
     if not bundle.exists():
-        _generate(bundle, settings)
-    config = rig.path / f"{name}.toml"
-    config.write_text(_config(bundle, stream, settings))
-    rig.start(name, "serve", str(config), "--log", "json", "--announce", str(announced))
-    endpoint: str = rig.wait_for_file(announced, name)["decode"]
+        derive_bundle(
+            open_bundle(bundle_path(settings.base or "shipped:demo")),
+            bundle,
+            unit_keys=unit_keys(settings.n_units),
+            hop_s=settings.hop_s,
+            bin_s=settings.hop_s,
+            name="generated",
+            seed=0,
+        )
+    config = {
+        "input.budget_spikes_per_s": max(50_000, round(2 * settings.n_units * settings.rate_hz)),
+        "decoder.bundle": str(bundle),
+        "decoder.backend": settings.backend,
+        "beat.cut": settings.cut,
+        "realtime.priority": settings.priority,
+    }
+    endpoint: str = rig.serve(name, stream, config)["decode"]
     return endpoint
-
-
-def _generate(bundle: Path, settings: Settings) -> None:
-    derive_bundle(
-        open_bundle(bundle_path(settings.base or "shipped:demo")),
-        bundle,
-        unit_keys=unit_keys(settings.n_units),
-        hop_s=settings.hop_s,
-        bin_s=settings.hop_s,
-        name="generated",
-        seed=0,
-    )
 
 
 def start_sender(rig: Rig, stream: str, settings: Settings, seconds: float) -> None:
@@ -150,18 +145,6 @@ def start_sender(rig: Rig, stream: str, settings: Settings, seconds: float) -> N
         str(settings.rate_hz), "--block-ms", str(settings.block_s * 1e3),
         "--delay-ms", str(settings.delay_s * 1e3), "--seconds", str(seconds),
     )  # fmt: skip
-
-
-def _sampling(usage: machine.Usage) -> Callable[[dict[str, Any] | None], None]:
-    """Samples once a second, right after a decode: then the most time is left to the next."""
-    clock, due_s = MonotonicClock(), [0.0]
-
-    def each(decode: dict[str, Any] | None) -> None:
-        if decode is not None and clock.now() >= due_s[0]:
-            due_s[0] = clock.now() + SAMPLE_EVERY_S
-            usage.sample(clock.now())
-
-    return each
 
 
 def listen_beside_timer(
@@ -198,16 +181,3 @@ def listen_beside_timer(
     listener.listen(endpoint, seconds, each, topics)
     listener.bare_timer = json.loads(rig.end("timer"))
     return listener
-
-
-def _config(bundle: Path, stream: str, settings: Settings) -> str:
-    spikes_per_s = settings.n_units * settings.rate_hz
-    return (
-        f'[input]\nname = "{stream}"\nwait_s = 60.0\n'
-        f"budget_spikes_per_s = {max(50_000, round(2 * spikes_per_s))}\n"
-        f'[decoder]\nbundle = "{bundle}"\nbackend = "{settings.backend}"\n'
-        f'[beat]\ncut = "{settings.cut}"\n'
-        '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
-        f'lsl_name = "{stream}-decodes"\n'
-        f"[realtime]\npriority = {settings.priority}\n"
-    )

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from streams.clock import MonotonicClock
+
 LIBRARIES = ("spikeloop", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "pylsl", "pyzmq")
 WARM_S = 60.0
 FLAT = 0.01
+SAMPLE_EVERY_S = 1.0
 _MIB = 2**20
 
 
@@ -95,9 +98,17 @@ class Usage:
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = dict(pids)
+        self._clock, self._due_s = MonotonicClock(), 0.0
         self._t_s = array("d")
         self._cpu_s = {name: array("d") for name in pids}
         self._bytes = {name: array("d") for name in pids}
+
+    def sample_after(self, decode: dict[str, Any] | None) -> None:
+        """Sample once a second, right after a decode: then the most time is left to the next."""
+        now_s = self._clock.now()
+        if decode is not None and now_s >= self._due_s:
+            self._due_s = now_s + SAMPLE_EVERY_S
+            self.sample(now_s)
 
     def sample(self, t_s: float) -> None:
         """Read all of them now; a process that is gone keeps its last numbers."""

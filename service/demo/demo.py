@@ -10,8 +10,8 @@ from contextlib import nullcontext
 from typing import Any
 
 from export.bundle import open_bundle
-from service.bench.loop import PRIORITY, listen_beside_timer
-from service.bench.rig import Rig
+from service.bench.loop import listen_beside_timer
+from service.bench.rig import Rig, beside
 from service.bench.screen import show
 from service.bench.verdict import beats_missed, conclude
 from service.daemon.serve import bundle_path
@@ -74,7 +74,7 @@ def _run(
     with_screen: bool,
 ) -> dict[str, Any]:
     name = f"spikeloop-demo-{os.getpid()}"
-    endpoint = start_daemon(rig, name, bundle, backend)["decode"]
+    endpoint = rig.serve("daemon", name, served(bundle, backend))["decode"]
     summary = rig.path / "subject.json"
     rig.start(
         "subject", "simulate", *subject, "--name", name, "--decodes", endpoint,
@@ -82,7 +82,7 @@ def _run(
     )  # fmt: skip
     hop_s = open_bundle(bundle_path(bundle)).manifest.hop_s
     view = LiveView(name, seconds) if with_screen else None
-    with view or nullcontext():
+    with beside(view.draw) if view else nullcontext():
         listener = listen_beside_timer(
             rig, endpoint, hop_s, seconds, view.take if view else lambda decode: None
         )
@@ -91,21 +91,14 @@ def _run(
     return _result(json.loads(summary.read_text()), listener.summary())
 
 
-def start_daemon(
-    rig: Rig, name: str, bundle: str, backend: str = DEFAULT_BACKEND
-) -> dict[str, Any]:
-    """A daemon that decodes the stream of that name; its endpoints, by kind."""
-    config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
-    config.write_text(
-        f'[input]\nname = "{name}"\nwait_s = 60.0\n'
-        f'[decoder]\nbundle = "{bundle}"\nbackend = "{backend}"\nlead_s = {LEAD_S}\n'
-        '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
-        f'lsl_name = "{name}-decodes"\n'
-        f"[shaping]\nsmoothing = {SMOOTHING}\n"
-        f"[realtime]\npriority = {PRIORITY}\n"
-    )
-    rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
-    return rig.wait_for_file(announced, "daemon")
+def served(bundle: str, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:
+    """The demo's config for the daemon, as `Rig.serve` takes it."""
+    return {
+        "decoder.bundle": bundle,
+        "decoder.backend": backend,
+        "decoder.lead_s": LEAD_S,
+        "shaping.smoothing": SMOOTHING,
+    }
 
 
 def _result(subject: dict[str, Any], loop: dict[str, Any]) -> dict[str, Any]:

@@ -7,26 +7,25 @@ daemon with a reference: the same base decoder, adapted to minutes of that day i
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-import threading
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 
-from service.bench.rig import Rig
+from service.bench.listener import Listener
+from service.bench.rig import Rig, beside, write_config
 from service.bench.screen import show
 from service.bench.verdict import conclude
 from service.client import swap
 from service.daemon.serve import bundle_path
-from service.demo.demo import start_daemon
+from service.demo.demo import served
 from service.errors import ServiceError
 from streams.clock import MonotonicClock
 from streams.lsl.inlets import find_inlet
 from streams.wire.client import DaemonClient
-from streams.wire.sockets import DecodeSubscriber
 
 SETTLING_S = 5.0
 """A user needs a moment with another decoder before the rate is that of the decoder."""
@@ -81,13 +80,13 @@ def _run(
     rig: Rig, note: Console, seconds: float, who: tuple[int, int], bundle: str
 ) -> dict[str, Any]:
     name = f"spikeloop-recalibrate-{os.getpid()}"
-    endpoints = start_daemon(rig, name, bundle)
+    endpoints, heard = rig.serve("daemon", name, served(bundle)), Listener()
     subject, day = (str(one) for one in who)
     rig.start(
         "subject", "simulate", "--subject", subject, "--day", day, "--name", name,
         "--decodes", endpoints["decode"],
     )  # fmt: skip
-    with Audience(endpoints["decode"]) as audience:
+    with beside(lambda ending: heard.listen(endpoints["decode"], math.inf, ending=ending)):
         rate = _RateMeter(rig, name, seconds)
         note.print("yesterday's decoder ...")
         before = rate.measure()
@@ -100,13 +99,14 @@ def _run(
         note.print(f"reference: {reference:.1f} targets a minute")
     rig.end("subject")
     rig.end("daemon")
+    n_beats, n_sent = (1 + heard.last[field] - heard.first[field] for field in ("beat", "seq"))
     return {
         "acquisition_per_min_before": before,
         "acquisition_per_min_after": after,
         "acquisition_per_min_reference": reference,
-        "missed_beats": audience.n_late + audience.n_skipped,
-        "skipped_beats": audience.n_skipped,
-        "lost_messages": audience.n_lost,
+        "missed_beats": int(heard.decodes["late"].sum()) + n_beats - n_sent,
+        "skipped_beats": n_beats - n_sent,
+        "lost_messages": n_sent - len(heard.decodes),
         "collect_s": told["collect_s"],
         "adapt_s": told["adapt_s"],
         "total_s": told["total_s"],
@@ -144,57 +144,20 @@ class _RateMeter:
         return 60.0 * (n_last - n_first) / (t_last_s - t_first_s)
 
 
-class Audience:
-    """A subscriber of its own thread: counts what the daemon skipped and what got lost.
-
-    Args:
-        endpoint: the daemon's decodes.
-    """
-
-    def __init__(self, endpoint: str) -> None:
-        self.n_late = self.n_skipped = self.n_lost = 0
-        self._endpoint = endpoint
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="audience", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ending.set()
-        self._thread.join()
-
-    def _listen(self) -> None:
-        subscriber = DecodeSubscriber(self._endpoint)
-        last: dict[str, Any] | None = None
-        while not self._ending.is_set():
-            received = subscriber.receive(0.2)
-            if received is None:
-                continue
-            decode = received[1]
-            self.n_late += decode["late"]
-            if last is not None:
-                self.n_skipped += decode["beat"] - last["beat"] - (decode["seq"] - last["seq"])
-                self.n_lost += decode["seq"] - last["seq"] - 1
-            last = decode
-        subscriber.close()
-
-
 def _calibrate(rig: Rig, name: str, subject: str, control: str, bundle: str) -> dict[str, Any]:
     """The wizard, unattended; what it says at the end."""
     config = rig.path / "calibrate.toml"
-    config.write_text(
-        f'[calibration]\nsubject = "sim-{subject}"\nfolder = "{rig.path}/calibrations"\n'
-        f'registry = "{rig.path}/bundles"\nbase = "{bundle}"\n'
-        f'[spikes]\nname = "{name}"\n[markers]\nname = "{name}-markers"\n'
-        f'[behavior]\nname = "{name}-cursor"\n[deploy]\ncontrol = "{control}"\n'
-    )
+    keys = {
+        "calibration.subject": f"sim-{subject}",
+        "calibration.folder": f"{rig.path}/calibrations",
+        "calibration.registry": f"{rig.path}/bundles",
+        "calibration.base": bundle,
+        "spikes.name": name,
+        "markers.name": f"{name}-markers",
+        "behavior.name": f"{name}-cursor",
+        "deploy.control": control,
+    }
+    write_config(config, keys)
     rig.start("wizard", "calibrate", str(config), "--auto", "--json")
     told: dict[str, Any] = json.loads(rig.finish("wizard"))
     return told

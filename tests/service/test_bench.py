@@ -170,7 +170,7 @@ def test_growth_counts_from_the_first_minute_on() -> None:
 
 
 def test_a_bare_timer_on_a_perfect_clock_misses_nothing() -> None:
-    counts = run_timer(ManualClock(5.0), 0.02, 2.0, [])
+    counts = run_timer(ManualClock(5.0), 0.02, 2.0)
     assert (counts.beats, counts.missed) == (100, 0)
 
 
@@ -187,7 +187,7 @@ class Sluggish(ManualClock):
 
 
 def test_a_bare_timer_counts_what_the_machine_misses() -> None:
-    counts = run_timer(Sluggish(), 0.02, 2.0, [])
+    counts = run_timer(Sluggish(), 0.02, 2.0)
     assert counts.late == pytest.approx(9, abs=1)
     assert counts.beats + counts.skipped == pytest.approx(100, abs=2)
 
