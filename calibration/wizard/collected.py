@@ -12,28 +12,26 @@ from calibration.choices import TargetSpec
 from calibration.errors import STREAM, WizardError
 from calibration.ridge import binned_counts, ridge_weights, with_history
 from calibration.scoring import r2_score
-from calibration.wizard.config import CollectSection
-from calibration.wizard.recorder import errors_as_told_here, reading_of
-from calibration.wizard.results import LearningPoint
-from calibration.wizard.run import CalibrationRun
-from calibration.wizard.targets import (
+from calibration.wizard.behavior import (
+    Gap,
+    TrialCount,
     behavior_advice,
     behavior_stream,
     continuous_targets,
-    marker_advice,
-    markers_shown,
-    unknown_positions,
-)
-from calibration.wizard.trials import (
-    Gap,
-    TrialCount,
     count_trials,
     describe_gaps,
     find_gaps,
     longest_silence_s,
+    marker_advice,
+    markers_shown,
     seconds_outside,
+    unknown_positions,
     without_gaps,
 )
+from calibration.wizard.config import CollectSection
+from calibration.wizard.recording import errors_as_told_here, reading_of
+from calibration.wizard.results import LearningPoint
+from calibration.wizard.run import CalibrationRun
 from export.bundle import DecoderBundle
 from streams.errors import StreamsError
 from streams.sessions.convert.convert import convert

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from calibration.errors import BELOW_THRESHOLD, WizardError
 from calibration.wizard.config import load_config
 from calibration.wizard.results import STEPS, Result, StepResults, needed
 from calibration.wizard.run import FILE, CalibrationRun, Progress
+from calibration.wizard.steps import adapt, collect, deploy, preflight, recalibrate, verify
 from calibration.wizard.ui import (
     BackError,
     Choice,
@@ -103,7 +103,7 @@ def go_through(run: CalibrationRun) -> None:
     """
     while (step := _first_open(run.results)) is not None:
         try:
-            run.progress.done(step, _step(step)(run))
+            run.progress.done(step, STEP_OF[step](run))
         # Its own result is not there yet, so going back forgets the step before.
         except BackError:
             run.progress.forget(STEPS[max(0, STEPS.index(step) - 1) :])
@@ -122,11 +122,23 @@ def _first_open(results: StepResults) -> str | None:
     return next((step for step in STEPS if getattr(results, step) is None), None)
 
 
-def _step(name: str) -> Callable[[CalibrationRun], Result]:
-    """Import a step when it is come to: the wizard is there at once."""
-    step: Callable[[CalibrationRun], Result]
-    step = import_module(f"calibration.wizard.steps.{name}").step
-    return step
+def _report(run: CalibrationRun) -> Result:
+    # Brings matplotlib: without it the wizard is there at once.
+    from calibration.wizard.steps.report import step
+
+    return step(run)
+
+
+STEP_OF: dict[str, Callable[[CalibrationRun], Result]] = {
+    "preflight": preflight.step,
+    "collect": collect.step,
+    "adapt": adapt.step,
+    "verify": verify.step,
+    "report": _report,
+    "decide": verify.decision_step,
+    "deploy": deploy.step,
+    "recalibrate": recalibrate.step,
+}
 
 
 def summary(folder: Path, results: StepResults, total_s: float) -> dict[str, Any]:

@@ -9,18 +9,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from calibration.wizard.behavior import SECTORS, TrialCount, test_part, without_gaps
 from calibration.wizard.collected import BaseNeeds, Collected
-from calibration.wizard.cues import Cues, builtin_cues
-from calibration.wizard.recorder import (
+from calibration.wizard.recording import (
     POLL_S,
+    Cues,
     Recorder,
+    builtin_cues,
     recording_to,
     save_session,
     session_of_recordings,
 )
 from calibration.wizard.results import CollectResult, LearningPoint
 from calibration.wizard.run import CalibrationRun
-from calibration.wizard.trials import SECTORS, TrialCount, test_part, without_gaps
 from calibration.wizard.ui import Choice, Page
 from export.bundle import open_bundle
 

@@ -12,19 +12,7 @@ from rich.text import Text
 
 from calibration.choices import TargetSpec
 from calibration.errors import BUNDLE, STREAM, UNREACHABLE, USAGE, CalibrationError, WizardError
-from calibration.wizard.cues import builtin_cues
-from calibration.wizard.recorder import (
-    POLL_S,
-    RecorderStatus,
-    StreamStatus,
-    errors_as_told_here,
-    newest_s,
-    reading_of,
-    recording_to,
-)
-from calibration.wizard.results import Finding, PreflightResult
-from calibration.wizard.run import CalibrationRun
-from calibration.wizard.targets import (
+from calibration.wizard.behavior import (
     behavior_advice,
     behavior_stream,
     continuous_targets,
@@ -32,6 +20,18 @@ from calibration.wizard.targets import (
     markers_shown,
     unknown_samples,
 )
+from calibration.wizard.recording import (
+    POLL_S,
+    RecorderStatus,
+    StreamStatus,
+    builtin_cues,
+    errors_as_told_here,
+    newest_s,
+    reading_of,
+    recording_to,
+)
+from calibration.wizard.results import Finding, PreflightResult
+from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import NEXT, Choice, Page
 from calibration.wizard.units import UnitScreening, screen_units, unit_rates_hz
 from export.bundle import DecoderBundle, open_bundle

@@ -15,14 +15,13 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from calibration.errors import STREAM, WizardError
-from calibration.wizard.recorder import POLL_S, recording_to, save_session, session_of_recordings
+from calibration.wizard.behavior import find_gaps, longest_silence_s, test_part, without_gaps
+from calibration.wizard.recording import POLL_S, recording_to, save_session, session_of_recordings
 from calibration.wizard.results import RecalibrateResult, needed
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.steps.adapt import adapted, decoder_name
-from calibration.wizard.steps.decide import decide
 from calibration.wizard.steps.deploy import deploy
-from calibration.wizard.steps.verify import verification_line, verification_table, verify
-from calibration.wizard.trials import find_gaps, longest_silence_s, test_part, without_gaps
+from calibration.wizard.steps.verify import decide, verification_line, verification_table, verify
 from calibration.wizard.ui import Choice, Page
 from export.bundle import open_bundle
 from streams.messages import Float64s
