@@ -6,17 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from calibration.choices import choice_of, target_specs
-from calibration.errors import CalibrationError
-from calibration.evaluate import Decoded, decode_scored
+from calibration.choices import choice_of
+from calibration.evaluate import decode_scored
 from calibration.scoring import class_accuracy, score_output, scored_intervals
 from export.backends.onnxruntime_cpu import open_cpu
 from export.backends.opening import Backend
 from export.bundle import DecoderBundle
 from streams.sessions.reading import read_session
-from streams.sessions.session import Session, in_intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +63,13 @@ class PrecisionGate:
         return Cost(self._session.id, self.r2_fp32, r2, drop)
 
     def _r2(self, backend: Backend) -> dict[str, list[float]]:
-        bundle, session, scored = self._bundle, self._session, self._scored
-        lead_s = bundle.manifest.lead_s.default
-        decoded = decode_scored(bundle, backend, session, scored, lead_s)
-        return _scores(bundle, session, decoded, in_intervals(decoded.t_s, scored), lead_s)
-
-
-def _scores(
-    bundle: DecoderBundle, session: Session, decoded: Decoded, chosen: np.ndarray, lead_s: float
-) -> dict[str, list[float]]:
-    if not chosen.any():
-        raise CalibrationError(f"session {session.id} has no beat in the scored part")
-    found: dict[str, list[float]] = {}
-    for target in target_specs(bundle):
-        at_s = decoded.t_s[chosen] + lead_s + target.lag_s
-        values = decoded.values[target.output][chosen]
-        signal = session.signal(target.behavior)
-        if target.classes:
-            found[target.output] = [class_accuracy(values, at_s, signal)[0]]
-        else:
-            found[target.output] = score_output(values, at_s, signal, session).r2
-    return found
+        lead_s = self._bundle.manifest.lead_s.default
+        decoded = decode_scored(self._bundle, backend, self._session, self._scored, lead_s)
+        found: dict[str, list[float]] = {}
+        for out in decoded.outputs(decoded.beats_in(self._scored)):
+            if out.target.classes:
+                found[out.target.output] = [class_accuracy(out.values, out.at_s, out.signal)[0]]
+            else:
+                score = score_output(out.values, out.at_s, out.signal, self._session)
+                found[out.target.output] = score.r2
+        return found
