@@ -13,6 +13,10 @@ class RegistryError(CalibrationError):
     """The registry cannot do what was asked; what was current stays so."""
 
 
+class FalconError(CalibrationError):
+    """A decoder does not fit a task of FALCON, or the benchmark's evaluator stopped."""
+
+
 class WizardError(CalibrationError):
     """A step of the wizard cannot be done; everything before it is saved.
 

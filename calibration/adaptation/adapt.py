@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from calibration.adaptation.adapted import Adapted, Adapter, Options
+from calibration.adaptation.adapted import Adapted, Adapter, Options, write_child
 from calibration.adaptation.calibration_data import CalibrationData, prepare
-from calibration.adaptation.child import write_child
 from calibration.adaptation.poyo import adapt_poyo
 from calibration.adaptation.scores import decode, measure, rows_in, shuffled, verify, wiener
 from calibration.adaptation.streaming import adapt_streaming

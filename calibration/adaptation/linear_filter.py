@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from scipy.signal import lfilter
 
-from calibration.adaptation.batched_fits import Start
+from calibration.adaptation.batched_fits import Start, WindowDecoder
 from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.search import Found, checkpoint_weights, held_out_bins
-from calibration.adaptation.window_decoder import WindowDecoder
 from calibration.ridge import ridge_weights
 from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.linear_filter import decays

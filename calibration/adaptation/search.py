@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -51,7 +50,6 @@ def search(
     *,
     same_array: bool,
     seed: int,
-    recipe: Recipe | None = None,
     on_progress: Progress | None = None,
 ) -> Found:
     """Learn embeddings and session vector for a session.
@@ -61,10 +59,9 @@ def search(
         data: the session.
         same_array: whether the last day's rows are a start to consider.
         seed: for all draws.
-        recipe: for the steps.
         on_progress: told steps done, and steps at most.
     """
-    recipe = recipe or recipe_for(data)
+    recipe = recipe_for(data)
     starts = Starts(base, data, same_array)
     labelled = data.labelled
     held_out = held_out_bins(data, labelled)
@@ -105,26 +102,10 @@ def _run(fits: BatchedFits, recipe: Recipe, on_progress: Progress | None) -> Fou
     return Found(end, n_steps, tuple(losses), tuple(without))
 
 
-class Patience(Protocol):
-    """Part of a recipe that decides how many steps are taken."""
-
-    @property
-    def n_steps(self) -> int:
-        """Steps at most."""
-
-    @property
-    def look_every(self) -> int:
-        """Steps between two looks at the held-out loss."""
-
-    @property
-    def patience(self) -> int:
-        """Looks without a gain that end the steps."""
-
-
 def step_until_no_gain(
     step: Callable[[], None],
     loss: Callable[[], float],
-    recipe: Patience,
+    recipe: Recipe,
     on_progress: Progress | None,
 ) -> list[float]:
     """Step until the held-out loss stops falling; give it before and at every look."""

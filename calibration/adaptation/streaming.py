@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from calibration.adaptation.adapted import Adapted, Options
-from calibration.adaptation.batched_fits import BatchedFits, Recipe, Start
+from calibration.adaptation.batched_fits import BatchedFits, Recipe, Start, WindowDecoder
 from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.linear_filter import fit_filter
 from calibration.adaptation.scores import LEAD_IN_S, bins_of
@@ -21,7 +21,6 @@ from calibration.adaptation.search import (
     step_until_no_gain,
 )
 from calibration.adaptation.starts import Base, load_base, profiles_of
-from calibration.adaptation.window_decoder import WindowDecoder
 from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.drift import follow_share
 from decoders.streaming.step import StepModule

@@ -25,8 +25,8 @@ from falcon_challenge.evaluator import (
 )
 from falcon_challenge.interface import BCIDecoder
 
+from calibration.errors import FalconError
 from calibration.falcon.decoders import Decoders, Stepper, SteppersOfBatch, open_decoders
-from calibration.falcon.errors import FalconError
 from streams.messages import Float64s
 from streams.sessions.falcon import falcon_task
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.falcon.errors import FalconError
+from calibration.errors import FalconError
 from calibration.falcon.fit import FittedBundle, fit_bundle
 from calibration.falcon.names import session_of
 from export.backends.onnxruntime_cpu import open_cpu

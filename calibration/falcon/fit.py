@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.falcon.errors import FalconError
+from calibration.errors import FalconError
 from export.bundle import DecoderBundle
 from streams.messages import Float32s, Float64s, Int32s
 from streams.sessions.falcon import BIN_S, BIN_US, FalconTask, channel_keys

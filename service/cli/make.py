@@ -158,7 +158,7 @@ def evaluate(
 ) -> None:
     """Decode recordings causally and score the decoder."""
     if falcon is not None:
-        from calibration.falcon.errors import FalconError
+        from calibration.errors import FalconError
         from calibration.falcon.scoring import evaluate_falcon
 
         given = {"--figure": figure, "--blocks": blocks, "--against": against}
