@@ -1,4 +1,8 @@
-"""What the decoder follows in a recording: signals, trials by direction, and gaps."""
+"""What the decoder follows in a recording: signals, trials by direction, gaps, intention.
+
+A subject in control means to go straight to the target, whatever the decoder did, and to
+rest once it is there (ReFIT, Gilja et al. 2012). Its own open-loop reaches tell how fast.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from calibration.choices import TargetSpec, target_specs
-from calibration.errors import BUNDLE, WizardError
+from calibration.errors import BUNDLE, STREAM, WizardError
 from calibration.wizard.config import BehaviorSection, MarkersSection
 from export.bundle import DecoderBundle
 from streams.errors import RecordingError, StreamsError
@@ -26,6 +30,13 @@ SECTORS = ("E", "NE", "N", "NW", "W", "SW", "S", "SE")
 SHORTEST_GAP_S = PARTS_APART_S + 0.5
 # Fewer trials tell little of how sure R2 is.
 FEWEST_HELD_OUT = 4
+# After another target has appeared, nobody knows yet what the subject means.
+REACTION_S = 0.4
+# The very fastest samples are often the tracker's noise.
+TOP_QUANTILE = 0.9
+# Slower than this share of the top speed is rest.
+MOVING_SHARE = 0.1
+PLACE = "processing/behavior"
 
 
 def continuous_targets(bundle: DecoderBundle) -> list[TargetSpec]:
@@ -46,8 +57,7 @@ def continuous_targets(bundle: DecoderBundle) -> list[TargetSpec]:
 
 def body_of(target: TargetSpec) -> str:
     """Name the thing that moves: `cursor` in `.../cursor_velocity`."""
-    name = target.behavior.rpartition("/")[2]
-    return name.removesuffix("_velocity").removesuffix("_position")
+    return target.behavior.rpartition("/")[2].removesuffix("_velocity").removesuffix("_position")
 
 
 def behavior_stream(recording: Recording, config: BehaviorSection) -> Recorded | None:
@@ -86,10 +96,9 @@ def _likely_channels(labels: Sequence[str], dims: int) -> list[str]:
     return list(labels[:dims])
 
 
-def unknown_samples(stream: Recorded) -> tuple[int, int]:
-    """Count the samples that hold NaN or infinity, and all samples."""
-    known = np.asarray(np.isfinite(stream.values.astype(np.float64)).all(axis=1))
-    return int(np.count_nonzero(~known)), len(stream)
+def n_unknown(values: np.ndarray) -> int:
+    """Count the samples, (n, d), that hold NaN or infinity."""
+    return int(np.count_nonzero(~np.isfinite(values.astype(np.float64)).all(axis=1)))
 
 
 def unknown_positions(session: Session, targets: Sequence[TargetSpec]) -> str:
@@ -99,9 +108,8 @@ def unknown_positions(session: Session, targets: Sequence[TargetSpec]) -> str:
             values = session.signal(f"{body}_position").values
         except StreamsError:
             continue
-        n, n_unknown = len(values), int(np.count_nonzero(~np.isfinite(values).all(axis=1)))
-        if n_unknown:
-            return f"{n_unknown} of {n} positions ({n_unknown / n:.1%}) are NaN and left out"
+        if n := n_unknown(values):
+            return f"{n} of {len(values)} positions ({n / len(values):.1%}) are NaN and left out"
     return ""
 
 
@@ -156,7 +164,7 @@ def count_trials(session: Session, body: str) -> TrialCount:
 
 def _directions(session: Session, trials: Trials, body: str) -> Float64s:
     """(n_trials,) radians, NaN where target or movement is unknown."""
-    moved = session.behavior.get(f"processing/behavior/Position/{body}_position")
+    moved = session.behavior.get(f"{PLACE}/Position/{body}_position")
     if moved is None:
         return np.zeros(0)
     # Positions may be sparse at rest: gaps up to half a second are bridged.
@@ -206,9 +214,6 @@ class Gap:
     from_s: float
     to_s: float
 
-    def __str__(self) -> str:
-        return f"no {self.what} from {self.from_s:.1f} to {self.to_s:.1f} s"
-
 
 def longest_silence_s(bundle: DecoderBundle) -> float:
     """Longest silence in all units together that is no gap."""
@@ -251,7 +256,7 @@ def describe_gaps(session: Session, gaps: Sequence[Gap]) -> str:
     if not gaps:
         return ""
     n = len(session.trials or ()) - len(without_gaps(session, gaps).trials or ())
-    named = "; ".join(map(str, gaps))
+    named = "; ".join(f"no {one.what} from {one.from_s:.1f} to {one.to_s:.1f} s" for one in gaps)
     return f"{named}: nothing is learnt from that, and {n} trials are not used"
 
 
@@ -278,3 +283,118 @@ def _outside(trials: Trials, gaps: Sequence[Gap]) -> Trials:
         kept &= ~((trials.start_s < gap.to_s) & (trials.stop_s > gap.from_s))
     columns = {name: column[kept] for name, column in trials.columns.items()}
     return Trials(trials.start_s[kept], trials.stop_s[kept], columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The subject's pace: top speed from afar, slower on the second half of the way.
+
+    Attributes:
+        top: speed, in the position's unit a second.
+        slow_within: distance to the target from which on it slows down.
+    """
+
+    top: float
+    slow_within: float
+
+    def speed(self, away: Float64s) -> Float64s:
+        """(n,) at each distance."""
+        speed: Float64s = self.top * np.minimum(1.0, away / self.slow_within)
+        return speed
+
+
+def pace_of(session: Session, body: str) -> Pace:
+    """Read a subject's pace from its own movements.
+
+    Raises:
+        WizardError: it did not move, or there are no targets.
+    """
+    moved, position, target = _signals(session, body)
+    speed = np.linalg.norm(moved.values, axis=1)
+    speed = speed[np.isfinite(speed)]
+    moving = speed[speed > MOVING_SHARE * np.max(speed, initial=0.0)]
+    starts_s = np.zeros(0) if session.trials is None else session.trials.start_s
+    # The target may be sent just after the marker.
+    shown = _shown_at(target, starts_s + 0.05)
+    reach = np.linalg.norm(shown - position.at(starts_s), axis=1)
+    reach = reach[np.isfinite(reach) & (reach > 0)]
+    if not len(moving) or not len(reach):
+        raise WizardError(
+            f"{body!r} does not move to targets in what was collected: how fast the subject means "
+            "to go cannot be known",
+            STREAM,
+        )
+    return Pace(float(np.quantile(moving, TOP_QUANTILE)), 0.5 * float(np.median(reach)))
+
+
+def with_intention(session: Session, body: str, pace: Pace, on_target: float) -> Session:
+    """Replace a session's velocity by the one that was meant.
+
+    Args:
+        session: in which the subject drove; with the positions of `body` and target.
+        body: what moved.
+        pace: the subject's.
+        on_target: how close counts as on the target, in the position's unit.
+
+    Raises:
+        WizardError: there is no target to mean.
+    """
+    moved, position, target = _signals(session, body)
+    shown = _shown_at(target, moved.t_s)
+    meant = intended(position.at(moved.t_s), shown, pace, on_target)
+    meant[_just_changed(moved.t_s, shown)] = np.nan
+    name = f"{PLACE}/BehavioralTimeSeries/{body}_velocity"
+    behavior = {**session.behavior, name: Behavior(moved.t_s, meant, moved.unit)}
+    return replace(session, behavior=behavior)
+
+
+def intended(cursor: Float64s, target: Float64s, pace: Pace, on_target: float) -> Float64s:
+    """Go straight to the target at the subject's pace, and rest on it.
+
+    Args:
+        cursor: (n, d).
+        target: (n, d), NaN where none was shown.
+        pace: the subject's.
+        on_target: how close counts as on it.
+
+    Returns:
+        (n, d), NaN where there was no target.
+    """
+    way = target - cursor
+    away = np.linalg.norm(way, axis=1)
+    speed = np.where(away <= on_target, 0.0, pace.speed(away))
+    meant: Float64s = (speed / np.maximum(away, 1e-9))[:, None] * way
+    return meant
+
+
+def _signals(session: Session, body: str) -> tuple[Behavior, Behavior, Behavior]:
+    """The body's velocity and position, and the target's position."""
+    names = (
+        f"{PLACE}/BehavioralTimeSeries/{body}_velocity",
+        f"{PLACE}/Position/{body}_position",
+        f"{PLACE}/Position/target_position",
+    )
+    moved, position, target = (session.behavior.get(name) for name in names)
+    if moved is None or position is None or target is None:
+        raise WizardError(
+            f"the streams give no position of {body!r} and of the target: what the subject means "
+            "cannot be known. Send `target_x`, `target_y` beside the cursor",
+            STREAM,
+        )
+    return moved, position, target
+
+
+def _shown_at(target: Behavior, t_s: Float64s) -> Float64s:
+    """(n, d) the target shown at each time: the newest sample before it."""
+    i = np.maximum(np.searchsorted(target.t_s, t_s, side="right") - 1, 0)
+    return np.asarray(target.values[i], np.float64)
+
+
+def _just_changed(t_s: Float64s, target: Float64s) -> np.ndarray:
+    """(n,) bool, True within a reaction time after the target has changed."""
+    changed = np.flatnonzero((np.diff(target, axis=0) != 0).any(axis=1)) + 1
+    if not len(changed):
+        return np.zeros(len(t_s), np.bool_)
+    last = np.searchsorted(changed, np.arange(len(t_s)), side="right") - 1
+    since_s = t_s - t_s[changed[np.maximum(last, 0)]]
+    return np.asarray((last >= 0) & (since_s < REACTION_S))

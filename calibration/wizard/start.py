@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,17 @@ from calibration.errors import BELOW_THRESHOLD, WizardError
 from calibration.wizard.config import load_config
 from calibration.wizard.results import STEPS, Result, StepResults, needed
 from calibration.wizard.run import FILE, CalibrationRun, Progress
-from calibration.wizard.steps import adapt, collect, deploy, preflight, recalibrate, verify
+from calibration.wizard.steps import adapt, collect, deploy, preflight, verify
 from calibration.wizard.ui import (
     BackError,
     Choice,
     Page,
     QuitError,
     UnattendedUI,
-    WizardUI,
     terminal_ui,
 )
 from export.errors import ExportError
-from streams.clock import Clock, MonotonicClock
+from streams.clock import MonotonicClock
 from streams.errors import StreamsError
 
 
@@ -65,7 +64,8 @@ def calibrate(
     again = f"spikeloop calibrate {config_path} --folder {folder} --resume"
     t_begin_s = clock.now()
     try:
-        with _ui(auto, clock) as ui:
+        unattended = nullcontext(UnattendedUI(clock))
+        with unattended if auto else terminal_ui(clock) as ui:
             go_through(CalibrationRun(config, progress, ui, clock, auto, command))
     except QuitError:
         sys.stderr.write(f"left; go on with: {again}\n")
@@ -137,7 +137,7 @@ STEP_OF: dict[str, Callable[[CalibrationRun], Result]] = {
     "report": _report,
     "decide": verify.decision_step,
     "deploy": deploy.step,
-    "recalibrate": recalibrate.step,
+    "recalibrate": adapt.recalibration_step,
 }
 
 
@@ -164,15 +164,6 @@ def summary(folder: Path, results: StepResults, total_s: float) -> dict[str, Any
         "recalibrated": needed(results.recalibrate).as_json(),
         "report": needed(results.report).report,
     }
-
-
-@contextmanager
-def _ui(auto: bool, clock: Clock) -> Iterator[WizardUI]:
-    if auto:
-        yield UnattendedUI(clock)
-        return
-    with terminal_ui(clock) as ui:
-        yield ui
 
 
 def _todays_folder(under: Path, *, resume: bool) -> Path:

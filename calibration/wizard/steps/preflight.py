@@ -18,7 +18,7 @@ from calibration.wizard.behavior import (
     continuous_targets,
     marker_advice,
     markers_shown,
-    unknown_samples,
+    n_unknown,
 )
 from calibration.wizard.recording import (
     POLL_S,
@@ -289,10 +289,10 @@ def _signal(what: str, signal: Behavior, target: TargetSpec) -> Finding:
 def _positions(stream: Recorded) -> list[Finding]:
     """Tell what is worth knowing about the stream itself."""
     findings = []
-    n_unknown, n = unknown_samples(stream)
-    if n_unknown:
-        found = f"{n_unknown} of {n} samples ({n_unknown / n:.1%}) hold NaN: they are left out"
-        do = "why does the tracker lose what it follows?" if n_unknown > MANY_UNKNOWN * n else ""
+    if n := n_unknown(stream.values):
+        share = n / len(stream)
+        found = f"{n} of {len(stream)} samples ({share:.1%}) hold NaN: they are left out"
+        do = "why does the tracker lose what it follows?" if share > MANY_UNKNOWN else ""
         findings.append(Finding("warn", "positions", found, do))
     if not any(stream.labels):
         found = f"{stream.description.n_channels} channels without labels, taken as x, y, z"
