@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-USAGE, STREAM, BUNDLE, UNREACHABLE, BELOW_THRESHOLD = 2, 3, 4, 7, 8
+from streams.exit_codes import ExitCode
 
 
 class CalibrationError(Exception):
@@ -22,9 +22,9 @@ class WizardError(CalibrationError):
 
     Args:
         text: what happened and what to do.
-        code: exit code (README, "Exit codes").
+        code: exit code.
     """
 
-    def __init__(self, text: str, code: int = USAGE) -> None:
+    def __init__(self, text: str, code: int = ExitCode.USAGE) -> None:
         super().__init__(text)
         self.code = code

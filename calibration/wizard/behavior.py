@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from calibration.choices import TargetSpec, target_specs
-from calibration.errors import BUNDLE, STREAM, WizardError
+from calibration.errors import WizardError
 from calibration.wizard.config import BehaviorSection, MarkersSection
 from export.bundle import DecoderBundle
 from streams.errors import RecordingError, StreamsError
+from streams.exit_codes import ExitCode
 from streams.lsl.axes import axes_of
 from streams.messages import Float64s
 from streams.sessions.convert.convert import PARTS_APART_S
@@ -50,7 +51,7 @@ def continuous_targets(bundle: DecoderBundle) -> list[TargetSpec]:
         raise WizardError(
             f"decoder {bundle.manifest.name!r} does not say which behaviour its outputs follow, so "
             "it cannot be calibrated; name another under [calibration] base",
-            BUNDLE,
+            ExitCode.BUNDLE,
         )
     return targets
 
@@ -322,7 +323,7 @@ def pace_of(session: Session, body: str) -> Pace:
         raise WizardError(
             f"{body!r} does not move to targets in what was collected: how fast the subject means "
             "to go cannot be known",
-            STREAM,
+            ExitCode.STREAM,
         )
     return Pace(float(np.quantile(moving, TOP_QUANTILE)), 0.5 * float(np.median(reach)))
 
@@ -379,7 +380,7 @@ def _signals(session: Session, body: str) -> tuple[Behavior, Behavior, Behavior]
         raise WizardError(
             f"the streams give no position of {body!r} and of the target: what the subject means "
             "cannot be known. Send `target_x`, `target_y` beside the cursor",
-            STREAM,
+            ExitCode.STREAM,
         )
     return moved, position, target
 

@@ -14,12 +14,13 @@ import numpy as np
 from pydantic import BaseModel
 from rich.text import Text
 
-from calibration.errors import STREAM, WizardError
+from calibration.errors import WizardError
 from calibration.wizard.config import CalibrateConfig, CuesSection
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import Page
 from export.bundle import open_bundle
 from streams.clock import Clock
+from streams.exit_codes import ExitCode
 from streams.lsl.outlets import MarkerOutlet, PositionOutlet
 from streams.sessions.convert.convert import Reading, convert
 from streams.sessions.session import Session
@@ -147,8 +148,8 @@ class Recorder:
         lines = self._err.read_text(errors="replace").strip().splitlines()
         text = lines[-1] if lines else f"the recorder ended with code {code}"
         text = text.removeprefix("spikeloop: ")
-        kept = "" if code == STREAM else " What was recorded is kept."
-        return WizardError(f"{text.rstrip('.')}.{kept}", code or STREAM)
+        kept = "" if code == ExitCode.STREAM else " What was recorded is kept."
+        return WizardError(f"{text.rstrip('.')}.{kept}", code or ExitCode.STREAM)
 
     def status(self) -> RecorderStatus:
         """The recorder's own account."""
@@ -168,8 +169,8 @@ class Recorder:
             self._process.kill()
             self._process.wait()
         # The process may have ended between the last check and the end of its input.
-        if self._process.returncode == STREAM:
-            raise self._ended(STREAM)
+        if self._process.returncode == ExitCode.STREAM:
+            raise self._ended(ExitCode.STREAM)
 
 
 @contextmanager

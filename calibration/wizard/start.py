@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.text import Text
 
-from calibration.errors import BELOW_THRESHOLD, WizardError
+from calibration.errors import WizardError
 from calibration.wizard.config import load_config
 from calibration.wizard.results import STEPS, Result, StepResults, needed
 from calibration.wizard.run import FILE, CalibrationRun, Progress
@@ -28,6 +28,7 @@ from calibration.wizard.ui import (
 from export.errors import ExportError
 from streams.clock import MonotonicClock
 from streams.errors import StreamsError
+from streams.exit_codes import ExitCode
 
 
 def calibrate(
@@ -91,7 +92,7 @@ def _sum_up(result: dict[str, Any], auto: bool, as_json: bool) -> int:
             f"{result['decoder_id']}: {result['decided']}ed, {service}. Report: {result['report']}"
         )
         sys.stderr.write(f"{line}\n")
-    return 0 if result["decided"] == "accept" else BELOW_THRESHOLD
+    return 0 if result["decided"] == "accept" else ExitCode.BELOW_THRESHOLD
 
 
 def go_through(run: CalibrationRun) -> None:

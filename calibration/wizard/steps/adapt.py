@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from calibration.errors import STREAM, CalibrationError, WizardError
+from calibration.errors import CalibrationError, WizardError
 from calibration.wizard.behavior import (
     find_gaps,
     longest_silence_s,
@@ -26,6 +26,7 @@ from calibration.wizard.steps.deploy import deploy
 from calibration.wizard.steps.verify import decide, verification_line, verification_table, verify
 from calibration.wizard.ui import Choice, Page
 from export.bundle import open_bundle
+from streams.exit_codes import ExitCode
 from streams.sessions.convert.convert import joined
 from streams.sessions.reading import read_session
 
@@ -80,7 +81,7 @@ def adapted(run: CalibrationRun, base: Path, session: Path, out: Path, test: str
             on_progress=lambda done, most: _show(run, done, most),
         )
     except CalibrationError as err:
-        raise WizardError(str(err), STREAM) from err
+        raise WizardError(str(err), ExitCode.STREAM) from err
     return AdaptResult.model_validate(result | {"bundle": str(out)})
 
 

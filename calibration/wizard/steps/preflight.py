@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.choices import TargetSpec
-from calibration.errors import BUNDLE, STREAM, UNREACHABLE, USAGE, CalibrationError, WizardError
+from calibration.errors import CalibrationError, WizardError
 from calibration.wizard.behavior import (
     behavior_advice,
     behavior_stream,
@@ -37,6 +37,7 @@ from calibration.wizard.units import UnitScreening, screen_units, unit_rates_hz
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import BundleError
 from streams.errors import StreamsError, UnreachableError
+from streams.exit_codes import ExitCode
 from streams.sessions.convert.convert import MENDED, session_of
 from streams.sessions.convert.markers import marker_texts
 from streams.sessions.session import Behavior, Session
@@ -96,7 +97,7 @@ def _look(run: CalibrationRun) -> list[Finding]:
         try:
             findings += _listen(run, bundle)
         except (WizardError, StreamsError) as err:
-            code = err.code if isinstance(err, WizardError) else STREAM
+            code = err.code if isinstance(err, WizardError) else ExitCode.STREAM
             findings.append(Finding("stop", "streams", str(err), "", code))
     return findings
 
@@ -116,7 +117,7 @@ def _base(run: CalibrationRun, findings: list[Finding]) -> DecoderBundle | None:
     except (BundleError, CalibrationError) as err:
         # So that another base may be named before the next look.
         run.progress.keep(base=None)
-        findings.append(Finding("stop", "base decoder", str(err), "", BUNDLE))
+        findings.append(Finding("stop", "base decoder", str(err), "", ExitCode.BUNDLE))
         return None
     follows = ", ".join(f"{target.output} ({target.unit})" for target in targets)
     found = f"{bundle.manifest.name!r} of {bundle.manifest.session}, decodes {follows}"
@@ -128,12 +129,14 @@ def _daemon(daemon: DaemonClient, bundle: DecoderBundle | None) -> Finding:
     try:
         status = daemon.ask("status")
     except StreamsError as err:
-        code = UNREACHABLE if isinstance(err, UnreachableError) else USAGE
+        code = ExitCode.UNREACHABLE if isinstance(err, UnreachableError) else ExitCode.USAGE
         return Finding("stop", "daemon", str(err), 'or set `control = ""` under [deploy]', code)
     found = f"{status['decoder_id']!r} in service, validity {status['validity']}"
     if bundle is not None and abs(status["hop_ms"] * 1e-3 - bundle.manifest.hop_s) > 1e-9:
         found = f"its hop is {status['hop_ms']:g} ms, the base's {bundle.manifest.hop_s * 1e3:g}"
-        return Finding("stop", "daemon", found, "name the base that the daemon runs", BUNDLE)
+        return Finding(
+            "stop", "daemon", found, "name the base that the daemon runs", ExitCode.BUNDLE
+        )
     advised = status["health"]["recalibration_advised"]
     return Finding("good", "daemon", found + (", advises to calibrate" if advised else ""))
 
@@ -174,7 +177,7 @@ def judge(
     try:
         session = session_of(recording, reading_of(run.config, keys))
     except StreamsError as err:
-        return [*findings, Finding("stop", "spikes", errors_as_told_here(err), "", STREAM)]
+        return [*findings, Finding("stop", "spikes", errors_as_told_here(err), "", ExitCode.STREAM)]
     # Nothing else can be judged then, and arrays of that length would be made.
     if apart := _apart(session, run.config.collect.check_s):
         return [*findings, apart]
@@ -202,7 +205,7 @@ def _apart(session: Session, heard_s: float) -> Finding | None:
         f"the stamps of the streams lie {session.duration_s:,.0f} s apart, after {heard_s:g} s of "
         "listening: they are not all of LSL's clock",
         "`spikeloop lint` tells whose are not; let its program stamp with LSL's local_clock()",
-        STREAM,
+        ExitCode.STREAM,
     )  # fmt: skip
 
 
@@ -262,7 +265,7 @@ def _behavior(
             trouble = stream.trouble if stream is not None else ""
             found = trouble or f"none of the channels is {target.behavior}"
             do = "" if trouble else behavior_advice(stream, target, config)
-            findings.append(Finding("stop", what, found, do, STREAM))
+            findings.append(Finding("stop", what, found, do, ExitCode.STREAM))
             continue
         findings.append(_signal(what, signal, target))
     if stream is not None and len(stream):
@@ -276,11 +279,11 @@ def _signal(what: str, signal: Behavior, target: TargetSpec) -> Finding:
     found = f"{target.behavior}, {n_dims} dimensions in {signal.unit}, {rate_hz:.0f} Hz"
     if n_dims != target.dims:
         do = f"the decoder has {target.dims} dimensions: name the right stream"
-        return Finding("stop", what, found, do, STREAM)
+        return Finding("stop", what, found, do, ExitCode.STREAM)
     # An unknown unit is the operator's word; a known one that differs is a mistake.
     if signal.unit not in (target.unit, "unknown", "unknown/s"):
         do = f"the decoder was trained in {target.unit}: send that unit"
-        return Finding("stop", what, found, do, STREAM)
+        return Finding("stop", what, found, do, ExitCode.STREAM)
     if rate_hz < SLOWEST_BEHAVIOR_HZ:
         return Finding("warn", what, found, f"send it at {SLOWEST_BEHAVIOR_HZ:.0f} Hz or more")
     return Finding("good", what, found)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.choices import TargetSpec
-from calibration.errors import STREAM, WizardError
+from calibration.errors import WizardError
 from calibration.ridge import HISTORY_S, binned_counts, wiener_weights, with_history
 from calibration.scoring import (
     blocks_of,
@@ -37,6 +37,7 @@ from calibration.wizard.results import (
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import Choice, Page
 from export.bundle import DecoderBundle, open_bundle
+from streams.exit_codes import ExitCode
 from streams.messages import Float64s, Int64s
 from streams.sessions.reading import read_session
 from streams.sessions.session import Interval, Session, in_intervals
@@ -104,7 +105,8 @@ def verify(
     t_s, actual = t_s[chosen], actual[chosen]
     if len(actual) < 2 or not (np.ptp(actual, axis=0) > 0).all():
         raise WizardError(
-            f"{target.behavior} is not known, or does not vary, in the held-out {test} s", STREAM
+            f"{target.behavior} is not known, or does not vary, in the held-out {test} s",
+            ExitCode.STREAM,
         )
     decodes = {name: values[chosen] for name, values in decodes.items()}
     np.savez_compressed(traces, t_s=t_s, actual=actual, **decodes)  # type: ignore[arg-type]
