@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.choices import TargetSpec, choice_of, split_of, target_specs
+from calibration.choices import TargetSpec, choice_of, rows_in, split_of, target_specs
 from calibration.errors import CalibrationError
 from calibration.scoring import class_accuracy, r2_score, score_output, scored_intervals
 from decoders.training.curves import draw_decodes
@@ -198,8 +198,8 @@ def decode_session(
     """
     manifest, clock = bundle.manifest, MonotonicClock()
     hop_us, bin_us = round(manifest.hop_s * 1e6), round(manifest.bin_s * 1e6)
-    spikes = known_spikes(session, rows_of(bundle, session))
-    tokenizer = Tokenizer(bin_us, rows_of(bundle, session))
+    row_of = rows_in(bundle.row_of_key, session.unit_keys)
+    spikes, tokenizer = known_spikes(session, row_of), Tokenizer(bin_us, row_of)
     first_us = (round(since_s * 1e6) // hop_us + 1) * hop_us
     ends_us = np.arange(first_us, round(min(until_s, session.duration_s) * 1e6) + 1, hop_us)
     first = np.searchsorted(spikes.t_us, ends_us - bin_us, side="right")
@@ -224,11 +224,6 @@ def decode_session(
 def largest_difference(one: Decoded, other: Decoded) -> dict[str, float]:
     """Largest difference per output, over all beats and dimensions."""
     return {name: float(np.abs(v - other.values[name]).max()) for name, v in one.values.items()}
-
-
-def rows_of(bundle: DecoderBundle, session: Session) -> Int32s:
-    """Each unit's row in the bundle, -1 where there is none."""
-    return np.array([bundle.row_of_key.get(key, -1) for key in session.unit_keys], np.int32)
 
 
 def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:

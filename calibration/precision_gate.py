@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calibration.choices import choice_of
 from calibration.evaluate import decode_scored
@@ -13,23 +12,6 @@ from export.backends.onnxruntime_cpu import open_cpu
 from export.backends.opening import Backend
 from export.bundle import DecoderBundle
 from streams.sessions.reading import read_session
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """R2 lost.
-
-    Attributes:
-        session: the recording's id.
-        r2_fp32: per output and dimension, from `onnxruntime-cpu` in fp32.
-        r2: the same from the judged backend.
-        drop: the largest loss over outputs and dimensions; below 0 where it gained everywhere.
-    """
-
-    session: str
-    r2_fp32: Mapping[str, list[float]]
-    r2: Mapping[str, list[float]]
-    drop: float
 
 
 class PrecisionGate:
@@ -51,8 +33,14 @@ class PrecisionGate:
         self._scored = scored_intervals(split, self._session)
         self.r2_fp32 = self._r2(open_cpu(bundle))
 
-    def judge(self, backend: Backend) -> Cost:
-        """Decode the recording with another backend, and give its cost in R2."""
+    def judge(self, backend: Backend) -> dict[str, Any]:
+        """Decode the recording with another backend, and give its cost in R2.
+
+        Returns:
+            `session`, the recording's id; `r2_fp32` and `r2` per output and dimension, from
+            `onnxruntime-cpu` in fp32 and from this backend; `drop`, the largest loss over outputs
+            and dimensions, below 0 where it gained everywhere.
+        """
         r2 = self._r2(backend)
         # The worst dimension decides, not the mean.
         drop = max(
@@ -60,7 +48,7 @@ class PrecisionGate:
             for name in r2
             for before, after in zip(self.r2_fp32[name], r2[name], strict=True)
         )
-        return Cost(self._session.id, self.r2_fp32, r2, drop)
+        return {"session": self._session.id, "r2_fp32": self.r2_fp32, "r2": r2, "drop": drop}
 
     def _r2(self, backend: Backend) -> dict[str, list[float]]:
         lead_s = self._bundle.manifest.lead_s.default

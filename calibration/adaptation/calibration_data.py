@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.choices import rows_in
 from calibration.errors import CalibrationError
 from calibration.scoring import scored_intervals
 from decoders.config import Lead, TrainConfig, parse_config
@@ -198,7 +199,7 @@ def known_rows(row_of_key: Mapping[str, int], keys: Sequence[str]) -> np.ndarray
     Raises:
         CalibrationError: no key is known.
     """
-    rows = np.array([row_of_key.get(key, -1) for key in keys])
+    rows = rows_in(row_of_key, keys)
     if (rows < 0).all():
         raise CalibrationError(
             f"--same-array, but the decoder knows none of the units {', '.join(keys[:3])}, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from calibration.scoring import r2_score, score_output
 from decoders.streaming.tuning import counts_matrix
 from decoders.training.scores import accuracy
 from export.backends.opening import Backend
-from export.bundle import DecoderBundle
 from streams.messages import Float64s, Int32s, TokenWindow
 from streams.sessions.session import in_intervals
 
@@ -146,8 +145,3 @@ def shuffled(row_of: Int32s, seed: int) -> Int32s:
     mixed = row_of.copy()
     mixed[order] = row_of[np.roll(order, 1)]
     return mixed
-
-
-def rows_in(bundle: DecoderBundle, keys: Sequence[str]) -> Int32s:
-    """Each key's row in the bundle, -1 where it has none."""
-    return np.array([bundle.row_of_key.get(key, -1) for key in keys], np.int32)

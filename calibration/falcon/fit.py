@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.choices import recipe_of, rows_in
 from calibration.errors import FalconError
 from export.bundle import DecoderBundle
 from streams.messages import Float32s, Float64s, Int32s
@@ -57,7 +58,7 @@ class FittedBundle:
                 f"({len(strange)} such), but FALCON's {n_channels} channels are {keys[0]} to "
                 f'{keys[-1]}: train it with [sessions] falcon = "{self.task.name}"'
             )
-        rows = np.array([self.bundle.row_of_key.get(key, -1) for key in keys], np.int32)
+        rows = rows_in(self.bundle.row_of_key, keys)
         if np.mean(rows < 0) > MOST_UNKNOWN:
             raise FalconError(
                 f"decoder {self.bundle.manifest.name} knows {np.count_nonzero(rows >= 0)} of "
@@ -89,19 +90,14 @@ def reads_spike_times(bundle: DecoderBundle) -> bool:
     """Return True for a decoder trained on spike times, where counts tell less."""
     if _read_as(bundle):
         return False
-    beat: Any = _recipe(bundle).get("beat", {})
+    beat: Any = recipe_of(bundle).get("beat", {})
     shape: Any = bundle.manifest.training.get("config", {})
     return bool(beat.get("rotary", shape.get("n_frequencies", 1)))
 
 
-def _recipe(bundle: DecoderBundle) -> dict[str, Any]:
-    recipe: Any = bundle.manifest.training.get("recipe", {})
-    return dict(recipe)
-
-
 def _read_as(bundle: DecoderBundle) -> str:
     """The task as whose files its recordings were read; "" for none."""
-    read_as: str = _recipe(bundle).get("sessions", {}).get("falcon", "")
+    read_as: str = recipe_of(bundle).get("sessions", {}).get("falcon", "")
     return read_as
 
 
@@ -126,7 +122,7 @@ def _outputs(bundle: DecoderBundle, task: FalconTask) -> tuple[tuple[str, ...], 
     """
     manifest = bundle.manifest
     dims = {output.name: output.dims for output in manifest.outputs}
-    choices = _recipe(bundle).get("outputs") or [
+    choices = recipe_of(bundle).get("outputs") or [
         {"name": name, "behavior": task.behavior, "lag_s": task.lag_s} for name in dims
     ]
     found = sorted(

@@ -77,7 +77,7 @@ class BaseNeeds:
     @classmethod
     def of(cls, bundle: DecoderBundle) -> BaseNeeds:
         """Read them from the bundle."""
-        keys = tuple(unit.key for unit in bundle.manifest.units)
+        keys = tuple(bundle.row_of_key)
         return cls(keys, continuous_targets(bundle), longest_silence_s(bundle))
 
     def gaps(self, session: Session) -> list[Gap]:

@@ -204,7 +204,7 @@ def session_of_recordings(run: CalibrationRun, paths: list[Path]) -> Session:
         StreamsError: they hold none.
     """
     # Units that are silent today keep their place beside those that fire.
-    keys = tuple(unit.key for unit in open_bundle(run.base).manifest.units)
+    keys = tuple(open_bundle(run.base).row_of_key)
     return convert(paths, run.session_id, reading_of(run.config, keys), needs_trials=True)
 
 

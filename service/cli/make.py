@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,8 +25,7 @@ from service.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from export.backends.table import Backend
-    from export.bundle import DecoderBundle
+    from calibration.registry import Registry as Decoders
 
 Session = Annotated[Path, arg("SESSION.nwb", "The recording.")]
 Id = Annotated[str, arg("ID", "Or as much of its beginning as is unique.")]
@@ -108,14 +106,18 @@ def build(
     from export.engines.build import build as compile_graph
     from service.daemon.serve import bundle_path
 
-    opened = open_bundle(bundle_path(bundle))
+    opened, judge = open_bundle(bundle_path(bundle)), None
+    if session is not None:
+        from calibration.precision_gate import PrecisionGate
+
+        judge = PrecisionGate(opened, session, split).judge
     made = compile_graph(
         opened,
         backend,
         precision,
         targets=[name.lower() for name in listed(target)],
         with_bundle=with_bundle,
-        judge=None if session is None else _judge(opened, session, split),
+        judge=judge,
         bound=bound,
         say=_say,
     )
@@ -131,15 +133,6 @@ def build(
 
 def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
-
-
-def _judge(
-    bundle: DecoderBundle, session: Path, split: str
-) -> Callable[[Backend], Mapping[str, Any]]:
-    from calibration.precision_gate import PrecisionGate
-
-    gate = PrecisionGate(bundle, session, split)
-    return lambda backend: asdict(gate.judge(backend))
 
 
 def evaluate(
@@ -264,36 +257,34 @@ def adapt(
 
 def add(bundle: Bundle, why: Why, registry: Registry = FOLDER) -> None:
     """Take a bundle into the registry."""
-    from calibration import registry as registering
-
-    sys.stdout.write(registering.Registry(registry).add(bundle, why) + "\n")
+    sys.stdout.write(_decoders(registry).add(bundle, why) + "\n")
 
 
 def use(decoder_id: Id, why: Why, registry: Registry = FOLDER) -> None:
     """Make a decoder of the registry the current one."""
-    from calibration import registry as registering
-
-    sys.stdout.write(registering.Registry(registry).promote(decoder_id, why) + "\n")
+    sys.stdout.write(_decoders(registry).promote(decoder_id, why) + "\n")
 
 
 def show(decoder_id: Id, registry: Registry = FOLDER) -> None:
     """Show one decoder of the registry, and what was done with it."""
-    from calibration import registry as registering
-
-    held = registering.Registry(registry)
-    entry = registering.as_json(held.show(decoder_id))
-    history = [asdict(event) for event in held.history() if event.id == entry["id"]]
-    sys.stdout.write(json.dumps(entry | {"history": history}, indent=2) + "\n")
+    held = _decoders(registry)
+    entry = held.show(decoder_id)
+    history = [asdict(event) for event in held.history() if event.id == entry.id]
+    told = asdict(entry) | {"path": str(entry.path), "history": history}
+    sys.stdout.write(json.dumps(told, indent=2) + "\n")
 
 
 def list_decoders(registry: Registry = FOLDER) -> None:
     """List the registry's decoders."""
-    from calibration import registry as registering
+    for one in _decoders(registry).entries():
+        line = f"{'*' if one.current else ' '} {one.id[:12]}  {one.created_utc[:19]}  {one.name}"
+        sys.stdout.write(f"{line}  {one.session}  {one.r2 or 'not verified'}\n")
 
-    for entry in map(registering.as_json, registering.Registry(registry).entries()):
-        mark = "*" if entry["current"] else " "
-        line = f"{mark} {entry['id'][:12]}  {entry['created_utc'][:19]}  {entry['name']}"
-        sys.stdout.write(f"{line}  {entry['session']}  {entry['r2'] or 'not verified'}\n")
+
+def _decoders(folder: Path) -> Decoders:
+    from calibration.registry import Registry as Decoders
+
+    return Decoders(folder)
 
 
 COMMANDS: dict[str, Command] = {

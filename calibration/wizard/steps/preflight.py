@@ -173,7 +173,7 @@ def judge(
         status: the recorder's account.
     """
     findings = [_clock(name, one) for name, one in status.streams.items()]
-    keys = tuple(unit.key for unit in bundle.manifest.units)
+    keys = tuple(bundle.row_of_key)
     try:
         session = session_of(recording, reading_of(run.config, keys))
     except StreamsError as err:
