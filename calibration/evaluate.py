@@ -106,7 +106,7 @@ def evaluate(
         sessions_config: a TOML file whose `[sessions]` replaces the training's.
         figure: PNG to write, with decoded against actual in the first session.
         blocks_s: also score each stretch of this length, under `by_time`.
-        against: another backend for the same beats; see `largest_difference` per output.
+        against: another backend for the same beats; adds `largest_difference` per output.
         on_note: hears about mended data and unit keys that cannot be trusted.
 
     Returns:
@@ -120,27 +120,22 @@ def evaluate(
     """
     bundle = open_bundle(Path(bundle_path))
     backend, lead_s = open_verified(bundle), bundle.manifest.lead_s.default
-    choice, parts = choice_of(bundle, sessions_config), []
-    results: dict[str, dict[str, Any]] = {}
+    choice = choice_of(bundle, sessions_config)
+    parts, results = list[str](), dict[str, dict[str, Any]]()
     for path in session_paths:
         session = read_session(path, choice)
         say_notes([session], on_note, same_array=session.id != bundle.manifest.session)
         parts.append(split or split_of(bundle, Path(path)))
         scored = scored_intervals(parts[-1], session)
         decoded = decode_scored(bundle, backend, session, scored, lead_s)
-        chosen = decoded.beats_in(scored)
-        results[session.id] = result = _result(decoded, chosen)
+        result = results[session.id] = _result(decoded, scored)
         if blocks_s is not None:
             result["by_time"] = _by_time(decoded, blocks_s)
         if against is not None:
-            name, precision = parse_choice(against)
-            other = BACKENDS[name](bundle, precision)
-            again = decode_scored(bundle, other, session, scored, lead_s)
-            result["against"] = against
-            result["largest_difference"] = largest_difference(decoded, again)
+            result |= _against(against, decoded, scored)
         if figure is not None:
-            _draw(figure, decoded, chosen)
-            figure = None  # one picture is enough: the first session's
+            _draw(figure, decoded, scored)
+        figure = None  # one picture is enough: the first session's
     return {
         "decoder_id": bundle.manifest.name,
         "checksum": bundle.manifest.id,
@@ -221,9 +216,14 @@ def decode_session(
     return Decoded(bundle, session, lead_s, ends_s, values, decode_ms, n_tokens)
 
 
-def largest_difference(one: Decoded, other: Decoded) -> dict[str, float]:
-    """Largest difference per output, over all beats and dimensions."""
-    return {name: float(np.abs(v - other.values[name]).max()) for name, v in one.values.items()}
+def _against(choice: str, decoded: Decoded, scored: Sequence[Interval]) -> dict[str, Any]:
+    """The largest difference to another backend per output, over all beats and dimensions."""
+    name, precision = parse_choice(choice)
+    other = BACKENDS[name](decoded.bundle, precision)
+    again = decode_scored(decoded.bundle, other, decoded.session, scored, decoded.lead_s)
+    pairs = {name: (values, again.values[name]) for name, values in decoded.values.items()}
+    largest = {name: float(np.abs(one - two).max()) for name, (one, two) in pairs.items()}
+    return {"against": choice, "largest_difference": largest}
 
 
 def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:
@@ -243,9 +243,9 @@ def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:
     return SpikeBatch(spikes.t_us[order], spikes.unit[order], spikes.count[order])
 
 
-def _result(decoded: Decoded, chosen: np.ndarray) -> dict[str, Any]:
+def _result(decoded: Decoded, scored: Sequence[Interval]) -> dict[str, Any]:
     bundle, session = decoded.bundle, decoded.session
-    outputs = {}
+    chosen, outputs = decoded.beats_in(scored), {}
     for out in decoded.outputs(chosen):
         if out.target.classes:
             share, n = class_accuracy(out.values, out.at_s, out.signal)
@@ -294,10 +294,10 @@ def _mean_outputs(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return means
 
 
-def _draw(path: Path, decoded: Decoded, chosen: np.ndarray) -> None:
+def _draw(path: Path, decoded: Decoded, scored: Sequence[Interval]) -> None:
     panels = [
         (f"{out.target.output} ({out.signal.unit})", out.at_s, out.values, out.signal.at(out.at_s))
-        for out in decoded.outputs(chosen)
+        for out in decoded.outputs(decoded.beats_in(scored))
         if not out.target.classes
     ]
     draw_decodes(path, panels)

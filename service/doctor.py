@@ -18,11 +18,11 @@ from rich.table import Table
 from export.backends.opening import open_backend
 from export.backends.table import GPU_BACKENDS, kernels_for, parse_choice
 from export.bundle import open_bundle
+from export.shipped import bundle_path
 from export.tensorrt.library import RTX_INSTALL
 from service.config import ServeConfig, load_config
 from service.daemon.compose import make_source
 from service.daemon.daemon import Daemon
-from service.daemon.serve import bundle_path
 from service.errors import HANDLED, ExitCode
 from service.loop.intake.rejected import CAUSES, FAULT_SHARE
 from service.loop.intake.source import Source

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from calibration.errors import FalconError
+from calibration.evaluate import open_verified
 from calibration.falcon.fit import FittedBundle, fit_bundle
 from calibration.falcon.names import session_of
-from export.backends.onnxruntime_cpu import open_cpu
-from export.backends.opening import require_parity
 from export.backends.table import Backend
 from export.bundle import MANIFEST, open_bundle
 from streams.messages import Float64s, Int32s, SpikeBatch
@@ -147,8 +146,6 @@ class SteppersOfBatch:
         fitted = self._decoders.of(tag)
         key = place, fitted.bundle.path
         if key not in self._backends:
-            backend = open_cpu(fitted.bundle)
             # Scores of a backend that decodes otherwise would be worthless.
-            require_parity(fitted.bundle, backend)
-            self._backends[key] = backend
+            self._backends[key] = open_verified(fitted.bundle)
         return Stepper(fitted, self._backends[key])

@@ -91,10 +91,8 @@ def behavior_advice(stream: Recorded | None, target: TargetSpec, config: Behavio
 
 def _likely_channels(labels: Sequence[str], dims: int) -> list[str]:
     """Channels to begin with: one thing's that has so many axes, else the first."""
-    for columns in axes_of(labels).values():
-        if len(columns) == dims:
-            return [labels[i] for i in columns]
-    return list(labels[:dims])
+    alike = [columns for columns in axes_of(labels).values() if len(columns) == dims]
+    return [labels[i] for i in (alike[0] if alike else range(dims))]
 
 
 def n_unknown(values: np.ndarray) -> int:

@@ -10,8 +10,6 @@ from pydantic import Field
 from calibration.errors import WizardError
 from streams.config_file import Section, read_config
 
-SHIPPED = "shipped:"
-
 
 class CalibrationSection(Section):
     """`[calibration]`: whose, from which decoder, and where things are kept."""
@@ -131,11 +129,3 @@ def load_config(path: Path) -> CalibrateConfig:
         WizardError: unreadable, not TOML, or a key or value that cannot be.
     """
     return read_config(path, CalibrateConfig, WizardError, "configs/calibrate.toml")
-
-
-def bundle_path(named: str, registry: Path) -> Path:
-    """Find the base decoder; the registry's current one where none is named."""
-    # In the wheel and in the repository alike.
-    if named.startswith(SHIPPED):
-        return Path(__file__).parents[2] / "configs" / "bundles" / named.removeprefix(SHIPPED)
-    return Path(named) if named else registry / "current"

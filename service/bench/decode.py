@@ -15,10 +15,10 @@ from export.backends.table import BACKENDS, parse_choice
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from export.random_bundles.derived import derive_bundle
+from export.shipped import bundle_path
 from service.bench.screen import show
 from service.bench.sender import unit_keys
 from service.bench.steps import print_rows, random_window, step_ms, without_garbage_collection
-from service.daemon.serve import bundle_path
 from service.errors import ConfigError, ExitCode
 from service.telemetry.percentiles import percentiles
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from export.bundle import open_bundle
 from export.random_bundles.derived import derive_bundle
+from export.shipped import bundle_path
 from service.bench import machine
 from service.bench.figure import draw, require_matplotlib
 from service.bench.listener import TOPICS, Listener
@@ -20,7 +21,6 @@ from service.bench.screen import show
 from service.bench.sender import unit_keys
 from service.bench.stages import runs, stages_ms, summary
 from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
-from service.daemon.serve import bundle_path
 from service.short_slices import wake_soon
 
 

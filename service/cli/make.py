@@ -104,7 +104,7 @@ def build(
     """Compile a bundle's graph for a device."""
     from export.bundle import open_bundle
     from export.engines.build import build as compile_graph
-    from service.daemon.serve import bundle_path
+    from export.shipped import bundle_path
 
     opened, judge = open_bundle(bundle_path(bundle)), None
     if session is not None:

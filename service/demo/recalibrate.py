@@ -15,12 +15,12 @@ from typing import Any
 
 from rich.console import Console
 
+from export.shipped import bundle_path
 from service.bench.listener import Listener
 from service.bench.rig import Rig, beside, write_config
 from service.bench.screen import show
 from service.bench.verdict import conclude
 from service.client import swap
-from service.daemon.serve import bundle_path
 from service.demo.demo import served
 from service.errors import ServiceError
 from streams.clock import MonotonicClock

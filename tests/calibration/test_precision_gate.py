@@ -12,8 +12,8 @@ import pytest
 from calibration.precision_gate import PrecisionGate
 from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import open_bundle
+from export.shipped import bundle_path
 from service.cli import main
-from service.daemon.serve import bundle_path
 
 DEMO = "shipped:demo"
 FP16 = ("build", DEMO, "--backend", "onnxruntime-cpu", "--precision", "fp16", "--split", "all")
