@@ -17,7 +17,7 @@ import torch
 from calibration.errors import CalibrationError
 from calibration.gru_on_bins import GruOnBins
 from calibration.ridge import HISTORY_S, wiener_weights, with_history
-from calibration.scoring import score_output
+from calibration.scoring import score_outputs
 from decoders.config import TrainConfig, load_config
 from decoders.sessions_config import Split
 from decoders.streaming.stateful_sampler import Plan, Segment
@@ -130,22 +130,12 @@ def _decode_ms(recording: Recording, fitted: Fitted) -> dict[str, float]:
 def _scores(
     config: TrainConfig, session: Session, recording: Recording, decoded: Array
 ) -> dict[str, Any]:
-    hop_s = config.beat.hop_ms / 1000
     tested = np.flatnonzero(recording.tested)
-    t_s = (tested + 1) * hop_s
-    gap_s = config.sessions.max_gap_s
-    return {
-        choice.name: asdict(
-            score_output(
-                decoded[tested, scored.answer],
-                np.asarray(t_s + choice.lag_s, np.float64),
-                session.signal(choice.behavior),
-                session,
-                gap_s,
-            )
-        )
-        for choice, scored in zip(config.outputs, output_columns(config, recording), strict=True)
-    }
+    columns = {out.name: out.answer for out in output_columns(config, recording)}
+    values = {name: decoded[tested, answer] for name, answer in columns.items()}
+    t_s = (tested + 1.0) * config.beat.hop_ms / 1000
+    scores = score_outputs(config.outputs, values, t_s, session, config.sessions.max_gap_s)
+    return {name: asdict(score) for name, score in scores.items()}
 
 
 def wiener(config: TrainConfig, recording: Recording) -> Fitted:

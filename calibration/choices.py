@@ -48,7 +48,7 @@ class TargetSpec:
 
 def target_specs(bundle: DecoderBundle) -> list[TargetSpec]:
     """Read what each output was trained on; its own name where the bundle does not say."""
-    choices = {choice["name"]: choice for choice in recipe_of(bundle).get("outputs", [])}
+    choices = {choice["name"]: choice for choice in training_recipe(bundle).get("outputs", [])}
     specs = []
     for output in bundle.manifest.outputs:
         choice = choices.get(output.name, {})
@@ -85,7 +85,7 @@ def choice_of(
             told = load_sessions(config)
         else:
             source = f"`training.recipe` of {bundle.manifest.name!r}"
-            told = parse_sessions(recipe_of(bundle).get("sessions", {}), source)
+            told = parse_sessions(training_recipe(bundle).get("sessions", {}), source)
     except DecodersError as error:
         raise CalibrationError(str(error)) from error
     choice = told.choice([target.behavior for target in target_specs(bundle)])
@@ -98,14 +98,14 @@ def split_of(bundle: DecoderBundle, path: Path) -> str:
     Where that was by trials, its test trials; where it was by files, all of one that was held out;
     else the last fifth.
     """
-    told = recipe_of(bundle).get("split", USUAL_SPLIT)
+    told = training_recipe(bundle).get("split", USUAL_SPLIT)
     split = written_out(told if isinstance(told, str) else Split.model_validate(told))
     if isinstance(split, Split) and split.test:
         return f"trials:{split.test}"
     return "all" if is_held_out(split, path) else USUAL_SPLIT
 
 
-def recipe_of(bundle: DecoderBundle) -> dict[str, Any]:
+def training_recipe(bundle: DecoderBundle) -> dict[str, Any]:
     """What a decoder was trained by; empty where it does not say."""
     recipe = bundle.manifest.training.get("recipe")
     return recipe if isinstance(recipe, dict) else {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from calibration.choices import recipe_of, rows_in
+from calibration.choices import rows_in, training_recipe
 from calibration.errors import FalconError
 from export.bundle import DecoderBundle
 from streams.messages import Float32s, Float64s, Int32s
@@ -90,14 +90,14 @@ def reads_spike_times(bundle: DecoderBundle) -> bool:
     """Return True for a decoder trained on spike times, where counts tell less."""
     if _read_as(bundle):
         return False
-    beat: Any = recipe_of(bundle).get("beat", {})
+    beat: Any = training_recipe(bundle).get("beat", {})
     shape: Any = bundle.manifest.training.get("config", {})
     return bool(beat.get("rotary", shape.get("n_frequencies", 1)))
 
 
 def _read_as(bundle: DecoderBundle) -> str:
     """The task as whose files its recordings were read; "" for none."""
-    read_as: str = recipe_of(bundle).get("sessions", {}).get("falcon", "")
+    read_as: str = training_recipe(bundle).get("sessions", {}).get("falcon", "")
     return read_as
 
 
@@ -122,7 +122,7 @@ def _outputs(bundle: DecoderBundle, task: FalconTask) -> tuple[tuple[str, ...], 
     """
     manifest = bundle.manifest
     dims = {output.name: output.dims for output in manifest.outputs}
-    choices = recipe_of(bundle).get("outputs") or [
+    choices = training_recipe(bundle).get("outputs") or [
         {"name": name, "behavior": task.behavior, "lag_s": task.lag_s} for name in dims
     ]
     found = sorted(
