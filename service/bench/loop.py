@@ -15,12 +15,10 @@ from export.random_bundles.derived import derive_bundle
 from export.shipped import bundle_path
 from service.bench import machine
 from service.bench.figure import draw, require_matplotlib
-from service.bench.listener import TOPICS, Listener
+from service.bench.listener import TOPICS, Listener, runs, stages_ms, summary
 from service.bench.rig import Rig
-from service.bench.screen import show
+from service.bench.screen import beats_missed, conclude, memory_grown, show, spikes_dropped
 from service.bench.sender import unit_keys
-from service.bench.stages import runs, stages_ms, summary
-from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
 from service.short_slices import wake_soon
 
 

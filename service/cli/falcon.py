@@ -72,7 +72,7 @@ def falcon(
 
 def notes(decoders: Decoders) -> list[str]:
     """Tell what a user should know before they read the score."""
-    from calibration.falcon.fit import reads_spike_times
+    from calibration.falcon.decoders import reads_spike_times
 
     timed = {
         fitted.bundle.manifest.name

@@ -13,8 +13,7 @@ from export.bundle import open_bundle
 from export.shipped import bundle_path
 from service.bench.loop import listen_beside_timer
 from service.bench.rig import Rig, beside
-from service.bench.screen import show
-from service.bench.verdict import beats_missed, conclude
+from service.bench.screen import beats_missed, conclude, show
 from service.demo.view import LiveView
 
 SHIPPED_DEMO, DEFAULT_BACKEND = "shipped:demo", "onnxruntime-cpu"

@@ -18,8 +18,7 @@ from rich.console import Console
 from export.shipped import bundle_path
 from service.bench.listener import Listener
 from service.bench.rig import Rig, beside, write_config
-from service.bench.screen import show
-from service.bench.verdict import conclude
+from service.bench.screen import conclude, show
 from service.client import swap
 from service.demo.demo import served
 from service.errors import ServiceError

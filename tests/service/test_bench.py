@@ -13,10 +13,9 @@ import pytest
 from service.bench import machine
 from service.bench.bare_timer import run_timer
 from service.bench.figure import draw
-from service.bench.listener import Listener
+from service.bench.listener import STAGES, Listener, runs, stages_ms, summary
 from service.bench.loop import Settings
-from service.bench.stages import STAGES, runs, stages_ms, summary
-from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
+from service.bench.screen import beats_missed, conclude, memory_grown, spikes_dropped
 from streams.clock import ManualClock, MonotonicClock
 
 HOP_S, SETTLE_S = 0.02, 0.005
