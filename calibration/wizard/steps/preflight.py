@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich.console import Group
@@ -158,12 +158,12 @@ def _listen(run: CalibrationRun, bundle: DecoderBundle) -> list[Finding]:
             page = Page(STEP, TITLE, Text(text), "listening to them")
             run.show(page, 0.0 if cues else POLL_S)
         status = recorder.status()
-    return judge(run, bundle, read_recording(path), status)
+    return list(judge(run, bundle, read_recording(path), status))
 
 
 def judge(
     run: CalibrationRun, bundle: DecoderBundle, recording: Recording, status: RecorderStatus
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """Judge a short recording.
 
     Args:
@@ -172,41 +172,31 @@ def judge(
         recording: some seconds.
         status: the recorder's account.
     """
-    findings = [_clock(name, one) for name, one in status.streams.items()]
-    keys = tuple(bundle.row_of_key)
+    for name, one in status.streams.items():
+        yield _clock(name, one)
+    keys, heard_s = tuple(bundle.row_of_key), run.config.collect.check_s
     try:
         session = session_of(recording, reading_of(run.config, keys))
     except StreamsError as err:
-        return [*findings, Finding("stop", "spikes", errors_as_told_here(err), "", ExitCode.STREAM)]
+        yield Finding("stop", "spikes", errors_as_told_here(err), "", ExitCode.STREAM)
+        return
     # Nothing else can be judged then, and arrays of that length would be made.
-    if apart := _apart(session, run.config.collect.check_s):
-        return [*findings, apart]
-    findings += _mended(session)
-    findings += _units(screen_units(session, unit_rates_hz(bundle)), len(keys))
-    findings += _behavior(session, bundle, recording, run)
-    findings.append(_markers(recording, run))
-    return findings
-
-
-def _mended(session: Session) -> list[Finding]:
-    """Tell what was dropped or mended on reading, but for what was meant or is told elsewhere."""
-    lines = session.provenance.get(MENDED, "").splitlines()
-    mended = [line.partition(": ")[2] for line in lines if not any(one in line for one in EXPECTED)]
-    do = "`spikeloop lint` tells what to change in the sender"
-    return [Finding("warn", "samples", line, do) for line in mended]
-
-
-def _apart(session: Session, heard_s: float) -> Finding | None:
-    """Find streams whose stamps lie further apart than we have listened."""
-    if session.duration_s <= heard_s + SLACK_S:
-        return None
-    return Finding(
-        "stop", "clocks",
-        f"the stamps of the streams lie {session.duration_s:,.0f} s apart, after {heard_s:g} s of "
-        "listening: they are not all of LSL's clock",
-        "`spikeloop lint` tells whose are not; let its program stamp with LSL's local_clock()",
-        ExitCode.STREAM,
-    )  # fmt: skip
+    if session.duration_s > heard_s + SLACK_S:
+        yield Finding(
+            "stop", "clocks",
+            f"the stamps of the streams lie {session.duration_s:,.0f} s apart, after {heard_s:g} s "
+            "of listening: they are not all of LSL's clock",
+            "`spikeloop lint` tells whose are not; let its program stamp with LSL's local_clock()",
+            ExitCode.STREAM,
+        )  # fmt: skip
+        return
+    for line in session.provenance.get(MENDED, "").splitlines():
+        if not any(one in line for one in EXPECTED):
+            do = "`spikeloop lint` tells what to change in the sender"
+            yield Finding("warn", "samples", line.partition(": ")[2], do)
+    yield from _units(screen_units(session, unit_rates_hz(bundle)), len(keys))
+    yield from _behavior(session, bundle, recording, run)
+    yield _markers(recording, run)
 
 
 def _clock(name: str, stream: StreamStatus) -> Finding:
@@ -225,12 +215,12 @@ def _clock(name: str, stream: StreamStatus) -> Finding:
     return Finding("good", what, found)
 
 
-def _units(seen: UnitScreening, n_known: int) -> list[Finding]:
+def _units(seen: UnitScreening, n_known: int) -> Iterator[Finding]:
     rates = np.array(list(seen.rates_hz.values()))
     n_alive = int(np.count_nonzero(rates))
     each_hz = rates.sum() / max(n_alive, 1)
     found = f"{n_alive} units fire, {rates.sum():.0f} spikes/s, {each_hz:.1f} each"
-    findings = [Finding("good", "units", found)]
+    yield Finding("good", "units", found)
     named = (
         ("silent units", seen.dead, "are those channels connected and their thresholds set?"),
         ("bursting units", seen.bursting, "movement or electrical noise? look at the amplifier"),
@@ -247,16 +237,14 @@ def _units(seen: UnitScreening, n_known: int) -> list[Finding]:
             are_many = do and len(keys) > MANY * max(n_known, 1)
             count = f"{len(keys)} of {n_known}, many" if are_many else str(len(keys))
             first = ", ".join(keys[:NAMED_AT_MOST]) + (" ..." if len(keys) > NAMED_AT_MOST else "")
-            findings.append(Finding("warn" if do else "good", what, f"{count}: {first}", do))
-    return findings
+            yield Finding("warn" if do else "good", what, f"{count}: {first}", do)
 
 
 def _behavior(
     session: Session, bundle: DecoderBundle, recording: Recording, run: CalibrationRun
-) -> list[Finding]:
+) -> Iterator[Finding]:
     config = run.config.behavior
     stream = behavior_stream(recording, config)
-    findings = []
     for target in continuous_targets(bundle):
         what = f"behaviour for {target.output}"
         try:
@@ -265,12 +253,11 @@ def _behavior(
             trouble = stream.trouble if stream is not None else ""
             found = trouble or f"none of the channels is {target.behavior}"
             do = "" if trouble else behavior_advice(stream, target, config)
-            findings.append(Finding("stop", what, found, do, ExitCode.STREAM))
-            continue
-        findings.append(_signal(what, signal, target))
+            yield Finding("stop", what, found, do, ExitCode.STREAM)
+        else:
+            yield _signal(what, signal, target)
     if stream is not None and len(stream):
-        findings += _positions(stream)
-    return findings
+        yield from _positions(stream)
 
 
 def _signal(what: str, signal: Behavior, target: TargetSpec) -> Finding:
@@ -289,18 +276,16 @@ def _signal(what: str, signal: Behavior, target: TargetSpec) -> Finding:
     return Finding("good", what, found)
 
 
-def _positions(stream: Recorded) -> list[Finding]:
+def _positions(stream: Recorded) -> Iterator[Finding]:
     """Tell what is worth knowing about the stream itself."""
-    findings = []
     if n := n_unknown(stream.values):
         share = n / len(stream)
         found = f"{n} of {len(stream)} samples ({share:.1%}) hold NaN: they are left out"
         do = "why does the tracker lose what it follows?" if share > MANY_UNKNOWN else ""
-        findings.append(Finding("warn", "positions", found, do))
+        yield Finding("warn", "positions", found, do)
     if not any(stream.labels):
         found = f"{stream.description.n_channels} channels without labels, taken as x, y, z"
-        findings.append(Finding("warn", "positions", found, "label them, for example `cursor_x`"))
-    return findings
+        yield Finding("warn", "positions", found, "label them, for example `cursor_x`")
 
 
 def _markers(recording: Recording, run: CalibrationRun) -> Finding:
