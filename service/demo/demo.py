@@ -49,10 +49,23 @@ def demo(
         8 when the loop did not hold, else 0.
     """
     sys.setswitchinterval(1e-4)
+    name = f"spikeloop-demo-{os.getpid()}"
+    view = None if as_json else LiveView(name, seconds)
     with Rig() as rig:
-        more = ["--shuffle-units"] if shuffle_units else []
-        more += ["--subject", str(subject), "--day", str(day), "--delay-ms", str(delay_s * 1e3)]
-        result = _run(rig, seconds, more, bundle, backend, not as_json)
+        endpoint = rig.serve("daemon", name, served(bundle, backend))["decode"]
+        summary = rig.path / "subject.json"
+        rig.start(
+            "subject", "simulate", "--subject", str(subject), "--day", str(day), "--name", name,
+            "--decodes", endpoint, "--delay-ms", str(delay_s * 1e3), "--summary", str(summary),
+            *(["--shuffle-units"] if shuffle_units else []),
+        )  # fmt: skip
+        hop_s = open_bundle(bundle_path(bundle)).manifest.hop_s
+        with beside(view.draw) if view else nullcontext():
+            also = view.take if view else lambda decode: None
+            heard = listen_beside_timer(rig, endpoint, hop_s, seconds, also)
+        rig.end("subject")
+        rig.end("daemon")
+        result = _result(json.loads(summary.read_text()), heard.summary())
     show("spikeloop demo", result, as_json=as_json)
     return conclude(shortfalls(result, seconds), aloud=not as_json)
 
@@ -62,32 +75,6 @@ def shortfalls(result: dict[str, Any], seconds: float) -> list[str]:
     acquired, wanted = result["targets_acquired"], TARGETS_PER_30_S * seconds / 30.0
     few = [f"{acquired} targets acquired of {wanted:.0f}"] if acquired < wanted else []
     return few + beats_missed(result)
-
-
-def _run(
-    rig: Rig,
-    seconds: float,
-    subject: list[str],
-    bundle: str,
-    backend: str,
-    with_screen: bool,
-) -> dict[str, Any]:
-    name = f"spikeloop-demo-{os.getpid()}"
-    endpoint = rig.serve("daemon", name, served(bundle, backend))["decode"]
-    summary = rig.path / "subject.json"
-    rig.start(
-        "subject", "simulate", *subject, "--name", name, "--decodes", endpoint,
-        "--summary", str(summary),
-    )  # fmt: skip
-    hop_s = open_bundle(bundle_path(bundle)).manifest.hop_s
-    view = LiveView(name, seconds) if with_screen else None
-    with beside(view.draw) if view else nullcontext():
-        listener = listen_beside_timer(
-            rig, endpoint, hop_s, seconds, view.take if view else lambda decode: None
-        )
-    rig.end("subject")
-    rig.end("daemon")
-    return _result(json.loads(summary.read_text()), listener.summary())
 
 
 def served(bundle: str, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -31,10 +30,6 @@ SETTLING_S = 5.0
 REFERENCE_MINUTES = 6.0
 WITHIN = 0.1
 I_ACQUIRED = 4
-
-
-class FailedError(ServiceError):
-    """A part of the demonstration did not do what it must."""
 
 
 def recalibrate(*, seconds: float, as_json: bool, subject: int, day: int, bundle: str) -> int:
@@ -86,15 +81,14 @@ def _run(
         "--decodes", endpoints["decode"],
     )  # fmt: skip
     with beside(lambda ending: heard.listen(endpoints["decode"], math.inf, ending=ending)):
-        rate = _RateMeter(rig, name, seconds)
         note.print("yesterday's decoder ...")
-        before = rate.measure()
+        before = _rate_per_min(rig, name, seconds)
         note.print(f"{before:.1f} targets a minute; calibrating ...")
         told = _calibrate(rig, name, subject, endpoints["control"], bundle)
-        after = rate.measure()
+        after = _rate_per_min(rig, name, seconds)
         note.print(f"{after:.1f} targets a minute; making the reference ...")
         _serve_reference(rig, subject, day, endpoints["control"], bundle)
-        reference = rate.measure()
+        reference = _rate_per_min(rig, name, seconds)
         note.print(f"reference: {reference:.1f} targets a minute")
     rig.end("subject")
     rig.end("daemon")
@@ -114,33 +108,25 @@ def _run(
     }
 
 
-@dataclass(slots=True)
-class _RateMeter:
-    """Targets acquired a minute, counted from the subject's own stream."""
-
-    rig: Rig
-    name: str
-    seconds: float
-
-    def measure(self) -> float:
-        """The rate over the next while, after a moment to settle."""
-        clock = MonotonicClock()
-        inlet = find_inlet("Position", name=f"{self.name}-cursor", timeout_s=30.0)
-        inlet.open()
-        counts: list[tuple[float, float]] = []
-        t_begin_s = clock.now() + SETTLING_S
-        while not counts or counts[-1][0] < t_begin_s + self.seconds:
-            self.rig.check("subject")
-            self.rig.check("daemon")
-            samples, stamps = inlet.pull(0.2)
-            counts += [
-                (float(t_s), float(row[I_ACQUIRED]))
-                for row, t_s in zip(samples, stamps, strict=True)
-                if t_s >= t_begin_s
-            ]
-        inlet.close()
-        (t_first_s, n_first), (t_last_s, n_last) = counts[0], counts[-1]
-        return 60.0 * (n_last - n_first) / (t_last_s - t_first_s)
+def _rate_per_min(rig: Rig, name: str, seconds: float) -> float:
+    """Targets acquired a minute by the subject's own stream, after a moment to settle."""
+    clock = MonotonicClock()
+    inlet = find_inlet("Position", name=f"{name}-cursor", timeout_s=30.0)
+    inlet.open()
+    counts: list[tuple[float, float]] = []
+    t_begin_s = clock.now() + SETTLING_S
+    while not counts or counts[-1][0] < t_begin_s + seconds:
+        rig.check("subject")
+        rig.check("daemon")
+        samples, stamps = inlet.pull(0.2)
+        counts += [
+            (float(t_s), float(row[I_ACQUIRED]))
+            for row, t_s in zip(samples, stamps, strict=True)
+            if t_s >= t_begin_s
+        ]
+    inlet.close()
+    (t_first_s, n_first), (t_last_s, n_last) = counts[0], counts[-1]
+    return 60.0 * (n_last - n_first) / (t_last_s - t_first_s)
 
 
 def _calibrate(rig: Rig, name: str, subject: str, control: str, bundle: str) -> dict[str, Any]:
@@ -180,4 +166,4 @@ def _serve_reference(rig: Rig, subject: str, day: str, control: str, bundle: str
         DaemonClient(control), reference, send=False, shadow_s=1.0, hold=False, tell=lambda _: None
     )
     if refused:
-        raise FailedError(f"the daemon refused the reference: {refused}")
+        raise ServiceError(f"the daemon refused the reference: {refused}")
