@@ -81,28 +81,22 @@ def bench_loop(settings: Settings, *, figure: Path | None, as_json: bool) -> int
     gc.collect()
     gc.freeze()
     before = machine.processor_ticks()
+    stream, hop_s, seconds = f"spikeloop-bench-{os.getpid()}", settings.hop_s, settings.seconds
     with Rig() as rig:
-        listener, usage = _measure(rig, settings)
+        endpoint = start_daemon(rig, "daemon", stream, settings)
+        start_sender(rig, stream, settings, seconds=seconds + 120)
+        usage = machine.Usage(rig.pids() | {"subscriber": os.getpid()})
+        topics = (*TOPICS, "timing")
+        listener = listen_beside_timer(rig, endpoint, hop_s, seconds, usage.sample_after, topics)
     stages = stages_ms(listener)
     result = listener.summary() | summary(stages) | runs(listener)
-    result |= {"settings": settings.as_dict(), "processes": usage}
+    result |= {"settings": settings.as_dict(), "processes": usage.summary()}
     result["machine"] = machine.describe(before)
     if figure is not None:
         draw(figure, result, stages, listener.end_to_end_ms())
     show("bench loop", result, as_json=as_json)
     fell_short = [*spikes_dropped(result), *beats_missed(result), *memory_grown(result)]
     return conclude(fell_short, aloud=not as_json)
-
-
-def _measure(rig: Rig, settings: Settings) -> tuple[Listener, dict[str, Any]]:
-    stream = f"spikeloop-bench-{os.getpid()}"
-    endpoint = start_daemon(rig, "daemon", stream, settings)
-    start_sender(rig, stream, settings, seconds=settings.seconds + 120)
-    usage = machine.Usage(rig.pids() | {"subscriber": os.getpid()})
-    listener = listen_beside_timer(
-        rig, endpoint, settings.hop_s, settings.seconds, usage.sample_after, (*TOPICS, "timing")
-    )
-    return listener, usage.summary()
 
 
 def start_daemon(rig: Rig, name: str, stream: str, settings: Settings) -> str:

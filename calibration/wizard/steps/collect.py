@@ -32,6 +32,11 @@ LOOK_EVERY_S = 1.0
 LOOK_SHARE = 0.1
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH = 40
+ADVICE = {
+    None: ("too early to say whether more data help", "dim"),
+    True: ("more data still help", "yellow"),
+    False: ("more data no longer help", "green"),
+}
 
 
 def step(run: CalibrationRun) -> CollectResult:
@@ -154,7 +159,7 @@ def _body(run: CalibrationRun, collected: Collected, cues: Cues | None) -> Group
     table.add_row("trials", _bar(count.n, config.fewest_trials), trials)
     table.add_row("directions", _sectors(count), _balance(count))
     table.add_row("learning curve", _spark(collected.curve), _latest(collected.curve))
-    table.add_row("", _advice(collected.more_helps), "")
+    table.add_row("", Text(*ADVICE[collected.more_helps]), "")
     table.add_row("spikes", f"{collected.spikes_per_s:.0f} a second", "")
     is_long_enough = collected.seconds >= wanted_s and count.n >= config.fewest_trials
     if is_long_enough and not collected.troubles:
@@ -204,11 +209,3 @@ def _spark(curve: Sequence[LearningPoint]) -> Text:
 
 def _latest(curve: Sequence[LearningPoint]) -> str:
     return f"R2 {curve[-1].r2:.2f} by a quick filter" if curve else ""
-
-
-def _advice(more_helps: bool | None) -> Text:
-    if more_helps is None:
-        return Text("too early to say whether more data help", style="dim")
-    if more_helps:
-        return Text("more data still help", style="yellow")
-    return Text("more data no longer help", style="green")

@@ -30,7 +30,7 @@ from calibration.wizard.recording import (
     reading_of,
     recording_to,
 )
-from calibration.wizard.results import Finding, PreflightResult
+from calibration.wizard.results import Finding, Level, PreflightResult
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import NEXT, Choice, Page
 from calibration.wizard.units import UnitScreening, screen_units, unit_rates_hz
@@ -60,6 +60,11 @@ EXPECTED = ("brought no sample", "units to leave out", "are the times at which s
 SLACK_S = 60.0
 NAMED_AT_MOST = 6
 _MARKS = {"good": "[green]ok[/]", "warn": "[yellow]look[/]", "stop": "[bold red]stop[/]"}
+VERDICTS: dict[Level, tuple[str, str]] = {  # the worst first
+    "stop": ("Something must be mended first.", "bold red"),
+    "warn": ("You can go on; have a look at what is marked.", "yellow"),
+    "good": ("Everything is in place.", "green"),
+}
 
 
 def step(run: CalibrationRun) -> PreflightResult:
@@ -313,16 +318,9 @@ def _body(findings: Sequence[Finding]) -> Group:
         if one.do:
             text.append(f"\n{one.do}", style="bold")
         table.add_row(Text.from_markup(_MARKS[one.level]), one.what, text)
-    return Group(table, Text(), _verdict(findings))
-
-
-def _verdict(findings: Sequence[Finding]) -> Text:
-    levels = [one.level for one in findings]
-    if "stop" in levels:
-        return Text("Something must be mended first.", style="bold red")
-    if "warn" in levels:
-        return Text("You can go on; have a look at what is marked.", style="yellow")
-    return Text("Everything is in place.", style="green")
+    levels = {one.level for one in findings}
+    worst = next(level for level in VERDICTS if level in levels)
+    return Group(table, Text(), Text(*VERDICTS[worst]))
 
 
 def _line(findings: Sequence[Finding]) -> str:
