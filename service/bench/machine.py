@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,9 +98,8 @@ class Usage:
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = dict(pids)
         self._clock, self._due_s = MonotonicClock(), 0.0
-        self._t_s = array("d")
-        self._cpu_s = {name: array("d") for name in pids}
-        self._bytes = {name: array("d") for name in pids}
+        self._t_s: list[float] = []
+        self._readings: dict[str, list[tuple[float, int]]] = {name: [] for name in pids}
 
     def sample_after(self, decode: dict[str, Any] | None) -> None:
         """Sample once a second, right after a decode: then the most time is left to the next."""
@@ -118,9 +116,8 @@ class Usage:
         """Take in processor seconds so far, and resident bytes, of each process."""
         self._t_s.append(t_s)
         for name, read in readings.items():
-            cpu, held = self._cpu_s[name], self._bytes[name]
-            cpu.append(read[0] if read else cpu[-1] if cpu else 0.0)
-            held.append(read[1] if read else held[-1] if held else 0.0)
+            before = self._readings[name]
+            before.append(read or (before[-1] if before else (0.0, 0)))
 
     def summary(self) -> dict[str, Any]:
         """Per process, `cores` (share of one), `rss_mib` at the end, and `growth` after a minute.
@@ -133,8 +130,8 @@ class Usage:
         t_s = np.array(self._t_s) - self._t_s[0]
         warm = int(np.searchsorted(t_s, WARM_S))
         result = {}
-        for name in self._pids:
-            cpu_s, held = np.array(self._cpu_s[name]), np.array(self._bytes[name])
+        for name, readings in self._readings.items():
+            cpu_s, held = np.array(readings).T
             growth = float(held[warm:].max() / held[warm] - 1) if warm < len(held) - 1 else None
             result[name] = {
                 "cores": float((cpu_s[-1] - cpu_s[0]) / t_s[-1]),
