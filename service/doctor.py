@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +19,8 @@ from export.backends.table import GPU_BACKENDS, kernels_for, parse_choice
 from export.bundle import open_bundle
 from export.shipped import bundle_path
 from export.tensorrt.library import RTX_INSTALL
-from service.config import ServeConfig, load_config
+from service.bench.machine import version_of
+from service.config import DecoderConfig, ServeConfig, load_config
 from service.daemon.compose import make_source
 from service.daemon.daemon import Daemon
 from service.errors import HANDLED, ExitCode
@@ -96,9 +96,9 @@ def _examine(config: ServeConfig | None) -> Iterator[Finding]:
         "none: is a source running, and is multicast (UDP 16571) let through?"
     )
     yield Finding("LSL streams seen", True, listed)
-    named = config or ServeConfig()
-    yield _ports(named)
-    bundle = _bundle(named if config else None)
+    looked_at = config or ServeConfig(decoder=DecoderConfig(bundle="shipped:demo"))
+    yield _ports(looked_at)
+    bundle = _bundle(looked_at.decoder)
     yield bundle
     if config is not None:
         yield from _source(config, bundle_opens=bundle.ok)
@@ -140,7 +140,7 @@ def _packages() -> Finding:
 
 
 def _runtimes() -> Finding:
-    present = {name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)}
+    present = {name for name in ("onnxruntime", "onnxruntime-gpu") if version_of(name)}
     if len(present) == 2:
         return Finding(
             "ONNX Runtime", False,
@@ -150,20 +150,13 @@ def _runtimes() -> Finding:
     if not present:
         return Finding("ONNX Runtime", False, "not installed: pip install 'spikeloop[cpu]'")
     name = present.pop()
-    return Finding("ONNX Runtime", True, f"{name} {_version(name)}")
+    return Finding("ONNX Runtime", True, f"{name} {version_of(name)}")
 
 
 def _extras() -> str:
     return ", ".join(
-        f"{extra}: {name} {_version(name) or 'not installed'}" for extra, name in EXTRAS.items()
+        f"{extra}: {name} {version_of(name) or 'not installed'}" for extra, name in EXTRAS.items()
     )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _ports(config: ServeConfig) -> Finding:
@@ -176,20 +169,17 @@ def _ports(config: ServeConfig) -> Finding:
     return _attempt("ports", try_both)
 
 
-def _bundle(config: ServeConfig | None) -> Finding:
-    named = config.decoder.bundle if config else "shipped:demo"
-    backend = config.decoder.backend if config else "onnxruntime-cpu"
-
+def _bundle(config: DecoderConfig) -> Finding:
     def open_it() -> str:
-        bundle = open_bundle(bundle_path(named))
-        opened = open_backend(bundle, backend, config.decoder.fallback if config else ())
+        bundle = open_bundle(bundle_path(config.bundle))
+        opened = open_backend(bundle, config.backend, config.fallback)
         kernels_for(opened.backend)  # so that no session waits for what it compiles
         return (
             f"{bundle.manifest.name} ({bundle.manifest.id[:12]}) on {opened.backend.name}: parity "
             f"within {opened.parity_error:.1e}, a step takes p99 {opened.step_p99_s * 1e3:.3f} ms"
         )
 
-    return _attempt(f"bundle {named}", open_it)
+    return _attempt(f"bundle {config.bundle}", open_it)
 
 
 def _source(config: ServeConfig, *, bundle_opens: bool) -> Iterator[Finding]:

@@ -55,7 +55,7 @@ def describe(before: Ticks | None) -> dict[str, Any]:
         "isolated_cores": _line("/sys/devices/system/cpu/isolated"),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in LIBRARIES if _version(name)},
+        "libraries": {name: version_of(name) for name in LIBRARIES if version_of(name)},
     }
 
 
@@ -81,7 +81,8 @@ def _line(path: str) -> str | None:
         return None
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Return an installed distribution's version; None where it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
