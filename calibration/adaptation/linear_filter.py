@@ -120,7 +120,7 @@ class _Fitter:
     def folds(self, found: Found) -> list[_Fold]:
         """Decode the trials that each fold left out."""
         part = self.data.recording.train
-        held_out = held_out_bins(self.data, self.data.labelled)[:, part.first : part.last]
+        held_out = held_out_bins(self.data)[:, part.first : part.last]
         folds = []
         for end, left_out in zip(found.without, held_out, strict=False):
             slopes, rest = self.fit(self.labelled & ~left_out)

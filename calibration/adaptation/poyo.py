@@ -178,7 +178,7 @@ def learn(
         CalibrationError: the array is said to be the same, and no key is known.
     """
     start, labelled = _start(bundle, step, data, options.same_array), data.labelled
-    folds = held_out_bins(data, labelled)
+    folds = held_out_bins(data)
     n_steps = UNTESTED_STEPS
     tell = options.on_progress or (lambda done, most: None)
     if len(folds):
