@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from calibration.errors import CalibrationError
 from decoders.config import Split, load_sessions, parse_sessions, written_out
 from decoders.errors import DecodersError
 from decoders.training.reading import is_held_out
 from export.bundle import DecoderBundle
+from streams.messages import Int32s
 from streams.sessions.choice import SessionChoice
 
 USUAL_SPLIT = "last:0.2"
@@ -43,7 +47,7 @@ class TargetSpec:
 
 def target_specs(bundle: DecoderBundle) -> list[TargetSpec]:
     """Read what each output was trained on; its own name where the bundle does not say."""
-    choices = {choice["name"]: choice for choice in _recipe(bundle).get("outputs", [])}
+    choices = {choice["name"]: choice for choice in training_recipe(bundle).get("outputs", [])}
     specs = []
     for output in bundle.manifest.outputs:
         choice = choices.get(output.name, {})
@@ -80,7 +84,7 @@ def choice_of(
             told = load_sessions(config)
         else:
             source = f"`training.recipe` of {bundle.manifest.name!r}"
-            told = parse_sessions(_recipe(bundle).get("sessions", {}), source)
+            told = parse_sessions(training_recipe(bundle).get("sessions", {}), source)
     except DecodersError as error:
         raise CalibrationError(str(error)) from error
     choice = told.choice([target.behavior for target in target_specs(bundle)])
@@ -94,13 +98,19 @@ def split_of(bundle: DecoderBundle, path: Path) -> str:
     Where that was by trials, its test trials; where it was by files, all of one that was held out;
     else the last fifth.
     """
-    told = _recipe(bundle).get("split", USUAL_SPLIT)
+    told = training_recipe(bundle).get("split", USUAL_SPLIT)
     split = written_out(told if isinstance(told, str) else Split.model_validate(told))
     if isinstance(split, Split) and split.test:
         return f"trials:{split.test}"
     return "all" if is_held_out(split, path) else USUAL_SPLIT
 
 
-def _recipe(bundle: DecoderBundle) -> dict[str, Any]:
+def training_recipe(bundle: DecoderBundle) -> dict[str, Any]:
+    """What a decoder was trained by; empty where it does not say."""
     recipe = bundle.manifest.training.get("recipe")
     return recipe if isinstance(recipe, dict) else {}
+
+
+def rows_in(row_of_key: Mapping[str, int], keys: Sequence[str]) -> Int32s:
+    """(U,) each unit's row in a decoder, -1 where it has none."""
+    return np.array([row_of_key.get(key, -1) for key in keys], np.int32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-USAGE, STREAM, BUNDLE, UNREACHABLE, BELOW_THRESHOLD = 2, 3, 4, 7, 8
+from streams.exit_codes import ExitCode
 
 
 class CalibrationError(Exception):
@@ -13,14 +13,18 @@ class RegistryError(CalibrationError):
     """The registry cannot do what was asked; what was current stays so."""
 
 
+class FalconError(CalibrationError):
+    """A decoder does not fit a task of FALCON, or the benchmark's evaluator stopped."""
+
+
 class WizardError(CalibrationError):
     """A step of the wizard cannot be done; everything before it is saved.
 
     Args:
         text: what happened and what to do.
-        code: exit code (README, "Exit codes").
+        code: exit code.
     """
 
-    def __init__(self, text: str, code: int = USAGE) -> None:
+    def __init__(self, text: str, code: int = ExitCode.USAGE) -> None:
         super().__init__(text)
         self.code = code

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from calibration.choices import choice_of, split_of, target_specs
+from calibration.choices import TargetSpec, choice_of, rows_in, split_of, target_specs
 from calibration.errors import CalibrationError
 from calibration.scoring import class_accuracy, r2_score, score_output, scored_intervals
 from decoders.training.curves import draw_decodes
@@ -21,7 +21,7 @@ from export.bundle import DecoderBundle, open_bundle
 from streams.clock import MonotonicClock
 from streams.messages import Float64s, Int32s, SpikeBatch
 from streams.sessions.reading import read_session
-from streams.sessions.session import Session, in_intervals
+from streams.sessions.session import Behavior, Interval, Session, in_intervals
 from streams.spikes.tokenizer import Tokenizer
 
 
@@ -30,16 +30,60 @@ class Decoded:
     """A session, decoded beat by beat.
 
     Attributes:
+        bundle: the decoder.
+        session: the recording.
+        lead_s: asked of the decoder.
         t_s: (n,) each bin's end, seconds from the session's start.
         values: per output, (n, dims) in physical units.
         decode_ms: (n,) from the start of cutting to the value ready.
         n_tokens: (n,) tokens per beat.
     """
 
+    bundle: DecoderBundle
+    session: Session
+    lead_s: float
     t_s: Float64s
     values: Mapping[str, Float64s]
     decode_ms: Float64s
     n_tokens: np.ndarray
+
+    def outputs(self, chosen: np.ndarray) -> Iterator[Compared]:
+        """Each output in the (n,) chosen beats, beside the behaviour that it estimates."""
+        for target in target_specs(self.bundle):
+            at_s = self.t_s[chosen] + self.lead_s + target.lag_s
+            values = self.values[target.output][chosen]
+            yield Compared(target, values, at_s, self.session.signal(target.behavior))
+
+    def beats_in(self, scored: Sequence[Interval]) -> np.ndarray:
+        """(n,) bool, the beats in the scored part.
+
+        Raises:
+            CalibrationError: there are none.
+        """
+        chosen = in_intervals(self.t_s, scored)
+        if not chosen.any():
+            raise CalibrationError(
+                f"session {self.session.id} lasts {self.session.duration_s:.1f} s: no beat in the "
+                "scored part"
+            )
+        return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One output and its behaviour.
+
+    Attributes:
+        target: what the output estimates.
+        values: (n, dims) decodes.
+        at_s: (n,) the time that each estimates.
+        signal: the behaviour.
+    """
+
+    target: TargetSpec
+    values: Float64s
+    at_s: Float64s
+    signal: Behavior
 
 
 def evaluate(
@@ -48,9 +92,7 @@ def evaluate(
     *,
     split: str | None = None,
     sessions_config: Path | None = None,
-    intervals: Sequence[tuple[float, float]] | None = None,
     figure: Path | None = None,
-    lead_s: float | None = None,
     blocks_s: float | None = None,
     against: str | None = None,
     on_note: Say = say_on_stderr,
@@ -62,11 +104,9 @@ def evaluate(
         session_paths: NWB files.
         split: each file's scored part, see `scored_intervals`; for None see `split_of`.
         sessions_config: a TOML file whose `[sessions]` replaces the training's.
-        intervals: scored seconds; overrides `split`.
         figure: PNG to write, with decoded against actual in the first session.
-        lead_s: asked of the decoder; its default if None.
         blocks_s: also score each stretch of this length, under `by_time`.
-        against: another backend for the same beats; see `largest_difference` per output.
+        against: another backend for the same beats; adds `largest_difference` per output.
         on_note: hears about mended data and unit keys that cannot be trusted.
 
     Returns:
@@ -79,24 +119,28 @@ def evaluate(
         streams.errors.StreamsError: a recording cannot be read.
     """
     bundle = open_bundle(Path(bundle_path))
-    backend = open_verified(bundle)
-    lead_s = bundle.manifest.lead_s.default if lead_s is None else lead_s
-    choice, parts = choice_of(bundle, sessions_config), []
-    results: dict[str, dict[str, Any]] = {}
+    backend, lead_s = open_verified(bundle), bundle.manifest.lead_s.default
+    choice = choice_of(bundle, sessions_config)
+    parts, results = list[str](), dict[str, dict[str, Any]]()
     for path in session_paths:
         session = read_session(path, choice)
         say_notes([session], on_note, same_array=session.id != bundle.manifest.session)
         parts.append(split or split_of(bundle, Path(path)))
-        scored = intervals or scored_intervals(parts[-1], session)
-        results[session.id] = _evaluate_session(
-            bundle, backend, session, scored, lead_s, blocks_s, against, figure
-        )
+        scored = scored_intervals(parts[-1], session)
+        decoded = decode_scored(bundle, backend, session, scored, lead_s)
+        result = results[session.id] = _result(decoded, scored)
+        if blocks_s is not None:
+            result["by_time"] = _by_time(decoded, blocks_s)
+        if against is not None:
+            result |= _against(against, decoded, scored)
+        if figure is not None:
+            _draw(figure, decoded, scored)
         figure = None  # one picture is enough: the first session's
     return {
         "decoder_id": bundle.manifest.name,
         "checksum": bundle.manifest.id,
         "backend": backend.name,
-        "split": [list(pair) for pair in intervals or ()] or "; ".join(dict.fromkeys(parts)),
+        "split": "; ".join(dict.fromkeys(parts)),
         "mask": choice.mask,
         "lead_s": lead_s,
         "outputs": _mean_outputs(list(results.values())),
@@ -115,36 +159,11 @@ def open_verified(bundle: DecoderBundle) -> Backend:
     return backend
 
 
-def _evaluate_session(
-    bundle: DecoderBundle,
-    backend: Backend,
-    session: Session,
-    scored: Sequence[tuple[float, float]],
-    lead_s: float,
-    blocks_s: float | None,
-    against: str | None,
-    figure: Path | None,
-) -> dict[str, Any]:
-    decoded = decode_scored(bundle, backend, session, scored, lead_s)
-    result = _result(bundle, session, decoded, scored, lead_s)
-    if blocks_s is not None:
-        result["by_time"] = _by_time(bundle, session, decoded, lead_s, blocks_s)
-    if against is not None:
-        name, precision = parse_choice(against)
-        other = BACKENDS[name](bundle, precision)
-        again = decode_scored(bundle, other, session, scored, lead_s)
-        result["against"] = against
-        result["largest_difference"] = largest_difference(decoded, again)
-    if figure is not None:
-        _draw(figure, bundle, session, decoded, scored, lead_s)
-    return result
-
-
 def decode_scored(
     bundle: DecoderBundle,
     backend: Backend,
     session: Session,
-    scored: Sequence[tuple[float, float]],
+    scored: Sequence[Interval],
     lead_s: float,
 ) -> Decoded:
     """Decode up to the scored part's end, with the memory that the beats before it leave.
@@ -174,8 +193,8 @@ def decode_session(
     """
     manifest, clock = bundle.manifest, MonotonicClock()
     hop_us, bin_us = round(manifest.hop_s * 1e6), round(manifest.bin_s * 1e6)
-    spikes = known_spikes(session, rows_of(bundle, session))
-    tokenizer = Tokenizer(bin_us, rows_of(bundle, session))
+    row_of = rows_in(bundle.row_of_key, session.unit_keys)
+    spikes, tokenizer = known_spikes(session, row_of), Tokenizer(bin_us, row_of)
     first_us = (round(since_s * 1e6) // hop_us + 1) * hop_us
     ends_us = np.arange(first_us, round(min(until_s, session.duration_s) * 1e6) + 1, hop_us)
     first = np.searchsorted(spikes.t_us, ends_us - bin_us, side="right")
@@ -193,17 +212,18 @@ def decode_session(
         decode_ms[i], n_tokens[i] = (clock.now() - t_start) * 1e3, len(window)
         for name, value in answer.items():
             values[name][i] = value
-    return Decoded(np.asarray(ends_us * 1e-6, np.float64), values, decode_ms, n_tokens)
+    ends_s = np.asarray(ends_us * 1e-6, np.float64)
+    return Decoded(bundle, session, lead_s, ends_s, values, decode_ms, n_tokens)
 
 
-def largest_difference(one: Decoded, other: Decoded) -> dict[str, float]:
-    """Largest difference per output, over all beats and dimensions."""
-    return {name: float(np.abs(v - other.values[name]).max()) for name, v in one.values.items()}
-
-
-def rows_of(bundle: DecoderBundle, session: Session) -> Int32s:
-    """Each unit's row in the bundle, -1 where there is none."""
-    return np.array([bundle.row_of_key.get(key, -1) for key in session.unit_keys], np.int32)
+def _against(choice: str, decoded: Decoded, scored: Sequence[Interval]) -> dict[str, Any]:
+    """The largest difference to another backend per output, over all beats and dimensions."""
+    name, precision = parse_choice(choice)
+    other = BACKENDS[name](decoded.bundle, precision)
+    again = decode_scored(decoded.bundle, other, decoded.session, scored, decoded.lead_s)
+    pairs = {name: (values, again.values[name]) for name, values in decoded.values.items()}
+    largest = {name: float(np.abs(one - two).max()) for name, (one, two) in pairs.items()}
+    return {"against": choice, "largest_difference": largest}
 
 
 def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:
@@ -223,27 +243,16 @@ def known_spikes(session: Session, row_of: Int32s) -> SpikeBatch:
     return SpikeBatch(spikes.t_us[order], spikes.unit[order], spikes.count[order])
 
 
-def _result(
-    bundle: DecoderBundle,
-    session: Session,
-    decoded: Decoded,
-    scored: Sequence[tuple[float, float]],
-    lead_s: float,
-) -> dict[str, Any]:
-    chosen = in_intervals(decoded.t_s, scored)
-    if not chosen.any():
-        raise CalibrationError(
-            f"session {session.id} lasts {session.duration_s:.1f} s: no beat in the scored part"
-        )
-    t_s, outputs = decoded.t_s[chosen], {}
-    for target in target_specs(bundle):
-        signal, values = session.signal(target.behavior), decoded.values[target.output][chosen]
-        at_s = t_s + lead_s + target.lag_s
-        if target.classes:
-            share, n = class_accuracy(values, at_s, signal)
-            outputs[target.output] = {"accuracy": [share], "n": n}
+def _result(decoded: Decoded, scored: Sequence[Interval]) -> dict[str, Any]:
+    bundle, session = decoded.bundle, decoded.session
+    chosen, outputs = decoded.beats_in(scored), {}
+    for out in decoded.outputs(chosen):
+        if out.target.classes:
+            share, n = class_accuracy(out.values, out.at_s, out.signal)
+            outputs[out.target.output] = {"accuracy": [share], "n": n}
         else:
-            outputs[target.output] = asdict(score_output(values, at_s, signal, session))
+            score = score_output(out.values, out.at_s, out.signal, session)
+            outputs[out.target.output] = asdict(score)
     p50, p99 = np.percentile(decoded.decode_ms[chosen], (50, 99)).tolist()
     return {
         "outputs": outputs,
@@ -256,9 +265,7 @@ def _result(
     }
 
 
-def _by_time(
-    bundle: DecoderBundle, session: Session, decoded: Decoded, lead_s: float, blocks_s: float
-) -> list[dict[str, Any]]:
+def _by_time(decoded: Decoded, blocks_s: float) -> list[dict[str, Any]]:
     """R2 for the continuous outputs in each stretch."""
     first_s, last_s = float(decoded.t_s[0]), float(decoded.t_s[-1])
     edges_s = np.arange(first_s // blocks_s, last_s // blocks_s + 1.0) * blocks_s
@@ -266,12 +273,9 @@ def _by_time(
     for start_s in edges_s.tolist():
         inside = in_intervals(decoded.t_s, [(start_s, start_s + blocks_s)])
         r2 = {
-            target.output: r2_score(
-                decoded.values[target.output][inside],
-                session.signal(target.behavior).at(decoded.t_s[inside] + lead_s + target.lag_s),
-            )
-            for target in target_specs(bundle)
-            if not target.classes
+            out.target.output: r2_score(out.values, out.signal.at(out.at_s))
+            for out in decoded.outputs(inside)
+            if not out.target.classes
         }
         told.append({"start_s": start_s, "n": int(np.count_nonzero(inside)), "r2": r2})
     return [block for block in told if block["n"]]
@@ -290,20 +294,10 @@ def _mean_outputs(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return means
 
 
-def _draw(
-    path: Path,
-    bundle: DecoderBundle,
-    session: Session,
-    decoded: Decoded,
-    scored: Sequence[tuple[float, float]],
-    lead_s: float,
-) -> None:
-    chosen = in_intervals(decoded.t_s, scored)
-    panels = []
-    for target in target_specs(bundle):
-        at_s = decoded.t_s[chosen] + lead_s + target.lag_s
-        if not target.classes:
-            signal = session.signal(target.behavior)
-            label = f"{target.output} ({signal.unit})"
-            panels.append((label, at_s, decoded.values[target.output][chosen], signal.at(at_s)))
+def _draw(path: Path, decoded: Decoded, scored: Sequence[Interval]) -> None:
+    panels = [
+        (f"{out.target.output} ({out.signal.unit})", out.at_s, out.values, out.signal.at(out.at_s))
+        for out in decoded.outputs(decoded.beats_in(scored))
+        if not out.target.classes
+    ]
     draw_decodes(path, panels)

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from calibration.choices import choice_of, target_specs
-from calibration.errors import CalibrationError
-from calibration.evaluate import Decoded, decode_scored
+from calibration.choices import choice_of
+from calibration.evaluate import decode_scored
 from calibration.scoring import class_accuracy, score_output, scored_intervals
 from export.backends.onnxruntime_cpu import open_cpu
 from export.backends.opening import Backend
 from export.bundle import DecoderBundle
 from streams.sessions.reading import read_session
-from streams.sessions.session import Session, in_intervals
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """R2 lost.
-
-    Attributes:
-        session: the recording's id.
-        r2_fp32: per output and dimension, from `onnxruntime-cpu` in fp32.
-        r2: the same from the judged backend.
-        drop: the largest loss over outputs and dimensions; below 0 where it gained everywhere.
-    """
-
-    session: str
-    r2_fp32: Mapping[str, list[float]]
-    r2: Mapping[str, list[float]]
-    drop: float
 
 
 class PrecisionGate:
@@ -55,8 +33,14 @@ class PrecisionGate:
         self._scored = scored_intervals(split, self._session)
         self.r2_fp32 = self._r2(open_cpu(bundle))
 
-    def judge(self, backend: Backend) -> Cost:
-        """Decode the recording with another backend, and give its cost in R2."""
+    def judge(self, backend: Backend) -> dict[str, Any]:
+        """Decode the recording with another backend, and give its cost in R2.
+
+        Returns:
+            `session`, the recording's id; `r2_fp32` and `r2` per output and dimension, from
+            `onnxruntime-cpu` in fp32 and from this backend; `drop`, the largest loss over outputs
+            and dimensions, below 0 where it gained everywhere.
+        """
         r2 = self._r2(backend)
         # The worst dimension decides, not the mean.
         drop = max(
@@ -64,27 +48,16 @@ class PrecisionGate:
             for name in r2
             for before, after in zip(self.r2_fp32[name], r2[name], strict=True)
         )
-        return Cost(self._session.id, self.r2_fp32, r2, drop)
+        return {"session": self._session.id, "r2_fp32": self.r2_fp32, "r2": r2, "drop": drop}
 
     def _r2(self, backend: Backend) -> dict[str, list[float]]:
-        bundle, session, scored = self._bundle, self._session, self._scored
-        lead_s = bundle.manifest.lead_s.default
-        decoded = decode_scored(bundle, backend, session, scored, lead_s)
-        return _scores(bundle, session, decoded, in_intervals(decoded.t_s, scored), lead_s)
-
-
-def _scores(
-    bundle: DecoderBundle, session: Session, decoded: Decoded, chosen: np.ndarray, lead_s: float
-) -> dict[str, list[float]]:
-    if not chosen.any():
-        raise CalibrationError(f"session {session.id} has no beat in the scored part")
-    found: dict[str, list[float]] = {}
-    for target in target_specs(bundle):
-        at_s = decoded.t_s[chosen] + lead_s + target.lag_s
-        values = decoded.values[target.output][chosen]
-        signal = session.signal(target.behavior)
-        if target.classes:
-            found[target.output] = [class_accuracy(values, at_s, signal)[0]]
-        else:
-            found[target.output] = score_output(values, at_s, signal, session).r2
-    return found
+        lead_s = self._bundle.manifest.lead_s.default
+        decoded = decode_scored(self._bundle, backend, self._session, self._scored, lead_s)
+        found: dict[str, list[float]] = {}
+        for out in decoded.outputs(decoded.beats_in(self._scored)):
+            if out.target.classes:
+                found[out.target.output] = [class_accuracy(out.values, out.at_s, out.signal)[0]]
+            else:
+                score = score_output(out.values, out.at_s, out.signal, self._session)
+                found[out.target.output] = score.r2
+        return found

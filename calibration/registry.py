@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from calibration.errors import RegistryError
 from export.bundle import DecoderBundle, open_bundle
@@ -304,8 +304,3 @@ def _who() -> str:
 def _quality(bundle: DecoderBundle) -> dict[str, list[float]] | None:
     held = bundle.manifest.verification
     return None if held is None else {name: list(values) for name, values in held.r2.items()}
-
-
-def as_json(entry: Entry) -> dict[str, Any]:
-    """An entry as plain JSON types."""
-    return {**asdict(entry), "path": str(entry.path)}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from calibration.errors import CalibrationError
-from decoders.config import Split, written_out
+from decoders.config import OutputChoice, Split, written_out
 from decoders.training.scores import r2_score as r2_score
 from streams.messages import Float64s, Int64s
 from streams.sessions.conditions import trials_where
@@ -163,6 +164,27 @@ def score_output(
         blocks=kind,
         n_blocks=n_blocks,
     )
+
+
+def score_outputs(
+    choices: Iterable[OutputChoice],
+    decoded: Mapping[str, np.ndarray],
+    t_s: Float64s,
+    session: Session,
+    max_gap_s: float,
+) -> dict[str, Score]:
+    """Score every continuous output by the behaviour that it was trained on; see `score_output`."""
+    return {
+        choice.name: score_output(
+            decoded[choice.name],
+            np.asarray(t_s + choice.lag_s, np.float64),
+            session.signal(choice.behavior),
+            session,
+            max_gap_s,
+        )
+        for choice in choices
+        if not choice.classes
+    }
 
 
 def best_lag(

@@ -8,25 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Strict, field_validator
 
 from service.errors import ConfigError
-from streams.config_file import Model, Section, check_config, read_config
+from streams.config_file import Model, Section, SpikesInput, check_config, read_config
 
 
-class InputConfig(Section):
-    """`[input]`: exactly one stream must match.
+class InputConfig(SpikesInput):
+    """`[input]`: the stream, how much it may bring, and how long it is looked for."""
 
-    `columns` names the channels of an event stream whose labels do not tell; `ignore_units` leaves
-    out unit numbers (of any channel), keys or labels; `stamps = "arrival"` takes the time of
-    arrival for the stamps of a sender whose clock is not LSL's.
-    """
-
-    type: str = Field("Spikes", min_length=1)
-    name: str = ""
     source_id: str = ""
-    hostname: str = ""
-    array: str = Field("", pattern=r"^[^:/]*$")
-    columns: tuple[str, ...] = Field((), strict=False)
-    ignore_units: tuple[int | str, ...] = Field((), strict=False)
-    stamps: Literal["lsl", "arrival"] = "lsl"
     budget_spikes_per_s: int = Field(50_000, ge=100, le=2_000_000)
     wait_s: float = Field(5.0, gt=0, le=3600)
 

@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
@@ -19,11 +18,12 @@ from export.backends.opening import open_backend
 from export.backends.table import AUTO, GPU_BACKENDS, parse_choice
 from export.bundle import open_bundle
 from export.choice.ranking import Ranking
+from export.shipped import bundle_path
 from export.tensorrt.library import RTX_INSTALL
-from service.config import ServeConfig, load_config
+from service.bench.machine import version_of
+from service.config import DecoderConfig, ServeConfig, load_config
 from service.daemon.compose import make_source
 from service.daemon.daemon import Daemon
-from service.daemon.serve import bundle_path
 from service.errors import HANDLED, ExitCode
 from service.loop.intake.rejected import CAUSES, FAULT_SHARE
 from service.loop.intake.source import Source
@@ -97,9 +97,9 @@ def _examine(config: ServeConfig | None) -> Iterator[Finding]:
         "none: is a source running, and is multicast (UDP 16571) let through?"
     )
     yield Finding("LSL streams seen", True, listed)
-    named = config or ServeConfig()
-    yield _ports(named)
-    bundle = _bundle(named if config else None)
+    looked_at = config or ServeConfig(decoder=DecoderConfig(bundle="shipped:demo"))
+    yield _ports(looked_at)
+    bundle = _bundle(looked_at.decoder)
     yield bundle
     if config is not None:
         yield from _source(config, bundle_opens=bundle.ok)
@@ -142,7 +142,7 @@ def _packages() -> Finding:
 
 
 def _runtimes() -> Finding:
-    present = {name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)}
+    present = {name for name in ("onnxruntime", "onnxruntime-gpu") if version_of(name)}
     if len(present) == 2:
         return Finding(
             "ONNX Runtime", False,
@@ -152,20 +152,13 @@ def _runtimes() -> Finding:
     if not present:
         return Finding("ONNX Runtime", False, "not installed: pip install 'spikeloop[cpu]'")
     name = present.pop()
-    return Finding("ONNX Runtime", True, f"{name} {_version(name)}")
+    return Finding("ONNX Runtime", True, f"{name} {version_of(name)}")
 
 
 def _extras() -> str:
     return ", ".join(
-        f"{extra}: {name} {_version(name) or 'not installed'}" for extra, name in EXTRAS.items()
+        f"{extra}: {name} {version_of(name) or 'not installed'}" for extra, name in EXTRAS.items()
     )
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _ports(config: ServeConfig) -> Finding:
@@ -178,20 +171,17 @@ def _ports(config: ServeConfig) -> Finding:
     return _attempt("ports", try_both)
 
 
-def _bundle(config: ServeConfig | None) -> Finding:
-    named = config.decoder.bundle if config else "shipped:demo"
-    backend = config.decoder.backend if config else AUTO
-
+def _bundle(config: DecoderConfig) -> Finding:
     def open_it() -> str:
-        bundle = open_bundle(bundle_path(named))
-        opened = open_backend(bundle, backend, config.decoder.fallback if config else ())
+        bundle = open_bundle(bundle_path(config.bundle))
+        opened = open_backend(bundle, config.backend, config.fallback)
         return (
             f"{bundle.manifest.name} ({bundle.manifest.id[:12]}) on {opened.backend.name}: parity "
             f"within {opened.parity_error:.1e}, a step takes p99 {opened.step_p99_s * 1e3:.3f} ms"
             f"{_chosen(opened.ranking)}"
         )
 
-    return _attempt(f"bundle {named}", open_it)
+    return _attempt(f"bundle {config.bundle}", open_it)
 
 
 def _chosen(ranking: Ranking | None) -> str:

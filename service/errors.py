@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from pathlib import Path
 
 from decoders.errors import DecodersError
@@ -15,20 +14,7 @@ from streams.errors import (
     StreamUnfitError,
     UnreachableError,
 )
-
-
-class ExitCode(IntEnum):
-    """Exit codes of every command (README, "Exit codes")."""
-
-    DONE = 0
-    GUARD = 1
-    USAGE = 2
-    STREAM = 3
-    BUNDLE = 4
-    BACKEND = 5
-    ADDRESS = 6
-    UNREACHABLE = 7
-    BELOW_THRESHOLD = 8
+from streams.exit_codes import ExitCode as ExitCode
 
 
 class ServiceError(Exception):

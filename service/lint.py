@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 
 from rich.console import Console, Group
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from service.errors import ConfigError, ExitCode
 from service.signals import until_signalled
-from streams.clock import Clock, MonotonicClock
+from streams.clock import MonotonicClock
 from streams.lint.findings import Heard, Report
 from streams.lint.judge import lint
 from streams.lint.kinds import Kind
@@ -69,7 +69,7 @@ def lint_streams(
             "Name one, or choose by --type or --hostname"
         )
     visible = visible_streams(0.5)
-    heard = _listen([Listener(info, seconds) for info in found], seconds, is_stopped)
+    heard = _listen([Listener(info, seconds) for info in found], is_stopped)
     reports = [lint(one, visible, kind, columns) for one in heard]
     if as_json:
         sys.stdout.write(json.dumps({"streams": [one.as_json() for one in reports]}) + "\n")
@@ -85,43 +85,29 @@ def exit_code_of(reports: Sequence[Report]) -> ExitCode:
     return ExitCode.GUARD if any(one.worst == "stop" for one in reports) else ExitCode.DONE
 
 
-def _listen(
-    listeners: Sequence[Listener], seconds: float, is_stopped: Callable[[], bool]
-) -> list[Heard]:
+def _listen(listeners: Sequence[Listener], is_stopped: Callable[[], bool]) -> list[Heard]:
     """Listen to all at the same time, telling how far it is."""
-    errors = Console(stderr=True)
+    errors, clock = Console(stderr=True), MonotonicClock()
     with (
         ThreadPoolExecutor(len(listeners)) as together,
         errors.status("opening") if errors.is_terminal else nullcontext() as status,
     ):
-        tell = (
-            status.update
-            if status is not None
-            else lambda line: errors.print(line, highlight=False, soft_wrap=True)
-        )
-        every_s = LOOK_EVERY_S if status is not None else TELL_EVERY_S
+        every_s = TELL_EVERY_S if status is None else LOOK_EVERY_S
         futures = [together.submit(one.listen) for one in listeners]
-        _follow(listeners, futures, tell, every_s, is_stopped)
+        t_begin_s = t_told_s = clock.now()
+        while wait(futures, timeout=LOOK_EVERY_S).not_done:
+            if is_stopped():
+                for one in listeners:
+                    one.stop()
+            if clock.now() >= t_told_s + every_s:
+                t_told_s = clock.now()
+                came = ", ".join(f"{one.description.name} {one.n_samples}" for one in listeners)
+                line = f"{t_told_s - t_begin_s:.0f} s: samples of {came}"
+                if status is None:
+                    errors.print(line, highlight=False, soft_wrap=True)
+                else:
+                    status.update(line)
     return [one.result() for one in futures]
-
-
-def _follow(
-    listeners: Sequence[Listener],
-    futures: Sequence[Future[Heard]],
-    tell: Callable[[str], object],
-    every_s: float,
-    is_stopped: Callable[[], bool],
-) -> None:
-    clock: Clock = MonotonicClock()
-    t_begin_s = t_told_s = clock.now()
-    while wait(futures, timeout=LOOK_EVERY_S).not_done:
-        if is_stopped():
-            for one in listeners:
-                one.stop()
-        if clock.now() >= t_told_s + every_s:
-            t_told_s = clock.now()
-            came = ", ".join(f"{one.description.name} {one.n_samples}" for one in listeners)
-            tell(f"{t_told_s - t_begin_s:.0f} s: samples of {came}")
 
 
 def _print(reports: Sequence[Report]) -> None:

@@ -15,7 +15,7 @@ from streams.wire.curve_keys import read_curve_keys
 from streams.wire.sockets import DecodeSubscriber
 
 FIRST_WITHIN_S = 5.0
-_COLOURS = {"ok": "green", "warmup": "yellow", "stale": "red", "paused": "cyan", "fault": "red"}
+COLOURS = {"ok": "green", "warmup": "yellow", "stale": "red", "paused": "cyan", "fault": "red"}
 
 
 def watch(endpoint: str, *, keys: Path | None, as_json: bool, count: int | None) -> None:
@@ -70,7 +70,7 @@ def _line(decode: dict[str, Any]) -> str:
     latency_ms = 1e3 * (decode["t_done"] - decode["t_cut"])
     why = f" ({decode['reason']})" if decode["reason"] else ""
     return (
-        f"{decode['beat']:>8}  [{_COLOURS[validity]}]{validity + why:<8}[/]  {values}  "
+        f"{decode['beat']:>8}  [{COLOURS[validity]}]{validity + why:<8}[/]  {values}  "
         f"[dim]{decode['tokens']} tokens  {latency_ms:.2f} ms[/]"
     )
 

@@ -7,9 +7,9 @@ import tomllib
 import typing
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 # Below this likeness a hint would mislead, and all valid keys are listed.
 LIKENESS = 0.4
@@ -21,6 +21,23 @@ class Section(BaseModel):
     """A table in the file; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SpikesInput(Section):
+    """The LSL stream of spikes, for the daemon and the wizard alike; exactly one must match.
+
+    `columns` names the channels of an event stream whose labels do not tell; `ignore_units` leaves
+    out unit numbers (of any channel), keys or labels; `stamps = "arrival"` takes the time of
+    arrival for the stamps of a sender whose clock is not LSL's.
+    """
+
+    type: str = Field("Spikes", min_length=1)
+    name: str = ""
+    hostname: str = ""
+    array: str = Field("", pattern=r"^[^:/]*$")
+    columns: tuple[str, ...] = Field((), strict=False)
+    ignore_units: tuple[int | str, ...] = Field((), strict=False)
+    stamps: Literal["lsl", "arrival"] = "lsl"
 
 
 def read_config(path: Path, model: type[Model], error: MakeError, example: str) -> Model:

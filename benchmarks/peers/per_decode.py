@@ -14,9 +14,9 @@ from benchmarks.peers.environment import program
 from export.backends.table import BACKENDS, Backend, is_importable
 from export.bundle import DecoderBundle, open_bundle
 from export.random_bundles.derived import derive_bundle
+from export.shipped import bundle_path
 from service.bench.rig import Rig
 from service.bench.sender import unit_keys
-from service.daemon.serve import bundle_path
 from streams.clock import Clock, MonotonicClock
 from streams.messages import TokenWindow
 

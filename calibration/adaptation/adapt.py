@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from calibration.adaptation.adapted import Adapted, Adapter, Options
+from calibration.adaptation.adapted import Adapted, Adapter, Options, write_child
 from calibration.adaptation.calibration_data import CalibrationData, prepare
-from calibration.adaptation.child import write_child
 from calibration.adaptation.poyo import adapt_poyo
-from calibration.adaptation.scores import decode, measure, rows_in, shuffled, verify, wiener
+from calibration.adaptation.scores import decode, measure, shuffled, verify, wiener
 from calibration.adaptation.streaming import adapt_streaming
-from calibration.choices import choice_of
+from calibration.choices import choice_of, rows_in
 from calibration.errors import CalibrationError
 from decoders.config import DEFAULT_FAMILY
 from decoders.training.reading import Say, say_notes, say_on_stderr
@@ -155,7 +154,7 @@ def _scores(
     own = np.arange(len(keys), dtype=np.int32)
     runs = [
         ("r2", found.graph, found.tables, own),
-        ("r2_before", before, bundle.tables, rows_in(bundle, keys)),
+        ("r2_before", before, bundle.tables, rows_in(bundle.row_of_key, keys)),
         ("shuffled_r2", found.graph, found.tables, shuffled(own, seed)),
     ]
     decoded = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.choices import rows_in
 from calibration.errors import CalibrationError
 from calibration.scoring import scored_intervals
 from decoders.config import Lead, TrainConfig, parse_config
@@ -39,7 +40,6 @@ class CalibrationData:
         offset: (n_dims,), the decoder's normalisation.
         scale: (n_dims,).
         scored: the test part, seconds.
-        block: (n_bins,) each bin's trial or stretch, for holding out whole ones.
     """
 
     session: Session
@@ -49,7 +49,6 @@ class CalibrationData:
     offset: Float64s
     scale: Float64s
     scored: Sequence[tuple[float, float]]
-    block: Int64s
 
     @property
     def hop_s(self) -> float:
@@ -87,6 +86,24 @@ class CalibrationData:
         lags_s = {0.0, *(output.lag_s for output in self.config.outputs)}
         inside = [in_intervals(self.ends_s + lag_s, self.scored) for lag_s in lags_s]
         return np.asarray(np.logical_or.reduce(inside))
+
+    @property
+    def block(self) -> Int64s:
+        """(n_bins,) each bin's trial, or its stretch of equal length where trials are few."""
+        part, trials = self.recording.train, self.session.trials
+        if trials is not None:
+            starts_s = np.sort(trials.start_s[np.isfinite(trials.start_s)])
+            block = np.searchsorted(starts_s, self.ends_s, side="left").astype(np.int64)
+            if len(np.unique(block[part.first : part.last])) >= FEWEST_TRIALS:
+                return block
+        n_each = max(1, (part.last - part.first) // N_BLOCKS)
+        return (np.arange(self.recording.n_bins) - part.first) // n_each
+
+    @property
+    def where(self) -> str:
+        """Name the labelled part, for errors."""
+        part, hop_s = self.recording.train, self.hop_s
+        return f"session {self.session.id}, {part.first * hop_s:.1f} to {part.last * hop_s:.1f} s"
 
 
 def recipe_of(manifest: Manifest, *, by_name: bool) -> TrainConfig:
@@ -175,18 +192,13 @@ def prepare(
         offset=offset,
         scale=scale,
         scored=scored_intervals(test, session),
-        block=np.zeros(recording.n_bins, np.int64),
     )
     labelled = _labelled(data, seconds, start_s)
     tested = np.flatnonzero(in_intervals(data.ends_s, data.scored))
     if not len(tested):
         raise CalibrationError(f"session {session.id}: no beat in the test part {test!r}")
     test_part = Part(int(tested[0]), int(tested[-1]) + 1)
-    data = replace(
-        data,
-        recording=replace(recording, train=labelled, test=test_part),
-        block=_blocks(session, data.ends_s, labelled),
-    )
+    data = replace(data, recording=replace(recording, train=labelled, test=test_part))
     _require_labels(data)
     _require_spikes(data)
     return data
@@ -198,7 +210,7 @@ def known_rows(row_of_key: Mapping[str, int], keys: Sequence[str]) -> np.ndarray
     Raises:
         CalibrationError: no key is known.
     """
-    rows = np.array([row_of_key.get(key, -1) for key in keys])
+    rows = rows_in(row_of_key, keys)
     if (rows < 0).all():
         raise CalibrationError(
             f"--same-array, but the decoder knows none of the units {', '.join(keys[:3])}, "
@@ -242,31 +254,16 @@ def _labelled(data: CalibrationData, seconds: float, start_s: float | None) -> P
     return Part(first, last)
 
 
-def _blocks(session: Session, ends_s: Float64s, labelled: Part) -> Int64s:
-    """Trials where the labelled bins hold a few, else stretches of equal length."""
-    if session.trials is not None:
-        starts_s = np.sort(session.trials.start_s[np.isfinite(session.trials.start_s)])
-        block = np.searchsorted(starts_s, ends_s, side="left").astype(np.int64)
-        if len(np.unique(block[labelled.first : labelled.last])) >= FEWEST_TRIALS:
-            return block
-    n_each = max(1, (labelled.last - labelled.first) // N_BLOCKS)
-    return (np.arange(len(ends_s)) - labelled.first) // n_each
-
-
 def _require_labels(data: CalibrationData) -> None:
     """Refuse behaviour from which a decoder cannot learn every dimension."""
     part = data.recording.train
     labels = data.targets[part.first : part.last]
     labels = labels[np.isfinite(labels).all(axis=1)]
-    where = (
-        f"session {data.session.id}, {part.first * data.hop_s:.1f} to "
-        f"{part.last * data.hop_s:.1f} s"
-    )
     for out in data.outputs:
         if out.classes:
-            _require_classes(labels[:, out.target], out.name, where)
+            _require_classes(labels[:, out.target], out.name, data.where)
         else:
-            _require_movement(labels[:, out.target] / data.scale[out.answer], out.name, where)
+            _require_movement(labels[:, out.target] / data.scale[out.answer], out.name, data.where)
 
 
 def _require_classes(labels: Float64s, name: str, where: str) -> None:

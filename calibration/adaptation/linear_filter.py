@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from scipy.signal import lfilter
 
-from calibration.adaptation.batched_fits import Start
+from calibration.adaptation.batched_fits import Start, WindowDecoder
 from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.search import Found, checkpoint_weights, held_out_bins
-from calibration.adaptation.window_decoder import WindowDecoder
 from calibration.ridge import ridge_weights
 from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.linear_filter import decays
@@ -121,7 +120,7 @@ class _Fitter:
     def folds(self, found: Found) -> list[_Fold]:
         """Decode the trials that each fold left out."""
         part = self.data.recording.train
-        held_out = held_out_bins(self.data, self.data.labelled)[:, part.first : part.last]
+        held_out = held_out_bins(self.data)[:, part.first : part.last]
         folds = []
         for end, left_out in zip(found.without, held_out, strict=False):
             slopes, rest = self.fit(self.labelled & ~left_out)

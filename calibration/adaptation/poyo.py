@@ -6,13 +6,13 @@ Held-out trials decide how many steps. Then a fit to all labelled seconds takes 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from calibration.adaptation.adapted import Adapted, Options
+from calibration.adaptation.batched_fits import Recipe, Start
 from calibration.adaptation.calibration_data import CalibrationData, known_rows
 from calibration.adaptation.search import held_out_bins, step_until_no_gain
 from calibration.errors import CalibrationError
@@ -25,37 +25,12 @@ from streams.messages import Int32s, SpikeBatch, TokenWindow
 from streams.sessions.session import Session
 from streams.spikes.tokenizer import Tokenizer
 
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Recipe for the steps; the rate is a share of the embeddings' own size."""
-
-    n_steps: int = 240
-    look_every: int = 20
-    patience: int = 3
-    relative_rate: float = 0.03
-    batch: int = 8
-    unit_dropout: float = 0.3
-    clip: float = 1.0
-    untested_steps: int = 100
-    n_looked_at: int = 48
-
-
-@dataclass(frozen=True, slots=True)
-class Learnt:
-    """Embeddings that a POYO has learnt.
-
-    Attributes:
-        start: the start's name.
-        embedding: (U, dim).
-        session: (dim,).
-        n_steps: gradient steps taken.
-    """
-
-    start: str
-    embedding: Tensor
-    session: Tensor
-    n_steps: int
+RECIPE = Recipe(n_steps=240, look_every=20, patience=3, unit_dropout=0.3, clip=1.0)
+UNTESTED_STEPS = 100
+RELATIVE_RATE = 0.03
+"""Learning rate, as a share of the embeddings' own size."""
+BATCH = 8
+N_LOOKED_AT = 48
 
 
 class Windows:
@@ -97,29 +72,21 @@ class Tuner:
     Args:
         step: the frozen network.
         data: the session.
-        start: first embeddings.
+        start: first embeddings, (U, dim), and session vector, (dim,).
         fitted: (n_bins,) bool, bins to learn from.
-        recipe: for the steps.
         seed: for windows and unit dropout.
     """
 
     def __init__(
-        self,
-        step: PoyoStep,
-        data: CalibrationData,
-        start: Learnt,
-        fitted: np.ndarray,
-        recipe: Recipe,
-        seed: int,
+        self, step: PoyoStep, data: CalibrationData, start: Start, fitted: np.ndarray, seed: int
     ) -> None:
-        self.step, self.data, self.recipe = step, data, recipe
-        self.fitted, self.start = fitted, start
+        self.step, self.data, self.start, self.fitted = step, data, start, fitted
         self.windows = Windows(data.session, step.config.sequence_s)
         self.rng = np.random.default_rng(seed)
         self.embedding = start.embedding.clone().requires_grad_()
         self.session = start.session.clone().requires_grad_()
         rates = [
-            recipe.relative_rate * float(p.detach().square().mean().sqrt()) + 1e-6
+            RELATIVE_RATE * float(p.detach().square().mean().sqrt()) + 1e-6
             for p in (self.embedding, self.session)
         ]
         pairs = zip((self.embedding, self.session), rates, strict=True)
@@ -127,33 +94,31 @@ class Tuner:
             [{"params": [p], "lr": rate} for p, rate in pairs], weight_decay=0.0
         )
         self.n_hops = max(1, math.floor(step.config.sequence_s / data.hop_s + 1e-9))
-        self.n_steps = 0
 
-    def end(self) -> Learnt:
+    def end(self) -> Start:
         """Give what has been learnt so far."""
         embedding, session = self.embedding.detach().clone(), self.session.detach().clone()
-        return Learnt(self.start.start, embedding, session, self.n_steps)
+        return Start(self.start.name, embedding, session)
 
     def learn(self) -> None:
         """Take one step."""
-        bins = self.rng.choice(np.flatnonzero(self.fitted), self.recipe.batch)
-        rates = self.rng.uniform(0.0, self.recipe.unit_dropout, len(bins))
+        bins = self.rng.choice(np.flatnonzero(self.fitted), BATCH)
+        rates = self.rng.uniform(0.0, RECIPE.unit_dropout, len(bins))
         kept = self.rng.random((len(bins), self.windows.n_units)) >= rates[:, None]
         # A window without units would teach nothing.
         kept[~kept.any(axis=1)] = True
         loss = self._loss(bins, kept, self.fitted)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_([self.embedding, self.session], self.recipe.clip)
+        torch.nn.utils.clip_grad_norm_([self.embedding, self.session], RECIPE.clip)
         self.optimizer.step()
-        self.n_steps += 1
 
     @torch.no_grad()
     def loss_on(self, scored: np.ndarray) -> float:
         """Mean loss at some windows that end in `scored` (n_bins,) bins."""
         bins = np.flatnonzero(scored)
-        bins = bins[:: max(1, len(bins) // self.recipe.n_looked_at)]
-        parts = np.array_split(bins, math.ceil(len(bins) / self.recipe.batch))
+        bins = bins[:: max(1, len(bins) // N_LOOKED_AT)]
+        parts = np.array_split(bins, math.ceil(len(bins) / BATCH))
         everything = np.ones((len(bins), self.windows.n_units), bool)
         losses = [float(self._loss(p, everything[: len(p)], scored)) * len(p) for p in parts]
         return sum(losses) / len(bins)
@@ -199,49 +164,41 @@ def load_step(bundle: DecoderBundle) -> PoyoStep:
 
 
 def learn(
-    bundle: DecoderBundle,
-    step: PoyoStep,
-    data: CalibrationData,
-    options: Options,
-    recipe: Recipe | None = None,
-) -> Learnt:
-    """Learn embeddings and session vector for a session.
+    bundle: DecoderBundle, step: PoyoStep, data: CalibrationData, options: Options
+) -> tuple[Start, int]:
+    """Learn embeddings and session vector for a session, in so many steps.
 
     Args:
         bundle: the decoder.
         step: its network.
         data: the session.
         options: with `same_array` known keys start from their embeddings.
-        recipe: for the steps.
 
     Raises:
         CalibrationError: the array is said to be the same, and no key is known.
     """
-    recipe = recipe or Recipe()
     start, labelled = _start(bundle, step, data, options.same_array), data.labelled
-    folds = held_out_bins(data, labelled)
-    n_steps = recipe.untested_steps
+    folds = held_out_bins(data)
+    n_steps = UNTESTED_STEPS
     tell = options.on_progress or (lambda done, most: None)
     if len(folds):
-        tuner = Tuner(step, data, start, labelled & ~folds[0], recipe, options.seed)
+        tuner = Tuner(step, data, start, labelled & ~folds[0], options.seed)
         losses = step_until_no_gain(
             tuner.learn,
             lambda: tuner.loss_on(folds[0]),
-            recipe,
+            RECIPE,
             lambda done, most: tell(done, 2 * most),
         )
-        n_steps = int(np.argmin(losses)) * recipe.look_every
-    final = Tuner(step, data, start, labelled, recipe, options.seed)
+        n_steps = int(np.argmin(losses)) * RECIPE.look_every
+    final = Tuner(step, data, start, labelled, options.seed)
     for i in range(n_steps):
         final.learn()
-        if (i + 1) % recipe.look_every == 0:
-            tell(recipe.n_steps + i + 1, recipe.n_steps + n_steps)
-    return final.end()
+        if (i + 1) % RECIPE.look_every == 0:
+            tell(RECIPE.n_steps + i + 1, RECIPE.n_steps + n_steps)
+    return final.end(), n_steps
 
 
-def _start(
-    bundle: DecoderBundle, step: PoyoStep, data: CalibrationData, same_array: bool
-) -> Learnt:
+def _start(bundle: DecoderBundle, step: PoyoStep, data: CalibrationData, same_array: bool) -> Start:
     """Start known units on the same array from their embedding, others from the mean unit."""
     known = step.decoder.unit_emb.weight[1:].detach()
     keys = data.recording.unit_keys
@@ -250,22 +207,7 @@ def _start(
         row = known_rows(bundle.row_of_key, keys)
         embedding[row >= 0] = known[row[row >= 0]]
     name = "same array" if same_array else "mean unit"
-    return Learnt(name, embedding, step.decoder.session_emb.weight[1].detach().clone(), 0)
-
-
-def weights_of(learnt: Learnt) -> dict[str, np.ndarray]:
-    """This session's vocabularies, named as in a bundle."""
-    padding = torch.zeros_like(learnt.embedding[:1])
-    return {
-        "decoder.unit_emb.weight": torch.cat([padding, learnt.embedding]).numpy(),
-        "decoder.session_emb.weight": torch.stack([padding[0], learnt.session]).numpy(),
-    }
-
-
-@torch.no_grad()
-def tables_of(step: PoyoStep, learnt: Learnt) -> dict[str, np.ndarray]:
-    """Graph tables."""
-    return {"table": step.fold(learnt.embedding).numpy(), "session": learnt.session.numpy()}
+    return Start(name, embedding, step.decoder.session_emb.weight[1].detach().clone())
 
 
 def adapt_poyo(bundle: DecoderBundle, data: CalibrationData, options: Options) -> Adapted:
@@ -277,19 +219,26 @@ def adapt_poyo(bundle: DecoderBundle, data: CalibrationData, options: Options) -
     if options.unfreeze:
         raise CalibrationError("of a POYO only embeddings are learnt: adapt without --unfreeze")
     step = load_step(bundle)
-    learnt = learn(bundle, step, data, options)
+    learnt, n_steps = learn(bundle, step, data, options)
+    padding = torch.zeros_like(learnt.embedding[:1])
+    with torch.no_grad():
+        table = step.fold(learnt.embedding).numpy()
     windows, hop_us = Windows(data.session, step.config.sequence_s), round(data.hop_s * 1e6)
     own, part = np.arange(windows.n_units, dtype=np.int32), data.recording.train
     some = range(part.first, part.last, max(1, int(step.config.sequence_s / data.hop_s)))
     return Adapted(
         graph=bundle.graph_path.read_bytes(),
-        tables=tables_of(step, learnt),
+        tables={"table": table, "session": learnt.session.numpy()},
         spikes_per_bin=data.recording.spikes_per_bin,
-        learnt=weights_of(learnt),
+        # Named as in a bundle.
+        learnt={
+            "decoder.unit_emb.weight": torch.cat([padding, learnt.embedding]).numpy(),
+            "decoder.session_emb.weight": torch.stack([padding[0], learnt.session]).numpy(),
+        },
         window_of=lambda i, row_of: windows.cut((i + 1) * hop_us, row_of),
         lead_in_s=0.0,
-        start=learnt.start,
-        n_steps=learnt.n_steps,
+        start=learnt.name,
+        n_steps=n_steps,
         n_steps_unfrozen=0,
         n_tokens=np.array([len(windows.cut((i + 1) * hop_us, own)) for i in some]),
         training={"config": step_config(step.config, step.outputs, windows.n_units)},

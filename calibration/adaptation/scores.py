@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from calibration.adaptation.calibration_data import CalibrationData
 from calibration.ridge import HISTORY_S, wiener_weights, with_history
-from calibration.scoring import r2_score, score_output
+from calibration.scoring import r2_score, score_outputs
 from decoders.streaming.tuning import counts_matrix
 from decoders.training.scores import accuracy
 from export.backends.opening import Backend
-from export.bundle import DecoderBundle
 from streams.messages import Float64s, Int32s, TokenWindow
 from streams.sessions.session import in_intervals
 
@@ -90,20 +89,10 @@ def verify(data: CalibrationData, values: Mapping[str, Float64s]) -> dict[str, A
     Raises:
         CalibrationError: nothing in the test part can be scored.
     """
-    t_s = data.ends_s
-    scored = in_intervals(t_s, data.scored)
-    config, session = data.config, data.session
-    scores = {
-        choice.name: score_output(
-            values[choice.name][scored],
-            np.asarray(t_s[scored] + choice.lag_s, np.float64),
-            session.signal(choice.behavior),
-            session,
-            config.sessions.max_gap_s,
-        )
-        for choice in config.outputs
-        if not choice.classes
-    }
+    scored = in_intervals(data.ends_s, data.scored)
+    decoded = {name: held[scored] for name, held in values.items()}
+    gap_s = data.config.sessions.max_gap_s
+    scores = score_outputs(data.config.outputs, decoded, data.ends_s[scored], data.session, gap_s)
     if not scores:
         return None
     n_trials = [held.n_blocks if held.blocks == "trials" else 0 for held in scores.values()]
@@ -146,8 +135,3 @@ def shuffled(row_of: Int32s, seed: int) -> Int32s:
     mixed = row_of.copy()
     mixed[order] = row_of[np.roll(order, 1)]
     return mixed
-
-
-def rows_in(bundle: DecoderBundle, keys: Sequence[str]) -> Int32s:
-    """Each key's row in the bundle, -1 where it has none."""
-    return np.array([bundle.row_of_key.get(key, -1) for key in keys], np.int32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,13 +34,12 @@ class Found:
     Attributes:
         end: embeddings and session vector.
         n_steps: gradient steps at the best held-out loss.
-        held_out: loss on held-out trials, one value per look; empty where there were too few.
-        without: each fold's `end`, learnt without its held-out trials.
+        without: each fold's `end`, learnt without its held-out trials; none where these are too
+            few.
     """
 
     end: Start
     n_steps: int
-    held_out: tuple[float, ...]
     without: tuple[Start, ...] = ()
 
 
@@ -51,7 +49,6 @@ def search(
     *,
     same_array: bool,
     seed: int,
-    recipe: Recipe | None = None,
     on_progress: Progress | None = None,
 ) -> Found:
     """Learn embeddings and session vector for a session.
@@ -61,17 +58,21 @@ def search(
         data: the session.
         same_array: whether the last day's rows are a start to consider.
         seed: for all draws.
-        recipe: for the steps.
         on_progress: told steps done, and steps at most.
     """
-    recipe = recipe or recipe_for(data)
+    recipe = recipe_for(data)
     starts = Starts(base, data, same_array)
     labelled = data.labelled
-    held_out = held_out_bins(data, labelled)
+    held_out = held_out_bins(data)
     if not len(held_out):
-        return _untested(base, data, starts, labelled, recipe, seed)
+        # A fixed number of steps from the most specific start.
+        begin = starts.from_bins(labelled)[-1:]
+        fits = BatchedFits(base.decoder, data, begin, labelled[None], recipe, seed)
+        for _ in range(STEPS_UNTESTED):
+            fits.step()
+        return Found(fits.ends()[0], STEPS_UNTESTED)
     candidates = [starts.from_bins(labelled & ~left) for left in held_out]
-    chosen = _best_start(base, data, candidates, labelled, held_out, recipe, seed)
+    chosen = _best_start(base, data, candidates, held_out, recipe, seed)
     begin = [*(fold[chosen] for fold in candidates), starts.from_bins(labelled)[chosen]]
     fitted = np.stack([*(labelled & ~left for left in held_out), labelled])
     fits = BatchedFits(base.decoder, data, begin, fitted, recipe, seed)
@@ -102,29 +103,13 @@ def _run(fits: BatchedFits, recipe: Recipe, on_progress: Progress | None) -> Fou
     weights = checkpoint_weights(losses, fits.held_out_s)
     *without, end = (_mean(ends, weights) for ends in zip(*checkpoints, strict=True))
     n_steps = int(np.argmin(losses)) * recipe.look_every
-    return Found(end, n_steps, tuple(losses), tuple(without))
-
-
-class Patience(Protocol):
-    """Part of a recipe that decides how many steps are taken."""
-
-    @property
-    def n_steps(self) -> int:
-        """Steps at most."""
-
-    @property
-    def look_every(self) -> int:
-        """Steps between two looks at the held-out loss."""
-
-    @property
-    def patience(self) -> int:
-        """Looks without a gain that end the steps."""
+    return Found(end, n_steps, tuple(without))
 
 
 def step_until_no_gain(
     step: Callable[[], None],
     loss: Callable[[], float],
-    recipe: Patience,
+    recipe: Recipe,
     on_progress: Progress | None,
 ) -> list[float]:
     """Step until the held-out loss stops falling; give it before and at every look."""
@@ -163,7 +148,6 @@ def _best_start(
     base: Base,
     data: CalibrationData,
     candidates: list[list[Start]],
-    labelled: np.ndarray,
     held_out: np.ndarray,
     recipe: Recipe,
     seed: int,
@@ -177,7 +161,7 @@ def _best_start(
     if n_starts == 1:
         return 0
     begin = [start for fold in candidates for start in fold]
-    fitted = np.repeat(labelled & ~held_out, n_starts, axis=0)
+    fitted = np.repeat(data.labelled & ~held_out, n_starts, axis=0)
     fits = BatchedFits(base.decoder, data, begin, fitted, recipe, seed)
     for _ in range(N_TRIAL_STEPS):
         fits.step()
@@ -187,28 +171,13 @@ def _best_start(
     return int(np.argmin(losses))
 
 
-def _untested(
-    base: Base,
-    data: CalibrationData,
-    starts: Starts,
-    labelled: np.ndarray,
-    recipe: Recipe,
-    seed: int,
-) -> Found:
-    """Take a fixed number of steps from the most specific start, without held-out trials."""
-    begin = starts.from_bins(labelled)[-1]
-    fits = BatchedFits(base.decoder, data, [begin], labelled[None], recipe, seed)
-    for _ in range(STEPS_UNTESTED):
-        fits.step()
-    return Found(fits.ends()[0], STEPS_UNTESTED, ())
-
-
-def held_out_bins(data: CalibrationData, labelled: np.ndarray) -> np.ndarray:
+def held_out_bins(data: CalibrationData) -> np.ndarray:
     """(n_folds, n_bins) bool, labelled bins that each fold leaves out: whole blocks in turn."""
-    blocks = np.unique(data.block[labelled])
+    labelled, block = data.labelled, data.block
+    blocks = np.unique(block[labelled])
     if len(blocks) < FEWEST_BLOCKS:
         return np.zeros((0, len(labelled)), np.bool_)
-    place = np.searchsorted(blocks, data.block)
+    place = np.searchsorted(blocks, block)
     shift = EVERY // N_FOLDS
     folds = [labelled & (place % EVERY == i * shift) for i in range(N_FOLDS)]
     return np.stack(folds)

@@ -8,20 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from calibration.adaptation.adapted import Adapted, Options
-from calibration.adaptation.batched_fits import BatchedFits, Recipe, Start
+from calibration.adaptation.batched_fits import BatchedFits, Start, WindowDecoder
 from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.linear_filter import fit_filter
 from calibration.adaptation.scores import LEAD_IN_S, bins_of
 from calibration.adaptation.search import (
     Found,
-    Progress,
     held_out_bins,
     recipe_for,
     search,
     step_until_no_gain,
 )
 from calibration.adaptation.starts import Base, load_base, profiles_of
-from calibration.adaptation.window_decoder import WindowDecoder
 from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.drift import follow_share
 from decoders.streaming.step import StepModule
@@ -53,11 +51,16 @@ def adapt_streaming(bundle: DecoderBundle, data: CalibrationData, options: Optio
         CalibrationError: the bundle has no embeddings, or on the same array no known key.
     """
     base = load_base(bundle)
-    seed, tell = options.seed, options.on_progress
-    found = search(base, data, same_array=options.same_array, seed=seed, on_progress=tell)
+    found = search(
+        base,
+        data,
+        same_array=options.same_array,
+        seed=options.seed,
+        on_progress=options.on_progress,
+    )
     last = Unfrozen(base.decoder, found.end, 0)
     if options.unfreeze:
-        last = _second_stage(base, data, found, seed=seed, on_progress=tell)
+        last = _second_stage(base, data, found, options)
     part = data.recording.train
     network = WindowDecoder(last.decoder, data)
     tables = network.tables(last.end.embedding, last.end.session)
@@ -86,48 +89,31 @@ def adapt_streaming(bundle: DecoderBundle, data: CalibrationData, options: Optio
     )
 
 
-def _second_stage(
-    base: Base,
-    data: CalibrationData,
-    found: Found,
-    *,
-    seed: int,
-    on_progress: Progress | None = None,
-) -> Unfrozen:
+def _second_stage(base: Base, data: CalibrationData, found: Found, options: Options) -> Unfrozen:
     """Train the whole network and the embeddings, from the first stage's end.
 
     Held-out trials decide how many steps. Then a fit to all labelled seconds takes as many.
-
-    Args:
-        base: the decoder; it is not changed.
-        data: the session.
-        found: the first stage's result.
-        seed: for all draws.
-        on_progress: told steps done, and steps at most.
     """
     recipe = replace(recipe_for(data), lanes=LANES)
-    if not found.without:
-        return Unfrozen(base.decoder, found.end, 0)
-    fitted = data.labelled & ~held_out_bins(data, data.labelled)[0]
-    fold = _new_fit(base, data, found.without[0], fitted, recipe, seed)
-    losses = step_until_no_gain(
-        fold.step, lambda: float(fold.held_out_losses()[0]), recipe, on_progress
-    )
-    n_steps = int(np.argmin(losses)) * recipe.look_every
+    n_steps = 0
+
+    def new_fit(start: Start, fitted: np.ndarray) -> BatchedFits:
+        # The base serves other fits: its weights stay.
+        decoder = copy.deepcopy(base.decoder).requires_grad_(True)
+        return BatchedFits(decoder, data, [start], fitted[None], recipe, options.seed)
+
+    if found.without:
+        fold = new_fit(found.without[0], data.labelled & ~held_out_bins(data)[0])
+        losses = step_until_no_gain(
+            fold.step, lambda: float(fold.held_out_losses()[0]), recipe, options.on_progress
+        )
+        n_steps = int(np.argmin(losses)) * recipe.look_every
     if n_steps == 0:
         return Unfrozen(base.decoder, found.end, 0)
-    whole = _new_fit(base, data, found.end, data.labelled, recipe, seed)
+    whole = new_fit(found.end, data.labelled)
     for _ in range(n_steps):
         whole.step()
     return Unfrozen(whole.slow.decoder, whole.ends()[0], n_steps)
-
-
-def _new_fit(
-    base: Base, data: CalibrationData, start: Start, fitted: np.ndarray, recipe: Recipe, seed: int
-) -> BatchedFits:
-    # The base serves other fits: its weights stay.
-    decoder = copy.deepcopy(base.decoder).requires_grad_(True)
-    return BatchedFits(decoder, data, [start], fitted[None], recipe, seed)
 
 
 def _graph(decoder: StreamingDecoder) -> bytes:

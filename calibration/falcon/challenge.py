@@ -25,8 +25,8 @@ from falcon_challenge.evaluator import (
 )
 from falcon_challenge.interface import BCIDecoder
 
+from calibration.errors import FalconError
 from calibration.falcon.decoders import Decoders, Stepper, SteppersOfBatch, open_decoders
-from calibration.falcon.errors import FalconError
 from streams.messages import Float64s
 from streams.sessions.falcon import falcon_task
 
@@ -186,15 +186,23 @@ def run_challenge(
     config = FalconConfig(task=Split[decoders.task.name])
     evaluator = FalconEvaluator(eval_remote=remote, split=decoders.task.name, dataloader_workers=0)
     variables = {} if data is None else {"EVAL_DATA_PATH": str(data)}
-    with _environment(variables), _private_files(remote), _quiet():
-        tags = [file_tag(config, path) for path in _files(evaluator, decoders.task.name, phase)]
-        for tag in tags:
-            decoders.of(tag)
-        if not remote:
-            _require_all(decoders.task.name, tags)
-        with _told():
-            told = evaluator.evaluate(SpikeloopDecoder(config, decoders, batch_size), phase=phase)
-    return None if remote else _metrics(told)
+    with tempfile.TemporaryDirectory() as folder:
+        # What nobody asked for goes into files that go with the process.
+        unset = {} if remote else {k: v for k, v in LOCAL_FILES.items() if k not in os.environ}
+        variables |= {name: str(Path(folder) / file) for name, file in unset.items()}
+        with _environment(variables), _quiet():
+            tags = [file_tag(config, path) for path in _files(evaluator, decoders.task.name, phase)]
+            for tag in tags:
+                decoders.of(tag)
+            if not remote:
+                _require_all(decoders.task.name, tags)
+            with _told():
+                decoder = SpikeloopDecoder(config, decoders, batch_size)
+                told = evaluator.evaluate(decoder, phase=phase)
+    if remote:
+        return None
+    (split,) = told["submission_result"].values()
+    return {name: float(value) for name, value in split.items()}
 
 
 def _files(evaluator: Any, task: str, phase: str) -> list[Path]:
@@ -239,22 +247,6 @@ def _require_all(task: str, tags: Sequence[str]) -> None:
                 f"FALCON's evaluator wants all of task {task}, the files lack "
                 f"{', '.join(missing)}; name the files after BUNDLE to score those alone"
             )
-
-
-def _metrics(told: Any) -> dict[str, Any]:
-    (split,) = told["submission_result"].values()
-    return {name: float(value) for name, value in split.items()}
-
-
-@contextlib.contextmanager
-def _private_files(remote: bool) -> Iterator[None]:
-    """Write what nobody asked for into files that go with the process."""
-    unset = {} if remote else {k: v for k, v in LOCAL_FILES.items() if k not in os.environ}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _environment({name: str(Path(folder) / file) for name, file in unset.items()}),
-    ):
-        yield
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from calibration.falcon.errors import FalconError
+from calibration.errors import FalconError
 
 DAY = re.compile(r"((?:19|20)\d\d)-?(\d\d)-?(\d\d)(?!\d)")
 RUN = re.compile(r"Run\d+")

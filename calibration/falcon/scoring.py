@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from calibration.evaluate import decode_session, open_verified
-from calibration.falcon.decoders import open_decoders
-from calibration.falcon.fit import FittedBundle
+from calibration.falcon.decoders import FittedBundle, open_decoders
 from calibration.falcon.names import session_of, tag_of
 from calibration.scoring import score_output, scored_intervals
 from streams.messages import Float64s

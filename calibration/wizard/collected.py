@@ -9,33 +9,32 @@ from pathlib import Path
 import numpy as np
 
 from calibration.choices import TargetSpec
-from calibration.errors import STREAM, WizardError
+from calibration.errors import WizardError
 from calibration.ridge import binned_counts, ridge_weights, with_history
 from calibration.scoring import r2_score
-from calibration.wizard.config import CollectSection
-from calibration.wizard.recorder import errors_as_told_here, reading_of
-from calibration.wizard.results import LearningPoint
-from calibration.wizard.run import CalibrationRun
-from calibration.wizard.targets import (
+from calibration.wizard.behavior import (
+    Gap,
+    TrialCount,
     behavior_advice,
     behavior_stream,
     continuous_targets,
-    marker_advice,
-    markers_shown,
-    unknown_positions,
-)
-from calibration.wizard.trials import (
-    Gap,
-    TrialCount,
     count_trials,
     describe_gaps,
     find_gaps,
     longest_silence_s,
+    marker_advice,
+    markers_shown,
     seconds_outside,
+    unknown_positions,
     without_gaps,
 )
+from calibration.wizard.config import CollectSection
+from calibration.wizard.recording import errors_as_told_here, reading_of
+from calibration.wizard.results import LearningPoint
+from calibration.wizard.run import CalibrationRun
 from export.bundle import DecoderBundle
 from streams.errors import StreamsError
+from streams.exit_codes import ExitCode
 from streams.sessions.convert.convert import convert
 from streams.sessions.convert.signals import marker_texts
 from streams.sessions.session import Session
@@ -78,7 +77,7 @@ class BaseNeeds:
     @classmethod
     def of(cls, bundle: DecoderBundle) -> BaseNeeds:
         """Read them from the bundle."""
-        keys = tuple(unit.key for unit in bundle.manifest.units)
+        keys = tuple(bundle.row_of_key)
         return cls(keys, continuous_targets(bundle), longest_silence_s(bundle))
 
     def gaps(self, session: Session) -> list[Gap]:
@@ -132,7 +131,7 @@ class Collected:
     def trouble(self) -> WizardError:
         """The error to end with where something is wrong."""
         lost = [f"{one.rstrip('.')}." for one in self.lost]
-        return WizardError(" ".join((*lost, *self.troubles)), STREAM)
+        return WizardError(" ".join((*lost, *self.troubles)), ExitCode.STREAM)
 
     def is_enough(self, config: CollectSection) -> bool:
         """Return True where collecting may end."""
@@ -156,13 +155,13 @@ class Collected:
                 f"too few trials: {self.count.n} in {self.seconds:.0f} s, where "
                 f"{config.fewest_trials} are needed. Go on collecting (they are kept), or lower "
                 "`fewest_trials`",
-                STREAM,
+                ExitCode.STREAM,
             )
         if self.count.n_directed and self.count.balance < LEAST_BALANCE:
             raise WizardError(
                 f"all {self.count.n} trials go along one direction (balance "
                 f"{self.count.balance:.2f}): the other cannot be learnt. Show targets all around",
-                STREAM,
+                ExitCode.STREAM,
             )
 
     def update(self, run: CalibrationRun) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from calibration.errors import WizardError
-from streams.config_file import Section, read_config
-
-SHIPPED = "shipped:"
+from streams.config_file import Section, SpikesInput, read_config
 
 
 class CalibrationSection(Section):
@@ -25,16 +22,9 @@ class CalibrationSection(Section):
     seed: int = Field(0, ge=0)
 
 
-class SpikesSection(Section):
+class SpikesSection(SpikesInput):
     """`[spikes]`: the LSL stream, as in the daemon's config."""
 
-    type: str = Field("Spikes", min_length=1)
-    name: str = ""
-    hostname: str = ""
-    array: str = Field("", pattern=r"^[^:/]*$")
-    columns: tuple[str, ...] = Field((), strict=False)
-    ignore_units: tuple[int | str, ...] = Field((), strict=False)
-    stamps: Literal["lsl", "arrival"] = "lsl"
     budget_per_s: float = Field(50_000.0, gt=0, strict=False)
 
 
@@ -131,11 +121,3 @@ def load_config(path: Path) -> CalibrateConfig:
         WizardError: unreadable, not TOML, or a key or value that cannot be.
     """
     return read_config(path, CalibrateConfig, WizardError, "configs/calibrate.toml")
-
-
-def bundle_path(named: str, registry: Path) -> Path:
-    """Find the base decoder; the registry's current one where none is named."""
-    # In the wheel and in the repository alike.
-    if named.startswith(SHIPPED):
-        return Path(__file__).parents[2] / "configs" / "bundles" / named.removeprefix(SHIPPED)
-    return Path(named) if named else registry / "current"

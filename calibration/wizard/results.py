@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from calibration.errors import USAGE
+from streams.exit_codes import ExitCode
 
 Level = Literal["good", "warn", "stop"]
 Verdict = Literal["accept", "reject"]
@@ -30,7 +30,7 @@ class Finding:
     what: str
     found: str
     do: str = ""
-    code: int = USAGE
+    code: int = ExitCode.USAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import WizardError
-from calibration.wizard.config import CalibrateConfig, bundle_path
+from calibration.registry import CURRENT
+from calibration.wizard.config import CalibrateConfig
 from calibration.wizard.results import Result, StepResults
 from calibration.wizard.ui import Page, WizardUI
+from export.shipped import bundle_path
 from streams.clock import Clock
 from streams.errors import UnreachableError
 from streams.files import write_whole
@@ -193,10 +195,9 @@ class CalibrationRun:
         """Yesterday's decoder, the same one for the whole calibration."""
         # Kept, as the registry's current decoder changes once today's is promoted.
         if self.progress.notes.base is None:
-            named = bundle_path(self.config.calibration.base, self.registry).resolve()
-            self.progress.keep(base=str(named))
-            return named
-        return Path(self.progress.notes.base)
+            named = self.config.calibration.base or str(self.registry / CURRENT)
+            self.progress.keep(base=str(bundle_path(named).resolve()))
+        return Path(self.progress.notes.base or "")
 
     @property
     def recordings(self) -> list[Path]:

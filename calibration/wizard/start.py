@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
-from calibration.errors import BELOW_THRESHOLD, WizardError
+from calibration.errors import WizardError
 from calibration.wizard.config import load_config
 from calibration.wizard.results import STEPS, Result, StepResults, needed
 from calibration.wizard.run import FILE, CalibrationRun, Progress
+from calibration.wizard.steps import adapt, collect, deploy, preflight, verify
 from calibration.wizard.ui import (
     BackError,
     Choice,
     Page,
     QuitError,
     UnattendedUI,
-    WizardUI,
     terminal_ui,
 )
 from export.errors import ExportError
-from streams.clock import Clock, MonotonicClock
+from streams.clock import MonotonicClock
 from streams.errors import StreamsError
+from streams.exit_codes import ExitCode
 
 
 def calibrate(
@@ -65,7 +65,8 @@ def calibrate(
     again = f"spikeloop calibrate {config_path} --folder {folder} --resume"
     t_begin_s = clock.now()
     try:
-        with _ui(auto, clock) as ui:
+        unattended = nullcontext(UnattendedUI(clock))
+        with unattended if auto else terminal_ui(clock) as ui:
             go_through(CalibrationRun(config, progress, ui, clock, auto, command))
     except QuitError:
         sys.stderr.write(f"left; go on with: {again}\n")
@@ -91,7 +92,7 @@ def _sum_up(result: dict[str, Any], auto: bool, as_json: bool) -> int:
             f"{result['decoder_id']}: {result['decided']}ed, {service}. Report: {result['report']}"
         )
         sys.stderr.write(f"{line}\n")
-    return 0 if result["decided"] == "accept" else BELOW_THRESHOLD
+    return 0 if result["decided"] == "accept" else ExitCode.BELOW_THRESHOLD
 
 
 def go_through(run: CalibrationRun) -> None:
@@ -103,7 +104,7 @@ def go_through(run: CalibrationRun) -> None:
     """
     while (step := _first_open(run.results)) is not None:
         try:
-            run.progress.done(step, _step(step)(run))
+            run.progress.done(step, STEP_OF[step](run))
         # Its own result is not there yet, so going back forgets the step before.
         except BackError:
             run.progress.forget(STEPS[max(0, STEPS.index(step) - 1) :])
@@ -122,11 +123,23 @@ def _first_open(results: StepResults) -> str | None:
     return next((step for step in STEPS if getattr(results, step) is None), None)
 
 
-def _step(name: str) -> Callable[[CalibrationRun], Result]:
-    """Import a step when it is come to: the wizard is there at once."""
-    step: Callable[[CalibrationRun], Result]
-    step = import_module(f"calibration.wizard.steps.{name}").step
-    return step
+def _report(run: CalibrationRun) -> Result:
+    # Brings matplotlib: without it the wizard is there at once.
+    from calibration.wizard.steps.report import step
+
+    return step(run)
+
+
+STEP_OF: dict[str, Callable[[CalibrationRun], Result]] = {
+    "preflight": preflight.step,
+    "collect": collect.step,
+    "adapt": adapt.step,
+    "verify": verify.step,
+    "report": _report,
+    "decide": verify.decision_step,
+    "deploy": deploy.step,
+    "recalibrate": adapt.recalibration_step,
+}
 
 
 def summary(folder: Path, results: StepResults, total_s: float) -> dict[str, Any]:
@@ -152,15 +165,6 @@ def summary(folder: Path, results: StepResults, total_s: float) -> dict[str, Any
         "recalibrated": needed(results.recalibrate).as_json(),
         "report": needed(results.report).report,
     }
-
-
-@contextmanager
-def _ui(auto: bool, clock: Clock) -> Iterator[WizardUI]:
-    if auto:
-        yield UnattendedUI(clock)
-        return
-    with terminal_ui(clock) as ui:
-        yield ui
 
 
 def _todays_folder(under: Path, *, resume: bool) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 
 from calibration.ridge import binned_counts
 from calibration.scoring import r2_score
-from calibration.wizard.targets import continuous_targets
+from calibration.wizard.behavior import continuous_targets
 from export.bundle import DecoderBundle
 from streams.messages import Float64s
 from streams.sessions.session import Session

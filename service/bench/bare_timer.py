@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from types import FrameType
 
+from service.signals import until_signalled
 from streams.clock import Clock, MonotonicClock
 
 
@@ -25,17 +25,19 @@ class TimerCounts:
         return self.late + self.skipped
 
 
-def run_timer(clock: Clock, hop_s: float, seconds: float, stop: list[bool]) -> TimerCounts:
+def run_timer(
+    clock: Clock, hop_s: float, seconds: float, is_stopped: Callable[[], bool] = lambda: False
+) -> TimerCounts:
     """Wait for a deadline every `hop_s`; one that wakes over half a hop late is late.
 
     Args:
         clock: to wait on.
         hop_s: between deadlines.
         seconds: how long.
-        stop: a list that turns non-empty when the run should end early.
+        is_stopped: asked whether to end early.
     """
     counts, t0_s, k = TimerCounts(), clock.now(), 0
-    while k * hop_s < seconds and not stop:
+    while k * hop_s < seconds and not is_stopped():
         due = int((clock.now() - t0_s) / hop_s)
         counts.skipped += max(0, due - (k + 1))
         k = max(k + 1, due)
@@ -47,12 +49,5 @@ def run_timer(clock: Clock, hop_s: float, seconds: float, stop: list[bool]) -> T
 
 def run_and_print(hop_s: float, seconds: float) -> None:
     """Run until the time is over or SIGTERM comes, and print the counts as JSON."""
-    stop: list[bool] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.append(True)
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    counts = run_timer(MonotonicClock(), hop_s, seconds, stop)
+    counts = run_timer(MonotonicClock(), hop_s, seconds, until_signalled())
     sys.stdout.write(json.dumps(asdict(counts) | {"missed": counts.missed}) + "\n")

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from export.backends.opening import require_parity
-from export.backends.table import BACKENDS, Backend, parse_choice
+from export.backends.table import BACKENDS, parse_choice
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from export.random_bundles.derived import derive_bundle
+from export.shipped import bundle_path
 from service.bench.screen import show
 from service.bench.sender import unit_keys
-from service.daemon.serve import bundle_path
+from service.bench.steps import print_rows, random_window, step_ms, without_garbage_collection
 from service.errors import ConfigError, ExitCode
 from service.telemetry.percentiles import percentiles
-from streams.clock import MonotonicClock
-from streams.messages import TokenWindow
 
 TOKENS_PER_S = (200, 1_000, 4_000, 10_000, 20_000)
 UNIT_HZ = 20.0
-N_WARM, N_RUNS, N_LEAST = 100, 2_000, 10
-WARM_S, LONG_S = 1.0, 10.0
 BYTES = 4
 
 
@@ -45,9 +39,7 @@ def bench_decode(
         hop_s: between beats; with the spike rate it gives the tokens of a bin.
         as_json: one JSON object instead of a table.
     """
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+    without_garbage_collection()
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="spikeloop-") as folder, console.status("") as status:
         paths = [bundle_path(named) for named in bundles]
@@ -102,34 +94,9 @@ def _time(bundle: DecoderBundle, choice: str, tokens_per_s: int) -> dict[str, An
         require_parity(bundle, backend)
     except ExportError as err:
         return row | {"refused": str(err), "runs": 0, "decode_ms": percentiles([])}
-    window, lead_s = _window(bundle, tokens_per_s), bundle.manifest.lead_s.default
-    _run(backend, window, lead_s, N_WARM, WARM_S)
-    taken_ms = _run(backend, window, lead_s, N_RUNS, LONG_S)
+    window = random_window(bundle, max(1, round(tokens_per_s * bundle.manifest.bin_s)))
+    taken_ms = step_ms(backend, window, bundle.manifest.lead_s.default)
     return row | {"runs": len(taken_ms), "decode_ms": percentiles(taken_ms)}
-
-
-def _run(
-    backend: Backend, window: TokenWindow, lead_s: float, n_runs: int, long_s: float
-) -> list[float]:
-    """Milliseconds of each run: `n_runs`, or those that fit into `long_s`, but a few at least."""
-    clock = MonotonicClock()
-    t_end_s, taken_ms = clock.now() + long_s, list[float]()
-    while len(taken_ms) < n_runs and (len(taken_ms) < N_LEAST or clock.now() < t_end_s):
-        t_start_s = clock.now()
-        backend.step(window, lead_s)
-        taken_ms.append(1e3 * (clock.now() - t_start_s))
-    return taken_ms
-
-
-def _window(bundle: DecoderBundle, tokens_per_s: int) -> TokenWindow:
-    n = max(1, round(tokens_per_s * bundle.manifest.bin_s))
-    rng = np.random.default_rng(0)
-    return TokenWindow(
-        unit=rng.integers(0, len(bundle.row_of_key), n, dtype=np.int32),
-        t_rel=np.sort(rng.uniform(0, bundle.manifest.bin_s, n)).astype(np.float32),
-        count=np.ones(n, np.float32),
-        t_window=0.0,
-    )
 
 
 def _floor(bundle: DecoderBundle, tokens_per_s: int) -> dict[str, Any]:
@@ -158,27 +125,25 @@ def _floor(bundle: DecoderBundle, tokens_per_s: int) -> dict[str, Any]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
+    numbers = ("tokens/s", "tokens", "params", "floor", "p50", "p99", "p99.9", "max")
     title = "bench decode: one step on one thread, milliseconds"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for name in ("family", "backend"):
-        table.add_column(name, no_wrap=True)
-    for name in ("tokens/s", "tokens", "params", "floor", "p50", "p99", "p99.9", "max"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        times = [_digits(row["decode_ms"][name]) for name in ("p50", "p99", "p999", "max")]
-        table.add_row(
-            row["family"],
-            row["backend"],
-            f"{row['tokens_per_s']:,}",
-            f"{row['tokens']:,}",
-            f"{row['parameters'] / 1e6:.2f}M",
-            f"{row['floor_kib'] / 1024:.1f} MB",
-            *(["refused", "", "", ""] if row["refused"] else times),
-        )
-    Console().print(table)
+    print_rows(title, ("family", "backend"), numbers, map(_cells, rows))
     for reason in dict.fromkeys(f"{row['backend']}: {row['refused']}" for row in rows):
         if not reason.endswith(": "):
             Console().print(reason)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    times = [_digits(row["decode_ms"][name]) for name in ("p50", "p99", "p999", "max")]
+    return [
+        row["family"],
+        row["backend"],
+        f"{row['tokens_per_s']:,}",
+        f"{row['tokens']:,}",
+        f"{row['parameters'] / 1e6:.2f}M",
+        f"{row['floor_kib'] / 1024:.1f} MB",
+        *(["refused", "", "", ""] if row["refused"] else times),
+    ]
 
 
 def _digits(ms: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from service.bench.stages import STAGES
+from service.bench.listener import STAGES
 from service.errors import ConfigError
 from streams.messages import Float64s
 

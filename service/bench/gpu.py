@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from export.backends.opening import require_parity
 from export.backends.table import BACKENDS, Backend, parse_choice
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.bench.screen import show
+from service.bench.steps import (
+    LONG_S,
+    print_rows,
+    random_window,
+    step_ms,
+    times_ms,
+    without_garbage_collection,
+)
 from service.errors import ExitCode
 from service.telemetry.percentiles import percentiles
-from streams.clock import MonotonicClock
 from streams.messages import TokenWindow
 
-N_WARM, N_RUNS = 50, 2_000
-LONG_S = 20.0
 N_ROUNDS = 200
 MOST_DECODERS = 256
 BIN_S = 0.02
@@ -54,9 +56,7 @@ def bench_gpu(
     """
     from export.random_bundles.sizes import SIZES, write_random
 
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+    without_garbage_collection()
     rows = []
     with tempfile.TemporaryDirectory(prefix="spikeloop-") as temporary:
         for size in sizes or SIZES:
@@ -83,8 +83,9 @@ def _row(bundle: DecoderBundle, choice: str, hop_s: float, with_many: bool) -> d
         row |= _floor(bundle, parse_choice(choice)[1])
     except ExportError as err:
         return row | {"refused": str(err), "step_ms": percentiles([]), "served": None}
-    row["step_ms"] = percentiles(_times_ms(bundle, backend))
-    row["served"] = _served(bundle, backend, choice, hop_s) if with_many else None
+    window = random_window(bundle, bundle.manifest.token_buckets[-1])
+    row["step_ms"] = percentiles(step_ms(backend, window, bundle.manifest.lead_s.default))
+    row["served"] = _served(bundle, backend, window, choice, hop_s) if with_many else None
     return row
 
 
@@ -119,32 +120,17 @@ def _floor(bundle: DecoderBundle, precision: str) -> dict[str, Any]:
     }
 
 
-def _window(bundle: DecoderBundle) -> TokenWindow:
-    n, rng = bundle.manifest.token_buckets[-1], np.random.default_rng(0)
-    return TokenWindow(
-        unit=rng.integers(0, len(bundle.row_of_key), n, dtype=np.int32),
-        t_rel=np.sort(rng.uniform(0, bundle.manifest.bin_s, n)).astype(np.float32),
-        count=np.ones(n, np.float32),
-        t_window=0.0,
-    )
-
-
-def _times_ms(bundle: DecoderBundle, backend: Backend) -> list[float]:
-    clock, window = MonotonicClock(), _window(bundle)
-    lead_s, t_end_s = bundle.manifest.lead_s.default, clock.now() + LONG_S
-    taken_ms: list[float] = []
-    while len(taken_ms) < N_WARM + N_RUNS and (clock.now() < t_end_s or len(taken_ms) < 2):
-        t_start_s = clock.now()
-        backend.step(window, lead_s)
-        taken_ms.append(1e3 * (clock.now() - t_start_s))
-    return taken_ms[min(N_WARM, len(taken_ms) // 2) :]
-
-
-def _served(bundle: DecoderBundle, first: Backend, choice: str, hop_s: float) -> int:
+def _served(
+    bundle: DecoderBundle, first: Backend, window: TokenWindow, choice: str, hop_s: float
+) -> int:
     """The most decoders, by doubling, whose steps in turn end within a hop, 99 of 100 times."""
-    window, lead_s = _window(bundle), bundle.manifest.lead_s.default
     decoders, most = [first], 0
-    while _round_p99_s(decoders, window, lead_s) <= hop_s:
+
+    def step_all() -> None:
+        for decoder in decoders:
+            decoder.step(window, bundle.manifest.lead_s.default)
+
+    while np.percentile(list(times_ms(step_all, N_ROUNDS, LONG_S)), 99) <= 1e3 * hop_s:
         most = len(decoders)
         if most == MOST_DECODERS:
             break
@@ -155,39 +141,21 @@ def _served(bundle: DecoderBundle, first: Backend, choice: str, hop_s: float) ->
     return most
 
 
-def _round_p99_s(decoders: Sequence[Backend], window: TokenWindow, lead_s: float) -> float:
-    clock, taken_s = MonotonicClock(), list[float]()
-    t_end_s = clock.now() + LONG_S
-    while len(taken_s) < N_ROUNDS and clock.now() < t_end_s:
-        t_start_s = clock.now()
-        for decoder in decoders:
-            decoder.step(window, lead_s)
-        taken_s.append(clock.now() - t_start_s)
-    return float(np.percentile(taken_s, 99))
-
-
 def _print(rows: Sequence[dict[str, Any]], hop_s: float) -> None:
-    table = Table(
-        title="bench gpu: one step, host to host, milliseconds",
-        title_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 0, 0, 1),
-    )
-    for name in ("decoder", "backend"):
-        table.add_column(name, no_wrap=True)
-    for name in ("tokens", "p50", "p99", "MiB", "MFLOP", "served"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        if row["refused"]:
-            continue
-        times = [f"{row['step_ms'][name]:.3f}" for name in ("p50", "p99")]
-        floor = [f"{row['floor_mib']:.1f}", f"{row['floor_mflop']:.0f}"]
-        served = "" if row["served"] is None else str(row["served"])
-        table.add_row(row["decoder"], row["backend"], str(row["tokens"]), *times, *floor, served)
+    title = "bench gpu: one step, host to host, milliseconds"
+    numbers = ("tokens", "p50", "p99", "MiB", "MFLOP", "served")
+    timed = [_cells(row) for row in rows if not row["refused"]]
+    print_rows(title, ("decoder", "backend"), numbers, timed)
     console = Console()
-    console.print(table)
     console.print("MiB, MFLOP: the floor, what a step must move and multiply at least.")
     console.print(f"served: decoders whose steps in turn end within a hop ({1 / hop_s:g} Hz).")
     refused = [f"refused: {row['backend']}: {row['refused']}" for row in rows if row["refused"]]
     for text in dict.fromkeys(refused):
         console.print(text, markup=False)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    times = [f"{row['step_ms'][name]:.3f}" for name in ("p50", "p99")]
+    floor = [f"{row['floor_mib']:.1f}", f"{row['floor_mflop']:.0f}"]
+    served = "" if row["served"] is None else str(row["served"])
+    return [row["decoder"], row["backend"], str(row["tokens"]), *times, *floor, served]

@@ -1,16 +1,17 @@
-"""Listens as a client does, and keeps in columns what a measurement needs, for hours if asked."""
+"""What a client hears of the loop, in columns for hours if asked, and the stages of its decodes."""
 
 from __future__ import annotations
 
 import math
 from array import array
 from collections.abc import Callable, Sequence
+from threading import Event
 from typing import Any
 
 import numpy as np
 
 from service.telemetry.percentiles import percentiles
-from streams.clock import Clock, MonotonicClock
+from streams.clock import MonotonicClock
 from streams.messages import Float64s
 from streams.wire.sockets import DecodeSubscriber
 
@@ -20,6 +21,22 @@ TIMING_COLUMNS = (
     "beat", "lsl_age_s", "t_due", "t_cut", "t_tokens", "t_done", "run_s", "was_ahead", "t_sent",
     "t_out", "t_end",
 )  # fmt: skip
+STAGES = {
+    "lsl_age": "LSL: a spike's arrival after its stamp",
+    "wait": "wait: cutting starts after it is due",
+    "cut": "cut: ring to tokens; nothing where decoded ahead",
+    "infer": "infer: the graph, or its decode made ahead confirmed",
+    "shape": "shape: judged, shaped, message made",
+    "publish": "publish: written and given to ZeroMQ",
+    "receive": "receive: read by the subscriber",
+}
+SUMS = {"deliver": ("shape", "publish", "receive"), "ours": tuple(STAGES)[1:]}
+"""What a client waits for once the value is there, and once the cut is due."""
+FLOOR_OF = {
+    "lsl_age": "lsl_hop", "wait": "wake", "publish": "zmq_send", "receive": "zmq_receive",
+    "deliver": "zmq_hop",
+}  # fmt: skip
+"""What the same machine needs for a stage if nothing is done in it (`bare_hop`)."""
 
 
 class Columns:
@@ -66,7 +83,7 @@ class Listener:
         seconds: float,
         each: Callable[[dict[str, Any] | None], None] = lambda decode: None,
         topics: Sequence[str] = TOPICS,
-        clock: Clock | None = None,
+        ending: Event | None = None,
     ) -> None:
         """Listen for `seconds` from the first decode on.
 
@@ -75,12 +92,12 @@ class Listener:
             seconds: how long.
             each: called with each decode, and with None after anything else or a while.
             topics: what to listen to.
-            clock: the machine's, by default.
+            ending: ends it earlier.
         """
-        clock = clock or MonotonicClock()
+        clock, ending = MonotonicClock(), ending or Event()
         subscriber = DecodeSubscriber(endpoint, topics)
         t_end_s: float | None = None
-        while t_end_s is None or clock.now() < t_end_s:
+        while not ending.is_set() and (t_end_s is None or clock.now() < t_end_s):
             received = subscriber.receive(0.2)
             now_s = clock.now()
             each(self._take(received, now_s))
@@ -145,3 +162,47 @@ class Listener:
         taken_ms: Float64s = 1e3 * (self.decodes["received"] - self.decodes["t_window"])
         of_settled: Float64s = taken_ms[settled]
         return of_settled
+
+
+def stages_ms(listener: Listener) -> dict[str, Float64s]:
+    """Return (n_decodes,) milliseconds per stage, for settled beats that both sides report."""
+    decodes, timings = listener.decodes, listener.timings
+    of_beat, i_decode, i_timing = np.intersect1d(
+        decodes["beat"], timings["beat"], return_indices=True
+    )
+    settled = of_beat >= listener.heartbeat["settled_from_beat"]
+    received = decodes["received"][i_decode[settled]]
+    t = {
+        name: timings[name][i_timing[settled]]
+        for name in ("t_due", "t_cut", "t_tokens", "t_done", "t_sent", "t_out")
+    }
+    taken_s = {
+        "lsl_age": timings["lsl_age_s"][i_timing[settled]],
+        "wait": t["t_cut"] - t["t_due"],
+        "cut": t["t_tokens"] - t["t_cut"],
+        "infer": t["t_done"] - t["t_tokens"],
+        "shape": t["t_sent"] - t["t_done"],
+        "publish": t["t_out"] - t["t_sent"],
+        "receive": received - t["t_out"],
+    }
+    return {name: 1e3 * values for name, values in taken_s.items()}
+
+
+def runs(listener: Listener) -> dict[str, Any]:
+    """`ahead_share` of the settled beats that were decoded ahead, and `run_ms`, all the same."""
+    timings = listener.timings
+    settled = timings["beat"] >= listener.heartbeat["settled_from_beat"]
+    run_ms, was_ahead = 1e3 * timings["run_s"][settled], timings["was_ahead"][settled]
+    share = float(was_ahead.mean()) if len(was_ahead) else math.nan
+    return {"ahead_share": share, "run_ms": percentiles(run_ms.tolist())}
+
+
+def summary(stages: dict[str, Float64s]) -> dict[str, Any]:
+    """`NAME_ms`: percentiles of each stage, and of the `SUMS`."""
+    sums: dict[str, Float64s] = {
+        name: np.add.reduce([stages[part] for part in parts]) for name, parts in SUMS.items()
+    }
+    return {
+        f"{name}_ms": percentiles(values[np.isfinite(values)].tolist())
+        for name, values in (stages | sums).items()
+    }

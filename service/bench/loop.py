@@ -12,24 +12,18 @@ from typing import Any
 
 from export.bundle import open_bundle
 from export.random_bundles.derived import derive_bundle
+from export.shipped import bundle_path
 from service.bench import machine
 from service.bench.bare_hop import floors_ms
 from service.bench.figure import draw, require_matplotlib
-from service.bench.listener import TOPICS, Listener
+from service.bench.listener import FLOOR_OF, TOPICS, Listener, runs, stages_ms, summary
 from service.bench.rig import Rig
-from service.bench.screen import show
+from service.bench.screen import beats_missed, conclude, memory_grown, show, spikes_dropped
 from service.bench.sender import unit_keys
-from service.bench.stages import FLOOR_OF, runs, stages_ms, summary
-from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
-from service.daemon.serve import bundle_path
 from service.short_slices import wake_soon
 from service.telemetry.percentiles import percentiles
-from streams.clock import MonotonicClock
 from streams.wire.packed import Format
 
-PRIORITY = 50
-"""Asked for as a rig would; where it is not permitted the daemon says so and goes on."""
-SAMPLE_EVERY_S = 1.0
 DECODE_BYTES = 600
 """Size of a decode of two numbers in JSON."""
 
@@ -58,7 +52,7 @@ class Settings:
     seconds: float
     block_s: float
     base: str | None = None
-    priority: int = PRIORITY
+    priority: int = 50
     cut: str = "auto"
     backend: str = "auto"
     delay_s: float = 0.0
@@ -96,33 +90,26 @@ def bench_loop(settings: Settings, *, figure: Path | None, as_json: bool) -> int
     gc.collect()
     gc.freeze()
     before = machine.processor_ticks()
+    stream, hop_s, seconds = f"spikeloop-bench-{os.getpid()}", settings.hop_s, settings.seconds
     with Rig() as rig:
-        listener, usage = _measure(rig, settings)
+        endpoint = start_daemon(rig, "daemon", stream, settings)
+        start_sender(rig, stream, settings, seconds=seconds + 120)
+        usage = machine.Usage(rig.pids() | {"subscriber": os.getpid()})
+        topics = (*TOPICS, "timing")
+        listener = listen_beside_timer(rig, endpoint, hop_s, seconds, usage.sample_after, topics)
+        processes = usage.summary()
         rig.stop("daemon")
-        floors = floors_ms(
-            rig, hop_s=settings.hop_s, n_bytes=DECODE_BYTES, priority=settings.priority
-        )
+        floors = floors_ms(rig, hop_s=hop_s, n_bytes=DECODE_BYTES, priority=settings.priority)
     stages = stages_ms(listener)
     result = listener.summary() | summary(stages) | runs(listener)
     result["floors_ms"] = {name: percentiles(of.tolist()) for name, of in floors.items()}
-    result |= {"settings": settings.as_dict(), "processes": usage}
+    result |= {"settings": settings.as_dict(), "processes": processes}
     result["machine"] = machine.describe(before)
     if figure is not None:
         draw(figure, result, stages, listener.end_to_end_ms())
     show("bench loop", result, as_json=as_json, floor_of=FLOOR_OF)
     fell_short = [*spikes_dropped(result), *beats_missed(result), *memory_grown(result)]
     return conclude(fell_short, aloud=not as_json)
-
-
-def _measure(rig: Rig, settings: Settings) -> tuple[Listener, dict[str, Any]]:
-    stream = f"spikeloop-bench-{os.getpid()}"
-    endpoint = start_daemon(rig, "daemon", stream, settings)
-    start_sender(rig, stream, settings, seconds=settings.seconds + 120)
-    usage = machine.Usage(rig.pids() | {"subscriber": os.getpid()})
-    listener = listen_beside_timer(
-        rig, endpoint, settings.hop_s, settings.seconds, _sampling(usage), (*TOPICS, "timing")
-    )
-    return listener, usage.summary()
 
 
 def start_daemon(rig: Rig, name: str, stream: str, settings: Settings) -> str:
@@ -134,26 +121,27 @@ def start_daemon(rig: Rig, name: str, stream: str, settings: Settings) -> str:
         stream: name of the LSL stream.
         settings: what is measured.
     """
-    bundle, announced = rig.path / "bundle", rig.path / f"{name}.json"
+    bundle = rig.path / "bundle"
     if not bundle.exists():
-        _generate(bundle, settings)
-    config = rig.path / f"{name}.toml"
-    config.write_text(_config(bundle, stream, settings))
-    rig.start(name, "serve", str(config), "--log", "json", "--announce", str(announced))
-    endpoint: str = rig.wait_for_file(announced, name)["decode"]
+        derive_bundle(
+            open_bundle(bundle_path(settings.base or "shipped:demo")),
+            bundle,
+            unit_keys=unit_keys(settings.n_units),
+            hop_s=settings.hop_s,
+            bin_s=settings.hop_s,
+            name="generated",
+            seed=0,
+        )
+    config = {
+        "input.budget_spikes_per_s": max(50_000, round(2 * settings.n_units * settings.rate_hz)),
+        "decoder.bundle": str(bundle),
+        "decoder.backend": settings.backend,
+        "beat.cut": settings.cut,
+        "output.format": settings.form,
+        "realtime.priority": settings.priority,
+    }
+    endpoint: str = rig.serve(name, stream, config)["decode"]
     return endpoint
-
-
-def _generate(bundle: Path, settings: Settings) -> None:
-    derive_bundle(
-        open_bundle(bundle_path(settings.base or "shipped:demo")),
-        bundle,
-        unit_keys=unit_keys(settings.n_units),
-        hop_s=settings.hop_s,
-        bin_s=settings.hop_s,
-        name="generated",
-        seed=0,
-    )
 
 
 def start_sender(rig: Rig, stream: str, settings: Settings, seconds: float) -> None:
@@ -163,18 +151,6 @@ def start_sender(rig: Rig, stream: str, settings: Settings, seconds: float) -> N
         str(settings.rate_hz), "--block-ms", str(settings.block_s * 1e3),
         "--delay-ms", str(settings.delay_s * 1e3), "--seconds", str(seconds),
     )  # fmt: skip
-
-
-def _sampling(usage: machine.Usage) -> Callable[[dict[str, Any] | None], None]:
-    """Samples once a second, right after a decode: then the most time is left to the next."""
-    clock, due_s = MonotonicClock(), [0.0]
-
-    def each(decode: dict[str, Any] | None) -> None:
-        if decode is not None and clock.now() >= due_s[0]:
-            due_s[0] = clock.now() + SAMPLE_EVERY_S
-            usage.sample(clock.now())
-
-    return each
 
 
 def listen_beside_timer(
@@ -211,16 +187,3 @@ def listen_beside_timer(
     listener.listen(endpoint, seconds, each, topics)
     listener.bare_timer = json.loads(rig.end("timer"))
     return listener
-
-
-def _config(bundle: Path, stream: str, settings: Settings) -> str:
-    spikes_per_s = settings.n_units * settings.rate_hz
-    return (
-        f'[input]\nname = "{stream}"\nwait_s = 60.0\n'
-        f"budget_spikes_per_s = {max(50_000, round(2 * spikes_per_s))}\n"
-        f'[decoder]\nbundle = "{bundle}"\nbackend = "{settings.backend}"\n'
-        f'[beat]\ncut = "{settings.cut}"\n'
-        '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
-        f'lsl_name = "{stream}-decodes"\nformat = "{settings.form}"\n'
-        f"[realtime]\npriority = {settings.priority}\n"
-    )

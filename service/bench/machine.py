@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from export.choice.machine import cpu_model
+from streams.clock import MonotonicClock
 
 LIBRARIES = ("spikeloop", "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "pylsl", "pyzmq")
 WARM_S = 60.0
 FLAT = 0.01
+SAMPLE_EVERY_S = 1.0
 _MIB = 2**20
 
 
@@ -55,7 +56,7 @@ def describe(before: Ticks | None) -> dict[str, Any]:
         "isolated_cores": _line("/sys/devices/system/cpu/isolated"),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
-        "libraries": {name: _version(name) for name in LIBRARIES if _version(name)},
+        "libraries": {name: version_of(name) for name in LIBRARIES if version_of(name)},
     }
 
 
@@ -72,7 +73,8 @@ def _line(path: str) -> str | None:
         return None
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Return an installed distribution's version; None where it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -88,9 +90,16 @@ class Usage:
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = dict(pids)
-        self._t_s = array("d")
-        self._cpu_s = {name: array("d") for name in pids}
-        self._bytes = {name: array("d") for name in pids}
+        self._clock, self._due_s = MonotonicClock(), 0.0
+        self._t_s: list[float] = []
+        self._readings: dict[str, list[tuple[float, int]]] = {name: [] for name in pids}
+
+    def sample_after(self, decode: dict[str, Any] | None) -> None:
+        """Sample once a second, right after a decode: then the most time is left to the next."""
+        now_s = self._clock.now()
+        if decode is not None and now_s >= self._due_s:
+            self._due_s = now_s + SAMPLE_EVERY_S
+            self.sample(now_s)
 
     def sample(self, t_s: float) -> None:
         """Read all of them now; a process that is gone keeps its last numbers."""
@@ -100,9 +109,8 @@ class Usage:
         """Take in processor seconds so far, and resident bytes, of each process."""
         self._t_s.append(t_s)
         for name, read in readings.items():
-            cpu, held = self._cpu_s[name], self._bytes[name]
-            cpu.append(read[0] if read else cpu[-1] if cpu else 0.0)
-            held.append(read[1] if read else held[-1] if held else 0.0)
+            before = self._readings[name]
+            before.append(read or (before[-1] if before else (0.0, 0)))
 
     def summary(self) -> dict[str, Any]:
         """Per process, `cores` (share of one), `rss_mib` at the end, and `growth` after a minute.
@@ -115,8 +123,8 @@ class Usage:
         t_s = np.array(self._t_s) - self._t_s[0]
         warm = int(np.searchsorted(t_s, WARM_S))
         result = {}
-        for name in self._pids:
-            cpu_s, held = np.array(self._cpu_s[name]), np.array(self._bytes[name])
+        for name, readings in self._readings.items():
+            cpu_s, held = np.array(readings).T
             growth = float(held[warm:].max() / held[warm] - 1) if warm < len(held) - 1 else None
             result[name] = {
                 "cores": float((cpu_s[-1] - cpu_s[0]) / t_s[-1]),

@@ -1,4 +1,4 @@
-"""Starts the loop's processes, and cleans everything up."""
+"""Starts the loop's processes and threads, and cleans everything up."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from threading import Event, Thread
+from types import FrameType
 from typing import Any, Self
 
 from service.errors import ServiceError
@@ -18,6 +21,13 @@ from streams.clock import MonotonicClock
 START_WITHIN_S = 120.0
 END_WITHIN_S = 10.0
 FINISH_WITHIN_S = 1200.0
+SERVED_HERE = {
+    "input.wait_s": 60.0,
+    "output.decode": "tcp://127.0.0.1:*",
+    "output.control": "tcp://127.0.0.1:*",
+    # As a rig would ask; where it is not permitted the daemon says so and goes on.
+    "realtime.priority": 50,
+}
 
 
 class ProcessFailedError(ServiceError):
@@ -43,23 +53,13 @@ class Rig:
             signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         for process in self._processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+            process.terminate()
         for process in self._processes.values():
-            try:
-                process.wait(END_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _wait(process)
         self._folder.cleanup()
 
     def start(self, name: str, *arguments: str) -> None:
@@ -84,15 +84,25 @@ class Rig:
             raise KeyboardInterrupt
 
     def stop(self, name: str) -> None:
-        """End a process however it takes it."""
+        """End a process, and those that it has started, however it takes it."""
         process = self._processes.pop(name)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _wait(process)
+
+    def serve(self, name: str, stream: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a daemon that decodes a stream, and return its endpoints by kind.
+
+        Args:
+            name: of the process.
+            stream: name of the LSL stream.
+            config: what else its config says, as `SECTION.KEY`.
+        """
+        file, announced = self.path / f"{name}.toml", self.path / f"{name}.json"
+        names = {"input.name": stream, "output.lsl_name": f"{stream}-decodes"}
+        write_config(file, {**SERVED_HERE, **names, **config})
+        self.start(name, "serve", str(file), "--log", "json", "--announce", str(announced))
+        return self.wait_for_file(announced, name)
 
     def pids(self) -> dict[str, int]:
         """The process id of each."""
@@ -139,12 +149,8 @@ class Rig:
 
     def end(self, name: str) -> str:
         """End a process in order; what it wrote on its standard output."""
-        process = self._processes[name]
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(END_WITHIN_S)
-        self.check(name)
-        return self._out(name).read_text()
+        self._processes[name].terminate()
+        return self.finish(name, END_WITHIN_S)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._is_interrupted = True
@@ -156,6 +162,34 @@ class Rig:
 
     def _err(self, name: str) -> Path:
         return self.path / f"{name}.err"
+
+
+@contextmanager
+def beside(work: Callable[[Event], object]) -> Iterator[None]:
+    """Run work in a thread of its own; the event that it is given tells it to end."""
+    ending = Event()
+    thread = Thread(target=work, args=(ending,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
+
+
+def write_config(path: Path, keys: Mapping[str, Any]) -> None:
+    """Write TOML: `SECTION.KEY` and value, a line each."""
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in keys.items()]
+    path.write_text("".join(lines))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process that was told to end; one that does not is killed with its own."""
+    try:
+        process.wait(END_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 _RUN = "import sys; from service.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-from types import FrameType
-
 import numpy as np
 
+from service.signals import until_signalled
 from streams.clock import MonotonicClock
 from streams.lsl.outlets import SpikeOutlet
 
@@ -34,19 +32,13 @@ def send(
     Returns:
         How many spikes were sent.
     """
-    stop: list[bool] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.append(True)
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    is_stopped = until_signalled()
     clock, rng = MonotonicClock(), np.random.default_rng(0)
     outlet = SpikeOutlet(name, name, unit_keys(n_units), max(50_000.0, 2 * n_units * rate_hz))
     outlet.wait_for_consumers(WAIT_FOR_CONSUMER_S)
     t_block_s, n_sent = clock.now(), 0
     t_end_s = t_block_s + seconds
-    while t_block_s < t_end_s and not stop:
+    while t_block_s < t_end_s and not is_stopped():
         n = int(rng.poisson(n_units * rate_hz * block_s))
         stamps = t_block_s + np.sort(rng.random(n)) * block_s
         t_block_s += block_s

@@ -164,7 +164,7 @@ def _number_or_key(text: str) -> int | str:
 def _keys_of(bundle: Path) -> tuple[str, ...]:
     from export.bundle import open_bundle
 
-    return tuple(unit.key for unit in open_bundle(bundle).manifest.units)
+    return tuple(open_bundle(bundle).row_of_key)
 
 
 COMMANDS: dict[str, Command] = {"calibrate": calibrate, "record": record, "convert": convert}

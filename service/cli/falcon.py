@@ -35,8 +35,8 @@ def falcon(
     BUNDLE is a bundle for all sessions, or a folder that holds a bundle for each session, named as
     FALCON names it: 20121004 (m1), 20201030 or Run1_20201030 (m2), S6 or S6_set_1 (h1).
     """
+    from calibration.errors import FalconError
     from calibration.falcon.decoders import open_decoders
-    from calibration.falcon.errors import FalconError
     from streams.sessions.falcon import falcon_task
 
     decoders = open_decoders(bundle, falcon_task(task))
@@ -72,7 +72,7 @@ def falcon(
 
 def notes(decoders: Decoders) -> list[str]:
     """Tell what a user should know before they read the score."""
-    from calibration.falcon.fit import reads_spike_times
+    from calibration.falcon.decoders import reads_spike_times
 
     timed = {
         fitted.bundle.manifest.name

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from service.cli.options import (
     Bundle,
@@ -18,11 +18,14 @@ from service.cli.options import (
     SessionsConfig,
     arg,
     flag,
+    listed,
     opt,
 )
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from calibration.registry import Registry as Decoders
 
 Session = Annotated[Path, arg("SESSION.nwb", "The recording.")]
 Id = Annotated[str, arg("ID", "Or as much of its beginning as is unique.")]
@@ -78,6 +81,60 @@ def export(
     sys.stdout.write(f"{bundle.path}  {bundle.manifest.name}  {bundle.manifest.id[:12]}\n")
 
 
+def build(
+    bundle: Annotated[str, arg("BUNDLE", "Folder of the decoder.")],
+    backend: Annotated[str, opt("What will run it.")] = "tensorrt",
+    precision: Annotated[Literal["fp32", "fp16", "bf16"], opt("Of the numbers.")] = "fp32",
+    target: Annotated[
+        str,
+        opt(
+            "Cards to compile for on any machine, by compute capability: sm86 (Ampere), "
+            "sm89 (Ada), sm120 (Blackwell); by default these and the card in this machine.",
+            "SM,SM",
+        ),
+    ] = "",
+    with_bundle: Annotated[
+        bool, flag("--with-bundle", "Keep the engines in the bundle's folder, sent with it.")
+    ] = False,
+    session: Annotated[Path | None, opt("Holds fp16 and bf16 against fp32.", "SESSION.nwb")] = None,
+    split: Annotated[str, opt("The scored part of the recording.")] = "last:0.2",
+    bound: Annotated[float, opt("R2 that may be lost.")] = 0.01,
+    as_json: Annotated[bool, flag("--json", "Print the build's record.")] = False,
+) -> None:
+    """Compile a bundle's graph for a device."""
+    from export.bundle import open_bundle
+    from export.engines.build import build as compile_graph
+    from export.shipped import bundle_path
+
+    opened, judge = open_bundle(bundle_path(bundle)), None
+    if session is not None:
+        from calibration.precision_gate import PrecisionGate
+
+        judge = PrecisionGate(opened, session, split).judge
+    made = compile_graph(
+        opened,
+        backend,
+        precision,
+        targets=[name.lower() for name in listed(target)],
+        with_bundle=with_bundle,
+        judge=judge,
+        bound=bound,
+        say=_say,
+    )
+    if as_json:
+        sys.stdout.write(json.dumps({"path": str(made.path), **made.record}, indent=1) + "\n")
+        return
+    if not made.is_judged:
+        sys.stdout.write(f"{made.path}\nnot to be served yet: name a recording with --session\n")
+        return
+    choice = backend if precision == "fp32" else f"{backend}:{precision}"
+    sys.stdout.write(f'{made.path}\nto serve with it: backend = "{choice}" under [decoder]\n')
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def evaluate(
     bundle: Bundle,
     sessions: Annotated[list[Path], arg("SESSION.nwb", "Recordings.")],
@@ -94,7 +151,7 @@ def evaluate(
 ) -> None:
     """Decode recordings causally and score the decoder."""
     if falcon is not None:
-        from calibration.falcon.errors import FalconError
+        from calibration.errors import FalconError
         from calibration.falcon.scoring import evaluate_falcon
 
         given = {"--figure": figure, "--blocks": blocks, "--against": against}
@@ -200,41 +257,40 @@ def adapt(
 
 def add(bundle: Bundle, why: Why, registry: Registry = FOLDER) -> None:
     """Take a bundle into the registry."""
-    from calibration import registry as registering
-
-    sys.stdout.write(registering.Registry(registry).add(bundle, why) + "\n")
+    sys.stdout.write(_decoders(registry).add(bundle, why) + "\n")
 
 
 def use(decoder_id: Id, why: Why, registry: Registry = FOLDER) -> None:
     """Make a decoder of the registry the current one."""
-    from calibration import registry as registering
-
-    sys.stdout.write(registering.Registry(registry).promote(decoder_id, why) + "\n")
+    sys.stdout.write(_decoders(registry).promote(decoder_id, why) + "\n")
 
 
 def show(decoder_id: Id, registry: Registry = FOLDER) -> None:
     """Show one decoder of the registry, and what was done with it."""
-    from calibration import registry as registering
-
-    held = registering.Registry(registry)
-    entry = registering.as_json(held.show(decoder_id))
-    history = [asdict(event) for event in held.history() if event.id == entry["id"]]
-    sys.stdout.write(json.dumps(entry | {"history": history}, indent=2) + "\n")
+    held = _decoders(registry)
+    entry = held.show(decoder_id)
+    history = [asdict(event) for event in held.history() if event.id == entry.id]
+    told = asdict(entry) | {"path": str(entry.path), "history": history}
+    sys.stdout.write(json.dumps(told, indent=2) + "\n")
 
 
 def list_decoders(registry: Registry = FOLDER) -> None:
     """List the registry's decoders."""
-    from calibration import registry as registering
+    for one in _decoders(registry).entries():
+        line = f"{'*' if one.current else ' '} {one.id[:12]}  {one.created_utc[:19]}  {one.name}"
+        sys.stdout.write(f"{line}  {one.session}  {one.r2 or 'not verified'}\n")
 
-    for entry in map(registering.as_json, registering.Registry(registry).entries()):
-        mark = "*" if entry["current"] else " "
-        line = f"{mark} {entry['id'][:12]}  {entry['created_utc'][:19]}  {entry['name']}"
-        sys.stdout.write(f"{line}  {entry['session']}  {entry['r2'] or 'not verified'}\n")
+
+def _decoders(folder: Path) -> Decoders:
+    from calibration.registry import Registry as Decoders
+
+    return Decoders(folder)
 
 
 COMMANDS: dict[str, Command] = {
     "train": train,
     "export": export,
+    "build": build,
     "evaluate": evaluate,
     "baseline": baseline,
     "adapt": adapt,

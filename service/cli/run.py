@@ -98,31 +98,45 @@ def simulate(
 ) -> None:
     """Be a simulated subject, live on LSL or to a file."""
     quieten_lsl()
-    from service.cli.sources import run_live, write_open_loop
+    from rich.console import Console
+
     from service.errors import ConfigError
-    from streams.simulation.live import SubjectOptions
+    from service.signals import until_signalled
+    from streams.sessions.nwb.writer import write_session
+    from streams.simulation.live import SubjectOptions, run_subject
     from streams.simulation.openloop import record_open_loop
 
     if units < 1 or day < 0 or minutes <= 0:
         raise ConfigError("--units and --minutes must be above 0, and --day not below")
+    note = Console(stderr=True)
     if write is not None:
-        write_open_loop(record_open_loop(subject, day, minutes, units, task, seed, style), write)
-        return
-    run_live(
-        SubjectOptions(
-            subject_seed=subject,
-            day=day,
-            n_units=units,
-            task=task,
-            control="decoder" if decodes else "hand",
-            decodes=decodes or "",
-            shuffle_units=shuffle_units,
-            name=name,
-            seconds=seconds,
-            seed=seed,
-            delay_s=delay_ms * 1e-3,
-            summary_path=summary,
+        session = record_open_loop(subject, day, minutes, units, task, seed, style)
+        write_session(session, write)
+        note.print(
+            f"{write}: {session.id}, {len(session.spikes)} spikes of {len(session.unit_keys)} "
+            f"units in {session.duration_s:.0f} s"
         )
+        return
+    how = f"watching the decodes of {decodes}" if decodes else "moving the cursor by hand"
+    note.print(f"subject {subject}, day {day}, {units} units as {name!r} on LSL, {how}")
+    options = SubjectOptions(
+        subject_seed=subject,
+        day=day,
+        n_units=units,
+        task=task,
+        control="decoder" if decodes else "hand",
+        decodes=decodes or "",
+        shuffle_units=shuffle_units,
+        name=name,
+        seconds=seconds,
+        seed=seed,
+        delay_s=delay_ms * 1e-3,
+        summary_path=summary,
+    )
+    told = run_subject(options, until_signalled())
+    note.print(
+        f"{told.targets_acquired} targets acquired in {told.engaged_s:.0f} s, "
+        f"{told.spikes_sent} spikes sent"
     )
 
 
@@ -142,21 +156,36 @@ def replay(
 ) -> None:
     """Stream a recording over LSL as it happened."""
     quieten_lsl()
-    from decoders.config import load_sessions
-    from service.cli.sources import replay_with_progress
-    from streams.sessions.choice import EVERYTHING
+    from rich.console import Console
+    from rich.progress import Progress as Bar
 
-    sent = replay_with_progress(
-        file,
-        speed=speed,
-        start_s=start,
-        stop_s=stop,
-        counts_ms=counts_ms,
-        name=name,
-        block_ms=block_ms,
-        wait_s=wait,
-        choice=load_sessions(sessions).choice(None) if sessions else EVERYTHING,
-    )
+    from decoders.config import load_sessions
+    from service.signals import until_signalled
+    from streams.sessions.choice import EVERYTHING
+    from streams.sessions.replay.player import ReplayProgress, run_replay
+
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True) as bar:
+        bar_of_file = bar.add_task(file.name, total=None)
+
+        def on_progress(at: ReplayProgress) -> None:
+            span_s = at.stop_s - at.start_s
+            bar.update(bar_of_file, total=span_s, completed=at.t_s - at.start_s)
+
+        sent = run_replay(
+            file,
+            speed=speed,
+            start_s=start,
+            stop_s=stop,
+            counts_ms=counts_ms,
+            name=name,
+            block_ms=block_ms,
+            wait_s=wait,
+            choice=load_sessions(sessions).choice(None) if sessions else EVERYTHING,
+            on_waiting=lambda up: console.print(f"stream {up!r} is up, waiting for a listener"),
+            on_progress=on_progress,
+            is_stopped=until_signalled(),
+        )
     if as_json:
         sys.stdout.write(json.dumps(asdict(sent)) + "\n")
     else:

@@ -1,4 +1,4 @@
-"""Commands that talk to a running daemon, or about one."""
+"""Commands that talk to a running daemon, or say what is wrong with one or with its stream."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
+
+from typer import Option
 
 from service.cli.options import (
     DEFAULT_CONTROL,
@@ -17,9 +19,11 @@ from service.cli.options import (
     Registry,
     arg,
     flag,
+    listed,
     opt,
     quieten_lsl,
 )
+from streams.lint.kinds import Kind
 
 Why = Annotated[str, opt("Note for the registry's history.")]
 SMALL = {
@@ -28,6 +32,10 @@ SMALL = {
     "resume": "End a pause.",
     "stop": "End the daemon in order.",
     "dismiss": "Take the decoder in shadow out.",
+}
+SUCCESSION = {
+    "promote": "Put the decoder in shadow into service; the registry follows.",
+    "rollback": "Put the decoder before back into service; the registry follows.",
 }
 
 
@@ -56,39 +64,27 @@ def _small(name: str, text: str) -> Callable[..., int]:
     return ask
 
 
-def promote(
-    registry: Registry = Path("bundles"),
-    why: Why = "promote by hand",
-    control: Control = DEFAULT_CONTROL,
-    keys: Keys = None,
-    as_json: Json = False,
-) -> int:
-    """Put the decoder in shadow into service; the registry follows."""
-    return _succeed("promote", registry, why, control, keys, as_json=as_json)
+def _succession(name: str, text: str) -> Callable[..., int]:
+    """Make the command that puts another decoder into service; the registry follows."""
 
+    def ask(
+        registry: Registry = Path("bundles"),
+        why: Why = f"{name} by hand",
+        control: Control = DEFAULT_CONTROL,
+        keys: Keys = None,
+        as_json: Json = False,
+    ) -> int:
+        from calibration.registry import STORE, Registry
+        from service.client import answer
+        from streams.wire.client import DaemonClient
 
-def rollback(
-    registry: Registry = Path("bundles"),
-    why: Why = "rollback by hand",
-    control: Control = DEFAULT_CONTROL,
-    keys: Keys = None,
-    as_json: Json = False,
-) -> int:
-    """Put the decoder before back into service; the registry follows."""
-    return _succeed("rollback", registry, why, control, keys, as_json=as_json)
+        reply = DaemonClient(control, keys).reply(name)
+        if reply.ok and (registry / STORE).is_dir():
+            Registry(registry).follow(reply.result["checksum"], why)
+        return answer(name, reply, as_json=as_json)
 
-
-def _succeed(
-    name: str, folder: Path, why: str, control: str, keys: Path | None, *, as_json: bool
-) -> int:
-    from calibration.registry import STORE, Registry
-    from service.client import answer
-    from streams.wire.client import DaemonClient
-
-    reply = DaemonClient(control, keys).reply(name)
-    if reply.ok and (folder / STORE).is_dir():
-        Registry(folder).follow(reply.result["checksum"], why)
-    return answer(name, reply, as_json=as_json)
+    ask.__doc__ = text
+    return ask
 
 
 def swap(
@@ -170,14 +166,51 @@ def doctor(
     return examining.doctor(config, gpu=gpu, as_json=as_json)
 
 
+def lint(
+    name: Annotated[str, arg("NAME", "Name of the stream; else any.")] = "",
+    stream_type: Annotated[str, Option("--type", help="LSL type; else any.")] = "",
+    hostname: Annotated[str, opt("Host of the sender; else any.")] = "",
+    seconds: Annotated[float, opt("How long to listen.")] = 10.0,
+    wait: Annotated[float, opt("Seconds to look for streams.")] = 3.0,
+    kind: Annotated[Kind | None, opt("Else by type, format and labels.")] = None,
+    columns: Annotated[str, opt("Columns of unlabelled spikes.", "NAME,NAME")] = "",
+    as_json: Json = False,
+) -> int:
+    """Listen to LSL streams and say what their owner should change.
+
+    Each stream of spikes, counts, markers or positions that matches is listened to. Ctrl-C ends
+    the listening; what was found so far is told, with the code of that.
+
+    \b
+    exit codes:
+      0  nothing found that spoils decoding
+      1  findings marked `stop`: `serve` would refuse the stream or flag its decodes
+      2  wrong usage
+      3  no such stream, or one that cannot be opened or read as spikes
+    """  # noqa: D301 - \b keeps the lines of a paragraph in the help
+    quieten_lsl()
+    from service.lint import lint_streams
+
+    return lint_streams(
+        name,
+        stream_type=stream_type,
+        hostname=hostname,
+        seconds=seconds,
+        wait_s=wait,
+        kind=kind,
+        columns=tuple(listed(columns)),
+        as_json=as_json,
+    )
+
+
 COMMANDS: dict[str, Command] = {
     "watch": watch,
     **{name: _small(name, text) for name, text in SMALL.items()},
-    "promote": promote,
-    "rollback": rollback,
+    **{name: _succession(name, text) for name, text in SUCCESSION.items()},
     "swap": swap,
     "shape": shape,
     "keys": make_keys,
     "explain": explain,
     "doctor": doctor,
+    "lint": lint,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from export.bundle import open_bundle
+from export.shipped import bundle_path
 from service.config import ServeConfig
 from service.daemon.control import Control
 from service.daemon.daemon import Daemon
@@ -18,15 +19,6 @@ from service.errors import cannot_write
 from streams.files import write_whole
 from streams.wire.curve_keys import read_curve_keys
 from streams.wire.sockets import ControlServer, Publisher
-
-SHIPPED = "shipped:"
-
-
-def bundle_path(named: str) -> Path:
-    """Return a bundle's path; `shipped:NAME` is one that comes with spikeloop."""
-    if named.startswith(SHIPPED):
-        return Path(__file__).parents[2] / "configs" / "bundles" / named.removeprefix(SHIPPED)
-    return Path(named)
 
 
 def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None = None) -> None:

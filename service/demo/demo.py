@@ -10,11 +10,10 @@ from contextlib import nullcontext
 from typing import Any
 
 from export.bundle import open_bundle
-from service.bench.loop import PRIORITY, listen_beside_timer
-from service.bench.rig import Rig
-from service.bench.screen import show
-from service.bench.verdict import beats_missed, conclude
-from service.daemon.serve import bundle_path
+from export.shipped import bundle_path
+from service.bench.loop import listen_beside_timer
+from service.bench.rig import Rig, beside
+from service.bench.screen import beats_missed, conclude, show
 from service.demo.view import LiveView
 
 SHIPPED_DEMO, DEFAULT_BACKEND = "shipped:demo", "auto"
@@ -50,10 +49,23 @@ def demo(
         8 when the loop did not hold, else 0.
     """
     sys.setswitchinterval(1e-4)
+    name = f"spikeloop-demo-{os.getpid()}"
+    view = None if as_json else LiveView(name, seconds)
     with Rig() as rig:
-        more = ["--shuffle-units"] if shuffle_units else []
-        more += ["--subject", str(subject), "--day", str(day), "--delay-ms", str(delay_s * 1e3)]
-        result = _run(rig, seconds, more, bundle, backend, not as_json)
+        endpoint = rig.serve("daemon", name, served(bundle, backend))["decode"]
+        summary = rig.path / "subject.json"
+        rig.start(
+            "subject", "simulate", "--subject", str(subject), "--day", str(day), "--name", name,
+            "--decodes", endpoint, "--delay-ms", str(delay_s * 1e3), "--summary", str(summary),
+            *(["--shuffle-units"] if shuffle_units else []),
+        )  # fmt: skip
+        hop_s = open_bundle(bundle_path(bundle)).manifest.hop_s
+        with beside(view.draw) if view else nullcontext():
+            also = view.take if view else lambda decode: None
+            heard = listen_beside_timer(rig, endpoint, hop_s, seconds, also)
+        rig.end("subject")
+        rig.end("daemon")
+        result = _result(json.loads(summary.read_text()), heard.summary())
     show("spikeloop demo", result, as_json=as_json)
     return conclude(shortfalls(result, seconds), aloud=not as_json)
 
@@ -65,47 +77,14 @@ def shortfalls(result: dict[str, Any], seconds: float) -> list[str]:
     return few + beats_missed(result)
 
 
-def _run(
-    rig: Rig,
-    seconds: float,
-    subject: list[str],
-    bundle: str,
-    backend: str,
-    with_screen: bool,
-) -> dict[str, Any]:
-    name = f"spikeloop-demo-{os.getpid()}"
-    endpoint = start_daemon(rig, name, bundle, backend)["decode"]
-    summary = rig.path / "subject.json"
-    rig.start(
-        "subject", "simulate", *subject, "--name", name, "--decodes", endpoint,
-        "--summary", str(summary),
-    )  # fmt: skip
-    hop_s = open_bundle(bundle_path(bundle)).manifest.hop_s
-    view = LiveView(name, seconds) if with_screen else None
-    with view or nullcontext():
-        listener = listen_beside_timer(
-            rig, endpoint, hop_s, seconds, view.take if view else lambda decode: None
-        )
-    rig.end("subject")
-    rig.end("daemon")
-    return _result(json.loads(summary.read_text()), listener.summary())
-
-
-def start_daemon(
-    rig: Rig, name: str, bundle: str, backend: str = DEFAULT_BACKEND
-) -> dict[str, Any]:
-    """A daemon that decodes the stream of that name; its endpoints, by kind."""
-    config, announced = rig.path / "serve.toml", rig.path / "daemon.json"
-    config.write_text(
-        f'[input]\nname = "{name}"\nwait_s = 60.0\n'
-        f'[decoder]\nbundle = "{bundle}"\nbackend = "{backend}"\nlead_s = {LEAD_S}\n'
-        '[output]\ndecode = "tcp://127.0.0.1:*"\ncontrol = "tcp://127.0.0.1:*"\n'
-        f'lsl_name = "{name}-decodes"\n'
-        f"[shaping]\nsmoothing = {SMOOTHING}\n"
-        f"[realtime]\npriority = {PRIORITY}\n"
-    )
-    rig.start("daemon", "serve", str(config), "--log", "json", "--announce", str(announced))
-    return rig.wait_for_file(announced, "daemon")
+def served(bundle: str, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:
+    """The demo's config for the daemon, as `Rig.serve` takes it."""
+    return {
+        "decoder.bundle": bundle,
+        "decoder.backend": backend,
+        "decoder.lead_s": LEAD_S,
+        "shaping.smoothing": SMOOTHING,
+    }
 
 
 def _result(subject: dict[str, Any], loop: dict[str, Any]) -> dict[str, Any]:

@@ -7,36 +7,29 @@ daemon with a reference: the same base decoder, adapted to minutes of that day i
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-import threading
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 
-from service.bench.rig import Rig
-from service.bench.screen import show
-from service.bench.verdict import conclude
+from export.shipped import bundle_path
+from service.bench.listener import Listener
+from service.bench.rig import Rig, beside, write_config
+from service.bench.screen import conclude, show
 from service.client import swap
-from service.daemon.serve import bundle_path
-from service.demo.demo import start_daemon
+from service.demo.demo import served
 from service.errors import ServiceError
 from streams.clock import MonotonicClock
 from streams.lsl.inlets import find_inlet
 from streams.wire.client import DaemonClient
-from streams.wire.sockets import DecodeSubscriber
 
 SETTLING_S = 5.0
 """A user needs a moment with another decoder before the rate is that of the decoder."""
 REFERENCE_MINUTES = 6.0
 WITHIN = 0.1
 I_ACQUIRED = 4
-
-
-class FailedError(ServiceError):
-    """A part of the demonstration did not do what it must."""
 
 
 def recalibrate(*, seconds: float, as_json: bool, subject: int, day: int, bundle: str) -> int:
@@ -81,32 +74,32 @@ def _run(
     rig: Rig, note: Console, seconds: float, who: tuple[int, int], bundle: str
 ) -> dict[str, Any]:
     name = f"spikeloop-recalibrate-{os.getpid()}"
-    endpoints = start_daemon(rig, name, bundle)
+    endpoints, heard = rig.serve("daemon", name, served(bundle)), Listener()
     subject, day = (str(one) for one in who)
     rig.start(
         "subject", "simulate", "--subject", subject, "--day", day, "--name", name,
         "--decodes", endpoints["decode"],
     )  # fmt: skip
-    with Audience(endpoints["decode"]) as audience:
-        rate = _RateMeter(rig, name, seconds)
+    with beside(lambda ending: heard.listen(endpoints["decode"], math.inf, ending=ending)):
         note.print("yesterday's decoder ...")
-        before = rate.measure()
+        before = _rate_per_min(rig, name, seconds)
         note.print(f"{before:.1f} targets a minute; calibrating ...")
         told = _calibrate(rig, name, subject, endpoints["control"], bundle)
-        after = rate.measure()
+        after = _rate_per_min(rig, name, seconds)
         note.print(f"{after:.1f} targets a minute; making the reference ...")
         _serve_reference(rig, subject, day, endpoints["control"], bundle)
-        reference = rate.measure()
+        reference = _rate_per_min(rig, name, seconds)
         note.print(f"reference: {reference:.1f} targets a minute")
     rig.end("subject")
     rig.end("daemon")
+    n_beats, n_sent = (1 + heard.last[field] - heard.first[field] for field in ("beat", "seq"))
     return {
         "acquisition_per_min_before": before,
         "acquisition_per_min_after": after,
         "acquisition_per_min_reference": reference,
-        "missed_beats": audience.n_late + audience.n_skipped,
-        "skipped_beats": audience.n_skipped,
-        "lost_messages": audience.n_lost,
+        "missed_beats": int(heard.decodes["late"].sum()) + n_beats - n_sent,
+        "skipped_beats": n_beats - n_sent,
+        "lost_messages": n_sent - len(heard.decodes),
         "collect_s": told["collect_s"],
         "adapt_s": told["adapt_s"],
         "total_s": told["total_s"],
@@ -115,86 +108,41 @@ def _run(
     }
 
 
-@dataclass(slots=True)
-class _RateMeter:
-    """Targets acquired a minute, counted from the subject's own stream."""
-
-    rig: Rig
-    name: str
-    seconds: float
-
-    def measure(self) -> float:
-        """The rate over the next while, after a moment to settle."""
-        clock = MonotonicClock()
-        inlet = find_inlet("Position", name=f"{self.name}-cursor", timeout_s=30.0)
-        inlet.open()
-        counts: list[tuple[float, float]] = []
-        t_begin_s = clock.now() + SETTLING_S
-        while not counts or counts[-1][0] < t_begin_s + self.seconds:
-            self.rig.check("subject")
-            self.rig.check("daemon")
-            samples, stamps = inlet.pull(0.2)
-            counts += [
-                (float(t_s), float(row[I_ACQUIRED]))
-                for row, t_s in zip(samples, stamps, strict=True)
-                if t_s >= t_begin_s
-            ]
-        inlet.close()
-        (t_first_s, n_first), (t_last_s, n_last) = counts[0], counts[-1]
-        return 60.0 * (n_last - n_first) / (t_last_s - t_first_s)
-
-
-class Audience:
-    """A subscriber of its own thread: counts what the daemon skipped and what got lost.
-
-    Args:
-        endpoint: the daemon's decodes.
-    """
-
-    def __init__(self, endpoint: str) -> None:
-        self.n_late = self.n_skipped = self.n_lost = 0
-        self._endpoint = endpoint
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="audience", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ending.set()
-        self._thread.join()
-
-    def _listen(self) -> None:
-        subscriber = DecodeSubscriber(self._endpoint)
-        last: dict[str, Any] | None = None
-        while not self._ending.is_set():
-            received = subscriber.receive(0.2)
-            if received is None:
-                continue
-            decode = received[1]
-            self.n_late += decode["late"]
-            if last is not None:
-                self.n_skipped += decode["beat"] - last["beat"] - (decode["seq"] - last["seq"])
-                self.n_lost += decode["seq"] - last["seq"] - 1
-            last = decode
-        subscriber.close()
+def _rate_per_min(rig: Rig, name: str, seconds: float) -> float:
+    """Targets acquired a minute by the subject's own stream, after a moment to settle."""
+    clock = MonotonicClock()
+    inlet = find_inlet("Position", name=f"{name}-cursor", timeout_s=30.0)
+    inlet.open()
+    counts: list[tuple[float, float]] = []
+    t_begin_s = clock.now() + SETTLING_S
+    while not counts or counts[-1][0] < t_begin_s + seconds:
+        rig.check("subject")
+        rig.check("daemon")
+        samples, stamps = inlet.pull(0.2)
+        counts += [
+            (float(t_s), float(row[I_ACQUIRED]))
+            for row, t_s in zip(samples, stamps, strict=True)
+            if t_s >= t_begin_s
+        ]
+    inlet.close()
+    (t_first_s, n_first), (t_last_s, n_last) = counts[0], counts[-1]
+    return 60.0 * (n_last - n_first) / (t_last_s - t_first_s)
 
 
 def _calibrate(rig: Rig, name: str, subject: str, control: str, bundle: str) -> dict[str, Any]:
     """The wizard, unattended; what it says at the end."""
     config = rig.path / "calibrate.toml"
-    config.write_text(
-        f'[calibration]\nsubject = "sim-{subject}"\nfolder = "{rig.path}/calibrations"\n'
-        f'registry = "{rig.path}/bundles"\nbase = "{bundle}"\n'
-        f'[spikes]\nname = "{name}"\n[markers]\nname = "{name}-markers"\n'
-        f'[behavior]\nname = "{name}-cursor"\n[deploy]\ncontrol = "{control}"\n'
-    )
+    keys = {
+        "calibration.subject": f"sim-{subject}",
+        "calibration.folder": f"{rig.path}/calibrations",
+        "calibration.registry": f"{rig.path}/bundles",
+        "calibration.base": bundle,
+        "spikes.name": name,
+        "markers.name": f"{name}-markers",
+        "behavior.name": f"{name}-cursor",
+        "deploy.control": control,
+    }
+    write_config(config, keys)
     rig.start("wizard", "calibrate", str(config), "--auto", "--json")
     told: dict[str, Any] = json.loads(rig.finish("wizard"))
     return told
@@ -218,4 +166,4 @@ def _serve_reference(rig: Rig, subject: str, day: str, control: str, bundle: str
         DaemonClient(control), reference, send=False, shadow_s=1.0, hold=False, tell=lambda _: None
     )
     if refused:
-        raise FailedError(f"the daemon refused the reference: {refused}")
+        raise ServiceError(f"the daemon refused the reference: {refused}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
-from types import TracebackType
-from typing import Any, Self
+from threading import Event
+from typing import Any
 
 import numpy as np
 from rich.columns import Columns
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.telemetry.percentiles import percentiles
+from service.watch import COLOURS
 from streams.clock import MonotonicClock
 from streams.errors import StreamAbsentError
 from streams.lsl.inlets import Inlet, find_inlet
@@ -24,11 +24,10 @@ REFRESH_S = 0.1
 WORKSPACE_CM = 13.0
 COLUMNS, ROWS = 53, 25
 TRAIL = 12
-_COLOURS = {"ok": "green", "warmup": "yellow", "stale": "red", "paused": "cyan", "fault": "red"}
 
 
 class LiveView:
-    """Draws while decodes come in; a thread of its own, so that receiving is not held up.
+    """Draws while decodes come in; in a thread of its own, so that receiving is not held up.
 
     Args:
         name: name of the subject's stream of spikes.
@@ -43,21 +42,6 @@ class LiveView:
         self._trail: deque[tuple[float, float]] = deque(maxlen=TRAIL)
         self._cursor: np.ndarray | None = None
         self._t_first_s: float | None = None
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._draw, name="view", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ending.set()
-        self._thread.join()
 
     def take(self, decode: dict[str, Any] | None) -> None:
         """Take a decode in, as it is received."""
@@ -68,11 +52,12 @@ class LiveView:
         self._decodes.append((decode, now_s))
         self._validity[decode["validity"]] += 1
 
-    def _draw(self) -> None:
+    def draw(self, ending: Event) -> None:
+        """Draw until told to end."""
         inlet: Inlet | None = None
         console = Console()
         with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
-            while not self._ending.wait(REFRESH_S):
+            while not ending.wait(REFRESH_S):
                 inlet = inlet or self._find_cursor()
                 if inlet is not None:
                     self._follow(inlet)
@@ -118,7 +103,7 @@ class LiveView:
         table = Table(show_header=False, box=None)
         acquired = 0 if self._cursor is None else int(self._cursor[4])
         table.add_row("targets acquired", f"[bold]{acquired}[/]")
-        colour = _COLOURS[last["validity"]]
+        colour = COLOURS[last["validity"]]
         table.add_row("validity", f"[{colour}]{last['validity']}[/] {last['reason']}")
         shares = "  ".join(f"{name} {n}" for name, n in self._validity.most_common())
         table.add_row("decodes so far", shares)

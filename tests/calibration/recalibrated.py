@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.adaptation.adapt import adapt
-from calibration.wizard.steps.recalibrate import pace_of, with_intention
+from calibration.wizard.behavior import pace_of, with_intention
 from streams.sessions.convert.convert import joined
 from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from calibration.adaptation.adapt import adapt
-from calibration.adaptation.child import write_child
+from calibration.adaptation.adapted import write_child
 from calibration.adaptation.search import checkpoint_weights
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from calibration.adaptation.adapt import adapt
-from calibration.adaptation.child import write_child
+from calibration.adaptation.adapted import write_child
 from export.bundle import open_bundle
 from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop

@@ -64,7 +64,7 @@ def test_evaluation_gives_the_r2_that_training_measured(folder: Path) -> None:
 def test_intervals_choose_what_is_scored(folder: Path) -> None:
     one = [folder / "one.nwb"]
     last = evaluate(folder / "bundle", one, split="last:0.25")
-    same = evaluate(folder / "bundle", one, intervals=[(30.0, 40.0)])
+    same = evaluate(folder / "bundle", one, split="30-40")
     other = evaluate(folder / "bundle", one, split="5-10,12-20")
     assert same["outputs"] == last["outputs"]
     (scored,) = other["sessions"].values()

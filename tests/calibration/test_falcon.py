@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration.errors import CalibrationError
+from calibration.errors import CalibrationError, FalconError
 from calibration.evaluate import decode_session
-from calibration.falcon.decoders import Stepper, SteppersOfBatch, open_decoders
-from calibration.falcon.errors import FalconError
-from calibration.falcon.fit import fit_bundle
+from calibration.falcon.decoders import Stepper, SteppersOfBatch, fit_bundle, open_decoders
 from calibration.falcon.names import session_of, tag_of
 from calibration.falcon.scoring import ScoredFile, evaluate_falcon, weighted_r2
 from export.backends.onnxruntime_cpu import open_cpu

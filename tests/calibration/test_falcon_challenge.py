@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.errors import FalconError
 from calibration.falcon.decoders import open_decoders
-from calibration.falcon.errors import FalconError
 from calibration.falcon.names import tag_of
 from calibration.falcon.scoring import evaluate_falcon
 from service.cli import main

@@ -9,8 +9,7 @@ import pytest
 
 from calibration.adaptation.adapt import adapt
 from calibration.evaluate import evaluate
-from calibration.falcon.decoders import open_decoders
-from calibration.falcon.fit import fit_bundle, reads_spike_times
+from calibration.falcon.decoders import fit_bundle, open_decoders, reads_spike_times
 from calibration.falcon.scoring import evaluate_falcon
 from decoders.config import load_config
 from decoders.errors import ConfigError

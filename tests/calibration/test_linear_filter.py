@@ -44,7 +44,7 @@ def strange(found: Found, seed: int = 0) -> Found:
         Start(end.name, torch.randn(end.embedding.shape, generator=drawn), end.session)
         for end in (found.end, *found.without)
     ]
-    return Found(ends[0], 0, (), tuple(ends[1:]))
+    return Found(ends[0], 0, tuple(ends[1:]))
 
 
 def of_velocity(fitted: Filter) -> float:
@@ -61,7 +61,7 @@ def test_it_counts_for_more_where_the_network_decodes_nothing(
 def test_where_nothing_was_held_out_every_share_is_as_likely(
     base: Base, data: CalibrationData, found: Found
 ) -> None:
-    untested = Found(found.end, 0, ())
+    untested = Found(found.end, 0)
     assert of_velocity(fit_filter(base.decoder, data, untested)) == pytest.approx(SHARES.mean())
 
 

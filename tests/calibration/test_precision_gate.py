@@ -12,8 +12,8 @@ import pytest
 from calibration.precision_gate import PrecisionGate
 from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import open_bundle
+from export.shipped import bundle_path
 from service.cli import main
-from service.daemon.serve import bundle_path
 
 DEMO = "shipped:demo"
 FP16 = ("build", DEMO, "--backend", "onnxruntime-cpu", "--precision", "fp16", "--split", "all")
@@ -78,6 +78,6 @@ def test_engines_for_other_machines_are_judged_by_their_rounding(
 def test_a_worse_decoder_is_seen_to_be_worse(session: Path) -> None:
     bundle = open_bundle(bundle_path(DEMO))
     gate, spoilt = PrecisionGate(bundle, session, "all"), open_cpu(bundle)
-    assert gate.judge(open_cpu(bundle)).drop == 0.0
+    assert gate.judge(open_cpu(bundle))["drop"] == 0.0
     spoilt.set_tables({**bundle.tables, "table": np.roll(bundle.tables["table"], 7, axis=0)})
-    assert gate.judge(spoilt).drop > 0.2
+    assert gate.judge(spoilt)["drop"] > 0.2

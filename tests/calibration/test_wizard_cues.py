@@ -7,7 +7,7 @@ import uuid
 import numpy as np
 
 from calibration.wizard.config import CuesSection
-from calibration.wizard.cues import Cues
+from calibration.wizard.recording import Cues
 from streams.clock import ManualClock
 from streams.lsl.inlets import Inlet, find_inlet
 from streams.sessions.convert.signals import trials_of

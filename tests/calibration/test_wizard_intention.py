@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from calibration.errors import WizardError
-from calibration.wizard.steps.recalibrate import REACTION_S, Pace, intended, pace_of, with_intention
+from calibration.wizard.behavior import REACTION_S, Pace, intended, pace_of, with_intention
 from streams.sessions.session import Behavior, Session
 from streams.simulation.openloop import record_open_loop
 from tests.calibration.recalibrated import LENGTHS, recalibrated

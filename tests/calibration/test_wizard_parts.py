@@ -22,6 +22,8 @@ from rich.text import Text
 
 from calibration.choices import TargetSpec
 from calibration.errors import WizardError
+from calibration.wizard.behavior import count_trials
+from calibration.wizard.behavior import test_part as held_out
 from calibration.wizard.collected import learning_point, more_helps
 from calibration.wizard.config import CalibrateConfig, DecideSection, load_config
 from calibration.wizard.results import (
@@ -37,16 +39,13 @@ from calibration.wizard.results import (
     VerifyResult,
 )
 from calibration.wizard.run import Progress
-from calibration.wizard.steps.decide import judge
-from calibration.wizard.steps.figures import (
+from calibration.wizard.steps.report import (
     draw_intervals,
     draw_learning_curve,
     draw_traces,
     draw_units,
 )
-from calibration.wizard.steps.verify import speed_line, speed_share
-from calibration.wizard.trials import count_trials
-from calibration.wizard.trials import test_part as held_out
+from calibration.wizard.steps.verify import judge, speed_line, speed_share
 from calibration.wizard.ui import Screen
 from calibration.wizard.units import UnitTuning, screen_units
 from streams.messages import SpikeBatch

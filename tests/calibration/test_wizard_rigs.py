@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from calibration.errors import WizardError
-from calibration.wizard.collected import BaseNeeds, Collected
-from calibration.wizard.config import CalibrateConfig, load_config
-from calibration.wizard.recorder import reading_of, streams_to_record
-from calibration.wizard.trials import (
+from calibration.wizard.behavior import (
     SHORTEST_GAP_S,
     describe_gaps,
     find_gaps,
     seconds_outside,
     without_gaps,
 )
+from calibration.wizard.collected import BaseNeeds, Collected
+from calibration.wizard.config import CalibrateConfig, load_config
+from calibration.wizard.recording import reading_of, streams_to_record
 from export.bundle import open_bundle
 from tests.calibration.wizard_rigs import DEMO, SECONDS, Rows, judged, run_of, write_rig
 

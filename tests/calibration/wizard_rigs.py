@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from calibration.wizard.config import CalibrateConfig
-from calibration.wizard.recorder import RecorderStatus
+from calibration.wizard.recording import RecorderStatus
 from calibration.wizard.results import Finding
 from calibration.wizard.run import CalibrationRun, Progress
 from calibration.wizard.steps.preflight import judge

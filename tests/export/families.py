@@ -7,7 +7,7 @@ from pathlib import Path
 from export.bundle import DecoderBundle, open_bundle
 from export.graphs.poyo import PoyoOutput, export_poyo
 from export.random_bundles.derived import derive_bundle
-from service.daemon.serve import bundle_path
+from export.shipped import bundle_path
 from tests.decoders.poyo_windows import random_network, tiny_config, write_lightning
 
 VELOCITY = PoyoOutput("velocity", "cm/s", offset=[1.0, -2.0], scale=[20.0, 10.0])

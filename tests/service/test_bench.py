@@ -13,10 +13,9 @@ import pytest
 from service.bench import machine
 from service.bench.bare_timer import run_timer
 from service.bench.figure import draw
-from service.bench.listener import Listener
+from service.bench.listener import STAGES, Listener, runs, stages_ms, summary
 from service.bench.loop import Settings
-from service.bench.stages import STAGES, runs, stages_ms, summary
-from service.bench.verdict import beats_missed, conclude, memory_grown, spikes_dropped
+from service.bench.screen import beats_missed, conclude, memory_grown, spikes_dropped
 from streams.clock import ManualClock, MonotonicClock
 
 HOP_S, SETTLE_S = 0.02, 0.005
@@ -170,7 +169,7 @@ def test_growth_counts_from_the_first_minute_on() -> None:
 
 
 def test_a_bare_timer_on_a_perfect_clock_misses_nothing() -> None:
-    counts = run_timer(ManualClock(5.0), 0.02, 2.0, [])
+    counts = run_timer(ManualClock(5.0), 0.02, 2.0)
     assert (counts.beats, counts.missed) == (100, 0)
 
 
@@ -187,7 +186,7 @@ class Sluggish(ManualClock):
 
 
 def test_a_bare_timer_counts_what_the_machine_misses() -> None:
-    counts = run_timer(Sluggish(), 0.02, 2.0, [])
+    counts = run_timer(Sluggish(), 0.02, 2.0)
     assert counts.late == pytest.approx(9, abs=1)
     assert counts.beats + counts.skipped == pytest.approx(100, abs=2)
 

@@ -15,8 +15,8 @@ import pytest
 from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import DecoderBundle, open_bundle
 from export.random_bundles.derived import derive_bundle
+from export.shipped import bundle_path
 from service.bench.sender import unit_keys
-from service.daemon.serve import bundle_path
 from streams.clock import ThreadClock
 from streams.messages import SpikeBatch, TokenWindow
 from streams.spikes.tokenizer import Tokenizer

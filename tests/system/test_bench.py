@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from service.bench.stages import STAGES
-from service.bench.verdict import beats_missed
+from service.bench.listener import STAGES
+from service.bench.screen import beats_missed
 from tests.system.running import Process
 
 pytestmark = pytest.mark.alone

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from calibration.registry import Registry
-from service.daemon.serve import bundle_path
+from export.shipped import bundle_path
 from tests.system.calibrating import write_config
 from tests.system.conftest import DaemonStarter
 from tests.system.running import Process, unique

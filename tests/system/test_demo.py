@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.bench.verdict import beats_missed
+from service.bench.screen import beats_missed
 from streams.clock import MonotonicClock
 
 SECONDS = 30

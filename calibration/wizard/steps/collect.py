@@ -9,18 +9,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from calibration.wizard.behavior import SECTORS, TrialCount, test_part, without_gaps
 from calibration.wizard.collected import BaseNeeds, Collected
-from calibration.wizard.cues import Cues, builtin_cues
-from calibration.wizard.recorder import (
+from calibration.wizard.recording import (
     POLL_S,
+    Cues,
     Recorder,
+    builtin_cues,
     recording_to,
     save_session,
     session_of_recordings,
 )
 from calibration.wizard.results import CollectResult, LearningPoint
 from calibration.wizard.run import CalibrationRun
-from calibration.wizard.trials import SECTORS, TrialCount, test_part, without_gaps
 from calibration.wizard.ui import Choice, Page
 from export.bundle import open_bundle
 
@@ -31,6 +32,11 @@ LOOK_EVERY_S = 1.0
 LOOK_SHARE = 0.1
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH = 40
+ADVICE = {
+    None: ("too early to say whether more data help", "dim"),
+    True: ("more data still help", "yellow"),
+    False: ("more data no longer help", "green"),
+}
 
 
 def step(run: CalibrationRun) -> CollectResult:
@@ -153,7 +159,7 @@ def _body(run: CalibrationRun, collected: Collected, cues: Cues | None) -> Group
     table.add_row("trials", _bar(count.n, config.fewest_trials), trials)
     table.add_row("directions", _sectors(count), _balance(count))
     table.add_row("learning curve", _spark(collected.curve), _latest(collected.curve))
-    table.add_row("", _advice(collected.more_helps), "")
+    table.add_row("", Text(*ADVICE[collected.more_helps]), "")
     table.add_row("spikes", f"{collected.spikes_per_s:.0f} a second", "")
     is_long_enough = collected.seconds >= wanted_s and count.n >= config.fewest_trials
     if is_long_enough and not collected.troubles:
@@ -203,11 +209,3 @@ def _spark(curve: Sequence[LearningPoint]) -> Text:
 
 def _latest(curve: Sequence[LearningPoint]) -> str:
     return f"R2 {curve[-1].r2:.2f} by a quick filter" if curve else ""
-
-
-def _advice(more_helps: bool | None) -> Text:
-    if more_helps is None:
-        return Text("too early to say whether more data help", style="dim")
-    if more_helps:
-        return Text("more data still help", style="yellow")
-    return Text("more data no longer help", style="green")

@@ -11,12 +11,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from calibration.errors import BELOW_THRESHOLD, BUNDLE, WizardError
+from calibration.errors import WizardError
 from calibration.registry import STORE, Registry
 from calibration.wizard.results import DeployResult, needed
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import BackError, Choice, Page, QuitError
 from export.sending import start_deployment
+from streams.exit_codes import ExitCode
 from streams.wire.client import DaemonClient
 
 STEP = "deploy"
@@ -122,9 +123,9 @@ def _swap(run: CalibrationRun, daemon: DaemonClient, bundle: Path) -> list[dict[
         run.show(Page(STEP, TITLE, body, names[-1]), POLL_S)
         if result["over"]:
             if result["refused"]:
-                raise WizardError(f"the daemon refused it: {result['refused']}", BUNDLE)
+                raise WizardError(f"the daemon refused it: {result['refused']}", ExitCode.BUNDLE)
             return stages
-    raise WizardError(f"the daemon did not take it within {DEPLOYS_WITHIN_S:g} s", BUNDLE)
+    raise WizardError(f"the daemon did not take it within {DEPLOYS_WITHIN_S:g} s", ExitCode.BUNDLE)
 
 
 def _watch(run: CalibrationRun, daemon: DaemonClient, id_: str) -> WatchedDecodes:
@@ -155,7 +156,7 @@ def _confirm(run: CalibrationRun, daemon: DaemonClient, watched: WatchedDecodes)
         raise WizardError(
             "the daemon itself rolled it back: over a tenth of its decodes left the range that is "
             "known from training",
-            BELOW_THRESHOLD,
+            ExitCode.BELOW_THRESHOLD,
         )
     text = f"{watched.ok:.0%} of {watched.n} decodes were ok, at least {least:.0%} are asked"
     choices = [Choice("c", "confirm: keep it"), Choice("x", "roll back to yesterday's")]
@@ -168,7 +169,7 @@ def _confirm(run: CalibrationRun, daemon: DaemonClient, watched: WatchedDecodes)
 
 def _rolled_back(daemon: DaemonClient, why: str) -> WizardError:
     daemon.ask("rollback")
-    return WizardError(f"rolled back to the decoder before: {why}", BELOW_THRESHOLD)
+    return WizardError(f"rolled back to the decoder before: {why}", ExitCode.BELOW_THRESHOLD)
 
 
 def _body(watched: WatchedDecodes, left_s: float) -> Group:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich.console import Group
@@ -11,32 +11,33 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.choices import TargetSpec
-from calibration.errors import BUNDLE, STREAM, UNREACHABLE, USAGE, CalibrationError, WizardError
-from calibration.wizard.cues import builtin_cues
-from calibration.wizard.recorder import (
-    POLL_S,
-    RecorderStatus,
-    StreamStatus,
-    errors_as_told_here,
-    newest_s,
-    reading_of,
-    recording_to,
-)
-from calibration.wizard.results import Finding, PreflightResult
-from calibration.wizard.run import CalibrationRun
-from calibration.wizard.targets import (
+from calibration.errors import CalibrationError, WizardError
+from calibration.wizard.behavior import (
     behavior_advice,
     behavior_stream,
     continuous_targets,
     marker_advice,
     markers_shown,
-    unknown_samples,
+    n_unknown,
 )
+from calibration.wizard.recording import (
+    POLL_S,
+    RecorderStatus,
+    StreamStatus,
+    builtin_cues,
+    errors_as_told_here,
+    newest_s,
+    reading_of,
+    recording_to,
+)
+from calibration.wizard.results import Finding, Level, PreflightResult
+from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import NEXT, Choice, Page
 from calibration.wizard.units import UnitScreening, screen_units, unit_rates_hz
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import BundleError
 from streams.errors import StreamsError, UnreachableError
+from streams.exit_codes import ExitCode
 from streams.sessions.convert.convert import MENDED, session_of
 from streams.sessions.convert.signals import marker_texts
 from streams.sessions.session import Behavior, Session
@@ -60,6 +61,11 @@ EXPECTED = ("brought no sample", "units to leave out", "are the times at which s
 SLACK_S = 60.0
 NAMED_AT_MOST = 6
 _MARKS = {"good": "[green]ok[/]", "warn": "[yellow]look[/]", "stop": "[bold red]stop[/]"}
+VERDICTS: dict[Level, tuple[str, str]] = {  # the worst first
+    "stop": ("Something must be mended first.", "bold red"),
+    "warn": ("You can go on; have a look at what is marked.", "yellow"),
+    "good": ("Everything is in place.", "green"),
+}
 
 
 def step(run: CalibrationRun) -> PreflightResult:
@@ -97,7 +103,7 @@ def _look(run: CalibrationRun) -> list[Finding]:
         try:
             findings += _listen(run, bundle)
         except (WizardError, StreamsError) as err:
-            code = err.code if isinstance(err, WizardError) else STREAM
+            code = err.code if isinstance(err, WizardError) else ExitCode.STREAM
             findings.append(Finding("stop", "streams", str(err), "", code))
     return findings
 
@@ -117,7 +123,7 @@ def _base(run: CalibrationRun, findings: list[Finding]) -> DecoderBundle | None:
     except (BundleError, CalibrationError) as err:
         # So that another base may be named before the next look.
         run.progress.keep(base=None)
-        findings.append(Finding("stop", "base decoder", str(err), "", BUNDLE))
+        findings.append(Finding("stop", "base decoder", str(err), "", ExitCode.BUNDLE))
         return None
     follows = ", ".join(f"{target.output} ({target.unit})" for target in targets)
     found = f"{bundle.manifest.name!r} of {bundle.manifest.session}, decodes {follows}"
@@ -129,12 +135,14 @@ def _daemon(daemon: DaemonClient, bundle: DecoderBundle | None) -> Finding:
     try:
         status = daemon.ask("status")
     except StreamsError as err:
-        code = UNREACHABLE if isinstance(err, UnreachableError) else USAGE
+        code = ExitCode.UNREACHABLE if isinstance(err, UnreachableError) else ExitCode.USAGE
         return Finding("stop", "daemon", str(err), 'or set `control = ""` under [deploy]', code)
     found = f"{status['decoder_id']!r} in service, validity {status['validity']}"
     if bundle is not None and abs(status["hop_ms"] * 1e-3 - bundle.manifest.hop_s) > 1e-9:
         found = f"its hop is {status['hop_ms']:g} ms, the base's {bundle.manifest.hop_s * 1e3:g}"
-        return Finding("stop", "daemon", found, "name the base that the daemon runs", BUNDLE)
+        return Finding(
+            "stop", "daemon", found, "name the base that the daemon runs", ExitCode.BUNDLE
+        )
     advised = status["health"]["recalibration_advised"]
     return Finding("good", "daemon", found + (", advises to calibrate" if advised else ""))
 
@@ -156,12 +164,12 @@ def _listen(run: CalibrationRun, bundle: DecoderBundle) -> list[Finding]:
             page = Page(STEP, TITLE, Text(text), "listening to them")
             run.show(page, 0.0 if cues else POLL_S)
         status = recorder.status()
-    return judge(run, bundle, read_recording(path), status)
+    return list(judge(run, bundle, read_recording(path), status))
 
 
 def judge(
     run: CalibrationRun, bundle: DecoderBundle, recording: Recording, status: RecorderStatus
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """Judge a short recording.
 
     Args:
@@ -170,41 +178,31 @@ def judge(
         recording: some seconds.
         status: the recorder's account.
     """
-    findings = [_clock(name, one) for name, one in status.streams.items()]
-    keys = tuple(unit.key for unit in bundle.manifest.units)
+    for name, one in status.streams.items():
+        yield _clock(name, one)
+    keys, heard_s = tuple(bundle.row_of_key), run.config.collect.check_s
     try:
         session = session_of(recording, reading_of(run.config, keys))
     except StreamsError as err:
-        return [*findings, Finding("stop", "spikes", errors_as_told_here(err), "", STREAM)]
+        yield Finding("stop", "spikes", errors_as_told_here(err), "", ExitCode.STREAM)
+        return
     # Nothing else can be judged then, and arrays of that length would be made.
-    if apart := _apart(session, run.config.collect.check_s):
-        return [*findings, apart]
-    findings += _mended(session)
-    findings += _units(screen_units(session, unit_rates_hz(bundle)), len(keys))
-    findings += _behavior(session, bundle, recording, run)
-    findings.append(_markers(recording, run))
-    return findings
-
-
-def _mended(session: Session) -> list[Finding]:
-    """Tell what was dropped or mended on reading, but for what was meant or is told elsewhere."""
-    lines = session.provenance.get(MENDED, "").splitlines()
-    mended = [line.partition(": ")[2] for line in lines if not any(one in line for one in EXPECTED)]
-    do = "`spikeloop lint` tells what to change in the sender"
-    return [Finding("warn", "samples", line, do) for line in mended]
-
-
-def _apart(session: Session, heard_s: float) -> Finding | None:
-    """Find streams whose stamps lie further apart than we have listened."""
-    if session.duration_s <= heard_s + SLACK_S:
-        return None
-    return Finding(
-        "stop", "clocks",
-        f"the stamps of the streams lie {session.duration_s:,.0f} s apart, after {heard_s:g} s of "
-        "listening: they are not all of LSL's clock",
-        "`spikeloop lint` tells whose are not; let its program stamp with LSL's local_clock()",
-        STREAM,
-    )  # fmt: skip
+    if session.duration_s > heard_s + SLACK_S:
+        yield Finding(
+            "stop", "clocks",
+            f"the stamps of the streams lie {session.duration_s:,.0f} s apart, after {heard_s:g} s "
+            "of listening: they are not all of LSL's clock",
+            "`spikeloop lint` tells whose are not; let its program stamp with LSL's local_clock()",
+            ExitCode.STREAM,
+        )  # fmt: skip
+        return
+    for line in session.provenance.get(MENDED, "").splitlines():
+        if not any(one in line for one in EXPECTED):
+            do = "`spikeloop lint` tells what to change in the sender"
+            yield Finding("warn", "samples", line.partition(": ")[2], do)
+    yield from _units(screen_units(session, unit_rates_hz(bundle)), len(keys))
+    yield from _behavior(session, bundle, recording, run)
+    yield _markers(recording, run)
 
 
 def _clock(name: str, stream: StreamStatus) -> Finding:
@@ -223,12 +221,12 @@ def _clock(name: str, stream: StreamStatus) -> Finding:
     return Finding("good", what, found)
 
 
-def _units(seen: UnitScreening, n_known: int) -> list[Finding]:
+def _units(seen: UnitScreening, n_known: int) -> Iterator[Finding]:
     rates = np.array(list(seen.rates_hz.values()))
     n_alive = int(np.count_nonzero(rates))
     each_hz = rates.sum() / max(n_alive, 1)
     found = f"{n_alive} units fire, {rates.sum():.0f} spikes/s, {each_hz:.1f} each"
-    findings = [Finding("good", "units", found)]
+    yield Finding("good", "units", found)
     named = (
         ("silent units", seen.dead, "are those channels connected and their thresholds set?"),
         ("bursting units", seen.bursting, "movement or electrical noise? look at the amplifier"),
@@ -245,16 +243,14 @@ def _units(seen: UnitScreening, n_known: int) -> list[Finding]:
             are_many = do and len(keys) > MANY * max(n_known, 1)
             count = f"{len(keys)} of {n_known}, many" if are_many else str(len(keys))
             first = ", ".join(keys[:NAMED_AT_MOST]) + (" ..." if len(keys) > NAMED_AT_MOST else "")
-            findings.append(Finding("warn" if do else "good", what, f"{count}: {first}", do))
-    return findings
+            yield Finding("warn" if do else "good", what, f"{count}: {first}", do)
 
 
 def _behavior(
     session: Session, bundle: DecoderBundle, recording: Recording, run: CalibrationRun
-) -> list[Finding]:
+) -> Iterator[Finding]:
     config = run.config.behavior
     stream = behavior_stream(recording, config)
-    findings = []
     for target in continuous_targets(bundle):
         what = f"behaviour for {target.output}"
         try:
@@ -263,12 +259,11 @@ def _behavior(
             trouble = stream.trouble if stream is not None else ""
             found = trouble or f"none of the channels is {target.behavior}"
             do = "" if trouble else behavior_advice(stream, target, config)
-            findings.append(Finding("stop", what, found, do, STREAM))
-            continue
-        findings.append(_signal(what, signal, target))
+            yield Finding("stop", what, found, do, ExitCode.STREAM)
+        else:
+            yield _signal(what, signal, target)
     if stream is not None and len(stream):
-        findings += _positions(stream)
-    return findings
+        yield from _positions(stream)
 
 
 def _signal(what: str, signal: Behavior, target: TargetSpec) -> Finding:
@@ -277,28 +272,26 @@ def _signal(what: str, signal: Behavior, target: TargetSpec) -> Finding:
     found = f"{target.behavior}, {n_dims} dimensions in {signal.unit}, {rate_hz:.0f} Hz"
     if n_dims != target.dims:
         do = f"the decoder has {target.dims} dimensions: name the right stream"
-        return Finding("stop", what, found, do, STREAM)
+        return Finding("stop", what, found, do, ExitCode.STREAM)
     # An unknown unit is the operator's word; a known one that differs is a mistake.
     if signal.unit not in (target.unit, "unknown", "unknown/s"):
         do = f"the decoder was trained in {target.unit}: send that unit"
-        return Finding("stop", what, found, do, STREAM)
+        return Finding("stop", what, found, do, ExitCode.STREAM)
     if rate_hz < SLOWEST_BEHAVIOR_HZ:
         return Finding("warn", what, found, f"send it at {SLOWEST_BEHAVIOR_HZ:.0f} Hz or more")
     return Finding("good", what, found)
 
 
-def _positions(stream: Recorded) -> list[Finding]:
+def _positions(stream: Recorded) -> Iterator[Finding]:
     """Tell what is worth knowing about the stream itself."""
-    findings = []
-    n_unknown, n = unknown_samples(stream)
-    if n_unknown:
-        found = f"{n_unknown} of {n} samples ({n_unknown / n:.1%}) hold NaN: they are left out"
-        do = "why does the tracker lose what it follows?" if n_unknown > MANY_UNKNOWN * n else ""
-        findings.append(Finding("warn", "positions", found, do))
+    if n := n_unknown(stream.values):
+        share = n / len(stream)
+        found = f"{n} of {len(stream)} samples ({share:.1%}) hold NaN: they are left out"
+        do = "why does the tracker lose what it follows?" if share > MANY_UNKNOWN else ""
+        yield Finding("warn", "positions", found, do)
     if not any(stream.labels):
         found = f"{stream.description.n_channels} channels without labels, taken as x, y, z"
-        findings.append(Finding("warn", "positions", found, "label them, for example `cursor_x`"))
-    return findings
+        yield Finding("warn", "positions", found, "label them, for example `cursor_x`")
 
 
 def _markers(recording: Recording, run: CalibrationRun) -> Finding:
@@ -326,16 +319,9 @@ def _body(findings: Sequence[Finding]) -> Group:
         if one.do:
             text.append(f"\n{one.do}", style="bold")
         table.add_row(Text.from_markup(_MARKS[one.level]), one.what, text)
-    return Group(table, Text(), _verdict(findings))
-
-
-def _verdict(findings: Sequence[Finding]) -> Text:
-    levels = [one.level for one in findings]
-    if "stop" in levels:
-        return Text("Something must be mended first.", style="bold red")
-    if "warn" in levels:
-        return Text("You can go on; have a look at what is marked.", style="yellow")
-    return Text("Everything is in place.", style="green")
+    levels = {one.level for one in findings}
+    worst = next(level for level in VERDICTS if level in levels)
+    return Group(table, Text(), Text(*VERDICTS[worst]))
 
 
 def _line(findings: Sequence[Finding]) -> str:

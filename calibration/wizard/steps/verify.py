@@ -1,8 +1,8 @@
-"""Step 4: held-out trials, against yesterday's decoder, a Wiener filter and a shuffled control."""
+"""Steps 4 and 6: held-out trials against other decoders, and the decision by stated thresholds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from calibration.choices import TargetSpec
-from calibration.errors import STREAM, WizardError
+from calibration.errors import WizardError
 from calibration.ridge import HISTORY_S, binned_counts, wiener_weights, with_history
 from calibration.scoring import (
     blocks_of,
@@ -22,11 +22,22 @@ from calibration.scoring import (
     resampled_r2,
     sums_of_blocks,
 )
-from calibration.wizard.results import DecoderScore, Gain, SpeedShare, VerifyResult, needed
+from calibration.wizard.behavior import continuous_targets
+from calibration.wizard.config import DecideSection
+from calibration.wizard.results import (
+    DecideResult,
+    DecoderScore,
+    Gain,
+    Rule,
+    SpeedShare,
+    Verdict,
+    VerifyResult,
+    needed,
+)
 from calibration.wizard.run import CalibrationRun
-from calibration.wizard.targets import continuous_targets
-from calibration.wizard.ui import Page
+from calibration.wizard.ui import Choice, Page
 from export.bundle import DecoderBundle, open_bundle
+from streams.exit_codes import ExitCode
 from streams.messages import Float64s, Int64s
 from streams.sessions.reading import read_session
 from streams.sessions.session import Interval, Session, in_intervals
@@ -94,7 +105,8 @@ def verify(
     t_s, actual = t_s[chosen], actual[chosen]
     if len(actual) < 2 or not (np.ptp(actual, axis=0) > 0).all():
         raise WizardError(
-            f"{target.behavior} is not known, or does not vary, in the held-out {test} s", STREAM
+            f"{target.behavior} is not known, or does not vary, in the held-out {test} s",
+            ExitCode.STREAM,
         )
     decodes = {name: values[chosen] for name, values in decodes.items()}
     np.savez_compressed(traces, t_s=t_s, actual=actual, **decodes)  # type: ignore[arg-type]
@@ -220,3 +232,55 @@ def speed_line(speed: SpeedShare | None) -> str:
         return text
     gain = min(max(1.0 / speed.share, 1.0 / MOST_GAIN), MOST_GAIN)
     return f"{text}; `spikeloop shape gain={gain:.2f}` makes up for it"
+
+
+def decision_step(run: CalibrationRun) -> DecideResult:
+    """Propose, ask, and note who decided what and why."""
+    return decide(run, needed(run.results.verify), run.config.decide)
+
+
+def decide(run: CalibrationRun, verified: VerifyResult, config: DecideSection) -> DecideResult:
+    """Do the same for any decoder that was verified."""
+    rules = judge(verified, config)
+    proposed: Verdict = "accept" if all(rule.holds for rule in rules) else "reject"
+    choices = [
+        Choice("a", "accept: put it in service"),
+        Choice("r", "reject: keep yesterday's"),
+    ]
+    # The first choice is taken where nobody is asked.
+    if proposed == "reject":
+        choices.reverse()
+    line = f"{proposed}: " + "; ".join(rule.text for rule in rules)
+    page = Page("decide", "Accept it?", _rules_table(rules, proposed), line)
+    decided: Verdict = "accept" if run.ui.ask(page, choices) == "a" else "reject"
+    reason = f"the thresholds {'hold' if decided == 'accept' else 'do not hold'}"
+    if decided != proposed:
+        reason = run.ui.write(page, f"Why {decided}, against the thresholds?")
+    by = "thresholds" if run.auto else "operator"
+    return DecideResult(proposed=proposed, decided=decided, by=by, reason=reason, rules=rules)
+
+
+def judge(verified: VerifyResult, config: DecideSection) -> list[Rule]:
+    """Compare each threshold with what was found."""
+    gains = verified.gains
+    compared = (
+        ("R2 on held-out trials", verified.decoders["today"].mean, config.least_r2),
+        ("above the shuffled control", gains["shuffled"].mean, config.over_shuffled),
+        ("above yesterday's decoder", gains["yesterday"].mean, config.over_yesterday),
+        ("above the Wiener filter", gains["wiener"].mean, config.over_wiener),
+    )
+    return [
+        Rule(rule, found, least, found >= least, f"{rule}: {found:+.2f}, at least {least:+.2f}")
+        for rule, found, least in compared
+    ]
+
+
+def _rules_table(rules: Sequence[Rule], proposed: Verdict) -> Group:
+    table = Table(box=None, padding=(0, 2))
+    for column in ("", "rule", "found", "at least"):
+        table.add_column(column, justify="left" if column in ("", "rule") else "right")
+    for rule in rules:
+        mark = "[green]holds[/]" if rule.holds else "[bold red]fails[/]"
+        table.add_row(mark, rule.rule, f"{rule.found:+.2f}", f"{rule.least:+.2f}")
+    style = "green" if proposed == "accept" else "bold red"
+    return Group(table, Text(), Text(f"The thresholds propose to {proposed} it.", style=style))
