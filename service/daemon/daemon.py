@@ -30,6 +30,7 @@ from service.deploy.swap import Deployer
 from service.deploy.transfer import Transfers
 from service.errors import GuardError
 from service.loop.decode_loop import DecodeLoop
+from service.loop.decode_writer import as_of_now
 from service.loop.intake.arrivals import Arrival
 from service.loop.intake.ingest import Ingest
 from service.loop.intake.schedule import Schedule
@@ -257,11 +258,20 @@ class Daemon:
 
     def _publish(self, decode: Decode) -> float:
         """Send a decode by ZeroMQ and by LSL; return when ZeroMQ had it."""
-        self._publisher.send(b"decode", self._write(decode))
+        payload = self._write(decode)
+        # The process may have stood still since the decode was judged, and may before each wire.
+        if (current := self._as_of_now(decode)) is not decode:
+            payload = self._write(current)
+        self._publisher.send(b"decode", payload)
         t_out = self._clock.now()
         if self._outlet is not None:
-            self._outlet.push(decode)
+            self._outlet.push(self._as_of_now(current))
         return t_out
+
+    def _as_of_now(self, decode: Decode) -> Decode:
+        loop = self.loop
+        slot, settle_s, hop_s = loop.slots.active, loop.settle.settle_s, loop.schedule.hop_s
+        return as_of_now(decode, slot, settle_s, hop_s, self._clock.now())
 
     def _send_outgoing(self) -> None:
         while self._outgoing:
