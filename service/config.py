@@ -20,13 +20,17 @@ class InputConfig(SpikesInput):
 
 
 class DecoderConfig(Section):
-    """`[decoder]`: which bundle, and what runs it."""
+    """`[decoder]`: which bundle, and what runs it.
+
+    A backend that is not open after `open_most_s` is given up, at the start and in a swap.
+    """
 
     bundle: str = Field("bundles/current", min_length=1)
     backend: str = "auto"
     fallback: tuple[str, ...] = Field((), strict=False)
     incoming: str = Field("bundles/incoming", min_length=1)
     lead_s: float | None = Field(None, ge=-1, le=1)
+    open_most_s: float = Field(600.0, ge=1, le=86400)
 
 
 class BeatConfig(Section):

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from export.backends.opening import OpenedBackend, open_backend
+from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.deploy.failover import Failover, tell_choice
+from service.deploy.opening import open_within
 from service.errors import ServiceError
 from service.loop.commands import LoopCommand, RefusedError
 from service.loop.decode_loop import DecodeLoop, Report
@@ -68,6 +69,7 @@ class Deployer:
         backends: as the config lists them: the one to use, or `auto`, then the fallbacks.
         token_cap: tokens per bin at most; None for no cap.
         keep_alive_every_s: the source's.
+        open_most_s: longest time in which a backend is opened.
     """
 
     def __init__(
@@ -79,13 +81,15 @@ class Deployer:
         backends: tuple[str, ...],
         token_cap: int | None,
         keep_alive_every_s: float,
+        open_most_s: float,
     ) -> None:
         self._loop, self._source_keys, self._report = loop, source_keys, report
         self._backends, self._token_cap = backends, token_cap
         self._keep_alive_every_s = keep_alive_every_s
+        self._open_most_s = open_most_s
         self._stopping = threading.Event()
         self.latest: Deployment | None = None
-        self.failover = Failover(loop, self.warmed_up, report)
+        self.failover = Failover(loop, self.warmed_up, report, open_most_s)
 
     def start(self, deployment: Deployment) -> None:
         """Begin; returns at once.
@@ -118,7 +122,7 @@ class Deployer:
         deployment.reach("loaded", id=bundle.manifest.id, name=bundle.manifest.name)
         self._require_fit(bundle)  # before the backend is opened, which takes seconds
         name, *fallback = self._backends
-        opened = open_backend(bundle, name, fallback, among=self.failover.loaded)
+        opened = open_within(bundle, name, fallback, self._open_most_s, self.failover.loaded)
         tell_choice(opened, self._report)
         deployment.reach(
             "parity", error=opened.parity_error, backend=opened.backend.name,

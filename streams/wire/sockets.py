@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ _ADVICE = {
     errno.EACCES: "Ports below 1024 need rights; take a higher one",
 }
 _MORE, _LAST = int(zmq.SNDMORE | zmq.NOBLOCK), int(zmq.NOBLOCK)
+RECONNECT_MS = 20
+"""A subscriber is back within twice this time where a hung daemon's guardian speaks for it."""
 _NO_SUCH_HOST = "Has this machine that address? `ip addr` lists those that it has"
 
 
@@ -169,6 +172,7 @@ class DecodeSubscriber:
     ) -> None:
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 100_000)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
@@ -242,6 +246,19 @@ class ControlServer:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def end_sockets(within_s: float = 1.0) -> None:
+    """Send what closed sockets still hold, before the process ends at once.
+
+    Args:
+        within_s: longest wait; a socket that was left open would keep it waiting for ever.
+    """
+    if _authenticators:
+        _authenticators.pop("all").stop()
+    ending = threading.Thread(target=zmq.Context.instance().term, daemon=True)
+    ending.start()
+    ending.join(within_s)
 
 
 def request(

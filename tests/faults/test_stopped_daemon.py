@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 from pathlib import Path
 
 import pytest
@@ -32,17 +31,17 @@ def test_after_a_stop_nothing_old_is_ok(
     daemon.until_validity("ok")
     inlet = find_inlet("Decoder", name=f"{stream}-decodes")
     inlet.open()
-    pid, chance, found = int(daemon.announced["pid"]), random.Random(5), []
+    chance, found = random.Random(5), []
     for _ in range(N_STOPS):
         keep_on(0.3 + chance.random() * HOP_S, daemon.listen)
-        os.kill(pid, signal.SIGSTOP)
+        daemon.stand_still()
         t_stopped_s = clock.now()
         keep_on(SENT_BEFORE_S, daemon.listen)
         inlet.pull(0.0)
         n_before = len(daemon.heard.decodes)
         keep_on(0.15 + chance.random(), lambda: None)
         t_resumed_s = clock.now()
-        os.kill(pid, signal.SIGCONT)
+        daemon.go_on()
         daemon.until(lambda heard, n=n_before: len(heard.decodes) > n + 5)
         # A message that ZeroMQ had before the stop left in time: only its reader can tell its age.
         after = [d for d in daemon.heard.decodes[n_before:] if d["t_sent"] > t_stopped_s]
