@@ -9,10 +9,11 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from export.bundle import BUNDLE_BYTES_AT_MOST, FILES_AT_MOST
 from export.sending import CHUNK_BYTES
 from service.errors import ServiceError
 
-BUNDLE_BYTES_AT_MOST = 2**31
+NAME_AT_MOST = 200
 _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"^(report/|engines/{_PLAIN}/)?{_PLAIN}$")
 
@@ -45,8 +46,15 @@ class Transfers:
         Raises:
             TransferError: a name is none of a bundle's, or it is too large.
         """
+        if len(sizes) > FILES_AT_MOST:
+            raise TransferError(f"over {FILES_AT_MOST} files are no bundle")
         for name, size in sizes.items():
-            if not _NAME.match(name) or not isinstance(size, int) or size < 0:
+            if (
+                not _NAME.fullmatch(name)
+                or len(name) > NAME_AT_MOST
+                or type(size) is not int
+                or size < 0
+            ):
                 raise TransferError(f"{name!r} of {size!r} bytes is no file of a bundle")
         if sum(sizes.values()) > BUNDLE_BYTES_AT_MOST:
             raise TransferError(f"over {BUNDLE_BYTES_AT_MOST} bytes are no bundle")
