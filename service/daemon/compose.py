@@ -48,6 +48,8 @@ def check_config(config: ServeConfig, manifest: Manifest) -> None:
             f"beat.settle_ms is {beat.settle_ms:g}; it lies between 0 and beat.settle_most_ms, "
             f"{beat.settle_most_ms:g} ms"
         )
+    if complaint := shaping_of(config.shaping).complaint(manifest.outputs):
+        raise ConfigError(f"shaping of bundle {manifest.name!r}: {complaint}")
     if config.decoder.lead_s is not None:
         checked_lead(config.decoder.lead_s, manifest)
 

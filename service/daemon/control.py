@@ -113,10 +113,14 @@ def _shape(daemon: Daemon, a: Arguments) -> Arguments:
     loop = daemon.loop
     lead_s = loop.lead_s
     if "lead_s" in a:
-        lead_s = checked_lead(a.pop("lead_s"), daemon.bundle.manifest)
+        lead_s = a.pop("lead_s")
+        for slot in loop.slots.all:  # the others may take over at any beat
+            checked_lead(lead_s, slot.decoder.manifest)
     settings = asdict(loop.slots.active.shaper.shaping)
     now = {key: value for key, value in settings.items() if value is not None}
     shaping = shaping_of(parse_config(now | a, ShapingConfig, "shape"))
+    if complaint := shaping.complaint(loop.slots.active.shaper.outputs):
+        raise RefusedError(f"shape: {complaint}")
     # One command for both: no decode has the new lead time and the old shaping.
     loop.commands.ask(LoopCommand("shape", shaping=shaping, lead_s=lead_s))
     changed = asdict(shaping) | {"lead_s": lead_s}

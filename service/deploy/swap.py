@@ -51,11 +51,13 @@ class Deployment:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a reply's result."""
+        # Read first: the thread that carries it through sets it last.
+        over = self.over
         return {
             "bundle": str(self.path),
             "stages": list(self.stages),
             "refused": self.refused,
-            "over": self.over,
+            "over": over,
         }
 
 
@@ -112,10 +114,16 @@ class Deployer:
         try:
             self._carry_through(deployment)
         except (ExportError, ServiceError) as err:
-            deployment.refused = str(err)
-            self._report("refused", {"bundle": str(deployment.path), "warning": str(err)})
+            self._refuse(deployment, str(err))
+        # The thread's one guard: whatever a bundle makes libraries raise, the one in service stays.
+        except Exception as err:  # noqa: BLE001
+            self._refuse(deployment, f"it cannot be used: {type(err).__name__}: {err}")
         finally:
             deployment.over = True
+
+    def _refuse(self, deployment: Deployment, why: str) -> None:
+        deployment.refused = why
+        self._report("refused", {"bundle": str(deployment.path), "warning": why})
 
     def _carry_through(self, deployment: Deployment) -> None:
         bundle = open_bundle(deployment.path)
@@ -131,14 +139,18 @@ class Deployer:
         self.failover.prepare(bundle, opened)
         slot, commands = self.warmed_up(bundle, opened), self._loop.commands
         commands.ask(LoopCommand("join", slot))
-        deployment.reach("shadow")
-        if deployment.hold:
-            return
-        self._stopping.wait(deployment.shadow_s)
-        if slot.reason not in ("", "paused", "context_short"):
+        try:
+            self._require_lead(bundle)  # from the join on `shape` holds it against this one, too
+            deployment.reach("shadow")
+            if deployment.hold:
+                return
+            self._stopping.wait(deployment.shadow_s)
+            if slot.reason not in ("", "paused", "context_short"):
+                raise RefusedError(f"in shadow its decodes were not ok: {slot.reason}")
+            commands.ask(LoopCommand("promote"))
+        except Exception:
             commands.ask(LoopCommand("dismiss"))
-            raise RefusedError(f"in shadow its decodes were not ok: {slot.reason}")
-        commands.ask(LoopCommand("promote"))
+            raise
         deployment.reach("active")
 
     def _require_fit(self, bundle: DecoderBundle) -> None:
@@ -146,19 +158,28 @@ class Deployer:
         for what, ours, theirs in (
             ("hop", now.hop_s, new.hop_s),
             ("bin", now.bin_s, new.bin_s),
-            ("outputs", [(o.name, o.dims, o.unit) for o in now.outputs],
-             [(o.name, o.dims, o.unit) for o in new.outputs]),
+            ("outputs", [(o.name, o.dims, o.unit, o.safe) for o in now.outputs],
+             [(o.name, o.dims, o.unit, o.safe) for o in new.outputs]),
         ):  # fmt: skip
             if ours != theirs:
                 raise RefusedError(
                     f"its {what} ({theirs}) are not those in service ({ours}); one of another "
                     "kind needs a restart of the daemon with it in the config"
                 )
+        self._require_lead(bundle)
         unknown, heard = self._unknown_share(bundle)
         if heard and unknown > UNKNOWN_SHARE:
             raise RefusedError(
                 f"{unknown:.0%} of the spikes of the last seconds come from units that it does not "
                 "know; was it made for another array, or are the units numbered anew?"
+            )
+
+    def _require_lead(self, bundle: DecoderBundle) -> None:
+        lead_s, known = self._loop.lead_s, bundle.manifest.lead_s
+        if not known.min <= lead_s <= known.max:
+            raise RefusedError(
+                f"the lead time is {lead_s:g} s, and it was trained for {known.min:g} to "
+                f"{known.max:g} s; change it first: `spikeloop shape lead_s={known.default:g}`"
             )
 
     def _unknown_share(self, bundle: DecoderBundle) -> tuple[float, int]:

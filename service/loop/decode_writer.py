@@ -94,7 +94,10 @@ class DecodeWriter:
         raw, t_window = outcome.raw, outcome.window.t_window
         ok = slot.reason == "" and raw is not None
         # A task program that ignores validity must still get a value that is safe to use.
-        value = slot.shaper.shape(raw, t_window) if ok and raw else slot.shaper.safe(t_window)
+        value = slot.shaper.shape(raw, t_window) if ok and raw else None
+        if value is None:
+            slot.reason = "non_finite" if ok else slot.reason
+            value = slot.shaper.safe(t_window)
         t_sent = self._clock.now()
         return Decode(
             run_id=self._run_id,
