@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -138,7 +139,7 @@ def _verify_files(path: Path, manifest: Manifest) -> None:
 
 
 @contextmanager
-def _opened(where: Path) -> Iterator[BinaryIO]:
+def _opened(where: Path) -> Iterator[BufferedReader]:
     """Open a regular file: a pipe would keep us waiting for ever, a device would never end.
 
     Raises:

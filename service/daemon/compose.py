@@ -143,7 +143,12 @@ def make_alignment(source: Source, schedule: Schedule, cut: Cut) -> BlockAlignme
 
 
 def make_token_log(
-    path: Path | None, run_id: str, schedule: Schedule, manifest: Manifest, keys: list[str]
+    path: Path | None,
+    run_id: str,
+    schedule: Schedule,
+    manifest: Manifest,
+    keys: list[str],
+    report: Report,
 ) -> TokenLog | None:
     """Open the token log if there is a path.
 
@@ -160,7 +165,7 @@ def make_token_log(
         "checksum": manifest.id,
     }
     try:
-        return TokenLog(path, header, keys)
+        return TokenLog(path, header, keys, report)
     except OSError as err:
         raise cannot_write(path, err) from err
 

@@ -53,6 +53,8 @@ from streams.wire.sockets import Publisher
 
 HEARTBEAT_EVERY_S = 1.0
 BEGINS_WITHIN_S, ENDS_WITHIN_S = 15.0, 20.0
+SENT_AT_ONCE = 50
+"""Events that leave in one go: somebody who sends `mark` in a loop must not hold up the beat."""
 RING_S, OUTGOING_KEPT = 5.0, 1000
 
 _BY_ARRIVAL = (
@@ -129,7 +131,7 @@ class Daemon:
             by_loop=config.beat.cut != "settled",
         )  # fmt: skip
         self._token_log = make_token_log(
-            tokens, self.run_id, self.schedule, manifest, self.source.keys
+            tokens, self.run_id, self.schedule, manifest, self.source.keys, self.report
         )
         self.telemetry = RunTelemetry(self.schedule, self.source.keys, self._token_log)
         self.loop = self._make_loop()
@@ -237,7 +239,11 @@ class Daemon:
     def heartbeat(self) -> Heartbeat:
         """Return the run's state."""
         decode_ms, t_sent = self.telemetry.decode_ms, self._clock.now()
-        told = heartbeat_of(self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent)
+        failed = self._token_log is not None and self._token_log.failure
+        told = heartbeat_of(
+            self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent,
+            flags=["token_log"] if failed else [],
+        )  # fmt: skip
         # Asked by the control thread while a beat hangs: the newest decode is no news any more.
         if self.lifeline.is_overdue(t_sent):
             told = msgspec.structs.replace(told, validity="fault", reason="hung")
@@ -314,7 +320,7 @@ class Daemon:
         return as_of_now(decode, slot, settle_s, hop_s, self._clock.now())
 
     def _send_outgoing(self) -> None:
-        while self._outgoing:
+        for _ in range(min(len(self._outgoing), SENT_AT_ONCE)):
             self._publisher.send(*self._outgoing.popleft())
 
     def _ask_for_realtime(self) -> None:
@@ -349,7 +355,8 @@ class Daemon:
         self.report("stopped", {"reason": reason})
         self.loop.commands.close()  # the control thread must not wait for a loop that is over
         self._publish(self.loop.final_safe_decode(reason))
-        self._send_outgoing()
+        while self._outgoing:
+            self._send_outgoing()
         self.deployer.stop()
         self._ingest.stop()
         if self._outlet is not None:

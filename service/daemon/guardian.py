@@ -22,6 +22,7 @@ from service.config import ServeConfig
 from service.daemon.last_words import speak
 from service.daemon.lifeline import NO_LIMIT, LastWords, Lifeline, Phase, Reading
 from service.errors import HANDLED, GuardError, exit_code
+from service.logs import end_log
 from streams.clock import Clock, MonotonicClock
 from streams.wire.sockets import end_sockets
 
@@ -129,7 +130,7 @@ class _Watch:
                 return 0 if self.reading.phase is Phase.STARTING else 1
             if self.complaint:
                 self._kill()
-                return 1 if self._is_asked else None
+                return 1 if self._is_asked or self.reading.phase is Phase.ENDING else None
 
     def _pass_on(self, info: signal.struct_siginfo) -> None:
         """Ask the daemon to end; a terminal has asked its whole process group already."""
@@ -183,7 +184,7 @@ def _be_the_daemon(
     run: Run, config: ServeConfig, lifeline: Lifeline, hung: Mapping[str, str]
 ) -> None:
     """Run the daemon in this process, and end it: hung native threads must not keep it."""
-    code = 1
+    code, last = 1, ""
     try:
         _die_with_the_parent()
         lifeline.attach()
@@ -195,14 +196,13 @@ def _be_the_daemon(
     except KeyboardInterrupt:
         code = 0
     except HANDLED as err:
-        sys.stderr.write(f"spikeloop: {err}\n")
-        code = int(exit_code(err))
+        last, code = f"spikeloop: {err}\n", int(exit_code(err))
+    except OSError as err:  # no descriptors, threads or memory left
+        last = f"spikeloop: the operating system refuses: {err}; see `ulimit -a`\n"
     except BaseException:  # noqa: BLE001 - it must not go on as the guardian's copy
-        traceback.print_exc()
+        last = traceback.format_exc()
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        end_log(last)
         end_sockets()
         os._exit(code)
 

@@ -136,7 +136,7 @@ class Shaper:
 
 def _power(base: float, exponent: float) -> float:
     try:
-        return base**exponent
+        return math.pow(base, exponent)
     except OverflowError:
         return math.inf
 
