@@ -126,3 +126,23 @@ def test_a_transfer_of_more_files_than_a_bundle_has(tmp_path: Path) -> None:
     files = {f"f{i}": 0 for i in range(FILES_AT_MOST + 1)}
     with pytest.raises(TransferError, match="files are no bundle"):
         Transfers(tmp_path).begin(files)
+
+
+def test_what_a_killed_daemon_received_in_part_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from service.deploy.transfer import Transfers\n"
+        "transfers = Transfers(Path(sys.argv[1]))\n"
+        "transfers.finish(transfers.begin({}))\n"
+        "transfers.begin({'graph.onnx': 4}); os.kill(os.getpid(), 9)"
+    )
+    root = tmp_path / "incoming"
+    subprocess.run([sys.executable, "-c", code, str(root)], timeout=WITHIN_S, check=False)
+    (root / "mine.part").mkdir()
+    assert len(list(root.iterdir())) == 3
+    first = Transfers(root)
+    whole = sorted(path.name for path in root.iterdir() if path.name != "mine.part")
+    assert len(whole) == 1
+    assert not whole[0].endswith(".part")
+    first.begin({"graph.onnx": 4})
+    Transfers(root)  # another daemon's: what is on its way stays
+    assert len(list(root.iterdir())) == 3
