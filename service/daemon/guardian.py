@@ -85,7 +85,7 @@ def guard(run: Run, config: ServeConfig) -> int:
 def _failure(watch: _Watch) -> GuardError | BackendUnavailable:
     if watch.reading.phase is Phase.STARTING:
         return BackendUnavailable(f"{watch.complaint}; list another one under `fallback`")
-    return GuardError(f"the daemon was ended by its guardian: {watch.complaint}")
+    return GuardError(f"the daemon is gone: {watch.complaint}")
 
 
 def _next_config(config: ServeConfig, words: LastWords) -> ServeConfig | None:
@@ -116,12 +116,12 @@ class _Watch:
         self._is_asked = False
 
     def until_over(self) -> int | None:
-        """Wait for the daemon's end; return its exit code, None if it hung and was killed."""
+        """Wait for the daemon's end; return its exit code, None if it hung or native code died."""
         while True:
             info = signal.sigtimedwait(_SIGNALS, POLL_S)
             done, status = os.waitpid(self._pid, os.WNOHANG)
             if done:
-                return os.waitstatus_to_exitcode(status)
+                return self._ended(os.waitstatus_to_exitcode(status))
             if info is not None and info.si_signo != signal.SIGCHLD:
                 self._pass_on(info)
             self._look()
@@ -130,7 +130,22 @@ class _Watch:
                 return 0 if self.reading.phase is Phase.STARTING else 1
             if self.complaint:
                 self._kill()
-                return 1 if self._is_asked or self.reading.phase is Phase.ENDING else None
+                return self._unless_another_may_go_on()
+
+    def _ended(self, code: int) -> int | None:
+        if code >= 0:
+            return code
+        self.reading = self._lifeline.read()
+        doing, died_of = self._lifeline.last_words().doing, signal.Signals(-code).name
+        self.complaint = f"{doing} died of {died_of}{self._where}"
+        return self._unless_another_may_go_on()
+
+    def _unless_another_may_go_on(self) -> int | None:
+        return 1 if self._is_asked or self.reading.phase is Phase.ENDING else None
+
+    @property
+    def _where(self) -> str:
+        return f" after beat {self.reading.beat}" if self.reading.phase is Phase.RUNNING else ""
 
     def _pass_on(self, info: signal.struct_siginfo) -> None:
         """Ask the daemon to end; a terminal has asked its whole process group already."""
@@ -169,8 +184,7 @@ class _Watch:
         used_s = _processor_s(self._pid) - self._cpu_s
         if self._over_s < STARVED_MOST_S and _is_starved(self._pid, used_s, self._over_s):
             return
-        beat = f" after beat {self.reading.beat}" if self.reading.phase is Phase.RUNNING else ""
-        self.complaint = f"{words.doing} did not return{beat}"
+        self.complaint = f"{words.doing} did not return{self._where}"
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -47,7 +47,7 @@ def speak(words: LastWords, reading: Reading, error: str, *, keys: str, fallback
             clock.sleep_until(clock.now() + 2e-3)
     newest, seq, k = words.newest, reading.seq, reading.beat
     t_begun_s, k_begun = newest.t_window, newest.beat
-    declined = encode(Reply(ok=False, error=f"the daemon hangs and is being ended: {error}"))
+    declined = encode(Reply(ok=False, error=f"the daemon is gone: {error}"))
     t_s = clock.now()
     t_end_s = t_s + SPOKEN_S
     while t_s < t_end_s:

@@ -31,6 +31,18 @@ RECONNECT_MS = 20
 _NO_SUCH_HOST = "Has this machine that address? `ip addr` lists those that it has"
 
 
+def _new_socket(kind: int) -> zmq.Socket[bytes]:
+    """Make a socket.
+
+    Raises:
+        AddressError: the operating system gives no more.
+    """
+    try:
+        return zmq.Context.instance().socket(kind)
+    except zmq.ZMQError as err:
+        raise AddressError(f"no socket can be made: {err.strerror}; see `ulimit -n`") from err
+
+
 class _OneClient:
     """Lets in who holds the client's secret key, and nobody else."""
 
@@ -137,7 +149,7 @@ class Publisher:
     def __init__(
         self, endpoint: str, curve_keys: CurveKeys | None = None, queue: int = 10_000
     ) -> None:
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
+        self._socket: zmq.Socket[bytes] = _new_socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, queue)
         self._socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_AT_MOST)
         # A dead link is noticed on both sides, so that nothing older waits to be carried.
@@ -180,7 +192,7 @@ class DecodeSubscriber:
         topics: Sequence[str] = ("decode",),
         curve_keys: CurveKeys | None = None,
     ) -> None:
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+        self._socket: zmq.Socket[bytes] = _new_socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 100_000)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -233,7 +245,7 @@ class ControlServer:
     """
 
     def __init__(self, endpoint: str, curve_keys: CurveKeys | None = None) -> None:
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket: zmq.Socket[bytes] = _new_socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.setsockopt(zmq.MAXMSGSIZE, FRAME_AT_MOST)
         self._socket.setsockopt(zmq.RCVHWM, COMMANDS_WAITING)
@@ -299,7 +311,7 @@ def request(
     Raises:
         UnreachableError: no reply came in time, or the endpoint is none.
     """
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
+    socket: zmq.Socket[bytes] = _new_socket(zmq.REQ)
     socket.setsockopt(zmq.LINGER, 0)
     try:
         _present(socket, curve_keys)

@@ -3,7 +3,7 @@
 Imported before `spikeloop` starts, it stands in the backend table beside the others. It runs as
 `onnxruntime-cpu` does, until the file that `SPIKELOOP_HANG` names exists. Its content says where
 it hangs (`open` or `step`) and how: `gil` keeps the interpreter's lock, so that no Python thread
-of the process runs on; `free` lets it go.
+of the process runs on; `free` lets it go. `crash` does not hang, but reads where no memory is.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def hang_if_told(where: str) -> None:
         return
     if told != where:
         return
+    if how == "crash":
+        ctypes.string_at(0)
     library = ctypes.PyDLL(None) if how == "gil" else ctypes.CDLL(None)
     mutex = ctypes.create_string_buffer(64)
     library.pthread_mutex_lock(mutex)

@@ -72,7 +72,7 @@ def status(daemon: Daemon) -> str:
     return str(reply.result["validity"]) if reply.ok else ""
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", [*HOWS, "crash"])
 def test_in_service_the_safe_value_leaves_in_time_and_the_daemon_ends(
     serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, switch: Switch, how: str
 ) -> None:
@@ -89,7 +89,7 @@ def test_in_service_the_safe_value_leaves_in_time_and_the_daemon_ends(
     assert seqs == sorted(set(seqs))
     assert any(event["event"] == "hung" for event in daemon.heard.events)
     assert daemon.code() == 1
-    assert "did not return" in daemon.err
+    assert ("died of SIGSEGV" if how == "crash" else "did not return") in daemon.err
     assert not daemon.left_running()
 
 
@@ -110,7 +110,7 @@ def test_status_does_not_say_ok_meanwhile(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", [*HOWS, "crash"])
 def test_with_a_fallback_it_goes_on_with_that(
     serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, switch: Switch, how: str
 ) -> None:
@@ -163,10 +163,11 @@ def test_a_start_that_hangs_ends_in_time(
     assert "Traceback" not in daemon.err
 
 
+@pytest.mark.parametrize("how", ["gil", "crash"])
 def test_a_start_that_hangs_takes_the_fallback(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, switch: Switch
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, switch: Switch, how: str
 ) -> None:
-    switch.on("open", "gil")
+    switch.on("open", how)
     daemon = serve(stream, bundle, decoder=decoder(bundle, [CPU], open_most_s=1.0))
     assert daemon.until_validity("ok")["backend"] == CPU
 
