@@ -120,6 +120,7 @@ class Daemon:
         output = config.output
         dims = {output.name: output.dims for output in manifest.outputs}
         self._write = decode_writer(output.format, dims)
+        lifeline.say(form=output.format, dims=dims)
         self._outlet = (
             DecodeOutlet(output.lsl_name, manifest.outputs) if output.lsl_outlet else None
         )

@@ -12,6 +12,7 @@ from service.loop.validity import REASONS
 from streams.clock import MonotonicClock
 from streams.errors import AddressError
 from streams.wire.curve_keys import read_curve_keys
+from streams.wire.packed import decode_writer
 from streams.wire.schema import Decode, Event, Reply, encode
 from streams.wire.sockets import ControlServer, Publisher
 
@@ -45,6 +46,7 @@ def speak(words: LastWords, reading: Reading, error: str, *, keys: str, fallback
             if clock.now() > t_end_s:
                 raise
             clock.sleep_until(clock.now() + 2e-3)
+    write = decode_writer(words.form, words.dims)
     newest, seq, k = words.newest, reading.seq, reading.beat
     t_begun_s, k_begun = newest.t_window, newest.beat
     declined = encode(Reply(ok=False, error=f"the daemon is gone: {error}"))
@@ -54,7 +56,7 @@ def speak(words: LastWords, reading: Reading, error: str, *, keys: str, fallback
         seq += 1
         k = max(k + 1, k_begun + int((t_s - t_begun_s) / words.hop_s))
         t_window = t_begun_s + (k - k_begun) * words.hop_s
-        publisher.send(b"decode", encode(_safe(words, newest, seq, k, t_window, t_s)))
+        publisher.send(b"decode", write(_safe(words, newest, seq, k, t_window, t_s)))
         if control.receive(words.hop_s) is not None:
             control.reply(declined)
         t_next = t_s + words.hop_s

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from streams.wire.packed import Format
 from streams.wire.schema import Decode
 
 NO_LIMIT = 0.0
@@ -40,6 +41,7 @@ class LastWords(msgspec.Struct, kw_only=True):
         after: those to try next.
         decode, control: the bound endpoints; "" before.
         hop_s: between beats.
+        form, dims: of the decodes, see `decode_writer`.
         newest: the newest decode; None before the first.
         safe: per output, the value to publish instead of it.
     """
@@ -50,6 +52,8 @@ class LastWords(msgspec.Struct, kw_only=True):
     decode: str = ""
     control: str = ""
     hop_s: float = 0.0
+    form: Format = "json"
+    dims: dict[str, int] = {}
     newest: Decode | None = None
     safe: dict[str, list[float] | None] = {}
 

@@ -93,6 +93,18 @@ def test_in_service_the_safe_value_leaves_in_time_and_the_daemon_ends(
     assert not daemon.left_running()
 
 
+def test_the_safe_value_leaves_in_the_form_that_is_asked_for(
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, switch: Switch
+) -> None:
+    packed = {"format": "packed"}
+    daemon = serve(stream, bundle, decoder=decoder(bundle, []), output=packed)
+    daemon.until_validity("ok")
+    heard = listen_on(daemon, switch.on("step", "gil") + 1.0)
+    fault = next(d for _, d in heard if d["reason"] == "hung")
+    assert fault["validity"] == "fault"
+    assert fault["value"]["velocity"] == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_status_does_not_say_ok_meanwhile(
     serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, switch: Switch, how: str
