@@ -6,9 +6,12 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,9 @@ __all__ = ["BundleError", "DecoderBundle", "ExportError", "Manifest", "open_bund
 
 MANIFEST, GRAPH, TABLES = "manifest.json", "graph.onnx", "tables.safetensors"
 WEIGHTS, PARITY = "weights.safetensors", "parity.safetensors"
+MANIFEST_BYTES_AT_MOST = 4 * 2**20
+"""Reading it holds the interpreter's lock: 50 ms at this size; 10,000 units take 1 MB."""
+BUNDLE_BYTES_AT_MOST, FILES_AT_MOST = 2**31, 1000
 REQUIRED = (GRAPH, TABLES, WEIGHTS, PARITY)
 
 
@@ -99,13 +105,17 @@ def open_bundle(path: Path) -> DecoderBundle:
 def _read_manifest(path: Path) -> dict[str, Any]:
     where = path / MANIFEST
     try:
-        content = json.loads(where.read_bytes())
+        with _opened(where) as file:
+            held = file.read(MANIFEST_BYTES_AT_MOST + 1)
+        if len(held) > MANIFEST_BYTES_AT_MOST:
+            raise BundleError(f"{where}: over {MANIFEST_BYTES_AT_MOST} bytes are no manifest")
+        content = json.loads(held)
     except OSError as error:
         raise BundleError(
             f"no decoder bundle at {path}: {MANIFEST}: {error.strerror}; "
             "name the directory that `spikeloop export` wrote"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(where, f"not readable as JSON ({error})") from error
     if not isinstance(content, dict):
         raise _damaged(where, "holds no fields")
@@ -116,15 +126,34 @@ def _verify_files(path: Path, manifest: Manifest) -> None:
     absent = [name for name in REQUIRED if name not in manifest.files]
     if absent:
         raise _unfit(path / MANIFEST, f"`files` lacks {', '.join(absent)}")
+    n_bytes = sum(declared.bytes for declared in manifest.files.values())
+    if n_bytes > BUNDLE_BYTES_AT_MOST or len(manifest.files) > FILES_AT_MOST:
+        raise BundleError(
+            f"{path / MANIFEST}: {len(manifest.files)} files of {n_bytes} bytes are no bundle; "
+            f"one has at most {FILES_AT_MOST} of {BUNDLE_BYTES_AT_MOST}"
+        )
     for name, declared in manifest.files.items():
         _verify_file(path / name, declared)
     if manifest.id != id_of(manifest.files):
         raise _damaged(path / MANIFEST, "`id` is not that of its files")
 
 
+@contextmanager
+def _opened(where: Path) -> Iterator[BufferedReader]:
+    """Open a regular file: a pipe would keep us waiting for ever, a device would never end.
+
+    Raises:
+        BundleError: it is another kind of file.
+    """
+    with open(os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _damaged(where, "no regular file")
+        yield file
+
+
 def _verify_file(where: Path, declared: FileSum) -> None:
     try:
-        with where.open("rb") as file:
+        with _opened(where) as file:
             n_bytes = os.fstat(file.fileno()).st_size
             if n_bytes != declared.bytes:
                 raise _damaged(

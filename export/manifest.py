@@ -24,6 +24,13 @@ from export.errors import BundleError
 FORMAT = 1
 TOKEN_INPUTS = ("unit", "t_rel", "count")
 
+ATOL_FP32, ATOL_REDUCED = 1e-4, 1e-1
+MOST_OFF_FP32, MOST_OFF_REDUCED = 0.01, 0.5
+"""A bundle may allow itself an error of at most this share of its outputs' range: a bound that it
+chose freely would let any weights pass."""
+MOST_TOKENS = 2**20
+"""Tokens in a bin: buffers of that size are made when a backend is opened."""
+
 Name = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -140,8 +147,8 @@ class Parity(Part):
     """Bounds for a backend against the recorded outputs, in the outputs' units."""
 
     n_beats: Annotated[int, Field(ge=1)]
-    atol_fp32: Annotated[float, Field(gt=0)] = 1e-4
-    atol_reduced: Annotated[float, Field(gt=0)] = 1e-1
+    atol_fp32: Annotated[float, Field(gt=0, allow_inf_nan=False)] = ATOL_FP32
+    atol_reduced: Annotated[float, Field(gt=0, allow_inf_nan=False)] = ATOL_REDUCED
 
 
 class Verification(Part):
@@ -183,7 +190,9 @@ class Manifest(Part):
     bin_s: PositiveSeconds
     context_s: Seconds
     stale_after_s: PositiveSeconds
-    token_buckets: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    token_buckets: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=MOST_TOKENS)], ...], Field(min_length=1)
+    ]
     lead_s: LeadRange
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
     graph: Graph
@@ -201,10 +210,21 @@ class Manifest(Part):
         _refuse_twice("units", [unit.key for unit in self.units])
         _refuse_twice("outputs", [output.name for output in self.outputs])
         self._outputs_in_graph()
+        self._parity_tells()
         for path in self.files:
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(f"`files`: {path!r} leaves the bundle")
         return self
+
+    def _parity_tells(self) -> None:
+        spans = [high - low for o in self.outputs for low, high in zip(o.low, o.high, strict=True)]
+        for field, usual, share in (
+            ("atol_fp32", ATOL_FP32, MOST_OFF_FP32),
+            ("atol_reduced", ATOL_REDUCED, MOST_OFF_REDUCED),
+        ):
+            most = max(usual, share * max(spans))
+            if getattr(self.parity, field) > most:
+                raise ValueError(f"`parity.{field}` is above {most:g}: it would let anything pass")
 
     def _outputs_in_graph(self) -> None:
         shapes = {tensor.name: tensor.shape for tensor in self.graph.outputs}

@@ -42,6 +42,9 @@ def swap(
             tell(stage)
         n_told = len(result["stages"])
         if result["over"]:
+            reached = result["stages"][-1]["stage"] if result["stages"] else "nothing"
+            if not result["refused"] and reached != ("shadow" if hold else "active"):
+                return f"it ended at the stage {reached!r}, and nobody knows why"
             return str(result["refused"])
         clock.sleep_until(clock.now() + POLL_S)
 

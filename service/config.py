@@ -10,6 +10,8 @@ from pydantic import Field, Strict, field_validator
 from service.errors import ConfigError
 from streams.config_file import Model, Section, SpikesInput, check_config, read_config
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 
 class InputConfig(SpikesInput):
     """`[input]`: the stream, how much it may bring, and how long it is looked for."""
@@ -20,13 +22,17 @@ class InputConfig(SpikesInput):
 
 
 class DecoderConfig(Section):
-    """`[decoder]`: which bundle, and what runs it."""
+    """`[decoder]`: which bundle, and what runs it.
+
+    A backend that is not open after `open_most_s` is given up, at the start and in a swap.
+    """
 
     bundle: str = Field("bundles/current", min_length=1)
     backend: str = "auto"
     fallback: tuple[str, ...] = Field((), strict=False)
     incoming: str = Field("bundles/incoming", min_length=1)
     lead_s: float | None = Field(None, ge=-1, le=1)
+    open_most_s: float = Field(600.0, ge=1, le=86400)
 
 
 class BeatConfig(Section):
@@ -55,13 +61,13 @@ class OutputConfig(Section):
 class ShapingConfig(Section):
     """`[shaping]`: what is done to velocities (outputs whose safe value is zero), and bounds."""
 
-    gain: float = Field(1.0, ge=0, le=100)
-    smoothing: float = Field(0.0, ge=0, lt=1)
-    bias: tuple[float, ...] = Field((), strict=False)
-    speed_power: float = Field(1.0, ge=0.1, le=4)
-    speed_ref: float = Field(1.0, ge=1e-3)
-    max_speed: float = Field(0.0, ge=0)
-    bounds: dict[str, Annotated[tuple[float, float], Strict(False)]] = Field(default_factory=dict)
+    gain: Finite = Field(1.0, ge=0, le=100)
+    smoothing: Finite = Field(0.0, ge=0, lt=1)
+    bias: tuple[Finite, ...] = Field((), strict=False)
+    speed_power: Finite = Field(1.0, ge=0.1, le=4)
+    speed_ref: Finite = Field(1.0, ge=1e-3)
+    max_speed: Finite = Field(0.0, ge=0)
+    bounds: dict[str, Annotated[tuple[Finite, Finite], Strict(False)]] = Field(default_factory=dict)
 
     @field_validator("bounds")
     @classmethod

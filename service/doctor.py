@@ -24,6 +24,7 @@ from service.bench.machine import version_of
 from service.config import DecoderConfig, ServeConfig, load_config
 from service.daemon.compose import make_source
 from service.daemon.daemon import Daemon
+from service.daemon.lifeline import Lifeline
 from service.errors import HANDLED, ExitCode
 from service.loop.intake.rejected import CAUSES, FAULT_SHARE
 from service.loop.intake.source import Source
@@ -206,7 +207,7 @@ def _source(config: ServeConfig, *, bundle_opens: bool) -> Iterator[Finding]:
 
     def make() -> str:
         bundle = open_bundle(bundle_path(config.decoder.bundle))
-        made.append(Daemon(config, bundle, publisher))
+        made.append(Daemon(config, bundle, publisher, lifeline=Lifeline(), hung={}))
         return str(made[0].source.inlet.description)
 
     try:

@@ -45,6 +45,7 @@ class Rig:
         self._folder = tempfile.TemporaryDirectory(prefix="spikeloop-")
         self.path = Path(self._folder.name)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._working: dict[str, int] = {}
         self._clock = MonotonicClock()
         self._is_starting = self._is_interrupted = False
 
@@ -105,8 +106,9 @@ class Rig:
         return self.wait_for_file(announced, name)
 
     def pids(self) -> dict[str, int]:
-        """The process id of each."""
-        return {name: process.pid for name, process in self._processes.items()}
+        """The id of each, or of the process that it announced as doing its work."""
+        started = {name: process.pid for name, process in self._processes.items()}
+        return started | {name: pid for name, pid in self._working.items() if name in started}
 
     def check(self, name: str) -> None:
         """Raise when the process has ended with a failure.
@@ -132,6 +134,8 @@ class Rig:
                 raise ProcessFailedError(f"{name} did not start within {START_WITHIN_S:g} s", 1)
             self._clock.sleep_until(self._clock.now() + 0.02)
         content: dict[str, Any] = json.loads(path.read_text())
+        if "pid" in content:
+            self._working[name] = content["pid"]
         return content
 
     def finish(self, name: str, within_s: float = FINISH_WITHIN_S) -> str:

@@ -69,15 +69,21 @@ def serve(
     log: Annotated[Literal["human", "json"], opt("Form of the log.")] = "human",
     announce: Annotated[Path | None, opt("Write the bound addresses to this file (JSON).")] = None,
     token_log: Annotated[Path | None, opt("Write every arrival and token to this file.")] = None,
-) -> None:
+) -> int:
     """Run the daemon."""
     quieten_lsl()
     from service.config import ServeConfig, load_config
+    from service.daemon.guardian import guard
     from service.daemon.serve import serve as run_daemon
     from service.logs import set_up
 
     set_up(log)
-    run_daemon(load_config(config, ServeConfig), announce, token_log)
+    return guard(
+        lambda config, lifeline, hung: run_daemon(
+            config, announce, token_log, lifeline=lifeline, hung=hung
+        ),
+        load_config(config, ServeConfig),
+    )
 
 
 def simulate(

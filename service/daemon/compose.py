@@ -48,6 +48,8 @@ def check_config(config: ServeConfig, manifest: Manifest) -> None:
             f"beat.settle_ms is {beat.settle_ms:g}; it lies between 0 and beat.settle_most_ms, "
             f"{beat.settle_most_ms:g} ms"
         )
+    if complaint := shaping_of(config.shaping).complaint(manifest.outputs):
+        raise ConfigError(f"shaping of bundle {manifest.name!r}: {complaint}")
     if config.decoder.lead_s is not None:
         checked_lead(config.decoder.lead_s, manifest)
 
@@ -141,7 +143,12 @@ def make_alignment(source: Source, schedule: Schedule, cut: Cut) -> BlockAlignme
 
 
 def make_token_log(
-    path: Path | None, run_id: str, schedule: Schedule, manifest: Manifest, keys: list[str]
+    path: Path | None,
+    run_id: str,
+    schedule: Schedule,
+    manifest: Manifest,
+    keys: list[str],
+    report: Report,
 ) -> TokenLog | None:
     """Open the token log if there is a path.
 
@@ -158,7 +165,7 @@ def make_token_log(
         "checksum": manifest.id,
     }
     try:
-        return TokenLog(path, header, keys)
+        return TokenLog(path, header, keys, report)
     except OSError as err:
         raise cannot_write(path, err) from err
 

@@ -26,6 +26,7 @@ from streams.wire.sockets import ControlServer
 
 POLL_S = 0.1
 HEALTH_EVERY_S = 1.0
+MARK_AT_MOST, NAMED_AT_MOST = 4000, 100
 SHADOW_AT_MOST_S = 3600.0
 Arguments = dict[str, Any]
 _log = logging.getLogger("spikeloop")
@@ -71,6 +72,8 @@ def _stop(daemon: Daemon, _: Arguments) -> Arguments:
 
 
 def _mark(daemon: Daemon, a: Arguments) -> Arguments:
+    if len(a["text"]) > MARK_AT_MOST:
+        raise RefusedError(f"a mark has at most {MARK_AT_MOST} letters")
     daemon.report("mark", {"text": a["text"]})
     return {}
 
@@ -113,10 +116,14 @@ def _shape(daemon: Daemon, a: Arguments) -> Arguments:
     loop = daemon.loop
     lead_s = loop.lead_s
     if "lead_s" in a:
-        lead_s = checked_lead(a.pop("lead_s"), daemon.bundle.manifest)
+        lead_s = a.pop("lead_s")
+        for slot in loop.slots.all:  # the others may take over at any beat
+            checked_lead(lead_s, slot.decoder.manifest)
     settings = asdict(loop.slots.active.shaper.shaping)
     now = {key: value for key, value in settings.items() if value is not None}
     shaping = shaping_of(parse_config(now | a, ShapingConfig, "shape"))
+    if complaint := shaping.complaint(loop.slots.active.shaper.outputs):
+        raise RefusedError(f"shape: {complaint}")
     # One command for both: no decode has the new lead time and the old shaping.
     loop.commands.ask(LoopCommand("shape", shaping=shaping, lead_s=lead_s))
     changed = asdict(shaping) | {"lead_s": lead_s}
@@ -172,8 +179,10 @@ HANDLERS: dict[str, Handler] = {
 
 def answer(daemon: Daemon, frames: list[bytes]) -> Reply:
     """Carry out one command: its JSON frame, and the bytes attached to it if there are any."""
+    name = ""
     try:
         command: Command = decode_command(frames[0])
+        name = command.command
         command.arguments.pop("held", None)  # bytes come in a frame of their own, never in JSON
         if len(frames) > 1:
             command.arguments["held"] = frames[1]
@@ -192,6 +201,10 @@ def answer(daemon: Daemon, frames: list[bytes]) -> Reply:
         return Reply(ok=True, result=handler.run(daemon, command.arguments))
     except (WireError, ServiceError) as err:
         return Reply(ok=False, error=str(err))
+    except Exception as err:  # noqa: BLE001 - nothing that a client sends may end the daemon
+        error = f"{name}: it failed: {type(err).__name__}: {err}"
+        daemon.report("command_failed", {"command": name[:NAMED_AT_MOST], "warning": error})
+        return Reply(ok=False, error=error)
 
 
 class Control(threading.Thread):

@@ -7,8 +7,11 @@ import sys
 import threading
 import uuid
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from export.backends.opening import open_backend
 from export.backends.table import kernels_for
@@ -24,12 +27,14 @@ from service.daemon.compose import (
     search_stream,
     shaping_of,
 )
+from service.daemon.lifeline import NO_LIMIT, Lifeline, Phase
 from service.daemon.realtime import apply, lift_carriers
 from service.deploy.failover import open_spare, tell_choice
 from service.deploy.swap import Deployer
 from service.deploy.transfer import Transfers
 from service.errors import GuardError
 from service.loop.decode_loop import DecodeLoop
+from service.loop.decode_writer import as_of_now
 from service.loop.intake.arrivals import Arrival
 from service.loop.intake.ingest import Ingest
 from service.loop.intake.schedule import Schedule
@@ -47,6 +52,9 @@ from streams.wire.schema import Decode, Event, Heartbeat, encode
 from streams.wire.sockets import Publisher
 
 HEARTBEAT_EVERY_S = 1.0
+BEGINS_WITHIN_S, ENDS_WITHIN_S = 15.0, 20.0
+SENT_AT_ONCE = 50
+"""Events that leave in one go: somebody who sends `mark` in a loop must not hold up the beat."""
 RING_S, OUTGOING_KEPT = 5.0, 1000
 
 _BY_ARRIVAL = (
@@ -64,6 +72,8 @@ class Daemon:
         bundle: the opened bundle.
         publisher: the bound socket for decodes.
         tokens: a file for the token log; None for none.
+        lifeline: tells the daemon's guardian how far it is.
+        hung: backends that hung before, and where.
 
     Raises:
         ConfigError: the config does not fit the bundle, or the token log cannot be written.
@@ -77,7 +87,11 @@ class Daemon:
         bundle: DecoderBundle,
         publisher: Publisher,
         tokens: Path | None = None,
+        *,
+        lifeline: Lifeline,
+        hung: Mapping[str, str],
     ) -> None:
+        self.lifeline, self._hung = lifeline, hung
         self.config, self.bundle = config, bundle
         self.run_id = uuid.uuid4().hex[:8]
         self.notes: deque[tuple[str, dict[str, Any]]] = deque(maxlen=OUTGOING_KEPT)
@@ -89,17 +103,24 @@ class Daemon:
         self._inbox: deque[Arrival] = deque()
         check_config(config, bundle.manifest)
         manifest, decoder = bundle.manifest, config.decoder
+        doing = f"opening {manifest.name!r} on {decoder.backend} within {decoder.open_most_s:g} s"
         # Both take their time: the network answers while libraries are loaded.
         with search_stream(config.input, self._clock) as find:
+            lifeline.reach(Phase.STARTING, self._clock.now() + decoder.open_most_s, doing)
             self.opened = open_backend(bundle, decoder.backend, decoder.fallback)
             tell_choice(self.opened, self.report)
-            spare = open_spare(bundle, self.opened)
+            lifeline.reach(Phase.STARTING, NO_LIMIT, "the start")
+            spare = open_spare(bundle, self.opened, decoder.open_most_s)
+            lifeline.say(
+                backend=self.opened.choice, hop_s=manifest.hop_s, after=self.opened.next_choices
+            )
             kernels = kernels_for(self.opened.backend)
             keys = tuple(unit.key for unit in manifest.units)
             self.source = make_source(config.input, keys, self._clock, kernels, find)
         output = config.output
         dims = {output.name: output.dims for output in manifest.outputs}
         self._write = decode_writer(output.format, dims)
+        lifeline.say(form=output.format, dims=dims)
         self._outlet = (
             DecodeOutlet(output.lsl_name, manifest.outputs) if output.lsl_outlet else None
         )
@@ -111,7 +132,7 @@ class Daemon:
             by_loop=config.beat.cut != "settled",
         )  # fmt: skip
         self._token_log = make_token_log(
-            tokens, self.run_id, self.schedule, manifest, self.source.keys
+            tokens, self.run_id, self.schedule, manifest, self.source.keys, self.report
         )
         self.telemetry = RunTelemetry(self.schedule, self.source.keys, self._token_log)
         self.loop = self._make_loop()
@@ -123,7 +144,9 @@ class Daemon:
             backends=(decoder.backend, *decoder.fallback),
             token_cap=config.beat.token_cap,
             keep_alive_every_s=self.source.keep_alive_every_s,
+            open_most_s=decoder.open_most_s,
         )
+        self.deployer.failover.refused |= hung
         self.deployer.failover.prepare(bundle, self.opened, spare)
         self.transfers = Transfers(Path(decoder.incoming))
 
@@ -217,7 +240,15 @@ class Daemon:
     def heartbeat(self) -> Heartbeat:
         """Return the run's state."""
         decode_ms, t_sent = self.telemetry.decode_ms, self._clock.now()
-        return heartbeat_of(self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent)
+        failed = self._token_log is not None and self._token_log.failure
+        told = heartbeat_of(
+            self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent,
+            flags=["token_log"] if failed else [],
+        )  # fmt: skip
+        # Asked by the control thread while a beat hangs: the newest decode is no news any more.
+        if self.lifeline.is_overdue(t_sent):
+            told = msgspec.structs.replace(told, validity="fault", reason="hung")
+        return told
 
     def now(self) -> float:
         """Return the time on the daemon's clock."""
@@ -233,6 +264,7 @@ class Daemon:
 
     def _beats(self) -> None:
         clock, loop, telemetry = self._clock, self.loop, self.telemetry
+        self.lifeline.reach(Phase.RUNNING, clock.now() + BEGINS_WITHIN_S, "the first beat")
         self._ingest.wait_until_caught_up(loop.carry_out_commands)
         t_heartbeat_s = clock.now()
         loop.begin(self.source.t_open_s, self._stopping.is_set)
@@ -248,23 +280,48 @@ class Daemon:
             loop.review_settling(decode)
             if clock.now() >= t_heartbeat_s:
                 t_heartbeat_s += HEARTBEAT_EVERY_S
+                self._say_last_words(decode)
                 self._publisher.send(b"heartbeat", encode(self.heartbeat()))
             self._send_outgoing()
             timing = telemetry.beat_over(
                 decode, loop, t_out=t_out, t_end=clock.now(), queued=len(self._inbox)
             )
             self._publisher.send(b"timing", encode(timing))
+            self.lifeline.beat(decode, self._next_due_s(decode))
+
+    def _next_due_s(self, decode: Decode) -> float:
+        """Return when the next beat is over at the latest, if all is well."""
+        settle, hop_s = self.loop.settle, self.schedule.hop_s
+        # While the source's delay is measured, a beat may wait for as long as is allowed.
+        waited_s = self.config.beat.settle_most_ms * 1e-3 if settle.settling else settle.settle_s
+        t_due_s = self.schedule.window_end_s(decode.beat + 1) + waited_s
+        return max(self._clock.now(), t_due_s) + hop_s
+
+    def _say_last_words(self, decode: Decode) -> None:
+        slot = self.loop.slots.active
+        safe = {o.name: [0.0] * o.dims if o.safe == "zero" else None for o in slot.shaper.outputs}
+        doing = f"backend {slot.decoder.backend.name}"
+        self.lifeline.say(doing=doing, newest=decode, safe=safe)
 
     def _publish(self, decode: Decode) -> float:
         """Send a decode by ZeroMQ and by LSL; return when ZeroMQ had it."""
-        self._publisher.send(b"decode", self._write(decode))
+        payload = self._write(decode)
+        # The process may have stood still since the decode was judged, and may before each wire.
+        if (current := self._as_of_now(decode)) is not decode:
+            payload = self._write(current)
+        self._publisher.send(b"decode", payload)
         t_out = self._clock.now()
         if self._outlet is not None:
-            self._outlet.push(decode)
+            self._outlet.push(self._as_of_now(current))
         return t_out
 
+    def _as_of_now(self, decode: Decode) -> Decode:
+        loop = self.loop
+        slot, settle_s, hop_s = loop.slots.active, loop.settle.settle_s, loop.schedule.hop_s
+        return as_of_now(decode, slot, settle_s, hop_s, self._clock.now())
+
     def _send_outgoing(self) -> None:
-        while self._outgoing:
+        for _ in range(min(len(self._outgoing), SENT_AT_ONCE)):
             self._publisher.send(*self._outgoing.popleft())
 
     def _ask_for_realtime(self) -> None:
@@ -285,19 +342,22 @@ class Daemon:
             "library": backend.library,
             "step_p99_ms": self.opened.step_p99_s * 1e3,
             "backend_choice": ranking.as_dict() if ranking else {},
-            "refused_backends": {one.name: one.reason for one in self.opened.tried},
+            "refused_backends": {one.name: one.reason for one in self.opened.tried}
+            | dict(self._hung),
             "source": str(self.source.inlet.description),
             "hop_ms": self.bundle.manifest.hop_s * 1e3,
         }
 
     def _end(self) -> None:
+        self.lifeline.reach(Phase.ENDING, self._clock.now() + ENDS_WITHIN_S, "the end")
         reason = "stopping" if self.failure is None else "guard"
         if self.failure is not None:
             self.report("failed", {"error": str(self.failure)})
         self.report("stopped", {"reason": reason})
         self.loop.commands.close()  # the control thread must not wait for a loop that is over
         self._publish(self.loop.final_safe_decode(reason))
-        self._send_outgoing()
+        while self._outgoing:
+            self._send_outgoing()
         self.deployer.stop()
         self._ingest.stop()
         if self._outlet is not None:

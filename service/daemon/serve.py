@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -13,6 +14,7 @@ from export.shipped import bundle_path
 from service.config import ServeConfig
 from service.daemon.control import Control
 from service.daemon.daemon import Daemon
+from service.daemon.lifeline import Lifeline
 from service.daemon.realtime import bound_heaps
 from service.daemon.startup_control import StartupControl
 from service.errors import cannot_write
@@ -21,13 +23,22 @@ from streams.wire.curve_keys import read_curve_keys
 from streams.wire.sockets import ControlServer, Publisher
 
 
-def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None = None) -> None:
+def serve(
+    config: ServeConfig,
+    announce: Path | None = None,
+    tokens: Path | None = None,
+    *,
+    lifeline: Lifeline,
+    hung: Mapping[str, str],
+) -> None:
     """Run the daemon until SIGTERM, SIGINT or the command `stop`.
 
     Args:
         config: what to run.
         announce: a file to write the endpoints to once they are bound (JSON).
         tokens: a file for the token log; None for none.
+        lifeline: tells the daemon's guardian how far it is.
+        hung: backends that hung before, and where.
 
     Raises:
         BundleError, BackendUnavailable, StreamsError, ConfigError: it could not start.
@@ -41,12 +52,13 @@ def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None
     publisher = Publisher(config.output.decode, keys)
     try:
         server = ControlServer(config.output.control, keys)
+        lifeline.say(decode=publisher.endpoint, control=server.endpoint)
         if announce is not None:
             _announce(announce, publisher.endpoint, server.endpoint)
-        startup = StartupControl(server, _beginning(config))
+        startup = StartupControl(server, _beginning(config), lifeline)
         startup.start()
         try:
-            daemon = Daemon(config, bundle, publisher, tokens)
+            daemon = Daemon(config, bundle, publisher, tokens, lifeline=lifeline, hung=hung)
         finally:
             waiting = startup.hand_over()
         _run(daemon, Control(daemon, server, daemon.fail, waiting))
@@ -56,6 +68,8 @@ def serve(config: ServeConfig, announce: Path | None = None, tokens: Path | None
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Until the daemon runs there is nothing to end in order."""
+    for again in (signal.SIGTERM, signal.SIGINT):  # a second one must not cut the end short
+        signal.signal(again, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

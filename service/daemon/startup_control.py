@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 
+from service.daemon.lifeline import Lifeline
+from streams.clock import MonotonicClock
 from streams.errors import WireError
 from streams.wire.schema import Reply, decode_command, encode
 from streams.wire.sockets import ControlServer
@@ -21,23 +21,26 @@ class StartupControl(threading.Thread):
     Args:
         server: the bound socket; this thread owns it until `hand_over`.
         doing: what the daemon does meanwhile, for whoever asks.
+        lifeline: the daemon's.
     """
 
-    def __init__(self, server: ControlServer, doing: str) -> None:
+    def __init__(self, server: ControlServer, doing: str, lifeline: Lifeline) -> None:
         super().__init__(name="startup control", daemon=True)
-        self._server, self._doing = server, doing
+        self._server, self._doing, self._lifeline = server, doing, lifeline
+        self._clock = MonotonicClock()
         self._over = threading.Event()
         self._unanswered: list[bytes] | None = None
 
     def run(self) -> None:
         """Answer until the daemon can do so."""
         while not self._over.is_set():
+            self._lifeline.alive(self._clock.now())
             frames = self._server.receive(POLL_S)
             if frames is None:
                 continue
             if _is_stop(frames):
                 self._server.reply(encode(Reply(ok=True, result={"stopping": True})))
-                os.kill(os.getpid(), signal.SIGINT)
+                self._lifeline.ask_end()
             elif self._over.wait(PATIENCE_S):
                 self._unanswered = frames
             else:

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from export.backends.opening import OpenedBackend, open_backend
+from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle
 from export.choice.ranking import Ranking
 from export.errors import ExportError
+from service.deploy.opening import open_within
 from service.errors import ServiceError
 from service.loop.commands import LoopCommand
 from service.loop.decode_loop import DecodeLoop, Report
@@ -39,11 +40,11 @@ class Spare:
     warning: str = ""
 
 
-def open_spare(bundle: DecoderBundle, opened: OpenedBackend) -> Spare:
-    """Open the next backend for a bundle that `opened` runs."""
+def open_spare(bundle: DecoderBundle, opened: OpenedBackend, most_s: float) -> Spare:
+    """Open the next backend for a bundle that `opened` runs, within `most_s` seconds."""
     after = opened.next_choices
     try:
-        return Spare(bundle, open_backend(bundle, after[0], after[1:]) if after else None)
+        return Spare(bundle, open_within(bundle, after[0], after[1:], most_s) if after else None)
     except ExportError as error:
         return Spare(bundle, None, f"no fallback can take over: {error}")
 
@@ -65,6 +66,7 @@ class Failover:
         loop: whose decoder's backend may fail.
         warm_up: returns a backend's slot that has run the last seconds' bins.
         report: called with (event, detail).
+        open_most_s: longest time in which a backend is opened.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Failover:
         loop: DecodeLoop,
         warm_up: Callable[[DecoderBundle, OpenedBackend], DecoderSlot],
         report: Report,
+        open_most_s: float,
     ) -> None:
+        self._open_most_s = open_most_s
         self.refused: dict[str, str] = {}
         self.loaded: set[str] = set()
         self._loop = loop
@@ -100,7 +104,7 @@ class Failover:
 
         Any thread may.
         """
-        spare = spare or open_spare(bundle, opened)
+        spare = spare or open_spare(bundle, opened, self._open_most_s)
         key = bundle.manifest.id
         self._in_use[key] = opened.choice
         if opened.ranking is not None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from export.backends.opening import OpenedBackend, open_backend
+from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.deploy.failover import Failover, tell_choice
+from service.deploy.opening import open_within
 from service.errors import ServiceError
 from service.loop.commands import LoopCommand, RefusedError
 from service.loop.decode_loop import DecodeLoop, Report
@@ -50,11 +51,13 @@ class Deployment:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a reply's result."""
+        # Read first: the thread that carries it through sets it last.
+        over = self.over
         return {
             "bundle": str(self.path),
             "stages": list(self.stages),
             "refused": self.refused,
-            "over": self.over,
+            "over": over,
         }
 
 
@@ -68,6 +71,7 @@ class Deployer:
         backends: as the config lists them: the one to use, or `auto`, then the fallbacks.
         token_cap: tokens per bin at most; None for no cap.
         keep_alive_every_s: the source's.
+        open_most_s: longest time in which a backend is opened.
     """
 
     def __init__(
@@ -79,13 +83,15 @@ class Deployer:
         backends: tuple[str, ...],
         token_cap: int | None,
         keep_alive_every_s: float,
+        open_most_s: float,
     ) -> None:
         self._loop, self._source_keys, self._report = loop, source_keys, report
         self._backends, self._token_cap = backends, token_cap
         self._keep_alive_every_s = keep_alive_every_s
+        self._open_most_s = open_most_s
         self._stopping = threading.Event()
         self.latest: Deployment | None = None
-        self.failover = Failover(loop, self.warmed_up, report)
+        self.failover = Failover(loop, self.warmed_up, report, open_most_s)
 
     def start(self, deployment: Deployment) -> None:
         """Begin; returns at once.
@@ -108,17 +114,23 @@ class Deployer:
         try:
             self._carry_through(deployment)
         except (ExportError, ServiceError) as err:
-            deployment.refused = str(err)
-            self._report("refused", {"bundle": str(deployment.path), "warning": str(err)})
+            self._refuse(deployment, str(err))
+        # The thread's one guard: whatever a bundle makes libraries raise, the one in service stays.
+        except Exception as err:  # noqa: BLE001
+            self._refuse(deployment, f"it cannot be used: {type(err).__name__}: {err}")
         finally:
             deployment.over = True
+
+    def _refuse(self, deployment: Deployment, why: str) -> None:
+        deployment.refused = why
+        self._report("refused", {"bundle": str(deployment.path), "warning": why})
 
     def _carry_through(self, deployment: Deployment) -> None:
         bundle = open_bundle(deployment.path)
         deployment.reach("loaded", id=bundle.manifest.id, name=bundle.manifest.name)
         self._require_fit(bundle)  # before the backend is opened, which takes seconds
         name, *fallback = self._backends
-        opened = open_backend(bundle, name, fallback, among=self.failover.loaded)
+        opened = open_within(bundle, name, fallback, self._open_most_s, self.failover.loaded)
         tell_choice(opened, self._report)
         deployment.reach(
             "parity", error=opened.parity_error, backend=opened.backend.name,
@@ -127,14 +139,18 @@ class Deployer:
         self.failover.prepare(bundle, opened)
         slot, commands = self.warmed_up(bundle, opened), self._loop.commands
         commands.ask(LoopCommand("join", slot))
-        deployment.reach("shadow")
-        if deployment.hold:
-            return
-        self._stopping.wait(deployment.shadow_s)
-        if slot.reason not in ("", "paused", "context_short"):
+        try:
+            self._require_lead(bundle)  # from the join on `shape` holds it against this one, too
+            deployment.reach("shadow")
+            if deployment.hold:
+                return
+            self._stopping.wait(deployment.shadow_s)
+            if slot.reason not in ("", "paused", "context_short"):
+                raise RefusedError(f"in shadow its decodes were not ok: {slot.reason}")
+            commands.ask(LoopCommand("promote"))
+        except Exception:
             commands.ask(LoopCommand("dismiss"))
-            raise RefusedError(f"in shadow its decodes were not ok: {slot.reason}")
-        commands.ask(LoopCommand("promote"))
+            raise
         deployment.reach("active")
 
     def _require_fit(self, bundle: DecoderBundle) -> None:
@@ -142,19 +158,28 @@ class Deployer:
         for what, ours, theirs in (
             ("hop", now.hop_s, new.hop_s),
             ("bin", now.bin_s, new.bin_s),
-            ("outputs", [(o.name, o.dims, o.unit) for o in now.outputs],
-             [(o.name, o.dims, o.unit) for o in new.outputs]),
+            ("outputs", [(o.name, o.dims, o.unit, o.safe) for o in now.outputs],
+             [(o.name, o.dims, o.unit, o.safe) for o in new.outputs]),
         ):  # fmt: skip
             if ours != theirs:
                 raise RefusedError(
                     f"its {what} ({theirs}) are not those in service ({ours}); one of another "
                     "kind needs a restart of the daemon with it in the config"
                 )
+        self._require_lead(bundle)
         unknown, heard = self._unknown_share(bundle)
         if heard and unknown > UNKNOWN_SHARE:
             raise RefusedError(
                 f"{unknown:.0%} of the spikes of the last seconds come from units that it does not "
                 "know; was it made for another array, or are the units numbered anew?"
+            )
+
+    def _require_lead(self, bundle: DecoderBundle) -> None:
+        lead_s, known = self._loop.lead_s, bundle.manifest.lead_s
+        if not known.min <= lead_s <= known.max:
+            raise RefusedError(
+                f"the lead time is {lead_s:g} s, and it was trained for {known.min:g} to "
+                f"{known.max:g} s; change it first: `spikeloop shape lead_s={known.default:g}`"
             )
 
     def _unknown_share(self, bundle: DecoderBundle) -> tuple[float, int]:

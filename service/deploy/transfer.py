@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import re
 import shutil
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from export.bundle import BUNDLE_BYTES_AT_MOST, FILES_AT_MOST
 from export.sending import CHUNK_BYTES
 from service.errors import ServiceError
 
-BUNDLE_BYTES_AT_MOST = 2**31
+NAME_AT_MOST = 200
+HALF = ".part"
+_HALF_NAME = re.compile(r"[0-9a-f]{12}\.part")
 _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"^(report/|engines/{_PLAIN}/)?{_PLAIN}$")
 
@@ -25,6 +31,7 @@ class TransferError(ServiceError):
 class _Incoming:
     folder: Path
     sizes: dict[str, int]
+    lock: int
     arrived: dict[str, int] = field(default_factory=dict)
 
 
@@ -37,6 +44,7 @@ class Transfers:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._clean()
         self._incoming: dict[str, _Incoming] = {}
 
     def begin(self, sizes: dict[str, int]) -> str:
@@ -45,20 +53,29 @@ class Transfers:
         Raises:
             TransferError: a name is none of a bundle's, or it is too large.
         """
+        if len(sizes) > FILES_AT_MOST:
+            raise TransferError(f"over {FILES_AT_MOST} files are no bundle")
         for name, size in sizes.items():
-            if not _NAME.match(name) or not isinstance(size, int) or size < 0:
+            if (
+                not _NAME.fullmatch(name)
+                or len(name) > NAME_AT_MOST
+                or type(size) is not int
+                or size < 0
+            ):
                 raise TransferError(f"{name!r} of {size!r} bytes is no file of a bundle")
         if sum(sizes.values()) > BUNDLE_BYTES_AT_MOST:
             raise TransferError(f"over {BUNDLE_BYTES_AT_MOST} bytes are no bundle")
         for transfer in list(self._incoming):
             self._drop(transfer)
         transfer = uuid.uuid4().hex[:12]
-        folder = self._root / transfer
+        folder = self._root / f"{transfer}{HALF}"
         try:
             folder.mkdir(parents=True)
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
             raise TransferError(f"cannot make {folder}: {err.strerror}") from err
-        self._incoming[transfer] = _Incoming(folder, sizes)
+        self._incoming[transfer] = _Incoming(folder, sizes, lock)
         return transfer
 
     def chunk(self, transfer: str, name: str, offset: int, sha256: str, held: bytes) -> int:
@@ -96,8 +113,14 @@ class Transfers:
         for name, size in incoming.sizes.items():
             if incoming.arrived.get(name, 0) != size:
                 raise self._refused(transfer, f"{name!r} is incomplete")
+        whole = self._root / transfer
+        try:
+            incoming.folder.rename(whole)
+        except OSError as err:
+            raise self._refused(transfer, f"cannot make {whole}: {err.strerror}") from err
         del self._incoming[transfer]
-        return incoming.folder
+        os.close(incoming.lock)
+        return whole
 
     def _known(self, transfer: str) -> _Incoming:
         if transfer not in self._incoming:
@@ -109,4 +132,19 @@ class Transfers:
         return TransferError(f"transfer refused: {why}; send the bundle again")
 
     def _drop(self, transfer: str) -> None:
-        shutil.rmtree(self._incoming.pop(transfer).folder, ignore_errors=True)
+        incoming = self._incoming.pop(transfer)
+        shutil.rmtree(incoming.folder, ignore_errors=True)
+        os.close(incoming.lock)
+
+    def _clean(self) -> None:
+        """Remove what a daemon that was killed had received in part."""
+        for folder in self._root.glob(f"*{HALF}"):
+            if not _HALF_NAME.fullmatch(folder.name) or not folder.is_dir():
+                continue
+            with suppress(OSError):
+                lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+                try:  # another daemon may be receiving it
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+                finally:
+                    os.close(lock)

@@ -39,6 +39,8 @@ class LoopCommand:
     lead_s: float | None = None
     done: threading.Event = field(default_factory=threading.Event)
     error: str = ""
+    claim: threading.Lock = field(default_factory=threading.Lock)
+    """Held by the loop while it carries it out, and for ever by whoever gave it up."""
 
 
 class CommandQueue:
@@ -61,7 +63,10 @@ class CommandQueue:
             RefusedError: it cannot be, or was not in time.
         """
         self.put(command)
-        if not command.done.wait(within_s):
+        # Given up, it must not be carried out later: whoever asked has been told that it was not.
+        if not command.done.wait(within_s) and (
+            command.claim.acquire(blocking=False) or not command.done.wait(within_s)
+        ):
             raise RefusedError(f"the loop did not {command.change} within {within_s:g} s")
         if command.error:
             raise RefusedError(command.error)
@@ -84,9 +89,12 @@ class CommandQueue:
         """
         for _ in range(len(self._waiting)):
             command = self._waiting.popleft()
+            if not command.claim.acquire(blocking=False):
+                continue
             error = attempt(command)
             if error is None:
                 self._waiting.append(command)
+                command.claim.release()
                 continue
             command.error = error
             command.done.set()

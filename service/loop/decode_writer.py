@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from service.loop.decoder import Outcome, is_finite
 from service.loop.intake.admission import Admission
 from service.loop.shaping import as_values
 from service.loop.slots import DecoderSlot
-from service.loop.validity import VALIDITIES, ValidityInputs
+from service.loop.validity import OVERDUE_HOPS, VALIDITIES, ValidityInputs
 from streams.clock import Clock
 from streams.spikes.ring import SpikeRing
 from streams.wire.schema import Decode
@@ -92,7 +94,10 @@ class DecodeWriter:
         raw, t_window = outcome.raw, outcome.window.t_window
         ok = slot.reason == "" and raw is not None
         # A task program that ignores validity must still get a value that is safe to use.
-        value = slot.shaper.shape(raw, t_window) if ok and raw else slot.shaper.safe(t_window)
+        value = slot.shaper.shape(raw, t_window) if ok and raw else None
+        if value is None:
+            slot.reason = "non_finite" if ok else slot.reason
+            value = slot.shaper.safe(t_window)
         t_sent = self._clock.now()
         return Decode(
             run_id=self._run_id,
@@ -121,3 +126,25 @@ class DecodeWriter:
             precision=decoder.backend.precision,
             token_cap=outcome.token_cap,
         )
+
+
+def as_of_now(
+    decode: Decode, slot: DecoderSlot, settle_s: float, hop_s: float, t_s: float
+) -> Decode:
+    """Return a decode as it may leave now: one that was held up is `overdue`.
+
+    Args:
+        decode: as it was judged.
+        slot: whose it is.
+        settle_s: how long its spikes were waited for.
+        hop_s: between beats.
+        t_s: now.
+    """
+    if decode.reason or t_s <= decode.t_window + settle_s + OVERDUE_HOPS * hop_s:
+        return decode
+    slot.reason = "overdue"
+    validity = VALIDITIES["overdue"]
+    return msgspec.structs.replace(
+        decode, validity=validity, reason="overdue", late=True,
+        value=slot.shaper.safe(decode.t_window), t_sent=t_s,
+    )  # fmt: skip

@@ -21,7 +21,7 @@ class Shaping:
     All but `bounds` act on outputs whose safe value is zero (velocities).
 
     Attributes:
-        bias: subtracted, per dimension, in the output's unit; shorter than the output is zero.
+        bias: subtracted, per dimension, in the output's unit; empty for none.
         smoothing: the previous value's weight, in [0, 1).
         speed_power: the speed is scaled by `(speed / speed_ref) ** (speed_power - 1)`: above 1,
             slow becomes slower and fast faster (Willett et al. 2018 discuss why).
@@ -38,6 +38,25 @@ class Shaping:
     speed_ref: float = 1.0
     max_speed: float = 0.0
     bounds: Mapping[str, tuple[float, float]] | None = None
+
+    def complaint(self, outputs: Sequence[Output]) -> str:
+        """Return why these outputs cannot be shaped so; "" if they can."""
+        velocities = [output for output in outputs if output.safe == "zero"]
+        if self.bias and {output.dims for output in velocities} != {len(self.bias)}:
+            told = ", ".join(f"{output.name} {output.dims}" for output in velocities)
+            return f"bias has {len(self.bias)} numbers; dimensions of the velocities: {told or 0}"
+        for output in velocities:
+            for bias, low, high in zip(self.bias, output.low, output.high, strict=False):
+                if abs(bias) > high - low:
+                    return (
+                        f"bias {bias:g} is larger than the range of {output.name!r}, "
+                        f"{low:g} to {high:g} {output.unit}".rstrip()
+                    )
+        names = [output.name for output in outputs]
+        strange = [name for name in self.bounds or () if name not in names]
+        if strange:
+            return f"bounds name {strange[0]!r}; the outputs are: {', '.join(names)}"
+        return ""
 
 
 class Shaper:
@@ -67,8 +86,8 @@ class Shaper:
         self.shaping = before.shaping
         self._smooth, self._last_ok = dict(before._smooth), dict(before._last_ok)
 
-    def shape(self, raw: Mapping[str, np.ndarray], t_s: float) -> Values:
-        """Return an `ok` decode's values at `t_s`."""
+    def shape(self, raw: Mapping[str, np.ndarray], t_s: float) -> Values | None:
+        """Return an `ok` decode's values at `t_s`; None if one is not finite."""
         shaping, shaped = self.shaping, Values()
         for output in self.outputs:
             value: list[float] = raw[output.name].tolist()
@@ -77,9 +96,12 @@ class Shaper:
             if shaping.bounds and output.name in shaping.bounds:
                 low, high = shaping.bounds[output.name]
                 value = [min(max(v, low), high) for v in value]
-            told: list[float | None] = [*value]
-            self._last_ok[output.name] = (t_s, told)
-            shaped[output.name] = told
+            if not all(map(math.isfinite, value)):
+                return None
+            shaped[output.name] = [*value]
+        for name, told in shaped.items():
+            if told is not None:
+                self._last_ok[name] = (t_s, told)
         return shaped
 
     def safe(self, t_s: float) -> Values:
@@ -97,7 +119,7 @@ class Shaper:
         speed = math.hypot(*value)
         factor, ratio = shaping.gain, speed / shaping.speed_ref
         if shaping.speed_power != 1.0 and ratio > 0.0:
-            factor *= ratio ** (shaping.speed_power - 1.0)
+            factor *= _power(ratio, shaping.speed_power - 1.0)
         if shaping.max_speed and speed * factor > shaping.max_speed:
             factor = shaping.max_speed / speed
         return [v * factor for v in value]
@@ -110,6 +132,13 @@ class Shaper:
             if t_s - t_ok_s <= HOLD_MAX_S:
                 return value
         return None
+
+
+def _power(base: float, exponent: float) -> float:
+    try:
+        return math.pow(base, exponent)
+    except OverflowError:
+        return math.inf
 
 
 def as_values(raw: Mapping[str, np.ndarray] | None, names: Sequence[str]) -> Values:

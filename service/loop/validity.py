@@ -32,6 +32,7 @@ REASONS = {
     "spikes_rejected": Validity.FAULT,
     "source_changed": Validity.FAULT,
     "guard": Validity.FAULT,
+    "hung": Validity.FAULT,
 }
 VALIDITIES = {reason: validity.name.lower() for reason, validity in REASONS.items()}
 """Each reason's validity, as it stands on the wire."""

@@ -10,7 +10,13 @@ from streams.wire.schema import Heartbeat
 
 
 def heartbeat_of(
-    loop: DecodeLoop, source: Source, decode_ms: Histogram, *, run_id: str, t_sent: float
+    loop: DecodeLoop,
+    source: Source,
+    decode_ms: Histogram,
+    *,
+    run_id: str,
+    t_sent: float,
+    flags: list[str],
 ) -> Heartbeat:
     """Return the message, from the loop's and the source's present state."""
     manifest, estimate, settle = loop.decoder.manifest, source.offset.current, loop.settle
@@ -44,5 +50,5 @@ def heartbeat_of(
         clock_offset_s=estimate.offset_s,
         clock_uncertainty_s=estimate.uncertainty_s,
         decode_ms=decode_ms.summary(),
-        flags=[],
+        flags=flags,
     )

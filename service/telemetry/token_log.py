@@ -7,10 +7,11 @@ little-endian bytes.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from streams.messages import TokenWindow
 
 _LENGTH = struct.Struct("<I")
 FLUSH_EVERY_S = 0.2
+MOST_WAITING = 20_000
+"""Records that may wait: two minutes at 50 Hz with a block of spikes a beat."""
+Report = Callable[[str, dict[str, Any]], None]
 
 
 class TokenLog(threading.Thread):
@@ -30,10 +34,16 @@ class TokenLog(threading.Thread):
         path: file to write; replaced if it is there.
         header: the run's (`run_id`, `t0_s`, `hop_us`, `bin_us`, `checksum`).
         keys: the source's growing key list.
+        report: called with (event, detail) once it fails.
+
+    Attributes:
+        failure: why nothing is written any more; "" while all is well.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any], keys: list[str]) -> None:
+    def __init__(self, path: Path, header: dict[str, Any], keys: list[str], report: Report) -> None:
         super().__init__(name="recorder", daemon=True)
+        self.failure = ""
+        self._path, self._report = path, report
         self._file = path.open("wb")
         self._queue: deque[dict[str, Any]] = deque()
         self._keys, self._n_keys = keys, 0
@@ -42,7 +52,7 @@ class TokenLog(threading.Thread):
 
     def arrival(self, arrival: Arrival) -> None:
         """Note an arrival; called by the loop."""
-        self._queue.append(
+        self._put(
             {
                 "kind": "arrival",
                 "t_s": arrival.t_s,
@@ -55,7 +65,7 @@ class TokenLog(threading.Thread):
 
     def window(self, k: int, window: TokenWindow) -> None:
         """Note beat k's tokens; called by the loop."""
-        self._queue.append(
+        self._put(
             {
                 "kind": "beat",
                 "beat": k,
@@ -67,18 +77,37 @@ class TokenLog(threading.Thread):
 
     def run(self) -> None:
         """Write until told to stop."""
-        while not self._stopping.wait(FLUSH_EVERY_S):
+        try:
+            while not self._stopping.wait(FLUSH_EVERY_S):
+                self._write()
             self._write()
-        self._write()
-        self._file.close()
+        except OSError as err:
+            self._fail(err.strerror or str(err))
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def stop(self) -> None:
         """Write what is left and close the file."""
         self._stopping.set()
         self.join(timeout=5.0)
 
+    def _put(self, record: dict[str, Any]) -> None:
+        if self.failure:
+            return
+        if len(self._queue) >= MOST_WAITING:
+            self._fail("the disk is too slow")
+            return
+        self._queue.append(record)
+
+    def _fail(self, why: str) -> None:
+        # A log with a hole would be taken for whole: it ends here.
+        self.failure = why
+        self._queue.clear()
+        warning = f"the token log {self._path} ends here: {why}"
+        self._report("token_log_ended", {"warning": warning})
+
     def _write(self) -> None:
-        for _ in range(len(self._queue)):
+        while self._queue and not self.failure:
             record = self._queue.popleft()
             if len(self._keys) > self._n_keys:
                 self._n_keys = len(self._keys)

@@ -13,8 +13,9 @@ SEQ_WRAP = 2**31
 class SequenceCheck:
     """Finds samples that came twice and numbers that never came.
 
-    A source that restarts counts from 0 again: a number that comes again with a later stamp, or one
-    from before our time after a silence, lets the count begin anew.
+    A source that restarts counts from 0 again: a number that comes again with another stamp (its
+    machine may have restarted, and its clock with it), or one from before our time after a silence,
+    lets the count begin anew.
 
     Attributes:
         seen: (SEQ_KEPT,) the newest numbers, each at its rest.
@@ -42,6 +43,7 @@ class SequenceCheck:
             # Numbers from before a restart would make new samples look repeated.
             self.seen[:] = -1
             self.next_number = int(seq[0])
+            self.newest_s = -np.inf
         if self.go_on(seq, t_s):
             return np.ones(len(seq), np.bool_), 0
         fresh = np.zeros(len(seq), np.bool_)
@@ -77,6 +79,9 @@ class SequenceCheck:
         return True
 
     def _is_restart(self, seq: int, t_s: float) -> bool:
+        if seq >= self.next_number:
+            return False
         slot = seq % SEQ_KEPT
-        before_s = float(self.stamp_s[slot]) if self.seen[slot] == seq else self.newest_s
-        return seq < self.next_number and t_s > before_s + self._restart_after_s
+        if self.seen[slot] == seq:
+            return abs(t_s - float(self.stamp_s[slot])) > self._restart_after_s
+        return t_s > self.newest_s + self._restart_after_s

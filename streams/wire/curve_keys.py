@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from pathlib import Path
 
 import msgspec
 
 from streams.errors import CurveKeysError
 
+FILE_AT_MOST = 4096
+_Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 SERVER_FILE, CLIENT_FILE = "server.json", "client.json"
 
 
@@ -31,13 +35,20 @@ def write_curve_keys(folder: Path, server: tuple[str, str], client: tuple[str, s
     Raises:
         CurveKeysError: there are keys already, or the folder cannot be written.
     """
+    made: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / SERVER_FILE, CurveKeys(*server, client[0]))
-        _write(folder / CLIENT_FILE, CurveKeys(*client, server[0]))
+        for name, keys in (
+            (SERVER_FILE, CurveKeys(*server, client[0])),
+            (CLIENT_FILE, CurveKeys(*client, server[0])),
+        ):
+            _write(folder / name, keys)
+            made.append(folder / name)
     except FileExistsError as err:
         raise CurveKeysError(f"{err.filename} exists; move it away to make new keys") from err
     except OSError as err:
+        for path in made:  # one side's alone are of no use, and would block the next try
+            path.unlink()
         raise CurveKeysError(f"cannot write keys to {folder}: {err.strerror}") from err
 
 
@@ -50,14 +61,37 @@ def read_curve_keys(path: Path) -> CurveKeys:
     try:
         if path.stat().st_mode & 0o077:
             raise CurveKeysError(f"{path} can be read by others; chmod 600 it")
-        return msgspec.json.decode(path.read_bytes(), type=CurveKeys)
+        if not path.is_file() or path.stat().st_size > FILE_AT_MOST:
+            raise CurveKeysError(f"{path} holds no keys of spikeloop")
+        keys = msgspec.json.decode(path.read_bytes(), type=CurveKeys)
     except FileNotFoundError:
         raise CurveKeysError(f"no keys at {path}; `spikeloop keys FOLDER` makes them") from None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as err:
         raise CurveKeysError(f"{path} holds no keys of spikeloop: {err}") from err
+    for name in CurveKeys.__struct_fields__:
+        if not _Z85.fullmatch(getattr(keys, name)):
+            raise CurveKeysError(
+                f"{path} holds no keys of spikeloop: {name!r} is not 40 characters of Z85"
+            )
+    return keys
 
 
 def _write(path: Path, keys: CurveKeys) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(keys) + b"\n")
+    """Write beside, then link: a full disk must not leave an empty file that blocks the next try.
+
+    Raises:
+        OSError: the disk refuses; `FileExistsError`: there is one.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(keys) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(beside, path)
+        except FileExistsError as err:
+            raise FileExistsError(err.errno, err.strerror, str(path)) from err
+    finally:
+        beside.unlink(missing_ok=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -20,7 +22,25 @@ _ADVICE = {
     errno.EACCES: "Ports below 1024 need rights; take a higher one",
 }
 _MORE, _LAST = int(zmq.SNDMORE | zmq.NOBLOCK), int(zmq.NOBLOCK)
+FRAME_AT_MOST, COMMANDS_WAITING = 4 * 2**20, 16
+SUBSCRIPTION_AT_MOST = 4096
+"""Bytes of what a subscriber sends: a topic, and in the handshake its keys."""
+LINK_ASKED_EVERY_MS, LINK_SILENT_MOST_MS = 500, 2000
+RECONNECT_MS = 20
+"""A subscriber is back within twice this time where a hung daemon's guardian speaks for it."""
 _NO_SUCH_HOST = "Has this machine that address? `ip addr` lists those that it has"
+
+
+def _new_socket(kind: int) -> zmq.Socket[bytes]:
+    """Make a socket.
+
+    Raises:
+        AddressError: the operating system gives no more.
+    """
+    try:
+        return zmq.Context.instance().socket(kind)
+    except zmq.ZMQError as err:
+        raise AddressError(f"no socket can be made: {err.strerror}; see `ulimit -n`") from err
 
 
 class _OneClient:
@@ -129,8 +149,13 @@ class Publisher:
     def __init__(
         self, endpoint: str, curve_keys: CurveKeys | None = None, queue: int = 10_000
     ) -> None:
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUB)
+        self._socket: zmq.Socket[bytes] = _new_socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, queue)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_AT_MOST)
+        # A dead link is noticed on both sides, so that nothing older waits to be carried.
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, LINK_ASKED_EVERY_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, LINK_SILENT_MOST_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_TTL, LINK_SILENT_MOST_MS)
         self._socket.setsockopt(zmq.LINGER, 500)
         try:
             self.endpoint = bind(self._socket, endpoint, curve_keys)
@@ -167,8 +192,9 @@ class DecodeSubscriber:
         topics: Sequence[str] = ("decode",),
         curve_keys: CurveKeys | None = None,
     ) -> None:
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+        self._socket: zmq.Socket[bytes] = _new_socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 100_000)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)
@@ -209,7 +235,9 @@ class DecodeSubscriber:
 
 
 class ControlServer:
-    """A REP socket for commands; one thread owns it.
+    """A socket for commands from REQ sockets; one thread owns it.
+
+    A ROUTER, not a REP: bytes that are no request must not keep the next one from its answer.
 
     Args:
         endpoint: to bind; see `bind`.
@@ -217,9 +245,11 @@ class ControlServer:
     """
 
     def __init__(self, endpoint: str, curve_keys: CurveKeys | None = None) -> None:
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REP)
+        self._socket: zmq.Socket[bytes] = _new_socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 500)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, 4 * 2**20)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, FRAME_AT_MOST)
+        self._socket.setsockopt(zmq.RCVHWM, COMMANDS_WAITING)
+        self._client = b""
         try:
             self.endpoint = bind(self._socket, endpoint, curve_keys)
         except AddressError:
@@ -233,15 +263,33 @@ class ControlServer:
         """
         if not self._socket.poll(max(0, round(timeout_s * 1e3))):
             return None
-        return self._socket.recv_multipart()
+        client, *frames = self._socket.recv_multipart()
+        if len(frames) not in (2, 3) or frames[0]:
+            return None
+        self._client = client
+        return frames[1:]
 
     def reply(self, payload: bytes) -> None:
         """Answer the command just received."""
-        self._socket.send(payload)
+        with suppress(zmq.ZMQError):  # it has gone meanwhile
+            self._socket.send_multipart([self._client, b"", payload], zmq.NOBLOCK)
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def end_sockets(within_s: float = 1.0) -> None:
+    """Send what closed sockets still hold, before the process ends at once.
+
+    Args:
+        within_s: longest wait; a socket that was left open would keep it waiting for ever.
+    """
+    if _authenticators:
+        _authenticators.pop("all").stop()
+    ending = threading.Thread(target=zmq.Context.instance().term, daemon=True)
+    ending.start()
+    ending.join(within_s)
 
 
 def request(
@@ -263,7 +311,7 @@ def request(
     Raises:
         UnreachableError: no reply came in time, or the endpoint is none.
     """
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.REQ)
+    socket: zmq.Socket[bytes] = _new_socket(zmq.REQ)
     socket.setsockopt(zmq.LINGER, 0)
     try:
         _present(socket, curve_keys)

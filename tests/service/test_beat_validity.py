@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from export.bundle import DecoderBundle
+from service.loop.decode_writer import as_of_now
 from tests.service.beat_rig import (
     CONTEXT_BEATS,
     HOP_S,
     HOP_US,
+    SETTLE_S,
     STRANGER,
     T0_S,
     BeatRig,
@@ -204,3 +206,17 @@ def test_the_last_word_is_safe_and_says_why(rig: BeatRig) -> None:
     assert last.value["velocity"] == [0.0, 0.0]
     assert last.value_raw == {"velocity": None, "position": None}
     assert rig.loop.final_safe_decode("guard").validity == "fault"
+
+
+def test_a_decode_that_is_held_up_after_it_was_judged_does_not_leave_as_ok(rig: BeatRig) -> None:
+    k = rig.warm()
+    decode, slot = rig.fed_turn(k + 1), rig.loop.slots.active
+    assert decode.reason == ""
+    t_latest = decode.t_window + SETTLE_S + 2 * HOP_S
+    assert as_of_now(decode, slot, SETTLE_S, HOP_S, t_latest) is decode
+    held_up = as_of_now(decode, slot, SETTLE_S, HOP_S, t_latest + 1e-3)
+    assert (held_up.validity, held_up.reason, held_up.late) == ("stale", "overdue", True)
+    assert held_up.value["velocity"] == [0.0, 0.0]
+    assert held_up.value_raw == decode.value_raw
+    assert rig.loop.reason == "overdue"
+    assert rig.fed_turn(k + 2).reason == ""

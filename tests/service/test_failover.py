@@ -81,6 +81,7 @@ def failover_of(rig: BeatRig, told: list[tuple[str, dict[str, Any]]]) -> Failove
         rig.loop,
         lambda bundle, opened: slot_of(bundle, rig),
         lambda event, detail: told.append((event, detail)),
+        open_most_s=60.0,
     )
 
 

@@ -178,3 +178,36 @@ def test_what_is_not_finite_is_null(wrong: float) -> None:
 
 def test_what_was_not_said_is_null() -> None:
     assert as_values(None, ["velocity", "grip"]) == {"velocity": None, "grip": None}
+
+
+def test_a_value_that_is_not_finite_is_none() -> None:
+    steep = Shaper([VELOCITY], Shaping(speed_power=4.0, speed_ref=1e-3))
+    assert steep.shape({"velocity": np.array([1e200, 1.0])}, 1.0) is None
+    assert Shaper([VELOCITY]).shape({"velocity": np.array([math.inf, 0.0])}, 1.0) is None
+    held = Shaper([VELOCITY, POSITION], Shaping(bias=(-1e308, 0.0)))
+    raw = {"velocity": np.array([1.7e308, 0.0]), "position": np.array([1.0, 2.0])}
+    assert held.shape(raw, 1.0) is None
+    assert held.safe(1.0) == {"velocity": [0.0, 0.0], "position": None}
+
+
+@pytest.mark.parametrize(
+    ("shaping", "told"),
+    [
+        (Shaping(), ""),
+        (Shaping(bias=(1.0, -2.0), bounds={"position": (0.0, 1.0)}), ""),
+        (Shaping(bias=(1.0,)), "bias has 1 numbers"),
+        (Shaping(bias=(3.0, 0.0)), "larger than the range"),
+        (Shaping(bounds={"gripp": (0.0, 1.0)}), "the outputs are: velocity, position, grip"),
+    ],
+)
+def test_what_does_not_fit_the_outputs_is_told(shaping: Shaping, told: str) -> None:
+    complaint = shaping.complaint([VELOCITY, POSITION, CLASS])
+    assert told in complaint
+    assert bool(told) == bool(complaint)
+
+
+@pytest.mark.parametrize("key", ["gain", "max_speed", "speed_ref", "speed_power", "smoothing"])
+def test_settings_are_finite(key: str) -> None:
+    for value in (math.inf, math.nan):
+        with pytest.raises(ValueError, match=key):
+            ShapingConfig.model_validate({key: value})

@@ -235,6 +235,14 @@ class Daemon(Process):
         """Send bytes to the control socket; the reply."""
         return decode_reply(request(self.control, payload, timeout_s=WITHIN_S))
 
+    def stand_still(self) -> None:
+        """Stop the daemon; its guardian runs on."""
+        os.kill(int(self.announced["pid"]), signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it run again."""
+        os.kill(int(self.announced["pid"]), signal.SIGCONT)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and listen to the end; the exit code."""
         self.signal(number)

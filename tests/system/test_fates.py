@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -236,7 +235,7 @@ def test_what_was_lost_while_the_daemon_stood_still_is_counted(
     daemon.until_validity("ok", source.send_due)
     daemon.until_settled(source.n_sent)
     skipped_before = daemon.heard.decodes[-1]["beats_skipped"]
-    daemon.signal(signal.SIGSTOP)
+    daemon.stand_still()
     t_stopped_s = clock.now()
     for _ in range(300):
         source.send(
@@ -244,7 +243,7 @@ def test_what_was_lost_while_the_daemon_stood_still_is_counted(
         )
     keep_on(1.5, lambda: None)
     t_resumed_s = clock.now()
-    daemon.signal(signal.SIGCONT)
+    daemon.go_on()
     status = {}
 
     def all_accounted() -> bool:

@@ -1,0 +1,148 @@
+"""Bundles made to harm: each is refused in bounded time and memory, with a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export.bundle import (
+    FILES_AT_MOST,
+    MANIFEST_BYTES_AT_MOST,
+    DecoderBundle,
+    open_bundle,
+    write_bundle,
+)
+from export.errors import BundleError
+from service.deploy.transfer import TransferError, Transfers
+from tests.export.tiny_graph import tiny_parts, write_tiny_bundle
+
+FILES = ("manifest.json", "graph.onnx", "tables.safetensors")
+WITHIN_S = 20.0
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> DecoderBundle:
+    return write_tiny_bundle(tmp_path / "tiny", ("u1", "u2"))
+
+
+def refusal_in_process(path: Path) -> str:
+    """Open it in a process with 2 GiB of memory; the error, in time."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31));"
+        "from pathlib import Path; from export.bundle import open_bundle\n"
+        "try: open_bundle(Path(sys.argv[1]))\n"
+        "except Exception as err: print(type(err).__name__, err)"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_place_of_a_file(bundle: DecoderBundle, name: str) -> None:
+    (bundle.path / name).unlink()
+    os.mkfifo(bundle.path / name)
+    told = refusal_in_process(bundle.path)
+    assert told.startswith("BundleError")
+    assert "no regular file" in told
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_to_a_file_without_end(bundle: DecoderBundle, name: str) -> None:
+    (bundle.path / name).unlink()
+    (bundle.path / name).symlink_to("/dev/zero")
+    told = refusal_in_process(bundle.path)
+    assert told.startswith("BundleError")
+    assert "no regular file" in told
+
+
+def test_a_manifest_of_many_megabytes(bundle: DecoderBundle) -> None:
+    with (bundle.path / "manifest.json").open("ab") as file:
+        file.truncate(MANIFEST_BYTES_AT_MOST + 1)
+    with pytest.raises(BundleError, match="no manifest"):
+        open_bundle(bundle.path)
+
+
+def test_a_manifest_that_is_nested_without_end(bundle: DecoderBundle) -> None:
+    (bundle.path / "manifest.json").write_text("[" * 10**6)
+    with pytest.raises(BundleError, match="not readable as JSON"):
+        open_bundle(bundle.path)
+
+
+def test_more_bytes_or_files_than_any_bundle_has(bundle: DecoderBundle) -> None:
+    path = bundle.path / "manifest.json"
+    content = json.loads(path.read_text())
+    one = {"sha256": "0" * 64, "bytes": 2**40}
+    path.write_text(json.dumps(content | {"files": content["files"] | {"report/a": one}}))
+    with pytest.raises(BundleError, match="are no bundle"):
+        open_bundle(bundle.path)
+    many = {f"report/{i}": one | {"bytes": 0} for i in range(FILES_AT_MOST + 1)}
+    path.write_text(json.dumps(content | {"files": content["files"] | many}))
+    with pytest.raises(BundleError, match="are no bundle"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("field", ["atol_fp32", "atol_reduced"])
+@pytest.mark.parametrize("atol", [1e300, float("inf"), 40.0])
+def test_a_bound_of_its_own_that_anything_would_pass(
+    tmp_path: Path, field: str, atol: float
+) -> None:
+    fields, contents = tiny_parts(("u1", "u2"))
+    with pytest.raises(BundleError, match=field):
+        write_bundle(tmp_path / "b", fields | {"parity": {field: atol}}, **contents)
+
+
+def test_buckets_that_no_memory_holds(tmp_path: Path) -> None:
+    fields, contents = tiny_parts(("u1", "u2"))
+    with pytest.raises(BundleError, match="token_buckets"):
+        write_bundle(tmp_path / "b", fields | {"token_buckets": [64, 10**12]}, **contents)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/x", "a\0b", "report/../../x", "x\n", "", ".", "a" * 300, "report/a/b"]
+)
+def test_a_transfer_of_a_name_that_is_not_plain(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TransferError, match="no file of a bundle"):
+        Transfers(tmp_path / "incoming").begin({name: 1})
+    assert not (tmp_path / "incoming").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a\0b", "graph.onnx\n", ""])
+def test_a_chunk_that_was_not_announced(tmp_path: Path, name: str) -> None:
+    transfers = Transfers(tmp_path / "incoming")
+    transfer = transfers.begin({"graph.onnx": 4})
+    with pytest.raises(TransferError, match="was not announced"):
+        transfers.chunk(transfer, name, 0, "0" * 64, b"")
+    assert not list((tmp_path / "incoming").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["incoming"]
+
+
+def test_a_transfer_of_more_files_than_a_bundle_has(tmp_path: Path) -> None:
+    files = {f"f{i}": 0 for i in range(FILES_AT_MOST + 1)}
+    with pytest.raises(TransferError, match="files are no bundle"):
+        Transfers(tmp_path).begin(files)
+
+
+def test_what_a_killed_daemon_received_in_part_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from service.deploy.transfer import Transfers\n"
+        "transfers = Transfers(Path(sys.argv[1]))\n"
+        "transfers.finish(transfers.begin({}))\n"
+        "transfers.begin({'graph.onnx': 4}); os.kill(os.getpid(), 9)"
+    )
+    root = tmp_path / "incoming"
+    subprocess.run([sys.executable, "-c", code, str(root)], timeout=WITHIN_S, check=False)
+    (root / "mine.part").mkdir()
+    assert len(list(root.iterdir())) == 3
+    first = Transfers(root)
+    whole = sorted(path.name for path in root.iterdir() if path.name != "mine.part")
+    assert len(whole) == 1
+    assert not whole[0].endswith(".part")
+    first.begin({"graph.onnx": 4})
+    Transfers(root)  # another daemon's: what is on its way stays
+    assert len(list(root.iterdir())) == 3

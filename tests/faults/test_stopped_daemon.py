@@ -1,0 +1,60 @@
+"""The daemon stands still (SIGSTOP) and goes on: nothing old leaves it as `ok`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from streams.lsl.inlets import find_inlet
+from streams.messages import Validity
+from tests.system.conftest import HOP_S, DaemonStarter
+from tests.system.running import clock, keep_on
+from tests.system.sender_process import SenderProcess
+
+SETTLE_S = 0.02
+"""As `tests.system.conftest` sets it."""
+OVERDUE_S = SETTLE_S + 2 * HOP_S
+N_STOPS = int(os.environ.get("SPIKELOOP_STOPS", "8"))
+SENT_BEFORE_S = 0.05
+"""What the daemon sent before it stopped has arrived after this time."""
+
+
+@pytest.mark.long
+def test_after_a_stop_nothing_old_is_ok(
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess
+) -> None:
+    daemon = serve(stream, bundle)
+    daemon.until_validity("ok")
+    inlet = find_inlet("Decoder", name=f"{stream}-decodes")
+    inlet.open()
+    chance, found = random.Random(5), []
+    for _ in range(N_STOPS):
+        keep_on(0.3 + chance.random() * HOP_S, daemon.listen)
+        daemon.stand_still()
+        t_stopped_s = clock.now()
+        keep_on(SENT_BEFORE_S, daemon.listen)
+        inlet.pull(0.0)
+        n_before = len(daemon.heard.decodes)
+        keep_on(0.15 + chance.random(), lambda: None)
+        t_resumed_s = clock.now()
+        daemon.go_on()
+        daemon.until(lambda heard, n=n_before: len(heard.decodes) > n + 5)
+        # A message that ZeroMQ had before the stop left in time: only its reader can tell its age.
+        after = [d for d in daemon.heard.decodes[n_before:] if d["t_sent"] > t_stopped_s]
+        found += [d for d in after if d["validity"] == "ok" and _age(d["t_window"], t_resumed_s)]
+        samples, stamps = inlet.pull(0.0)
+        first = after[0]["seq"]
+        for sample, t_s in zip(samples, stamps, strict=True):
+            if sample[5] >= first and sample[4] == Validity.OK and _age(t_s, t_resumed_s):
+                found.append({"lsl": sample.tolist(), "t_window": float(t_s)})
+    assert not found, json.dumps(found[0])
+    assert any(d["reason"] == "overdue" for d in daemon.heard.decodes)
+
+
+def _age(t_window: float, t_s: float) -> bool:
+    """Return True if a decode of this window was more than two hops overdue by then."""
+    return t_s > t_window + OVERDUE_S

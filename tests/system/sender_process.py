@@ -1,0 +1,35 @@
+"""A source in a process of its own, that goes on whatever the test does meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+_SEND = """
+import sys
+from streams.clock import MonotonicClock
+from tests.system.sources import Living
+
+source, clock = Living(sys.argv[1], sys.argv[2].split(",")), MonotonicClock()
+while True:
+    source.send_due()
+    clock.sleep_until(clock.now() + 2e-3)
+"""
+
+
+class SenderProcess:
+    """Sends a spike every 10 ms, and keep-alives, until it is closed.
+
+    Args:
+        name: of the stream.
+        keys: of its units.
+    """
+
+    def __init__(self, name: str, keys: Sequence[str]) -> None:
+        self._popen = subprocess.Popen([sys.executable, "-c", _SEND, name, ",".join(keys)])
+
+    def close(self) -> None:
+        """End it."""
+        self._popen.kill()
+        self._popen.wait()
