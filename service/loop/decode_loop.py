@@ -366,7 +366,7 @@ class DecodeLoop:
         # Decoders behind, and those to come, run the same spikes, though late ones may follow.
         self.slots.remember(k, spikes)
         if self._observer is not None:
-            self._observer.window(k, outcome.window)
+            self._observer.window(k, self.schedule.end_us(k), outcome.window)
         return outcome
 
     def _cut(self, k: int) -> tuple[SpikeBatch, Int64s]:

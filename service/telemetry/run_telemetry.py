@@ -52,10 +52,10 @@ class RunTelemetry:
         if len(self._uncounted) > MOST_UNCOUNTED:
             self._count()
 
-    def window(self, k: int, window: TokenWindow) -> None:
+    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
         """Note the tokens in beat k's bin."""
         if self._token_log is not None:
-            self._token_log.window(k, window)
+            self._token_log.window(k, end_us, window)
 
     def published(self, decode: Decode) -> None:
         """Count the beat's arrivals and its decode, once it is out."""

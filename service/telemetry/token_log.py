@@ -63,12 +63,13 @@ class TokenLog(threading.Thread):
             }
         )
 
-    def window(self, k: int, window: TokenWindow) -> None:
-        """Note beat k's tokens; called by the loop."""
+    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
+        """Note beat k's tokens, and its bin's end; called by the loop."""
         self._put(
             {
                 "kind": "beat",
                 "beat": k,
+                "end_us": end_us,
                 "row": window.unit,
                 "t_rel": window.t_rel,
                 "count": window.count,

@@ -63,13 +63,13 @@ def test_a_token_log_on_a_full_disk_ends_is_told_and_keeps_nothing() -> None:
     told: list[tuple[str, dict[str, Any]]] = []
     log = TokenLog(Path("/dev/full"), {"run_id": "r"}, [], lambda *event: told.append(event))
     log.start()
-    log.window(1, window())
+    log.window(1, 20_000, window())
     log.join(WITHIN_S)
     assert not log.is_alive()
     assert "No space left" in log.failure
     assert [event for event, _ in told] == ["token_log_ended"]
     for k in range(MOST_WAITING):
-        log.window(k, window())
+        log.window(k, 20_000 * k, window())
     assert not log._queue
     log.stop()
 
@@ -78,7 +78,7 @@ def test_a_token_log_on_a_disk_that_takes_nothing_keeps_a_bounded_queue(tmp_path
     told: list[tuple[str, dict[str, Any]]] = []
     log = TokenLog(tmp_path / "log", {"run_id": "r"}, [], lambda *event: told.append(event))
     for k in range(MOST_WAITING + 10):  # its thread is never started: as if it hung
-        log.window(k, window())
+        log.window(k, 20_000 * k, window())
     assert log.failure == "the disk is too slow"
     assert not log._queue
     assert len(told) == 1

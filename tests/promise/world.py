@@ -266,7 +266,7 @@ class SimulatedDaemon:
     def arrival(self, arrival: Arrival) -> None:
         """Arrivals are of no interest."""
 
-    def window(self, k: int, window: TokenWindow) -> None:
+    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
         """Keep the tokens of beat k's bin."""
         self.windows[k] = TokenWindow(
             window.unit.copy(), window.t_rel.copy(), window.count.copy(), window.t_window

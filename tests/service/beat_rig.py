@@ -106,7 +106,7 @@ class BeatRig:
     def arrival(self, arrival: Arrival) -> None:
         """Arrivals are the test's own."""
 
-    def window(self, k: int, window: TokenWindow) -> None:
+    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
         """Keep the tokens of beat k's bin."""
         self.windows[k] = TokenWindow(
             window.unit.copy(), window.t_rel.copy(), window.count.copy(), window.t_window

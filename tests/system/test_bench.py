@@ -66,8 +66,15 @@ def test_beats_are_as_punctual_as_a_bare_timer(
     ]
 
 
-def test_most_beats_are_decoded_before_they_are_due(measured: dict[str, Any]) -> None:
-    assert measured["ahead_share"] > 0.2
+def test_most_beats_are_decoded_before_they_are_due(tmp_path: Path, figure: Path) -> None:
+    """If they wait for the settle time; the watermark's block comes with the bin's last spikes."""
+    assert bench_loop(tmp_path, figure, "--cut", "settled")["ahead_share"] > 0.2
+
+
+def test_waiting_for_the_watermark_is_shorter_than_the_settle_time(
+    measured: dict[str, Any],
+) -> None:
+    assert measured["end_to_end_ms"]["p50"] < 0.6 * measured["settle_ms"]
 
 
 def test_the_stages_make_up_the_whole(measured: dict[str, Any]) -> None:
@@ -75,8 +82,7 @@ def test_the_stages_make_up_the_whole(measured: dict[str, Any]) -> None:
         assert set(measured[f"{name}_ms"]) == PERCENTILES
     medians = {name: measured[f"{name}_ms"]["p50"] for name in STAGES}
     after_settle = sum(medians.values()) - medians["lsl_age"]
-    whole = measured["end_to_end_ms"]["p50"] - measured["settle_ms"]
-    assert whole == pytest.approx(after_settle, rel=0.5)
+    assert after_settle < measured["end_to_end_ms"]["p50"] < measured["settle_ms"] + after_settle
     assert (
         0
         < medians["cut"] + medians["infer"]

@@ -179,7 +179,9 @@ def assert_stamps_of_the_file(run: Run, session: Session, sent: dict[str, Any]) 
 def late_by_the_daemon_us(run: Run) -> list[int]:
     """How long before the cut of their beats late spikes were read: there should be none."""
     received, late = run.received, run.received.cut_before
-    cut_us = -(-received.spikes.t_us // run.hop_us) * run.hop_us + round(HOP_S * 1e6)
+    ends_us = np.array(sorted(run.ends_us.values()))
+    i_end = np.minimum(np.searchsorted(ends_us, received.spikes.t_us), len(ends_us) - 1)
+    cut_us = ends_us[i_end] + round(HOP_S * 1e6)
     before_us = cut_us[late] - received.t_read_us[late]
     return [int(value) for value in before_us[before_us > SWITCH_US]]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from service.telemetry.token_log import read_token_log
 from streams.messages import Float32s, Int32s, Int64s, SpikeBatch
+from streams.spikes.ring import MOST_SLID_US
 from streams.spikes.tokenizer import cut_bins
 
 
@@ -39,11 +40,12 @@ class Received:
 class Run:
     """A token log: what arrived, and the tokens of each beat, by beat.
 
-    `hop_us` is also the length of a bin.
+    `hop_us` is also the length of a bin; `ends_us` are the bins' ends, by beat.
     """
 
     hop_us: int
     received: Received
+    ends_us: dict[int, int]
     beats: dict[int, tuple[Int32s, Float32s, Float32s]]
 
 
@@ -53,6 +55,7 @@ def read_run(path: Path) -> Run:
     header = records[0]
     assert header["hop_us"] == header["bin_us"]
     hop_us, newest_beat, keys = header["hop_us"], 0, list[str]()
+    ends_us = {0: 0}
     arrivals: list[tuple[Int64s, Int32s, Int32s, Int64s, Int64s, np.ndarray]] = []
     beats = {}
     for record in records[1:]:
@@ -61,11 +64,12 @@ def read_run(path: Path) -> Run:
         elif record["kind"] == "beat":
             newest_beat = record["beat"]
             assert newest_beat not in beats
-            beats[newest_beat] = _tokens(record)
+            beats[newest_beat], ends_us[newest_beat] = _tokens(record), record["end_us"]
         else:
-            arrivals.append(_arrival(record, header["t0_s"], newest_beat * hop_us))
+            arrivals.append(_arrival(record, header["t0_s"], ends_us[newest_beat]))
     t_us, unit, count, *rest = (np.concatenate(column) for column in zip(*arrivals, strict=True))
-    return Run(hop_us, Received(header["t0_s"], keys, SpikeBatch(t_us, unit, count), *rest), beats)
+    received = Received(header["t0_s"], keys, SpikeBatch(t_us, unit, count), *rest)
+    return Run(hop_us, received, ends_us, beats)
 
 
 def _tokens(record: dict[str, Any]) -> tuple[Int32s, Float32s, Float32s]:
@@ -96,19 +100,18 @@ def assert_cut_as_offline(run: Run, row_of_key: Mapping[str, int]) -> int:
     received, in_time = run.received, ~run.received.cut_before
     spikes = received.spikes
     row_of = np.array([row_of_key.get(key, -1) for key in received.keys], np.int32)
-    numbers = np.array(sorted(run.beats))
-    bins = cut_bins(
-        SpikeBatch(spikes.t_us[in_time], spikes.unit[in_time], spikes.count[in_time]),
-        row_of,
-        numbers * run.hop_us,
-        run.hop_us,
-        drop_repeats=False,
-    )
-    for i, beat in enumerate(numbers.tolist()):
-        place = slice(bins.offsets[i], bins.offsets[i + 1])
-        offline = (bins.unit[place], bins.t_rel[place], bins.count[place])
+    numbers, n_compared, before_us = sorted(run.beats), 0, -(2**62)
+    for beat in numbers:
+        # A bin whose end was slid begins where the one before left off.
+        end_us = run.ends_us[beat]
+        before_us = max(before_us, end_us - run.hop_us - MOST_SLID_US)
+        here = in_time & (spikes.t_us > before_us) & (spikes.t_us <= end_us)
+        batch = SpikeBatch(spikes.t_us[here], spikes.unit[here], spikes.count[here])
+        bins = cut_bins(batch, row_of, np.array([end_us]), run.hop_us, drop_repeats=False)
+        offline, before_us = (bins.unit, bins.t_rel, bins.count), end_us
+        n_compared += len(bins.unit)
         for name, live, cut in zip(
             ("unit", "t_rel", "count"), run.beats[beat], offline, strict=True
         ):
             assert live.tobytes() == cut.tobytes(), f"{name} of beat {beat}: {live} against {cut}"
-    return int(bins.offsets[-1])
+    return n_compared

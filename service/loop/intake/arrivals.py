@@ -62,5 +62,5 @@ class Observer(Protocol):
     def arrival(self, arrival: Arrival) -> None:
         """Note an arrival that is being admitted."""
 
-    def window(self, k: int, window: TokenWindow) -> None:
-        """Note the tokens in beat k's bin."""
+    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
+        """Note the tokens in beat k's bin, which ends so long after t0."""
