@@ -68,7 +68,7 @@ def test_beats_are_as_punctual_as_a_bare_timer(
 
 def test_most_beats_are_decoded_before_they_are_due(tmp_path: Path, figure: Path) -> None:
     """If they wait for the settle time; the watermark's block comes with the bin's last spikes."""
-    assert bench_loop(tmp_path, figure, "--cut", "settled")["ahead_share"] > 0.2
+    assert bench_loop(tmp_path, figure, "--cut", "settled", seconds=5)["ahead_share"] > 0.2
 
 
 def test_waiting_for_the_watermark_is_shorter_than_the_settle_time(

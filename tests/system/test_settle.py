@@ -26,7 +26,7 @@ class Settled:
     Attributes:
         auto: hears 10 ms blocks.
         hasty: hears them too, but waits for 2 ms only.
-        too_long: hears 35 ms blocks, at a hop of 20 ms.
+        too_long: hears 35 ms blocks, at a hop of 20 ms, and waits for the settle time.
     """
 
     auto: Daemon
@@ -56,16 +56,17 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled]:
         )  # fmt: skip
         return name
 
-    def serve(stream: str, settle_ms: float | str) -> Daemon:
+    def serve(stream: str, settle_ms: float | str, cut: str = "auto") -> Daemon:
         output = {"lsl_name": unique("decodes")}
-        sections: dict[str, dict[str, Any]] = {"beat": {"settle_ms": settle_ms}, "output": output}
+        beat = {"settle_ms": settle_ms, "cut": cut}
+        sections: dict[str, dict[str, Any]] = {"beat": beat, "output": output}
         daemon = Daemon(folder, write_config(folder, stream, folder / "tiny", **sections))
         processes.append(daemon)
         return daemon
 
     try:
         short, long = send(10.0), send(35.0)
-        daemons = Settled(serve(short, "auto"), serve(short, 2.0), serve(long, "auto"))
+        daemons = Settled(serve(short, "auto"), serve(short, 2.0), serve(long, "auto", "settled"))
         for daemon in (daemons.auto, daemons.too_long):
             daemon.until_event("settled", daemons.listen)
         yield daemons
