@@ -7,6 +7,7 @@ three times as long as just after another one.
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -72,6 +73,7 @@ class CutTimer:
         self._clock, self._loop, self._await_arrival = clock, loop, await_arrival
         self._cut, self._may_predecode = cut, predecode
         self.cut_by: CutBy = "settled"
+        self._cuts: deque[CutBy] = deque(maxlen=max(1, round(1.0 / loop.schedule.hop_s)))
         self._publish_s = 0.0
         self._first_s = AWAKE_S / AWAKE_RUNS
 
@@ -112,6 +114,15 @@ class CutTimer:
         loop.admit()
         self._until_whole(k, settle_s)
         return t_settled
+
+    def count_cut(self) -> None:
+        """Count the rule by which the beat is cut."""
+        self._cuts.append(self.cut_by)
+
+    @property
+    def cut_shares(self) -> dict[str, float]:
+        """Shares of the last second's bins that each rule cut."""
+        return {rule: n / len(self._cuts) for rule, n in Counter(self._cuts).items()}
 
     @property
     def follows_watermark(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from service.loop.block_predictor import BlockPredictor
 from service.loop.commands import CommandQueue, LoopCommand
-from service.loop.cut_timer import Cut, CutBy, CutTimer
+from service.loop.cut_timer import Cut, CutTimer
 from service.loop.decode_writer import BeatCounts, DecodeWriter
 from service.loop.decoder import Decoder, Outcome, no_outcome
 from service.loop.intake.admission import Admission
@@ -43,7 +43,6 @@ class DecodeLoop:
 
     Attributes:
         admission: admits arrivals to the ring.
-        alignment: see below.
         blocks: predicts the next arrival.
         commands: from other threads.
         newest: the newest beat's outcome.
@@ -95,14 +94,13 @@ class DecodeLoop:
         write: Callable[[Decode], bytes] = encode,
     ) -> None:
         self.schedule, self.ring, self.settle = schedule, ring, settle
-        self.admission, self.counts = Admission(ring, schedule, settle, source_bin_us), BeatCounts()
+        self.admission = Admission(ring, schedule, settle, source_bin_us, alignment)
+        self.counts = BeatCounts()
         self.blocks = BlockPredictor()
         self.slots = DecoderSlots(slot, ring.hop_us, self._slot_changed)
         self.token_cap, self.lead_s = token_cap, lead_s
         self.commands = CommandQueue()
         self.timer = CutTimer(clock, self, arrivals.await_arrival, cut=cut, predecode=predecode)
-        self.alignment = alignment
-        self._cuts: deque[CutBy] = deque(maxlen=max(1, round(1.0 / schedule.hop_s)))
         self.last_k = 0
         self.t_due = self.predecode_s = 0.0
         self.newest = no_outcome(slot.decoder, 0, lead_s, schedule.t0_s, 0.0)
@@ -124,11 +122,6 @@ class DecodeLoop:
     def reason(self) -> str:
         """Why the newest decode is not `ok`; "" when it is."""
         return self.slots.active.reason
-
-    @property
-    def cut_shares(self) -> dict[str, float]:
-        """Shares of the last second's bins that each rule cut."""
-        return {rule: n / len(self._cuts) for rule, n in Counter(self._cuts).items()}
 
     def begin(self, t_open_s: float, stopping: Callable[[], bool] = lambda: False) -> None:
         """Measure the source's delay, then run earlier bins through the memory.
@@ -172,7 +165,7 @@ class DecodeLoop:
         while waited_s < self.settle.settle_s:  # it may grow while spikes arrive
             waited_s = self.settle.settle_s
             self.t_due = self.timer.until_cut(k, waited_s, settling=self.settle.settling)
-        self._cuts.append(self.timer.cut_by)
+        self.timer.count_cut()
         # Converting an arrival takes the interpreter lock just when the decode is due.
         with self._arrivals.held_off():
             decode = self._decode_beat(k)
@@ -187,8 +180,6 @@ class DecodeLoop:
             # The memory must not mix another stream, or a time after a gap, with what was before.
             if arrival.begins_anew:
                 self.admission.begin_anew(arrival.t_s)
-                if self.alignment is not None:
-                    self.alignment.begin_anew()
                 self._forget(self.last_k)
             if self._observer is not None:
                 self._observer.arrival(arrival)
@@ -196,7 +187,6 @@ class DecodeLoop:
             self.blocks.note(arrival.t_s)
             self.slots.follow_source()
             self.admission.admit(arrival, self.slots.known)
-            self._note_block()
             t_ready_s = arrival.t_read_s + self._clock.now() - t_begun
             self.settle.note(arrival, self.schedule.t0_s, t_ready_s)
 
@@ -269,19 +259,11 @@ class DecodeLoop:
         return None
 
     def review_settling(self, decode: Decode) -> None:
-        """Fix, lengthen or shorten the settle time once a decode is out; report on the source."""
-        settle, rejected, t_s = self.settle, self.admission.rejected, self._clock.now()
-        told = settle.fix(decode.beat, t_s, predecodes=self.timer.predecodes_until_cut)
-        if told is None:
-            told = settle.grow(decode.beat, t_s, rejected.shares["late"], rejected.n_late)
-        if told is not None:
-            self._report("settled", told)
-        settle.shrink()
-        in_order = self.admission.watermark.drain() if self.timer.follows_watermark else ()
-        for happened in (*rejected.drain(), *in_order):
-            self._report(happened.event, happened.detail)
-        if self.alignment is not None and self.admission.watermark.is_learnt:
-            self.alignment.slide(t_s, settle.settle_s, self.last_k + 1)
+        """Once a decode is out: change what the source's wait depends on, and report on it."""
+        predecodes, t_s = self.timer.predecodes_until_cut, self._clock.now()
+        for happened in self.admission.review(decode.beat, t_s, predecodes=predecodes):
+            if happened.event != "disorder" or self.timer.follows_watermark:
+                self._report(happened.event, happened.detail)
 
     def final_safe_decode(self, reason: str) -> Decode:
         """Return a decode that holds only the safe value, published when the daemon ends."""
@@ -311,11 +293,6 @@ class DecodeLoop:
     def _slot_changed(self, change: str, slot: DecoderSlot) -> None:
         manifest = slot.decoder.manifest
         self._report(change, {"decoder_id": manifest.name, "checksum": manifest.id})
-
-    def _note_block(self) -> None:
-        until_us = self.admission.watermark.until_us
-        if self.alignment is not None and until_us is not None:
-            self.alignment.note(self.schedule.zero_s + until_us * 1e-6)
 
     def _newest_due(self) -> int:
         return self.schedule.newest_due(self._clock.now(), self.settle.settle_s)

@@ -32,7 +32,7 @@ def heartbeat_of(
         settled_from_beat=settle.from_beat,
         delay_ms=None if settle.needed_s is None else settle.needed_s * 1e3,
         disorder_ms=loop.admission.watermark.disorder_s * 1e3,
-        cut_shares=loop.cut_shares,
+        cut_shares=loop.timer.cut_shares,
         hop_ms=loop.schedule.hop_us * 1e-3,
         decoder_id=manifest.name,
         checksum=manifest.id,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from service.loop.intake.arrivals import Arrival
 from service.loop.intake.completeness import Completeness
-from service.loop.intake.rejected import RejectedSpikes
-from service.loop.intake.schedule import Schedule
+from service.loop.intake.rejected import Happened, RejectedSpikes
+from service.loop.intake.schedule import BlockAlignment, Schedule
 from service.loop.intake.settle import SettleTime
 from service.loop.intake.watermark import Watermark
 from streams.messages import Int32s, Int64s
@@ -35,10 +37,16 @@ class Admission:
         schedule: when beats fall.
         settle: how long spikes are waited for.
         source_bin_us: bin length if the source counts; None for events.
+        alignment: slides the schedule; None if it stands.
     """
 
     def __init__(
-        self, ring: SpikeRing, schedule: Schedule, settle: SettleTime, source_bin_us: int | None
+        self,
+        ring: SpikeRing,
+        schedule: Schedule,
+        settle: SettleTime,
+        source_bin_us: int | None,
+        alignment: BlockAlignment | None = None,
     ) -> None:
         self.rejected = RejectedSpikes(schedule)
         self.completeness = Completeness(schedule, source_bin_us)
@@ -47,6 +55,7 @@ class Admission:
         self.keeps_alive = False
         self.n_lost = self.n_ignored = 0
         self.schedule, self.settle, self._ring = schedule, settle, ring
+        self._alignment = alignment
 
     def admit(self, arrival: Arrival, known: np.ndarray) -> None:
         """Admit an arrival; (n_source_units,) `known` is True for units that a decoder knows."""
@@ -67,6 +76,8 @@ class Admission:
         if ring.newest_us is not None:
             self.newest_us = max(self.newest_us or 0, ring.newest_us)
         self.watermark.note(arrival, present_us, self.schedule.t0_s, self.settle.settle_s)
+        if self._alignment is not None and (until_us := self.watermark.until_us) is not None:
+            self._alignment.note(self.schedule.zero_s + until_us * 1e-6)
         self.completeness.note(
             arrival,
             self._newest_of(arrival, present_us),
@@ -93,7 +104,32 @@ class Admission:
         self.keeps_alive = False
         self.completeness.begin_anew()
         self.watermark.begin_anew()
+        if self._alignment is not None:
+            self._alignment.begin_anew()
         self.settle.begin(t_s)
+
+    def review(self, k: int, t_s: float, *, predecodes: bool) -> Iterator[Happened]:
+        """Fix, lengthen or shorten the settle time once beat k is over, and slide the schedule.
+
+        Args:
+            k: the newest beat.
+            t_s: now.
+            predecodes: bins are predecoded until the settle time is over.
+
+        Yields:
+            What happened since the last time.
+        """
+        settle, rejected = self.settle, self.rejected
+        told = settle.fix(k, t_s, predecodes=predecodes)
+        if told is None:
+            told = settle.grow(k, t_s, rejected.shares["late"], rejected.n_late)
+        if told is not None:
+            yield Happened("settled", told)
+        settle.shrink()
+        yield from rejected.drain()
+        yield from self.watermark.drain()
+        if self._alignment is not None and self.watermark.is_learnt:
+            self._alignment.slide(t_s, settle.settle_s, k + 1)
 
     def waits_for_more(self, k: int, longest_s: float, t_s: float) -> bool:
         """Return True where a wait of so long after beat k's window may tell that it is whole."""
