@@ -35,6 +35,7 @@ from service.deploy.transfer import Transfers
 from service.errors import GuardError
 from service.loop.decode_loop import DecodeLoop
 from service.loop.decode_writer import as_of_now
+from service.loop.intake.admission import Admission
 from service.loop.intake.arrivals import Arrival
 from service.loop.intake.ingest import Ingest
 from service.loop.intake.schedule import Schedule
@@ -126,7 +127,6 @@ class Daemon:
         )
         t0_s = choose_t0(self.source, manifest.hop_s)
         self.schedule = Schedule(t0_s, round(manifest.hop_s * 1e6))
-        self._alignment = make_alignment(self.source, self.schedule, config.beat.cut)
         self._ingest = Ingest(
             self.source, self._clock, self.schedule, self._inbox, self.report, self.fail,
             by_loop=config.beat.cut != "settled",
@@ -137,18 +137,22 @@ class Daemon:
         self.telemetry = RunTelemetry(self.schedule, self.source.keys, self._token_log)
         self.loop = self._make_loop()
         self.units = UnitWatch(manifest, self.source.keys)
-        self.deployer = Deployer(
-            self.loop,
-            self.source.keys,
-            self.report,
-            backends=(decoder.backend, *decoder.fallback),
-            token_cap=config.beat.token_cap,
-            keep_alive_every_s=self.source.keep_alive_every_s,
-            open_most_s=decoder.open_most_s,
-        )
+        self.deployer = self._make_deployer()
         self.deployer.failover.refused |= hung
         self.deployer.failover.prepare(bundle, self.opened, spare)
         self.transfers = Transfers(Path(decoder.incoming))
+
+    def _make_deployer(self) -> Deployer:
+        decoder, source = self.config.decoder, self.source
+        return Deployer(
+            self.loop,
+            source.keys,
+            self.report,
+            backends=(decoder.backend, *decoder.fallback),
+            token_cap=self.config.beat.token_cap,
+            keep_alive_every_s=source.keep_alive_every_s,
+            open_most_s=decoder.open_most_s,
+        )
 
     def _make_loop(self) -> DecodeLoop:
         config, manifest, source = self.config, self.bundle.manifest, self.source
@@ -160,22 +164,26 @@ class Daemon:
         )  # fmt: skip
         hop_us, bin_us = self.schedule.hop_us, round(manifest.bin_s * 1e6)
         n_kept = round(config.input.budget_spikes_per_s * max(RING_S, manifest.context_s + 1.0))
+        ring = SpikeRing(n_kept, bin_us, hop_us, hop_us, source.kernels)
         return DecodeLoop(
             clock=self._clock,
-            schedule=self.schedule,
-            ring=SpikeRing(n_kept, bin_us, hop_us, hop_us, source.kernels),
+            ring=ring,
+            admission=Admission(
+                ring,
+                self.schedule,
+                SettleTime(beat.settle_ms, manifest.hop_s, beat.settle_most_ms * 1e-3),
+                None if source.bin_s is None else round(source.bin_s * 1e6),
+                make_alignment(source, self.schedule, beat.cut),
+            ),
             slot=slot,
             inbox=self._inbox,
             arrivals=ingest,
-            settle=SettleTime(beat.settle_ms, manifest.hop_s, beat.settle_most_ms * 1e-3),
             run_id=self.run_id,
             lead_s=manifest.lead_s.default if lead_s is None else lead_s,
             report=self.report,
             source_fault=lambda: ingest.source_fault,
-            source_bin_us=None if source.bin_s is None else round(source.bin_s * 1e6),
             token_cap=make_token_cap(manifest.hop_s, self.report) if beat.shed_tokens else None,
             observer=self.telemetry,
-            alignment=self._alignment,
             cut=beat.cut,
             predecode=beat.rehearse,
             write=self._write,

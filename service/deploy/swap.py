@@ -7,6 +7,7 @@ decoder in service goes on.
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,19 +140,18 @@ class Deployer:
         self.failover.prepare(bundle, opened)
         slot, commands = self.warmed_up(bundle, opened), self._loop.commands
         commands.ask(LoopCommand("join", slot))
-        try:
+        with ExitStack() as undo:
+            undo.callback(commands.ask, LoopCommand("dismiss"))
             self._require_lead(bundle)  # from the join on `shape` holds it against this one, too
             deployment.reach("shadow")
-            if deployment.hold:
-                return
-            self._stopping.wait(deployment.shadow_s)
-            if slot.reason not in ("", "paused", "context_short"):
-                raise RefusedError(f"in shadow its decodes were not ok: {slot.reason}")
-            commands.ask(LoopCommand("promote"))
-        except Exception:
-            commands.ask(LoopCommand("dismiss"))
-            raise
-        deployment.reach("active")
+            if not deployment.hold:
+                self._stopping.wait(deployment.shadow_s)
+                if slot.reason not in ("", "paused", "context_short"):
+                    raise RefusedError(f"in shadow its decodes were not ok: {slot.reason}")
+                commands.ask(LoopCommand("promote"))
+            undo.pop_all()
+        if not deployment.hold:
+            deployment.reach("active")
 
     def _require_fit(self, bundle: DecoderBundle) -> None:
         new, now = bundle.manifest, self._loop.decoder.manifest

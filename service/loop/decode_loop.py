@@ -22,8 +22,6 @@ from service.loop.decode_writer import BeatCounts, DecodeWriter
 from service.loop.decoder import Decoder, Outcome, no_outcome
 from service.loop.intake.admission import Admission
 from service.loop.intake.arrivals import Arrival, Arrivals, Observer
-from service.loop.intake.schedule import BlockAlignment, Schedule
-from service.loop.intake.settle import SettleTime
 from service.loop.slots import DecoderSlot, DecoderSlots
 from service.loop.token_cap import TokenCap
 from streams.clock import Clock
@@ -34,7 +32,6 @@ from streams.wire.schema import Decode, encode
 CATCH_UP_S = 1.0
 LISTEN_S = 0.6
 """Heard before the first beat, so that a source with a delay loses no spike at the start."""
-_NO_SLOTS = np.zeros(0, np.int64)
 Report = Callable[[str, dict[str, Any]], None]
 
 
@@ -53,20 +50,17 @@ class DecodeLoop:
 
     Args:
         clock: the daemon's clock.
-        schedule: when beats fall.
         ring: where spikes wait; owned from here on.
+        admission: admits arrivals to it.
         slot: the decoder in service.
         inbox: where arrivals wait for admission.
         arrivals: who puts them there.
-        settle: how long spikes are waited for.
         run_id: this run's.
         lead_s: how far ahead to decode.
         report: called with (event, detail).
         source_fault: returns the whole source's fault, one from `REASONS`; "" if there is none.
-        source_bin_us: bin length if the source counts; None for events.
         token_cap: limits the tokens per beat under load; None for the decoders' own limits only.
         observer: telemetry; None for none.
-        alignment: slides the schedule; None if it stands.
         cut, predecode: see `CutTimer`.
         write: writes a decode as it leaves, to warm it up.
     """
@@ -75,43 +69,37 @@ class DecodeLoop:
         self,
         *,
         clock: Clock,
-        schedule: Schedule,
         ring: SpikeRing,
+        admission: Admission,
         slot: DecoderSlot,
         inbox: deque[Arrival],
         arrivals: Arrivals,
-        settle: SettleTime,
         run_id: str,
         lead_s: float,
         report: Report,
         source_fault: Callable[[], str] = lambda: "",
-        source_bin_us: int | None = None,
         token_cap: TokenCap | None = None,
         observer: Observer | None = None,
-        alignment: BlockAlignment | None = None,
         cut: Cut = "settled",
         predecode: bool = False,
         write: Callable[[Decode], bytes] = encode,
     ) -> None:
-        self.schedule, self.ring, self.settle = schedule, ring, settle
-        self.admission = Admission(ring, schedule, settle, source_bin_us, alignment)
-        self.counts = BeatCounts()
-        self.blocks = BlockPredictor()
+        self.schedule, self.settle = admission.schedule, admission.settle
+        self.ring, self.admission, self.counts = ring, admission, BeatCounts()
+        self.blocks, self.commands = BlockPredictor(), CommandQueue()
         self.slots = DecoderSlots(slot, ring.hop_us, self._slot_changed)
         self.token_cap, self.lead_s = token_cap, lead_s
-        self.commands = CommandQueue()
         self.timer = CutTimer(clock, self, arrivals.await_arrival, cut=cut, predecode=predecode)
         self.last_k = 0
         self.t_due = self.predecode_s = 0.0
-        self.newest = no_outcome(slot.decoder, 0, lead_s, schedule.t0_s, 0.0)
+        self.newest = no_outcome(slot.decoder, 0, lead_s, self.schedule.t0_s, 0.0)
         self.predecoded: Outcome | None = None
-        self.paused = False
+        self.paused = self._was_jumped = self._is_complete = False
         self.backend_failed = threading.Event()
         self._clock, self._inbox, self._arrivals = clock, inbox, arrivals
         self._report, self._source_fault = report, source_fault
         self._writer = DecodeWriter(run_id, clock, ring, self.admission, self.counts, source_fault)
         self._observer, self._write = observer, write
-        self._was_jumped = self._is_complete = False
 
     @property
     def decoder(self) -> Decoder:
@@ -187,8 +175,8 @@ class DecodeLoop:
             self.blocks.note(arrival.t_s)
             self.slots.follow_source()
             self.admission.admit(arrival, self.slots.known)
-            t_ready_s = arrival.t_read_s + self._clock.now() - t_begun
-            self.settle.note(arrival, self.schedule.t0_s, t_ready_s)
+            took_s = self._clock.now() - t_begun
+            self.settle.note(arrival, self.schedule.t0_s, arrival.t_read_s + took_s)
 
     def predecode(self, k: int) -> None:
         """Decode what has come of beat k: its decode if nothing more comes, bit for bit.
@@ -211,7 +199,7 @@ class DecodeLoop:
         outcome, active = self.predecoded, self.slots.active
         if outcome is None:
             return
-        self.ring.assign_fate(_NO_SLOTS, "used")
+        self.ring.assign_fate(np.zeros(0, np.int64), "used")
         self.ring.close(self.schedule.end_us(self.last_k))  # closed already: nothing changes
         trial = DecoderSlot(outcome.decoder, active.judge.fresh(), active.shaper.fresh())
         trial.reason = self._judge(trial, outcome)
@@ -373,7 +361,7 @@ class DecodeLoop:
 
     def _run_recent(self, decoder: Decoder, k: int, spikes: SpikeBatch) -> Outcome:
         """Run a bin whose spikes have their fates already."""
-        return self._decode_bin(decoder, k, spikes, _NO_SLOTS, self._clock.now())
+        return self._decode_bin(decoder, k, spikes, np.zeros(0, np.int64), self._clock.now())
 
     def _decode_bin(
         self,

@@ -23,6 +23,7 @@ from export.bundle import DecoderBundle, open_bundle
 from export.choice import auto
 from export.errors import BackendUnavailable, BundleError
 from streams.messages import TokenWindow
+from tests.system.running import clock
 
 pytest.importorskip("numba")
 
@@ -105,7 +106,7 @@ class SlowAfterWait(OnnxruntimeBackend):
 
     def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Any]:
         if time.monotonic() - self.t_last_s > IDLE_S:
-            time.sleep(ASLEEP_S)
+            clock.sleep_until(clock.now() + ASLEEP_S)
         self.t_last_s = time.monotonic()
         return super().step(window, lead_s)
 
@@ -147,7 +148,7 @@ class Sleepy(OnnxruntimeBackend):
     name = "sleepy"
 
     def step(self, window: TokenWindow, lead_s: float) -> Mapping[str, Any]:
-        time.sleep(11e-3)
+        clock.sleep_until(clock.now() + 11e-3)
         return super().step(window, lead_s)
 
 

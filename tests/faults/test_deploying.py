@@ -57,4 +57,5 @@ def test_what_is_being_carried_out_is_waited_for() -> None:
     loop.start()
     threading.Timer(0.3, may_end.set).start()
     queue.ask(LoopCommand("pause"), within_s=0.2)
+    assert may_end.is_set()
     loop.join()

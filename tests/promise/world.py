@@ -20,6 +20,7 @@ from service.daemon.compose import make_alignment
 from service.loop.cut_timer import Cut
 from service.loop.decode_loop import DecodeLoop
 from service.loop.decoder import Decoder
+from service.loop.intake.admission import Admission
 from service.loop.intake.arrivals import Arrival
 from service.loop.intake.ingest import Ingest
 from service.loop.intake.schedule import Schedule
@@ -232,21 +233,25 @@ class SimulatedDaemon:
             manifest.context_s, manifest.stale_after_s, self.source.keep_alive_every_s, hop_s
         )
         listener = Listener(world, self.source, self.ingest)
+        ring = SpikeRing(200_000, hop_us, hop_us, hop_us)
         self.loop = DecodeLoop(
             clock=world,
-            schedule=self.schedule,
-            ring=SpikeRing(200_000, hop_us, hop_us, hop_us),
+            ring=ring,
+            admission=Admission(
+                ring,
+                self.schedule,
+                SettleTime("auto", hop_s, 0.5),
+                None if bin_s is None else round(bin_s * 1e6),
+                alignment,
+            ),
             slot=DecoderSlot(decoder, judge, Shaper(manifest.outputs)),
             inbox=inbox,
             arrivals=listener,
-            settle=SettleTime("auto", hop_s, 0.5),
             run_id="sim",
             lead_s=manifest.lead_s.default,
             report=self._report,
             source_fault=lambda: self.ingest.source_fault,
-            source_bin_us=None if bin_s is None else round(bin_s * 1e6),
             observer=self,
-            alignment=alignment,
             cut=cut,
         )
         world.listeners.append(listener)

@@ -14,6 +14,7 @@ from export.bundle import DecoderBundle
 from service.loop.commands import LoopCommand
 from service.loop.decode_loop import DecodeLoop
 from service.loop.decoder import Decoder
+from service.loop.intake.admission import Admission
 from service.loop.intake.arrivals import Arrival, Observer
 from service.loop.intake.schedule import Schedule
 from service.loop.intake.settle import SettleTime
@@ -78,14 +79,16 @@ class BeatRig:
         self.windows: dict[int, TokenWindow] = {}
         self.events: list[tuple[str, dict[str, Any]]] = []
         judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S, HOP_S)
+        ring = SpikeRing(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US, kernels)
         self.loop = DecodeLoop(
             clock=self.clock,
-            schedule=Schedule(T0_S, HOP_US),
-            ring=SpikeRing(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US, kernels),
+            ring=ring,
+            admission=Admission(
+                ring, Schedule(T0_S, HOP_US), SettleTime(SETTLE_S * 1e3, HOP_S, 0.5), None
+            ),
             slot=DecoderSlot(self.decoder, judge, Shaper(manifest.outputs)),
             inbox=self.inbox,
             arrivals=self,
-            settle=SettleTime(SETTLE_S * 1e3, HOP_S, 0.5),
             run_id="7f3a",
             lead_s=manifest.lead_s.default,
             report=lambda event, detail: self.events.append((event, detail)),

@@ -81,6 +81,7 @@ def test_the_examples_read_packed_decodes(
         client = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
         wait_until(lambda: says in out.read_text(), source.send_due)
+        assert client.poll() is None
     finally:
         client.kill()
         client.wait()
