@@ -44,9 +44,9 @@ class StartupControl(threading.Thread):
             elif self._over.wait(PATIENCE_S):
                 self._unanswered = frames
             else:
-                self._server.reply(
-                    encode(Reply(ok=False, error=f"the daemon is starting: {self._doing}"))
-                )
+                error = f"the daemon is starting: {self._doing}"
+                reply = Reply(ok=False, error=error, result={"starting": True})
+                self._server.reply(encode(reply))
 
     def hand_over(self) -> list[bytes] | None:
         """End the thread; return the command that still waits for its answer, if any."""

@@ -19,6 +19,10 @@ class DeclinedError(StreamsError):
     """The daemon declined a command."""
 
 
+class StartingError(DeclinedError):
+    """The daemon is starting, and will answer later."""
+
+
 class DaemonClient:
     """Asks a daemon.
 
@@ -49,12 +53,13 @@ class DaemonClient:
         """Send a command; its result.
 
         Raises:
-            DeclinedError: the daemon declined it.
+            DeclinedError: the daemon declined it; `StartingError` where it will answer later.
             UnreachableError: no daemon answered.
         """
         reply = self.reply(command, attached, **arguments)
         if not reply.ok:
-            raise DeclinedError(f"the daemon declined `{command}`: {reply.error}")
+            kind = StartingError if reply.result.get("starting") else DeclinedError
+            raise kind(f"the daemon declined `{command}`: {reply.error}")
         return reply.result
 
     def subscribe(self, topics: Sequence[str]) -> DecodeSubscriber:

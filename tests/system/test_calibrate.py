@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """A laboratory in which all is well."""
-    made = started_lab({})
-    yield made
-    made.close()
+    with ExitStack() as ending:
+        yield started_lab({}, ending)
 
 
 def progress_of(folder: Path) -> dict[str, Any]:
@@ -214,36 +214,42 @@ class Days:
 @pytest.fixture(scope="module")
 def days(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Days]:
     """A wizard for each bad laboratory, and one whose daemon goes, all at once."""
-    labs, bad = [], {}
+    with ExitStack() as ending:
+        yield _live_through(base, tmp_path_factory, ending)
+
+
+def _live_through(base: Path, folders: pytest.TempPathFactory, ending: ExitStack) -> Days:
+    """Start all, and wait for the wizards; `ending` ends what runs, whatever happens here."""
+    bad = {}
     for name, one in BAD.items():
-        lab = started_lab(one.lab)
-        labs.append(lab)
-        folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
+        lab = started_lab(one.lab, ending)
+        folder = folders.mktemp(name.replace(" ", "-"))
         config = write_config(folder, lab.name_, base, collect=one.config)
         arguments = ("calibrate", str(config), "--auto", "--json", "--folder", str(folder / FOLDER))
         bad[name] = Process(folder, *arguments)
-    labs.append(started_lab({}))
-    deserted = _desert(labs[-1], base, tmp_path_factory.mktemp("deserted"))
+        ending.callback(bad[name].kill)
+    deserted = _desert(started_lab({}, ending), base, folders.mktemp("deserted"), ending)
     for wizard in (*bad.values(), deserted.wizard):
         wizard.popen.wait(120.0)
-    yield Days(bad, deserted)
-    for lab in labs:
-        lab.close()
+    return Days(bad, deserted)
 
 
-def started_lab(options: dict[str, Any]) -> Lab:
+def started_lab(options: dict[str, Any], ending: ExitStack) -> Lab:
     made = Lab(unique("lab"), KEYS, **options)
     made.start()
+    ending.callback(made.close)
     return made
 
 
-def _desert(lab: Lab, base: Path, folder: Path) -> Deserted:
+def _desert(lab: Lab, base: Path, folder: Path, ending: ExitStack) -> Deserted:
     """Start daemon and wizard, and end the daemon once the trials are collected."""
     daemon = Daemon(folder, write_serve_config(folder, lab.name_, base))
+    ending.callback(daemon.kill)
     daemon.until_validity("ok")
     config = write_config(folder, lab.name_, base, deploy={"control": daemon.control})
     arguments = ("calibrate", str(config), "--auto", "--json", "--folder", str(folder / FOLDER))
     wizard = Process(folder, *arguments)
+    ending.callback(wizard.kill)
     until_done(folder / FOLDER / "progress.json", "collect", lambda: wizard.is_alive)
     daemon.kill()
     return Deserted(lab, folder, daemon.control, arguments, wizard)

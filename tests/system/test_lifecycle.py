@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from streams.wire.client import DaemonClient, StartingError
 from streams.wire.sockets import Publisher
 from tests.system.conftest import UNIT_KEYS, ConfigWriter, DaemonStarter
-from tests.system.running import Daemon, Process, keep_on, wait_until
+from tests.system.running import WITHIN_S, Daemon, Process, keep_on, wait_until
 from tests.system.sources import Living
 
 
@@ -66,6 +67,9 @@ def test_while_it_looks_for_its_stream_it_says_so(
     reply = daemon.ask("status")
     assert not reply.ok
     assert "the daemon is starting" in reply.error
+    assert reply.result == {"starting": True}
+    with pytest.raises(StartingError):
+        DaemonClient(daemon.control, timeout_s=WITHIN_S).ask("status")
     assert f"up to 3600 s for an LSL stream of type 'Spikes', name {stream!r}" in reply.error
     source = Living(stream, UNIT_KEYS)
     daemon.until_validity("ok", source.send_due)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from rich.console import Group
@@ -43,7 +44,7 @@ from streams.sessions.convert.signals import marker_texts
 from streams.sessions.session import Behavior, Session
 from streams.sessions.xdf.loading import Recorded
 from streams.sessions.xdf.reading import Recording, read_recording
-from streams.wire.client import DaemonClient
+from streams.wire.client import DaemonClient, StartingError
 
 STEP = "preflight"
 TITLE = "Is everything in place?"
@@ -60,6 +61,7 @@ EXPECTED = ("brought no sample", "units to leave out", "are the times at which s
 # Stamps of streams that are read together may lie further apart than we listened, by so much.
 SLACK_S = 60.0
 NAMED_AT_MOST = 6
+STARTING_MOST_S = 60.0
 _MARKS = {"good": "[green]ok[/]", "warn": "[yellow]look[/]", "stop": "[bold red]stop[/]"}
 VERDICTS: dict[Level, tuple[str, str]] = {  # the worst first
     "stop": ("Something must be mended first.", "bold red"),
@@ -98,7 +100,7 @@ def _look(run: CalibrationRun) -> list[Finding]:
     findings = [_disk(run)]
     bundle = _base(run, findings)
     if run.daemon is not None:
-        findings.append(_daemon(run.daemon, bundle))
+        findings.append(_daemon(run, run.daemon, bundle))
     if bundle is not None:
         try:
             findings += _listen(run, bundle)
@@ -131,9 +133,22 @@ def _base(run: CalibrationRun, findings: list[Finding]) -> DecoderBundle | None:
     return bundle
 
 
-def _daemon(daemon: DaemonClient, bundle: DecoderBundle | None) -> Finding:
+def _status(run: CalibrationRun, daemon: DaemonClient) -> dict[str, Any]:
+    """Ask the daemon for its status; one that is starting is waited for."""
+    t_end_s = run.clock.now() + STARTING_MOST_S
+    while True:
+        try:
+            return daemon.ask("status")
+        except StartingError:
+            if run.clock.now() >= t_end_s:
+                raise
+        text = "waiting for the daemon, which is starting"
+        run.show(Page(STEP, TITLE, Text(text), text), POLL_S)
+
+
+def _daemon(run: CalibrationRun, daemon: DaemonClient, bundle: DecoderBundle | None) -> Finding:
     try:
-        status = daemon.ask("status")
+        status = _status(run, daemon)
     except StreamsError as err:
         code = ExitCode.UNREACHABLE if isinstance(err, UnreachableError) else ExitCode.USAGE
         return Finding("stop", "daemon", str(err), 'or set `control = ""` under [deploy]', code)
