@@ -5,12 +5,18 @@ Simulated time. What each rule did on each source is printed (`pytest -s`).
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import pytest
 
+from service.loop.intake.arrivals import Arrival
+from service.loop.intake.ingest import Ingest
+from service.loop.intake.schedule import Schedule
+from service.loop.intake.source import Source
+from streams.spikes.layouts.layout import LayoutOptions
 from tests.promise.rigs import KEYS, WIRE_S
 from tests.promise.test_promise import decoder
 from tests.promise.world import T_BEGIN_S, Push, SentStream, SimulatedDaemon, World
@@ -184,3 +190,17 @@ def test_a_silent_source_that_marks_nothing_is_waited_for_and_stale() -> None:
     silent = [one for one in daemon.decodes if 16 < one.t_window - T_BEGIN_S < 74]
     assert {one.validity for one in silent} == {"stale"}
     assert [one.validity for one in daemon.decodes[-50:]] == ["ok"] * 50
+
+
+def test_what_was_heard_at_the_opening_is_handed_over_before_the_first_beat() -> None:
+    """Opening took .2 s more: neither what was heard before nor what came meanwhile is left."""
+    world = World([sent(Sender(), 3.0)])
+    source = Source(world.find, LayoutOptions(KEYS), world)
+    heard_until_s = source.listen()
+    schedule, inbox = Schedule(source.origin_s(), 20_000), deque[Arrival]()
+    ingest = Ingest(source, world, schedule, inbox, lambda *_: None, lambda _: None, by_loop=True)
+    world.sleep_until(world.now() + 0.2)
+    ingest.wait_until_caught_up(lambda: None)
+    stamps_s = schedule.zero_s + 1e-6 * np.concatenate([one.batch.t_us for one in inbox])
+    assert stamps_s.min() < heard_until_s[0] + 0.01
+    assert stamps_s.max() > world.now() - 0.02

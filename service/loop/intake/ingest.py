@@ -167,7 +167,10 @@ class Ingest:
             self._arrived.set()
         elif t_s - max(self._t_heard_s, self._t_answered_s) > SILENT_S:
             self._lose(f"it was not heard of for {SILENT_S:g} s")
-        if arrival is None or not len(arrival.batch) or arrival.age_s < RECENT_S:
+        # What was heard while the stream was opened is handed over later than it arrived.
+        is_held = self._clock.now() - t_s >= RECENT_S
+        is_recent = arrival is None or not len(arrival.batch) or arrival.age_s < RECENT_S
+        if is_recent and not is_held:
             self._caught_up.set()
 
     def _lose(self, why: str) -> None:

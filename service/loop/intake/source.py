@@ -28,7 +28,7 @@ BEFORE_OPEN_S, LONGEST_DELAY_S = 0.1, 1.0
 FIRST_OFFSET_WITHIN_S = 5.0
 FIRST_SAMPLES_WITHIN_S = 0.5
 """A stream of events may be silent; its stamps are checked at the start if any come by then."""
-BLOCKS_WITHIN_S = 0.5
+BLOCKS_WITHIN_S = 0.35
 """Heard before t0 is chosen, so that beats fall where blocks end."""
 SLICE_S = 0.25
 """Longest wait in one call of liblsl, so that a signal can end the program."""
