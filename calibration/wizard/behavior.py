@@ -76,8 +76,7 @@ def behavior_advice(stream: Recorded | None, target: TargetSpec, config: Behavio
         return "name the stream under [behavior], by `type` and `name`"
     labels = [label or f"channel_{i}" for i, label in enumerate(stream.labels)]
     labels += [f"channel_{i}" for i in range(len(labels), stream.description.n_channels)]
-    body = body_of(target)
-    seen = f"its channels are {', '.join(map(repr, labels))}"
+    body, seen = body_of(target), f"its channels are {', '.join(map(repr, labels))}"
     if len(labels) < target.dims:
         return f"{seen}, and the decoder has {target.dims} dimensions: name another stream"
     lines = [f"channels = {json.dumps(_likely_channels(labels, target.dims))}"]
@@ -116,7 +115,7 @@ def unknown_positions(session: Session, targets: Sequence[TargetSpec]) -> str:
 def markers_shown(texts: Sequence[str]) -> str:
     """Show up to ten different markers."""
     different = list(dict.fromkeys(texts))
-    named = ", ".join(repr(text) for text in different[:MARKERS_SHOWN])
+    named = ", ".join(map(repr, different[:MARKERS_SHOWN]))
     n_more = len(different) - MARKERS_SHOWN
     return f"{len(texts)} markers came: {named}{f' and {n_more} others' if n_more > 0 else ''}"
 
@@ -124,8 +123,8 @@ def markers_shown(texts: Sequence[str]) -> str:
 def marker_advice(config: MarkersSection, texts: Sequence[str]) -> str:
     """Say which config lines make trials from the markers that came."""
     # Different markers mostly differ in their first word; what follows are numbers.
-    words = list(dict.fromkeys(text.split()[0] for text in texts if text.split()))
-    start, stop = [*words, *("...", "...")][:2]
+    words = dict.fromkeys(text.split()[0] for text in texts if text.split())
+    start, stop = [*words, "...", "..."][:2]
     return (
         f"no pair of them begins with {config.trial_start!r} and {config.trial_stop!r}. Say under "
         f"[markers] how yours begin, in the way of `trial_start = {json.dumps(start)}` and "

@@ -266,10 +266,8 @@ class DecodeLoop:
         self.commands.carry_out(self._carry_out)
 
     def _carry_out(self, command: LoopCommand) -> str | None:
-        if command.change == "pause":
-            self.paused = True
-        elif command.change == "resume":
-            self.paused = False
+        if command.change in ("pause", "resume"):
+            self.paused = command.change == "pause"
         elif command.change == "shape":
             if command.shaping is not None:
                 self.slots.shape(command.shaping)
