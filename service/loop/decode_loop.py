@@ -266,7 +266,7 @@ class DecodeLoop:
         self.commands.carry_out(self._carry_out)
 
     def _carry_out(self, command: LoopCommand) -> str | None:
-        if command.change in ("pause", "resume"):
+        if command.change == "pause" or command.change == "resume":
             self.paused = command.change == "pause"
         elif command.change == "shape":
             if command.shaping is not None:
