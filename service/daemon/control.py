@@ -6,6 +6,7 @@ import difflib
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from service.daemon.compose import checked_lead, shaping_of
 from service.daemon.daemon import Daemon
 from service.deploy.swap import Deployment
 from service.errors import ServiceError
+from service.guard import Guard
 from service.loop.commands import LoopCommand, RefusedError
 from service.loop.slots import Change
 from service.telemetry.flight_recorder import write_dump
@@ -237,7 +239,7 @@ class Control(threading.Thread):
 
     def run(self) -> None:
         """Answer until told to stop."""
-        try:
+        with closing(self._server), Guard(Exception, self._failed):  # it ends the daemon
             while not self._stopping.is_set():
                 frames = self._waiting or self._server.receive(POLL_S)
                 self._waiting = None
@@ -247,10 +249,6 @@ class Control(threading.Thread):
                 self._watch_units()
                 self._dump_flights()
             self._write_log()
-        except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
-            self._failed(err)
-        finally:
-            self._server.close()
 
     def _watch_units(self) -> None:
         daemon = self._daemon

@@ -33,6 +33,7 @@ from service.deploy.failover import open_spare, tell_choice
 from service.deploy.swap import Deployer
 from service.deploy.transfer import Transfers
 from service.errors import GuardError
+from service.guard import Guard
 from service.loop.decode_loop import DecodeLoop
 from service.loop.decode_writer import as_of_now
 from service.loop.intake.admission import Admission
@@ -231,9 +232,8 @@ class Daemon:
         gc.disable()
         sys.setswitchinterval(1e-4)  # the default lets another thread keep the loop from its cut
         try:
-            self._beats()
-        except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
-            self.fail(err)
+            with Guard(Exception, self.fail):
+                self._beats()
         finally:
             gc.enable()
             self._end()

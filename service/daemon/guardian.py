@@ -22,6 +22,7 @@ from service.config import ServeConfig
 from service.daemon.last_words import speak
 from service.daemon.lifeline import NO_LIMIT, LastWords, Lifeline, Phase, Reading
 from service.errors import HANDLED, GuardError, exit_code
+from service.guard import Guard
 from service.logs import end_log
 from streams.clock import Clock, MonotonicClock
 from streams.wire.sockets import end_sockets
@@ -225,14 +226,11 @@ def _in_process(run: Callable[[], None]) -> None:
     """Run in a process of its own, until it ends or this one is asked to end."""
     pid = os.fork()
     if pid == 0:
-        try:
+        with Guard(BaseException, traceback.print_exception):
             _die_with_the_parent()
             run()
-        except BaseException:  # noqa: BLE001 - as above
-            traceback.print_exc()
-        finally:
-            end_sockets()
-            os._exit(0)
+        end_sockets()
+        os._exit(0)
     while not os.waitpid(pid, os.WNOHANG)[0]:
         info = signal.sigtimedwait(_SIGNALS, POLL_S)
         if info is not None and info.si_signo != signal.SIGCHLD:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from export.backends.opening import OpenedBackend, open_backend
 from export.bundle import DecoderBundle
 from export.errors import BackendUnavailable
+from service.guard import Guard
 
 
 def open_within(
@@ -26,10 +27,8 @@ def open_within(
     done: queue.SimpleQueue[OpenedBackend | BaseException] = queue.SimpleQueue()
 
     def run() -> None:
-        try:
+        with Guard(BaseException, done.put):
             done.put(open_backend(bundle, name, fallback, among=among))
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-            done.put(error)
 
     threading.Thread(target=run, name=f"open {name}", daemon=True).start()
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from export.errors import ExportError
 from service.deploy.failover import Failover, tell_choice
 from service.deploy.opening import open_within
 from service.errors import ServiceError
+from service.guard import Guard
 from service.loop.commands import LoopCommand, RefusedError
 from service.loop.decode_loop import DecodeLoop, Report
 from service.loop.slots import DecoderSlot, make_slot
@@ -112,17 +114,15 @@ class Deployer:
         self._stopping.set()
 
     def _deploy(self, deployment: Deployment) -> None:
-        try:
+        # Whatever a bundle makes libraries raise, the decoder in service stays.
+        with Guard(Exception, partial(self._refuse, deployment)):
             self._carry_through(deployment)
-        except (ExportError, ServiceError) as err:
-            self._refuse(deployment, str(err))
-        # The thread's one guard: whatever a bundle makes libraries raise, the one in service stays.
-        except Exception as err:  # noqa: BLE001
-            self._refuse(deployment, f"it cannot be used: {type(err).__name__}: {err}")
-        finally:
-            deployment.over = True
+        deployment.over = True
 
-    def _refuse(self, deployment: Deployment, why: str) -> None:
+    def _refuse(self, deployment: Deployment, error: Exception) -> None:
+        why = str(error)
+        if not isinstance(error, ExportError | ServiceError):
+            why = f"it cannot be used: {type(error).__name__}: {error}"
         deployment.refused = why
         self._report("refused", {"bundle": str(deployment.path), "warning": why})
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from service.guard import Guard
 from service.loop.intake.arrivals import Arrival
 from service.loop.intake.schedule import Schedule
 from service.loop.intake.source import Source
@@ -125,14 +126,12 @@ class Ingest:
 
     def _pull(self) -> None:
         """Pull, convert and hand over until told to stop."""
-        try:
+        with Guard(Exception, self._failed):  # it ends the daemon
             while not self._stopping.is_set():
                 if self.is_lost:
                     self.look_for_source()
                 else:
                     self.pull_once(PULL_WAIT_S)
-        except Exception as err:  # noqa: BLE001 - the thread's one guard: it ends the daemon
-            self._failed(err)
 
     def look_for_source(self) -> None:
         """Look for the stream that `[input]` describes, for a second; take it if it fits."""
