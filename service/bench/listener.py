@@ -18,24 +18,28 @@ from streams.wire.sockets import DecodeSubscriber
 TOPICS = ("decode", "heartbeat", "event")
 DECODE_COLUMNS = ("beat", "t_window", "t_cut", "t_done", "late", "tokens")
 TIMING_COLUMNS = (
-    "beat", "lsl_age_s", "t_due", "t_cut", "t_tokens", "t_done", "run_s", "was_ahead", "t_sent",
-    "t_out", "t_end",
+    "beat", "lsl_age_s", "t_window", "t_arrival", "t_due", "is_settled", "t_cut", "t_tokens",
+    "t_done", "run_s", "was_ahead", "t_sent", "t_out", "t_end",
 )  # fmt: skip
 STAGES = {
     "lsl_age": "LSL: a spike's arrival after its stamp",
-    "wait": "wait: cutting starts after it is due",
-    "cut": "cut: ring to tokens; nothing where decoded ahead",
-    "infer": "infer: the graph, or its decode made ahead confirmed",
+    "waiting": "waiting: for the bin's last spikes, or the settle time",
+    "ingest": "ingest: spikes read and admitted, bin found whole",
+    "cut": "cut: ring to tokens; 0 where decoded ahead",
+    "infer": "infer: the network, or its decode confirmed",
     "shape": "shape: judged, shaped, message made",
     "publish": "publish: written and given to ZeroMQ",
     "receive": "receive: read by the subscriber",
 }
-SUMS = {"deliver": ("shape", "publish", "receive"), "ours": tuple(STAGES)[1:]}
-"""What a client waits for once the value is there, and once the cut is due."""
+OURS = ("ingest", "cut", "infer", "shape", "publish", "receive")
+SUMS = {"deliver": ("shape", "publish", "receive"), "ours": OURS}
+"""What a client waits for once the value is there, and once the last spikes are here."""
 FLOOR_OF = {
-    "lsl_age": "lsl_hop", "wait": "wake", "publish": "zmq_send", "receive": "zmq_receive",
+    "lsl_age": "lsl_hop",
+    "publish": "zmq_send",
+    "receive": "zmq_receive",
     "deliver": "zmq_hop",
-}  # fmt: skip
+}
 """What the same machine needs for a stage if nothing is done in it (`bare_hop`)."""
 
 
@@ -119,7 +123,7 @@ class Listener:
         if topic == "heartbeat":
             self.heartbeat = message
         elif topic == "timing":
-            self.timings.add(message)
+            self.timings.add(message | {"is_settled": message["cut_by"] == "settled"})
         else:
             self.events.append(message)
         return None
@@ -172,13 +176,14 @@ def stages_ms(listener: Listener) -> dict[str, Float64s]:
     )
     settled = of_beat >= listener.heartbeat["settled_from_beat"]
     received = decodes["received"][i_decode[settled]]
-    t = {
-        name: timings[name][i_timing[settled]]
-        for name in ("t_due", "t_cut", "t_tokens", "t_done", "t_sent", "t_out")
-    }
+    t = {name: timings[name][i_timing[settled]] for name in TIMING_COLUMNS}
+    # A bin that is cut before the settle time is over waited for the newest arrival.
+    t_ready = np.where(t["is_settled"] > 0, t["t_due"], np.fmax(t["t_arrival"], t["t_window"]))
+    t_ready = np.minimum(t_ready, t["t_cut"])
     taken_s = {
-        "lsl_age": timings["lsl_age_s"][i_timing[settled]],
-        "wait": t["t_cut"] - t["t_due"],
+        "lsl_age": t["lsl_age_s"],
+        "waiting": t_ready - t["t_window"],
+        "ingest": t["t_cut"] - t_ready,
         "cut": t["t_tokens"] - t["t_cut"],
         "infer": t["t_done"] - t["t_tokens"],
         "shape": t["t_sent"] - t["t_done"],
@@ -198,11 +203,13 @@ def runs(listener: Listener) -> dict[str, Any]:
 
 
 def summary(stages: dict[str, Float64s]) -> dict[str, Any]:
-    """`NAME_ms`: percentiles of each stage, and of the `SUMS`."""
+    """`NAME_ms`: percentiles of each stage, and of the `SUMS`; and `waiting_share`."""
     sums: dict[str, Float64s] = {
         name: np.add.reduce([stages[part] for part in parts]) for name, parts in SUMS.items()
     }
-    return {
+    waiting_ms, whole_ms = stages["waiting"], stages["waiting"] + sums["ours"]
+    share = float(waiting_ms.sum() / whole_ms.sum()) if len(whole_ms) else math.nan
+    return {"waiting_share": share} | {
         f"{name}_ms": percentiles(values[np.isfinite(values)].tolist())
         for name, values in (stages | sums).items()
     }

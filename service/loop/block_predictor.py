@@ -24,6 +24,11 @@ class BlockPredictor:
             self._apart_s.append(t_s - self._t_first)
             self._t_first = t_s
 
+    @property
+    def t_newest(self) -> float | None:
+        """When the newest arrival came; None before the first."""
+        return self._t_newest if math.isfinite(self._t_newest) else None
+
     def may_come(self, t_from: float, t_until: float) -> bool:
         """Return True if the next block may arrive in between.
 

@@ -86,6 +86,7 @@ class RunTelemetry:
             beat=decode.beat,
             t_window=decode.t_window,
             lsl_age_s=self._lsl_age_s,
+            t_arrival=loop.blocks.t_newest,
             t_due=loop.t_due,
             cut_by=loop.timer.cut_by,
             t_cut=decode.t_cut,

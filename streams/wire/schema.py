@@ -104,6 +104,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     beat: int
     t_window: float
     lsl_age_s: float | None
+    t_arrival: float | None
     t_due: float
     cut_by: str
     t_cut: float

@@ -13,21 +13,29 @@ import pytest
 from service.bench import machine
 from service.bench.bare_timer import run_timer
 from service.bench.figure import draw
-from service.bench.listener import STAGES, Listener, runs, stages_ms, summary
+from service.bench.listener import OURS, STAGES, Listener, runs, stages_ms, summary
 from service.bench.loop import Settings
 from service.bench.screen import beats_missed, conclude, memory_grown, spikes_dropped
 from streams.clock import ManualClock, MonotonicClock
 
 HOP_S, SETTLE_S = 0.02, 0.005
 STEPS_S = {
-    "wait": 1e-4, "cut": 2e-4, "infer": 3e-4, "shape": 4e-4, "publish": 5e-4, "receive": 6e-4,
+    "ingest": 1e-4, "cut": 2e-4, "infer": 3e-4, "shape": 4e-4, "publish": 5e-4, "receive": 6e-4,
 }  # fmt: skip
 
 
 def heard(
-    n: int, *, settled_from: int = 1, lost: tuple[int, ...] = (), skipped: int = 0
+    n: int,
+    *,
+    settled_from: int = 1,
+    lost: tuple[int, ...] = (),
+    skipped: int = 0,
+    cut_by: str = "settled",
 ) -> Listener:
-    """Beats 1 to n, each step of which takes as long as `STEPS_S` says; some decodes lost."""
+    """Beats 1 to n, each step of which takes as long as `STEPS_S` says; some decodes lost.
+
+    Their last spikes come when the settle time is over, or 2 ms before.
+    """
     listener = Listener()
     for k in range(1, n + 1):
         t_s = 1000.0 + k * HOP_S
@@ -39,7 +47,9 @@ def heard(
             "decoder_id": "generated",
         }  # fmt: skip
         timing = {
-            "beat": k, "lsl_age_s": 3e-3 if k % 2 else None, "t_due": at[0], "t_cut": at[1],
+            "beat": k, "lsl_age_s": 3e-3 if k % 2 else None, "t_window": t_s, "cut_by": cut_by,
+            "t_arrival": at[0] - 2e-3 * (cut_by == "settled"), "t_cut": at[1],
+            "t_due": at[0] + 5e-5 * (cut_by != "settled"),
             "t_tokens": at[2], "t_done": at[3], "run_s": 7e-4, "was_ahead": k % 4 > 0,
             "t_sent": at[4], "t_out": at[5], "t_end": at[5],
         }  # fmt: skip
@@ -54,9 +64,18 @@ def heard(
     return listener
 
 
-def test_the_stages_of_a_decode_are_told_apart() -> None:
-    stages = stages_ms(heard(100))
+@pytest.mark.parametrize("cut_by", ["settled", "watermark", "arrived"])
+def test_the_stages_of_a_decode_are_told_apart(cut_by: str) -> None:
+    """Waiting ends when the settle time does, or when the spikes come that end it earlier."""
+    listener = heard(100, cut_by=cut_by)
+    stages = stages_ms(listener)
     assert set(stages) == set(STAGES)
+    np.testing.assert_allclose(stages["waiting"], 1e3 * SETTLE_S, atol=1e-6)
+    parts = [stages[name] for name in ("waiting", *OURS)]
+    np.testing.assert_allclose(np.add.reduce(parts), listener.end_to_end_ms(), atol=1e-6)
+    assert summary(stages)["waiting_share"] == pytest.approx(
+        SETTLE_S / (SETTLE_S + sum(STEPS_S.values()))
+    )
     for name, taken_s in STEPS_S.items():
         np.testing.assert_allclose(stages[name], 1e3 * taken_s, atol=1e-6)
     assert summary(stages)["lsl_age_ms"]["max"] == pytest.approx(3.0)
@@ -124,7 +143,9 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     listener = heard(100)
     stages, path = stages_ms(listener), tmp_path / "loop.png"
     settings = Settings(n_units=9, rate_hz=20.0, hop_s=HOP_S, seconds=2.0, block_s=0.005)
-    result = listener.summary() | {"settings": settings.as_dict()}
+    floor = {"p50": 0.2, "p99": 0.4}
+    result = listener.summary() | summary(stages) | {"settings": settings.as_dict()}
+    result["floors_ms"] = dict.fromkeys(("zmq_send", "zmq_receive", "zmq_hop", "lsl_hop"), floor)
     draw(path, result, stages, listener.end_to_end_ms())
     assert path.read_bytes().startswith(b"\x89PNG")
 

@@ -51,6 +51,7 @@ def flown(recorder: FlightRecorder, decode: Decode, k: int, **changes: float) ->
         beat=k,
         t_window=t_s,
         lsl_age_s=2e-3,
+        t_arrival=t_s + SETTLE_S,
         t_due=t_s + SETTLE_S,
         cut_by="settled",
         t_cut=noted.t_cut,

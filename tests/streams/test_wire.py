@@ -112,6 +112,7 @@ TIMING = Timing(
     beat=1042,
     t_window=5123.42,
     lsl_age_s=0.0031,
+    t_arrival=5123.4218,
     t_due=5123.4219,
     cut_by="watermark",
     t_cut=5123.422,
