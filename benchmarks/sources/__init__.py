@@ -1,0 +1,1 @@
+"""`cut = "auto"` on sources that are not as orderly as ours."""

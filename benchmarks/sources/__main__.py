@@ -1,0 +1,160 @@
+"""`python -m benchmarks.sources`: what `cut = "auto"` does on sources that are not like ours."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.sources.kinds import KINDS
+from benchmarks.sources.told import Told, lacking
+from benchmarks.sources.watched import Watched, watch
+from service.bench import machine
+from service.bench.loop import Settings
+from service.bench.rig import Rig
+from service.bench.screen import show
+from service.errors import HANDLED, ConfigError, ExitCode, exit_code
+from streams.lsl.inlets import quieten
+
+PHASES = ("before", "meanwhile", "after")
+WIDTH = 140
+Option = typer.Option
+Row = dict[str, Any]
+
+
+def run(
+    source: Annotated[list[str] | None, Option(help="One of them; may be given again.")] = None,
+    units: Annotated[int, Option(help="Units that fire.")] = 100,
+    rate: Annotated[float, Option(help="Spikes per second and unit.")] = 20.0,
+    hop_ms: Annotated[float, Option(help="Milliseconds between decodes.")] = 20.0,
+    seconds: Annotated[float, Option(help="Length of each turn, once settled.")] = 30.0,
+    backend: Annotated[str, Option(help="Runs the network.")] = "auto",
+    priority: Annotated[int, Option(help="SCHED_FIFO priority of the beat; 0 for none.")] = 50,
+    together: Annotated[
+        bool, Option("--together", help="All at once: quicker, and later by what they share.")
+    ] = False,
+    json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+) -> int:
+    """Decode sources of every kind, cut by `auto` and by `settled` side by side.
+
+    Ends with code 8 if a decode by `auto` was `ok` without spikes that the settle time would have
+    had, but for the moment at which a source turns disorderly.
+    """
+    quieten()
+    settings = Settings(
+        n_units=units, rate_hz=rate, hop_s=hop_ms * 1e-3, seconds=seconds, block_s=5e-3,
+        backend=backend, priority=priority,
+    )  # fmt: skip
+    try:
+        return bench_sources(source or list(KINDS), settings, together=together, as_json=json)
+    except HANDLED as err:
+        sys.stderr.write(f"benchmarks.sources: {err}\n")
+        return int(exit_code(err))
+
+
+def bench_sources(
+    names: list[str], settings: Settings, *, together: bool, as_json: bool
+) -> ExitCode:
+    """Watch the sources of these names, and print a row for each phase.
+
+    Raises:
+        ConfigError: there is no such source.
+        ProcessFailedError: a process ended before its time.
+    """
+    if unknown := [name for name in names if name not in KINDS]:
+        raise ConfigError(f"no source {unknown[0]!r}; there are: {', '.join(KINDS)}")
+    before, rows = machine.processor_ticks(), list[Row]()
+    for group in [names] if together else [[name] for name in names]:
+        with Rig() as rig, ExitStack() as stack:
+            watched = [stack.enter_context(Watched(rig, name, settings)) for name in group]
+            watch(watched, settings.seconds)
+            rows += [row for one in watched for row in rows_of(one, settings.hop_s)]
+    if as_json:
+        found = {"sources": rows, "settings": settings.as_dict()}
+        show("", found | {"machine": machine.describe(before)}, as_json=True)
+    else:
+        print_rows(rows)
+    return ExitCode.BELOW_THRESHOLD if any(row["lacking"] for row in rows) else ExitCode.DONE
+
+
+def rows_of(watched: Watched, bin_s: float) -> list[Row]:
+    """Return what each daemon did, a row a phase; one row for a source that does not change."""
+    pulled = watched.spikes
+    stamps = np.concatenate([of_pull for of_pull, _ in pulled])
+    here_s = np.repeat([t_s for _, t_s in pulled], [len(of_pull) for of_pull, _ in pulled])
+    order = np.argsort(stamps, kind="stable")
+    bounds = list(zip(PHASES, watched.t_s[:-1], watched.t_s[1:], strict=True))
+    if not watched.kind.changes:
+        bounds = [("", watched.t_s[0], watched.t_s[-1])]
+    rows = []
+    for phase, from_s, until_s in bounds:
+        parts = {cut: told.between(from_s, until_s) for cut, told in watched.told.items()}
+        auto = parts["auto"]
+        lacked = lacking(watched.told["auto"], auto.decodes, stamps[order], here_s[order], bin_s)
+        t_found_s = _found_out(auto) if watched.kind.behind_s and phase == "meanwhile" else -np.inf
+        rows.append({
+            "source": watched.name,
+            "phase": phase,
+            "decodes": len(auto.decodes),
+            "cut_shares": auto.cut_shares(),
+            "disorder_ms": auto.disorder_ms(),
+            "events": [event["event"] for event in auto.events],
+            "ok": auto.ok_share(),
+            "reasons": sorted({one["reason"] for one in auto.decodes} - {""}),
+            "lacking": sum(n for t_s, n in lacked if t_s > t_found_s),
+            "lacking_until_found": sum(n for t_s, n in lacked if t_s <= t_found_s),
+            "settle_ms": 1e3 * auto.settle_s_at(until_s),
+            "sent_ms": {cut: _percentiles(part) for cut, part in parts.items()},
+            "late": {cut: part.n_late() for cut, part in parts.items()},
+            "ok_settled": parts["settled"].ok_share(),
+        })  # fmt: skip
+    return rows
+
+
+def print_rows(rows: list[Row]) -> None:
+    """Print them as a table."""
+    table = Table(
+        title='cut = "auto" beside "settled"; sent: ms after the window\'s end, p50 / p99',
+        title_justify="left",
+    )
+    left, right = ("source", "events"), (
+        "at watermark", "disorder ms", "settle ms", "sent, auto", "sent, settled",
+        "late, auto", "late, settled", "ok, auto", "lacking",
+    )  # fmt: skip
+    for column in (left[0], *right, left[1]):
+        table.add_column(column, justify="left" if column in left else "right")
+    for row in rows:
+        sent, late, until = row["sent_ms"], row["late"], row["lacking_until_found"]
+        table.add_row(
+            ", ".join(filter(None, (KINDS[row["source"]].told, row["phase"]))),
+            f"{row['cut_shares'].get('watermark', 0.0):.1%}",
+            f"{row['disorder_ms']:.1f}",
+            f"{row['settle_ms']:.1f}",
+            *(f"{sent[cut][0]:.2f} / {sent[cut][1]:.2f}" for cut in ("auto", "settled")),
+            str(late["auto"]),
+            str(late["settled"]),
+            f"{row['ok']:.1%}",
+            f"{row['lacking']}" + (f" (+{until} until found)" if until else ""),
+            ", ".join(row["events"]),
+        )
+    Console(width=WIDTH).print(table)
+
+
+def _percentiles(told: Told) -> list[float]:
+    return [float(value) for value in np.quantile(told.sent_ms(), (0.5, 0.99))]
+
+
+def _found_out(told: Told) -> float:
+    """Return when a source was told to be disorderly; minus infinity if it was not."""
+    return next((one["t_sent"] for one in told.events if one["event"] == "disorder"), -np.inf)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    app.command()(run)
+    sys.exit(app(standalone_mode=False))

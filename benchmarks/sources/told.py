@@ -1,0 +1,104 @@
+"""What a daemon told, and what that says of its decodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from streams.messages import Float64s
+
+TAKEN_IN_S = 1e-3
+"""A spike that is here so long before a cut is taken in, if the daemon looks."""
+EDGE_S = 2e-6
+"""A stamp so near a bin's edge may belong to the next bin: stamps are rounded to microseconds."""
+Message = dict[str, Any]
+
+
+class Told:
+    """The messages of one daemon, by topic."""
+
+    def __init__(self) -> None:
+        self.decodes: list[Message] = []
+        self.timings: list[Message] = []
+        self.heartbeats: list[Message] = []
+        self.events: list[Message] = []
+
+    def take(self, topic: str, message: Message) -> None:
+        """Take in a message."""
+        kinds = {"decode": self.decodes, "timing": self.timings, "heartbeat": self.heartbeats}
+        kinds.get(topic, self.events).append(message)
+
+    def has_settled_for(self, seconds: float) -> bool:
+        """Return True once the settle time has held for so long."""
+        settled = [beat["t_sent"] for beat in self.heartbeats if not beat["settling"]]
+        return bool(settled) and settled[-1] - settled[0] >= seconds
+
+    def between(self, from_s: float, until_s: float) -> Told:
+        """Return what it told of windows, or at times, in [from_s, until_s)."""
+        part = Told()
+        for name, time in (("decodes", "t_window"), ("timings", "t_window"),
+                           ("heartbeats", "t_sent"), ("events", "t_sent")):  # fmt: skip
+            messages = getattr(self, name)
+            setattr(part, name, [one for one in messages if from_s <= one[time] < until_s])
+        return part
+
+    def settle_s_at(self, t_s: float) -> float:
+        """Return the settle time in force at `t_s`, as far as heartbeats tell."""
+        settle_ms = self.heartbeats[0]["settle_ms"]
+        for beat in self.heartbeats:
+            if beat["t_sent"] > t_s:
+                break
+            settle_ms = beat["settle_ms"]
+        return float(settle_ms) * 1e-3
+
+    def cut_shares(self) -> dict[str, float]:
+        """Return the share of bins that each rule cut."""
+        rules, n = np.unique([timing["cut_by"] for timing in self.timings], return_counts=True)
+        return dict(zip(rules.tolist(), (n / n.sum()).tolist(), strict=True))
+
+    def sent_ms(self) -> Float64s:
+        """Return how long after each window's end its decode was sent, (n,)."""
+        return np.array([1e3 * (one["t_sent"] - one["t_window"]) for one in self.decodes])
+
+    def ok_share(self) -> float:
+        """Return the share of decodes that are `ok`."""
+        return float(np.mean([one["validity"] == "ok" for one in self.decodes]))
+
+    def n_late(self) -> int:
+        """Return how many spikes became late."""
+        if not self.decodes:
+            return 0
+        return int(self.decodes[-1]["spikes_late"] - self.decodes[0]["spikes_late"])
+
+    def disorder_ms(self) -> float:
+        """Return the largest disorder that was told."""
+        return float(max((beat["disorder_ms"] for beat in self.heartbeats), default=np.nan))
+
+
+def lacking(
+    whole: Told, decodes: list[Message], stamps: Float64s, here_s: Float64s, bin_s: float
+) -> list[tuple[float, int]]:
+    """Return the `ok` decodes that lack spikes which a settle time would have had.
+
+    Args:
+        whole: what the daemon told from its start on.
+        decodes: those to judge.
+        stamps: (n,) of all spikes that were sent, increasing.
+        here_s: (n,) when each was here.
+        bin_s: length of a bin.
+
+    Returns:
+        Of each its `t_window`, and how many it lacks at least.
+    """
+    found = []
+    for decode in decodes:
+        if decode["validity"] != "ok":
+            continue
+        t_s = decode["t_window"]
+        first, last = np.searchsorted(stamps, (t_s - bin_s + EDGE_S, t_s - EDGE_S))
+        t_settled = t_s + whole.settle_s_at(t_s) - TAKEN_IN_S
+        n_there = int((here_s[first:last] <= t_settled).sum())
+        if n_there > decode["tokens"]:
+            found.append((t_s, n_there - decode["tokens"]))
+    return found
