@@ -31,6 +31,7 @@ def send(name: str, kind: str, units: int, rate: float) -> None:
     def change(number: int, frame: FrameType | None) -> None:
         changes.append(number)
 
+    # A signal, since only the watcher knows when the daemons have settled.
     signal.signal(signal.SIGUSR1, change)
     clock, outlet = MonotonicClock(), SpikeOutlet(name, name, unit_keys(units))
     outlet.wait_for_consumers(WAIT_FOR_CONSUMER_S)

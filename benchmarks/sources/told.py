@@ -92,6 +92,7 @@ def lacking(
         Of each its `t_window`, and how many it lacks at least.
     """
     found = []
+    # Tokens are counted: a bin that has as many as were here has them all, as none is made up.
     for decode in decodes:
         if decode["validity"] != "ok":
             continue

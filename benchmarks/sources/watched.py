@@ -62,6 +62,7 @@ class Watched:
         return self
 
     def __exit__(self, *error: object) -> None:
+        # Before its sender: LSL complains of a stream that ends under its receiver.
         self._listening.__exit__(None, None, None)
         for subscriber in self._subscribers.values():
             subscriber.close()

@@ -123,6 +123,7 @@ class Listener:
         if topic == "heartbeat":
             self.heartbeat = message
         elif topic == "timing":
+            # Columns hold numbers only.
             self.timings.add(message | {"is_settled": message["cut_by"] == "settled"})
         else:
             self.events.append(message)
@@ -207,6 +208,7 @@ def summary(stages: dict[str, Float64s]) -> dict[str, Any]:
     sums: dict[str, Float64s] = {
         name: np.add.reduce([stages[part] for part in parts]) for name, parts in SUMS.items()
     }
+    # Of the means: medians do not add up to the whole.
     waiting_ms, whole_ms = stages["waiting"], stages["waiting"] + sums["ours"]
     share = float(waiting_ms.sum() / whole_ms.sum()) if len(whole_ms) else math.nan
     return {"waiting_share": share} | {

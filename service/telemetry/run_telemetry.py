@@ -80,6 +80,7 @@ class RunTelemetry:
             The message that says where its time went.
         """
         outcome = loop.newest
+        # Nothing has been admitted since the cut, so that the newest arrival is one before it.
         timing = Timing(
             run_id=decode.run_id,
             seq=decode.seq,
