@@ -27,7 +27,8 @@ def sent(kind: Kind, *, is_changed: bool = True) -> list[Push]:
 def behind_s(found: list[Push]) -> np.ndarray:
     """By how much each spike falls behind one that left before it."""
     stamps = np.concatenate([push.stamps for push in found])
-    return np.maximum.accumulate(stamps) - stamps
+    behind: np.ndarray = np.maximum.accumulate(stamps) - stamps
+    return behind
 
 
 @pytest.mark.parametrize("name", KINDS)
