@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,10 +66,10 @@ class RecordedDecoders:
     def _choice(self, told: Mapping[str, Any]) -> tuple[str, str]:
         if self._backend:
             return parse_choice(self._backend)
-        try:
-            return parse_choice(told["choice"])
-        except BackendUnavailable:  # one that this installation does not know
-            return REFERENCE, "fp32"
+        for choice in (told["choice"], f"{told['backend']}:{told['precision']}"):
+            with contextlib.suppress(BackendUnavailable):  # this installation does not know it
+                return parse_choice(choice)
+        return REFERENCE, "fp32"
 
     def _bundle(self, told: Mapping[str, Any]) -> DecoderBundle | None:
         for path in self._places(told):
