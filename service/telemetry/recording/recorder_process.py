@@ -55,6 +55,7 @@ class Recorder:
         self._file = -1
         self._records = bytearray()
         self._frame = self._part_bytes = self._bytes = 0
+        self._n_taken = self._n_written = 0
         self._is_dirty = False
         self._t_written_s = self._t_synced_s = self._t_told_s = self._t_looked_s = 0.0
         self._path, self._has_frame = run, False
@@ -64,6 +65,7 @@ class Recorder:
         if kind == BEGIN_PART:
             self._begin_part()
         self._records += content
+        self._n_taken += 1
         if len(self._records) >= FRAME_BYTES:
             self._write()
 
@@ -80,7 +82,10 @@ class Recorder:
             self._keep_limit()
         if t_s - self._t_told_s >= TELL_EVERY_S:
             self._t_told_s = t_s
-            self.tell(part=self._next_part - 1, part_bytes=self._part_bytes, bytes=self._bytes)
+            self.tell(
+                part=self._next_part - 1, part_bytes=self._part_bytes, bytes=self._bytes,
+                messages=self._n_written,
+            )  # fmt: skip
 
     def end(self) -> None:
         """Put everything on the disk."""
@@ -125,6 +130,7 @@ class Recorder:
     def _write(self) -> None:
         self._append(frame(self._frame, bytes(self._records)))
         self._frame += 1
+        self._n_written = self._n_taken
         self._has_frame = True
         self._records.clear()
 

@@ -37,7 +37,7 @@ FETCH_EVERY_S = 0.1
 WAITING_BYTES = 2**24
 """What may wait for the recorder: 40 s of 1,000 units at 20 Hz."""
 STANDS_STILL_S = 5.0
-"""A recorder that takes nothing for so long is replaced; a disk may well take a second or two."""
+"""A recorder that says nothing for so long is replaced; a disk may well take a second or two."""
 AGAIN_AFTER_S, AGAIN_AT_MOST_S, WELL_AFTER_S = 1.0, 60.0, 30.0
 BEGINS_WITHIN_S, ENDS_WITHIN_S = 5.0, 5.0
 KILLED_WITHIN_S = 1.0
@@ -107,12 +107,24 @@ class RunRecorder(threading.Thread):
         self._lacks_checkpoint = True
         self._bytes_before = 0
         self._said = b""
-        self._t_taken_s = self._t_again_s = self._t_began_s = 0.0
+        self._on_the_way: deque[int] = deque()
+        self._n_written = self._n_lost_before = 0
+        self._t_heard_s = self._t_again_s = self._t_began_s = 0.0
         self._again_after_s = AGAIN_AFTER_S
         self._cores = ""
         if sys.platform == "linux":
             self._cores = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         self._stopping, self._has_tried = threading.Event(), threading.Event()
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The recording's state, for `status`."""
+        return {
+            "folder": str(self.run_folder),
+            "bytes": self.n_bytes,
+            "lost": self.n_lost,
+            "failure": self.failure,
+        }
 
     def begin(self) -> None:
         """Start the thread and the first recorder; returns when it runs, while no beat is near."""
@@ -151,8 +163,8 @@ class RunRecorder(threading.Thread):
             self._fail(f"the recorder ended with code {process.returncode}")
         elif self._n_waiting > WAITING_BYTES:
             self._fail("the disk is too slow")
-        elif self._waiting and t_s - self._t_taken_s > STANDS_STILL_S:
-            self._fail(f"the recorder took nothing for {STANDS_STILL_S:g} s")
+        elif t_s - self._t_heard_s > STANDS_STILL_S:
+            self._fail(f"the recorder did nothing for {STANDS_STILL_S:g} s")
         elif self._part_bytes >= self._limits.part_bytes or not self._journal.is_open:
             self._journal.wants_checkpoint = True
 
@@ -176,13 +188,14 @@ class RunRecorder(threading.Thread):
 
     def _note_begun(self, checkpoint: Checkpoint) -> None:
         """Note that a part begins, and tell it if the record was interrupted."""
-        self.n_lost += checkpoint.n_lost
+        n_lost, self._n_lost_before = checkpoint.n_lost + self._n_lost_before, 0
+        self.n_lost += n_lost
         self._part_bytes = 0
         if not self._lacks_checkpoint and not checkpoint.n_lost:
             return
         detail: dict[str, Any] = {"folder": str(self.run_folder), "beat": checkpoint.k}
-        if self.failure or checkpoint.n_lost:
-            detail |= {"after": self.failure or "the disk is too slow", "lost": checkpoint.n_lost}
+        if self.failure or n_lost:
+            detail |= {"after": self.failure or "the disk is too slow", "lost": n_lost}
         self.failure, self._lacks_checkpoint = "", False
         self._report("recording", detail)
 
@@ -194,8 +207,7 @@ class RunRecorder(threading.Thread):
     def _put(self, kind: bytes, held: list[bytes]) -> None:
         if held:
             packed = message(kind, b"".join(held))
-            if not self._waiting:
-                self._t_taken_s = self._clock.now()
+            self._on_the_way.append(len(held))
             self._waiting.append(memoryview(packed))
             self._n_waiting += len(packed)
 
@@ -208,7 +220,6 @@ class RunRecorder(threading.Thread):
             while self._waiting:
                 n = os.write(process.stdin.fileno(), self._waiting[0])
                 self._n_waiting -= n
-                self._t_taken_s = self._clock.now()
                 left = self._waiting.popleft()[n:]
                 if left:
                     self._waiting.appendleft(left)
@@ -225,6 +236,7 @@ class RunRecorder(threading.Thread):
             self._said += os.read(self._process.stdout.fileno(), 2**16)
         *lines, self._said = self._said.split(b"\n")
         for line in lines:
+            self._t_heard_s = self._clock.now()
             self._heard(json.loads(line))
 
     def _heard(self, told: dict[str, Any]) -> None:
@@ -236,6 +248,9 @@ class RunRecorder(threading.Thread):
         elif "bytes" in told:
             self._part, self._part_bytes = told["part"], told["part_bytes"]
             self.n_bytes = self._bytes_before + told["bytes"]
+            while self._n_written < told["messages"]:
+                self._n_written += 1
+                self._on_the_way.popleft()
             if self._clock.now() - self._t_began_s > WELL_AFTER_S:
                 self._again_after_s = AGAIN_AFTER_S
 
@@ -250,7 +265,8 @@ class RunRecorder(threading.Thread):
             return
         if self._segment == 0:
             self._tell_the_run_before()
-        self._lacks_checkpoint, self._t_began_s = True, self._clock.now()
+        self._lacks_checkpoint = True
+        self._t_began_s = self._t_heard_s = self._clock.now()
         self._segment += 1
         self._journal.wants_checkpoint = True
 
@@ -295,8 +311,10 @@ class RunRecorder(threading.Thread):
         self.failure = why
         self._journal.leave_out()
         self._lacks_checkpoint = True
+        self._n_lost_before += sum(self._on_the_way)
+        self._on_the_way.clear()
         self._waiting.clear()
-        self._n_waiting, self._said = 0, b""
+        self._n_waiting, self._n_written, self._said = 0, 0, b""
         self._bytes_before, self._part_bytes = self.n_bytes, 0
         if self._process is not None:
             _kill(self._process)
