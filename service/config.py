@@ -98,7 +98,7 @@ class RecordConfig(Section):
     enabled: bool = True
     folder: str = Field("runs/recordings", min_length=1)
     limit_gb: Finite = Field(50.0, ge=0)
-    part_mb: Finite = Field(64.0, ge=0.1, le=1024)
+    part_mb: Finite = Field(64.0, ge=0.01, le=1024)
 
 
 class ServeConfig(Section):

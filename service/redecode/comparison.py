@@ -62,16 +62,18 @@ class Comparison:
         self.n_compared += 1
         self.by_decoder[f"{decode.decoder_id} {decode.checksum[:12]} on {decode.backend}"] += 1
         self.by_reason[decode.reason or "ok"] += 1
-        same = _same(remade.value_raw, decode.value_raw)
-        same_value = remade.value is None or _same(remade.value, decode.value)
-        self.n_same += same
-        apart = 0.0 if same else distance(remade.value_raw, decode.value_raw)
+        is_same = same(remade.value_raw, decode.value_raw)
+        is_same_value = remade.value is None or same(remade.value, decode.value)
+        self.n_same += is_same
+        apart = 0.0 if is_same else distance(remade.value_raw, decode.value_raw)
         self.largest = max(self.largest, apart)
-        is_differing = not same if is_exact else apart > atol
+        is_differing = not is_same if is_exact else apart > atol
         self.n_differing += is_differing
         if is_exact:
-            self.n_other_values += not same_value
-        if (is_differing or (is_exact and not same_value)) and len(self.differing) < DIFFERING_TOLD:
+            self.n_other_values += not is_same_value
+        if (is_differing or (is_exact and not is_same_value)) and len(
+            self.differing
+        ) < DIFFERING_TOLD:
             self.differing.append(
                 {
                     "topic": remade.topic,
@@ -155,7 +157,7 @@ def redecode(path: Path, folders: list[Path], backend: str = "") -> Redecoded:
     return Redecoded(run, comparison, report, holds)
 
 
-def _same(ours: Values, theirs: Values) -> bool:
+def same(ours: Values, theirs: Values) -> bool:
     """Return True if both are the same, bit for bit: JSON tells each number from its neighbours."""
     return msgspec.json.encode(ours) == msgspec.json.encode(theirs)
 

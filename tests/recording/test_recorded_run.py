@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.recording.recorded import redecoded
 
 IS_FULL = bool(os.environ.get("SPIKELOOP_FULL"))
 SHORT = ("--seconds", "4", "--units", "40", "--hop-ms", "20", "--part-mb", "0.1")
@@ -22,8 +25,11 @@ FULL = ("--seconds", "1200", "--units", "1000", "--hop-ms", "10")
         pytest.param(FULL, id="full", marks=pytest.mark.skipif(not IS_FULL, reason="20 minutes")),
     ],
 )
-def test_swap_pause_shaping_outage_late_spikes_failover_and_kill(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "benchmarks.recorded_run", "--json", *arguments]
+def test_swap_pause_shaping_outage_late_spikes_failover_and_kill(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "benchmarks.recorded_run", "--json", "--folder", str(tmp_path)]
+    command += arguments
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
@@ -53,3 +59,7 @@ def test_swap_pause_shaping_outage_late_spikes_failover_and_kill(arguments: list
     assert len(report["by_decoder"]) == 3
     assert {"ok", "paused", "backend_error", "context_short"} <= set(report["by_reason"])
     assert report["times_real_time"] > 1
+    by_another = redecoded(Path(record["path"]), "--backend", "onnxruntime-cpu")
+    assert not by_another["bit_for_bit"]
+    assert by_another["compared"] == report["compared"]
+    assert 0 < by_another["largest_difference"] <= by_another["allowed"]
