@@ -126,7 +126,7 @@ def redecode(path: Path, folders: list[Path], backend: str = "") -> Redecoded:
     span_s = comparison.last_s - (comparison.first_s or comparison.last_s)
     holds = comparison.n_compared > 0 and not (
         comparison.n_differing or comparison.n_other_values or replay.checks.n_other_tokens
-        or replay.checks.n_other_checkpoints
+        or (decoders.is_exact and replay.checks.n_other_checkpoints)
     )  # fmt: skip
     report = {
         "run": run.facts["run_id"],

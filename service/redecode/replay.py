@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import numpy as np
@@ -287,12 +287,12 @@ class Replay:
         if one.opened is None:
             return
         backend = one.opened.backend
-        one.is_known = held.memory is not None
         backend.reset()
-        if held.memory and isinstance(backend, Remembers):
-            backend.set_memory(_arrays(held.memory))
-        elif held.memory:
-            one.is_known = held.last_k == held.k_reset
+        memory = _arrays(held.memory or {})
+        one.is_known = held.memory is not None and not any(a.any() for a in memory.values())
+        if not one.is_known and _takes(backend, memory):
+            backend.set_memory(memory)
+            one.is_known = True
 
     def _is_as(self, point: records.Checkpoint) -> bool:
         """Return True if the replay has come to the state that the daemon was in."""
@@ -307,10 +307,9 @@ class Replay:
             one = self._of(memory.number)
             if one.opened is None or not one.is_known or not memory.memory:
                 continue
-            backend = one.opened.backend
-            if isinstance(backend, Remembers):
+            backend, wanted = one.opened.backend, _arrays(memory.memory)
+            if _takes(backend, wanted):
                 ours = backend.memory()
-                wanted = _arrays(memory.memory)
                 same &= all(ours[name].tobytes() == wanted[name].tobytes() for name in wanted)
         return same
 
@@ -349,6 +348,14 @@ class Replay:
         if said.then_safe:
             shaper.safe(decode.t_window)
         return value
+
+
+def _takes(backend: Backend, memory: Mapping[str, np.ndarray]) -> TypeGuard[Remembers]:
+    """Return True if a backend has a memory of this form; another backend's has another."""
+    if not memory or not isinstance(backend, Remembers):
+        return False
+    ours = {name: array.shape for name, array in backend.memory().items()}
+    return ours == {name: array.shape for name, array in memory.items()}
 
 
 def _arrays(memory: Mapping[str, tuple[list[int], bytes]]) -> dict[str, np.ndarray]:
