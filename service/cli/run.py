@@ -37,6 +37,7 @@ def demo(
     day: Annotated[int | None, opt("8; the shipped decoder knows 0 to 7.")] = None,
     bundle: Annotated[str, opt("Another decoder.")] = "shipped:demo",
     backend: Annotated[str, opt("Runs the network.")] = "auto",
+    record: Annotated[Path | None, opt("Record the run in this folder.", "FOLDER")] = None,
 ) -> int:
     """Close the loop with a simulated subject."""
     quieten_lsl()
@@ -61,6 +62,7 @@ def demo(
         bundle=bundle,
         delay_s=delay_ms * 1e-3,
         backend=backend,
+        record=record,
     )
 
 
