@@ -20,7 +20,7 @@ from typing import Any
 
 from service.telemetry.recording.frames import (
     BEGIN_PART,
-    PART_FILE,
+    FOLLOWED_BY,
     PartHead,
     frame,
     part_name,
@@ -185,11 +185,10 @@ def _remove(path: Path) -> bool:
         return False
     finally:
         os.close(file)
-    left = [one for one in path.parent.iterdir() if PART_FILE.fullmatch(one.name)]
-    if not left:
+    # What somebody else laid beside the parts stays, and the folder with it.
+    if {one.name for one in path.parent.iterdir()} <= {FOLLOWED_BY}:
         with contextlib.suppress(OSError):
-            for one in path.parent.iterdir():
-                one.unlink()
+            (path.parent / FOLLOWED_BY).unlink(missing_ok=True)
             path.parent.rmdir()
     return True
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from service.telemetry.recording.frames import (
     BEGIN_PART,
+    FOLLOWED_BY,
     PART_FILE,
     RECORDS,
     RUN_FOLDER,
@@ -42,7 +43,6 @@ AGAIN_AFTER_S, AGAIN_AT_MOST_S, WELL_AFTER_S = 1.0, 60.0, 30.0
 BEGINS_WITHIN_S, ENDS_WITHIN_S = 5.0, 5.0
 KILLED_WITHIN_S = 1.0
 PIPE_BYTES = 2**20
-FOLLOWED_BY = "followed-by"
 _F_SETPIPE_SZ = 1031
 _RUN = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); "
