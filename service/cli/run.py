@@ -70,7 +70,6 @@ def serve(
     config: Config,
     log: Annotated[Literal["human", "json"], opt("Form of the log.")] = "human",
     announce: Annotated[Path | None, opt("Write the bound addresses to this file (JSON).")] = None,
-    token_log: Annotated[Path | None, opt("Write every arrival and token to this file.")] = None,
 ) -> int:
     """Run the daemon."""
     quieten_lsl()
@@ -81,9 +80,7 @@ def serve(
 
     set_up(log)
     return guard(
-        lambda config, lifeline, hung: run_daemon(
-            config, announce, token_log, lifeline=lifeline, hung=hung
-        ),
+        lambda config, lifeline, hung: run_daemon(config, announce, lifeline=lifeline, hung=hung),
         load_config(config, ServeConfig),
     )
 

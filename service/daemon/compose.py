@@ -15,7 +15,7 @@ from export.choice.machine import cpu_model, library_versions
 from export.manifest import Manifest
 from service.config import InputConfig, ServeConfig, ShapingConfig
 from service.daemon.stream_search import StreamSearch
-from service.errors import ConfigError, cannot_write
+from service.errors import ConfigError
 from service.loop.cut_timer import Cut
 from service.loop.decode_loop import Report
 from service.loop.intake.schedule import BlockAlignment, Schedule
@@ -24,7 +24,6 @@ from service.loop.shaping import Shaping
 from service.loop.token_cap import CapChange, TokenCap
 from service.telemetry.recording.run_journal import RunJournal
 from service.telemetry.recording.run_recorder import RecordingLimits, RunRecorder
-from service.telemetry.token_log import TokenLog
 from streams.clock import Clock
 from streams.lsl.inlets import Inlet, find_inlet
 from streams.spikes.kernels.choose import NUMPY, Kernels
@@ -145,34 +144,6 @@ def make_alignment(source: Source, schedule: Schedule, cut: Cut) -> BlockAlignme
     if cut != "auto" or source.bin_s is not None:
         return None
     return BlockAlignment(schedule, source.listen())
-
-
-def make_token_log(
-    path: Path | None,
-    run_id: str,
-    schedule: Schedule,
-    manifest: Manifest,
-    keys: list[str],
-    report: Report,
-) -> TokenLog | None:
-    """Open the token log if there is a path.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    if path is None:
-        return None
-    header = {
-        "run_id": run_id,
-        "t0_s": schedule.t0_s,
-        "hop_us": schedule.hop_us,
-        "bin_us": round(manifest.bin_s * 1e6),
-        "checksum": manifest.id,
-    }
-    try:
-        return TokenLog(path, header, keys, report)
-    except OSError as err:
-        raise cannot_write(path, err) from err
 
 
 def make_recorder(

@@ -24,7 +24,6 @@ from service.daemon.compose import (
     make_recorder,
     make_source,
     make_token_cap,
-    make_token_log,
     search_stream,
     shaping_of,
 )
@@ -75,12 +74,11 @@ class Daemon:
         config: the run's.
         bundle: the opened bundle.
         publisher: the bound socket for decodes.
-        tokens: a file for the token log; None for none.
         lifeline: tells the daemon's guardian how far it is.
         hung: backends that hung before, and where.
 
     Raises:
-        ConfigError: the config does not fit the bundle, or the token log cannot be written.
+        ConfigError: the config does not fit the bundle.
         BundleError, BackendUnavailable: no backend runs the bundle.
         StreamsError: no fitting stream.
     """
@@ -90,7 +88,6 @@ class Daemon:
         config: ServeConfig,
         bundle: DecoderBundle,
         publisher: Publisher,
-        tokens: Path | None = None,
         *,
         lifeline: Lifeline,
         hung: Mapping[str, str],
@@ -134,10 +131,7 @@ class Daemon:
             self.source, self._clock, self.schedule, self._inbox, self.report, self.fail,
             by_loop=config.beat.cut != "settled",
         )  # fmt: skip
-        self._token_log = make_token_log(
-            tokens, self.run_id, self.schedule, manifest, self.source.keys, self.report
-        )
-        self.telemetry = RunTelemetry(self.schedule, self.source.keys, self._token_log)
+        self.telemetry = RunTelemetry(self.schedule, self.source.keys)
         self.loop = self._make_loop()
         self.recorder = make_recorder(
             config, self.schedule, manifest, self.journal, self.loop.ring.capacity, self.source,
@@ -233,8 +227,6 @@ class Daemon:
             self.journal.beat_over(self.loop, self._clock.now())
         self._ingest.start()
         self.deployer.failover.start()
-        if self._token_log is not None:
-            self._token_log.start()
         self._ask_for_realtime()
         self.report("started", self._description())
         if self.config.input.stamps == "arrival":
@@ -261,10 +253,10 @@ class Daemon:
     def heartbeat(self) -> Heartbeat:
         """Return the run's state."""
         decode_ms, t_sent = self.telemetry.decode_ms, self._clock.now()
-        parts = {"token_log": self._token_log, "record": self.recorder}
+        is_lost = self.recorder is not None and self.recorder.failure
         told = heartbeat_of(
             self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent,
-            flags=[name for name, part in parts.items() if part is not None and part.failure],
+            flags=["record"] if is_lost else [],
         )  # fmt: skip
         # Asked by the control thread while a beat hangs: the newest decode is no news any more.
         if self.lifeline.is_overdue(t_sent):
@@ -393,7 +385,5 @@ class Daemon:
         self._ingest.stop()
         if self._outlet is not None:
             self._outlet.close()
-        if self._token_log is not None:
-            self._token_log.stop()
         if self.recorder is not None:
             self.recorder.stop()

@@ -324,8 +324,6 @@ class DecodeLoop:
         self.ring.close(self.schedule.end_us(k))
         # Decoders behind, and those to come, run the same spikes, though late ones may follow.
         self.slots.remember(k, spikes)
-        if self._observer is not None:
-            self._observer.window(k, self.schedule.end_us(k), outcome.window)
         return outcome
 
     def _close(self, k: int) -> None:

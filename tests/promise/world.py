@@ -32,10 +32,11 @@ from service.loop.validity import ValidityJudge
 from streams.clock import OffsetEstimate
 from streams.errors import StreamAbsentError, StreamLostError
 from streams.lsl.description import StreamDescription
-from streams.messages import Float64s, TokenWindow
+from streams.messages import Float64s
 from streams.spikes.layouts.layout import LayoutOptions
 from streams.spikes.ring import SpikeRing
 from streams.wire.schema import Decode
+from tests.service.kept_windows import KeptWindows
 
 OFFSET_EVERY_S = 1.0
 T_BEGIN_S = 5000.0
@@ -219,7 +220,8 @@ class SimulatedDaemon:
         manifest, hop_us = bundle.manifest, round(hop_s * 1e6)
         self.world = world
         self.decodes: list[Decode] = []
-        self.windows: dict[int, TokenWindow] = {}
+        kept = KeptWindows()
+        self.windows = kept.windows
         self.events: list[tuple[str, dict[str, Any]]] = []
         keys = tuple(unit.key for unit in manifest.units)
         self.source = Source(world.find, LayoutOptions(keys), world)
@@ -228,7 +230,9 @@ class SimulatedDaemon:
         inbox: deque[Arrival] = deque()
         self.ingest = Ingest(self.source, world, self.schedule, inbox, self._report, self._fail)
         bin_s = self.source.bin_s
-        decoder = Decoder(manifest, open_cpu(bundle), bundle.row_of_key, self.source.keys)
+        decoder = Decoder(
+            manifest, open_cpu(bundle), bundle.row_of_key, self.source.keys, journal=kept
+        )
         judge = ValidityJudge(
             manifest.context_s, manifest.stale_after_s, self.source.keep_alive_every_s, hop_s
         )
@@ -251,7 +255,6 @@ class SimulatedDaemon:
             lead_s=manifest.lead_s.default,
             report=self._report,
             source_fault=lambda: self.ingest.source_fault,
-            observer=self,
             cut=cut,
         )
         world.listeners.append(listener)
@@ -267,15 +270,6 @@ class SimulatedDaemon:
     def _publish(self, decode: Decode) -> float:
         self.decodes.append(decode)
         return self.world.t_s
-
-    def arrival(self, arrival: Arrival) -> None:
-        """Arrivals are of no interest."""
-
-    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
-        """Keep the tokens of beat k's bin."""
-        self.windows[k] = TokenWindow(
-            window.unit.copy(), window.t_rel.copy(), window.count.copy(), window.t_window
-        )
 
     def _report(self, event: str, detail: dict[str, Any]) -> None:
         self.events.append((event, detail))
