@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from streams.sessions.reading import read_session
 from tests.recording.conftest import Recorded
 
 _RUN = "import sys; from service.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -67,6 +68,9 @@ def test_an_nwb_file_of_a_run(recorded: Recorded, tmp_path: Path) -> None:
     assert told["session"] == "s/2026-11-28/r"
     assert told["spikes"] == pytest.approx(recorded.n_sent, abs=20)
     assert {"processing/decodes/velocity", "processing/decodes/velocity_raw"} <= set(told["series"])
+    session = read_session(out)
+    assert len(session.spikes) == told["spikes"]
+    assert set(session.behavior) == set(told["series"])
     from pynwb import NWBHDF5IO
 
     with warnings.catch_warnings():

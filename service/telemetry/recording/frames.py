@@ -23,6 +23,7 @@ FOLLOWED_BY = "followed-by"
 """A file in a run's folder that names the run that went on in its place."""
 FRAME_BYTES_AT_MOST = 2**26
 """Longer ones are no frames: a length that was damaged must not fill the memory."""
+RECORDS_BYTES_AT_MOST = 2**30
 _HEAD = struct.Struct("<16sHHIQ8sI")
 _FRAME = struct.Struct("<4sIII")
 _FRAME_MAGIC = b"FRME"
@@ -133,7 +134,11 @@ def read_frames(file: BinaryIO, first_frame: int) -> Iterator[list[bytes]]:
             raise CutShortError(f"it ends within frame {number}")
         if crc != _sum(number, content):
             raise DamagedError(f"frame {number} does not have the checksum that was written")
-        yield _records(zlib.decompress(content))
+        unpacking = zlib.decompressobj()
+        held = unpacking.decompress(content, RECORDS_BYTES_AT_MOST)
+        if not unpacking.eof:
+            raise DamagedError(f"frame {number} holds over {RECORDS_BYTES_AT_MOST} bytes")
+        yield _records(held)
         number += 1
 
 

@@ -40,7 +40,7 @@ WAITING_BYTES = 2**24
 STANDS_STILL_S = 5.0
 """A recorder that says nothing for so long is replaced; a disk may well take a second or two."""
 AGAIN_AFTER_S, AGAIN_AT_MOST_S, WELL_AFTER_S = 1.0, 60.0, 30.0
-BEGINS_WITHIN_S, ENDS_WITHIN_S = 5.0, 5.0
+BEGINS_WITHIN_S, ENDS_WITHIN_S = 5.0, 2.0
 KILLED_WITHIN_S = 1.0
 PIPE_BYTES = 2**20
 _F_SETPIPE_SZ = 1031
@@ -133,22 +133,24 @@ class RunRecorder(threading.Thread):
 
     def run(self) -> None:
         """Feed the recorder until told to stop."""
-        self._try_to_record()
-        self._has_tried.set()
-        while not self._stopping.is_set():
-            self._journal.wait(FETCH_EVERY_S)
-            if self._process is None:
-                if self._clock.now() >= self._t_again_s:
+        try:
+            self._try_to_record()
+            self._has_tried.set()
+            while not self._stopping.is_set():
+                self._journal.wait(FETCH_EVERY_S)
+                if self._process is not None:
+                    self._turn()
+                elif self._clock.now() >= self._t_again_s:
                     self._try_to_record()
-            else:
-                self._turn()
-        self._finish()
+            self._finish()
+        except Exception as err:  # noqa: BLE001 - the thread's one guard: a lost record is told
+            self._fail(f"recording failed: {type(err).__name__}: {err}")
 
     def stop(self) -> None:
         """Hand over what is left and wait until it is on the disk, for some seconds at most."""
         self._stopping.set()
         self._journal.hurry()
-        self.join(timeout=2 * ENDS_WITHIN_S)
+        self.join(timeout=2.5 * ENDS_WITHIN_S)
 
     def _turn(self) -> None:
         """Fetch, encode, hand over, and look how the recorder is."""
@@ -190,7 +192,7 @@ class RunRecorder(threading.Thread):
         """Note that a part begins, and tell it if the record was interrupted."""
         n_lost, self._n_lost_before = checkpoint.n_lost + self._n_lost_before, 0
         self.n_lost += n_lost
-        self._part_bytes = 0
+        self._part, self._part_bytes = self._part + 1, 0
         if not self._lacks_checkpoint and not checkpoint.n_lost:
             return
         detail: dict[str, Any] = {"folder": str(self.run_folder), "beat": checkpoint.k}
@@ -246,7 +248,8 @@ class RunRecorder(threading.Thread):
             limit_gb = self._limits.limit_bytes / 1e9
             self._report("recordings_removed", {"parts": told["removed"], "limit_gb": limit_gb})
         elif "bytes" in told:
-            self._part, self._part_bytes = told["part"], told["part_bytes"]
+            if told["part"] == self._part:  # not of the part before the newest
+                self._part_bytes = told["part_bytes"]
             self.n_bytes = self._bytes_before + told["bytes"]
             while self._n_written < told["messages"]:
                 self._n_written += 1
@@ -272,12 +275,12 @@ class RunRecorder(threading.Thread):
 
     def _start(self) -> subprocess.Popen[bytes]:
         written = [one.name for one in self.run_folder.iterdir() if PART_FILE.fullmatch(one.name)]
-        part = max((int(name[5:11]) for name in written), default=0) + 1
+        self._part = max((int(name[5:11]) for name in written), default=0)
         root = Path(__file__).parents[3]
         process = subprocess.Popen(
             [
                 sys.executable, "-I", "-S", "-c", _RUN, str(root), str(self.run_folder),
-                self._facts["run_id"], str(self._segment), str(part),
+                self._facts["run_id"], str(self._segment), str(self._part + 1),
                 str(self._limits.limit_bytes), self._cores,
             ],
             stdin=subprocess.PIPE,
