@@ -15,7 +15,7 @@ import numpy as np
 from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle
 from service.loop.decoder import Decoder, Raw
-from service.loop.journal import NO_JOURNAL, Journal
+from service.loop.journal import Journal
 from service.loop.shaping import Shaper, Shaping
 from service.loop.validity import ValidityJudge
 from streams.messages import SpikeBatch
@@ -53,7 +53,7 @@ def make_slot(
     token_cap: int | None,
     keep_alive_every_s: float,
     kernels: Kernels,
-    journal: Journal = NO_JOURNAL,
+    journal: Journal,
 ) -> DecoderSlot:
     """Return a slot for an opened bundle.
 
