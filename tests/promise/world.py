@@ -26,6 +26,7 @@ from service.loop.intake.ingest import Ingest
 from service.loop.intake.schedule import Schedule
 from service.loop.intake.settle import SettleTime
 from service.loop.intake.source import OpenInlet, Source
+from service.loop.journal import Journal
 from service.loop.shaping import Shaper
 from service.loop.slots import DecoderSlot
 from service.loop.validity import ValidityJudge
@@ -215,7 +216,12 @@ class SimulatedDaemon:
     """
 
     def __init__(
-        self, world: World, bundle: DecoderBundle, hop_s: float, cut: Cut = "auto"
+        self,
+        world: World,
+        bundle: DecoderBundle,
+        hop_s: float,
+        cut: Cut = "auto",
+        journal: Journal | None = None,
     ) -> None:
         manifest, hop_us = bundle.manifest, round(hop_s * 1e6)
         self.world = world
@@ -231,7 +237,7 @@ class SimulatedDaemon:
         self.ingest = Ingest(self.source, world, self.schedule, inbox, self._report, self._fail)
         bin_s = self.source.bin_s
         decoder = Decoder(
-            manifest, open_cpu(bundle), bundle.row_of_key, self.source.keys, journal=kept
+            manifest, open_cpu(bundle), bundle.row_of_key, self.source.keys, journal=journal or kept
         )
         judge = ValidityJudge(
             manifest.context_s, manifest.stale_after_s, self.source.keep_alive_every_s, hop_s
@@ -256,6 +262,7 @@ class SimulatedDaemon:
             report=self._report,
             source_fault=lambda: self.ingest.source_fault,
             cut=cut,
+            journal=journal or kept,
         )
         world.listeners.append(listener)
 
