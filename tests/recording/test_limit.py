@@ -20,7 +20,7 @@ from service.telemetry.recording.frames import (
     read_head,
     record,
 )
-from service.telemetry.recording.run_recorder import _RUN
+from service.telemetry.recording.recorder_pipe import RECORDER
 
 ROOT = Path(__file__).parents[2]
 OLDER = ("20260101T000000Z-00000001", "20260102T000000Z-00000002")
@@ -42,7 +42,18 @@ def recorded(folder: Path, limit_bytes: int, n_parts: int = 1) -> list[dict[str,
     """Record parts in a new run with the recorder itself; what it said."""
     run = folder / "20260301T000000Z-0000000a"
     run.mkdir()
-    command = [sys.executable, "-I", "-S", "-c", _RUN, str(ROOT), str(run), "0000000a", "0", "1"]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        RECORDER,
+        str(ROOT),
+        str(run),
+        "0000000a",
+        "0",
+        "1",
+    ]
     messages = b"".join(
         message(BEGIN_PART, record(b"header")) + message(RECORDS, record(b"one") + record(b"two"))
         for _ in range(n_parts)
