@@ -92,6 +92,15 @@ class LogConfig(Section):
     flights: str = ""
 
 
+class RecordConfig(Section):
+    """`[record]`: the recording of the run, and how much all recordings may hold."""
+
+    enabled: bool = True
+    folder: str = Field("runs/recordings", min_length=1)
+    limit_gb: Finite = Field(50.0, ge=0)
+    part_mb: Finite = Field(64.0, ge=0.01, le=1024)
+
+
 class ServeConfig(Section):
     """`configs/serve.toml`."""
 
@@ -102,6 +111,13 @@ class ServeConfig(Section):
     shaping: ShapingConfig = ShapingConfig()
     realtime: RealtimeConfig = RealtimeConfig()
     log: LogConfig = LogConfig()
+    record: RecordConfig = RecordConfig()
+
+    @field_validator("record", mode="before")
+    @classmethod
+    def _record_or_not(cls, given: Any) -> Any:
+        """Let `record = false` stand for a section with `enabled = false`."""
+        return {"enabled": given} if isinstance(given, bool) else given
 
 
 def load_config(path: Path, model: type[Model]) -> Model:

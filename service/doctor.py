@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from export.choice.ranking import Ranking
 from export.shipped import bundle_path
 from export.tensorrt.library import RTX_INSTALL
 from service.bench.machine import version_of
-from service.config import DecoderConfig, ServeConfig, load_config
+from service.config import DecoderConfig, RecordConfig, ServeConfig, load_config
 from service.daemon.compose import make_source
 from service.daemon.daemon import Daemon
 from service.daemon.lifeline import Lifeline
@@ -103,7 +105,23 @@ def _examine(config: ServeConfig | None) -> Iterator[Finding]:
     bundle = _bundle(looked_at.decoder)
     yield bundle
     if config is not None:
+        yield recordings(config.record)
         yield from _source(config, bundle_opens=bundle.ok)
+
+
+def recordings(config: RecordConfig) -> Finding:
+    """Say whether runs can be recorded, and how much room there is."""
+    if not config.enabled:
+        return Finding("recordings", True, "none are made: `enabled = false` under [record]")
+    folder = Path(config.folder).absolute()
+    made = next(path for path in (folder, *folder.parents) if path.exists())
+    if not made.is_dir() or not os.access(made, os.W_OK | os.X_OK):
+        return Finding("recordings", False, f"{folder} cannot be written: see {made}")
+    free_gb = shutil.disk_usage(made).free / 1e9
+    most = f"{config.limit_gb:g} GB at most" if config.limit_gb else "no limit"
+    short = bool(config.limit_gb) and free_gb < config.limit_gb
+    warning = "; the disk may be full before that: lower `limit_gb` under [record]" if short else ""
+    return Finding("recordings", True, f"{folder}: {most}, {free_gb:.0f} GB free{warning}")
 
 
 def _names_gpu(config: ServeConfig) -> bool:

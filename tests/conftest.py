@@ -18,12 +18,12 @@ settings.load_profile("spikeloop")
 HERE = Path(__file__).parent
 DOOR, ROOM = Path(__file__), HERE.parent / "pyproject.toml"
 """Files that are locked, as they are there and stay; nothing is written to them."""
-LONG_FIRST = ("system", "promise", "calibration", "decoders")
+LONG_FIRST = ("system", "promise", "calibration", "decoders", "recording")
 """Folders whose files take long: begun late, one worker would end with them alone."""
 
 
 TIMER = pytest.StashKey[BareTimer]()
-LIVE = ("system", "calibration", "service", "faults")
+LIVE = ("system", "calibration", "service", "faults", "recording")
 """Folders whose tests run daemons."""
 RERUNS = 2
 

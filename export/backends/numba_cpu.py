@@ -143,6 +143,15 @@ class NumbaBackend:
         self._memory[:] = 0
         self._has_recalled = False
 
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return copies of the memory's arrays, float32, by name."""
+        return {"all": self._memory[self._turn].copy()}
+
+    def set_memory(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on with the memory that `memory` of the same decoder returned."""
+        self._memory[self._turn] = memory["all"]
+        self._has_recalled = False
+
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
         """Decode with other tables from the next step on.
 

@@ -132,6 +132,15 @@ class OnnxruntimeBackend:
             for value in values.values():
                 value.update_inplace(np.zeros(value.shape(), np.float32))
 
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return copies of the memory's arrays, float32, by name."""
+        return {name: value.numpy().copy() for name, value in self._memory[self._turn].items()}
+
+    def set_memory(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on with the memory that `memory` of the same decoder returned."""
+        for name, value in self._memory[self._turn].items():
+            value.update_inplace(memory[name])
+
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
         """Decode with other tables from the next step on; the graph stays.
 

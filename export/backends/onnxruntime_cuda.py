@@ -190,6 +190,15 @@ class StaticOnnxruntimeBackend:
         for name, value in self._memory.items():
             value.update_inplace(self._zero_memory[name])
 
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return copies of the memory's arrays, float32, by name."""
+        return {name: value.numpy().copy() for name, value in self._memory.items()}
+
+    def set_memory(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on with the memory that `memory` of the same decoder returned."""
+        for name, value in self._memory.items():
+            value.update_inplace(memory[name].copy())
+
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
         """Decode with other tables from the next step on: they are uploaded, nothing else changes.
 

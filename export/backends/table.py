@@ -82,6 +82,17 @@ class Predecodes(Protocol):
         """Take the run just before as the step: advance the memory by it."""
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A backend whose memory can be read, and set: it goes on bit for bit."""
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return copies of the memory's arrays, float32, by name."""
+
+    def set_memory(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on with the memory that `memory` of the same decoder returned."""
+
+
 def _onnxruntime_cpu(bundle: DecoderBundle, precision: str) -> Backend:
     require_one_onnxruntime()
     from export.backends.onnxruntime_cpu import open_cpu

@@ -83,6 +83,14 @@ class TorchBackend:
         inputs = [t for t in self._signature.inputs if t.name in self._signature.memory]
         self._memory = {t.name: torch.zeros([int(n) for n in t.shape]) for t in inputs}
 
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return copies of the memory's arrays, float32, by name."""
+        return {name: value.numpy().copy() for name, value in self._memory.items()}
+
+    def set_memory(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on with the memory that `memory` of the same decoder returned."""
+        self._memory = {name: torch.from_numpy(value.copy()) for name, value in memory.items()}
+
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
         """Decode with other tables from the next step on.
 

@@ -135,6 +135,17 @@ class TorchGraphBackend:
             value.zero_()
         self._wait()
 
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return copies of the memory's arrays, float32, by name."""
+        self._wait()
+        return {name: value.cpu().numpy().copy() for name, value in self._memory.items()}
+
+    def set_memory(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on with the memory that `memory` of the same decoder returned."""
+        for name, value in self._memory.items():
+            value.copy_(torch.from_numpy(memory[name].copy()))
+        self._wait()
+
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
         """Decode with other tables from the next step on.
 

@@ -54,6 +54,7 @@ class TensorrtBackend:
         self._stream = Stream()
         known = {t.name: t for t in (*self._signature.inputs, *self._signature.outputs)}
         memory = {name: fixed_zeros(known[name]) for name in self._signature.memory}
+        self._memory_shapes = {name: values.shape for name, values in memory.items()}
         self._values: dict[str, np.ndarray] = {
             output.name: self._pinned_array(output.dims, np.float32)
             for output in bundle.manifest.outputs
@@ -126,6 +127,23 @@ class TensorrtBackend:
         for name in self._signature.memory:
             self._stream.zero(self._device[name])
         self._stream.wait()
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return copies of the memory's arrays, float32, by name."""
+        found = {}
+        for name in self._signature.memory:
+            array = np.empty(self._memory_shapes[name], np.float32)
+            self._stream.download(array.ctypes.data, self._device[name], array.nbytes)
+            self._stream.wait()
+            found[name] = array
+        return found
+
+    def set_memory(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on with the memory that `memory` of the same decoder returned."""
+        for name in self._signature.memory:
+            array = np.ascontiguousarray(memory[name], np.float32)
+            self._stream.upload(self._device[name], array.ctypes.data, array.nbytes)
+            self._stream.wait()
 
     def set_tables(self, tables: Mapping[str, np.ndarray]) -> None:
         """Decode with other tables from the next step on: they are uploaded, nothing else changes.

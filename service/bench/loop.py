@@ -26,6 +26,8 @@ from streams.wire.packed import Format
 
 DECODE_BYTES = 600
 """Size of a decode of two numbers in JSON."""
+RECORDED_GB = 1.0
+"""Recordings of a soak of hours lie among the temporary files: no more than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Settings:
         backend: that decodes.
         delay_s: how much later than their end the sender's blocks leave.
         form: `[output] format` of the daemon.
+        record: the run is recorded, to a folder that goes with the measurement.
     """
 
     n_units: int
@@ -57,6 +60,7 @@ class Settings:
     backend: str = "auto"
     delay_s: float = 0.0
     form: Format = "json"
+    record: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """For the result."""
@@ -71,6 +75,7 @@ class Settings:
             "cut": self.cut,
             "backend": self.backend,
             "format": self.form,
+            "record": self.record,
         }
 
 
@@ -139,6 +144,9 @@ def start_daemon(rig: Rig, name: str, stream: str, settings: Settings) -> str:
         "beat.cut": settings.cut,
         "output.format": settings.form,
         "realtime.priority": settings.priority,
+        "record.enabled": settings.record,
+        "record.folder": str(rig.path / "recordings"),
+        "record.limit_gb": RECORDED_GB,
     }
     endpoint: str = rig.serve(name, stream, config)["decode"]
     return endpoint

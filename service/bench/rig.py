@@ -27,6 +27,7 @@ SERVED_HERE = {
     "output.control": "tcp://127.0.0.1:*",
     # As a rig would ask; where it is not permitted the daemon says so and goes on.
     "realtime.priority": 50,
+    "record.enabled": False,
 }
 
 

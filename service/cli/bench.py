@@ -41,6 +41,9 @@ def loop(
     form: Annotated[
         Literal["json", "packed"], Option("--format", help="`[output] format` of the daemon.")
     ] = "json",
+    record: Annotated[
+        bool, Option("--record/--no-record", help="Record the run meanwhile, as `serve` does.")
+    ] = True,
     figure: Annotated[Path | None, opt("Draw the result.", "FILE.png")] = None,
     as_json: Json = False,
 ) -> int:
@@ -60,6 +63,7 @@ def loop(
         backend=backend,
         delay_s=delay_ms * 1e-3,
         form=form,
+        record=record,
     )
     return bench_loop(settings, figure=figure, as_json=as_json)
 

@@ -94,7 +94,7 @@ def _wanted(text: str, budget_per_s: float) -> Wanted:
 
 
 def convert(
-    files: Annotated[list[Path], arg("FILE.xdf", "The recordings.")],
+    files: Annotated[list[Path], arg("FILE.xdf|RUN", "The recordings, or a recorded run.")],
     out: Annotated[Path, Option("--out", "-o", metavar="SESSION.nwb", help="The session.")],
     session_id: Annotated[
         str | None, Option("--id", metavar="SUBJECT/YYYY-MM-DD/NAME", help="Its id.")
@@ -115,7 +115,9 @@ def convert(
         list[str] | None, opt("An axis of what moves; may be given again.", "LABEL")
     ] = None,
 ) -> None:
-    """Make an NWB session of XDF recordings."""
+    """Make an NWB session of XDF recordings, or of a run that the daemon recorded."""
+    if any(file.is_dir() for file in files):
+        return _convert_run(files, out, session_id)
     from streams.sessions.convert import convert as converting
     from streams.sessions.nwb.writer import write_session
 
@@ -149,6 +151,30 @@ def convert(
         "seconds": round(session.duration_s, 3),
         "trials": 0 if session.trials is None else len(session.trials),
         "behavior": sorted(session.behavior),
+        "said": said,
+    }
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+def _convert_run(files: list[Path], out: Path, session_id: str | None) -> None:
+    """Make a session of one recorded run."""
+    from service.errors import ConfigError
+    from service.redecode.session import session_of_run
+    from streams.sessions.nwb.writer import write_session
+
+    if len(files) > 1:
+        raise ConfigError("one recorded run makes one session: name its folder alone")
+    session, tables, said = session_of_run(files[0], session_id)
+    for text in said:
+        _say(text)
+    write_session(session, out, tables)
+    told = {
+        "session": session.id,
+        "units": len(session.unit_keys),
+        "spikes": len(session.spikes),
+        "seconds": round(session.duration_s, 3),
+        "series": sorted(session.behavior),
+        "tables": {name: len(table) for name, table in tables.items()},
         "said": said,
     }
     sys.stdout.write(json.dumps(told) + "\n")

@@ -37,6 +37,7 @@ def demo(
     day: Annotated[int | None, opt("8; the shipped decoder knows 0 to 7.")] = None,
     bundle: Annotated[str, opt("Another decoder.")] = "shipped:demo",
     backend: Annotated[str, opt("Runs the network.")] = "auto",
+    record: Annotated[Path | None, opt("Record the run in this folder.", "FOLDER")] = None,
 ) -> int:
     """Close the loop with a simulated subject."""
     quieten_lsl()
@@ -61,6 +62,7 @@ def demo(
         bundle=bundle,
         delay_s=delay_ms * 1e-3,
         backend=backend,
+        record=record,
     )
 
 
@@ -68,7 +70,6 @@ def serve(
     config: Config,
     log: Annotated[Literal["human", "json"], opt("Form of the log.")] = "human",
     announce: Annotated[Path | None, opt("Write the bound addresses to this file (JSON).")] = None,
-    token_log: Annotated[Path | None, opt("Write every arrival and token to this file.")] = None,
 ) -> int:
     """Run the daemon."""
     quieten_lsl()
@@ -79,9 +80,7 @@ def serve(
 
     set_up(log)
     return guard(
-        lambda config, lifeline, hung: run_daemon(
-            config, announce, token_log, lifeline=lifeline, hung=hung
-        ),
+        lambda config, lifeline, hung: run_daemon(config, announce, lifeline=lifeline, hung=hung),
         load_config(config, ServeConfig),
     )
 

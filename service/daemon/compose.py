@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from export.choice.machine import cpu_model, library_versions
 from export.manifest import Manifest
 from service.config import InputConfig, ServeConfig, ShapingConfig
 from service.daemon.stream_search import StreamSearch
-from service.errors import ConfigError, cannot_write
+from service.errors import ConfigError
 from service.loop.cut_timer import Cut
 from service.loop.decode_loop import Report
 from service.loop.intake.schedule import BlockAlignment, Schedule
 from service.loop.intake.source import FindInlet, Source
 from service.loop.shaping import Shaping
 from service.loop.token_cap import CapChange, TokenCap
-from service.telemetry.token_log import TokenLog
+from service.telemetry.recording.run_journal import RunJournal
+from service.telemetry.recording.run_recorder import RecordingLimits, RunRecorder
 from streams.clock import Clock
 from streams.lsl.inlets import Inlet, find_inlet
 from streams.spikes.kernels.choose import NUMPY, Kernels
@@ -142,32 +146,54 @@ def make_alignment(source: Source, schedule: Schedule, cut: Cut) -> BlockAlignme
     return BlockAlignment(schedule, source.listen())
 
 
-def make_token_log(
-    path: Path | None,
-    run_id: str,
+def make_recorder(
+    config: ServeConfig,
     schedule: Schedule,
     manifest: Manifest,
-    keys: list[str],
+    journal: RunJournal,
+    ring_capacity: int,
+    source: Source,
     report: Report,
-) -> TokenLog | None:
-    """Open the token log if there is a path.
+    *,
+    run_id: str,
+    follows: str,
+    clock: Clock,
+) -> RunRecorder | None:
+    """Return what records the run; None if the config says no.
 
-    Raises:
-        ConfigError: it cannot be written.
+    Args:
+        config: the daemon's.
+        schedule: the beats'.
+        manifest: of the bundle in service at the start.
+        journal: what is noted there is recorded.
+        ring_capacity: spikes that the ring keeps.
+        source: the stream.
+        report: called with (event, detail).
+        run_id: this run's.
+        follows: the run that hung before this one; "" for none.
+        clock: the daemon's.
     """
-    if path is None:
+    if not config.record.enabled:
         return None
-    header = {
+    facts = {
         "run_id": run_id,
+        "follows": follows,
+        "spikeloop": importlib.metadata.version("spikeloop"),
+        "machine": cpu_model(),
+        "libraries": library_versions(),
         "t0_s": schedule.t0_s,
+        "utc_of_t0": datetime.now(UTC).timestamp() - (clock.now() - schedule.t0_s),
         "hop_us": schedule.hop_us,
         "bin_us": round(manifest.bin_s * 1e6),
-        "checksum": manifest.id,
+        "ring_capacity": ring_capacity,
+        "source": str(source.inlet.description),
+        "config": config.model_dump(mode="json"),
     }
-    try:
-        return TokenLog(path, header, keys, report)
-    except OSError as err:
-        raise cannot_write(path, err) from err
+    limits = RecordingLimits(
+        round(config.record.limit_gb * 1e9), round(config.record.part_mb * 1e6)
+    )
+    folder = Path(config.record.folder)
+    return RunRecorder(journal, folder, limits, facts, source.keys, clock, report)
 
 
 def make_token_cap(hop_s: float, report: Report) -> TokenCap:

@@ -21,9 +21,9 @@ from service.daemon.compose import (
     check_config,
     choose_t0,
     make_alignment,
+    make_recorder,
     make_source,
     make_token_cap,
-    make_token_log,
     search_stream,
     shaping_of,
 )
@@ -45,6 +45,7 @@ from service.loop.lsl_outlet import DecodeOutlet
 from service.loop.shaping import Shaper
 from service.loop.slots import make_slot
 from service.telemetry.heartbeat import heartbeat_of
+from service.telemetry.recording.run_journal import RunJournal
 from service.telemetry.run_telemetry import RunTelemetry
 from service.telemetry.unit_health import UnitWatch
 from streams.clock import MonotonicClock
@@ -73,12 +74,11 @@ class Daemon:
         config: the run's.
         bundle: the opened bundle.
         publisher: the bound socket for decodes.
-        tokens: a file for the token log; None for none.
         lifeline: tells the daemon's guardian how far it is.
         hung: backends that hung before, and where.
 
     Raises:
-        ConfigError: the config does not fit the bundle, or the token log cannot be written.
+        ConfigError: the config does not fit the bundle.
         BundleError, BackendUnavailable: no backend runs the bundle.
         StreamsError: no fitting stream.
     """
@@ -88,14 +88,13 @@ class Daemon:
         config: ServeConfig,
         bundle: DecoderBundle,
         publisher: Publisher,
-        tokens: Path | None = None,
         *,
         lifeline: Lifeline,
         hung: Mapping[str, str],
     ) -> None:
         self.lifeline, self._hung = lifeline, hung
         self.config, self.bundle = config, bundle
-        self.run_id = uuid.uuid4().hex[:8]
+        self.run_id, self.journal = uuid.uuid4().hex[:8], RunJournal()
         self.notes: deque[tuple[str, dict[str, Any]]] = deque(maxlen=OUTGOING_KEPT)
         self.failure: Exception | None = None
         self._outgoing: deque[tuple[bytes, bytes]] = deque(maxlen=OUTGOING_KEPT)
@@ -132,11 +131,12 @@ class Daemon:
             self.source, self._clock, self.schedule, self._inbox, self.report, self.fail,
             by_loop=config.beat.cut != "settled",
         )  # fmt: skip
-        self._token_log = make_token_log(
-            tokens, self.run_id, self.schedule, manifest, self.source.keys, self.report
-        )
-        self.telemetry = RunTelemetry(self.schedule, self.source.keys, self._token_log)
+        self.telemetry = RunTelemetry(self.schedule, self.source.keys)
         self.loop = self._make_loop()
+        self.recorder = make_recorder(
+            config, self.schedule, manifest, self.journal, self.loop.ring.capacity, self.source,
+            self.report, run_id=self.run_id, follows=lifeline.run_before, clock=self._clock,
+        )  # fmt: skip
         self.units = UnitWatch(manifest, self.source.keys)
         self.deployer = self._make_deployer()
         self.deployer.failover.refused |= hung
@@ -162,6 +162,7 @@ class Daemon:
             self.bundle, self.opened, source.keys,
             Shaper(manifest.outputs, shaping_of(config.shaping)), token_cap=beat.token_cap,
             keep_alive_every_s=source.keep_alive_every_s, kernels=source.kernels,
+            journal=self.journal,
         )  # fmt: skip
         hop_us, bin_us = self.schedule.hop_us, round(manifest.bin_s * 1e6)
         n_kept = round(config.input.budget_spikes_per_s * max(RING_S, manifest.context_s + 1.0))
@@ -185,6 +186,7 @@ class Daemon:
             source_fault=lambda: ingest.source_fault,
             token_cap=make_token_cap(manifest.hop_s, self.report) if beat.shed_tokens else None,
             observer=self.telemetry,
+            journal=self.journal,
             cut=beat.cut,
             predecode=beat.rehearse,
             write=self._write,
@@ -209,7 +211,9 @@ class Daemon:
     def report(self, event: str, detail: dict[str, Any]) -> None:
         """Publish an event and note it for the log; from any thread."""
         message = Event(run_id=self.run_id, t_sent=self._clock.now(), event=event, detail=detail)
-        self._outgoing.append((b"event", encode(message)))
+        encoded = encode(message)
+        self._outgoing.append((b"event", encoded))
+        self.journal.told("event", encoded)
         self.notes.append((event, detail))
 
     def run(self) -> None:
@@ -218,10 +222,11 @@ class Daemon:
         Raises:
             GuardError: a part failed; the safe value was published last.
         """
+        if self.recorder is not None:
+            self.recorder.begin()
+            self.journal.beat_over(self.loop, self._clock.now())
         self._ingest.start()
         self.deployer.failover.start()
-        if self._token_log is not None:
-            self._token_log.start()
         self._ask_for_realtime()
         self.report("started", self._description())
         if self.config.input.stamps == "arrival":
@@ -248,10 +253,10 @@ class Daemon:
     def heartbeat(self) -> Heartbeat:
         """Return the run's state."""
         decode_ms, t_sent = self.telemetry.decode_ms, self._clock.now()
-        failed = self._token_log is not None and self._token_log.failure
+        is_lost = self.recorder is not None and self.recorder.failure
         told = heartbeat_of(
             self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent,
-            flags=["token_log"] if failed else [],
+            flags=["record"] if is_lost else [],
         )  # fmt: skip
         # Asked by the control thread while a beat hangs: the newest decode is no news any more.
         if self.lifeline.is_overdue(t_sent):
@@ -285,11 +290,15 @@ class Daemon:
             shadow = loop.run_shadow()
             if shadow is not None:
                 self._publisher.send(b"shadow", encode(shadow))
+                self.journal.shadow(loop.slots.shadow_number, shadow)
             loop.review_settling(decode)
+            self.journal.beat_over(loop, clock.now())
             if clock.now() >= t_heartbeat_s:
                 t_heartbeat_s += HEARTBEAT_EVERY_S
                 self._say_last_words(decode)
-                self._publisher.send(b"heartbeat", encode(self.heartbeat()))
+                heartbeat = encode(self.heartbeat())
+                self._publisher.send(b"heartbeat", heartbeat)
+                self.journal.told("heartbeat", heartbeat)
             self._send_outgoing()
             timing = telemetry.beat_over(
                 decode, loop, t_out=t_out, t_end=clock.now(), queued=len(self._inbox)
@@ -319,8 +328,14 @@ class Daemon:
             payload = self._write(current)
         self._publisher.send(b"decode", payload)
         t_out = self._clock.now()
+        last = current
         if self._outlet is not None:
-            self._outlet.push(self._as_of_now(current))
+            last = self._as_of_now(current)
+            self._outlet.push(last)
+        self.journal.said(
+            self.loop.decoder.number, current,
+            was_shaped=not decode.reason, then_safe=last is not current,
+        )  # fmt: skip
         return t_out
 
     def _as_of_now(self, decode: Decode) -> Decode:
@@ -370,5 +385,5 @@ class Daemon:
         self._ingest.stop()
         if self._outlet is not None:
             self._outlet.close()
-        if self._token_log is not None:
-            self._token_log.stop()
+        if self.recorder is not None:
+            self.recorder.stop()

@@ -59,10 +59,11 @@ def guard(run: Run, config: ServeConfig) -> int:
         run(config, Lifeline(), {})
         return 0
     hung: dict[str, str] = {}
+    run_before = ""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         while True:
-            lifeline = Lifeline()
+            lifeline = Lifeline(run_before)
             pid = os.fork()
             if pid == 0:
                 _be_the_daemon(run, config, lifeline, hung)
@@ -79,6 +80,7 @@ def guard(run: Run, config: ServeConfig) -> int:
                 raise _failure(watch)
             hung[words.backend or config.decoder.backend] = watch.complaint
             config = follower
+            run_before = words.newest.run_id if words.newest else run_before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

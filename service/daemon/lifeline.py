@@ -59,9 +59,14 @@ class LastWords(msgspec.Struct, kw_only=True):
 
 
 class Lifeline:
-    """One daemon's; made before the guardian forks it, so that both see it."""
+    """One daemon's; made before the guardian forks it, so that both see it.
 
-    def __init__(self) -> None:
+    Args:
+        run_before: the run that hung, where this one goes on; "" for none.
+    """
+
+    def __init__(self, run_before: str = "") -> None:
+        self.run_before = run_before
         self._memory = mmap.mmap(-1, _NUMBERS.size + 8 + 2 * _SLOT_BYTES)
         self._guardian = 0
         self._phase, self._due_s, self._alive_s = Phase.STARTING, NO_LIMIT, 0.0

@@ -26,7 +26,6 @@ from streams.wire.sockets import ControlServer, Publisher
 def serve(
     config: ServeConfig,
     announce: Path | None = None,
-    tokens: Path | None = None,
     *,
     lifeline: Lifeline,
     hung: Mapping[str, str],
@@ -36,7 +35,6 @@ def serve(
     Args:
         config: what to run.
         announce: a file to write the endpoints to once they are bound (JSON).
-        tokens: a file for the token log; None for none.
         lifeline: tells the daemon's guardian how far it is.
         hung: backends that hung before, and where.
 
@@ -58,7 +56,7 @@ def serve(
         startup = StartupControl(server, _beginning(config), lifeline)
         startup.start()
         try:
-            daemon = Daemon(config, bundle, publisher, tokens, lifeline=lifeline, hung=hung)
+            daemon = Daemon(config, bundle, publisher, lifeline=lifeline, hung=hung)
         finally:
             waiting = startup.hand_over()
         _run(daemon, Control(daemon, server, daemon.fail, waiting))

@@ -7,6 +7,7 @@ import os
 import statistics
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from export.bundle import open_bundle
@@ -32,6 +33,7 @@ def demo(
     bundle: str = SHIPPED_DEMO,
     backend: str = DEFAULT_BACKEND,
     delay_s: float = 0.0,
+    record: Path | None = None,
 ) -> int:
     """Close the loop for `seconds` and say how it went.
 
@@ -44,6 +46,7 @@ def demo(
         bundle: the decoder.
         backend: that runs it.
         delay_s: how much later than their time the subject's spikes leave.
+        record: a folder for the run's recording; None for none.
 
     Returns:
         8 when the loop did not hold, else 0.
@@ -52,7 +55,7 @@ def demo(
     name = f"spikeloop-demo-{os.getpid()}"
     view = None if as_json else LiveView(name, seconds)
     with Rig() as rig:
-        endpoint = rig.serve("daemon", name, served(bundle, backend))["decode"]
+        endpoint = rig.serve("daemon", name, served(bundle, backend, record))["decode"]
         summary = rig.path / "subject.json"
         rig.start(
             "subject", "simulate", "--subject", str(subject), "--day", str(day), "--name", name,
@@ -77,9 +80,12 @@ def shortfalls(result: dict[str, Any], seconds: float) -> list[str]:
     return few + beats_missed(result)
 
 
-def served(bundle: str, backend: str = DEFAULT_BACKEND) -> dict[str, Any]:
+def served(
+    bundle: str, backend: str = DEFAULT_BACKEND, record: Path | None = None
+) -> dict[str, Any]:
     """The demo's config for the daemon, as `Rig.serve` takes it."""
-    return {
+    recorded = {} if record is None else {"record.enabled": True, "record.folder": str(record)}
+    return recorded | {
         "decoder.bundle": bundle,
         "decoder.backend": backend,
         "decoder.lead_s": LEAD_S,

@@ -195,7 +195,7 @@ class Deployer:
         slot = make_slot(
             bundle, opened, self._source_keys, loop.slots.active.shaper.fresh(),
             token_cap=self._token_cap, keep_alive_every_s=self._keep_alive_every_s,
-            kernels=loop.decoder.kernels,
+            kernels=loop.decoder.kernels, journal=loop.journal,
         )  # fmt: skip
         decoder, recent = slot.decoder, list(loop.slots.recent)
         k_before = recent[0][0] - 1 if recent else loop.last_k

@@ -6,12 +6,15 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from service.errors import ServiceError
 from service.loop.shaping import Shaping
 from service.loop.slots import Change, DecoderSlot
+
+if TYPE_CHECKING:
+    from service.loop.decode_loop import DecodeLoop
 
 CARRIED_OUT_WITHIN_S = 10.0
 
@@ -98,3 +101,27 @@ class CommandQueue:
                 continue
             command.error = error
             command.done.set()
+
+
+def carry_out(loop: DecodeLoop, command: LoopCommand) -> str | None:
+    """Make a command's change at a beat's boundary, and let the journal know.
+
+    Returns:
+        "" once it is made; None if it must wait; otherwise the reason why it is refused.
+    """
+    shaping, detail = command.shaping, dict[str, Any]()
+    if command.change == "pause" or command.change == "resume":
+        loop.paused = command.change == "pause"
+    elif command.change == "shape":
+        if shaping is not None:
+            loop.slots.shape(shaping)
+            detail = asdict(shaping)
+        loop.lead_s = loop.lead_s if command.lead_s is None else command.lead_s
+        detail["lead_s"] = loop.lead_s
+    else:
+        refused = loop.slots.carry_out(command.change, command.slot)
+        if refused != "":
+            return refused
+        detail["decoder"] = loop.decoder.number
+    loop.journal.commanded(command.change, detail)
+    return ""

@@ -11,17 +11,19 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from service.loop.block_predictor import BlockPredictor
-from service.loop.commands import CommandQueue, LoopCommand
+from service.loop.commands import CommandQueue, carry_out
 from service.loop.cut_timer import Cut, CutTimer
 from service.loop.decode_writer import BeatCounts, DecodeWriter
 from service.loop.decoder import Decoder, Outcome, no_outcome
 from service.loop.intake.admission import Admission
 from service.loop.intake.arrivals import Arrival, Arrivals, Observer
+from service.loop.journal import NO_JOURNAL, Journal
 from service.loop.slots import DecoderSlot, DecoderSlots
 from service.loop.token_cap import TokenCap
 from streams.clock import Clock
@@ -42,6 +44,7 @@ class DecodeLoop:
         admission: admits arrivals to the ring.
         blocks: predicts the next arrival.
         commands: from other threads.
+        journal: see below.
         newest: the newest beat's outcome.
         predecoded: the outcome of the bin to come, as far as it has come; None if there is none.
         predecode_s: how long the newest predecode took.
@@ -61,6 +64,7 @@ class DecodeLoop:
         source_fault: returns the whole source's fault, one from `REASONS`; "" if there is none.
         token_cap: limits the tokens per beat under load; None for the decoders' own limits only.
         observer: telemetry; None for none.
+        journal: is told of everything that decodes depend on.
         cut, predecode: see `CutTimer`.
         write: writes a decode as it leaves, to warm it up.
     """
@@ -80,6 +84,7 @@ class DecodeLoop:
         source_fault: Callable[[], str] = lambda: "",
         token_cap: TokenCap | None = None,
         observer: Observer | None = None,
+        journal: Journal = NO_JOURNAL,
         cut: Cut = "settled",
         predecode: bool = False,
         write: Callable[[Decode], bytes] = encode,
@@ -99,7 +104,7 @@ class DecodeLoop:
         self._clock, self._inbox, self._arrivals = clock, inbox, arrivals
         self._report, self._source_fault = report, source_fault
         self._writer = DecodeWriter(run_id, clock, ring, self.admission, self.counts, source_fault)
-        self._observer, self._write = observer, write
+        self._observer, self._write, self.journal = observer, write, journal
 
     @property
     def decoder(self) -> Decoder:
@@ -130,7 +135,7 @@ class DecodeLoop:
         while 0 < (n := self._newest_due() - self.last_k) < n_before and not stopping():
             if n > most:
                 self.last_k += n - most
-                self.ring.close(self.schedule.end_us(self.last_k))
+                self._close(self.last_k)
                 self._forget(self.last_k)
             self.run_unpublished(self.last_k + min(n, most))
             n_before = n
@@ -140,7 +145,7 @@ class DecodeLoop:
         if self.decoder.has_memory:
             for k_before in range(self.last_k + 1, k + 1):
                 self._note_run(self._cut_and_decode(k_before))
-        self.ring.close(self.schedule.end_us(k))
+        self._close(k)
         self.last_k = max(self.last_k, k)
 
     def run_beat(self, publish: Callable[[Decode], float]) -> tuple[Decode, float]:
@@ -174,6 +179,7 @@ class DecodeLoop:
             self.schedule.move(arrival.phase_s)
             self.blocks.note(arrival.t_s)
             self.slots.follow_source()
+            self.journal.arrival(arrival, self.slots.known)
             self.admission.admit(arrival, self.slots.known)
             took_s = self._clock.now() - t_begun
             self.settle.note(arrival, self.schedule.t0_s, arrival.t_read_s + took_s)
@@ -263,18 +269,7 @@ class DecodeLoop:
 
     def carry_out_commands(self) -> None:
         """Carry out what other threads asked for, as far as it can be now."""
-        self.commands.carry_out(self._carry_out)
-
-    def _carry_out(self, command: LoopCommand) -> str | None:
-        if command.change == "pause" or command.change == "resume":
-            self.paused = command.change == "pause"
-        elif command.change == "shape":
-            if command.shaping is not None:
-                self.slots.shape(command.shaping)
-            self.lead_s = self.lead_s if command.lead_s is None else command.lead_s
-        else:
-            return self.slots.carry_out(command.change, command.slot)
-        return ""
+        self.commands.carry_out(partial(carry_out, self))
 
     def _slot_changed(self, change: str, slot: DecoderSlot) -> None:
         manifest = slot.decoder.manifest
@@ -299,7 +294,7 @@ class DecodeLoop:
         self.counts.skipped += len(missing)
         is_too_long = len(missing) * self.ring.hop_us * 1e-6 > CATCH_UP_S
         if is_too_long or not self.decoder.has_memory:
-            self.ring.close(self.schedule.end_us(k - 1))
+            self._close(k - 1)
             if self.decoder.has_memory:
                 self._forget(k - 1)
             return
@@ -313,7 +308,8 @@ class DecodeLoop:
 
     def _cut_and_decode(self, k: int, t_settled: float = math.inf) -> Outcome:
         """Cut beat k's bin, confirm its predecoded outcome or decode it, and assign fates."""
-        t_cut = self._clock.now()
+        t_cut, is_published = self._clock.now(), t_settled < math.inf
+        self.journal.cut(k, self.schedule.end_us(k), self.timer.cut_by if is_published else "")
         outcome = self._confirm(k, t_cut, t_settled)
         if outcome is None:
             outcome = self._decode_bin(self.decoder, k, *self._cut(k), t_cut)
@@ -328,9 +324,13 @@ class DecodeLoop:
         self.ring.close(self.schedule.end_us(k))
         # Decoders behind, and those to come, run the same spikes, though late ones may follow.
         self.slots.remember(k, spikes)
-        if self._observer is not None:
-            self._observer.window(k, self.schedule.end_us(k), outcome.window)
         return outcome
+
+    def _close(self, k: int) -> None:
+        """Close beat k's bin and all before it, cut or not."""
+        end_us = self.schedule.end_us(k)
+        self.journal.closed(end_us)
+        self.ring.close(end_us)
 
     def _cut(self, k: int) -> tuple[SpikeBatch, Int64s]:
         spikes, slots = self.ring.cut(self.schedule.end_us(k))
@@ -351,7 +351,7 @@ class DecodeLoop:
         outcome, self.predecoded = self._standing(k), None
         if outcome is None or outcome.raw is None:
             return None
-        outcome.decoder.accept(outcome.raw, k)
+        outcome.decoder.accept(outcome.raw, k, outcome.window, outcome.lead_s)
         self.counts.resets += outcome.decoder.k_reset != outcome.memory[1]
         if outcome.t_done > t_settled:  # the time that it took beyond the wait is decoding time
             t_cut = t_settled

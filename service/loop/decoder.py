@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -13,18 +14,21 @@ import numpy as np
 from export.backends.opening import Backend, Predecodes
 from export.errors import BackendError
 from export.manifest import Manifest
+from service.loop.journal import NO_JOURNAL, Journal
 from service.loop.token_cap import LIMIT_OF_HOP
 from streams.messages import Int64s, SpikeBatch, TokenWindow
 from streams.spikes.kernels.choose import NUMPY, Kernels
 from streams.spikes.tokenizer import Tokenizer
 
 Raw = Mapping[str, np.ndarray]
+_numbers = itertools.count(1)
 
 
 class Decoder:
     """A bundle that runs bin after bin.
 
     Attributes:
+        number: by which the journal knows it; no other decoder of the process has it.
         last_k: the beat whose bin it ran last.
         k_reset: the beat after which its memory began.
         row_of: (n_source_units,) int32, its row for each source unit; -1 where unknown.
@@ -41,6 +45,7 @@ class Decoder:
         token_cap: tokens per bin at most; None for no cap.
         step_s: seconds per step at the largest bucket; None if the backend was not timed.
         kernels: see above.
+        journal: is told of what its memory depends on.
     """
 
     def __init__(
@@ -52,7 +57,9 @@ class Decoder:
         token_cap: int | None = None,
         step_s: float | None = None,
         kernels: Kernels = NUMPY,
+        journal: Journal = NO_JOURNAL,
     ) -> None:
+        self.number, self._journal = next(_numbers), journal
         self.manifest, self.backend, self.kernels = manifest, backend, kernels
         self._predecodes = backend if isinstance(backend, Predecodes) else None
         self.failure: BackendError | None = None
@@ -113,8 +120,10 @@ class Decoder:
             raw = self.backend.step(window, lead_s)
         except BackendError as error:
             self.failure = error
+            self._journal.failed(self.number, k, str(error))
             self.forget(k)
             return None
+        self._journal.ran(self.number, k, window, lead_s, self.tokenizer.token_cap)
         if not is_finite(raw):  # the memory is not finite either, and would stay so
             self.forget(k)
         return raw
@@ -127,9 +136,10 @@ class Decoder:
             return self._predecodes.predecode(window, lead_s)
         return None
 
-    def accept(self, raw: Raw, k: int) -> None:
+    def accept(self, raw: Raw, k: int, window: TokenWindow, lead_s: float) -> None:
         """Advance the memory by the newest `predecode`, as `run` would have with beat k's bin."""
         self.last_k = k
+        self._journal.ran(self.number, k, window, lead_s, self.tokenizer.token_cap)
         if self._predecodes is not None:
             self._predecodes.accept()
         if not is_finite(raw):
@@ -137,6 +147,7 @@ class Decoder:
 
     def forget(self, k: int) -> None:
         """Begin the memory anew after beat k."""
+        self._journal.forgot(self.number, k)
         self.backend.reset()
         self.k_reset = k
 

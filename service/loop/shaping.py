@@ -81,6 +81,24 @@ class Shaper:
         """Return a shaper with the same settings for another decoder with the same outputs."""
         return Shaper(self.outputs, self.shaping)
 
+    @property
+    def smooth(self) -> dict[str, list[float]]:
+        """The values that smoothing goes on from, by output."""
+        return dict(self._smooth)
+
+    @property
+    def last_ok(self) -> dict[str, tuple[float, list[float | None]]]:
+        """The newest values that were `ok`, and when, by output."""
+        return dict(self._last_ok)
+
+    def resume(
+        self,
+        smooth: Mapping[str, list[float]],
+        last_ok: Mapping[str, tuple[float, list[float | None]]],
+    ) -> None:
+        """Go on as a shaper that held these."""
+        self._smooth, self._last_ok = dict(smooth), dict(last_ok)
+
     def continue_from(self, before: Shaper) -> None:
         """Take over shaping, smoothing and held values, so that a swap makes no step of its own."""
         self.shaping = before.shaping

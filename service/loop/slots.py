@@ -15,6 +15,7 @@ import numpy as np
 from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle
 from service.loop.decoder import Decoder, Raw
+from service.loop.journal import Journal
 from service.loop.shaping import Shaper, Shaping
 from service.loop.validity import ValidityJudge
 from streams.messages import SpikeBatch
@@ -52,6 +53,7 @@ def make_slot(
     token_cap: int | None,
     keep_alive_every_s: float,
     kernels: Kernels,
+    journal: Journal,
 ) -> DecoderSlot:
     """Return a slot for an opened bundle.
 
@@ -63,12 +65,25 @@ def make_slot(
         token_cap: tokens per bin at most; None for no cap.
         keep_alive_every_s: the source's.
         kernels: functions that make its tokens.
+        journal: is told of it, and of what its memory depends on.
     """
     manifest = bundle.manifest
     decoder = Decoder(
         manifest, opened.backend, bundle.row_of_key, source_keys, token_cap, opened.step_p99_s,
-        kernels,
+        kernels, journal,
     )  # fmt: skip
+    journal.opened(
+        decoder.number,
+        {
+            "bundle": str(bundle.path.absolute()),
+            "name": manifest.name,
+            "checksum": manifest.id,
+            "choice": opened.choice,
+            "backend": opened.backend.name,
+            "precision": opened.backend.precision,
+            "library": opened.backend.library,
+        },
+    )
     judge = ValidityJudge(
         manifest.context_s, manifest.stale_after_s, keep_alive_every_s, manifest.hop_s
     )
@@ -114,6 +129,11 @@ class DecoderSlots:
     def all(self) -> list[DecoderSlot]:
         """Every decoder that runs."""
         return [self.active, *self.behind]
+
+    @property
+    def shadow_number(self) -> int:
+        """Number of the decoder in shadow; 0 where there is none."""
+        return 0 if self.shadow is None else self.shadow.decoder.number
 
     def follow_source(self) -> None:
         """Take in the source's new keys."""

@@ -1,1 +1,1 @@
-"""A run's measurements: timing, unit health, flight recorder, token log."""
+"""A run's measurements: timing, unit health, flight recorder; and its recording."""

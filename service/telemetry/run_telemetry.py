@@ -11,8 +11,6 @@ from service.loop.intake.arrivals import Arrival
 from service.loop.intake.schedule import Schedule
 from service.telemetry.flight_recorder import FlightRecorder
 from service.telemetry.percentiles import Histogram
-from service.telemetry.token_log import TokenLog
-from streams.messages import TokenWindow
 from streams.wire.schema import Decode, Timing
 
 MOST_UNCOUNTED = 100
@@ -30,32 +28,22 @@ class RunTelemetry:
     Args:
         schedule: when beats fall.
         source_keys: the source's growing key list.
-        token_log: is told of every arrival and bin; None for none.
     """
 
-    def __init__(
-        self, schedule: Schedule, source_keys: Sequence[str], token_log: TokenLog | None = None
-    ) -> None:
+    def __init__(self, schedule: Schedule, source_keys: Sequence[str]) -> None:
         self.n_spikes_of_unit = np.zeros(0, np.int64)
         self.decode_ms = Histogram(1e-3, 1e4)
         self.flight = FlightRecorder(schedule.hop_s)
-        self._schedule, self._source_keys, self._token_log = schedule, source_keys, token_log
+        self._schedule, self._source_keys = schedule, source_keys
         self._uncounted: list[Arrival] = []
         self._age_s, self._n_aged = 0.0, 0
         self._lsl_age_s: float | None = None
 
     def arrival(self, arrival: Arrival) -> None:
         """Note an arrival; it is counted once the decode is out."""
-        if self._token_log is not None:
-            self._token_log.arrival(arrival)
         self._uncounted.append(arrival)  # counting them here would delay the decode
         if len(self._uncounted) > MOST_UNCOUNTED:
             self._count()
-
-    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
-        """Note the tokens in beat k's bin."""
-        if self._token_log is not None:
-            self._token_log.window(k, end_us, window)
 
     def published(self, decode: Decode) -> None:
         """Count the beat's arrivals and its decode, once it is out."""

@@ -41,6 +41,21 @@ class Fates:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class HeldSpikes:
+    """What a ring's bins to come depend on.
+
+    Attributes:
+        late_until_us: newest stamp that is late.
+        newest_us: newest stamp so far.
+        batch: spikes that a bin to come may hold, in order of arrival.
+    """
+
+    late_until_us: int
+    newest_us: int
+    batch: SpikeBatch
+
+
 class SpikeRing:
     """Newest spikes in arrival order; one thread owns it.
 
@@ -85,6 +100,23 @@ class SpikeRing:
     def late_until_us(self) -> int:
         """Newest stamp that is late: every bin that could hold it is over."""
         return self._ring.late_until_us
+
+    def held(self) -> HeldSpikes:
+        """Return what bins to come depend on."""
+        ring = self._ring
+        slots = ring.slots(ring.i_live, ring.n_admitted)
+        batch = SpikeBatch(ring.t_us[slots], ring.unit[slots], ring.count[slots])
+        return HeldSpikes(ring.late_until_us, ring.newest_us, batch)
+
+    def resume(self, held: HeldSpikes) -> None:
+        """Go on as a ring that held these; this one is empty."""
+        ring, batch = self._ring, held.batch
+        ring.late_until_us = held.late_until_us
+        n_units = int(batch.unit.max()) + 1 if len(batch) else 0
+        self.admit(batch, np.ones(n_units, np.bool_), NEVER_US, "none")
+        if len(batch):
+            np.maximum.at(ring.latest_of_unit, batch.unit, batch.t_us)
+        ring.newest_us = held.newest_us
 
     def admit(
         self, batch: SpikeBatch, known: np.ndarray, latest_us: int, repeats: Repeats = "all"

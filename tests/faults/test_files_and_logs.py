@@ -9,15 +9,12 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from service.logs import LINES_WAITING, UnblockingHandler
-from service.telemetry.token_log import MOST_WAITING, TokenLog
 from streams.errors import CurveKeysError
-from streams.messages import TokenWindow
 from streams.spikes.sequence import SequenceCheck
 from streams.wire.curve_keys import read_curve_keys, write_curve_keys
 from streams.wire.sockets import new_pair
@@ -53,37 +50,6 @@ def test_a_process_ends_though_its_log_stands_still() -> None:
     assert done.returncode == 3
     os.close(reading)
     os.close(writing)
-
-
-def window() -> TokenWindow:
-    ones = np.ones(100, np.float32)
-    return TokenWindow(np.zeros(100, np.int32), ones, ones, 1.0)
-
-
-def test_a_token_log_on_a_full_disk_ends_is_told_and_keeps_nothing() -> None:
-    told: list[tuple[str, dict[str, Any]]] = []
-    log = TokenLog(Path("/dev/full"), {"run_id": "r"}, [], lambda *event: told.append(event))
-    log.start()
-    log.window(1, 20_000, window())
-    log.join(WITHIN_S)
-    assert not log.is_alive()
-    assert "No space left" in log.failure
-    assert [event for event, _ in told] == ["token_log_ended"]
-    for k in range(MOST_WAITING):
-        log.window(k, 20_000 * k, window())
-    assert not log._queue
-    log.stop()
-
-
-def test_a_token_log_on_a_disk_that_takes_nothing_keeps_a_bounded_queue(tmp_path: Path) -> None:
-    told: list[tuple[str, dict[str, Any]]] = []
-    log = TokenLog(tmp_path / "log", {"run_id": "r"}, [], lambda *event: told.append(event))
-    for k in range(MOST_WAITING + 10):  # its thread is never started: as if it hung
-        log.window(k, 20_000 * k, window())
-    assert log.failure == "the disk is too slow"
-    assert not log._queue
-    assert len(told) == 1
-    log._file.close()
 
 
 @pytest.mark.parametrize("back_s", [4900.0, 1.0, -1.0])

@@ -26,16 +26,18 @@ from service.loop.intake.ingest import Ingest
 from service.loop.intake.schedule import Schedule
 from service.loop.intake.settle import SettleTime
 from service.loop.intake.source import OpenInlet, Source
+from service.loop.journal import Journal
 from service.loop.shaping import Shaper
 from service.loop.slots import DecoderSlot
 from service.loop.validity import ValidityJudge
 from streams.clock import OffsetEstimate
 from streams.errors import StreamAbsentError, StreamLostError
 from streams.lsl.description import StreamDescription
-from streams.messages import Float64s, TokenWindow
+from streams.messages import Float64s
 from streams.spikes.layouts.layout import LayoutOptions
 from streams.spikes.ring import SpikeRing
 from streams.wire.schema import Decode
+from tests.service.kept_windows import KeptWindows
 
 OFFSET_EVERY_S = 1.0
 T_BEGIN_S = 5000.0
@@ -214,12 +216,18 @@ class SimulatedDaemon:
     """
 
     def __init__(
-        self, world: World, bundle: DecoderBundle, hop_s: float, cut: Cut = "auto"
+        self,
+        world: World,
+        bundle: DecoderBundle,
+        hop_s: float,
+        cut: Cut = "auto",
+        journal: Journal | None = None,
     ) -> None:
         manifest, hop_us = bundle.manifest, round(hop_s * 1e6)
         self.world = world
         self.decodes: list[Decode] = []
-        self.windows: dict[int, TokenWindow] = {}
+        kept = KeptWindows()
+        self.windows = kept.windows
         self.events: list[tuple[str, dict[str, Any]]] = []
         keys = tuple(unit.key for unit in manifest.units)
         self.source = Source(world.find, LayoutOptions(keys), world)
@@ -228,7 +236,9 @@ class SimulatedDaemon:
         inbox: deque[Arrival] = deque()
         self.ingest = Ingest(self.source, world, self.schedule, inbox, self._report, self._fail)
         bin_s = self.source.bin_s
-        decoder = Decoder(manifest, open_cpu(bundle), bundle.row_of_key, self.source.keys)
+        decoder = Decoder(
+            manifest, open_cpu(bundle), bundle.row_of_key, self.source.keys, journal=journal or kept
+        )
         judge = ValidityJudge(
             manifest.context_s, manifest.stale_after_s, self.source.keep_alive_every_s, hop_s
         )
@@ -251,8 +261,8 @@ class SimulatedDaemon:
             lead_s=manifest.lead_s.default,
             report=self._report,
             source_fault=lambda: self.ingest.source_fault,
-            observer=self,
             cut=cut,
+            journal=journal or kept,
         )
         world.listeners.append(listener)
 
@@ -267,15 +277,6 @@ class SimulatedDaemon:
     def _publish(self, decode: Decode) -> float:
         self.decodes.append(decode)
         return self.world.t_s
-
-    def arrival(self, arrival: Arrival) -> None:
-        """Arrivals are of no interest."""
-
-    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
-        """Keep the tokens of beat k's bin."""
-        self.windows[k] = TokenWindow(
-            window.unit.copy(), window.t_rel.copy(), window.count.copy(), window.t_window
-        )
 
     def _report(self, event: str, detail: dict[str, Any]) -> None:
         self.events.append((event, detail))

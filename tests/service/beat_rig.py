@@ -18,15 +18,17 @@ from service.loop.intake.admission import Admission
 from service.loop.intake.arrivals import Arrival, Observer
 from service.loop.intake.schedule import Schedule
 from service.loop.intake.settle import SettleTime
+from service.loop.journal import Journal
 from service.loop.shaping import Shaper
 from service.loop.slots import DecoderSlot
 from service.loop.token_cap import TokenCap
 from service.loop.validity import ValidityJudge
 from streams.clock import ManualClock
-from streams.messages import SpikeBatch, TokenWindow
+from streams.messages import SpikeBatch
 from streams.spikes.kernels.choose import NUMPY, Kernels
 from streams.spikes.ring import SpikeRing
 from streams.wire.schema import Decode
+from tests.service.kept_windows import KeptWindows
 
 UNIT_KEYS = ("u3", "u1", "ch7/u2", "ch7/u1")
 SOURCE_KEYS = ("ch7/u1", "u3", "stranger", "u1", "ch7/u2")
@@ -66,17 +68,24 @@ class BeatRig:
         source_fault: Callable[[], str] = lambda: "",
         shed: TokenCap | None = None,
         observer: Observer | None = None,
+        journal: Journal | None = None,
     ) -> None:
         manifest = bundle.manifest
-        self.bundle = bundle
+        self.bundle, self._kept = bundle, KeptWindows()
+        self.windows = self._kept.windows
         self.clock = ManualClock(T0_S)
         self.backend = open_cpu(bundle)
         self.source_keys = list(SOURCE_KEYS)
         self.decoder = Decoder(
-            manifest, self.backend, bundle.row_of_key, self.source_keys, token_cap, kernels=kernels
+            manifest,
+            self.backend,
+            bundle.row_of_key,
+            self.source_keys,
+            token_cap,
+            kernels=kernels,
+            journal=journal or self._kept,
         )
         self.inbox: deque[Arrival] = deque()
-        self.windows: dict[int, TokenWindow] = {}
         self.events: list[tuple[str, dict[str, Any]]] = []
         judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S, HOP_S)
         ring = SpikeRing(capacity, round(manifest.bin_s * 1e6), HOP_US, HOP_US, kernels)
@@ -94,7 +103,8 @@ class BeatRig:
             report=lambda event, detail: self.events.append((event, detail)),
             source_fault=source_fault,
             token_cap=shed,
-            observer=observer or self,
+            observer=observer,
+            journal=journal or self._kept,
         )
 
     def await_arrival(self, wait_s: float) -> None:
@@ -105,15 +115,6 @@ class BeatRig:
     def held_off(self) -> Iterator[None]:
         """Nothing arrives meanwhile."""
         yield
-
-    def arrival(self, arrival: Arrival) -> None:
-        """Arrivals are the test's own."""
-
-    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
-        """Keep the tokens of beat k's bin."""
-        self.windows[k] = TokenWindow(
-            window.unit.copy(), window.t_rel.copy(), window.count.copy(), window.t_window
-        )
 
     def ask(self, change: str, **asked: Any) -> LoopCommand:
         """Give the loop a command, carried out at the next beat."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.config import ServeConfig, load_config, parse_config
+from service.config import RecordConfig, ServeConfig, load_config, parse_config
 from service.errors import ConfigError
 
 
@@ -136,3 +136,10 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> No
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         load_config(tmp_path, ServeConfig)
+
+
+@pytest.mark.parametrize(("text", "enabled"), [("record = false", False), ("record = true", True)])
+def test_record_false_stands_for_a_section(tmp_path: Path, text: str, enabled: bool) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text(text)
+    assert load_config(path, ServeConfig).record == RecordConfig(enabled=enabled)

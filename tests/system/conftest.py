@@ -51,6 +51,7 @@ def write_config(folder: Path, stream: str, bundle: Path, **sections: dict[str, 
         "decoder": {"bundle": str(bundle)},
         "beat": {"settle_ms": 20.0},
         "output": {"decode": ANY_PORT, "control": ANY_PORT, "lsl_name": f"{stream}-decodes"},
+        "record": {"enabled": False},
     }
     for name, section in sections.items():
         chosen[name] = chosen.get(name, {}) | section

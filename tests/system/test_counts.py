@@ -13,8 +13,8 @@ from streams.lsl.outlets import CountsOutlet
 from streams.messages import Int32s
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import DaemonStarter
+from tests.system.recorded_tokens import read_run, recorded_in, tokens_cut_offline
 from tests.system.running import clock, keep_on, wait_until
-from tests.system.token_logs import assert_cut_as_offline, read_run
 
 BIN_S = 0.05
 LABELS = tuple(f"electrode{i}" for i in range(6))
@@ -68,10 +68,8 @@ def counter(stream: str) -> Iterator[Counter]:
 def test_the_tokens_of_each_beat_are_the_counts_of_its_bin(
     serve: DaemonStarter, counts_bundle: Path, stream: str, counter: Counter, tmp_path: Path
 ) -> None:
-    log = tmp_path / "tokens.log"
-    daemon = serve(
-        stream, counts_bundle, "--token-log", str(log), beat={"settle_ms": 50.0, "hop_ms": 50.0}
-    )
+    beat, record = {"settle_ms": 50.0, "hop_ms": 50.0}, recorded_in(tmp_path)
+    daemon = serve(stream, counts_bundle, beat=beat, record=record)
     daemon.until_validity("ok", counter.send_due)
     daemon.until(lambda heard: len(heard.decodes) >= 60, counter.send_due)
     n_spikes = sum(int(counts.sum()) for counts in counter.sent.values())
@@ -79,9 +77,9 @@ def test_the_tokens_of_each_beat_are_the_counts_of_its_bin(
     assert sum(fates.values()) == n_spikes
     assert daemon.end() == 0
     row_of_key = open_bundle(counts_bundle).row_of_key
-    run = read_run(log)
-    n_tokens = assert_cut_as_offline(run, row_of_key)
-    assert n_tokens > 100
+    run = read_run(tmp_path)
+    tokens = tokens_cut_offline(run, row_of_key)
+    assert sum(len(window) for window in tokens.values()) > 100
     rows = np.array([row_of_key[label] for label in LABELS])
     late_us = set(run.received.spikes.t_us[run.received.cut_before].tolist())
     n_compared = 0
@@ -91,10 +89,10 @@ def test_the_tokens_of_each_beat_are_the_counts_of_its_bin(
             continue
         beat = round(end_us / run.hop_us)
         assert abs(end_us - beat * run.hop_us) <= 1
-        unit, t_rel, count = run.beats[beat]
+        window = tokens[beat]
         expected = {int(row): int(n) for row, n in zip(rows, counts, strict=True) if n}
-        assert dict(zip(unit.tolist(), count.tolist(), strict=True)) == expected
-        assert np.all(t_rel == np.float32(BIN_S))
+        assert dict(zip(window.unit.tolist(), window.count.tolist(), strict=True)) == expected
+        assert np.all(window.t_rel == np.float32(BIN_S))
         n_compared += 1
     assert n_compared > 40
 

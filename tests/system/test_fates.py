@@ -11,9 +11,9 @@ import pytest
 from export.bundle import open_bundle
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
+from tests.system.recorded_tokens import assert_cut_as_offline, read_run, recorded_in
 from tests.system.running import clock, keep_on
 from tests.system.sources import Floats, Living
-from tests.system.token_logs import assert_cut_as_offline, read_run
 
 STRANGER = len(UNIT_KEYS)
 
@@ -88,8 +88,7 @@ def test_old_and_future_stamps_are_counted_and_not_decoded(
 def test_out_of_order_stamps_are_cut_as_if_in_order(
     serve: DaemonStarter, bundle: Path, stream: str, source: Living, tmp_path: Path
 ) -> None:
-    log = tmp_path / "tokens.log"
-    daemon = serve(stream, bundle, "--token-log", str(log))
+    daemon = serve(stream, bundle, record=recorded_in(tmp_path))
     daemon.until_validity("ok", source.send_due)
     rng = np.random.default_rng(1)
 
@@ -103,7 +102,7 @@ def test_out_of_order_stamps_are_cut_as_if_in_order(
     status = daemon.until_settled(source.n_sent, source.send_due)
     assert sum(status["fates"].values()) <= source.n_sent
     assert daemon.end() == 0
-    run = read_run(log)
+    run = read_run(tmp_path)
     assert np.any(np.diff(run.received.spikes.t_us) < 0)
     assert assert_cut_as_offline(run, open_bundle(bundle).row_of_key) > 300
 

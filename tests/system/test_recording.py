@@ -22,8 +22,8 @@ from streams.sessions.session import Session
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.export.untrained import untrained_parts
 from tests.system.conftest import HOP_S, DaemonStarter, write_config
+from tests.system.recorded_tokens import Run, assert_cut_as_offline, read_run, recorded_in
 from tests.system.running import DATA, Daemon, Process, unique, wait_until
-from tests.system.token_logs import Run, assert_cut_as_offline, read_run
 
 RECORDING = DATA / "hippocampus_t_maze.nwb"
 N_SPIKES = 102_741
@@ -119,9 +119,9 @@ def replay_side_by_side(bundles: dict[str, Path], folder: Path) -> dict[str, Rep
         for backend, bundle in bundles.items():
             stream = unique("maze")
             sections = {"input": {"wait_s": 60.0}, "decoder": {"backend": backend}}
+            sections["record"] = recorded_in(folder / backend)
             config = write_config(folder, stream, bundle, **sections)
-            log = str(folder / f"{backend}.log")
-            daemons[backend] = Daemon(folder, config, "--token-log", log)
+            daemons[backend] = Daemon(folder, config)
             replays[backend] = Process(
                 folder, "replay", str(RECORDING), "--name", stream, "--json", "--start", "600",
                 "--stop", str(stop_s),
@@ -136,7 +136,7 @@ def replay_side_by_side(bundles: dict[str, Path], folder: Path) -> dict[str, Rep
             assert sent["complete"]
             fates = daemon.until_settled(sent["n_spikes"], listen)["fates"]
             assert daemon.end() == 0
-            found[backend] = Replayed(sent, read_run(folder / f"{backend}.log"), fates)
+            found[backend] = Replayed(sent, read_run(folder / backend), fates)
         return found
     finally:
         for process in (*daemons.values(), *replays.values()):

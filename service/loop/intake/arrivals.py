@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from streams.messages import Int64s, Repeats, SpikeBatch, TokenWindow
+from streams.messages import Int64s, Repeats, SpikeBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,7 @@ class Arrivals(Protocol):
 
 
 class Observer(Protocol):
-    """Telemetry: notes every arrival and every bin, and returns at once."""
+    """Telemetry: notes every arrival, and returns at once."""
 
     def arrival(self, arrival: Arrival) -> None:
         """Note an arrival that is being admitted."""
-
-    def window(self, k: int, end_us: int, window: TokenWindow) -> None:
-        """Note the tokens in beat k's bin, which ends so long after t0."""

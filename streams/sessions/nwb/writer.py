@@ -32,11 +32,20 @@ from streams.sessions.session import Behavior, Session, Trials, digest
 KEY_OF_ID = re.compile(r"^u(0|[1-9]\d*)$")
 
 
-def write_session(session: Session, path: str | os.PathLike[str]) -> None:
+def write_session(
+    session: Session,
+    path: str | os.PathLike[str],
+    intervals: Mapping[str, Trials] | None = None,
+) -> None:
     """Write a recording as NWB; the same session gives the same bytes.
 
     Entries that stand for several spikes are written as that many spikes. The file appears whole
     or not at all.
+
+    Args:
+        session: the recording.
+        path: of the file.
+        intervals: further tables of intervals, by name.
 
     Raises:
         SessionError: its id is not `subject/YYYY-MM-DD/name`, or a behaviour's path is not
@@ -48,7 +57,9 @@ def write_session(session: Session, path: str | os.PathLike[str]) -> None:
     _add_units(nwb, session)
     _add_behavior(nwb, session.behavior)
     if session.trials is not None:
-        nwb.trials = _trials_table(session.trials)
+        nwb.trials = _intervals("trials", session.trials)
+    for name, table in (intervals or {}).items():
+        nwb.add_time_intervals(_intervals(name, table))
     with written_whole(path) as part:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -143,7 +154,7 @@ def _written(name: str, signal: Behavior, spatial: bool) -> TimeSeries:
     return TimeSeries(name=name, data=data, timestamps=t_s, unit=signal.unit)
 
 
-def _trials_table(trials: Trials) -> TimeIntervals:
+def _intervals(table_name: str, trials: Trials) -> TimeIntervals:
     values = {"start_time": trials.start_s, "stop_time": trials.stop_s, **trials.columns}
     columns = [
         VectorData(name=name, description=name, data=_plain(column))
@@ -151,7 +162,7 @@ def _trials_table(trials: Trials) -> TimeIntervals:
     ]
     ids = ElementIdentifiers(name="id", data=np.arange(len(trials)))
     return TimeIntervals(
-        name="trials", description="trials", id=ids, columns=columns, colnames=list(values)
+        name=table_name, description=table_name, id=ids, columns=columns, colnames=list(values)
     )
 
 

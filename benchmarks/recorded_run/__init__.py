@@ -1,0 +1,1 @@
+"""A run with everything that can happen in one, recorded, killed, and decoded again."""

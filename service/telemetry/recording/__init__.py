@@ -1,0 +1,1 @@
+"""The recording of a run: what it received, did and said, written by a process of its own."""
