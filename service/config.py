@@ -48,11 +48,16 @@ class BeatConfig(Section):
 
 
 class OutputConfig(Section):
-    """`[output]`: where decodes leave; beyond loopback only with keys."""
+    """`[output]`: where decodes leave; beyond loopback only with keys.
+
+    `clients` lists whose keys may connect, each with a role; without it the client of the key
+    folder may do everything.
+    """
 
     decode: str = "tcp://127.0.0.1:5570"
     control: str = "tcp://127.0.0.1:5571"
     keys: str = ""
+    clients: str = ""
     format: Literal["json", "packed"] = "json"
     lsl_outlet: bool = True
     lsl_name: str = Field("spikeloop", min_length=1)

@@ -22,6 +22,7 @@ from export.shipped import bundle_path
 from export.tensorrt.library import RTX_INSTALL
 from service.bench.machine import version_of
 from service.config import DecoderConfig, ServeConfig, load_config
+from service.daemon.access import read_access
 from service.daemon.compose import make_source
 from service.daemon.daemon import Daemon
 from service.daemon.lifeline import Lifeline
@@ -33,7 +34,6 @@ from service.telemetry.unit_numbers import shift_of, strangers_of
 from streams.clock import MonotonicClock
 from streams.errors import StreamLostError
 from streams.lsl.inlets import lsl_now, visible_streams
-from streams.wire.curve_keys import read_curve_keys
 from streams.wire.sockets import Publisher
 
 ROOMS = ("streams", "decoders", "export", "calibration", "service")
@@ -164,9 +164,9 @@ def _extras() -> str:
 
 def _ports(config: ServeConfig) -> Finding:
     def try_both() -> str:
-        keys = read_curve_keys(Path(config.output.keys)) if config.output.keys else None
+        keys, clients = read_access(config.output)
         for endpoint in (config.output.decode, config.output.control):
-            Publisher(endpoint, keys).close()
+            Publisher(endpoint, keys, clients=clients).close()
         return f"{config.output.decode} and {config.output.control} are free"
 
     return _attempt("ports", try_both)

@@ -17,6 +17,7 @@ from export.backends.opening import open_backend
 from export.backends.table import kernels_for
 from export.bundle import DecoderBundle
 from service.config import ServeConfig
+from service.daemon.access import Doorkeeper
 from service.daemon.compose import (
     check_config,
     choose_t0,
@@ -76,6 +77,7 @@ class Daemon:
         tokens: a file for the token log; None for none.
         lifeline: tells the daemon's guardian how far it is.
         hung: backends that hung before, and where.
+        door: knows who may give which command; by default everybody may, as without keys.
 
     Raises:
         ConfigError: the config does not fit the bundle, or the token log cannot be written.
@@ -92,8 +94,10 @@ class Daemon:
         *,
         lifeline: Lifeline,
         hung: Mapping[str, str],
+        door: Doorkeeper | None = None,
     ) -> None:
         self.lifeline, self._hung = lifeline, hung
+        self.door = door or Doorkeeper(None, MonotonicClock())
         self.config, self.bundle = config, bundle
         self.run_id = uuid.uuid4().hex[:8]
         self.notes: deque[tuple[str, dict[str, Any]]] = deque(maxlen=OUTGOING_KEPT)
@@ -286,8 +290,10 @@ class Daemon:
             if shadow is not None:
                 self._publisher.send(b"shadow", encode(shadow))
             loop.review_settling(decode)
+            self.door.ended(self._publisher.watch_subscribers())
             if clock.now() >= t_heartbeat_s:
                 t_heartbeat_s += HEARTBEAT_EVERY_S
+                self.door.ended(self._publisher.end_removed())
                 self._say_last_words(decode)
                 self._publisher.send(b"heartbeat", encode(self.heartbeat()))
             self._send_outgoing()
@@ -309,7 +315,8 @@ class Daemon:
         slot = self.loop.slots.active
         safe = {o.name: [0.0] * o.dims if o.safe == "zero" else None for o in slot.shaper.outputs}
         doing = f"backend {slot.decoder.backend.name}"
-        self.lifeline.say(doing=doing, newest=decode, safe=safe)
+        clients = tuple((one.name, one.role, one.key) for one in self.door.listed)
+        self.lifeline.say(doing=doing, newest=decode, safe=safe, clients=clients)
 
     def _publish(self, decode: Decode) -> float:
         """Send a decode by ZeroMQ and by LSL; return when ZeroMQ had it."""
