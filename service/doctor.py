@@ -23,7 +23,7 @@ from export.tensorrt.library import RTX_INSTALL
 from service.bench.machine import version_of
 from service.config import DecoderConfig, ServeConfig, load_config
 from service.daemon.access import read_access
-from service.daemon.compose import make_source
+from service.daemon.compose import make_source, signers_of
 from service.daemon.daemon import Daemon
 from service.daemon.lifeline import Lifeline
 from service.errors import HANDLED, ExitCode
@@ -174,7 +174,7 @@ def _ports(config: ServeConfig) -> Finding:
 
 def _bundle(config: DecoderConfig) -> Finding:
     def open_it() -> str:
-        bundle = open_bundle(bundle_path(config.bundle))
+        bundle = open_bundle(bundle_path(config.bundle), signers_of(config))
         opened = open_backend(bundle, config.backend, config.fallback)
         return (
             f"{bundle.manifest.name} ({bundle.manifest.id[:12]}) on {opened.backend.name}: parity "
@@ -206,7 +206,7 @@ def _source(config: ServeConfig, *, bundle_opens: bool) -> Iterator[Finding]:
     made: list[Daemon] = []
 
     def make() -> str:
-        bundle = open_bundle(bundle_path(config.decoder.bundle))
+        bundle = open_bundle(bundle_path(config.decoder.bundle), signers_of(config.decoder))
         made.append(Daemon(config, bundle, publisher, lifeline=Lifeline(), hung={}))
         return str(made[0].source.inlet.description)
 

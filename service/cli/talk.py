@@ -136,8 +136,20 @@ def make_keys(
         str, opt("Keys for one more client of the daemon whose keys lie there.", "NAME")
     ] = "",
     role: Annotated[RoleName, opt("What that client may do.")] = "watch",
+    signing: Annotated[
+        str, opt("Instead a pair that signs bundles, under this name.", "NAME")
+    ] = "",
 ) -> None:
-    """Make keys for a daemon that listens beyond loopback, and for its clients."""
+    """Make keys: for a daemon beyond loopback, for its clients, or to sign bundles."""
+    if signing:
+        from export.signing.keys import write_signing_key
+
+        secret_file, public_file = write_signing_key(folder, signing)
+        sys.stdout.write(
+            f"{secret_file}: for `spikeloop sign` and --sign-key; let nobody have it\n"
+            f"{public_file}: for daemons, `require_signature` under [decoder]\n"
+        )
+        return
     from streams.wire.authentication import new_pair
     from streams.wire.clients import CLIENTS_FILE, Client
     from streams.wire.curve_keys import CLIENT_FILE, SERVER_FILE, add_client, write_curve_keys

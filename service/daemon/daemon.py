@@ -27,6 +27,7 @@ from service.daemon.compose import (
     make_token_log,
     search_stream,
     shaping_of,
+    signers_of,
 )
 from service.daemon.lifeline import NO_LIMIT, Lifeline, Phase
 from service.daemon.realtime import apply, lift_carriers
@@ -157,6 +158,7 @@ class Daemon:
             token_cap=self.config.beat.token_cap,
             keep_alive_every_s=source.keep_alive_every_s,
             open_most_s=decoder.open_most_s,
+            signers=signers_of(decoder),
         )
 
     def _make_loop(self) -> DecodeLoop:

@@ -13,6 +13,7 @@ from export.bundle import open_bundle
 from export.shipped import bundle_path
 from service.config import ServeConfig
 from service.daemon.access import Doorkeeper, read_access
+from service.daemon.compose import signers_of
 from service.daemon.control import Control
 from service.daemon.daemon import Daemon
 from service.daemon.lifeline import Lifeline
@@ -48,7 +49,7 @@ def serve(
     bound_heaps()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    bundle = open_bundle(bundle_path(config.decoder.bundle))
+    bundle = open_bundle(bundle_path(config.decoder.bundle), signers_of(config.decoder))
     keys, clients = read_access(config.output)
     door = Doorkeeper(clients, MonotonicClock())
     publisher = Publisher(config.output.decode, keys, clients=clients)
