@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from export.errors import BundleError, ExportError
+from export.graph_files import require_whole
 from export.manifest import (
     FORMAT,
     FileSum,
@@ -106,6 +107,7 @@ def open_bundle(path: Path, signers: Sequence[str] = ()) -> DecoderBundle:
     if signed is not None:
         signed.require_others(path, manifest.files)
     _verify_files(path, manifest)
+    require_whole(path / GRAPH)
     tables = _tensors(path / TABLES)
     if _seal_in(path / TABLES) != seal_of(content):
         raise _changed(path / MANIFEST)
