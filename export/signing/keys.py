@@ -47,6 +47,8 @@ def write_signing_key(folder: Path, name: str) -> tuple[Path, Path]:
         _write_secret(paths[0], msgspec.json.encode(held) + b"\n")
         write_whole(paths[1], public + "\n")
     except OSError as err:
+        for path in paths:  # one alone would block the next try
+            path.unlink(missing_ok=True)
         raise SigningError(f"cannot write keys to {folder}: {err.strerror}") from err
     return paths
 
