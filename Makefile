@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SOAK_HOURS ?= 8
 
-.PHONY: demo test check demo-bundle nds soak clean
+.PHONY: demo test check audit demo-bundle nds soak clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
@@ -21,6 +21,11 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/bandit -q -c pyproject.toml -r streams decoders export calibration service
+
+# Holds what is installed against the known vulnerabilities; it asks a service on the network.
+audit: $(VENV)/.test
+	$(BIN)/pip-audit --skip-editable --desc off
 
 demo-bundle: $(VENV)/.test
 	$(BIN)/spikeloop train configs/train-demo.toml
