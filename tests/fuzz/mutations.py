@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from random import Random
 from typing import Any
 
 import pytest
@@ -27,17 +28,18 @@ Test = Callable[..., None]
 Json = Any
 
 
-def fuzz(test: Test) -> Test:
-    """Run a test on so many examples, in rounds; the test takes `i_round` first."""
-    n_rounds = -(-EXAMPLES // ROUND_AT_MOST)
-    configured = settings(
-        max_examples=min(EXAMPLES, ROUND_AT_MOST),
+def fuzz(share: int = 1) -> Callable[[Test], Test]:
+    """Run a test on its share of the examples, in rounds; the test takes `i_round` first."""
+    n_examples = -(-EXAMPLES // share)
+    n_rounds = -(-n_examples // ROUND_AT_MOST)
+    chosen = settings(
+        max_examples=min(n_examples, ROUND_AT_MOST),
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=(Phase.explicit, Phase.generate),
-    )(test)
-    return pytest.mark.parametrize("i_round", range(n_rounds))(configured)
+    )
+    return lambda test: pytest.mark.parametrize("i_round", range(n_rounds))(chosen(test))
 
 
 @st.composite
@@ -74,36 +76,58 @@ _ODD: tuple[Json, ...] = (
 
 def odd_json() -> st.SearchStrategy[Json]:
     """A value where another was expected."""
-    plain = st.one_of(
-        st.sampled_from(_ODD), st.integers(), st.floats(allow_nan=False), st.text(max_size=20)
-    )
-    return st.one_of(
-        plain, st.lists(plain, max_size=4), st.dictionaries(st.text(max_size=8), plain)
-    )
+    return st.randoms(use_true_random=True).map(_odd)
+
+
+def _odd(rng: Random, depth: int = 2) -> Json:
+    kind = rng.choice(("known", "whole", "number", "text", "list", "table"))
+    if kind == "whole":
+        return rng.choice((1, -1)) * rng.getrandbits(rng.choice((3, 8, 31, 64, 70)))
+    if kind == "number":
+        return rng.choice(
+            (rng.random(), rng.gauss(0, 1e3), rng.random() * 10.0 ** rng.randint(-300, 300))
+        )
+    if kind == "text":
+        return "".join(
+            chr(rng.choice((rng.randrange(128), rng.randrange(0xD7FF)))) for _ in range(8)
+        )
+    if depth and kind in ("list", "table"):
+        inside = [_odd(rng, depth - 1) for _ in range(rng.randint(0, 4))]
+        return inside if kind == "list" else {f"k{i}": one for i, one in enumerate(inside)}
+    return deepcopy(rng.choice(_ODD))
 
 
 @st.composite
 def altered(draw: st.DrawFn, content: Json, changes_at_most: int = 3) -> Json:
     """A JSON value some of whose parts are replaced, taken out or named otherwise."""
-    held = json.loads(json.dumps(content))
-    for _ in range(draw(st.integers(1, changes_at_most))):
-        parent, key = None, None
-        here = held
-        while isinstance(here, (dict, list)) and here and draw(st.integers(0, 3)):
-            parent = here
-            key = draw(
-                st.sampled_from(sorted(here) if isinstance(here, dict) else range(len(here)))
-            )
-            here = here[key]
-        if parent is None:
-            continue
-        kind = draw(st.sampled_from(("replace", "replace", "delete", "add")))
+    rng = draw(st.randoms(use_true_random=True))
+    held = deepcopy(content)
+    for _ in range(rng.randint(1, changes_at_most)):
+        places = list(_places(held))
+        if not places:
+            break
+        parent, key = rng.choice(places)
+        kind = rng.choice(("replace", "replace", "delete", "add"))
         if kind == "replace":
-            parent[key] = draw(odd_json())
+            parent[key] = _odd(rng)
         elif kind == "delete":
             del parent[key]
         elif isinstance(parent, dict):
-            parent[draw(st.text(max_size=8))] = draw(odd_json())
+            parent[rng.choice(("", "x", "schema", "\0"))] = _odd(rng)
         else:
-            parent.insert(key, draw(odd_json()))
+            parent.insert(key, _odd(rng))
     return held
+
+
+def _places(held: Json) -> Iterator[tuple[Json, Any]]:
+    """Yield each part of a JSON value: what holds it, and its key there."""
+    inside = (
+        held.items()
+        if isinstance(held, dict)
+        else enumerate(held)
+        if isinstance(held, list)
+        else ()
+    )
+    for key, one in inside:
+        yield held, key
+        yield from _places(one)

@@ -45,7 +45,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-@fuzz
+@fuzz()
 @given(data=st.data())
 def test_bytes_of_a_config(i_round: int, kind: str, file: Path, data: st.DataObject) -> None:
     load, pattern = LOADERS[kind]
@@ -54,7 +54,7 @@ def test_bytes_of_a_config(i_round: int, kind: str, file: Path, data: st.DataObj
     refusal(lambda: load(file), *REFUSALS)
 
 
-@fuzz
+@fuzz()
 @given(data=st.data())
 def test_odd_values_of_every_key(i_round: int, file: Path, data: st.DataObject) -> None:
     section = data.draw(st.sampled_from(sorted(ServeConfig.model_fields)))
@@ -68,7 +68,7 @@ def test_odd_values_of_every_key(i_round: int, file: Path, data: st.DataObject) 
     refusal(lambda: load_config(file, ServeConfig), ConfigError)
 
 
-@fuzz
+@fuzz()
 @given(data=st.data())
 def test_lists_of_clients_and_keys(i_round: int, file: Path, data: st.DataObject) -> None:
     clients = "".join(client_entry(Client(role.title, role, new_pair()[0])) for role in Role)

@@ -81,7 +81,7 @@ def ends_it(payload: bytes) -> bool:
         return False
 
 
-@fuzz
+@fuzz()
 @given(payload=mutated(SEEDS), attached=st.none() | st.binary(max_size=64))
 def test_bytes(
     i_round: int,
@@ -93,7 +93,7 @@ def test_bytes(
     met(daemon, asked, [payload] if attached is None else [payload, attached])
 
 
-@fuzz
+@fuzz()
 @given(data=st.data())
 def test_odd_arguments(
     i_round: int, daemon: Daemon, asked: zmq.Socket[bytes], data: st.DataObject
@@ -125,7 +125,7 @@ def odd_of(kind: type) -> st.SearchStrategy[Any]:
     return st.one_of(of_kind[kind], odd_json())
 
 
-@fuzz
+@fuzz()
 @given(data=st.data())
 def test_altered_commands(
     i_round: int, daemon: Daemon, asked: zmq.Socket[bytes], data: st.DataObject
@@ -139,7 +139,7 @@ def test_altered_commands(
     met(daemon, asked, [payload])
 
 
-@fuzz
+@fuzz()
 @given(frames=st.lists(st.binary(max_size=64), min_size=1, max_size=6))
 def test_frames_that_are_no_request(
     i_round: int, daemon: Daemon, asked: zmq.Socket[bytes], frames: list[bytes]

@@ -40,7 +40,7 @@ def bomb(content: bytes) -> bytes:
     return content + header
 
 
-@fuzz
+@fuzz()
 @given(data=st.data())
 def test_xdf(i_round: int, xdf: tuple[Apart, list[bytes]], data: st.DataObject) -> None:
     apart, seeds = xdf
@@ -52,19 +52,25 @@ def nwb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Apart, list[
     folder = tmp_path_factory.mktemp("nwb")
     small = write(folder / "small.nwb", units=[one[:5] for one in trains(2)], series=False)
     seeds = [small.read_bytes(), whole(folder / "whole.nwb").read_bytes()]
-    apart = Apart("nwb")
+    # HDF5 2.0.0 may not return from reading an attribute of a damaged file (docs/files.md).
+    apart = Apart("nwb", may_end=True)
     yield apart, seeds
     apart.close()
+    for told in apart.ended:
+        print(f"nwb: {told}")  # noqa: T201
 
 
-@fuzz
+@fuzz()
 @given(data=st.data())
 def test_nwb(i_round: int, nwb: tuple[Apart, list[bytes]], data: st.DataObject) -> None:
     apart, seeds = nwb
     apart.open(data.draw(mutated(seeds)))
 
 
-NAMES = ("manifest.json", "graph.onnx", "tables.safetensors", "weights.safetensors")
+NAMES = (
+    "manifest.json", "graph.onnx", "tables.safetensors", "weights.safetensors",
+    "parity.safetensors",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +81,8 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Apart, P
     apart.close()
 
 
-@pytest.mark.parametrize("name", [*NAMES, "parity.safetensors"])
-@fuzz
+@pytest.mark.parametrize("name", NAMES)
+@fuzz(share=len(NAMES))
 @given(data=st.data())
 def test_a_bundles_files_with_checksums_made_anew(
     i_round: int, name: str, changed: tuple[Apart, Path], data: st.DataObject

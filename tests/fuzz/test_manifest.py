@@ -17,7 +17,7 @@ DEMO = Path(__file__).parents[2] / "configs" / "bundles" / "demo" / "manifest.js
 CONTENT = json.loads(DEMO.read_text()) | {"units": json.loads(DEMO.read_text())["units"][:3]}
 
 
-@fuzz
+@fuzz()
 @given(content=altered(CONTENT))
 def test_a_manifest_with_odd_values(i_round: int, content: Any) -> None:
     refusal(lambda: parse_manifest(content, "manifest.json"), BundleError)

@@ -39,7 +39,7 @@ def transfers(folder: Path) -> Transfers:
     return Transfers(folder / "incoming")
 
 
-@fuzz
+@fuzz()
 @given(data=st.data())
 def test_any_transfer(
     i_round: int, folder: Path, transfers: Transfers, data: st.DataObject

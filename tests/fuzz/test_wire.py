@@ -19,20 +19,20 @@ MESSAGES = [path.read_bytes() for path in sorted(GOLDEN.iterdir())]
 JSON = {path.stem: path.read_bytes() for path in sorted(GOLDEN.glob("*.json"))}
 
 
-@fuzz
+@fuzz()
 @given(payload=mutated(MESSAGES))
 def test_bytes_that_a_client_reads(i_round: int, payload: bytes) -> None:
     refusal(lambda: MessageReader().read(payload), WireError)
 
 
-@fuzz
+@fuzz()
 @given(payload=mutated([JSON["command"], JSON["reply"]]))
 def test_bytes_for_commands_and_replies(i_round: int, payload: bytes) -> None:
     refusal(lambda: decode_command(payload), WireError)
     refusal(lambda: decode_reply(payload), WireError)
 
 
-@fuzz
+@fuzz()
 @given(content=altered(msgspec.json.decode(JSON["command"])))
 def test_commands_with_odd_fields(i_round: int, content: Any) -> None:
     try:

@@ -6,6 +6,7 @@ It reads `NAME LENGTH` lines, each followed by so many bytes, and answers each b
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import sys
@@ -71,6 +72,9 @@ def main(surface: str, template: str) -> None:
     from export.errors import ExportError
     from streams.errors import StreamsError
 
+    # Libraries write where they like; answers go their own way.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_AT_MOST, MEMORY_AT_MOST))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("error")
@@ -88,8 +92,8 @@ def main(surface: str, template: str) -> None:
                 answer["refusal"] = str(err)
             except Exception:  # noqa: BLE001 - told to the parent, which fails by it
                 answer["trace"] = traceback.format_exc()
-            sys.stdout.write(json.dumps(answer) + "\n")
-            sys.stdout.flush()
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":
