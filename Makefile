@@ -7,8 +7,9 @@ export OPENBLAS_NUM_THREADS := 1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SOAK_HOURS ?= 8
+EXAMPLES ?= 100000
 
-.PHONY: demo test check demo-bundle nds soak clean
+.PHONY: demo test check audit fuzz demo-bundle nds soak clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
@@ -21,6 +22,15 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/bandit -q -c pyproject.toml -r streams decoders export calibration service
+
+# Holds what is installed against the known vulnerabilities; it asks a service on the network.
+audit: $(VENV)/.test
+	$(BIN)/pip-audit --skip-editable --desc off
+
+# 100,000 inputs on every surface that reads what others wrote; an hour. CI draws 50 each.
+fuzz: $(VENV)/.test
+	SPIKELOOP_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzz -q -s
 
 demo-bundle: $(VENV)/.test
 	$(BIN)/spikeloop train configs/train-demo.toml

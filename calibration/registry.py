@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from calibration.errors import RegistryError
-from export.bundle import DecoderBundle, open_bundle
+from export.bundle import SIGNATURE, DecoderBundle, open_bundle
 from export.errors import BundleError
 from streams.files import write_whole, written_whole
 
@@ -102,6 +102,8 @@ class Registry:
             if not self._place(bundle.manifest.id).exists():
                 self._copy(bundle)
                 self._note("add", bundle, why)
+            else:
+                self._copy_signature(bundle)
         return bundle.manifest.id
 
     def promote(self, id_: str, why: str) -> str:
@@ -253,6 +255,15 @@ class Registry:
                 open_bundle(beside)
         except (OSError, shutil.Error, BundleError) as error:
             raise RegistryError(f"cannot copy {bundle.path} to {place}: {error}") from error
+
+    def _copy_signature(self, bundle: DecoderBundle) -> None:
+        """Take in a signature that was made after the bundle."""
+        signed, place = bundle.path / SIGNATURE, self._place(bundle.manifest.id)
+        try:
+            if signed.exists() and not (place / SIGNATURE).exists():
+                write_whole(place / SIGNATURE, signed.read_bytes())
+        except OSError as error:
+            raise RegistryError(f"cannot copy {signed} to {place}: {error}") from error
 
     def _point(self, what: Literal["promote", "rollback"], bundle: DecoderBundle, why: str) -> None:
         """Note the change, then let `current` point to the bundle."""

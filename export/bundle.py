@@ -6,20 +6,18 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from export.errors import BundleError, ExportError
+from export.graph_files import require_whole
 from export.manifest import (
     FORMAT,
     FileSum,
@@ -31,12 +29,18 @@ from export.manifest import (
     seal_of,
 )
 from export.parity import ParityRecord, record_from_tensors
+from export.regular_files import damaged, opened
 from streams.files import written_whole
+
+if TYPE_CHECKING:
+    from export.signing.signature import Statement
 
 __all__ = ["BundleError", "DecoderBundle", "ExportError", "Manifest", "open_bundle", "write_bundle"]
 
 MANIFEST, GRAPH, TABLES = "manifest.json", "graph.onnx", "tables.safetensors"
 WEIGHTS, PARITY = "weights.safetensors", "parity.safetensors"
+SIGNATURE = "signature.json"
+"""Beside the manifest, not in it: a bundle is signed after it was made, perhaps by several."""
 MANIFEST_BYTES_AT_MOST = 4 * 2**20
 """Reading it holds the interpreter's lock: 50 ms at this size; 10,000 units take 1 MB."""
 BUNDLE_BYTES_AT_MOST, FILES_AT_MOST = 2**31, 1000
@@ -83,17 +87,27 @@ class DecoderBundle:
         return _tensors(self.path / WEIGHTS)
 
 
-def open_bundle(path: Path) -> DecoderBundle:
+def open_bundle(path: Path, signers: Sequence[str] = ()) -> DecoderBundle:
     """Open a bundle and verify every file of it.
+
+    Args:
+        path: the directory.
+        signers: public keys, one of which must have signed it; () where none needs to.
 
     Raises:
         BundleError: a file is missing, truncated or changed; the manifest has an unknown version
-            or field; unit map, tables and graph do not fit together.
+            or field; unit map, tables and graph do not fit together; a demanded signature is
+            missing or does not hold.
     """
     path = Path(path)
-    content = _read_manifest(path)
+    held = _read_manifest(path)
+    signed = _signed(path, held, signers) if signers else None
+    content = _parsed(path, held)
     manifest = parse_manifest(content, str(path / MANIFEST))
+    if signed is not None:
+        signed.require_others(path, manifest.files)
     _verify_files(path, manifest)
+    require_whole(path / GRAPH)
     tables = _tensors(path / TABLES)
     if _seal_in(path / TABLES) != seal_of(content):
         raise _changed(path / MANIFEST)
@@ -102,23 +116,38 @@ def open_bundle(path: Path) -> DecoderBundle:
     return DecoderBundle(path, manifest, tables, row_of_key)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> bytes:
     where = path / MANIFEST
     try:
-        with _opened(where) as file:
+        with opened(where) as file:
             held = file.read(MANIFEST_BYTES_AT_MOST + 1)
-        if len(held) > MANIFEST_BYTES_AT_MOST:
-            raise BundleError(f"{where}: over {MANIFEST_BYTES_AT_MOST} bytes are no manifest")
-        content = json.loads(held)
     except OSError as error:
         raise BundleError(
             f"no decoder bundle at {path}: {MANIFEST}: {error.strerror}; "
             "name the directory that `spikeloop export` wrote"
         ) from error
+    if len(held) > MANIFEST_BYTES_AT_MOST:
+        raise BundleError(f"{where}: over {MANIFEST_BYTES_AT_MOST} bytes are no manifest")
+    return held
+
+
+def _signed(path: Path, manifest: bytes, signers: Sequence[str]) -> Statement:
+    """Return what was signed, the manifest among it; nothing of the bundle is parsed before."""
+    from export.signing.signature import verified_statement  # costs 30 ms, which few need
+
+    statement = verified_statement(path, signers)
+    statement.require_manifest(path, manifest)
+    return statement
+
+
+def _parsed(path: Path, held: bytes) -> dict[str, Any]:
+    where = path / MANIFEST
+    try:
+        content = json.loads(held)
     except (ValueError, RecursionError) as error:
-        raise _damaged(where, f"not readable as JSON ({error})") from error
+        raise damaged(where, f"not readable as JSON ({error})") from error
     if not isinstance(content, dict):
-        raise _damaged(where, "holds no fields")
+        raise damaged(where, "holds no fields")
     return content
 
 
@@ -135,43 +164,26 @@ def _verify_files(path: Path, manifest: Manifest) -> None:
     for name, declared in manifest.files.items():
         _verify_file(path / name, declared)
     if manifest.id != id_of(manifest.files):
-        raise _damaged(path / MANIFEST, "`id` is not that of its files")
-
-
-@contextmanager
-def _opened(where: Path) -> Iterator[BufferedReader]:
-    """Open a regular file: a pipe would keep us waiting for ever, a device would never end.
-
-    Raises:
-        BundleError: it is another kind of file.
-    """
-    with open(os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise _damaged(where, "no regular file")
-        yield file
+        raise damaged(path / MANIFEST, "`id` is not that of its files")
 
 
 def _verify_file(where: Path, declared: FileSum) -> None:
     try:
-        with _opened(where) as file:
+        with opened(where) as file:
             n_bytes = os.fstat(file.fileno()).st_size
             if n_bytes != declared.bytes:
-                raise _damaged(
+                raise damaged(
                     where, f"{n_bytes} bytes where the manifest declares {declared.bytes}"
                 )
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _damaged(where, error.strerror) from error
+        raise damaged(where, error.strerror) from error
     if found != declared.sha256:
         raise _changed(where)
 
 
 def _changed(where: Path) -> BundleError:
-    return _damaged(where, "its content is not what was exported (checksum differs)")
-
-
-def _damaged(where: Path, why: object) -> BundleError:
-    return BundleError(f"{where}: {why}; copy the bundle again from its source")
+    return damaged(where, "its content is not what was exported (checksum differs)")
 
 
 def _unfit(where: Path | str, why: str) -> BundleError:
@@ -182,7 +194,7 @@ def _tensors(where: Path) -> dict[str, np.ndarray]:
     try:
         tensors: dict[str, np.ndarray] = load(where.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise _damaged(where, error) from error
+        raise damaged(where, error) from error
     return tensors
 
 

@@ -23,5 +23,9 @@ class BackendError(ExportError):
     """A step failed; the memory may be half advanced, so `reset` before the next one."""
 
 
+class SigningError(ExportError):
+    """A key that signs bundles cannot be made or read, or a bundle cannot be signed."""
+
+
 class GateError(ExportError):
     """A build decodes worse than the bound allows; it was not kept."""

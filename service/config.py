@@ -24,7 +24,8 @@ class InputConfig(SpikesInput):
 class DecoderConfig(Section):
     """`[decoder]`: which bundle, and what runs it.
 
-    A backend that is not open after `open_most_s` is given up, at the start and in a swap.
+    A backend that is not open after `open_most_s` is given up, at the start and in a swap. With
+    `require_signature` no bundle is opened that none of these keys signed.
     """
 
     bundle: str = Field("bundles/current", min_length=1)
@@ -33,6 +34,7 @@ class DecoderConfig(Section):
     incoming: str = Field("bundles/incoming", min_length=1)
     lead_s: float | None = Field(None, ge=-1, le=1)
     open_most_s: float = Field(600.0, ge=1, le=86400)
+    require_signature: tuple[str, ...] = Field((), strict=False)
 
 
 class BeatConfig(Section):
@@ -48,11 +50,16 @@ class BeatConfig(Section):
 
 
 class OutputConfig(Section):
-    """`[output]`: where decodes leave; beyond loopback only with keys."""
+    """`[output]`: where decodes leave; beyond loopback only with keys.
+
+    `clients` lists whose keys may connect, each with a role; without it the client of the key
+    folder may do everything.
+    """
 
     decode: str = "tcp://127.0.0.1:5570"
     control: str = "tcp://127.0.0.1:5571"
     keys: str = ""
+    clients: str = ""
     format: Literal["json", "packed"] = "json"
     lsl_outlet: bool = True
     lsl_name: str = Field("spikeloop", min_length=1)

@@ -24,7 +24,8 @@ from export.shipped import bundle_path
 from export.tensorrt.library import RTX_INSTALL
 from service.bench.machine import version_of
 from service.config import DecoderConfig, RecordConfig, ServeConfig, load_config
-from service.daemon.compose import make_source
+from service.daemon.access import read_access
+from service.daemon.compose import make_source, signers_of
 from service.daemon.daemon import Daemon
 from service.daemon.lifeline import Lifeline
 from service.errors import HANDLED, ExitCode
@@ -35,7 +36,6 @@ from service.telemetry.unit_numbers import shift_of, strangers_of
 from streams.clock import MonotonicClock
 from streams.errors import StreamLostError
 from streams.lsl.inlets import lsl_now, visible_streams
-from streams.wire.curve_keys import read_curve_keys
 from streams.wire.sockets import Publisher
 
 ROOMS = ("streams", "decoders", "export", "calibration", "service")
@@ -182,9 +182,9 @@ def _extras() -> str:
 
 def _ports(config: ServeConfig) -> Finding:
     def try_both() -> str:
-        keys = read_curve_keys(Path(config.output.keys)) if config.output.keys else None
+        keys, clients = read_access(config.output)
         for endpoint in (config.output.decode, config.output.control):
-            Publisher(endpoint, keys).close()
+            Publisher(endpoint, keys, clients=clients).close()
         return f"{config.output.decode} and {config.output.control} are free"
 
     return _attempt("ports", try_both)
@@ -192,7 +192,7 @@ def _ports(config: ServeConfig) -> Finding:
 
 def _bundle(config: DecoderConfig) -> Finding:
     def open_it() -> str:
-        bundle = open_bundle(bundle_path(config.bundle))
+        bundle = open_bundle(bundle_path(config.bundle), signers_of(config))
         opened = open_backend(bundle, config.backend, config.fallback)
         return (
             f"{bundle.manifest.name} ({bundle.manifest.id[:12]}) on {opened.backend.name}: parity "
@@ -224,7 +224,7 @@ def _source(config: ServeConfig, *, bundle_opens: bool) -> Iterator[Finding]:
     made: list[Daemon] = []
 
     def make() -> str:
-        bundle = open_bundle(bundle_path(config.decoder.bundle))
+        bundle = open_bundle(bundle_path(config.decoder.bundle), signers_of(config.decoder))
         made.append(Daemon(config, bundle, publisher, lifeline=Lifeline(), hung={}))
         return str(made[0].source.inlet.description)
 

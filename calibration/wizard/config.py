@@ -90,6 +90,12 @@ class DeploySection(Section):
     least_ok: float = Field(0.95, ge=0, le=1, strict=False)
 
 
+class SignSection(Section):
+    """`[sign]`: the key that signs decoders, where the daemon demands it; "" for none."""
+
+    key: str = ""
+
+
 class RecalibrateSection(Section):
     """`[recalibrate]`: blocks in which the subject drives, each with less assistance."""
 
@@ -111,6 +117,7 @@ class CalibrateConfig(Section):
     collect: CollectSection = CollectSection()
     decide: DecideSection = DecideSection()
     deploy: DeploySection = DeploySection()
+    sign: SignSection = SignSection()
     recalibrate: RecalibrateSection = RecalibrateSection()
 
 

@@ -185,6 +185,11 @@ class CalibrationRun:
         return Path(self.config.calibration.registry)
 
     @property
+    def signing_key(self) -> Path | None:
+        """The key that signs decoders; None for none."""
+        return Path(key) if (key := self.config.sign.key) else None
+
+    @property
     def session_id(self) -> str:
         """The collected session's id, `subject/YYYY-MM-DD/name`."""
         day = self.progress.started_utc[:10]

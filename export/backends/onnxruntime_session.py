@@ -71,11 +71,15 @@ def open_session(graph: bytes, providers: Sequence[Provider] = (CPU,)) -> ort.In
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    # Another try on the CPU, which ONNX Runtime announces on standard output: of use for GPUs only.
+    fallback = int(wanted != CPU)
     try:
-        session = ort.InferenceSession(graph, options, providers=list(providers))
+        session = ort.InferenceSession(
+            graph, options, providers=list(providers), enable_fallback=fallback
+        )
     except ORT_ERRORS as error:
         raise BundleError(f"ONNX Runtime {VERSION} cannot load it: {error}") from error
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if wanted not in session.get_providers():
         raise BackendUnavailable(
             f"ONNX Runtime has {wanted} but could not start it; are the NVIDIA driver, CUDA and "

@@ -16,6 +16,7 @@ from service.cli.options import (
     Out,
     Registry,
     SessionsConfig,
+    SignKey,
     arg,
     flag,
     listed,
@@ -60,8 +61,12 @@ def export(
     trust_pickle: Annotated[
         bool, flag("--trust-pickle", "Run code that a checkpoint may hold.")
     ] = False,
+    sign_key: SignKey = None,
 ) -> None:
     """Make a bundle of a trained decoder."""
+    from export.signing.signer import signer_of
+
+    sign_it = signer_of(sign_key)
     if source.is_file():
         from export.graphs.poyo import export_poyo, parse_output
 
@@ -78,6 +83,7 @@ def export(
         from export.graphs.runs import export_trained
 
         bundle = export_trained(source, out, session=session)
+    sign_it(out)
     sys.stdout.write(f"{bundle.path}  {bundle.manifest.name}  {bundle.manifest.id[:12]}\n")
 
 
@@ -228,9 +234,13 @@ def adapt(
     unfreeze: Annotated[bool, flag("--unfreeze", "Then let the network learn too.")] = False,
     still: Annotated[bool, flag("--still", "Do not follow the drift of rates.")] = False,
     seed: Annotated[int, opt("Seed of the learning.")] = 0,
+    sign_key: SignKey = None,
     as_json: Json = False,
 ) -> None:
     """Adapt a decoder to a new session's neurons."""
+    from export.signing.signer import signer_of
+
+    sign_it = signer_of(sign_key)
     from rich.console import Console
     from rich.progress import Progress
 
@@ -252,7 +262,19 @@ def adapt(
             sessions_config=sessions_config,
             on_progress=lambda done, most: bar.update(task, completed=done, total=most),
         )
+    sign_it(out)
     sys.stdout.write(json.dumps(result, indent=None if as_json else 2) + "\n")
+
+
+def sign(
+    bundle: Bundle,
+    key: Annotated[Path, opt("The secret key, from `spikeloop keys --signing`.", "FILE")],
+) -> None:
+    """Sign a bundle, engines in its folder included."""
+    from export.signing.signer import signer_of
+
+    signer_of(key)(bundle)
+    sys.stdout.write(f"{bundle}: signed\n")
 
 
 def add(bundle: Bundle, why: Why, registry: Registry = FOLDER) -> None:
@@ -294,6 +316,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": evaluate,
     "baseline": baseline,
     "adapt": adapt,
+    "sign": sign,
     "add": add,
     "list": list_decoders,
     "show": show,

@@ -36,6 +36,9 @@ Bundle = Annotated[Path, arg("BUNDLE", "Folder of the decoder.")]
 Out = Annotated[Path, Option("--out", "-o", metavar="BUNDLE", help="Folder of the new bundle.")]
 Control = Annotated[str, opt("The daemon's `[output] control`.")]
 Keys = Annotated[Path | None, opt("File of the client's keys.")]
+SignKey = Annotated[
+    Path | None, Option("--sign-key", metavar="FILE", help="Sign the bundle with this key.")
+]
 Registry = Annotated[Path, opt("The registry of decoders.", "FOLDER")]
 Name = Annotated[str, opt("Name of the LSL streams.")]
 SessionsConfig = Annotated[

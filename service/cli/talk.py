@@ -24,6 +24,7 @@ from service.cli.options import (
     quieten_lsl,
 )
 from streams.lint.kinds import Kind
+from streams.wire.roles import RoleName
 
 Why = Annotated[str, opt("Note for the registry's history.")]
 SMALL = {
@@ -130,12 +131,38 @@ def shape(
 
 
 def make_keys(
-    folder: Annotated[Path, arg("FOLDER", "New folder of both files.")],
+    folder: Annotated[Path, arg("FOLDER", "Folder of the keys.")],
+    client: Annotated[
+        str, opt("Keys for one more client of the daemon whose keys lie there.", "NAME")
+    ] = "",
+    role: Annotated[RoleName, opt("What that client may do.")] = "watch",
+    signing: Annotated[
+        str, opt("Instead a pair that signs bundles, under this name.", "NAME")
+    ] = "",
 ) -> None:
-    """Make keys for a daemon that listens beyond loopback."""
-    from streams.wire.curve_keys import CLIENT_FILE, SERVER_FILE, write_curve_keys
-    from streams.wire.sockets import new_pair
+    """Make keys: for a daemon beyond loopback, for its clients, or to sign bundles."""
+    if signing:
+        from export.signing.keys import write_signing_key
 
+        secret_file, public_file = write_signing_key(folder, signing)
+        sys.stdout.write(
+            f"{secret_file}: for `spikeloop sign` and --sign-key; let nobody have it\n"
+            f"{public_file}: for daemons, `require_signature` under [decoder]\n"
+        )
+        return
+    from streams.wire.authentication import new_pair
+    from streams.wire.clients import CLIENTS_FILE, Client
+    from streams.wire.curve_keys import CLIENT_FILE, SERVER_FILE, add_client, write_curve_keys
+    from streams.wire.roles import Role
+
+    if client:
+        public, secret = new_pair()
+        path = add_client(folder, Client(client, Role[role.upper()], public), secret)
+        sys.stdout.write(
+            f"{path}: for {client}, --keys; carry it to them safely\n"
+            f"{folder / CLIENTS_FILE}: for the daemon, `clients` under [output]\n"
+        )
+        return
     write_curve_keys(folder, new_pair(), new_pair())
     sys.stdout.write(
         f"{folder / SERVER_FILE}: for the daemon, `keys` under [output]\n"

@@ -13,7 +13,7 @@ from typing import Any
 
 from export.choice.machine import cpu_model, library_versions
 from export.manifest import Manifest
-from service.config import InputConfig, ServeConfig, ShapingConfig
+from service.config import DecoderConfig, InputConfig, ServeConfig, ShapingConfig
 from service.daemon.stream_search import StreamSearch
 from service.errors import ConfigError
 from service.loop.cut_timer import Cut
@@ -70,6 +70,19 @@ def checked_lead(lead_s: float, manifest: Manifest) -> float:
             f"{manifest.lead_s.min:g} to {manifest.lead_s.max:g} s"
         )
     return lead_s
+
+
+def signers_of(config: DecoderConfig) -> tuple[str, ...]:
+    """Return the public keys, one of which must have signed a bundle; () where none needs to.
+
+    Raises:
+        SigningError: a name is neither a key nor a file that holds one.
+    """
+    if not config.require_signature:
+        return ()
+    from export.signing.keys import read_signers  # costs 30 ms, which few need
+
+    return read_signers(config.require_signature)
 
 
 def shaping_of(config: ShapingConfig) -> Shaping:

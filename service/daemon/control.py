@@ -23,6 +23,7 @@ from service.loop.commands import LoopCommand, RefusedError
 from service.loop.slots import Change
 from service.telemetry.flight_recorder import write_dump
 from streams.errors import WireError
+from streams.wire.clients import ANYBODY, Client
 from streams.wire.schema import Command, Reply, decode_command, encode
 from streams.wire.sockets import ControlServer
 
@@ -180,8 +181,14 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def answer(daemon: Daemon, frames: list[bytes]) -> Reply:
-    """Carry out one command: its JSON frame, and the bytes attached to it if there are any."""
+def answer(daemon: Daemon, frames: list[bytes], client: Client | None = ANYBODY) -> Reply:
+    """Carry out one command.
+
+    Args:
+        daemon: that it is for.
+        frames: its JSON, and the bytes attached to it if there are any.
+        client: who sent it; None for one whose key is not listed any more.
+    """
     name = ""
     try:
         command: Command = decode_command(frames[0])
@@ -198,6 +205,8 @@ def answer(daemon: Daemon, frames: list[bytes]) -> Reply:
                 error=f"no command {command.command!r}; {hint}there are: "
                 f"{', '.join(sorted(HANDLERS))}",
             )
+        if refused := daemon.door.refuse(name, client):
+            return Reply(ok=False, error=refused)
         complaint = handler.complaint(command.arguments)
         if complaint:
             return Reply(ok=False, error=f"{command.command}: {complaint}")
@@ -245,11 +254,19 @@ class Control(threading.Thread):
                 frames = self._waiting or self._server.receive(POLL_S)
                 self._waiting = None
                 if frames is not None:
-                    self._server.reply(encode(answer(self._daemon, frames)))
+                    reply = answer(self._daemon, frames, self._server.client)
+                    self._server.reply(encode(reply))
+                self._watch_the_door()
                 self._write_log()
                 self._watch_units()
                 self._dump_flights()
             self._write_log()
+
+    def _watch_the_door(self) -> None:
+        door = self._daemon.door
+        door.look()
+        for event, detail in door.take_events():
+            self._daemon.report(event, detail)
 
     def _watch_units(self) -> None:
         daemon = self._daemon

@@ -17,6 +17,7 @@ from export.backends.opening import open_backend
 from export.backends.table import kernels_for
 from export.bundle import DecoderBundle
 from service.config import ServeConfig
+from service.daemon.access import Doorkeeper
 from service.daemon.compose import (
     check_config,
     choose_t0,
@@ -26,6 +27,7 @@ from service.daemon.compose import (
     make_token_cap,
     search_stream,
     shaping_of,
+    signers_of,
 )
 from service.daemon.lifeline import NO_LIMIT, Lifeline, Phase
 from service.daemon.realtime import apply, lift_carriers
@@ -76,6 +78,7 @@ class Daemon:
         publisher: the bound socket for decodes.
         lifeline: tells the daemon's guardian how far it is.
         hung: backends that hung before, and where.
+        door: knows who may give which command; by default everybody may, as without keys.
 
     Raises:
         ConfigError: the config does not fit the bundle.
@@ -91,8 +94,10 @@ class Daemon:
         *,
         lifeline: Lifeline,
         hung: Mapping[str, str],
+        door: Doorkeeper | None = None,
     ) -> None:
         self.lifeline, self._hung = lifeline, hung
+        self.door = door or Doorkeeper(None, MonotonicClock())
         self.config, self.bundle = config, bundle
         self.run_id, self.journal = uuid.uuid4().hex[:8], RunJournal()
         self.notes: deque[tuple[str, dict[str, Any]]] = deque(maxlen=OUTGOING_KEPT)
@@ -153,6 +158,7 @@ class Daemon:
             token_cap=self.config.beat.token_cap,
             keep_alive_every_s=source.keep_alive_every_s,
             open_most_s=decoder.open_most_s,
+            signers=signers_of(decoder),
         )
 
     def _make_loop(self) -> DecodeLoop:
@@ -293,8 +299,10 @@ class Daemon:
                 self.journal.shadow(loop.slots.shadow_number, shadow)
             loop.review_settling(decode)
             self.journal.beat_over(loop, clock.now())
+            self.door.ended(self._publisher.watch_subscribers())
             if clock.now() >= t_heartbeat_s:
                 t_heartbeat_s += HEARTBEAT_EVERY_S
+                self.door.ended(self._publisher.end_removed())
                 self._say_last_words(decode)
                 heartbeat = encode(self.heartbeat())
                 self._publisher.send(b"heartbeat", heartbeat)
@@ -318,7 +326,8 @@ class Daemon:
         slot = self.loop.slots.active
         safe = {o.name: [0.0] * o.dims if o.safe == "zero" else None for o in slot.shaper.outputs}
         doing = f"backend {slot.decoder.backend.name}"
-        self.lifeline.say(doing=doing, newest=decode, safe=safe)
+        clients = tuple((one.name, one.role, one.key) for one in self.door.listed)
+        self.lifeline.say(doing=doing, newest=decode, safe=safe, clients=clients)
 
     def _publish(self, decode: Decode) -> float:
         """Send a decode by ZeroMQ and by LSL; return when ZeroMQ had it."""

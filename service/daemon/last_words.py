@@ -11,8 +11,10 @@ from service.daemon.lifeline import LastWords, Reading
 from service.loop.validity import REASONS
 from streams.clock import MonotonicClock
 from streams.errors import AddressError
+from streams.wire.clients import AllowedClients, Client
 from streams.wire.curve_keys import read_curve_keys
 from streams.wire.packed import decode_writer
+from streams.wire.roles import Role
 from streams.wire.schema import Decode, Event, Reply, encode
 from streams.wire.sockets import ControlServer, Publisher
 
@@ -36,12 +38,14 @@ def speak(words: LastWords, reading: Reading, error: str, *, keys: str, fallback
     if words.newest is None:
         return
     curve_keys = read_curve_keys(Path(keys)) if keys else None
+    listed = (Client(name, Role(role), key) for name, role, key in words.clients)
+    clients = AllowedClients(listed) if curve_keys else None
     publisher = control = None
     t_end_s = clock.now() + BOUND_WITHIN_S
     while publisher is None or control is None:
         try:
-            publisher = publisher or Publisher(words.decode, curve_keys)
-            control = control or ControlServer(words.control, curve_keys)
+            publisher = publisher or Publisher(words.decode, curve_keys, clients=clients)
+            control = control or ControlServer(words.control, curve_keys, clients)
         except AddressError:  # the killed process may not have let go yet
             if clock.now() > t_end_s:
                 raise

@@ -44,6 +44,7 @@ class LastWords(msgspec.Struct, kw_only=True):
         form, dims: of the decodes, see `decode_writer`.
         newest: the newest decode; None before the first.
         safe: per output, the value to publish instead of it.
+        clients: those who may connect: name, role and key of each.
     """
 
     doing: str = "the start"
@@ -56,6 +57,7 @@ class LastWords(msgspec.Struct, kw_only=True):
     dims: dict[str, int] = {}
     newest: Decode | None = None
     safe: dict[str, list[float] | None] = {}
+    clients: tuple[tuple[str, int, str], ...] = ()
 
 
 class Lifeline:

@@ -12,14 +12,16 @@ from types import FrameType
 from export.bundle import open_bundle
 from export.shipped import bundle_path
 from service.config import ServeConfig
+from service.daemon.access import Doorkeeper, read_access
+from service.daemon.compose import signers_of
 from service.daemon.control import Control
 from service.daemon.daemon import Daemon
 from service.daemon.lifeline import Lifeline
 from service.daemon.realtime import bound_heaps
 from service.daemon.startup_control import StartupControl
 from service.errors import cannot_write
+from streams.clock import MonotonicClock
 from streams.files import write_whole
-from streams.wire.curve_keys import read_curve_keys
 from streams.wire.sockets import ControlServer, Publisher
 
 
@@ -45,18 +47,19 @@ def serve(
     bound_heaps()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    bundle = open_bundle(bundle_path(config.decoder.bundle))
-    keys = read_curve_keys(Path(config.output.keys)) if config.output.keys else None
-    publisher = Publisher(config.output.decode, keys)
+    bundle = open_bundle(bundle_path(config.decoder.bundle), signers_of(config.decoder))
+    keys, clients = read_access(config.output)
+    door = Doorkeeper(clients, MonotonicClock())
+    publisher = Publisher(config.output.decode, keys, clients=clients)
     try:
-        server = ControlServer(config.output.control, keys)
+        server = ControlServer(config.output.control, keys, clients)
         lifeline.say(decode=publisher.endpoint, control=server.endpoint)
         if announce is not None:
             _announce(announce, publisher.endpoint, server.endpoint)
-        startup = StartupControl(server, _beginning(config), lifeline)
+        startup = StartupControl(server, _beginning(config), lifeline, door)
         startup.start()
         try:
-            daemon = Daemon(config, bundle, publisher, lifeline=lifeline, hung=hung)
+            daemon = Daemon(config, bundle, publisher, lifeline=lifeline, hung=hung, door=door)
         finally:
             waiting = startup.hand_over()
         _run(daemon, Control(daemon, server, daemon.fail, waiting))

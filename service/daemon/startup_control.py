@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from service.daemon.access import Doorkeeper
 from service.daemon.lifeline import Lifeline
 from streams.clock import MonotonicClock
 from streams.errors import WireError
@@ -22,11 +23,14 @@ class StartupControl(threading.Thread):
         server: the bound socket; this thread owns it until `hand_over`.
         doing: what the daemon does meanwhile, for whoever asks.
         lifeline: the daemon's.
+        door: who may give which command.
     """
 
-    def __init__(self, server: ControlServer, doing: str, lifeline: Lifeline) -> None:
+    def __init__(
+        self, server: ControlServer, doing: str, lifeline: Lifeline, door: Doorkeeper
+    ) -> None:
         super().__init__(name="startup control", daemon=True)
-        self._server, self._doing, self._lifeline = server, doing, lifeline
+        self._server, self._doing, self._lifeline, self._door = server, doing, lifeline, door
         self._clock = MonotonicClock()
         self._over = threading.Event()
         self._unanswered: list[bytes] | None = None
@@ -35,18 +39,25 @@ class StartupControl(threading.Thread):
         """Answer until the daemon can do so."""
         while not self._over.is_set():
             self._lifeline.alive(self._clock.now())
+            self._door.look()
             frames = self._server.receive(POLL_S)
             if frames is None:
                 continue
             if _is_stop(frames):
-                self._server.reply(encode(Reply(ok=True, result={"stopping": True})))
-                self._lifeline.ask_end()
+                self._end_the_start()
             elif self._over.wait(PATIENCE_S):
                 self._unanswered = frames
             else:
                 error = f"the daemon is starting: {self._doing}"
                 reply = Reply(ok=False, error=error, result={"starting": True})
                 self._server.reply(encode(reply))
+
+    def _end_the_start(self) -> None:
+        if refused := self._door.refuse("stop", self._server.client):
+            self._server.reply(encode(Reply(ok=False, error=refused)))
+            return
+        self._server.reply(encode(Reply(ok=True, result={"stopping": True})))
+        self._lifeline.ask_end()
 
     def hand_over(self) -> list[bytes] | None:
         """End the thread; return the command that still waits for its answer, if any."""

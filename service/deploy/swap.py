@@ -75,6 +75,7 @@ class Deployer:
         token_cap: tokens per bin at most; None for no cap.
         keep_alive_every_s: the source's.
         open_most_s: longest time in which a backend is opened.
+        signers: public keys, one of which must have signed a bundle; () where none needs to.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class Deployer:
         token_cap: int | None,
         keep_alive_every_s: float,
         open_most_s: float,
+        signers: tuple[str, ...] = (),
     ) -> None:
+        self._signers = signers
         self._loop, self._source_keys, self._report = loop, source_keys, report
         self._backends, self._token_cap = backends, token_cap
         self._keep_alive_every_s = keep_alive_every_s
@@ -127,7 +130,7 @@ class Deployer:
         self._report("refused", {"bundle": str(deployment.path), "warning": why})
 
     def _carry_through(self, deployment: Deployment) -> None:
-        bundle = open_bundle(deployment.path)
+        bundle = open_bundle(deployment.path, self._signers)
         deployment.reach("loaded", id=bundle.manifest.id, name=bundle.manifest.name)
         self._require_fit(bundle)  # before the backend is opened, which takes seconds
         name, *fallback = self._backends

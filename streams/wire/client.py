@@ -12,7 +12,8 @@ from streams.wire.curve_keys import CurveKeys, read_curve_keys
 from streams.wire.schema import Command, Reply, decode_reply, encode
 from streams.wire.sockets import DecodeSubscriber, request
 
-ANY_ADDRESS = ("0.0.0.0", "::")
+# Compared with, never bound.
+ANY_ADDRESS = ("0.0.0.0", "::")  # nosec B104
 
 
 class DeclinedError(StreamsError):

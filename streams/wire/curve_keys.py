@@ -10,10 +10,17 @@ from pathlib import Path
 import msgspec
 
 from streams.errors import CurveKeysError
+from streams.files import written_whole
+from streams.wire.clients import CLIENTS_FILE, Client, client_entry, read_clients
+from streams.wire.roles import Role
 
 FILE_AT_MOST = 4096
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 SERVER_FILE, CLIENT_FILE = "server.json", "client.json"
+CLIENTS_HEAD = """\
+# Who may connect, each with a role: watch, mark, operate or deploy (docs/wire.md). The daemon reads
+# it again within seconds; whom you take out can do nothing from then on.
+"""
 
 
 class CurveKeys(msgspec.Struct, frozen=True):
@@ -50,6 +57,49 @@ def write_curve_keys(folder: Path, server: tuple[str, str], client: tuple[str, s
         for path in made:  # one side's alone are of no use, and would block the next try
             path.unlink()
         raise CurveKeysError(f"cannot write keys to {folder}: {err.strerror}") from err
+
+
+def add_client(folder: Path, client: Client, secret: str) -> Path:
+    """Write a client's file, and its line into the folder's list of those who may connect.
+
+    A list that is begun names the client that the folder was made with, too: who could connect
+    until now still can.
+
+    Args:
+        folder: made by `write_curve_keys`.
+        client: the new one.
+        secret: its secret key, Z85 text.
+
+    Returns:
+        The client's file.
+
+    Raises:
+        CurveKeysError: no keys there, a client of this name, or the disk refuses.
+    """
+    server = read_curve_keys(folder / SERVER_FILE)
+    listed = folder / CLIENTS_FILE
+    if listed.exists():
+        held, text = read_clients(listed), listed.read_text()
+    else:
+        first = Client("client", Role.DEPLOY, server.other)
+        held, text = (first,), CLIENTS_HEAD + client_entry(first)
+    if client.name in (one.name for one in held):
+        raise CurveKeysError(f"{listed} names {client.name!r} already; choose another name")
+    path = folder / f"{client.name}.json"
+    try:
+        _write(path, CurveKeys(client.key, secret, server.public))
+    except FileExistsError as err:
+        raise CurveKeysError(f"{path} exists; move it away to make new keys") from err
+    except OSError as err:
+        raise CurveKeysError(f"cannot write keys to {folder}: {err.strerror}") from err
+    try:
+        with written_whole(listed) as beside:
+            beside.touch(mode=0o600)
+            beside.write_text(text + client_entry(client))
+    except OSError as err:
+        path.unlink()  # nobody could connect with it
+        raise CurveKeysError(f"cannot write {listed}: {err.strerror}") from err
+    return path
 
 
 def read_curve_keys(path: Path) -> CurveKeys:

@@ -1,20 +1,24 @@
-"""ZeroMQ sockets for decodes and commands. The only importer of zmq."""
+"""ZeroMQ sockets for decodes and commands. It and `authentication.py` alone import zmq."""
 
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from streams.errors import AddressError, UnreachableError
+from streams.wire.authentication import end_authentication, guard, only_client, set_own_pair
+from streams.wire.authentication import new_pair as new_pair
+from streams.wire.clients import ANYBODY, AllowedClients, Client
 from streams.wire.curve_keys import CurveKeys
 from streams.wire.endpoints import parse_endpoint
 from streams.wire.packed import MessageReader
+from streams.wire.subscribers import Ended, Subscribers
 
 _ADVICE = {
     errno.EADDRINUSE: "Is another spikeloop running? `spikeloop status` asks it, `spikeloop stop` "
@@ -25,6 +29,11 @@ _MORE, _LAST = int(zmq.SNDMORE | zmq.NOBLOCK), int(zmq.NOBLOCK)
 FRAME_AT_MOST, COMMANDS_WAITING = 4 * 2**20, 16
 SUBSCRIPTION_AT_MOST = 4096
 """Bytes of what a subscriber sends: a topic, and in the handshake its keys."""
+SUBSCRIPTIONS_WAITING, SUBSCRIPTIONS_AT_ONCE = 8, 256
+"""libzmq takes in what waits of a connection inside one `send`: with its default of 1000 waiting,
+a client that subscribes without end kept the publishing thread there for seconds."""
+DESCRIPTORS_NEEDED = 12
+"""For a context and a socket; measured with libzmq 4.3.5: it aborts with 6 left, 8 suffice."""
 LINK_ASKED_EVERY_MS, LINK_SILENT_MOST_MS = 500, 2000
 RECONNECT_MS = 20
 """A subscriber is back within twice this time where a hung daemon's guardian speaks for it."""
@@ -38,59 +47,42 @@ def _new_socket(kind: int) -> zmq.Socket[bytes]:
         AddressError: the operating system gives no more.
     """
     try:
+        _require_descriptors(DESCRIPTORS_NEEDED)
         return zmq.Context.instance().socket(kind)
-    except zmq.ZMQError as err:
+    except (OSError, zmq.ZMQError) as err:
         raise AddressError(f"no socket can be made: {err.strerror}; see `ulimit -n`") from err
 
 
-class _OneClient:
-    """Lets in who holds the client's secret key, and nobody else."""
-
-    def __init__(self, curve_keys: CurveKeys) -> None:
-        self._allowed = curve_keys.other.encode()
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        """Return True if the Z85 text is the client's public key."""
-        return key == self._allowed
-
-
-_authenticators: dict[str, ThreadAuthenticator] = {}
-
-
-def new_pair() -> tuple[str, str]:
-    """A new CURVE pair, (public, secret), as Z85 text."""
-    public, secret = zmq.curve_keypair()
-    return public.decode(), secret.decode()
-
-
-def _guard(socket: zmq.Socket[bytes], curve_keys: CurveKeys) -> None:
-    """Encrypt, and let in the client with these keys alone."""
-    # libzmq has one authentication endpoint per context, so one thread serves all sockets.
-    if not _authenticators:
-        authenticator = ThreadAuthenticator(zmq.Context.instance())
-        authenticator.start()
-        _authenticators["all"] = authenticator
-    _authenticators["all"].configure_curve_callback(
-        domain="*", credentials_provider=_OneClient(curve_keys)
-    )
-    socket.curve_server = True
-    _set_own_pair(socket, curve_keys)
+def _require_descriptors(n: int) -> None:
+    """Raise `OSError` if fewer are left: libzmq ends the process where it gets none."""
+    held: list[int] = []
+    try:
+        held.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(n))
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def _present(socket: zmq.Socket[bytes], curve_keys: CurveKeys | None) -> None:
     """Show the client's keys to the daemon."""
     if curve_keys is not None:
         socket.curve_serverkey = curve_keys.other.encode()
-        _set_own_pair(socket, curve_keys)
+        set_own_pair(socket, curve_keys)
 
 
-def _set_own_pair(socket: zmq.Socket[bytes], curve_keys: CurveKeys) -> None:
-    socket.curve_publickey = curve_keys.public.encode()
-    socket.curve_secretkey = curve_keys.secret.encode()
-
-
-def bind(socket: zmq.Socket[bytes], address: str, curve_keys: CurveKeys | None = None) -> str:
+def bind(
+    socket: zmq.Socket[bytes],
+    address: str,
+    curve_keys: CurveKeys | None = None,
+    clients: AllowedClients | None = None,
+) -> str:
     """Bind to `tcp://HOST:PORT`, loopback unless there are keys; port `*` or 0 picks a free one.
+
+    Args:
+        socket: to bind.
+        address: to bind it to.
+        curve_keys: the daemon's.
+        clients: those who may connect; by default the one that the keys name.
 
     Returns:
         The address with its actual port.
@@ -105,8 +97,8 @@ def bind(socket: zmq.Socket[bytes], address: str, curve_keys: CurveKeys | None =
             "and steer the daemon. `spikeloop keys FOLDER` makes some, and `keys` under [output] "
             "names them; or bind tcp://127.0.0.1:PORT"
         )
-    if curve_keys is not None:
-        _guard(socket, curve_keys)
+    if curve_keys is not None and (allowed := clients or only_client(curve_keys)):
+        guard(socket, curve_keys, allowed)
     socket.ipv6 = endpoint.is_ipv6
     try:
         socket.bind(str(endpoint))
@@ -138,18 +130,27 @@ def _connect(socket: zmq.Socket[bytes], address: str) -> None:
 
 
 class Publisher:
-    """A PUB socket; one thread owns it.
+    """A socket for SUB sockets; one thread owns it.
+
+    An XPUB, not a PUB: it tells who subscribes, so that those who ask too much can be ended.
 
     Args:
         endpoint: to bind; see `bind`.
         curve_keys: the daemon's, where it listens beyond loopback.
         queue: messages kept for a slow subscriber before its copy is dropped.
+        clients: those who may subscribe; by default the one that the keys name.
     """
 
     def __init__(
-        self, endpoint: str, curve_keys: CurveKeys | None = None, queue: int = 10_000
+        self,
+        endpoint: str,
+        curve_keys: CurveKeys | None = None,
+        queue: int = 10_000,
+        clients: AllowedClients | None = None,
     ) -> None:
-        self._socket: zmq.Socket[bytes] = _new_socket(zmq.PUB)
+        self._socket: zmq.Socket[bytes] = _new_socket(zmq.XPUB)
+        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        self._socket.setsockopt(zmq.RCVHWM, SUBSCRIPTIONS_WAITING)
         self._socket.setsockopt(zmq.SNDHWM, queue)
         self._socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_AT_MOST)
         # A dead link is noticed on both sides, so that nothing older waits to be carried.
@@ -158,10 +159,13 @@ class Publisher:
         self._socket.setsockopt(zmq.HEARTBEAT_TTL, LINK_SILENT_MOST_MS)
         self._socket.setsockopt(zmq.LINGER, 500)
         try:
-            self.endpoint = bind(self._socket, endpoint, curve_keys)
+            clients = clients or only_client(curve_keys)
+            self.endpoint = bind(self._socket, endpoint, curve_keys, clients)
         except AddressError:
             self._socket.close(0)
             raise
+        may = (lambda key: True) if clients is None else lambda key: clients.of_key(key) is not None
+        self.subscribers = Subscribers(may)
 
     def send(self, topic: bytes, payload: bytes) -> None:
         """Publish; never waits."""
@@ -169,9 +173,41 @@ class Publisher:
         self._socket.send(topic, _MORE)
         self._socket.send(payload, _LAST)
 
+    def watch_subscribers(self) -> list[Ended]:
+        """Read who subscribed, and end those who ask too much; never waits."""
+        ended: list[Ended] = []
+        for _ in range(SUBSCRIPTIONS_AT_ONCE):
+            try:
+                frame = self._socket.recv(_LAST, copy=False)
+            except zmq.Again:
+                break
+            key, descriptor = _sender_of(frame)
+            if descriptor is None:  # told for one that has gone
+                continue
+            subscribes = frame.bytes[:1] != b"\0"
+            if one := self.subscribers.note(descriptor, key, subscribes=subscribes):
+                ended.append(one)
+        return ended
+
+    def end_removed(self) -> list[Ended]:
+        """End the subscribers whose keys were taken from the list."""
+        return self.subscribers.look()
+
     def close(self) -> None:
         """Send what is queued, for at most half a second, and close."""
         self._socket.close()
+
+
+def _sender_of(frame: zmq.Frame) -> tuple[str, int | None]:
+    """Return a message's public key, "" without keys, and the descriptor that it came through."""
+    try:
+        descriptor = int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return "", None
+    try:
+        return str(frame.get("User-Id")), descriptor
+    except zmq.ZMQError:
+        return "", descriptor
 
 
 class DecodeSubscriber:
@@ -242,16 +278,23 @@ class ControlServer:
     Args:
         endpoint: to bind; see `bind`.
         curve_keys: the daemon's, where it listens beyond loopback.
+        clients: those who may connect; by default the one that the keys name.
     """
 
-    def __init__(self, endpoint: str, curve_keys: CurveKeys | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        curve_keys: CurveKeys | None = None,
+        clients: AllowedClients | None = None,
+    ) -> None:
+        self._clients = clients or only_client(curve_keys)
         self._socket: zmq.Socket[bytes] = _new_socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 500)
         self._socket.setsockopt(zmq.MAXMSGSIZE, FRAME_AT_MOST)
         self._socket.setsockopt(zmq.RCVHWM, COMMANDS_WAITING)
-        self._client = b""
+        self._sender, self._key = b"", ""
         try:
-            self.endpoint = bind(self._socket, endpoint, curve_keys)
+            self.endpoint = bind(self._socket, endpoint, curve_keys, self._clients)
         except AddressError:
             self._socket.close(0)
             raise
@@ -263,16 +306,21 @@ class ControlServer:
         """
         if not self._socket.poll(max(0, round(timeout_s * 1e3))):
             return None
-        client, *frames = self._socket.recv_multipart()
-        if len(frames) not in (2, 3) or frames[0]:
+        sender, *frames = self._socket.recv_multipart(copy=False)
+        if len(frames) not in (2, 3) or frames[0].bytes:
             return None
-        self._client = client
-        return frames[1:]
+        self._sender, (self._key, _) = sender.bytes, _sender_of(frames[-1])
+        return [frame.bytes for frame in frames[1:]]
+
+    @property
+    def client(self) -> Client | None:
+        """Who sent the command just received; None for one who is not in the list any more."""
+        return ANYBODY if self._clients is None else self._clients.of_key(self._key)
 
     def reply(self, payload: bytes) -> None:
         """Answer the command just received."""
         with suppress(zmq.ZMQError):  # it has gone meanwhile
-            self._socket.send_multipart([self._client, b"", payload], zmq.NOBLOCK)
+            self._socket.send_multipart([self._sender, b"", payload], zmq.NOBLOCK)
 
     def close(self) -> None:
         """Close the socket."""
@@ -285,8 +333,7 @@ def end_sockets(within_s: float = 1.0) -> None:
     Args:
         within_s: longest wait; a socket that was left open would keep it waiting for ever.
     """
-    if _authenticators:
-        _authenticators.pop("all").stop()
+    end_authentication()
     ending = threading.Thread(target=zmq.Context.instance().term, daemon=True)
     ending.start()
     ending.join(within_s)

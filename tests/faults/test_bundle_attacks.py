@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto
+from onnx.external_data_helper import set_external_data
 
+from export.backends.opening import open_backend
 from export.bundle import (
     FILES_AT_MOST,
     MANIFEST_BYTES_AT_MOST,
@@ -17,8 +21,9 @@ from export.bundle import (
     open_bundle,
     write_bundle,
 )
-from export.errors import BundleError
+from export.errors import BundleError, ExportError
 from service.deploy.transfer import TransferError, Transfers
+from tests.export.test_signing import own_operator, recompute
 from tests.export.tiny_graph import tiny_parts, write_tiny_bundle
 
 FILES = ("manifest.json", "graph.onnx", "tables.safetensors")
@@ -59,6 +64,67 @@ def test_a_link_to_a_file_without_end(bundle: DecoderBundle, name: str) -> None:
     told = refusal_in_process(bundle.path)
     assert told.startswith("BundleError")
     assert "no regular file" in told
+
+
+def _elsewhere(tensor: TensorProto, location: str) -> None:
+    set_external_data(tensor, location, 0, len(tensor.raw_data))
+    tensor.ClearField("raw_data")
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant", "function"])
+@pytest.mark.parametrize("location", ["outside.bin", "../outside.bin", "/etc/hostname"])
+def test_values_of_a_graph_that_lie_in_another_file(
+    bundle: DecoderBundle, place: str, location: str
+) -> None:
+    model = onnx.load(bundle.graph_path)
+    tensor = next(one for one in model.graph.initializer if one.name == "w_in")
+    _elsewhere(tensor, location)
+    if place != "initializer":
+        model.graph.initializer.remove(tensor)
+        node = onnx.helper.make_node("Constant", [], ["w_in"], value=tensor)
+        if place == "function":
+            body = onnx.helper.make_function("own", "f", [], ["w_in"], [node], [])
+            model.functions.append(body)
+            node = onnx.helper.make_node("f", [], ["w_in"], domain="own")
+        model.graph.node.insert(0, node)
+    bundle.graph_path.write_bytes(model.SerializeToString())
+    recompute(bundle.path)
+    with pytest.raises(BundleError, match="lie in another file"):
+        open_bundle(bundle.path)
+
+
+def test_an_operator_of_its_own(bundle: DecoderBundle) -> None:
+    own_operator(bundle.path)
+    opened = open_bundle(bundle.path)
+    for name in ("onnxruntime-cpu", "numba-cpu", "torch-cpu"):
+        with pytest.raises(ExportError):
+            open_backend(opened, name)
+
+
+@pytest.mark.parametrize(
+    "graph", [b"\xff" * 100, b"\x3a\xff\xff\xff\xff\x0f", b"\x3b", b"", b"\x80" * 20]
+)
+def test_bytes_that_are_no_graph(bundle: DecoderBundle, graph: bytes) -> None:
+    bundle.graph_path.write_bytes(graph)
+    recompute(bundle.path)
+    with pytest.raises(BundleError, match="no ONNX graph"):
+        open_bundle(bundle.path)
+
+
+def test_a_graph_in_a_graph_without_end(bundle: DecoderBundle) -> None:
+    held = b""
+    for _ in range(200):  # a graph, its node, its attribute, which is a graph
+        for number in (6, 5, 1):
+            held = bytes([number << 3 | 2]) + _varint(len(held)) + held
+    held = b"\x3a" + _varint(len(held)) + held
+    bundle.graph_path.write_bytes(held)
+    recompute(bundle.path)
+    with pytest.raises(BundleError, match="nested too deep"):
+        open_bundle(bundle.path)
+
+
+def _varint(n: int) -> bytes:
+    return bytes([n & 127 | 128]) + _varint(n >> 7) if n > 127 else bytes([n])
 
 
 def test_a_manifest_of_many_megabytes(bundle: DecoderBundle) -> None:

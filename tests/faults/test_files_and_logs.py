@@ -108,3 +108,45 @@ def test_keys_on_a_full_disk_leave_nothing_that_blocks_the_next_try(tmp_path: Pa
     write_curve_keys(folder, new_pair(), new_pair())
     assert sorted(path.name for path in folder.iterdir()) == ["client.json", "server.json"]
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in folder.iterdir())
+
+
+ANOTHER = ("--client", "ada")
+SIGNING = ("--signing", "lab")
+_COMMAND = (
+    "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    "from service.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+@pytest.mark.parametrize("more", [ANOTHER, SIGNING])
+def test_a_clients_or_signers_keys_on_a_full_disk_leave_nothing(
+    tmp_path: Path, more: tuple[str, str]
+) -> None:
+    write_curve_keys(tmp_path, new_pair(), new_pair())
+    before = sorted(path.name for path in tmp_path.iterdir())
+    command = [sys.executable, "-c", _COMMAND, "keys", str(tmp_path), *more]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_no_room)
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("n_descriptors", [5, 8, 12])
+@pytest.mark.parametrize(
+    "command",
+    [("status", "--control", "tcp://127.0.0.1:9"), ("watch", "--decode", "tcp://127.0.0.1:9")],
+    ids=["status", "watch"],
+)
+def test_too_few_descriptors_are_a_sentence(n_descriptors: int, command: tuple[str, ...]) -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n_descriptors, n_descriptors))
+
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMAND, *command],
+        capture_output=True, text=True, preexec_fn=few, timeout=WITHIN_S,
+    )  # fmt: skip
+    assert done.returncode == 6
+    assert "ulimit -n" in done.stderr
+    assert "Traceback" not in done.stderr

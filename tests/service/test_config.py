@@ -48,7 +48,10 @@ def test_a_config_cannot_be_changed() -> None:
         ("[beat]\nhopms = 20\n", "unknown key 'beat.hopms'; did you mean 'hop_ms'?"),
         ("[input]\nnmae = 'x'\n", "unknown key 'input.nmae'; did you mean 'name'?"),
         ("[ouput]\n", "unknown key 'ouput'; did you mean 'output'?"),
-        ("[output]\nzzz = 1\n", "unknown key 'output.zzz'; valid are: control, decode, format"),
+        (
+            "[output]\nzzz = 1\n",
+            "unknown key 'output.zzz'; valid are: clients, control, decode, format",
+        ),
         ("[output]\nform = 'json'\n", "unknown key 'output.form'; did you mean 'format'?"),
     ],
 )

@@ -11,9 +11,11 @@ import pytest
 
 from service.config import ShapingConfig
 from service.daemon import control
+from service.daemon.access import CHANGED, COUNTED, NEEDED
 from service.daemon.control import HANDLERS
 from service.daemon.last_words import HUNG
 from service.loop.slots import Change
+from streams.wire.roles import Role
 
 ROOT = Path(__file__).parents[2]
 DOC = (ROOT / "docs" / "wire.md").read_text()
@@ -35,7 +37,8 @@ def rows(heading: str) -> dict[str, list[str]]:
 def test_every_event_is_described() -> None:
     text = "".join(path.read_text() for path in (ROOT / "service").rglob("*.py"))
     reported = set(re.findall(r"(?:report|on_change|Happened|Warned)\(\s*\"(\w+)\"", text))
-    assert reported | set(get_args(Change)) | {HUNG} == set(rows("### Events"))
+    others = {HUNG, CHANGED, *COUNTED}
+    assert reported | set(get_args(Change)) | others == set(rows("### Events"))
 
 
 def test_every_command_is_described_with_its_arguments() -> None:
@@ -46,6 +49,14 @@ def test_every_command_is_described_with_its_arguments() -> None:
         arguments = {argument for argument, _ in (*handler.required, *handler.optional)}
         assert arguments <= set(re.findall(r"`(\w+)`", table[name][0]))
         assert arguments or not table[name][0]
+
+
+def test_every_command_stands_beside_its_role() -> None:
+    told = rows("### Roles")
+    assert set(told) == {role.title for role in Role}
+    for role in Role:
+        named = set(re.findall(r"`(\w+)`", told[role.title][0]))
+        assert named == {name for name, needed in NEEDED.items() if needed is role}
 
 
 def test_every_setting_of_shape_is_described() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streams.clock import MonotonicClock
+from streams.wire.curve_keys import CurveKeys
 from streams.wire.schema import Command, Reply, decode_reply, encode
 from streams.wire.sockets import DecodeSubscriber, request
 
@@ -140,6 +141,8 @@ class Daemon(Process):
         folder: where its files go.
         config: its config file.
         arguments: more of the command line.
+
+    `keys` are the client's, where the daemon asks for them; to be set before it listens.
     """
 
     def __init__(self, folder: Path, config: Path, *arguments: str) -> None:
@@ -148,6 +151,7 @@ class Daemon(Process):
             folder, "serve", str(config), "--announce", str(self._announced), *arguments
         )
         self.heard = Heard([], [], [], [])
+        self.keys: CurveKeys | None = None
         self._subscriber: DecodeSubscriber | None = None
 
     @property
@@ -165,7 +169,7 @@ class Daemon(Process):
         self.control: str = endpoints["control"]
         self.endpoint: str = endpoints["decode"]
         topics = ("decode", "heartbeat", "event", "shadow")
-        self._subscriber = DecodeSubscriber(self.endpoint, topics)
+        self._subscriber = DecodeSubscriber(self.endpoint, topics, self.keys)
 
     def listen(self) -> None:
         """Take in what has been published."""
@@ -233,7 +237,7 @@ class Daemon(Process):
 
     def send(self, payload: bytes) -> Reply:
         """Send bytes to the control socket; the reply."""
-        return decode_reply(request(self.control, payload, timeout_s=WITHIN_S))
+        return decode_reply(request(self.control, payload, WITHIN_S, self.keys))
 
     def stand_still(self) -> None:
         """Stop the daemon; its guardian runs on."""

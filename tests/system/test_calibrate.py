@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -289,18 +290,25 @@ def test_a_daemon_that_is_gone_at_deploy(
 def test_a_daemon_on_another_machine_is_sent_the_decoder(
     lab: Lab, base: Path, serve: DaemonStarter, run: Run, tmp_path: Path
 ) -> None:
-    assert run("keys", str(tmp_path / "keys")).code() == 0
+    keys, signed = tmp_path / "keys", Path(shutil.copytree(base, tmp_path / "signed"))
+    assert run("keys", str(keys)).code() == 0
+    assert run("keys", str(keys), "--signing", "lab").code() == 0
+    assert run("sign", str(signed), "--key", str(keys / "lab.signing.json")).code() == 0
     everywhere = {"decode": "tcp://0.0.0.0:*", "control": "tcp://0.0.0.0:*"}
     daemon = serve(
         lab.name_,
-        base,
+        signed,
         output=everywhere | {"keys": str(tmp_path / "keys" / "server.json")},
-        decoder={"incoming": str(tmp_path / "incoming")},
+        decoder={
+            "incoming": str(tmp_path / "incoming"),
+            "require_signature": [str(keys / "lab.pub")],
+        },
     )
     control = daemon.announced["control"].replace("0.0.0.0", "127.0.0.1")
     client = tmp_path / "keys" / "client.json"
     deploy = {"control": control, "keys": str(client), "send": True}
-    config = write_config(tmp_path, lab.name_, base, deploy=deploy)
+    sign = {"key": str(keys / "lab.signing.json")}
+    config = write_config(tmp_path, lab.name_, signed, deploy=deploy, sign=sign)
     wizard = run("calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER))
     wizard.popen.wait(120.0)
     assert wizard.code() == 0, wizard.err

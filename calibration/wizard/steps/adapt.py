@@ -26,6 +26,7 @@ from calibration.wizard.steps.deploy import deploy
 from calibration.wizard.steps.verify import decide, verification_line, verification_table, verify
 from calibration.wizard.ui import Choice, Page
 from export.bundle import open_bundle
+from export.signing.signer import signer_of
 from streams.exit_codes import ExitCode
 from streams.sessions.convert.convert import joined
 from streams.sessions.reading import read_session
@@ -62,6 +63,7 @@ def adapted(run: CalibrationRun, base: Path, session: Path, out: Path, test: str
     """
     from calibration.adaptation.adapt import adapt  # brings torch
 
+    sign = signer_of(run.signing_key)
     os.nice(POLITELY)
     _show(run, 0, 0)
     # A bundle is never changed; what a killed wizard left is no bundle yet.
@@ -82,6 +84,7 @@ def adapted(run: CalibrationRun, base: Path, session: Path, out: Path, test: str
         )
     except CalibrationError as err:
         raise WizardError(str(err), ExitCode.STREAM) from err
+    sign(out)
     return AdaptResult.model_validate(result | {"bundle": str(out)})
 
 

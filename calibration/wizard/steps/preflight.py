@@ -36,7 +36,8 @@ from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import NEXT, Choice, Page
 from calibration.wizard.units import UnitScreening, screen_units, unit_rates_hz
 from export.bundle import DecoderBundle, open_bundle
-from export.errors import BundleError
+from export.errors import BundleError, SigningError
+from export.signing.keys import public_of, read_signing_key
 from streams.errors import StreamsError, UnreachableError
 from streams.exit_codes import ExitCode
 from streams.sessions.convert.convert import MENDED, session_of
@@ -97,7 +98,7 @@ def _sentence(one: Finding) -> str:
 
 
 def _look(run: CalibrationRun) -> list[Finding]:
-    findings = [_disk(run)]
+    findings = [_disk(run), *_signing_key(run)]
     bundle = _base(run, findings)
     if run.daemon is not None:
         findings.append(_daemon(run, run.daemon, bundle))
@@ -116,6 +117,17 @@ def _disk(run: CalibrationRun) -> Finding:
     if free < FREE_BYTES:
         return Finding("stop", "disk", found, "free at least 0.5 GiB, or choose another --folder")
     return Finding("good", "disk", found)
+
+
+def _signing_key(run: CalibrationRun) -> list[Finding]:
+    """Read the key that is to sign the decoder; nothing to say where none is."""
+    if run.signing_key is None:
+        return []
+    try:
+        public = public_of(read_signing_key(run.signing_key))
+    except SigningError as err:
+        return [Finding("stop", "signing key", str(err), "mend `key` under [sign]")]
+    return [Finding("good", "signing key", public)]
 
 
 def _base(run: CalibrationRun, findings: list[Finding]) -> DecoderBundle | None:

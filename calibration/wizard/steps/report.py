@@ -102,6 +102,8 @@ def render(run: CalibrationRun) -> str:
         "curve": draw_learning_curve(collected.curve) if collected.curve else "",
         "driven": _score_figure(needed(driven.verify), DRIVEN_NAMES) if driven else "",
     }
+    # Drawn by matplotlib, which escapes the names in them.
+    drawn = {name: Markup(figure) for name, figure in figures.items()}  # nosec B704
     subject, day, name = run.session_id.split("/")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -125,7 +127,7 @@ def render(run: CalibrationRun) -> str:
         units=units,
         unit_counts=_unit_counts(units),
         health=HEALTH,
-        figures={name: Markup(figure) for name, figure in figures.items()},
+        figures=drawn,
     )
 
 

@@ -1,0 +1,1 @@
+"""Signatures of bundles: the keys, and what they sign."""

@@ -1,0 +1,116 @@
+"""Subscribers of a PUB socket: how much each asks for, and the end of those who ask too much.
+
+libzmq bounds neither subscriptions nor their number, and it ends no connection on demand. It does
+tell which descriptor a subscription came through, so that the connection is shut down there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+EACH_AT_MOST, ALL_AT_MOST = 100, 10_000
+"""Subscriptions of a connection, and of all; a topic each is what a client needs."""
+CHANGES_AT_MOST = 10_000
+"""Subscriptions and their ends that a connection may ask for in its life."""
+
+Peer = tuple[object, ...]
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Connection:
+    peer: Peer
+    key: str
+    n: int = 0
+    n_changes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A connection that was ended: whose, by its public key ("" without keys), and why."""
+
+    key: str
+    why: str
+
+
+class Subscribers:
+    """The connections of one socket; its thread owns this.
+
+    Args:
+        may: tells whether a public key may still subscribe.
+    """
+
+    def __init__(self, may: Callable[[str], bool]) -> None:
+        self._may = may
+        self._held: dict[int, _Connection] = {}
+
+    def __len__(self) -> int:
+        """Connections that have subscribed."""
+        return len(self._held)
+
+    def note(self, descriptor: int, key: str, *, subscribes: bool) -> Ended | None:
+        """Count a subscription or the end of one; end its connection if it is one too many.
+
+        Args:
+            descriptor: the connection's.
+            key: the client's public key; "" without keys.
+            subscribes: False where a subscription is given up.
+        """
+        peer = peer_of(descriptor)
+        if peer is None:  # gone meanwhile
+            self._held.pop(descriptor, None)
+            return None
+        held = self._held.get(descriptor)
+        if held is None or held.peer != peer:
+            held = self._held[descriptor] = _Connection(peer, key)
+        held.n = max(0, held.n + (1 if subscribes else -1))
+        held.n_changes += 1
+        if not self._may(key):
+            return self._end(descriptor, "its key is not in the list")
+        if held.n > EACH_AT_MOST or held.n_changes > CHANGES_AT_MOST:
+            return self._end(descriptor, f"over {EACH_AT_MOST} subscriptions")
+        if subscribes and sum(one.n for one in self._held.values()) > ALL_AT_MOST:
+            return self._end(descriptor, f"over {ALL_AT_MOST} subscriptions of all clients")
+        return None
+
+    def look(self) -> list[Ended]:
+        """Forget those who have gone, and end those whose key may not subscribe any more."""
+        ended = []
+        for descriptor, held in list(self._held.items()):
+            if peer_of(descriptor) != held.peer:
+                del self._held[descriptor]
+            elif not self._may(held.key):
+                ended.append(self._end(descriptor, "its key is not in the list any more"))
+        return ended
+
+    def _end(self, descriptor: int, why: str) -> Ended:
+        held = self._held.pop(descriptor)
+        # Looked at again: the number may be another connection's by now.
+        if peer_of(descriptor) == held.peer:
+            shut_down(descriptor)
+        return Ended(held.key, why)
+
+
+def _with_socket(descriptor: int, ask: Callable[[socket.socket], T]) -> T:
+    # The descriptor stays libzmq's: what closes here is a copy.
+    with socket.socket(fileno=os.dup(descriptor)) as one:
+        return ask(one)
+
+
+def peer_of(descriptor: int) -> Peer | None:
+    """Return the address at the other end; None where there is no connection any more."""
+    try:
+        return _with_socket(descriptor, lambda one: tuple(one.getpeername()))
+    except OSError:
+        return None
+
+
+def shut_down(descriptor: int) -> None:
+    """End a connection; its owner sees that the other side has gone."""
+    with suppress(OSError):
+        _with_socket(descriptor, lambda one: one.shutdown(socket.SHUT_RDWR))

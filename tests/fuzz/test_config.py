@@ -1,0 +1,84 @@
+"""Config files, lists of clients and key files: any text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration.errors import CalibrationError
+from calibration.wizard.config import load_config as load_calibration
+from decoders.config import load_config as load_training
+from decoders.errors import DecodersError
+from export.errors import SigningError
+from export.signing.keys import read_signing_key, write_signing_key
+from service.config import ServeConfig, load_config
+from service.errors import ConfigError
+from streams.errors import StreamsError
+from streams.wire.authentication import new_pair
+from streams.wire.clients import Client, client_entry, read_clients
+from streams.wire.curve_keys import read_curve_keys, write_curve_keys
+from streams.wire.roles import Role
+from tests.fuzz.mutations import fuzz, mutated, odd_json
+from tests.fuzz.sentences import refusal
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+Load = Callable[[Path], Any]
+LOADERS: dict[str, tuple[Load, str]] = {
+    "serve": (lambda path: load_config(path, ServeConfig), "serve*.toml"),
+    "train": (load_training, "train*.toml"),
+    "calibrate": (load_calibration, "calibrate.toml"),
+}
+REFUSALS = (ConfigError, CalibrationError, DecodersError, StreamsError)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "file.toml"
+    path.touch(mode=0o600)
+    return path
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@fuzz()
+@given(data=st.data())
+def test_bytes_of_a_config(i_round: int, kind: str, file: Path, data: st.DataObject) -> None:
+    load, pattern = LOADERS[kind]
+    seeds = [path.read_bytes() for path in sorted(CONFIGS.glob(pattern))]
+    file.write_bytes(data.draw(mutated(seeds)))
+    refusal(lambda: load(file), *REFUSALS)
+
+
+@fuzz()
+@given(data=st.data())
+def test_odd_values_of_every_key(i_round: int, file: Path, data: st.DataObject) -> None:
+    section = data.draw(st.sampled_from(sorted(ServeConfig.model_fields)))
+    model: Any = ServeConfig.model_fields[section].annotation
+    key = data.draw(st.sampled_from(sorted(model.model_fields)))
+    try:  # JSON writes most values as TOML does
+        text = f"[{section}]\n{key} = {json.dumps(data.draw(odd_json()))}\n"
+        file.write_text(text)
+    except (UnicodeEncodeError, ValueError):
+        return
+    refusal(lambda: load_config(file, ServeConfig), ConfigError)
+
+
+@fuzz()
+@given(data=st.data())
+def test_lists_of_clients_and_keys(i_round: int, file: Path, data: st.DataObject) -> None:
+    clients = "".join(client_entry(Client(role.title, role, new_pair()[0])) for role in Role)
+    file.write_bytes(data.draw(mutated([clients.encode()])))
+    refusal(lambda: read_clients(file), StreamsError)
+    folder = file.parent / "keys"
+    if not folder.exists():
+        write_curve_keys(folder, new_pair(), new_pair())
+        write_signing_key(folder, "lab")
+    seeds = [(folder / name).read_bytes() for name in ("server.json", "lab.signing.json")]
+    file.write_bytes(data.draw(mutated(seeds)))
+    refusal(lambda: read_curve_keys(file), StreamsError)
+    refusal(lambda: read_signing_key(file), SigningError)

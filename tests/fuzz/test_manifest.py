@@ -1,0 +1,23 @@
+"""Manifests with odd values in any place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+
+from export.errors import BundleError
+from export.manifest import parse_manifest
+from tests.fuzz.mutations import altered, fuzz
+from tests.fuzz.sentences import refusal
+
+DEMO = Path(__file__).parents[2] / "configs" / "bundles" / "demo" / "manifest.json"
+CONTENT = json.loads(DEMO.read_text()) | {"units": json.loads(DEMO.read_text())["units"][:3]}
+
+
+@fuzz()
+@given(content=altered(CONTENT))
+def test_a_manifest_with_odd_values(i_round: int, content: Any) -> None:
+    refusal(lambda: parse_manifest(content, "manifest.json"), BundleError)

@@ -1,0 +1,42 @@
+"""What a client reads, and what a daemon takes for a command: any bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import given
+
+from streams.errors import WireError
+from streams.wire.packed import MessageReader
+from streams.wire.schema import decode_command, decode_reply
+from tests.fuzz.mutations import altered, fuzz, mutated
+from tests.fuzz.sentences import refusal
+
+GOLDEN = Path(__file__).parents[1] / "streams" / "golden"
+MESSAGES = [path.read_bytes() for path in sorted(GOLDEN.iterdir())]
+JSON = {path.stem: path.read_bytes() for path in sorted(GOLDEN.glob("*.json"))}
+
+
+@fuzz()
+@given(payload=mutated(MESSAGES))
+def test_bytes_that_a_client_reads(i_round: int, payload: bytes) -> None:
+    refusal(lambda: MessageReader().read(payload), WireError)
+
+
+@fuzz()
+@given(payload=mutated([JSON["command"], JSON["reply"]]))
+def test_bytes_for_commands_and_replies(i_round: int, payload: bytes) -> None:
+    refusal(lambda: decode_command(payload), WireError)
+    refusal(lambda: decode_reply(payload), WireError)
+
+
+@fuzz()
+@given(content=altered(msgspec.json.decode(JSON["command"])))
+def test_commands_with_odd_fields(i_round: int, content: Any) -> None:
+    try:
+        payload = msgspec.json.encode(content)
+    except (OverflowError, UnicodeEncodeError, ValueError):  # none that JSON can say
+        return
+    refusal(lambda: decode_command(payload), WireError)

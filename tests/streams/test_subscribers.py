@@ -1,0 +1,118 @@
+"""Those who subscribe: how many subscriptions a connection may have, and who is ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from streams.clock import MonotonicClock
+from streams.wire.authentication import new_pair
+from streams.wire.clients import AllowedClients, Client
+from streams.wire.curve_keys import CurveKeys
+from streams.wire.roles import Role
+from streams.wire.sockets import DecodeSubscriber, Publisher
+from streams.wire.subscribers import EACH_AT_MOST, Ended
+
+WITHIN_S = 10.0
+clock = MonotonicClock()
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    made = zmq.Context()
+    yield made
+    made.destroy(0)
+
+
+def published(publisher: Publisher, beats: int) -> list[Ended]:
+    """Publish and watch as a daemon does, a beat every 10 ms."""
+    ended = []
+    for _ in range(beats):
+        publisher.send(b"decode", b'{"beat":1}')
+        ended += publisher.watch_subscribers()
+        clock.sleep_until(clock.now() + 0.01)
+    return ended
+
+
+def hears(publisher: Publisher, subscriber: DecodeSubscriber) -> bool:
+    t_end_s = clock.now() + WITHIN_S
+    while clock.now() < t_end_s:
+        published(publisher, 1)
+        if subscriber.receive(0.0):
+            return True
+    return False
+
+
+def test_one_that_subscribes_without_end_is_ended_and_others_are_not(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    publisher = Publisher("tcp://127.0.0.1:*")
+    other = DecodeSubscriber(publisher.endpoint)
+    assert hears(publisher, other)
+    greedy = context.socket(zmq.XSUB)
+    greedy.sndhwm = 0
+    greedy.reconnect_ivl = -1
+    greedy.connect(publisher.endpoint)
+    for i in range(50 * EACH_AT_MOST):
+        greedy.send(b"\x01%d" % i)
+    ended: list[Ended] = []
+    t_end_s = clock.now() + WITHIN_S
+    while not ended and clock.now() < t_end_s:
+        ended += published(publisher, 1)
+    assert ended == [Ended("", f"over {EACH_AT_MOST} subscriptions")]
+    published(publisher, 20)
+    while other.receive(0.0):
+        pass
+    assert len(publisher.subscribers) == 1
+    assert hears(publisher, other)
+    greedy.close(0)
+    other.close()
+    publisher.close()
+
+
+def test_many_topics_are_no_attack(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    publisher = Publisher("tcp://127.0.0.1:*")
+    many = context.socket(zmq.SUB)
+    many.connect(publisher.endpoint)
+    for i in range(EACH_AT_MOST - 1):
+        many.subscribe(b"%d" % i)
+    for _ in range(3):
+        many.subscribe(b"x")
+        many.unsubscribe(b"x")
+    many.subscribe(b"decode")
+    t_end_s = clock.now() + WITHIN_S
+    while not many.poll(0) and clock.now() < t_end_s:
+        assert published(publisher, 1) == []
+    assert many.recv_multipart()[0] == b"decode"
+    many.close(0)
+    publisher.close()
+
+
+def test_a_key_that_is_taken_from_the_list_hears_no_more() -> None:
+    pairs = {name: new_pair() for name in ("server", "ada", "bob")}
+    clients = [Client(name, Role.WATCH, pairs[name][0]) for name in ("ada", "bob")]
+    allowed = AllowedClients(clients)
+    publisher = Publisher(
+        "tcp://127.0.0.1:*", CurveKeys(*pairs["server"], pairs["ada"][0]), clients=allowed
+    )
+    ada, bob = (
+        DecodeSubscriber(publisher.endpoint, curve_keys=CurveKeys(*pairs[name], pairs["server"][0]))
+        for name in ("ada", "bob")
+    )
+    assert hears(publisher, ada)
+    assert hears(publisher, bob)
+    assert publisher.end_removed() == []
+    allowed.replace(clients[1:])
+    assert [one.key for one in publisher.end_removed()] == [pairs["ada"][0]]
+    published(publisher, 5)
+    while ada.receive(0.0):
+        pass
+    published(publisher, 50)
+    assert ada.receive(0.0) is None
+    assert hears(publisher, bob)
+    assert allowed.take_strangers()[0] >= 1  # it connected again, and was refused
+    ada.close()
+    bob.close()
+    publisher.close()
