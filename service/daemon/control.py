@@ -49,6 +49,7 @@ def _status(daemon: Daemon, _: Arguments) -> Arguments:
         "refused_backends": dict(failover.refused),
         "spare_backend": failover.spare,
         "health": daemon.units.report(),
+        "memory_check": daemon.deployer.memory.report(),
         "shaping": msgspec.to_builtins(loop.slots.active.shaper.shaping),
         "lead_s": loop.lead_s,
         "shadow": shadow.decoder.manifest.id if shadow else "",

@@ -220,6 +220,7 @@ class Daemon:
         """
         self._ingest.start()
         self.deployer.failover.start()
+        self.deployer.memory.start()
         if self._token_log is not None:
             self._token_log.start()
         self._ask_for_realtime()
@@ -367,6 +368,7 @@ class Daemon:
         while self._outgoing:
             self._send_outgoing()
         self.deployer.stop()
+        self.deployer.memory.stop()
         self._ingest.stop()
         if self._outlet is not None:
             self._outlet.close()

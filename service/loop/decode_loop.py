@@ -276,9 +276,9 @@ class DecodeLoop:
             return self.slots.carry_out(command.change, command.slot)
         return ""
 
-    def _slot_changed(self, change: str, slot: DecoderSlot) -> None:
+    def _slot_changed(self, change: str, slot: DecoderSlot, **more: Any) -> None:
         manifest = slot.decoder.manifest
-        self._report(change, {"decoder_id": manifest.name, "checksum": manifest.id})
+        self._report(change, {"decoder_id": manifest.name, "checksum": manifest.id} | more)
 
     def _newest_due(self) -> int:
         return self.schedule.newest_due(self._clock.now(), self.settle.settle_s)
