@@ -147,7 +147,17 @@ class Ingest:
         if is_back:
             self.is_lost = False
             self._t_heard_s = self._t_answered_s = self._clock.now()
-            self._report("source_back", {"stream": str(self._source.inlet.description)})
+            self._report("source_back", self._told_back())
+
+    def _told_back(self) -> dict[str, object]:
+        stream, changed = self._source.inlet.description, self._source.changed
+        told: dict[str, object] = {"stream": str(stream), "changed": changed}
+        if "hostname" in changed or "source_id" in changed:
+            told["warning"] = (
+                f"another sender took over: {stream}; its memory begins anew. `hostname` and "
+                "`source_id` under [input] keep others out"
+            )
+        return told
 
     def pull_once(self, wait_s: float) -> None:
         """Wait for samples, convert them and hand them over; notice when the stream is lost."""
