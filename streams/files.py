@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAME_KEPT = 40
 """Letters kept for the name beside: a file system allows 255."""
+_BESIDE = re.compile(rf"\..{{1,{NAME_KEPT}}}\.[0-9a-f]{{8}}\.part", re.DOTALL)
 
 
 @contextmanager
@@ -48,6 +50,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     with written_whole(path) as beside:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove_litter(folder: Path) -> None:
+    """Remove what `written_whole` left in a folder when its process was killed.
+
+    Whoever calls it knows that nobody writes there. What may not be removed stays.
+    """
+    for beside in folder.glob(".*.part"):
+        if not _BESIDE.fullmatch(beside.name):
+            continue
+        with suppress(OSError):
+            if beside.is_dir() and not beside.is_symlink():
+                shutil.rmtree(beside)
+            else:
+                beside.unlink()
 
 
 def _sync(path: Path) -> None:

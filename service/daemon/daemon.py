@@ -141,7 +141,7 @@ class Daemon:
         self.deployer = self._make_deployer()
         self.deployer.failover.refused |= hung
         self.deployer.failover.prepare(bundle, self.opened, spare)
-        self.transfers = Transfers(Path(decoder.incoming))
+        self.transfers = Transfers(Path(decoder.incoming), bundle.path)
 
     def _make_deployer(self) -> Deployer:
         decoder, source = self.config.decoder, self.source
