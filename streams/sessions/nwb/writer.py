@@ -24,7 +24,7 @@ from pynwb.file import Subject
 from pynwb.misc import Units
 
 from streams.errors import SessionError
-from streams.files import written_whole
+from streams.files import make_private, written_whole
 from streams.sessions.nwb.reader import NOTES_MARK, SESSION_ID
 from streams.sessions.nwb.units import KEY_COLUMN
 from streams.sessions.session import Behavior, Session, Trials, digest
@@ -50,6 +50,7 @@ def write_session(session: Session, path: str | os.PathLike[str]) -> None:
     if session.trials is not None:
         nwb.trials = _trials_table(session.trials)
     with written_whole(path) as part:
+        make_private(part)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with NWBHDF5IO(str(part), "w") as io:
