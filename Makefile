@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SOAK_HOURS ?= 8
 
-.PHONY: demo test check demo-bundle nds soak clean
+.PHONY: demo test check faults demo-bundle nds soak clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
@@ -21,6 +21,10 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The whole table of docs/faults.md; as root also what needs namespaces, mounts and priorities.
+faults: $(VENV)/.test
+	SPIKELOOP_FULL=1 $(BIN)/pytest tests/faults
 
 demo-bundle: $(VENV)/.test
 	$(BIN)/spikeloop train configs/train-demo.toml

@@ -38,10 +38,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         # The name itself lies in the folder.
         _sync(path.parent)
     finally:
-        if beside.is_dir() and not beside.is_symlink():
-            shutil.rmtree(beside, ignore_errors=True)
-        else:
-            beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is read-only must tell of that, not of the cleaning
+            if beside.is_dir() and not beside.is_symlink():
+                shutil.rmtree(beside, ignore_errors=True)
+            else:
+                beside.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-_SEND = """
+SEND = """
 import sys
 from streams.clock import MonotonicClock
 from tests.system.sources import Living
@@ -31,7 +31,7 @@ class SenderProcess:
     """
 
     def __init__(self, name: str, keys: Sequence[str], hostname: str | None = None) -> None:
-        command = [sys.executable, "-c", _SEND, name, ",".join(keys)]
+        command = [sys.executable, "-c", SEND, name, ",".join(keys)]
         if hostname is not None:
             renamed = ["sh", "-c", 'hostname "$0" && exec "$@"', hostname, *command]
             command = ["unshare", "--uts", *renamed]

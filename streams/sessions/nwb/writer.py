@@ -40,7 +40,8 @@ def write_session(session: Session, path: str | os.PathLike[str]) -> None:
 
     Raises:
         SessionError: its id is not `subject/YYYY-MM-DD/name`, or a behaviour's path is not
-            `processing/<module>/[<container>/]<name>` or `acquisition/[<container>/]<name>`.
+            `processing/<module>/[<container>/]<name>` or `acquisition/[<container>/]<name>`; or
+            the disk refuses.
     """
     path = Path(path)
     identifier = digest(session)
@@ -49,13 +50,17 @@ def write_session(session: Session, path: str | os.PathLike[str]) -> None:
     _add_behavior(nwb, session.behavior)
     if session.trials is not None:
         nwb.trials = _trials_table(session.trials)
-    with written_whole(path) as part:
-        make_private(part)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with NWBHDF5IO(str(part), "w") as io:
-                io.write(nwb)
-        _fix_object_ids(part, identifier)
+    try:
+        with written_whole(path) as part:
+            make_private(part)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with NWBHDF5IO(str(part), "w") as io:
+                    io.write(nwb)
+            _fix_object_ids(part, identifier)
+    except OSError as error:  # HDF5 tells where it was in its own code, in ten lines
+        why = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
+        raise SessionError(f"cannot write {path}: {why}; nothing was left behind") from error
 
 
 def _nwb_file(session: Session, identifier: str) -> NWBFile:
