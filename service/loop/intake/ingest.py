@@ -19,9 +19,10 @@ CATCH_UP_WITHIN_S = 2.0
 PULL_WAIT_S = 0.1
 HELD_OFF_AT_MOST_S = 0.05
 OFFSET_EVERY_S = 1.0
-SILENT_S = 3.0
+SILENT_S = 6.0
 """A source that sent nothing and did not answer about its clock for so long is gone, though its
-connection may still stand: a cable was pulled, or its machine was switched off."""
+connection may still stand: a cable was pulled, or its machine was switched off. LSL asks for the
+clock every 2 s, for up to 0.7 s; once may get lost."""
 
 
 class Ingest:

@@ -124,11 +124,14 @@ class Source:
         return max(KEEP_ALIVE_EVERY_S, self.bin_s or 0.0)
 
     def measure_offset(self, timeout_s: float) -> bool:
-        """Measure the sender's clock; False when it did not answer."""
+        """Measure the sender's clock; False when it has not answered since the last time."""
         offset, estimate = self.offset, self.inlet.clock_offset(timeout_s)
-        if estimate is not None:
-            offset.add(estimate)
-        return estimate is not None
+        if estimate is None:
+            return False
+        # Where nobody answers LSL hands out its newest measurement again and again.
+        is_new = not offset.history or estimate.t_s > offset.history[-1].t_s
+        offset.add(estimate)
+        return is_new
 
     @property
     def clock_is_uncertain(self) -> bool:
