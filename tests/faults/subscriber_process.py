@@ -10,13 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.faults.network.other_machine import OtherMachine
 from tests.system.running import unique
 
 _READ = """
 import json, sys, time
+from pathlib import Path
+from streams.wire.curve_keys import read_curve_keys
 from streams.wire.sockets import DecodeSubscriber
 
-subscriber = DecodeSubscriber(sys.argv[1], ("decode",))
+keys = read_curve_keys(Path(sys.argv[3])) if sys.argv[3] else None
+subscriber = DecodeSubscriber(sys.argv[1], ("decode",), keys)
 with open(sys.argv[2], "w", buffering=1) as told:
     while True:
         received = subscriber.receive(1.0)
@@ -33,11 +37,16 @@ class SubscriberProcess:
     Args:
         folder: where its notes go.
         endpoint: the daemon's decodes.
+        keys: the client's file; "" where none is asked for.
+        machine: where it runs; None for here.
     """
 
-    def __init__(self, folder: Path, endpoint: str) -> None:
+    def __init__(
+        self, folder: Path, endpoint: str, keys: str = "", machine: OtherMachine | None = None
+    ) -> None:
         self._notes = folder / f"{unique('read')}.jsonl"
-        self._popen = subprocess.Popen([sys.executable, "-c", _READ, endpoint, str(self._notes)])
+        command = [sys.executable, "-c", _READ, endpoint, str(self._notes), keys]
+        self._popen = machine.run(command) if machine else subprocess.Popen(command)
 
     @property
     def read(self) -> list[dict[str, Any]]:
