@@ -249,10 +249,11 @@ class Daemon:
     def heartbeat(self) -> Heartbeat:
         """Return the run's state."""
         decode_ms, t_sent = self.telemetry.decode_ms, self._clock.now()
-        failed = self._token_log is not None and self._token_log.failure
+        log, memory = self._token_log, self.deployer.memory
+        failed = {"token_log": log and log.failure, "memory_check": memory.failure}
         told = heartbeat_of(
             self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent,
-            flags=["token_log"] if failed else [],
+            flags=[part for part, why in failed.items() if why],
         )  # fmt: skip
         # Asked by the control thread while a beat hangs: the newest decode is no news any more.
         if self.lifeline.is_overdue(t_sent):

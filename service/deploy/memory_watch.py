@@ -18,6 +18,7 @@ from export.memory_check import SLICE_BYTES, MemoryCheck
 from service.deploy.failover import Failover
 from service.deploy.opening import open_within
 from service.errors import ServiceError
+from service.guard import Guard
 from service.loop.commands import LoopCommand, RefusedError
 from service.loop.decode_loop import DecodeLoop, Report
 from service.loop.slots import DecoderSlot
@@ -29,6 +30,9 @@ BYTES_AT_ONCE, PAUSE_S = 4 * SLICE_BYTES, 0.1
 
 class MemoryWatch:
     """Checks the decoders in service, in shadow and standing by.
+
+    Attributes:
+        failure: why nothing is checked any more; "" while all is well.
 
     Args:
         loop: whose decoders.
@@ -50,6 +54,7 @@ class MemoryWatch:
         self._report, self._open_most_s = report, open_most_s
         self._stopping = threading.Event()
         self._tried: DecoderSlot | None = None
+        self.failure = ""
 
     def start(self) -> None:
         """Check from an own thread, until told to stop."""
@@ -70,15 +75,25 @@ class MemoryWatch:
         }
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            t_begun_s = time.monotonic()
-            for slot in self._loop.slots.all:
-                self.check(slot)
-            active = self._loop.slots.active
-            if active.damage and active is not self._tried:
-                self._tried = active
-                self._reload(active)
-            self._stopping.wait(max(0.0, t_begun_s + PASS_EVERY_S - time.monotonic()))
+        with Guard(Exception, self._fail):
+            while not self._stopping.is_set():
+                t_begun_s = time.monotonic()
+                self.look()
+                self._stopping.wait(max(0.0, t_begun_s + PASS_EVERY_S - time.monotonic()))
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = f"{type(error).__name__}: {error}"
+        warning = f"memory is not checked any more: {self.failure}"
+        self._report("memory_unchecked", {"warning": warning})
+
+    def look(self) -> None:
+        """Check all decoders once, and read the one in service anew if it is damaged."""
+        for slot in self._loop.slots.all:
+            self.check(slot)
+        active = self._loop.slots.active
+        if active.damage and active is not self._tried:
+            self._tried = active
+            self._reload(active)
 
     def check(self, slot: DecoderSlot) -> None:
         """Check a decoder once; what is damaged is `fault` from the next decode on."""
