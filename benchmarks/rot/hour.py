@@ -18,12 +18,13 @@ from export.backends.opening import open_backend
 from export.bundle import open_bundle
 from export.memory_check import HoldsArrays
 from service.bench.loop import Settings, start_daemon, start_sender
-from service.bench.rig import Rig
+from service.bench.rig import ProcessFailedError, Rig
 from streams.clock import MonotonicClock
 from streams.exit_codes import ExitCode
 from streams.wire.client import DaemonClient
 from streams.wire.sockets import DecodeSubscriber
 
+Decode = dict[str, Any]
 NOT_HELD = int(ExitCode.BELOW_THRESHOLD)
 WITHIN_S = 60.0
 SETTINGS = Settings(n_units=96, rate_hz=20.0, hop_s=0.02, seconds=30, block_s=5e-3)
@@ -37,7 +38,7 @@ class Flip:
         what: the array that it lies in.
         n_places: copies in the daemon's memory that were changed.
         stated_s: how long it may stay unnoticed by what the daemon says.
-        noticed_s: from the flip to the first decode that is `fault`.
+        noticed_s: from the first place to the first decode that is `fault`.
         n_ok_meanwhile: decodes in between, which may have come from the damaged array.
         back_s: from there to the first decode that is `ok` again.
         reason: of the fault.
@@ -75,9 +76,9 @@ class Run:
         status = self._client.ask("status")
         return float(status["memory_check"]["within_s"]) + 2e-3 * float(status["hop_ms"])
 
-    def until(self, validity: str) -> tuple[float, list[dict[str, Any]]]:
-        """Listen until a decode has this validity; when it came, and all decodes to it."""
-        heard: list[dict[str, Any]] = []
+    def until(self, validity: str) -> list[Decode]:
+        """Listen until a decode has this validity; all decodes to it."""
+        heard: list[Decode] = []
         t_end_s = self._clock.now() + WITHIN_S
         while self._clock.now() < t_end_s:
             self._rig.check("daemon")
@@ -85,14 +86,16 @@ class Run:
             if received is not None:
                 heard.append(received[1])
                 if received[1]["validity"] == validity:
-                    return self._clock.now(), heard
-        return self._clock.now(), heard
+                    return heard
+        raise ProcessFailedError(f"no decode was {validity!r} within {WITHIN_S:g} s", NOT_HELD)
 
     def keep_on(self, seconds: float) -> None:
-        """Read decodes for so long."""
+        """Read decodes for so long, and those that wait."""
         t_end_s = self._clock.now() + seconds
-        while self._clock.now() < t_end_s:
-            self._decodes.receive(0.1)
+        while self._decodes.receive(0.1 * (self._clock.now() < t_end_s)) is not None or (
+            self._clock.now() < t_end_s
+        ):
+            pass
 
     def flip(self, chance: random.Random) -> Flip:
         """Flip a bit, and watch until decodes are `ok` again."""
@@ -100,13 +103,15 @@ class Run:
         what = chance.choice(sorted(self.arrays))
         content, stated_s = self.arrays[what], self.stated_s()
         self.keep_on(chance.random())
-        t_flip_s = self._clock.now()
-        n = flip_in(self.pid, content, chance.randrange(8 * len(content)))
-        t_fault_s, heard = self.until("fault")
-        t_ok_s, _ = self.until("ok")
+        t_flipped_s = flip_in(self.pid, content, chance.randrange(8 * len(content)))
+        if not t_flipped_s:
+            raise ProcessFailedError(f"the daemon's memory does not hold {what}", NOT_HELD)
+        heard = self.until("fault")
+        fault, again = heard[-1], self.until("ok")[-1]
+        meanwhile = [d for d in heard[:-1] if d["t_sent"] > t_flipped_s[0]]
         return Flip(
-            what, n, stated_s, t_fault_s - t_flip_s, len(heard) - 1, t_ok_s - t_fault_s,
-            heard[-1]["reason"] if heard else "",
+            what, len(t_flipped_s), stated_s, fault["t_sent"] - t_flipped_s[0], len(meanwhile),
+            again["t_sent"] - fault["t_sent"], fault["reason"],
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,8 @@ PATTERN = 64
 """Bytes: an array's content is told from all else by so many of them."""
 
 
-def flip_in(pid: int, content: bytes, i_bit: int) -> int:
-    """Flip a bit wherever the process holds these bytes; return in how many places.
+def flip_in(pid: int, content: bytes, i_bit: int) -> list[float]:
+    """Flip a bit wherever the process holds these bytes; return when, place by place.
 
     A library may keep copies that it never reads again, and nobody can tell from outside which
     one it reads.
@@ -28,14 +29,18 @@ def flip_in(pid: int, content: bytes, i_bit: int) -> int:
     i_byte, i_bit = divmod(i_bit, 8)
     start = max(0, min(i_byte - PATTERN // 2, len(content) - PATTERN))
     pattern = content[start : start + PATTERN]
-    n_flipped = 0
+    t_flipped_s: list[float] = []
     with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
-        for address in _found(memory.fileno(), pid, pattern):
+        handle = memory.fileno()
+        # All at once: what is read anew after the first must not be hit by a later one.
+        for address in list(_found(handle, pid, pattern)):
+            if os.pread(handle, len(pattern), address) != pattern:  # used for something else by now
+                continue
             at = address + i_byte - start
-            byte = os.pread(memory.fileno(), 1, at)[0]
-            os.pwrite(memory.fileno(), bytes([byte ^ (1 << i_bit)]), at)
-            n_flipped += 1
-    return n_flipped
+            byte = os.pread(handle, 1, at)[0]
+            t_flipped_s.append(time.monotonic())
+            os.pwrite(handle, bytes([byte ^ (1 << i_bit)]), at)
+    return t_flipped_s
 
 
 def is_telling(content: bytes) -> bool:

@@ -25,6 +25,8 @@ from service.loop.slots import DecoderSlot
 
 PASS_EVERY_S = 0.5
 """From one pass over all bytes to the next; longer where they are many."""
+RETRY_S = 5.0
+"""After a decoder could not be read anew: the disk may be back by now."""
 BYTES_AT_ONCE, PAUSE_S = 4 * SLICE_BYTES, 0.1
 
 
@@ -54,6 +56,7 @@ class MemoryWatch:
         self._report, self._open_most_s = report, open_most_s
         self._stopping = threading.Event()
         self._tried: DecoderSlot | None = None
+        self._t_tried_s = 0.0
         self.failure = ""
 
     def start(self) -> None:
@@ -91,8 +94,9 @@ class MemoryWatch:
         for slot in self._loop.slots.all:
             self.check(slot)
         active = self._loop.slots.active
-        if active.damage and active is not self._tried:
-            self._tried = active
+        is_due = active is not self._tried or time.monotonic() > self._t_tried_s + RETRY_S
+        if active.damage and is_due:
+            self._tried, self._t_tried_s = active, time.monotonic()
             self._reload(active)
 
     def check(self, slot: DecoderSlot) -> None:

@@ -12,7 +12,7 @@ import pytest
 from export.backends.opening import OpenedBackend, open_backend
 from export.bundle import DecoderBundle
 from service.deploy.failover import Failover
-from service.deploy.memory_watch import MemoryWatch
+from service.deploy.memory_watch import RETRY_S, MemoryWatch
 from service.loop.decoder import Decoder
 from service.loop.shaping import Shaper
 from service.loop.slots import DecoderSlot, make_slot
@@ -130,8 +130,16 @@ def test_one_that_cannot_be_read_anew_is_given_to_the_failover(watched: Watched)
     tables.write_bytes(held)
     assert rig.loop.backend_failed.is_set()
     assert "not reloaded" in str(rig.loop.decoder.failure)
-    watched.watch.look()  # once is enough
+    watched.watch.look()  # not at once again
     assert watched.events == ["memory_damaged"]
+    watched.watch._t_tried_s -= RETRY_S
+    k = rig.loop.last_k
+    looking = threading.Thread(target=watched.watch.look)
+    looking.start()
+    while looking.is_alive():
+        k += 1
+        rig.fed_turn(k)
+    assert rig.loop.slots.active.damage == ""
 
 
 def test_a_check_that_fails_is_a_flag(watched: Watched) -> None:
