@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOAK_HOURS ?= 8
 EXAMPLES ?= 100000
 
-.PHONY: demo test check audit fuzz demo-bundle nds soak clean
+.PHONY: demo test check audit fuzz faults demo-bundle nds soak clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
@@ -31,6 +31,10 @@ audit: $(VENV)/.test
 # 100,000 inputs on every surface that reads what others wrote; an hour. CI draws 50 each.
 fuzz: $(VENV)/.test
 	SPIKELOOP_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzz -q -s
+
+# The whole table of docs/faults.md; as root also what needs namespaces, mounts and priorities.
+faults: $(VENV)/.test
+	SPIKELOOP_FULL=1 $(BIN)/pytest tests/faults
 
 demo-bundle: $(VENV)/.test
 	$(BIN)/spikeloop train configs/train-demo.toml

@@ -17,7 +17,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Literal
 from calibration.errors import RegistryError
 from export.bundle import SIGNATURE, DecoderBundle, open_bundle
 from export.errors import BundleError
-from streams.files import write_whole, written_whole
+from streams.files import remove_litter, write_whole, written_whole
 
 STORE, CURRENT, HISTORY, LOCK = "store", "current", "history.jsonl", ".lock"
 SHORTEST_ID = 4
@@ -86,6 +86,9 @@ class Registry:
             (self.root / STORE).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RegistryError(f"no registry at {self.root}: {error.strerror}") from error
+        # One that may only be read is as good as any, and a writer at work will clean by itself.
+        with suppress(RegistryError, BlockingIOError), self._lock(fcntl.LOCK_NB):
+            pass
 
     def add(self, path: Path, why: str) -> str:
         """Copy a bundle in; one that is already there is left as it is.
@@ -233,14 +236,22 @@ class Registry:
         return self.root / STORE / id_
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Let one writer in at a time, over all processes on this host."""
+    def _lock(self, how: int = 0) -> Iterator[None]:
+        """Let one writer in at a time, over all processes on this host.
+
+        What a writer that was killed left behind is removed first.
+
+        Args:
+            how: `fcntl.LOCK_NB` to wait for nobody.
+        """
         try:
             handle = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise RegistryError(f"cannot lock {self.root}: {error.strerror}") from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX | how)
+            for folder in (self.root, self.root / STORE):
+                remove_litter(folder)
             yield
         finally:
             os.close(handle)

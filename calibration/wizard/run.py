@@ -62,7 +62,7 @@ class Progress:
         self.results, self.notes = StepResults(), Notes()
         self.started_utc = datetime.now(UTC).isoformat(timespec="seconds")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # a person's data
             # The kernel lets go of the lock when the process dies, however it dies.
             self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as err:
@@ -108,7 +108,7 @@ class Progress:
             "notes": self.notes.as_json(),
         }
         try:
-            write_whole(self.folder / FILE, json.dumps(content, indent=1))
+            write_whole(self.folder / FILE, json.dumps(content, indent=1), private=True)
         except OSError as err:
             raise WizardError(
                 f"cannot save progress in {self.folder}: {err.strerror}; free some space and go "

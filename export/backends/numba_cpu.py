@@ -178,6 +178,19 @@ class NumbaBackend:
         self._centre = np.concatenate([held[name] for name in centres])
         self._set_lead(self._lead_s)
 
+    def fixed_arrays(self) -> Mapping[str, np.ndarray]:
+        """What a step reads and nothing writes to, by name."""
+        leads = ("lead_widen.weight", "lead_widen.bias", "lead_narrow.weight", "lead_narrow.bias")
+        return {
+            "weights": self._weights,
+            "weights_of_memory": self._weights_of_memory,
+            **dict(zip(leads, (one for pair in self._lead for one in pair), strict=True)),
+            "filter_rows": self._filter_rows,
+            "centres": self._centre,
+            "beside": self._beside,
+            **self._tables,
+        }
+
     def _set_lead(self, lead_s: float) -> None:
         (widen, widen_bias), (narrow, narrow_bias) = self._lead
         lead = widen @ np.array([lead_s / LEAD_SCALE_S], np.float32) + widen_bias

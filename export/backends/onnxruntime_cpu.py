@@ -6,7 +6,7 @@ forth between two, so that what a step writes is what the next one reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from export.parity import ParityRecord, replay
 from streams.messages import Float32s, TokenWindow
 
 __all__ = ["OnnxruntimeBackend", "describe_graph", "open_cpu", "record_parity"]
+
+PROBE_BEATS = 3
 
 # A graph may legally be run on no tokens, but an Einsum over none ends the process with SIGFPE
 # (onnxruntime 1.31). One padding token means the same and cannot.
@@ -72,7 +74,8 @@ class OnnxruntimeBackend:
         self._memory = [self._zero_memory() for _ in range(2)]
         self._bindings = [self._bind(self._memory[i], self._memory[1 - i]) for i in range(2)]
         self._turn = 0
-        self._lead_s = 0.0
+        self._lead_s, self._lead = 0.0, np.zeros(1, np.float32)
+        self._tables: dict[str, np.ndarray] = {}
         self._bind_lead(0.0)
         self.set_tables(tables)
 
@@ -119,12 +122,16 @@ class OnnxruntimeBackend:
         try:
             if lead_s != self._lead_s:
                 self._bind_lead(lead_s)
-            binding.bind_cpu_input("unit", window.unit)
-            binding.bind_cpu_input("t_rel", window.t_rel)
-            binding.bind_cpu_input("count", window.count)
+            self._bind_tokens(binding, window)
             self._session.run_with_iobinding(binding)
         except ORT_ERRORS as error:
             raise BackendError(f"{self.name} failed on {len(window)} tokens: {error}") from error
+
+    @staticmethod
+    def _bind_tokens(binding: Any, window: TokenWindow) -> None:
+        binding.bind_cpu_input("unit", window.unit)
+        binding.bind_cpu_input("t_rel", window.t_rel)
+        binding.bind_cpu_input("count", window.count)
 
     def reset(self) -> None:
         """Zero the memory."""
@@ -147,14 +154,54 @@ class OnnxruntimeBackend:
         Raises:
             BundleError: an array is missing or has another shape or type than the graph takes.
         """
-        for name, values in tables_for(self._signature, tables).items():
+        self._tables = tables_for(self._signature, tables)
+        for name, values in self._tables.items():
             for binding in self._bindings:
                 binding.bind_cpu_input(name, values)
 
+    def fixed_arrays(self) -> Mapping[str, np.ndarray]:
+        """What a step reads and nothing writes to, by name; the weights are ONNX Runtime's own."""
+        return {"lead_s": self._lead, **self._tables}
+
+    def make_probe(self, tokens: ParityRecord) -> Callable[[], bytes]:
+        """Return a run of a few of these beats through the same session, with memory of its own.
+
+        ONNX Runtime lets several threads run one session. The answers are the same bit for bit.
+        """
+        memory = [self._zero_memory() for _ in range(2)]
+        bindings = [self._bind(memory[i], memory[1 - i]) for i in range(2)]
+        outputs = [t for t in self._signature.outputs if t.name in self._values]
+        values = {t.name: fixed_zeros(t) for t in outputs}
+        for binding in bindings:
+            for name, value in values.items():
+                _bind_output(binding, name, value)
+            for name, table in self._tables.items():
+                binding.bind_cpu_input(name, table)
+        fullest = sorted(range(len(tokens)), key=lambda i: -len(tokens.window(i)))[:PROBE_BEATS]
+        windows = [tokens.window(i) if len(tokens.window(i)) else _NO_TOKENS for i in fullest]
+        leads = [tokens.lead_s[i : i + 1].copy() for i in fullest]
+
+        def probe() -> bytes:
+            for value in (*memory[0].values(), *memory[1].values()):
+                value.update_inplace(np.zeros(value.shape(), np.float32))
+            answers = b""
+            for i, (window, lead_s) in enumerate(zip(windows, leads, strict=True)):
+                binding = bindings[i % 2]
+                self._bind_tokens(binding, window)
+                binding.bind_cpu_input("lead_s", lead_s)
+                try:
+                    self._session.run_with_iobinding(binding)
+                except ORT_ERRORS as error:
+                    raise BackendError(f"{self.name} failed: {error}") from error
+                answers += b"".join(value.tobytes() for value in values.values())
+            return answers
+
+        return probe
+
     def _bind_lead(self, lead_s: float) -> None:
-        values = np.array([lead_s], np.float32)
+        self._lead = np.array([lead_s], np.float32)
         for binding in self._bindings:
-            binding.bind_cpu_input("lead_s", values)
+            binding.bind_cpu_input("lead_s", self._lead)
         self._lead_s = lead_s
 
     def _zero_memory(self) -> dict[str, Any]:
@@ -168,8 +215,12 @@ class OnnxruntimeBackend:
             binding.bind_ortvalue_input(name, read[name])
             binding.bind_ortvalue_output(f"{name}_out", written[name])
         for name, values in self._values.items():
-            binding.bind_output(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+            _bind_output(binding, name, values)
         return binding
+
+
+def _bind_output(binding: Any, name: str, values: np.ndarray) -> None:
+    binding.bind_output(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
 
 
 def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> OnnxruntimeBackend:

@@ -99,6 +99,12 @@ class TorchBackend:
         """
         taken = tables_for(self._signature, tables)
         self._tables = {name: torch.from_numpy(values) for name, values in taken.items()}
+        weights = {name: value.numpy() for name, value in self._module.state_dict().items()}
+        self._fixed = weights | taken
+
+    def fixed_arrays(self) -> Mapping[str, np.ndarray]:
+        """What a step reads and nothing writes to, by name."""
+        return self._fixed
 
 
 def open_cpu(bundle: DecoderBundle) -> TorchBackend:

@@ -16,6 +16,7 @@ from export.backends.table import Backend, parse_choice
 from export.bundle import DecoderBundle
 from export.choice.ranking import Ranking
 from export.errors import BackendUnavailable, BundleError, ExportError
+from export.memory_check import MemoryCheck
 from export.parity import largest_error
 from streams.clock import Clock, MonotonicClock, ThreadClock
 from streams.messages import TokenWindow
@@ -49,6 +50,7 @@ class OpenedBackend:
         tried: those refused before it.
         next_choices: what may take its place if it fails in service, in this order.
         ranking: the times that it was chosen by; None where the config names it.
+        memory: holds its memory to what passed; None where nothing of it can be looked at.
     """
 
     choice: str
@@ -59,6 +61,7 @@ class OpenedBackend:
     tried: tuple[Attempt, ...] = ()
     next_choices: tuple[str, ...] = ()
     ranking: Ranking | None = None
+    memory: MemoryCheck | None = None
 
 
 def refusal_of(refused: Mapping[str, ExportError]) -> ExportError:
@@ -94,10 +97,11 @@ def open_one(bundle: DecoderBundle, choice: str, clock: Clock | None = None) -> 
     name, precision = parse_choice(choice)
     backend = table.BACKENDS[name](bundle, precision)
     error = require_parity(bundle, backend)
+    memory = MemoryCheck(backend, bundle.parity)
     p50_s, p99_s = _timed(bundle, backend, clock or _clock_of(choice))
     if p99_s > bundle.manifest.hop_s / 2:
         raise BundleError(_too_slow(bundle, choice, p99_s))
-    return OpenedBackend(choice, backend, error, p50_s, p99_s)
+    return OpenedBackend(choice, backend, error, p50_s, p99_s, memory=memory)
 
 
 def require_parity(bundle: DecoderBundle, backend: Backend) -> float:

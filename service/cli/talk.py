@@ -52,6 +52,22 @@ def watch(
     watching.watch(decode, keys=keys, as_json=as_json, count=count)
 
 
+def metrics(
+    decode: Annotated[str, opt("The daemon's `[output] decode`.")] = DEFAULT_DECODE,
+    control: Control = DEFAULT_CONTROL,
+    port: Annotated[int, opt("Port for Prometheus; 0: any free one.")] = 9400,
+    host: Annotated[
+        str, opt("Address to listen on; loopback unless said otherwise.")
+    ] = "127.0.0.1",
+    keys: Keys = None,
+) -> None:
+    """Tell Prometheus how the daemon stands, from a process of its own."""
+    from service.metrics import exporter
+    from service.signals import until_signalled
+
+    exporter.metrics(decode, control, keys, host, port, until_signalled())
+
+
 def _small(name: str, text: str) -> Callable[..., int]:
     """Make the command of a daemon's command that takes no argument."""
 
@@ -232,6 +248,7 @@ def lint(
 
 COMMANDS: dict[str, Command] = {
     "watch": watch,
+    "metrics": metrics,
     **{name: _small(name, text) for name, text in SMALL.items()},
     **{name: _succession(name, text) for name, text in SUCCESSION.items()},
     "swap": swap,

@@ -51,6 +51,7 @@ def _status(daemon: Daemon, _: Arguments) -> Arguments:
         "spare_backend": failover.spare,
         "health": daemon.units.report(),
         "recording": daemon.recorder.status if daemon.recorder else {},
+        "memory_check": daemon.deployer.memory.report(),
         "shaping": msgspec.to_builtins(loop.slots.active.shaper.shaping),
         "lead_s": loop.lead_s,
         "shadow": shadow.decoder.manifest.id if shadow else "",

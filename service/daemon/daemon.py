@@ -146,7 +146,7 @@ class Daemon:
         self.deployer = self._make_deployer()
         self.deployer.failover.refused |= hung
         self.deployer.failover.prepare(bundle, self.opened, spare)
-        self.transfers = Transfers(Path(decoder.incoming))
+        self.transfers = Transfers(Path(decoder.incoming), bundle.path)
 
     def _make_deployer(self) -> Deployer:
         decoder, source = self.config.decoder, self.source
@@ -233,6 +233,7 @@ class Daemon:
             self.journal.beat_over(self.loop, self._clock.now())
         self._ingest.start()
         self.deployer.failover.start()
+        self.deployer.memory.start()
         self._ask_for_realtime()
         self.report("started", self._description())
         if self.config.input.stamps == "arrival":
@@ -259,10 +260,11 @@ class Daemon:
     def heartbeat(self) -> Heartbeat:
         """Return the run's state."""
         decode_ms, t_sent = self.telemetry.decode_ms, self._clock.now()
-        is_lost = self.recorder is not None and self.recorder.failure
+        recorder, memory = self.recorder, self.deployer.memory
+        failed = {"record": recorder and recorder.failure, "memory_check": memory.failure}
         told = heartbeat_of(
             self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent,
-            flags=["record"] if is_lost else [],
+            flags=[part for part, why in failed.items() if why],
         )  # fmt: skip
         # Asked by the control thread while a beat hangs: the newest decode is no news any more.
         if self.lifeline.is_overdue(t_sent):
@@ -391,6 +393,7 @@ class Daemon:
         while self._outgoing:
             self._send_outgoing()
         self.deployer.stop()
+        self.deployer.memory.stop()
         self._ingest.stop()
         if self._outlet is not None:
             self._outlet.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle
@@ -83,6 +84,7 @@ class Failover:
         self._warm_up, self._report = warm_up, report
         self._spares: dict[str, Spare] = {}
         self._in_use: dict[str, str] = {}
+        self._paths: dict[str, Path] = {}
         self._rankings: dict[str, Ranking] = {}
         self._told: Decoder | None = None
 
@@ -97,6 +99,10 @@ class Failover:
         """The times by which `auto` chose for the decoder in service; None where it did not."""
         return self._rankings.get(self._loop.decoder.manifest.id)
 
+    def choice_of(self, id_: str) -> tuple[Path, str]:
+        """Return where the bundle with this id lies, and the backend that runs it."""
+        return self._paths[id_], self._in_use[id_]
+
     def prepare(
         self, bundle: DecoderBundle, opened: OpenedBackend, spare: Spare | None = None
     ) -> None:
@@ -107,6 +113,8 @@ class Failover:
         spare = spare or open_spare(bundle, opened, self._open_most_s)
         key = bundle.manifest.id
         self._in_use[key] = opened.choice
+        # What `current` points to may be another one by the time that it is read again.
+        self._paths[key] = bundle.path.resolve()
         if opened.ranking is not None:
             self._rankings[key] = opened.ranking
         for one in (opened, spare.opened):

@@ -19,6 +19,7 @@ from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.deploy.failover import Failover, tell_choice
+from service.deploy.memory_watch import MemoryWatch
 from service.deploy.opening import open_within
 from service.errors import ServiceError
 from service.guard import Guard
@@ -98,6 +99,7 @@ class Deployer:
         self._stopping = threading.Event()
         self.latest: Deployment | None = None
         self.failover = Failover(loop, self.warmed_up, report, open_most_s)
+        self.memory = MemoryWatch(loop, self.failover, self.warmed_up, report, open_most_s)
 
     def start(self, deployment: Deployment) -> None:
         """Begin; returns at once.
@@ -193,8 +195,14 @@ class Deployer:
         return (float(np.mean(~known[unit])), len(unit)) if len(unit) else (0.0, 0)
 
     def warmed_up(self, bundle: DecoderBundle, opened: OpenedBackend) -> DecoderSlot:
-        """Return a slot that has run the last seconds' bins, if its network has memory."""
+        """Return a slot that has run the last seconds' bins, if its network has memory.
+
+        Raises:
+            RefusedError: it waited for long, and its weights or tables are damaged by now.
+        """
         loop = self._loop
+        if opened.memory is not None and (damaged := opened.memory.whole()):
+            raise RefusedError(f"{opened.choice} of {bundle.path}: {damaged} changed in memory")
         slot = make_slot(
             bundle, opened, self._source_keys, loop.slots.active.shaper.fresh(),
             token_cap=self._token_cap, keep_alive_every_s=self._keep_alive_every_s,

@@ -18,7 +18,9 @@ from service.errors import ServiceError
 
 NAME_AT_MOST = 200
 HALF = ".part"
-_HALF_NAME = re.compile(r"[0-9a-f]{12}\.part")
+_HALF_NAME, _WHOLE_NAME = re.compile(r"[0-9a-f]{12}\.part"), re.compile(r"[0-9a-f]{12}")
+WHOLE_KEPT = 4
+"""Bundles received in earlier runs that stay: a rollback by hand may want the last ones."""
 _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"^(report/|engines/{_PLAIN}/)?{_PLAIN}$")
 
@@ -40,12 +42,14 @@ class Transfers:
 
     Args:
         root: folder for incoming bundles; made when first needed.
+        in_service: the bundle that the daemon starts with; it stays, wherever it lies.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, in_service: Path | None = None) -> None:
         self._root = root
-        self._clean()
+        self._clean(in_service)
         self._incoming: dict[str, _Incoming] = {}
+        self._received: list[int] = []
 
     def begin(self, sizes: dict[str, int]) -> str:
         """Begin a transfer of files with these sizes and return its id; drop one under way.
@@ -119,7 +123,8 @@ class Transfers:
         except OSError as err:
             raise self._refused(transfer, f"cannot make {whole}: {err.strerror}") from err
         del self._incoming[transfer]
-        os.close(incoming.lock)
+        # It may come into service: as long as this process lives, no other one removes it.
+        self._received.append(incoming.lock)
         return whole
 
     def _known(self, transfer: str) -> _Incoming:
@@ -136,15 +141,27 @@ class Transfers:
         shutil.rmtree(incoming.folder, ignore_errors=True)
         os.close(incoming.lock)
 
-    def _clean(self) -> None:
-        """Remove what a daemon that was killed had received in part."""
+    def _clean(self, in_service: Path | None) -> None:
+        """Remove what earlier runs received: halves, and all but the last whole bundles."""
         for folder in self._root.glob(f"*{HALF}"):
-            if not _HALF_NAME.fullmatch(folder.name) or not folder.is_dir():
-                continue
-            with suppress(OSError):
-                lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-                try:  # another daemon may be receiving it
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder, ignore_errors=True)
-                finally:
-                    os.close(lock)
+            if _HALF_NAME.fullmatch(folder.name):
+                _remove_unless_held(folder)
+        whole = [path for path in self._root.glob("*") if _WHOLE_NAME.fullmatch(path.name)]
+        with suppress(OSError):  # another daemon may be cleaning, too
+            whole.sort(key=lambda path: path.stat().st_mtime_ns)
+        for folder in whole[:-WHOLE_KEPT]:
+            if in_service is None or folder.resolve() != in_service.resolve():
+                _remove_unless_held(folder)
+
+
+def _remove_unless_held(folder: Path) -> None:
+    """Remove a folder, but for one that a living daemon receives or has received."""
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    with suppress(OSError):
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)

@@ -271,9 +271,9 @@ class DecodeLoop:
         """Carry out what other threads asked for, as far as it can be now."""
         self.commands.carry_out(partial(carry_out, self))
 
-    def _slot_changed(self, change: str, slot: DecoderSlot) -> None:
+    def _slot_changed(self, change: str, slot: DecoderSlot, **more: Any) -> None:
         manifest = slot.decoder.manifest
-        self._report(change, {"decoder_id": manifest.name, "checksum": manifest.id})
+        self._report(change, {"decoder_id": manifest.name, "checksum": manifest.id} | more)
 
     def _newest_due(self) -> int:
         return self.schedule.newest_due(self._clock.now(), self.settle.settle_s)

@@ -84,6 +84,7 @@ class DecodeWriter:
                 source_fault=source_fault,
                 complete=is_complete,
                 paused=is_paused,
+                damaged=bool(slot.damage),
             )
         )
 

@@ -70,7 +70,7 @@ class Decoder:
         self.units = {output.name: output.unit for output in manifest.outputs}
         self.last_k = self.k_reset = 0
         self._bounds = [
-            (output.name, np.array(output.low), np.array(output.high))
+            (output.name, tuple(zip(output.low, output.high, strict=True)))
             for output in manifest.outputs
         ]
         self._row_of_key, self._source_keys = row_of_key, source_keys
@@ -155,12 +155,13 @@ class Decoder:
         """Take the bins up to beat k's as run."""
         self.last_k = max(self.last_k, k)
 
-    def in_range(self, raw: Raw) -> bool:
-        """Return True if every output lies between the manifest's `low` and `high`."""
-        return all(
-            bool((raw[name] >= low).all() and (raw[name] <= high).all())
-            for name, low, high in self._bounds
-        )
+    def outside(self, raw: Raw) -> str:
+        """Return the first output that is not within the manifest's `low` and `high`, or ""."""
+        for name, bounds in self._bounds:
+            for value, (low, high) in zip(raw[name].tolist(), bounds, strict=True):
+                if not low <= value <= high:
+                    return name
+        return ""
 
 
 def _fitting(manifest: Manifest, step_s: float) -> int:

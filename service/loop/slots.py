@@ -14,6 +14,7 @@ import numpy as np
 
 from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle
+from export.memory_check import MemoryCheck
 from service.loop.decoder import Decoder, Raw
 from service.loop.journal import Journal
 from service.loop.shaping import Shaper, Shaping
@@ -26,20 +27,31 @@ CATCH_UP_BINS = 8
 RANGE_OVER_S = 10.0
 RANGE_SHARE = 0.1
 
-Change = Literal["join", "promote", "dismiss", "rollback", "fell_back"]
+Change = Literal["join", "promote", "dismiss", "rollback", "fell_back", "reloaded"]
 
 
 class DecoderSlot:
     """A decoder with a judge and a shaper for its decodes.
 
+    Attributes:
+        damage: what of its memory is damaged; "" while nothing is.
+
     Args:
         decoder: runs the bins.
         judge: judges its decodes.
         shaper: shapes their values.
+        memory: looks for damage; None where nothing can be looked at.
     """
 
-    def __init__(self, decoder: Decoder, judge: ValidityJudge, shaper: Shaper) -> None:
-        self.decoder, self.judge, self.shaper = decoder, judge, shaper
+    def __init__(
+        self,
+        decoder: Decoder,
+        judge: ValidityJudge,
+        shaper: Shaper,
+        memory: MemoryCheck | None = None,
+    ) -> None:
+        self.decoder, self.judge, self.shaper, self.memory = decoder, judge, shaper, memory
+        self.damage = ""
         self.seq = 0
         self.reason = "context_short"
 
@@ -87,7 +99,9 @@ def make_slot(
     judge = ValidityJudge(
         manifest.context_s, manifest.stale_after_s, keep_alive_every_s, manifest.hop_s
     )
-    return DecoderSlot(decoder, judge, shaper)
+    if opened.memory is not None:
+        opened.memory.watch(lambda: {"row_of": decoder.row_of})
+    return DecoderSlot(decoder, judge, shaper, opened.memory)
 
 
 class DecoderSlots:
@@ -104,12 +118,10 @@ class DecoderSlots:
     Args:
         active: the decoder in service.
         hop_us: between beats.
-        on_change: called with each change and the slot that it is about.
+        on_change: called with each change, the slot that it is about, and more to tell.
     """
 
-    def __init__(
-        self, active: DecoderSlot, hop_us: int, on_change: Callable[[str, DecoderSlot], None]
-    ) -> None:
+    def __init__(self, active: DecoderSlot, hop_us: int, on_change: Callable[..., None]) -> None:
         self.active = active
         self.shadow: DecoderSlot | None = None
         self.standby: DecoderSlot | None = None
@@ -117,6 +129,7 @@ class DecoderSlots:
         n_kept = round(KEPT_S * 1e6 / hop_us)
         self.recent: deque[tuple[int, SpikeBatch]] = deque(maxlen=n_kept)
         self._out_of_range: deque[bool] = deque(maxlen=round(RANGE_OVER_S * 1e6 / hop_us))
+        self._n_within = self._n_told_after = round(RANGE_OVER_S * 1e6 / hop_us)
         self.known = active.decoder.known
         self.all_known = True
 
@@ -164,10 +177,21 @@ class DecoderSlots:
             slot.shaper.use(shaping)
 
     def watch_range(self, raw: Raw | None) -> None:
-        """Roll back once over a tenth of the last 10 s left the manifest's bounds."""
-        if self.standby is None or raw is None:
+        """Tell of a decode beyond the manifest's bounds, and roll back where these are many.
+
+        One that is `ok` is told, the next after 10 s without. Many is over a tenth of 10 s.
+        """
+        if raw is None:
             return
-        self._out_of_range.append(not self.active.decoder.in_range(raw))
+        outside = self.active.decoder.outside(raw)
+        if outside and self.active.reason == "" and self._n_within >= self._n_told_after:
+            self._on_change(
+                "out_of_range", self.active, output=outside, value=raw[outside].tolist()
+            )
+        self._n_within = 0 if outside else self._n_within + 1
+        if self.standby is None:
+            return
+        self._out_of_range.append(outside != "")
         limit = RANGE_SHARE * (self._out_of_range.maxlen or 0)
         if sum(self._out_of_range) > limit:
             self._roll_back()
@@ -186,7 +210,9 @@ class DecoderSlots:
         if error:
             return error
         self._merge_known()
-        told = self.active if change == "fell_back" else self.shadow or self.active
+        told = self.shadow or self.active
+        if change in ("fell_back", "reloaded"):
+            told = self.active
         self._on_change(change, told)
         return ""
 
@@ -195,7 +221,7 @@ class DecoderSlots:
             self.shadow = slot
         elif change == "dismiss":
             self.shadow = None
-        elif change == "fell_back":
+        elif change == "fell_back" or change == "reloaded":
             in_service = self.active.decoder.manifest.id
             if slot is None or slot.decoder.manifest.id != in_service:
                 return "another decoder took over meanwhile"
@@ -225,6 +251,7 @@ class DecoderSlots:
         slot.shaper.continue_from(standby.shaper)
         self.active, self.standby = slot, standby
         self._out_of_range.clear()  # the other decoder's
+        self._n_within = self._n_told_after
 
     def _merge_known(self) -> None:
         # The source's list may grow meanwhile: a decoder that follows it later knows more keys.

@@ -33,6 +33,7 @@ REASONS = {
     "source_changed": Validity.FAULT,
     "guard": Validity.FAULT,
     "hung": Validity.FAULT,
+    "memory_damaged": Validity.FAULT,
 }
 VALIDITIES = {reason: validity.name.lower() for reason, validity in REASONS.items()}
 """Each reason's validity, as it stands on the wire."""
@@ -56,6 +57,7 @@ class ValidityInputs:
         source_fault: what is wrong with the source as a whole, a reason; "" if nothing is.
         complete: all spikes of the bin can have come, and were taken.
         paused: the operator paused.
+        damaged: the decoder's weights or tables are not what they were.
     """
 
     t_s: float
@@ -71,6 +73,7 @@ class ValidityInputs:
     source_fault: str
     complete: bool
     paused: bool
+    damaged: bool = False
 
 
 class ValidityJudge:
@@ -105,6 +108,7 @@ class ValidityJudge:
 
     def _findings(self, e: ValidityInputs) -> tuple[str, ...]:
         return (
+            "memory_damaged" if e.damaged else "",
             "" if e.backend_ok else "backend_error",
             "" if e.finite else "non_finite",
             e.source_fault,

@@ -26,6 +26,7 @@ from streams.messages import Float64s
 BUFFER_S = 20.0
 RESOLVE_SLICE_S = 1.0
 INFO_WITHIN_S = 5.0
+TOO_FEW_FILES = "Too few open files are allowed for its sockets? See `ulimit -n`"
 _FORMATS = {
     pylsl.cf_float32: "float32",
     pylsl.cf_double64: "double64",
@@ -91,9 +92,14 @@ class Inlet:
     ) -> None:
         self.description = describe(info)
         buffered = BUFFER_S if info.nominal_srate() else budget_per_s * BUFFER_S / 100
-        self._inlet = pylsl.StreamInlet(
-            info, max_buflen=max(1, math.ceil(buffered)), recover=recover, as_numpy=True
-        )
+        try:
+            self._inlet = pylsl.StreamInlet(
+                info, max_buflen=max(1, math.ceil(buffered)), recover=recover, as_numpy=True
+            )
+        except RuntimeError as err:
+            raise StreamAbsentError(
+                f"LSL cannot open the stream {self.description}: {err} {TOO_FEW_FILES}"
+            ) from err
         with self._answering(INFO_WITHIN_S):
             full = self._inlet.info(timeout=INFO_WITHIN_S)
         self.labels = tuple(label or "" for label in full.get_channel_labels() or ())

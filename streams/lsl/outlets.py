@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pylsl
 
-from streams.errors import StreamsError
+from streams.errors import AddressError, StreamsError
 from streams.lsl.description import KEEP_ALIVE_UNIT
-from streams.lsl.inlets import BUFFER_S
+from streams.lsl.inlets import BUFFER_S, TOO_FEW_FILES
 from streams.messages import Float64s, Int32s
 from streams.unit_keys import parse_key
 
@@ -29,11 +29,19 @@ class Outlet:
     Args:
         info: the stream.
         budget_per_s: samples per second; the buffer holds `BUFFER_S` seconds.
+
+    Raises:
+        AddressError: the system gives no sockets.
     """
 
     def __init__(self, info: pylsl.StreamInfo, budget_per_s: float = 1000.0) -> None:
         buffered = BUFFER_S if info.nominal_srate() else budget_per_s * BUFFER_S / 100
-        self._outlet = pylsl.StreamOutlet(info, max_buffered=max(1, math.ceil(buffered)))
+        try:
+            self._outlet = pylsl.StreamOutlet(info, max_buffered=max(1, math.ceil(buffered)))
+        except RuntimeError as err:
+            raise AddressError(
+                f"LSL cannot publish the stream {info.name()!r}: {err} {TOO_FEW_FILES}"
+            ) from err
 
     def has_consumers(self) -> bool:
         """Return True if somebody listens."""

@@ -28,7 +28,7 @@ NO_CAP = -1
 REASONS = (
     "", "context_short", "no_spikes", "keep_alives_missed", "incomplete", "overdue", "paused",
     "stopping", "non_finite", "unknown_units", "backend_error", "clock_jump", "clock_uncertain",
-    "other_clock", "spikes_rejected", "source_changed", "guard", "hung",
+    "other_clock", "spikes_rejected", "source_changed", "guard", "hung", "memory_damaged",
 )  # fmt: skip
 """A reason's code is its place here. New ones are added at the end, none is taken out."""
 _CODE_OF = {reason: code for code, reason in enumerate(REASONS)}

@@ -83,6 +83,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     clock_uncertainty_s: float
     decode_ms: dict[str, float]
     flags: list[str]
+    memory_mb: float | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

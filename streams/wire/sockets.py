@@ -231,6 +231,10 @@ class DecodeSubscriber:
         self._socket: zmq.Socket[bytes] = _new_socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 100_000)
         self._socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        # The daemon's own asking closes its side alone: what it had sent into a dead link would
+        # still come, seconds old, once the link is mended.
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, LINK_ASKED_EVERY_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, LINK_SILENT_MOST_MS)
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)

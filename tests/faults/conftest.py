@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,10 @@ from tests.system.conftest import (  # noqa: F401 - fixtures
     stream,
 )
 from tests.system.sender_process import SenderProcess
+
+only_full = pytest.mark.skipif(
+    os.environ.get("SPIKELOOP_FULL", "") in ("", "0"), reason="takes long: `make faults`"
+)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from export.bundle import (
     write_bundle,
 )
 from export.errors import BundleError, ExportError
-from service.deploy.transfer import TransferError, Transfers
+from service.deploy.transfer import WHOLE_KEPT, TransferError, Transfers
 from tests.export.test_signing import own_operator, recompute
 from tests.export.tiny_graph import tiny_parts, write_tiny_bundle
 
@@ -212,3 +212,29 @@ def test_what_a_killed_daemon_received_in_part_is_removed_at_the_next_start(tmp_
     first.begin({"graph.onnx": 4})
     Transfers(root)  # another daemon's: what is on its way stays
     assert len(list(root.iterdir())) == 3
+
+
+def test_of_whole_bundles_of_earlier_runs_the_last_and_the_one_in_service_stay(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from service.deploy.transfer import Transfers\n"
+        "transfers = Transfers(Path(sys.argv[1]))\n"
+        "for i in range(7):\n"
+        "    path = transfers.finish(transfers.begin({'report/a': 0}))\n"
+        "    os.utime(path, (i, i)); print(path, flush=True)\n"
+        "sys.stdin.read(1); os.kill(os.getpid(), 9)"
+    )
+    root = tmp_path / "incoming"
+    command = [sys.executable, "-c", code, str(root)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as run:
+        assert run.stdout is not None
+        whole = [Path(run.stdout.readline().strip()) for _ in range(7)]
+        (root / "mine").mkdir()
+        Transfers(root)  # another daemon's, while the first one lives: it may be in service there
+        assert all(path.is_dir() for path in whole)
+        run.communicate("k", timeout=WITHIN_S)
+    os.symlink(whole[1], tmp_path / "current")
+    Transfers(root, tmp_path / "current")
+    assert [path.is_dir() for path in whole] == [False, True, False] + [True] * WHOLE_KEPT
+    assert (root / "mine").is_dir()

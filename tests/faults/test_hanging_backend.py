@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from streams.errors import UnreachableError
+from streams.errors import StreamLostError, UnreachableError
+from streams.lsl.inlets import find_inlet
+from streams.messages import Validity
 from streams.wire.schema import Command, decode_reply, encode
 from streams.wire.sockets import request
 from tests.faults.hanging_backend import NAME, SWITCH
@@ -226,3 +228,34 @@ def test_a_swap_that_holds_up_the_beat_ends_in_the_safe_value(
     heard = listen_on(daemon, t_hung_s + 2.0)
     assert next(t for t, d in heard if d["reason"] == "hung") - t_hung_s < 2 * SAFE_WITHIN_S
     assert daemon.code() == 1
+
+
+def test_the_lsl_outlet_falls_silent_and_another_one_follows(
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, switch: Switch
+) -> None:
+    daemon = serve(stream, bundle, decoder=decoder(bundle, [CPU]))
+    daemon.until_validity("ok")
+    name = f"{stream}-decodes"
+    inlet = find_inlet("Decoder", name=name, recover=False)
+    inlet.open()
+    wait_until(lambda: len(inlet.pull(0.1)[1]), daemon.listen)
+    t_hung_s = switch.on("step", "gil")
+    stamps: list[float] = []
+    with pytest.raises(StreamLostError):
+        wait_until(lambda: stamps.extend(inlet.pull(0.05)[1]), daemon.listen)
+    assert all(t_s < t_hung_s + SAFE_WITHIN_S for t_s in stamps)
+    inlet.close()
+    daemon.until(lambda heard: heard.decodes[-1]["backend"] == CPU)
+    t_back_s = clock.now()
+    again = find_inlet("Decoder", name=name, timeout_s=running.WITHIN_S)
+    again.open()
+
+    def is_ok() -> bool:
+        samples, stamps = again.pull(0.1)
+        assert all(t_s > t_hung_s for t_s in stamps)
+        return any(
+            s[4] == Validity.OK and t > t_back_s for s, t in zip(samples, stamps, strict=True)
+        )
+
+    wait_until(is_ok, daemon.listen)
+    again.close()

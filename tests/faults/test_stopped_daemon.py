@@ -11,6 +11,7 @@ import pytest
 
 from streams.lsl.inlets import find_inlet
 from streams.messages import Validity
+from tests.faults.conftest import only_full
 from tests.system.conftest import HOP_S, DaemonStarter
 from tests.system.running import clock, keep_on
 from tests.system.sender_process import SenderProcess
@@ -19,6 +20,8 @@ SETTLE_S = 0.02
 """As `tests.system.conftest` sets it."""
 OVERDUE_S = SETTLE_S + 2 * HOP_S
 N_STOPS = int(os.environ.get("SPIKELOOP_STOPS", "8"))
+CONTEXT_S = 0.5
+"""The tiny bundle's."""
 SENT_BEFORE_S = 0.05
 """What the daemon sent before it stopped has arrived after this time."""
 
@@ -58,3 +61,28 @@ def test_after_a_stop_nothing_old_is_ok(
 def _age(t_window: float, t_s: float) -> bool:
     """Return True if a decode of this window was more than two hops overdue by then."""
     return t_s > t_window + OVERDUE_S
+
+
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=only_full)])
+def test_after_a_long_stop_the_memory_begins_anew(
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, seconds: float
+) -> None:
+    daemon = serve(stream, bundle)
+    run_id = daemon.until_validity("ok")["run_id"]
+    keep_on(0.3, daemon.listen)
+    daemon.stand_still()
+    t_stopped_s = clock.now()
+    keep_on(seconds, lambda: None)
+    daemon.go_on()
+    t_resumed_s = clock.now()
+    daemon.until(lambda heard: heard.decodes[-1]["t_window"] > t_resumed_s + 1.0)
+    after = [d for d in daemon.heard.decodes if d["t_sent"] > t_resumed_s]
+    ok = [d for d in after if d["validity"] == "ok"]
+    assert ok
+    assert not [d for d in ok if _age(d["t_window"], d["t_sent"])]
+    assert ok[0]["t_window"] > t_resumed_s
+    assert ok[0]["run_id"] == run_id
+    # A hole of over a second empties the memory: context comes first.
+    assert ok[0]["t_window"] - t_stopped_s > seconds + CONTEXT_S - 2 * HOP_S
+    assert {d["validity"] for d in after} <= {"ok", "warmup", "stale", "fault"}
+    assert daemon.end() == 0

@@ -70,3 +70,16 @@ def test_every_setting_of_shape_is_described() -> None:
 @pytest.mark.parametrize("field", re.findall(r'"(\w+)": ', inspect.getsource(control._status)))
 def test_what_status_adds_is_described(field: str) -> None:
     assert f"`{field}`" in section("### Commands").partition("`status` adds")[2]
+
+
+def test_every_test_that_the_faults_name_exists() -> None:
+    text = (ROOT / "docs" / "faults.md").read_text()
+    for folder, name in re.findall(r"`((?:\w+/)*)(test_\w+\.py)`", text):
+        assert (ROOT / (folder or "tests/faults/") / name).is_file(), f"{folder}{name}"
+
+
+def test_every_test_of_a_fault_is_named() -> None:
+    pages = [ROOT / "docs" / name for name in ("faults.md", "security.md")]
+    told = " ".join(page.read_text() for page in pages)
+    tests = [path.name for path in (ROOT / "tests" / "faults").glob("test_*.py")]
+    assert [name for name in tests if name not in told] == []

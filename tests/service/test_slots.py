@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from export.backends.onnxruntime_cpu import open_cpu
@@ -11,7 +13,7 @@ from export.bundle import DecoderBundle
 from service.loop.commands import LoopCommand
 from service.loop.decoder import Decoder
 from service.loop.shaping import Shaper
-from service.loop.slots import CATCH_UP_BINS, Change, DecoderSlot
+from service.loop.slots import CATCH_UP_BINS, RANGE_OVER_S, Change, DecoderSlot
 from service.loop.validity import ValidityJudge
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.service.beat_rig import (
@@ -169,6 +171,41 @@ def test_outputs_that_leave_their_bounds_roll_back(rig: BeatRig, other: DecoderB
     for i in range(1, 70):
         ids.append(rig.fed_turn(k + i).decoder_id)
         rig.loop.run_shadow()
-    changes = [event for event, _ in rig.events]
+    changes = [event for event, _ in rig.events if event != "out_of_range"]
     assert changes == ["join", "promote", "rolled_back_out_of_range"]
     assert ids == ["other"] * 51 + ["tiny"] * 18
+
+
+def test_a_value_beyond_its_bounds_is_told_once_in_ten_seconds(
+    rig: BeatRig, bundle: DecoderBundle
+) -> None:
+    k = rig.warm()
+    within = {name: 1e-3 * table for name, table in bundle.tables.items()}
+    wild = {name: 1e4 * table for name, table in bundle.tables.items()}
+    backend = rig.loop.decoder.backend
+    rig.loop.slots._n_within = rig.loop.slots._n_told_after  # the test's own begin here
+    rig.events.clear()
+
+    def turns(tables: Mapping[str, np.ndarray], n: int) -> None:
+        nonlocal k
+        backend.set_tables(tables)
+        for _ in range(n):
+            backend.reset()  # what it remembers grows by itself
+            k += 1
+            rig.fed_turn(k)
+
+    turns(within, 5)
+    assert rig.events == []
+    turns(wild, 1)
+    event, detail = rig.events[0]
+    low, high = bundle.manifest.outputs[0].low[0], bundle.manifest.outputs[0].high[0]
+    assert event == "out_of_range"
+    assert (detail["decoder_id"], detail["output"]) == ("tiny", "velocity")
+    assert any(not low <= value <= high for value in detail["value"])
+    turns(wild, 20)
+    turns(within, round(RANGE_OVER_S / HOP_S) - 1)
+    turns(wild, 1)
+    assert len(rig.events) == 1
+    turns(within, round(RANGE_OVER_S / HOP_S))
+    turns(wild, 1)
+    assert [event for event, _ in rig.events] == ["out_of_range"] * 2

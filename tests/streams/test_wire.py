@@ -105,6 +105,7 @@ HEARTBEAT = Heartbeat(
     clock_uncertainty_s=2.5e-05,
     decode_ms={"p50": 0.25, "p95": 0.3, "p99": 0.35, "p999": 0.6, "max": 0.9},
     flags=[],
+    memory_mb=312.5,
 )
 TIMING = Timing(
     run_id="7f3a",

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-_SEND = """
+SEND = """
 import sys
 from streams.clock import MonotonicClock
 from tests.system.sources import Living
@@ -22,12 +22,21 @@ class SenderProcess:
     """Sends a spike every 10 ms, and keep-alives, until it is closed.
 
     Args:
-        name: of the stream.
+        name: of the stream, and its source_id.
         keys: of its units.
+        hostname: that LSL shall know its machine by; needs root. None for this one's.
+
+    Attributes:
+        pid: its process.
     """
 
-    def __init__(self, name: str, keys: Sequence[str]) -> None:
-        self._popen = subprocess.Popen([sys.executable, "-c", _SEND, name, ",".join(keys)])
+    def __init__(self, name: str, keys: Sequence[str], hostname: str | None = None) -> None:
+        command = [sys.executable, "-c", SEND, name, ",".join(keys)]
+        if hostname is not None:
+            renamed = ["sh", "-c", 'hostname "$0" && exec "$@"', hostname, *command]
+            command = ["unshare", "--uts", *renamed]
+        self._popen = subprocess.Popen(command)
+        self.pid = self._popen.pid
 
     def close(self) -> None:
         """End it."""

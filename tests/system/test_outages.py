@@ -11,6 +11,7 @@ import pylsl
 import pytest
 
 from service.bench.sender import unit_keys
+from service.loop.intake.ingest import SILENT_S
 from streams.errors import StreamAbsentError
 from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.lsl.inlets import Inlet
@@ -232,3 +233,17 @@ def test_a_stream_that_goes_while_it_is_opened_is_absent(stream: str) -> None:
     source.close()
     with pytest.raises(StreamAbsentError, match=stream):
         Inlet(info, budget_per_s=1000.0)
+
+
+def test_a_source_that_is_silent_and_answers_is_not_lost(
+    serve: DaemonStarter, bundle: Path, stream: str
+) -> None:
+    source = Floats(stream, ["unit"])
+    daemon = serve(stream, bundle)
+    source.wait_for_listener(daemon.listen)
+    daemon.until_validity("ok", lambda: source.send([[1.0]], [clock.now()]))
+    keep_on(1.5 * SILENT_S, daemon.listen)
+    assert not [e for e in daemon.heard.events if e["event"] == "source_lost"]
+    assert daemon.heard.decodes[-1]["reason"] == "no_spikes"
+    daemon.until_validity("ok", lambda: source.send([[1.0]], [clock.now()]))
+    source.close()

@@ -80,7 +80,7 @@ def write(run: CalibrationRun) -> Path:
     """Write what is known by now, to the folder and to the decoder; the first's path."""
     made = needed(run.results.adapt)
     page, path = render(run), run.folder / FILE
-    write_whole(path, page)
+    write_whole(path, page, private=True)
     # In the registry only once it was accepted.
     for bundle in (Path(made.bundle), run.registry / STORE / made.checksum):
         if bundle.is_dir():

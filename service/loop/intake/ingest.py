@@ -19,9 +19,10 @@ CATCH_UP_WITHIN_S = 2.0
 PULL_WAIT_S = 0.1
 HELD_OFF_AT_MOST_S = 0.05
 OFFSET_EVERY_S = 1.0
-SILENT_S = 3.0
+SILENT_S = 6.0
 """A source that sent nothing and did not answer about its clock for so long is gone, though its
-connection may still stand: a cable was pulled, or its machine was switched off."""
+connection may still stand: a cable was pulled, or its machine was switched off. LSL asks for the
+clock every 2 s, for up to 0.7 s; once may get lost."""
 
 
 class Ingest:
@@ -147,7 +148,17 @@ class Ingest:
         if is_back:
             self.is_lost = False
             self._t_heard_s = self._t_answered_s = self._clock.now()
-            self._report("source_back", {"stream": str(self._source.inlet.description)})
+            self._report("source_back", self._told_back())
+
+    def _told_back(self) -> dict[str, object]:
+        stream, changed = self._source.inlet.description, self._source.changed
+        told: dict[str, object] = {"stream": str(stream), "changed": changed}
+        if "hostname" in changed or "source_id" in changed:
+            told["warning"] = (
+                f"another sender took over: {stream}; its memory begins anew. `hostname` and "
+                "`source_id` under [input] keep others out"
+            )
+        return told
 
     def pull_once(self, wait_s: float) -> None:
         """Wait for samples, convert them and hand them over; notice when the stream is lost."""

@@ -30,6 +30,7 @@ FIRST_SAMPLES_WITHIN_S = 0.5
 """A stream of events may be silent; its stamps are checked at the start if any come by then."""
 BLOCKS_WITHIN_S = 0.35
 """Heard before t0 is chosen, so that beats fall where blocks end."""
+OF_SENDER = ("hostname", "source_id", "uid")
 SLICE_S = 0.25
 """Longest wait in one call of liblsl, so that a signal can end the program."""
 
@@ -69,6 +70,8 @@ class Source:
         offset: its clock.
         keys: each source unit's key, as met so far; it only grows, also when the stream returns.
         t_open_s: when it was opened.
+        changed: what of the sender was another one when it was last found again: any of
+            `hostname`, `source_id` and `uid`, which each start of a sender has anew.
 
     Args:
         find: looks for the stream for so many seconds.
@@ -100,7 +103,7 @@ class Source:
         self.keys: list[str] = self.layout.keys
         self.t_open_s = clock.now()
         self.offset = self._open(self.inlet)
-        self._is_anew = False
+        self._is_anew, self.changed = False, list[str]()
         self._stamper = ArrivalStamps() if stamps == "arrival" else None
         self.phase = None if self.bin_s is None else CountPhase(self.bin_s)
         self._hear_first()
@@ -121,11 +124,14 @@ class Source:
         return max(KEEP_ALIVE_EVERY_S, self.bin_s or 0.0)
 
     def measure_offset(self, timeout_s: float) -> bool:
-        """Measure the sender's clock; False when it did not answer."""
+        """Measure the sender's clock; False when it has not answered since the last time."""
         offset, estimate = self.offset, self.inlet.clock_offset(timeout_s)
-        if estimate is not None:
-            offset.add(estimate)
-        return estimate is not None
+        if estimate is None:
+            return False
+        # Where nobody answers LSL hands out its newest measurement again and again.
+        is_new = not offset.history or estimate.t_s > offset.history[-1].t_s
+        offset.add(estimate)
+        return is_new
 
     @property
     def clock_is_uncertain(self) -> bool:
@@ -237,6 +243,8 @@ class Source:
             if isinstance(err, StreamAbsentError):
                 return False
             raise
+        old, new = self.inlet.description, inlet.description
+        self.changed = [key for key in OF_SENDER if getattr(old, key) != getattr(new, key)]
         self.inlet.close()
         self.inlet, self.layout, self.offset, self._held = inlet, layout, offset, []
         self._is_anew = True

@@ -24,7 +24,7 @@ from pynwb.file import Subject
 from pynwb.misc import Units
 
 from streams.errors import SessionError
-from streams.files import written_whole
+from streams.files import make_private, written_whole
 from streams.sessions.nwb.reader import NOTES_MARK, SESSION_ID
 from streams.sessions.nwb.units import KEY_COLUMN
 from streams.sessions.session import Behavior, Session, Trials, digest
@@ -49,7 +49,8 @@ def write_session(
 
     Raises:
         SessionError: its id is not `subject/YYYY-MM-DD/name`, or a behaviour's path is not
-            `processing/<module>/[<container>/]<name>` or `acquisition/[<container>/]<name>`.
+            `processing/<module>/[<container>/]<name>` or `acquisition/[<container>/]<name>`; or
+            the disk refuses.
     """
     path = Path(path)
     identifier = digest(session)
@@ -60,12 +61,17 @@ def write_session(
         nwb.trials = _intervals("trials", session.trials)
     for name, table in (intervals or {}).items():
         nwb.add_time_intervals(_intervals(name, table))
-    with written_whole(path) as part:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with NWBHDF5IO(str(part), "w") as io:
-                io.write(nwb)
-        _fix_object_ids(part, identifier)
+    try:
+        with written_whole(path) as part:
+            make_private(part)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with NWBHDF5IO(str(part), "w") as io:
+                    io.write(nwb)
+            _fix_object_ids(part, identifier)
+    except OSError as error:  # HDF5 tells where it was in its own code, in ten lines
+        why = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
+        raise SessionError(f"cannot write {path}: {why}; nothing was left behind") from error
 
 
 def _nwb_file(session: Session, identifier: str) -> NWBFile:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from streams.clock import Clock, MonotonicClock
 from streams.errors import RecordingError, StreamUnfitError
-from streams.files import write_whole
+from streams.files import PRIVATE, write_whole
 from streams.lsl.inlets import Inlet
 from streams.sessions.record.search import Wanted, find_all
 from streams.sessions.record.tracks import Track
@@ -69,7 +69,7 @@ class Recorder:
         for inlet in inlets:
             inlet.open()
         try:
-            self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
         except FileExistsError:
             raise RecordingError(
                 f"{self.path} exists, and a recording is never written over; choose another name"

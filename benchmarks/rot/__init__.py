@@ -1,0 +1,1 @@
+"""Bits that flip in a running daemon's memory."""

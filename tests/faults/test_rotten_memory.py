@@ -1,0 +1,136 @@
+"""A bit flips in the memory of a running daemon, from outside: noticed, told, and mended."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.rot.process_memory import flip_in
+from export.backends.opening import open_backend
+from export.bundle import open_bundle
+from export.memory_check import HoldsArrays
+from export.random_bundles.derived import derive_bundle
+from export.shipped import bundle_path
+from tests.export.tiny_graph import tiny_graph
+from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
+from tests.system.running import Daemon, clock, keep_on
+from tests.system.sender_process import SenderProcess
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/PID/mem")
+CPU, COMPILED = "onnxruntime-cpu", "numba-cpu"
+SIGN_OR_EXPONENT = 30
+"""A bit of a float32 that makes it another number altogether."""
+
+
+def content_of(bundle: Path, backend: str, array: str) -> bytes:
+    """What an array holds once the backend is open."""
+    opened = open_backend(open_bundle(bundle), backend).backend
+    assert isinstance(opened, HoldsArrays)
+    return np.ascontiguousarray(opened.fixed_arrays()[array]).tobytes()
+
+
+def flip(daemon: Daemon, content: bytes, i_bit: int) -> float:
+    """Flip it in all copies; return when."""
+    try:
+        assert flip_in(int(daemon.announced["pid"]), content, i_bit)
+    except PermissionError:
+        pytest.skip("the memory of another process may not be written to here")
+    return clock.now()
+
+
+def noticed(daemon: Daemon, t_flip_s: float, within_s: float) -> dict[str, Any]:
+    """The event, after which no decode is `ok` until the decoder was read anew."""
+    n_before = len(daemon.heard.decodes)
+    event = daemon.until_event("memory_damaged")
+    assert event["t_sent"] - t_flip_s < within_s
+    daemon.until_event("reloaded")
+    daemon.until_validity("ok")
+    after = [d for d in daemon.heard.decodes[n_before:] if d["t_sent"] > event["t_sent"]]
+    damaged = [d for d in after if d["reason"] == "memory_damaged"]
+    assert damaged
+    assert damaged[0]["validity"] == "fault"
+    assert damaged[0]["value"]["velocity"] == [0.0, 0.0]
+    # From the first on: one that was being judged while the check ended was `ok` by right.
+    seqs = [d["seq"] for d in damaged]
+    assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+    assert seqs[0] - after[0]["seq"] <= 2
+    detail: dict[str, Any] = event["detail"]
+    return detail
+
+
+def within_s(daemon: Daemon) -> float:
+    told = daemon.ask("status").result["memory_check"]
+    assert told["bytes"] > 0
+    return float(told["within_s"]) + 2 * HOP_S
+
+
+@pytest.fixture
+def derived(tmp_path: Path) -> Path:
+    """The shipped decoder's graph for this test's units, which both backends run."""
+    demo = open_bundle(bundle_path("shipped:demo"))
+    derive_bundle(
+        demo, tmp_path / "derived", unit_keys=UNIT_KEYS, hop_s=HOP_S, bin_s=HOP_S,
+        name="derived", seed=3,
+    )  # fmt: skip
+    return tmp_path / "derived"
+
+
+@pytest.mark.parametrize(
+    ("backend", "array"),
+    [(COMPILED, "weights"), (COMPILED, "table"), (CPU, "table"), (CPU, "session")],
+)
+def test_a_bit_of_a_weight_or_a_table(
+    serve: DaemonStarter,
+    derived: Path,
+    stream: str,
+    living: SenderProcess,
+    backend: str,
+    array: str,
+) -> None:
+    if backend == COMPILED:
+        pytest.importorskip("numba")
+    content = content_of(derived, backend, array)
+    daemon = serve(stream, derived, decoder={"backend": backend})
+    daemon.until_validity("ok")
+    bound_s = within_s(daemon)
+    # The least bit of a number: no rule on values would ever see it.
+    detail = noticed(daemon, flip(daemon, content, 8 * (len(content) // 2) // 32 * 32), bound_s)
+    assert (detail["what"], detail["in_service"]) == (array, True)
+    assert "damaged" in daemon.err
+    # It can happen again, and the decoder that was read anew is looked after as well.
+    n = len(daemon.heard.events)
+    flip(daemon, content, 32 * 5 + SIGN_OR_EXPONENT)
+    daemon.until(lambda heard: any(e["event"] == "reloaded" for e in heard.events[n:]))
+    daemon.until_validity("ok")
+
+
+def test_a_bit_of_a_weight_that_onnxruntime_keeps_for_itself(
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess
+) -> None:
+    weights = np.random.default_rng(0).normal(0, 0.5, (8, 16)).astype(np.float32)
+    assert weights.tobytes() in tiny_graph(["velocity", "position"])  # `w_in`
+    daemon = serve(stream, bundle, decoder={"backend": CPU})
+    daemon.until_validity("ok")
+    bound_s = within_s(daemon)
+    t_flip_s = flip(daemon, weights.tobytes(), SIGN_OR_EXPONENT)
+    detail = noticed(daemon, t_flip_s, bound_s)
+    assert detail["what"] == "the graph's weights"
+
+
+def test_a_decoder_that_cannot_be_read_anew_stays_a_fault(
+    serve: DaemonStarter, derived: Path, stream: str, living: SenderProcess
+) -> None:
+    content = content_of(derived, CPU, "table")
+    daemon = serve(stream, derived, decoder={"backend": CPU})
+    daemon.until_validity("ok")
+    (derived / "tables.safetensors").write_bytes(b"gone, too")
+    flip(daemon, content, 0)
+    failed = daemon.until_event("backend_failed")
+    assert "not reloaded" in failed["detail"]["warning"]
+    n = len(daemon.heard.decodes)
+    keep_on(1.0, daemon.listen)
+    assert {d["reason"] for d in daemon.heard.decodes[n + 1 :]} == {"memory_damaged"}
