@@ -76,6 +76,8 @@ class LiveInfluence:
         self._clock = clock or ThreadClock()
         self._keys = tuple(unit.key for unit in manifest.units)
         self._rows = np.array([unit.row for unit in manifest.units])
+        self._source_keys: Sequence[str] = ()
+        self._row_of_source = np.zeros(0, np.int32)
         self._train = SpikeTrain(keep_s=2.0 * manifest.context_s + manifest.bin_s + 3.0)
         self._found: AdditivePushes | LeftOutPushes | None = None
         self._t_last_s: float | None = None
@@ -90,15 +92,21 @@ class LiveInfluence:
 
         Args:
             t_s: (n,) seconds on the daemon's clock.
-            keys: the source's unit keys.
+            keys: the source's unit keys, a list that may grow.
             unit: (n,) index into `keys`; units that the bundle does not know are left out.
             count: (n,) spikes per entry; ones unless given.
         """
-        row_of_key = self._bundle.row_of_key
-        row_of = np.array([row_of_key.get(key, -1) for key in keys], np.int32)
-        row = row_of[unit]
+        row = self._rows_of(keys)[unit]
         known = row >= 0
         self._train.add(t_s[known], row[known], None if count is None else count[known])
+
+    def _rows_of(self, keys: Sequence[str]) -> np.ndarray:
+        """(n_keys,) table rows, -1 where unknown."""
+        if keys is not self._source_keys or len(keys) != len(self._row_of_source):
+            row_of_key = self._bundle.row_of_key
+            self._source_keys = keys
+            self._row_of_source = np.array([row_of_key.get(key, -1) for key in keys], np.int32)
+        return self._row_of_source
 
     def update(self, until_s: float) -> None:
         """Work through the spikes, about once a second.
