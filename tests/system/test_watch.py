@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -32,10 +33,8 @@ class InTerminal:
 
     def read(self) -> str:
         """Take in what it drew; all of it so far."""
-        try:
+        with contextlib.suppress(OSError):  # nothing there, or nobody draws any more
             self.drawn += _CONTROLS.sub("", os.read(self._ours, 65536).decode(errors="replace"))
-        except (BlockingIOError, OSError):
-            pass
         return self.drawn
 
     def close(self) -> None:
