@@ -9,13 +9,16 @@ import pytest
 
 from export.bundle import DecoderBundle, open_bundle
 from export.shipped import bundle_path
-from service.page.influence import Influence, LiveInfluence
+from service.page.influence.live import Influence, LiveInfluence
+from service.page.influence.worker import InfluenceWorker
+from streams.clock import MonotonicClock
 from streams.messages import Float64s
 from streams.simulation.cortex import Population, population_on
 from streams.simulation.openloop import record_open_loop
 from streams.simulation.user import Style
 
 SUBJECT, DAY, N_UNITS, MINUTES, LEAD_S = 1, 7, 96, 1.0, 0.1
+WITHIN_S = 30.0
 SEEDS: tuple[tuple[int, Style], ...] = ((101, "steer"), (102, "reach"), (103, "steer"))
 """Sessions on the day that the shipped decoder is of; it was trained on seed 0."""
 
@@ -148,3 +151,25 @@ def test_it_samples_less_often_where_it_costs_too_much() -> None:
         quick.update(float(until_s))
     slow, usual = (one.influences()["velocity"].n_samples for one in (live, quick))
     assert slow < usual / 2
+
+
+def test_a_worker_gives_what_the_computation_gives() -> None:
+    session = record_open_loop(SUBJECT, DAY, 0.2, N_UNITS, seed=104)
+    t_s, keys, unit = session.spikes.t_us * 1e-6, session.unit_keys, session.spikes.unit
+    worker, clock = InfluenceWorker(bundle(), LEAD_S), MonotonicClock()
+    worker.start()
+    until_s = 0.0
+    try:
+        t_end_s = clock.now() + WITHIN_S
+        while not worker.influences and clock.now() < t_end_s:
+            until_s += 0.5
+            new = (t_s > until_s - 0.5) & (t_s <= until_s)
+            worker.add(t_s[new], keys, unit[new])
+            worker.go_on(until_s)
+            clock.sleep_until(clock.now() + 0.1)
+        assert worker.influences["velocity"].score.max() > 0.0
+        assert worker.trouble == ""
+    finally:
+        worker.stop()
+        worker.join()
+    assert not worker.is_alive()
