@@ -45,6 +45,7 @@ class AdditivePushes:
         self._drifted = np.zeros(network.n_pooled, np.float32)
         self._trace: Trace | None = None
         self._bins: list[_BinShares] = []
+        self._usual_weights = network.usual_weights(bin_s)
         self._k_sample = self._n_back
         self.sample_s = SAMPLE_S
         self._moments = RunningMoments((len(network.values), network.n_dims), FADE_S)
@@ -148,9 +149,8 @@ class AdditivePushes:
         per_mass = gradient / trace.mass[back][:, None, :, None]
         whole = per_mass.sum(axis=0)  # (n_dims, n_latents, n_sums)
         usual = np.einsum("tdkj,tkj->kd", per_mass, trace.latents[back])
-        weights = network.usual_weights(self._bin_s)  # (n_rows, n_latents)
         towards = np.einsum("dkj,uj->ukd", whole, network.values)
-        found: Float32s = np.einsum("uk,ukd->ud", weights, towards - usual)
+        found: Float32s = np.einsum("uk,ukd->ud", self._usual_weights, towards - usual)
         if network.taps is not None:
             found += network.taps.rows.sum(axis=0)
         return found
