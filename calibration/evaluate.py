@@ -11,7 +11,7 @@ import numpy as np
 
 from calibration.choices import TargetSpec, choice_of, rows_in, split_of, target_specs
 from calibration.errors import CalibrationError
-from calibration.scoring import class_accuracy, r2_score, score_output, scored_intervals
+from calibration.scoring import class_accuracy, score_output, scored_intervals
 from decoders.training.curves import draw_decodes
 from decoders.training.reading import Say, say_notes, say_on_stderr
 from export.backends.onnxruntime_cpu import open_cpu
@@ -20,6 +20,7 @@ from export.backends.table import BACKENDS, Backend, parse_choice
 from export.bundle import DecoderBundle, open_bundle
 from streams.clock import MonotonicClock
 from streams.messages import Float64s, Int32s, SpikeBatch
+from streams.r2 import r2_score
 from streams.sessions.reading import read_session
 from streams.sessions.session import Behavior, Interval, Session, in_intervals
 from streams.spikes.tokenizer import Tokenizer

@@ -9,8 +9,8 @@ import numpy as np
 
 from calibration.errors import CalibrationError
 from decoders.config import OutputChoice, Split, written_out
-from decoders.training.scores import r2_score as r2_score
 from streams.messages import Float64s, Int64s
+from streams.r2 import r2_columns, r2_of_sums, r2_score
 from streams.sessions.conditions import trials_where
 from streams.sessions.session import Behavior, Interval, Session
 
@@ -219,9 +219,9 @@ def resampled_r2(
     Returns:
         (1 + n_resamples, dims), NaN where what was drawn does not vary.
     """
-    sums = sums_of_blocks(_r2_columns(decoded, actual), block)
+    sums = sums_of_blocks(r2_columns(decoded, actual), block)
     times = drawn_blocks(len(sums), seed, n_resamples)
-    return _r2_of_sums(np.tensordot(times, sums, axes=1))
+    return r2_of_sums(np.tensordot(times, sums, axes=1))
 
 
 def interval_95(drawn: Float64s) -> Float64s:
@@ -243,19 +243,3 @@ def sums_of_blocks(columns: Float64s, block: Int64s) -> Float64s:
     sums = np.zeros((int(i_block.max()) + 1, *columns.shape[1:]))
     np.add.at(sums, i_block, columns)
     return sums
-
-
-def _r2_columns(decoded: np.ndarray, actual: np.ndarray) -> Float64s:
-    """(n, 4, dims): count, value, its square and squared error, whose sums give R2."""
-    # Centred first: the sums of squares of far-off values lose their digits.
-    centred = actual - actual.mean(axis=0)
-    columns = [np.ones_like(actual), centred, np.square(centred), np.square(decoded - actual)]
-    return np.stack(columns, axis=1)
-
-
-def _r2_of_sums(sums: Float64s) -> Float64s:
-    """(..., 4, dims) -> (..., dims)."""
-    n, total, squares, error = (sums[..., i, :] for i in range(4))
-    sst = squares - np.square(total) / n
-    r2: Float64s = np.where(sst > 0, 1.0 - error / np.where(sst > 0, sst, 1.0), np.nan)
-    return r2

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from export.sending import start_deployment
 from service.errors import ConfigError, ExitCode
+from service.terminal.status import print_status
 from streams.clock import MonotonicClock
 from streams.wire.client import DaemonClient
 from streams.wire.schema import Reply, encode
@@ -88,6 +89,8 @@ def answer(name: str, reply: Reply, *, as_json: bool) -> int:
         sys.stdout.write(encode(reply).decode() + "\n")
     elif not reply.ok:
         sys.stderr.write(f"spikeloop: {reply.error}\n")
+    elif name == "status":
+        print_status(reply.result)
     else:
         _print(name, reply.result)
     return ExitCode.DONE if reply.ok else ExitCode.USAGE

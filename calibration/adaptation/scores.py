@@ -9,11 +9,12 @@ import numpy as np
 
 from calibration.adaptation.calibration_data import CalibrationData
 from calibration.ridge import HISTORY_S, wiener_weights, with_history
-from calibration.scoring import r2_score, score_outputs
+from calibration.scoring import score_outputs
 from decoders.streaming.tuning import counts_matrix
 from decoders.training.scores import accuracy
 from export.backends.opening import Backend
 from streams.messages import Float64s, Int32s, TokenWindow
+from streams.r2 import r2_score
 from streams.sessions.session import in_intervals
 
 LEAD_IN_S = 300.0

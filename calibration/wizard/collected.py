@@ -11,7 +11,6 @@ import numpy as np
 from calibration.choices import TargetSpec
 from calibration.errors import WizardError
 from calibration.ridge import binned_counts, ridge_weights, with_history
-from calibration.scoring import r2_score
 from calibration.wizard.behavior import (
     Gap,
     TrialCount,
@@ -35,6 +34,7 @@ from calibration.wizard.run import CalibrationRun
 from export.bundle import DecoderBundle
 from streams.errors import StreamsError
 from streams.exit_codes import ExitCode
+from streams.r2 import r2_score
 from streams.sessions.convert.convert import convert
 from streams.sessions.convert.signals import marker_texts
 from streams.sessions.session import Session

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from calibration.ridge import binned_counts
-from calibration.scoring import r2_score
 from calibration.wizard.behavior import continuous_targets
 from export.bundle import DecoderBundle
 from streams.messages import Float64s
+from streams.r2 import r2_score
 from streams.sessions.session import Session
 from streams.spikes.unit_silence import SCREENED_CHANCE, is_telling
 

@@ -23,8 +23,8 @@ from decoders.poyo.windows import Stretch, WindowCorpus
 from decoders.training.optimisation import Learner, share_of_process
 from decoders.training.outputs import loss_sums, n_scored, normalisation, output_columns
 from decoders.training.recordings import Recording, session_record
-from decoders.training.scores import r2_score
 from streams.clock import Clock, MonotonicClock, ThreadClock
+from streams.r2 import r2_score
 
 N_SCORED = 400
 N_STARTED_FROM = 32

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LEAD_SCALE_S = 0.1
+from decoders.streaming.lead import LEAD_SCALE_S
+
 N_MOMENTS = 8
 
 

@@ -23,7 +23,8 @@ from decoders.streaming.tuning import fit_unit_profiles
 from decoders.training.optimisation import Learner, over_processes, share_of_process
 from decoders.training.outputs import loss_sums, n_scored, normalisation, output_columns
 from decoders.training.recordings import Recording, lead_grid_s, session_record
-from decoders.training.scores import accuracy, r2_score
+from decoders.training.scores import accuracy
+from streams.r2 import r2_score
 
 SCORE_LEAD_IN_S = 20.0
 SCORE_WINDOW_BINS = 500

@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 
 from decoders.streaming import drift, linear_filter
+from decoders.streaming.lead import LEAD_SCALE_S
 from export.backends.streaming_kernel import Sizes, decode_bin, recall, room_for
 from export.bundle import DecoderBundle, tables_for
 from export.errors import BackendError, BundleError, NotProvidedError
 from export.manifest import Graph
 from streams.messages import Float32s, TokenWindow
-
-LEAD_SCALE_S = 0.1
-"""As in `decoders.streaming.decoder`; a bundle whose decoder has another fails its parity check."""
 
 
 class NumbaBackend:

@@ -47,7 +47,7 @@ def watch(
     count: Annotated[int | None, opt("End after so many.")] = None,
 ) -> None:
     """Print decodes as they leave the daemon."""
-    from service import watch as watching
+    from service.terminal import watch as watching
 
     watching.watch(decode, keys=keys, as_json=as_json, count=count)
 

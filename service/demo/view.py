@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.telemetry.percentiles import percentiles
-from service.watch import COLOURS
+from service.words import COLOURS, reason_in_words, silence_of, validity_in_words
 from streams.clock import MonotonicClock
 from streams.errors import StreamAbsentError
 from streams.lsl.inlets import Inlet, find_inlet
@@ -104,7 +104,9 @@ class LiveView:
         acquired = 0 if self._cursor is None else int(self._cursor[4])
         table.add_row("targets acquired", f"[bold]{acquired}[/]")
         colour = COLOURS[last["validity"]]
-        table.add_row("validity", f"[{colour}]{last['validity']}[/] {last['reason']}")
+        table.add_row("now", f"[{colour}]{validity_in_words(last['validity'])}[/]")
+        if last["reason"]:
+            table.add_row("", reason_in_words(last["reason"], silence_of(last)))
         shares = "  ".join(f"{name} {n}" for name, n in self._validity.most_common())
         table.add_row("decodes so far", shares)
         table.add_row("velocity", _vector(last["value"].get("velocity")))

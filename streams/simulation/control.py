@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from streams.r2 import r2_of_sums
 from streams.simulation.user import TICK_S, Point
 
 BLOCK = re.compile(r"^block (?P<kind>open-loop|closed-loop|rest)(?: assist=(?P<assist>[\d.]+))?$")
@@ -97,7 +100,7 @@ class VelocityScore:
         self.n_scored = 0
         self._driving: deque[tuple[float, Point]] = deque(maxlen=_KEPT_TICKS)
         self._waiting: deque[Estimate] = deque(maxlen=_KEPT_TICKS)
-        self._sums = [[0.0] * 3, [0.0] * 3]
+        self._sums = np.zeros((4, 2))
 
     def expect(self, estimate: Estimate) -> None:
         """Score this once the velocity at its time is known; estimates come in time order."""
@@ -113,13 +116,8 @@ class VelocityScore:
         """Per dimension; None while fewer than two are scored or the velocity never varied."""
         if self.n_scored < 2:
             return None
-        scores = []
-        for total, squares, errors in self._sums:
-            spread = squares - total**2 / self.n_scored
-            if spread <= 0.0:
-                return None
-            scores.append(1.0 - errors / spread)
-        return scores[0], scores[1]
+        x, y = r2_of_sums(self._sums).tolist()
+        return None if math.isnan(x) or math.isnan(y) else (x, y)
 
     def _score(self, estimate: Estimate) -> None:
         t_last = self._driving[-1][0]
@@ -130,8 +128,7 @@ class VelocityScore:
         share = math.ceil(n_back) - n_back
         before, after = self._driving[i][1], self._driving[min(i + 1, len(self._driving) - 1)][1]
         self.n_scored += 1
-        for sums, a, b, decoded in zip(self._sums, before, after, estimate.velocity, strict=True):
+        for i, (a, b) in enumerate(zip(before, after, strict=True)):
             driving = a + share * (b - a)
-            sums[0] += driving
-            sums[1] += driving**2
-            sums[2] += (decoded - driving) ** 2
+            error = estimate.velocity[i] - driving
+            self._sums[:, i] += (1.0, driving, driving**2, error**2)

@@ -14,12 +14,12 @@ from calibration.adaptation.adapt import adapt
 from calibration.baselines import evaluate_baselines
 from calibration.errors import CalibrationError
 from calibration.evaluate import decode_session, evaluate
-from calibration.scoring import r2_score
 from decoders.train import train
 from export.backends.onnxruntime_cpu import open_cpu
 from export.bundle import open_bundle
 from export.graphs.streaming import export_run
 from streams.errors import SessionError
+from streams.r2 import r2_score
 from streams.sessions.reading import read_session
 from streams.sessions.session import Session
 from tests.calibration.small_training import SMALL

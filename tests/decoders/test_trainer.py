@@ -27,7 +27,7 @@ from decoders.streaming.trainer import (
     start_from,
 )
 from decoders.training.recordings import record
-from decoders.training.scores import r2_score
+from streams.r2 import r2_score
 from streams.sessions.session import Behavior
 from tests.decoders import two_processes
 from tests.decoders.sessions import VELOCITY, small_config, tuned_session

@@ -1,0 +1,1 @@
+"""Which units drive the decode now."""
