@@ -9,10 +9,10 @@ from typing import Any
 
 import typer
 
-from service.cli import bench, calibrate, falcon, make, run, talk
+from service.cli import bench, calibrate, falcon, make, page, run, talk
 from service.cli.options import Command
 
-GROUPS = (run, talk, make, calibrate, falcon)
+GROUPS = (run, talk, page, make, calibrate, falcon)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
