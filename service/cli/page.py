@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,12 +45,7 @@ def page(
 ) -> None:
     """Show a running daemon in the browser: validity, spikes, decodes, latency, units."""
     quieten_lsl()
-    try:
-        import bokeh as bokeh
-    except ImportError as err:
-        from service.errors import ConfigError
-
-        raise ConfigError("the page needs Bokeh: pip install 'spikeloop[page]'") from err
+    require_bokeh()
     from export.shipped import bundle_path
     from service.config import ServeConfig, load_config
     from service.page.options import PageOptions, with_config
@@ -103,15 +100,47 @@ def _wait_for(announced: Path, is_stopped: Callable[[], bool]) -> tuple[str, str
     return "", ""
 
 
+def require_bokeh() -> None:
+    """Raise unless what draws the page is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if importlib.util.find_spec("bokeh") is None:
+        from service.errors import ConfigError
+
+        raise ConfigError("the page needs Bokeh: pip install 'spikeloop[page]'")
+
+
 @contextmanager
 def page_beside(*arguments: str) -> Iterator[None]:
-    """Run `spikeloop page ARGUMENTS` as a process of its own; it ends with us."""
+    """Run `spikeloop page ARGUMENTS` as a process of its own; it ends with us.
+
+    Raises:
+        ConfigError: Bokeh is not installed.
+    """
+    require_bokeh()
     command = [sys.executable, "-m", "service.cli", "page", "--until-stdin-ends", *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         try:
             yield
         finally:
             process.terminate()
+
+
+@contextmanager
+def page_of_daemon(config: Path, announce: Path | None) -> Iterator[Path]:
+    """Run the page of a daemon that is about to start; yields where that announces itself.
+
+    Args:
+        config: the daemon's.
+        announce: the file that it was told to announce itself in; None for one of ours.
+    """
+    with tempfile.TemporaryDirectory(prefix="spikeloop-page-") as folder:
+        announced = announce or Path(folder) / "daemon.json"
+        announced.unlink(missing_ok=True)  # of a run before
+        with page_beside("--config", str(config), "--announced", str(announced)):
+            yield announced
 
 
 COMMANDS: dict[str, Command] = {"page": page}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, HoverTool, Range1d, Span
+from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
@@ -68,8 +68,9 @@ def _theme(theme: str) -> Theme:
 def _plot(name: str, x: tuple[float, float], y: tuple[float, float], **more: Any) -> figure:
     """Make a plot without tools, as wide and high as its place."""
     plot = figure(
-        name=f"{name}_plot", x_range=Range1d(*x), y_range=Range1d(*y), toolbar_location=None,
-        tools="", sizing_mode="stretch_both", output_backend="canvas", min_border=4, **more,
+        name=f"{name}_plot", x_range=Range1d(start=x[0], end=x[1]),
+        y_range=Range1d(start=y[0], end=y[1]), toolbar_location=None, tools="",
+        sizing_mode="stretch_both", output_backend="canvas", min_border=4, **more,
     )  # fmt: skip
     plot.xgrid.visible = False
     return plot
@@ -129,16 +130,18 @@ def _latency(theme: str) -> figure:
     plot.varea("x", "p50", "p99", source=band, fill_color=ACCENT[theme], fill_alpha=0.25)
     plot.line("x", "p50", source=band, line_color=ACCENT[theme], line_width=2)
     plot.line("x", "p99", source=band, line_color=ACCENT[theme], line_width=1)
-    _hop(plot, "width", theme)
+    _hop(plot, theme)
     return plot
 
 
-def _hop(plot: figure, dimension: str, theme: str) -> None:
-    span = Span(
-        name="hop", location=20.0, dimension=dimension, line_color=SECOND[theme],
-        line_dash="dashed", line_width=1.5,
-    )  # fmt: skip
-    plot.add_layout(span)
+def _hop(plot: figure, theme: str, *, is_upright: bool = False) -> None:
+    """Draw a dashed line where a hop is over."""
+    source = _source("hop", at=[20.0])
+    look: dict[str, Any] = {"line_color": SECOND[theme], "line_dash": "dashed", "line_width": 1.5}
+    if is_upright:
+        plot.vspan(x="at", source=source, **look)
+    else:
+        plot.hspan(y="at", source=source, **look)
 
 
 def _stages(theme: str) -> figure:
@@ -149,7 +152,7 @@ def _stages(theme: str) -> figure:
     n = len(STAGES)
     plot.yaxis.ticker = list(range(n))
     plot.yaxis.major_label_overrides = {n - 1 - i: name for i, name in enumerate(STAGES)}
-    _hop(plot, "height", theme)
+    _hop(plot, theme, is_upright=True)
     return plot
 
 

@@ -97,7 +97,9 @@ class _Nothing(_Handler):
 
 
 class _Static(StaticFileHandler):
-    def initialize(self, access: Access, path: Path, default_filename: str | None = None) -> None:
+    def initialize(  # type: ignore[override]
+        self, access: Access, path: Path, default_filename: str | None = None
+    ) -> None:
         super().initialize(str(path), default_filename)
         self.access = access
 

@@ -15,7 +15,8 @@ from streams.messages import Float64s
 TRACE_S, SCORED_S, KEPT_S = 5.0, 30.0, 35.0
 GAP_S, DIFFERENCED_OVER_S = 0.1, 0.05
 FEWEST_SCORED = 50
-TRAIL_S, TRAIL_POINTS = 2.0, 60
+BODIES = ("cursor", "hand", "")
+"""What is taken for the cursor, where several things move."""
 
 
 class DecodedPanel:
@@ -69,10 +70,9 @@ class DecodedPanel:
 
     def add_positions(self, values: np.ndarray, t_s: Float64s) -> None:
         """Take in (n, n_channels) positions with their stamps on our clock."""
-        body = next((b for b in ("cursor", "hand", "") if b in self._channels), None)
-        body = body if body is not None else next(iter(self._channels), None)
-        if body is None or not len(t_s):
+        if not self._channels or not len(t_s):
             return
+        body = next((one for one in BODIES if one in self._channels), next(iter(self._channels)))
         for t, row in zip(t_s.tolist(), values[:, self._channels[body]].tolist(), strict=True):
             self._add_place(t, row)
         if "target" in self._channels:

@@ -93,7 +93,7 @@ class Rows:
 
     def fold(self, counts: np.ndarray) -> np.ndarray:
         """Sum (n_units, n) counts to (n_rows, n), at most 255."""
-        held = counts[self.order]
+        held: np.ndarray = counts[self.order]
         if len(self.starts) == len(self.order):
             return held
         summed = np.add.reduceat(held, self.starts, axis=0, dtype=np.uint16)

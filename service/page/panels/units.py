@@ -115,4 +115,6 @@ class UnitsPanel:
         if self._bundle is None:
             return {}
         rates = self._bundle.manifest.training.get("unit_rates_hz")
-        return rates if isinstance(rates, dict) else {}
+        if not isinstance(rates, dict):
+            return {}
+        return {key: hz for key, hz in rates.items() if isinstance(hz, float)}

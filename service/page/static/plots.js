@@ -141,8 +141,7 @@ export class Plots {
     });
     this.range("stages", "x", 0, niceReach(Math.max(0.5, ...stages.map((s) => s[2])) * 1.05));
     for (const figure of ["latency", "stages"]) {
-      const hop = this.find(figure, "hop");
-      if (hop.location !== hop_ms) hop.location = hop_ms;
+      if (this.find(figure, "hop").data.at[0] !== hop_ms) this.set(figure, "hop", { at: [hop_ms] });
     }
   }
 
