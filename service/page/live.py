@@ -92,6 +92,7 @@ class LiveInputs:
             stream.close()
         if self._status:
             self._status.close()
+        self.room.influence.close()
         self._wire.close()
 
 

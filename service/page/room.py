@@ -11,6 +11,7 @@ from export.bundle import DecoderBundle
 from service.page.inputs.wire import Heard
 from service.page.panels.decoded import DecodedPanel
 from service.page.panels.events import EventsPanel
+from service.page.panels.influence import InfluencePanel
 from service.page.panels.latency import LatencyPanel
 from service.page.panels.raster import Raster, Rows, by_channel, by_direction
 from service.page.panels.spikes import SpikesPanel
@@ -41,9 +42,11 @@ class Room:
     def __init__(self, now_s: float, bundle: DecoderBundle | None = None) -> None:
         self.validity, self.events, self.latency = ValidityPanel(), EventsPanel(), LatencyPanel()
         self.spikes, self.decoded, self.units = SpikesPanel(), DecodedPanel(), UnitsPanel(bundle)
+        self.influence = InfluencePanel(bundle)
         self.trials, self.raster = TrialsPanel(self.decoded.place_at), Raster(now_s)
         self._panels: tuple[Panel, ...] = (
             self.validity, self.events, self.latency, self.spikes, self.decoded,
+            self.influence,
         )  # fmt: skip
         self.keys: list[str] = []
         self.status: Mapping[str, Any] = {}
@@ -67,10 +70,12 @@ class Room:
         """Take in spikes: (n,) indices into `keys`, stamps on our clock, and counts."""
         self.raster.add(unit, t_s, count, len(self.keys))
         self.units.add(unit, count, len(self.keys))
+        self.influence.add(t_s, self.keys, unit, count)
 
     def tick(self, now_s: float) -> dict[str, Any]:
         """Go on to now; return what changes with every picture."""
         self.raster.advance(now_s)
+        self.influence.go_on(now_s)
         self.units.close_bin(now_s, self.decoded.velocity_now())
         if now_s - self._t_sampled_s > SAMPLED_EVERY_S:
             self._t_sampled_s = now_s
@@ -106,6 +111,7 @@ class Room:
 
     def slow(self, now_s: float) -> dict[str, Any]:
         """Return what changes a few times a second."""
+        shares = self.influence.shares(self.keys)
         return {
             "kind": "slow",
             "validity": self.validity.slow(now_s),
@@ -113,7 +119,8 @@ class Room:
             "spikes": self.spikes.slow(now_s),
             "decoded": self.decoded.slow(now_s),
             "trials": self.trials.slow(),
-            "units": self.units.slow(self.keys, self._marks_of_all(), self.status),
+            "units": self.units.slow(self.keys, self._marks_of_all(), self.status, shares),
+            "map": self._map(shares) | self.influence.slow(),
             "events": self.events.slow(now_s),
             "trouble": self.trouble,
             "shaping": self.status.get("shaping", {}),
@@ -122,6 +129,16 @@ class Room:
             "shadow": self.status.get("shadow", ""),
             "standby": self.status.get("standby", ""),
         }
+
+    def _map(self, shares: np.ndarray | None) -> dict[str, Any]:
+        """Return a value for each row by channel: influence, or rates while that is unknown."""
+        rows = self.rows.get("channel")
+        if rows is None or not len(rows.order):
+            return {"labels": [], "values": []}
+        values = self.units.rates_hz()[: len(self.keys)] if shares is None else shares
+        values = np.pad(values, (0, len(self.keys) - len(values)))[rows.order]
+        held = np.add.reduceat(values, rows.starts)
+        return {"labels": rows.labels(self.keys), "values": np.round(held, 5).tolist()}
 
     def _marks_of_all(self) -> np.ndarray:
         return np.pad(self._marks, (0, max(0, len(self.keys) - len(self._marks))))

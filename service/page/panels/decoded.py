@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from service.page.inputs.wire import Heard
+from service.page.scores import RunningR2
 from streams.lsl.axes import axes_of
 from streams.messages import Float64s
 
-TRACE_S, SCORED_S, KEPT_S = 5.0, 30.0, 35.0
-GAP_S, DIFFERENCED_OVER_S = 0.1, 0.05
-FEWEST_SCORED = 50
+TRACE_S, KEPT_S = 5.0, 10.0
+DIFFERENCED_OVER_S = 0.05
 BODIES = ("cursor", "hand", "")
 """What is taken for the cursor, where several things move."""
 
@@ -25,7 +26,7 @@ class DecodedPanel:
     def __init__(self) -> None:
         self.outputs: list[list[Any]] = []
         self._fresh: dict[str, list[list[Any]]] = {"decoded": [], "shadow": [], "actual": []}
-        self._scored: deque[tuple[float, list[float]]] = deque()
+        self._scores = {"velocity": RunningR2(), "position": RunningR2()}
         self._place: deque[list[float]] = deque()
         self._velocity: deque[list[float]] = deque()
         self._channels: dict[str, list[int]] = {}
@@ -47,10 +48,10 @@ class DecodedPanel:
             return
         self.newest = decode
         self._name_outputs(decode)
-        if decode["validity"] == "ok" and None not in row:
-            self._scored.append((row[0], row[1:]))
-            while self._scored[0][0] < row[0] - KEPT_S:
-                self._scored.popleft()
+        for name, score in self._scores.items():
+            value = decode["value"].get(name)
+            if decode["validity"] == "ok" and value and None not in value:
+                score.add_decoded(row[0], value)
 
     def _name_outputs(self, decode: dict[str, Any]) -> None:
         sizes = {name: len(v) for name, v in decode["value_raw"].items() if v is not None}
@@ -85,12 +86,14 @@ class DecodedPanel:
 
     def _add_place(self, t_s: float, row: list[float]) -> None:
         self._place.append([t_s, *row])
+        self._scores["position"].add_actual(t_s, row)
         before = next((p for p in reversed(self._place) if p[0] <= t_s - DIFFERENCED_OVER_S), None)
         if before is not None and t_s - before[0] < 2 * DIFFERENCED_OVER_S:
             span_s = t_s - before[0]
             speed = [(now - then) / span_s for now, then in zip(row, before[1:], strict=True)]
             moved = [t_s - span_s / 2, *speed]
             self._velocity.append(moved)
+            self._scores["velocity"].add_actual(moved[0], speed)
             self._fresh["actual"].append(moved)
 
     def velocity_now(self) -> np.ndarray | None:
@@ -125,38 +128,19 @@ class DecodedPanel:
         """Return outputs and their running R2."""
         return {
             "outputs": self.outputs,
-            "r2": self._r2(now_s),
+            "r2": self._r2(),
             "has_plane": bool(self._place),
             "has_shadow": now_s - self._t_shadow_s < 1.0,
         }
 
-    def _r2(self, now_s: float) -> dict[str, list[float | None]]:
-        """R2 of each dimension of `velocity` or `position` over the last 30 s."""
-        actual = {"velocity": self._velocity, "position": self._place}
-        found, at = {}, 0
-        decoded = [(t, v) for t, v in self._scored if t > now_s - SCORED_S]
-        for name, size, _ in self.outputs:
-            if name in actual and len(decoded) >= FEWEST_SCORED and len(actual[name]) > 10:
-                t_s = np.array([t for t, _ in decoded])
-                values = np.array([v[at : at + size] for _, v in decoded])
-                found[name] = _r2_of(t_s, values, np.array(actual[name]))
-            at += size
-        return found
-
-
-def _r2_of(t_s: Float64s, decoded: np.ndarray, actual: np.ndarray) -> list[float | None]:
-    """R2 = 1 - SSE/SST per dimension; behaviour interpolated, gaps over 0.1 s left out."""
-    i = np.clip(np.searchsorted(actual[:, 0], t_s), 1, len(actual) - 1)
-    is_near = (t_s <= actual[-1, 0]) & (actual[i, 0] - actual[i - 1, 0] < GAP_S)
-    if is_near.sum() < FEWEST_SCORED:
-        return []
-    found: list[float | None] = []
-    for d in range(min(decoded.shape[1], actual.shape[1] - 1)):
-        true = np.interp(t_s[is_near], actual[:, 0], actual[:, d + 1])
-        total = float(((true - true.mean()) ** 2).sum())
-        wrong = float(((decoded[is_near, d] - true) ** 2).sum())
-        found.append(round(1.0 - wrong / total, 3) if total > 1e-9 else None)
-    return found
+    def _r2(self) -> dict[str, list[float | None]]:
+        """R2 of each dimension of `velocity` and `position` over the last 30 s, where known."""
+        told = {name: score.r2() for name, score in self._scores.items()}
+        return {
+            name: [round(one, 3) if math.isfinite(one) else None for one in r2]
+            for name, r2 in told.items()
+            if r2 is not None
+        }
 
 
 def _flat(value: dict[str, list[float | None] | None], names: Sequence[str]) -> list[float | None]:

@@ -13,7 +13,7 @@ from service.page.panels.raster import CHANGED, SILENT, UNKNOWN, marks_of
 from service.page.panels.tuning import BIN_S, Tuning
 from service.telemetry.unit_health import UnitHealth, health_of
 
-RATE_OVER_S, SAMPLED_EVERY_S, LISTED_AT_MOST = 10.0, 1.0, 100
+LISTED_AT_MOST, DRAWN_AT_MOST = 60, 1000
 MARK_WORDS = {SILENT: "silent", CHANGED: "changed", UNKNOWN: "unknown"}
 
 
@@ -77,39 +77,56 @@ class UnitsPanel:
         known = self._bundle.row_of_key if self._bundle else None
         return marks_of(keys, health.get("dead", ()), health.get("changed", ()), known)
 
-    def slow(self, keys: list[str], marks: np.ndarray, status: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the table: units with a mark first, then those that fire most."""
-        rates = self.rates_hz()[: len(keys)]
-        before = self._calibrated_hz()
-        angle, is_tuned, r2 = (of[: len(keys)] for of in self.tuning.directions())
-        rates, angle, is_tuned, r2 = (
-            np.pad(a, (0, len(keys) - len(a))) for a in (rates, angle, is_tuned, r2)
-        )
-        order = np.lexsort((-rates, -marks))[:LISTED_AT_MOST]
+    def slow(
+        self,
+        keys: list[str],
+        marks: np.ndarray,
+        status: Mapping[str, Any],
+        shares: np.ndarray | None,
+    ) -> dict[str, Any]:
+        """Return the table, units with a mark first, then those with most influence.
+
+        Args:
+            keys: the source's units.
+            marks: (n_units,) from `marks`.
+            status: the daemon's; empty where it was not asked.
+            shares: (n_units,) of influence; None while they are unknown.
+        """
         health = self.health(keys, status)
         return {
             "n_seen": len(keys),
             "n_known": status.get("units_known"),
             "n_marked": {word: int((marks == mark).sum()) for mark, word in MARK_WORDS.items()},
             "advised": bool(health.get("recalibration_advised", False)),
-            "share_bad": float(health.get("share", 0.0)),
             "judged": int(health.get("judged", 0)),
             "judged_s": float(health.get("seconds", 0.0)),
-            "listed": [
-                {
-                    "key": keys[i],
-                    "mark": MARK_WORDS.get(int(marks[i]), ""),
-                    "hz": round(float(rates[i]), 2),
-                    "before_hz": before.get(keys[i]),
-                    "angle": round(float(np.degrees(angle[i]))) if is_tuned[i] else None,
-                }
-                for i in order.tolist()
-            ],
-            "polar": [
-                [round(float(angle[i]), 3), round(float(np.sqrt(r2[i])), 3), keys[i]]
-                for i in np.flatnonzero(is_tuned)[:2000].tolist()
-            ],
+            **self._listed(keys, marks, shares),
         }
+
+    def _listed(
+        self, keys: list[str], marks: np.ndarray, shares: np.ndarray | None
+    ) -> dict[str, Any]:
+        n, before = len(keys), self._calibrated_hz()
+        angle, is_tuned, r2 = (_fitted(of, n) for of in self.tuning.directions())
+        rates = _fitted(self.rates_hz(), n)
+        drives = _fitted(np.sqrt(r2), n) if shares is None else shares
+        order = np.lexsort((-rates, -drives, -marks))[:LISTED_AT_MOST]
+        listed = [
+            {
+                "key": keys[i],
+                "mark": MARK_WORDS.get(int(marks[i]), ""),
+                "hz": round(float(rates[i]), 2),
+                "before_hz": before.get(keys[i]),
+                "angle": round(float(np.degrees(angle[i]))) if is_tuned[i] else None,
+                "share": None if shares is None else round(float(shares[i]), 4),
+            }
+            for i in order.tolist()
+        ]
+        polar = [
+            [round(float(angle[i]), 3), round(float(drives[i]), 4), keys[i]]
+            for i in np.flatnonzero(is_tuned)[:DRAWN_AT_MOST].tolist()
+        ]
+        return {"listed": listed, "polar": polar}
 
     def _calibrated_hz(self) -> Mapping[str, float]:
         if self._bundle is None:
@@ -118,3 +135,8 @@ class UnitsPanel:
         if not isinstance(rates, dict):
             return {}
         return {key: hz for key, hz in rates.items() if isinstance(hz, float)}
+
+
+def _fitted(values: np.ndarray, n: int) -> np.ndarray:
+    """Return the first n values, zeros where there are fewer."""
+    return np.pad(values[:n], (0, max(0, n - len(values))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.page.inputs.wire import Heard
+from service.words import reason_in_words, seconds_in_words, silence_of
 
 GONE_HOPS, GONE_S = 5.0, 0.4
 """A daemon is silent once as many hops, and this long, have passed without a decode."""
@@ -48,9 +49,13 @@ class ValidityPanel:
         if not self._decode:
             return {"validity": "silent", "reason": "waiting", "words": trouble or WAITING}
         if silent_s > max(GONE_S, GONE_HOPS * self.hop_s):
-            return {"validity": "silent", "reason": "gone", "words": SILENT.format(silent_s)}
+            return {
+                "validity": "silent",
+                "reason": "gone",
+                "words": SILENT.format(seconds_in_words(silent_s)),
+            }
         validity, reason = self._decode["validity"], self._decode["reason"]
-        words = in_words(reason, self._decode, now_s)
+        words = reason_in_words(reason, silence_of(self._decode))
         return {"validity": validity, "reason": reason, "words": words}
 
     def slow(self, now_s: float) -> dict[str, Any]:
@@ -72,8 +77,4 @@ class ValidityPanel:
 
 
 WAITING = "Waiting for the daemon's first decode."
-SILENT = "No decode for {:.1f} s: is the daemon still running?"
-
-
-def in_words(reason: str, decode: dict[str, Any], now_s: float) -> str:
-    return reason
+SILENT = "No decode for {}: is the daemon still running?"

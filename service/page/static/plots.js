@@ -171,12 +171,13 @@ export class Plots {
     });
   }
 
-  drawArray({ labels, values, told }) {
+  drawArray({ labels, values, output }) {
     const side = Math.ceil(Math.sqrt(labels.length || 1));
     const most = Math.max(1e-9, ...values);
     this.set("array", "array_data", {
       x: labels.map((_, i) => i % side), y: labels.map((_, i) => -Math.floor(i / side)), key: labels,
-      alpha: values.map((v) => 0.04 + 0.96 * Math.max(0, v / most)), told,
+      alpha: values.map((v) => 0.04 + 0.96 * Math.max(0, v / most)),
+      told: values.map((v) => (output ? `${(100 * v).toFixed(1)} % of what moves ${output}` : `${v.toFixed(1)} Hz`)),
     });
     this.range("array", "x", -0.5, side - 0.5);
     this.range("array", "y", -side + 0.5, 0.5);

@@ -91,14 +91,16 @@ export function showSpikes({ spikes }) {
   ]);
 }
 
-export function showUnits({ units }) {
+export function showUnits({ units, map }) {
+  byId("array-note").textContent = map.output ? map.note : `rates by channel; ${map.note}`;
   const head = element("tr");
-  head.append(element("th", "unit"), element("th", "now Hz", "n"), element("th", "then Hz", "n"),
-    element("th", "direction", "n"), element("th", ""));
+  head.append(element("th", "unit"), element("th", "Hz now", "n"), element("th", "Hz then", "n"),
+    element("th", "direction", "n"), element("th", "influence", "n"), element("th", ""));
   const rows = units.listed.map((unit) => {
     const row = element("tr", undefined, unit.mark ? "bad" : "");
     row.append(element("td", unit.key), element("td", number(unit.hz, 1), "n"), element("td", number(unit.before_hz, 1), "n"),
-      element("td", unit.angle == null ? "–" : `${unit.angle}°`, "n"), element("td", unit.mark));
+      element("td", unit.angle == null ? "–" : `${unit.angle}°`, "n"),
+      element("td", unit.share == null ? "–" : `${(100 * unit.share).toFixed(1)} %`, "n"), element("td", unit.mark));
     return row;
   });
   byId("units").replaceChildren(head, ...rows);
