@@ -7,7 +7,7 @@ import * as words from "/static/words.js";
 
 const RECONNECT_MS = 500, SILENT_MS = 1500, THEME = "spikeloop-theme", ORDER = "spikeloop-order";
 const plots = new Plots(), raster = new Raster();
-const state = { fast: null, slow: null, rows: null, now: 0, heard: 0, frames: 0, messages: 0 };
+const state = { plots, raster, fast: null, slow: null, rows: null, now: 0, heard: 0, frames: 0, messages: 0 };
 window.spikeloop = state;  // for tests and measurements
 const control = startControl(() => socket);
 let socket = null, isReady = false, isSwitching = false;
