@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from export.bundle import DecoderBundle
 from service.page.inputs.lsl import Stream, texts
@@ -34,10 +35,11 @@ class LiveInputs:
     """
 
     def __init__(self, options: PageOptions, bundle: DecoderBundle | None, clock: Clock) -> None:
-        self.client = DaemonClient(options.control, options.keys) if options.control else None
+        client = DaemonClient(options.control, options.keys) if options.control else None
+        self.client: DaemonClient | None = client
         self._clock, self.room = clock, Room(clock.now(), bundle)
-        self._wire = WireReader(_subscription(options, self.client), clock)
-        self._status = StatusReader(self.client) if self.client else None
+        self._wire = WireReader(_subscription(options, client), clock)
+        self._status = StatusReader(client) if client else None
         known = tuple(bundle.row_of_key) if bundle else ()
         self._layouts = LayoutOptions(
             known_keys=known,
@@ -84,6 +86,12 @@ class LiveInputs:
             parsed = self._layout.parse(*pulled)
             self.room.keys = self._layout.keys
             self.room.add_spikes(parsed.unit, parsed.t_s, parsed.count)
+
+    def recorded(self) -> None:
+        """Return None: nothing here can be wound."""
+
+    def obey(self, said: Mapping[str, Any]) -> None:
+        """Ignore it: time cannot be wound."""
 
     def close(self) -> None:
         """End all threads."""

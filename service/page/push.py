@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from service.page.room import SLOW_EVERY_S, Room
+from streams.wire.client import DaemonClient
 
-ROWS_EVERY_S = 1.0
+
+class Inputs(Protocol):
+    """What is shown: a running daemon, or a recording."""
+
+    @property
+    def room(self) -> Room:
+        """All that is known; another one once a recording was wound to another time."""
+
+    @property
+    def client(self) -> DaemonClient | None:
+        """The daemon's; None where nothing can be commanded."""
+
+    def drain(self) -> float:
+        """Take in all that came; return the time now."""
+
+    def recorded(self) -> Mapping[str, Any] | None:
+        """Return where the recording stands; None for a running daemon."""
+
+    def obey(self, said: Mapping[str, Any]) -> None:
+        """Wind a recording, or stop it; what is no such thing is ignored."""
+
+    def close(self) -> None:
+        """End all threads."""
 
 
 class Browser(Protocol):
@@ -34,16 +58,18 @@ class Browsers:
     """Browsers that are connected; one thread owns it.
 
     Args:
-        room: tells what they are sent.
+        inputs: what they are shown.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, inputs: Inputs) -> None:
         self.connected: set[Browser] = set()
-        self._room = room
-        self._t_slow_s = self._t_rows_s = -math.inf
+        self._inputs, self._room = inputs, inputs.room
+        self._t_slow_s = -math.inf
 
     def push(self, now_s: float) -> None:
         """Send each browser what is new; one that is behind misses pictures, no columns."""
+        if self._inputs.room is not self._room:
+            self._begin_anew()
         fast = self._room.tick(now_s)
         touched = self._room.raster.touched()
         ready = [one for one in self.connected if not one.is_behind]
@@ -56,7 +82,18 @@ class Browsers:
         _send_all(ready, fast)
         if now_s - self._t_slow_s > SLOW_EVERY_S:
             self._t_slow_s = now_s
-            _send_all(ready, self._room.slow(now_s))
+            _send_all(ready, self._room.slow(now_s) | {"recorded": self._inputs.recorded()})
+
+    def _begin_anew(self) -> None:
+        """Forget what was sent: a recording was wound to another time."""
+        self._room, self._t_slow_s = self._inputs.room, -math.inf
+        for one in self.connected:
+            one.version, one.next_column = -1, 0
+            one.send(_encoded({"kind": "anew"}))
+
+    def obey(self, said: Mapping[str, Any]) -> None:
+        """Pass on what a browser asked of a recording."""
+        self._inputs.obey(said)
 
     def _push_columns(self, ready: list[Browser], touched: int) -> None:
         made: dict[tuple[str, int], bytes] = {}

@@ -52,6 +52,7 @@ class Room:
         self.status: Mapping[str, Any] = {}
         self.trouble: dict[str, str] = {}
         self.rows: dict[str, Rows] = {}
+        # Grows when rows are others, or look otherwise.
         self.version = 0
         self._marks = np.zeros(0, np.int64)
         self._t_ordered_s = self._t_sampled_s = float("-inf")
@@ -80,7 +81,9 @@ class Room:
         if now_s - self._t_sampled_s > SAMPLED_EVERY_S:
             self._t_sampled_s = now_s
             self.units.sample(now_s)
-            self._marks = self.units.marks(self.keys, self.status)
+            marks = self.units.marks(self.keys, self.status)
+            self.version += not np.array_equal(marks, self._marks)
+            self._marks = marks
         if now_s - self._t_ordered_s > ORDERED_EVERY_S or self._lacks_units():
             self._t_ordered_s = now_s
             self._order()

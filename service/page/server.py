@@ -189,6 +189,8 @@ class _Socket(WebSocketHandler):
             self.browsers.connected.add(self)
         if order in ORDERS:
             self.order, self.next_column, self.version = order, 0, -1
+        elif self.may_look and "token" not in said:
+            self.browsers.obey(said)
 
     def on_close(self) -> None:
         self.browsers.connected.discard(self)
@@ -196,6 +198,9 @@ class _Socket(WebSocketHandler):
     @property
     def is_behind(self) -> bool:
         """True while what was sent before is still on its way."""
+        for one in self._sent:
+            if one.done() and not one.cancelled():
+                one.exception()  # a browser that has gone is no failure
         self._sent = [one for one in self._sent if not one.done()]
         return bool(self._sent)
 

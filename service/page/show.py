@@ -18,7 +18,7 @@ from service.errors import cannot_write
 from service.page.access import Access, read_bind, read_token
 from service.page.live import LiveInputs
 from service.page.options import PageOptions
-from service.page.push import Browsers
+from service.page.push import Browsers, Inputs
 from service.page.server import make_application
 from streams.clock import Clock, MonotonicClock
 from streams.errors import AddressError
@@ -55,7 +55,7 @@ def show(options: PageOptions, announce: Path | None, is_stopped: Callable[[], b
 
 async def _serve(
     options: PageOptions,
-    inputs: LiveInputs,
+    inputs: Inputs,
     clock: Clock,
     announce: Path | None,
     is_stopped: Callable[[], bool],
@@ -70,7 +70,7 @@ async def _serve(
     port = sockets[0].getsockname()[1]
     token = read_token(options.token) if options.token else ""
     access = Access(host, port, token, options.origins)
-    browsers = Browsers(inputs.room)
+    browsers = Browsers(inputs)
     server = HTTPServer(make_application(access, browsers, inputs.client))
     server.add_sockets(sockets)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -58,6 +58,21 @@ def daemon() -> Iterator[Daemon]:
     made.close()
 
 
+class Shown:
+    """What is shown, without a daemon."""
+
+    client = None
+
+    def __init__(self) -> None:
+        self.room = Room(T0_S)
+        self.obeyed: list[dict] = []
+
+    def recorded(self) -> None: ...
+
+    def obey(self, said: dict) -> None:
+        self.obeyed.append(said)
+
+
 class Site:
     def __init__(self, port: int, browsers: Browsers) -> None:
         self.port, self.browsers = port, browsers
@@ -83,7 +98,7 @@ class Site:
 async def site(daemon: Daemon | None, token: str = TOKEN, **access: object) -> AsyncIterator[Site]:
     (socket,) = bind_sockets(0, "127.0.0.1")
     port = socket.getsockname()[1]
-    browsers = Browsers(Room(T0_S))
+    browsers = Browsers(Shown())
     granted = Access("127.0.0.1", port, token, **access)
     server = HTTPServer(make_application(granted, browsers, daemon.client if daemon else None))
     server.add_sockets([socket])
@@ -238,7 +253,7 @@ async def leave(socket: object) -> None:
 
 def test_a_browser_is_pushed_what_the_room_knows():
     async def test(page: Site) -> None:
-        room = page.browsers._room
+        room = page.browsers._inputs.room
         room.take(heartbeat(T0_S))
         room.take(decode(T0_S, 1))
         socket = await open_socket(page)
@@ -291,7 +306,7 @@ def test_a_browser_that_does_not_read_holds_up_nobody():
 
         def close(self) -> None: ...
 
-    browsers, slow, quick = Browsers(Room(T0_S)), Slow(), Slow()
+    browsers, slow, quick = Browsers(Shown()), Slow(), Slow()
     browsers.connected |= {slow, quick}
     for picture in range(1, 40):
         slow.is_behind = 5 <= picture < 35

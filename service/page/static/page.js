@@ -3,6 +3,7 @@
 import { startControl } from "/static/control.js";
 import { Plots } from "/static/plots.js";
 import { Raster } from "/static/raster.js";
+import { startTimeBar } from "/static/time.js";
 import * as words from "/static/words.js";
 
 const RECONNECT_MS = 500, SILENT_MS = 1500, THEME = "spikeloop-theme", ORDER = "spikeloop-order";
@@ -10,6 +11,7 @@ const plots = new Plots(), raster = new Raster();
 const state = { plots, raster, fast: null, slow: null, rows: null, now: 0, heard: 0, frames: 0, messages: 0 };
 window.spikeloop = state;  // for tests and measurements
 const control = startControl(() => socket);
+const showTime = startTimeBar((message) => socket.send(JSON.stringify(message)));
 let socket = null, isReady = false, isSwitching = false;
 
 function connect() {
@@ -28,6 +30,10 @@ function connect() {
     } else if (message.kind === "slow") state.slow = message;
     else if (message.kind === "rows") state.rows = message;
     else if (message.kind === "hello") control.hello(message);
+    else if (message.kind === "anew") {
+      plots.forget();
+      raster.forget();
+    }
   };
   socket.onclose = ({ code }) => {
     if (code === 4401) control.askForToken();
@@ -71,6 +77,7 @@ async function drawSlow(slow) {
   plots.drawPolar(slow.units.polar);
   if (slow.map) plots.drawArray(slow.map);
   control.show(slow);
+  showTime(slow.recorded);
 }
 
 async function setTheme(theme) {

@@ -39,6 +39,11 @@ export class Plots {
     this.models[name] = Bokeh.documents.at(-1);
   }
 
+  forget() {
+    for (const rows of Object.values(this.traces)) rows.length = 0;
+    this.trail.length = 0;
+  }
+
   find(figure, name) {
     return this.models[figure].get_model_by_name(name);
   }

@@ -33,6 +33,10 @@ export class Raster {
     this.isChanged = true;
   }
 
+  forget() {
+    this.nRows = 0;
+  }
+
   take(buffer) {
     const [, first, nColumns, nRows] = new Uint32Array(buffer, 0, 4);
     if (nRows !== this.nRows) {
