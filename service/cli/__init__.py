@@ -9,10 +9,10 @@ from typing import Any
 
 import typer
 
-from service.cli import bench, calibrate, falcon, make, recorded, run, talk
+from service.cli import bench, calibrate, falcon, make, page, recorded, run, talk
 from service.cli.options import Command
 
-GROUPS = (run, recorded, talk, make, calibrate, falcon)
+GROUPS = (run, recorded, talk, page, make, calibrate, falcon)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

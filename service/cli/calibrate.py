@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
 from service.cli.options import Command, Config, UnitNumbers, arg, flag, listed, opt, quieten_lsl
+from service.cli.page import Page, page_beside
 
 if TYPE_CHECKING:
     from streams.sessions.record.search import Wanted
@@ -25,14 +27,27 @@ def calibrate(
     auto: Annotated[bool, flag("--auto", "Ask nobody: go by the config's thresholds.")] = False,
     as_json: Annotated[bool, flag("--json", "With --auto: print a JSON object.")] = False,
     resume: Annotated[bool, flag("--resume", "Go on where the last one was left.")] = False,
+    page: Page = False,
 ) -> int:
     """Make today's decoder, prove it, put it in service."""
     quieten_lsl()
     from calibration.wizard import start
 
-    return start.calibrate(
-        config, folder=folder, auto=auto, as_json=as_json, resume=resume, command=ITSELF
-    )
+    with page_beside(*_page_arguments(config)) if page else nullcontext():
+        return start.calibrate(
+            config, folder=folder, auto=auto, as_json=as_json, resume=resume, command=ITSELF
+        )
+
+
+def _page_arguments(config: Path) -> list[str]:
+    """Say to the page which daemon the wizard deploys to, and which streams it reads."""
+    from calibration.wizard.config import load_config
+
+    given = load_config(config)
+    keys = ["--keys", given.deploy.keys] if given.deploy.keys else []
+    named = {"--position": given.behavior.name, "--markers": given.markers.name}
+    streams = [part for name, value in named.items() if value for part in (name, value)]
+    return ["--control", given.deploy.control, *keys, *streams]
 
 
 def record(

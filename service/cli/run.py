@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,10 +24,15 @@ from service.cli.options import (
     opt,
     quieten_lsl,
 )
+from service.cli.page import Page, page_of_daemon, require_bokeh
+
+SECONDS_WITH_PAGE = 600.0
 
 
 def demo(
-    seconds: Annotated[float | None, opt("Length: 30, or 120 for --recalibrate.")] = None,
+    seconds: Annotated[
+        float | None, opt("Length: 30; 120 for --recalibrate; 600 with --page.")
+    ] = None,
     as_json: Annotated[bool, flag("--json", "Print one JSON object instead of a screen.")] = False,
     recalibrate: Annotated[
         bool, flag("--recalibrate", "A day on which the decoder fails.")
@@ -38,9 +44,12 @@ def demo(
     bundle: Annotated[str, opt("Another decoder.")] = "shipped:demo",
     backend: Annotated[str, opt("Runs the network.")] = "auto",
     record: Annotated[Path | None, opt("Record the run in this folder.", "FOLDER")] = None,
+    page: Page = False,
 ) -> int:
     """Close the loop with a simulated subject."""
     quieten_lsl()
+    if page:
+        require_bokeh()
     if recalibrate:
         from service.demo import recalibrate as lost_day
 
@@ -50,11 +59,12 @@ def demo(
             subject=subject,
             day=25 if day is None else day,
             bundle=bundle,
+            page=page,
         )
     from service.demo.demo import demo as close_the_loop
 
     return close_the_loop(
-        seconds=seconds or 30.0,
+        seconds=seconds or (SECONDS_WITH_PAGE if page else 30.0),
         as_json=as_json,
         shuffle_units=shuffle_units,
         subject=subject,
@@ -63,6 +73,7 @@ def demo(
         delay_s=delay_ms * 1e-3,
         backend=backend,
         record=record,
+        page=page,
     )
 
 
@@ -70,6 +81,7 @@ def serve(
     config: Config,
     log: Annotated[Literal["human", "json"], opt("Form of the log.")] = "human",
     announce: Annotated[Path | None, opt("Write the bound addresses to this file (JSON).")] = None,
+    page: Page = False,
 ) -> int:
     """Run the daemon."""
     quieten_lsl()
@@ -79,10 +91,14 @@ def serve(
     from service.logs import set_up
 
     set_up(log)
-    return guard(
-        lambda config, lifeline, hung: run_daemon(config, announce, lifeline=lifeline, hung=hung),
-        load_config(config, ServeConfig),
-    )
+    given = load_config(config, ServeConfig)
+    with page_of_daemon(config, announce) if page else nullcontext(announce) as announced:
+        return guard(
+            lambda config, lifeline, hung: run_daemon(
+                config, announced, lifeline=lifeline, hung=hung
+            ),
+            given,
+        )
 
 
 def simulate(

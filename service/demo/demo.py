@@ -15,6 +15,7 @@ from export.shipped import bundle_path
 from service.bench.loop import listen_beside_timer
 from service.bench.rig import Rig, beside
 from service.bench.screen import beats_missed, conclude, show
+from service.demo.page import start_page
 from service.demo.view import LiveView
 
 SHIPPED_DEMO, DEFAULT_BACKEND = "shipped:demo", "auto"
@@ -34,6 +35,7 @@ def demo(
     backend: str = DEFAULT_BACKEND,
     delay_s: float = 0.0,
     record: Path | None = None,
+    page: bool = False,
 ) -> int:
     """Close the loop for `seconds` and say how it went.
 
@@ -47,15 +49,20 @@ def demo(
         backend: that runs it.
         delay_s: how much later than their time the subject's spikes leave.
         record: a folder for the run's recording; None for none.
+        page: show it in the browser; the address is printed.
 
     Returns:
         8 when the loop did not hold, else 0.
     """
     sys.setswitchinterval(1e-4)
     name = f"spikeloop-demo-{os.getpid()}"
-    view = None if as_json else LiveView(name, seconds)
     with Rig() as rig:
-        endpoint = rig.serve("daemon", name, served(bundle, backend, record))["decode"]
+        endpoints = rig.serve("daemon", name, served(bundle, backend, record))
+        endpoint = endpoints["decode"]
+        told = f"the page is at {start_page(rig, endpoints, bundle)}" if page else ""
+        if told:
+            sys.stderr.write(told + "\n")
+        view = None if as_json else LiveView(name, seconds, told)
         summary = rig.path / "subject.json"
         rig.start(
             "subject", "simulate", "--subject", str(subject), "--day", str(day), "--name", name,

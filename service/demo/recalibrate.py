@@ -20,6 +20,7 @@ from service.bench.rig import Rig, beside, write_config
 from service.bench.screen import conclude, show
 from service.client import swap
 from service.demo.demo import served
+from service.demo.page import start_page
 from service.errors import ServiceError
 from streams.clock import MonotonicClock
 from streams.lsl.inlets import find_inlet
@@ -32,7 +33,9 @@ WITHIN = 0.1
 I_ACQUIRED = 4
 
 
-def recalibrate(*, seconds: float, as_json: bool, subject: int, day: int, bundle: str) -> int:
+def recalibrate(
+    *, seconds: float, as_json: bool, subject: int, day: int, bundle: str, page: bool = False
+) -> int:
     """Fail with yesterday's decoder, calibrate, and compare with a reference.
 
     Args:
@@ -41,6 +44,7 @@ def recalibrate(*, seconds: float, as_json: bool, subject: int, day: int, bundle
         subject: seed of the subject.
         day: on which the decoder fails.
         bundle: yesterday's decoder.
+        page: show it in the browser; the address is printed.
 
     Returns:
         8 when the rate did not come within 10 % of the reference's, or a beat or message was lost.
@@ -48,7 +52,7 @@ def recalibrate(*, seconds: float, as_json: bool, subject: int, day: int, bundle
     sys.setswitchinterval(1e-4)
     note = Console(stderr=True, quiet=as_json)
     with Rig() as rig:
-        result = _run(rig, note, seconds, (subject, day), bundle)
+        result = _run(rig, note, seconds, (subject, day), bundle, page=page)
     show("spikeloop demo --recalibrate", result, as_json=as_json)
     return conclude(shortfalls(result), aloud=not as_json)
 
@@ -71,10 +75,12 @@ def shortfalls(result: dict[str, Any]) -> list[str]:
 
 
 def _run(
-    rig: Rig, note: Console, seconds: float, who: tuple[int, int], bundle: str
+    rig: Rig, note: Console, seconds: float, who: tuple[int, int], bundle: str, *, page: bool
 ) -> dict[str, Any]:
     name = f"spikeloop-recalibrate-{os.getpid()}"
     endpoints, heard = rig.serve("daemon", name, served(bundle)), Listener()
+    if page:
+        sys.stderr.write(f"the page is at {start_page(rig, endpoints, bundle)}\n")
     subject, day = (str(one) for one in who)
     rig.start(
         "subject", "simulate", "--subject", subject, "--day", day, "--name", name,

@@ -32,9 +32,11 @@ class LiveView:
     Args:
         name: name of the subject's stream of spikes.
         seconds: how long the demo runs.
+        note: a line below the picture.
     """
 
-    def __init__(self, name: str, seconds: float) -> None:
+    def __init__(self, name: str, seconds: float, note: str = "") -> None:
+        self._note = note
         self._name, self._seconds = name, seconds
         self._clock = MonotonicClock()
         self._decodes: deque[tuple[dict[str, Any], float]] = deque(maxlen=500)
@@ -83,7 +85,8 @@ class LiveView:
             return Group(Text("starting the daemon and the subject ..."))
         left_s = max(0.0, self._seconds - (self._clock.now() - self._t_first_s))
         title = f"spikeloop demo  {left_s:4.0f} s left"
-        return Group(Columns([Panel(self._field(), title=title), self._numbers()]))
+        picture = Columns([Panel(self._field(), title=title), self._numbers()])
+        return Group(picture, Text(self._note))
 
     def _field(self) -> Text:
         cells = [[" "] * COLUMNS for _ in range(ROWS)]

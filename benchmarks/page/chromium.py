@@ -1,0 +1,208 @@
+"""Debian's chromium without a screen, driven over its DevTools protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+BINARY = shutil.which("chromium") or shutil.which("chromium-browser")
+ABSENT = "no chromium on this machine: `apt-get install chromium`"
+NICENESS = 15
+"""Here the processor draws; on a rig that is work of another machine, or of a card."""
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
+    "--disable-dev-shm-usage", "--disable-extensions", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-default-apps",
+    "--remote-debugging-port=0",
+)  # fmt: skip
+STARTS_WITHIN_S, ANSWERS_WITHIN_S = 60.0, 30.0
+
+
+class Chromium:
+    """One browser; each tab is a `Tab`. Used within one event loop.
+
+    Args:
+        flags: more of its command line.
+
+    Raises:
+        FileNotFoundError: there is no chromium.
+    """
+
+    def __init__(self, *flags: str) -> None:
+        if BINARY is None:
+            raise FileNotFoundError(ABSENT)
+        self._folder = tempfile.TemporaryDirectory(prefix="spikeloop-chromium-")
+        command = [
+            "nice",
+            "-n",
+            str(NICENESS),
+            BINARY,
+            *FLAGS,
+            *flags,
+            f"--user-data-dir={self._folder.name}",
+        ]
+        self.process = subprocess.Popen(
+            [*command, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self._socket: WebSocketClientConnection | None = None
+        self._n = 0
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._tabs: dict[str, Tab] = {}
+
+    async def __aenter__(self) -> Chromium:
+        port_file = Path(self._folder.name) / "DevToolsActivePort"
+        t_end_s = time.monotonic() + STARTS_WITHIN_S
+        while not port_file.exists() or len(port_file.read_text().split()) < 2:
+            if time.monotonic() > t_end_s:
+                raise TimeoutError("chromium did not start")
+            await asyncio.sleep(0.05)
+        port, path = port_file.read_text().split()
+        self._socket = await websocket_connect(
+            f"ws://127.0.0.1:{port}{path}",
+            on_message_callback=self._take,
+            max_message_size=2**28,
+        )
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self.process.terminate()
+        self.process.wait(20)
+        await asyncio.sleep(0.1)
+        for _ in range(20):  # its children still write for a moment
+            try:
+                self._folder.cleanup()
+                return
+            except OSError:
+                await asyncio.sleep(0.1)
+
+    def _take(self, message: str | bytes | None) -> None:
+        if message is None:
+            return
+        said = json.loads(message)
+        if "id" in said:
+            waiting = self._answers.pop(said["id"], None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(said)
+        elif (tab := self._tabs.get(said.get("sessionId", ""))) is not None:
+            tab.take(said["method"], said["params"])
+
+    async def ask(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
+        """Send a command of the protocol; its result.
+
+        Raises:
+            RuntimeError: it was refused.
+        """
+        if self._socket is None:
+            raise RuntimeError("chromium is used in `async with`")
+        self._n += 1
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[self._n] = answer
+        request = {"id": self._n, "method": method, "params": parameters}
+        await self._socket.write_message(
+            json.dumps(request | ({"sessionId": session} if session else {}))
+        )
+        said = await asyncio.wait_for(answer, ANSWERS_WITHIN_S)
+        if "error" in said:
+            raise RuntimeError(f"{method}: {said['error']}")
+        result: dict[str, Any] = said["result"]
+        return result
+
+    async def open(
+        self, url: str, *, width: int = 1920, height: int = 1080, dark: bool = False
+    ) -> Tab:
+        """Open a tab of this size, in a light or dark scheme."""
+        target = (await self.ask("Target.createTarget", url="about:blank"))["targetId"]
+        attached = await self.ask("Target.attachToTarget", targetId=target, flatten=True)
+        tab = Tab(self, attached["sessionId"])
+        self._tabs[attached["sessionId"]] = tab
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            await tab.ask(f"{domain}.enable")
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await tab.ask("Emulation.setEmulatedMedia", features=[scheme])
+        await tab.resize(width, height)
+        await tab.ask("Page.navigate", url=url)
+        return tab
+
+
+class Tab:
+    """One page.
+
+    Attributes:
+        complaints: errors and warnings of the console, exceptions, and failed requests.
+        hosts: host of each request.
+    """
+
+    def __init__(self, browser: Chromium, session: str) -> None:
+        self._browser, self._session = browser, session
+        self.complaints: list[str] = []
+        self.hosts: set[str] = set()
+
+    def take(self, method: str, told: dict[str, Any]) -> None:
+        """Note an event of the protocol."""
+        if method == "Runtime.exceptionThrown":
+            self.complaints.append(json.dumps(told["exceptionDetails"])[:2000])
+        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning"):
+            self.complaints.append(json.dumps(told["args"])[:2000])
+        elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
+            self.complaints.append(json.dumps(told["entry"])[:2000])
+        elif method == "Network.requestWillBeSent":
+            url = urlsplit(told["request"]["url"])
+            if url.scheme not in ("data", "blob"):
+                self.hosts.add(url.netloc)
+        elif method == "Network.webSocketCreated":
+            self.hosts.add(urlsplit(told["url"]).netloc)
+
+    async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command to this tab; its result."""
+        return await self._browser.ask(method, self._session, **parameters)
+
+    async def value(self, expression: str) -> Any:
+        """Evaluate JavaScript, awaiting a promise.
+
+        Raises:
+            RuntimeError: it threw.
+        """
+        told = await self.ask(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        if "exceptionDetails" in told:
+            raise RuntimeError(f"{expression}: {told['exceptionDetails']}")
+        return told["result"].get("value")
+
+    async def until(self, expression: str, within_s: float = 20.0) -> float:
+        """Wait until an expression is true; seconds that it took.
+
+        Raises:
+            TimeoutError: it did not become true.
+        """
+        t_s = time.monotonic()
+        while not await self.value(f"Boolean({expression})"):
+            waited_s = time.monotonic() - t_s
+            if waited_s > within_s:
+                raise TimeoutError(f"{expression} within {within_s} s; {self.complaints}")
+            await asyncio.sleep(0.02)
+        return time.monotonic() - t_s
+
+    async def resize(self, width: int, height: int) -> None:
+        """Set the size of the window, pixels."""
+        await self.ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=False,
+        )  # fmt: skip
+
+    async def screenshot(self, path: Path) -> None:
+        """Write a picture of the window, PNG."""
+        told = await self.ask("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(told["data"]))

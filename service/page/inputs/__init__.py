@@ -1,0 +1,1 @@
+"""What the page reads: the wire, and the streams of spikes, positions and markers."""

@@ -1,0 +1,80 @@
+"""Across the room: may the decodes be trusted, what decodes, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.page.inputs.wire import Heard
+from service.words import reason_in_words, seconds_in_words, silence_of
+
+GONE_HOPS, GONE_S = 5.0, 0.4
+"""A daemon is silent once as many hops, and this long, have passed without a decode."""
+
+
+class ValidityPanel:
+    """Keeps the newest decode and heartbeat."""
+
+    def __init__(self) -> None:
+        self._decode: dict[str, Any] = {}
+        self._heartbeat: dict[str, Any] = {}
+        self._t_heard_s = float("-inf")
+        self._in_service = ("", 0.0)
+
+    @property
+    def hop_s(self) -> float:
+        """From one beat to the next; 20 ms until a heartbeat said it."""
+        return float(self._heartbeat.get("hop_ms", 20.0)) * 1e-3
+
+    @property
+    def heartbeat(self) -> dict[str, Any]:
+        """The newest heartbeat; empty before the first."""
+        return self._heartbeat
+
+    def take(self, heard: Heard) -> None:
+        """Take in one message."""
+        if heard.topic == "heartbeat":
+            self._heartbeat = heard.message
+        elif heard.topic == "decode":
+            decode = heard.message
+            who = f"{decode['run_id']} {decode['checksum']}"
+            if who != self._in_service[0]:
+                is_same_run = self._in_service[0].startswith(decode["run_id"])
+                before_s = 0.0 if is_same_run else decode["beat"] * self.hop_s
+                self._in_service = (who, heard.t_s - before_s)
+            self._decode, self._t_heard_s = decode, heard.t_s
+
+    def fast(self, now_s: float, trouble: str) -> dict[str, Any]:
+        """Return the validity now, and why."""
+        silent_s = now_s - self._t_heard_s
+        if not self._decode:
+            return {"validity": "silent", "reason": "waiting", "words": trouble or WAITING}
+        if silent_s > max(GONE_S, GONE_HOPS * self.hop_s):
+            return {
+                "validity": "silent",
+                "reason": "gone",
+                "words": SILENT.format(seconds_in_words(silent_s)),
+            }
+        validity, reason = self._decode["validity"], self._decode["reason"]
+        words = reason_in_words(reason, silence_of(self._decode))
+        return {"validity": validity, "reason": reason, "words": words}
+
+    def slow(self, now_s: float) -> dict[str, Any]:
+        """Return what decodes, and since when."""
+        decode, heartbeat = self._decode, self._heartbeat
+        if not decode:
+            return {}
+        return {
+            "decoder": decode["decoder_id"],
+            "checksum": decode["checksum"][:12],
+            "backend": f"{decode['backend']} {decode['precision']}",
+            "run": decode["run_id"],
+            "hop_ms": self.hop_s * 1e3,
+            "in_service_s": now_s - self._in_service[1],
+            "source": heartbeat.get("source", ""),
+            "flags": heartbeat.get("flags", []),
+            "recording": heartbeat.get("recording"),
+        }
+
+
+WAITING = "Waiting for the daemon's first decode."
+SILENT = "No decode for {}: is the daemon still running?"

@@ -1,0 +1,195 @@
+// BokehJS figures: embedded once, then only their data change.
+
+import { N_COLUMNS } from "/static/raster.js";
+
+const VALIDITY = ["ok", "warmup", "stale", "paused", "fault", "silent"];
+const TRACE_S = 5, TRAIL = 60;
+const AUTO_SHRINK = 0.98;
+
+function style(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+export class Plots {
+  constructor() {
+    this.models = {};
+    this.views = {};
+    this.items = {};
+    this.traces = { decoded: [], actual: [], shadow: [] };
+    this.trail = [];
+    this.reach = [];
+    this.plane = 10;
+  }
+
+  async load(theme) {
+    this.items = await (await fetch(`/figures/${theme}`)).json();
+    const wanted = Object.keys(this.models).length
+      ? Object.keys(this.models)
+      : Object.keys(this.items).filter((name) => !name.startsWith("trace"));
+    for (const name of wanted) await this.embed(name);
+  }
+
+  async embed(name) {
+    const place = document.getElementById(name);
+    this.views[name]?.clear();
+    const at = Bokeh.documents.indexOf(this.models[name]);
+    if (at >= 0) Bokeh.documents.splice(at, 1);
+    place.replaceChildren();
+    this.views[name] = await Bokeh.embed.embed_item(this.items[name], name);
+    this.models[name] = Bokeh.documents.at(-1);
+  }
+
+  forget() {
+    for (const rows of Object.values(this.traces)) rows.length = 0;
+    this.trail.length = 0;
+  }
+
+  find(figure, name) {
+    return this.models[figure].get_model_by_name(name);
+  }
+
+  set(figure, name, data) {
+    this.find(figure, name).data = data;
+  }
+
+  range(figure, axis, start, end) {
+    const range = this.find(figure, `${figure}_plot`)[`${axis}_range`];
+    if (range.start !== start || range.end !== end) range.setv({ start, end });
+  }
+
+  drawRaster(raster) {
+    if (!raster.nRows) return;
+    const source = this.find("raster", "raster_data");
+    const before = source.data.image[0];
+    const pixels = raster.paint();
+    const image = new before.constructor(pixels, [raster.nRows, N_COLUMNS]);
+    source.data = { image: [image], dh: [raster.nRows] };
+    this.range("raster", "y", 0, raster.nRows);
+  }
+
+  drawRows(labels, marks) {
+    const words = ["", "(silent)", "(changed)", "(not known to the decoder)"];
+    this.set("raster", "rows", {
+      y: labels.map((_, i) => i + 0.5), key: labels, mark: marks.map((mark) => words[mark]),
+    });
+  }
+
+  async setOutputs(outputs) {
+    const names = outputs.flatMap(([name, n, unit]) =>
+      Array.from({ length: n }, (_, i) => `${name}${n > 1 ? " " + ("xyz"[i] || i) : ""} ${unit}`)).slice(0, 4);
+    const told = names.join("|");
+    if (told === this.outputs) return;
+    this.outputs = told;
+    const place = document.getElementById("traces");
+    place.replaceChildren();
+    for (const [i, text] of names.entries()) {
+      const row = document.createElement("div"), name = document.createElement("div"), plot = document.createElement("div");
+      row.className = "trace"; name.className = "name"; plot.className = "figure";
+      name.textContent = text;
+      plot.id = `trace${i}`;
+      row.append(name, plot);
+      place.append(row);
+      await this.embed(`trace${i}`);
+    }
+    this.nTraces = names.length;
+    this.reach = names.map(() => 1);
+  }
+
+  takeTraces(fast, now) {
+    for (const [name, kept] of Object.entries(this.traces)) {
+      for (const row of fast[name]) kept.push([row[0] + now, ...row.slice(1)]);
+      const from = kept.findIndex((row) => row[0] > now - TRACE_S);
+      kept.splice(0, from < 0 ? kept.length : from);
+    }
+    if (fast.cursor) this.trail.push(fast.cursor);
+    if (this.trail.length > TRAIL) this.trail.shift();
+  }
+
+  drawTraces(now) {
+    for (let i = 0; i < (this.nTraces || 0); i++) {
+      let most = 0;
+      for (const [name, rows] of Object.entries(this.traces)) {
+        const n = rows.length, x = new Float64Array(n), y = new Float64Array(n);
+        for (let k = 0; k < n; k++) {
+          const value = rows[k][i + 1];
+          x[k] = rows[k][0] - now;
+          y[k] = value ?? NaN;
+          if (Math.abs(value) > most) most = Math.abs(value);
+        }
+        this.set(`trace${i}`, `${name}${i}`, { x, y });
+      }
+      this.reach[i] = Math.max(most * 1.1, this.reach[i] * AUTO_SHRINK, 1e-3);
+      const nice = niceReach(this.reach[i]);
+      this.range(`trace${i}`, "y", -nice, nice);
+    }
+  }
+
+  drawPlane(fast) {
+    const far = Math.max(0, ...[fast.cursor, fast.target].flat().filter((v) => v != null).map(Math.abs));
+    const reach = niceReach(Math.max(far * 1.15, this.plane));
+    if (reach > this.plane) {
+      this.plane = reach;
+      this.range("plane", "x", -reach, reach);
+      this.range("plane", "y", -reach, reach);
+    }
+    const point = (at) => (at ? { x: [at[0]], y: [at[1]] } : { x: [], y: [] });
+    this.set("plane", "target", point(fast.target));
+    this.set("plane", "cursor", point(fast.cursor));
+    this.set("plane", "trail", { x: this.trail.map((p) => p[0]), y: this.trail.map((p) => p[1]) });
+  }
+
+  drawLatency({ band, stages, hop_ms }) {
+    this.set("latency", "band", { x: band.map((b) => b[0]), p50: band.map((b) => b[1]), p99: band.map((b) => b[2]) });
+    this.range("latency", "y", 0, niceReach(Math.max(hop_ms * 1.2, ...band.map((b) => b[2]))));
+    this.set("stages", "stages", {
+      y: stages.map((_, i) => stages.length - 1 - i), p50: stages.map((s) => s[1]), p99: stages.map((s) => s[2]),
+    });
+    this.range("stages", "x", 0, niceReach(Math.max(0.5, ...stages.map((s) => s[2])) * 1.05));
+    for (const figure of ["latency", "stages"]) {
+      if (this.find(figure, "hop").data.at[0] !== hop_ms) this.set(figure, "hop", { at: [hop_ms] });
+    }
+  }
+
+  drawRate(rate) {
+    this.set("rate", "rate_data", { x: rate.map((r) => r[0]), y: rate.map((r) => r[1]) });
+    this.range("rate", "y", 0, niceReach(Math.max(10, ...rate.map((r) => r[1])) * 1.05));
+  }
+
+  drawTimeline({ stretches, events }) {
+    const colours = Object.fromEntries(VALIDITY.map((name) => [name, style(`--${name}`)]));
+    this.set("timeline", "stretches", {
+      left: stretches.map((s) => s[0]), right: stretches.map((s) => s[1]), color: stretches.map((s) => colours[s[2]]),
+    });
+    const recent = events.filter((e) => e.t > -300);
+    this.set("timeline", "events", {
+      x: recent.map((e) => e.t), event: recent.map((e) => e.event), told: recent.map((e) => e.told),
+      color: recent.map((e) => style(e.level === "warning" ? "--stale" : "--accent")),
+    });
+  }
+
+  drawPolar(polar) {
+    const most = Math.max(1e-3, ...polar.map((p) => p[1]));
+    this.set("polar", "polar_data", {
+      x: polar.map(([angle, depth]) => (depth / most) * 0.95 * Math.cos(angle)),
+      y: polar.map(([angle, depth]) => (depth / most) * 0.95 * Math.sin(angle)),
+      key: polar.map((p) => p[2]), size: polar.map(() => 7),
+    });
+  }
+
+  drawArray({ labels, values, output }) {
+    const side = Math.ceil(Math.sqrt(labels.length || 1));
+    const most = Math.max(1e-9, ...values);
+    this.set("array", "array_data", {
+      x: labels.map((_, i) => i % side), y: labels.map((_, i) => -Math.floor(i / side)), key: labels,
+      alpha: values.map((v) => 0.04 + 0.96 * Math.max(0, v / most)),
+      told: values.map((v) => (output ? `${(100 * v).toFixed(1)} % of what moves ${output}` : `${v.toFixed(1)} Hz`)),
+    });
+    this.range("array", "x", -0.5, side - 0.5);
+    this.range("array", "y", -side + 0.5, 0.5);
+  }
+}
+
+function niceReach(value) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));
+  return [1, 1.5, 2, 3, 4, 5, 7, 10].find((step) => step * power >= value) * power;
+}

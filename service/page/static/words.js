@@ -1,0 +1,122 @@
+// What stands as text: the facts, tables and notes.
+
+const byId = (id) => document.getElementById(id);
+
+function element(tag, text, className) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function number(value, digits = 2) {
+  return value == null ? "–" : Number(value).toFixed(digits);
+}
+
+function duration(seconds) {
+  const s = Math.max(0, Math.round(seconds)), h = Math.floor(s / 3600), m = Math.floor((s % 3600) / 60);
+  return h ? `${h} h ${m} min` : m ? `${m} min ${s % 60} s` : `${s} s`;
+}
+
+function pairs(place, list) {
+  byId(place).replaceChildren(...list.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+}
+
+export function showValidity({ validity, words }) {
+  if (document.body.dataset.validity !== validity) {
+    document.body.dataset.validity = validity;
+    byId("word").textContent = validity;
+    document.title = `${validity} · spikeloop`;
+  }
+  if (byId("words").textContent !== words) byId("words").textContent = words;
+}
+
+export function showFacts({ validity: v }) {
+  if (!v.decoder) return;
+  const facts = [["decoder", `${v.decoder} (${v.checksum})`], ["on", v.backend], ["hop", `${v.hop_ms} ms`],
+    ["in service", duration(v.in_service_s)], ["stream", v.source || "–"], ["run", v.run]];
+  facts.push(["recording", v.recording == null ? "not told" : v.recording ? "on" : "off"]);
+  if (v.flags.length) facts.push(["flags", v.flags.join(", ")]);
+  byId("facts").replaceChildren(...facts.map(([name, value]) => {
+    const pair = element("div");
+    pair.append(element("dt", name), element("dd", value));
+    return pair;
+  }));
+}
+
+export function showNotes(slow) {
+  const { latency, spikes, decoded, trials, units } = slow;
+  const r2 = Object.entries(decoded.r2).filter(([, values]) => values.length)
+    .map(([name, values]) => `${name} ${values.map((v) => number(v)).join(" / ")}`);
+  byId("r2-note").textContent = r2.length ? `R² over 30 s: ${r2.join("; ")}` : "";
+  byId("plane-empty").hidden = decoded.has_plane;
+  const bits = [["Fitts", trials.fitts_bits_per_s], ["grid", trials.grid_bits_per_s]]
+    .filter(([, value]) => value != null).map(([name, value]) => `${name} ${number(value)} bits/s`);
+  byId("trials-note").textContent = trials.n
+    ? [`${trials.n_success} of ${trials.n} trials`, ...bits].join(", ") : "";
+  const rules = Object.entries(latency.cut_by).map(([rule, share]) => `${rule} ${(100 * share).toFixed(0)} %`);
+  const last = latency.band.at(-1);
+  byId("latency-note").textContent = last
+    ? `end to end ${number(last[1])} / ${number(last[2])} ms (p50 / p99), hop ${latency.hop_ms} ms` : "";
+  byId("miss-note").textContent = [
+    latency.waiting_share == null ? "" : `${(100 * latency.waiting_share).toFixed(0)} % of the time is waiting for spikes`,
+    rules.length ? `cut by ${rules.join(", ")}` : "",
+    `${latency.missed} beats missed${latency.last_miss ? `, the last ${duration(latency.last_miss.ago_s)} ago: ${latency.last_miss.told}` : ""}`,
+  ].filter(Boolean).join(" · ");
+  byId("spikes-note").textContent = spikes.rate?.length ? `${number(spikes.rate.at(-1)[1], 0)} spikes/s` : "";
+  const bad = Object.entries(units.n_marked).filter(([, n]) => n).map(([word, n]) => `${n} ${word}`);
+  byId("units-note").textContent = [
+    `${units.n_seen} seen${units.n_known == null ? "" : `, ${units.n_known} known`}`, ...bad,
+    units.advised ? "calibrate again: too many have changed" : "",
+  ].filter(Boolean).join(", ");
+}
+
+export function showSpikes({ spikes }) {
+  if (!spikes.fates) return;
+  const head = element("tr");
+  const names = Object.keys(spikes.fates);
+  head.append(element("th", "fate"), ...names.map((name) => element("th", name.replace("_", " "), "n")));
+  const rows = [["a second", spikes.fates_per_s, 0], ["so far", spikes.fates, 0]].map(([title, of, digits]) => {
+    const row = element("tr");
+    row.append(element("td", title), ...names.map((name) => element("td", number(of[name], digits), "n")));
+    return row;
+  });
+  byId("fates").replaceChildren(head, ...rows);
+  pairs("clock", [
+    ["clock offset", `${number(spikes.offset_ms, 3)} ± ${number(spikes.uncertainty_ms, 3)} ms`],
+    ["disorder", `${number(spikes.disorder_ms)} ms`],
+    ["settle time", `${number(spikes.settle_ms)} ms${spikes.settling ? ", being measured" : ""}`],
+    ["delay", spikes.delay_ms == null ? "being measured" : `${number(spikes.delay_ms)} ms`],
+    ["waiting", `${spikes.pending} spikes`], ["lost on the way", `${spikes.lost} samples`],
+  ]);
+}
+
+export function showUnits({ units, map }) {
+  byId("array-note").textContent = map.output ? map.note : `rates by channel; ${map.note}`;
+  const head = element("tr");
+  head.append(element("th", "unit"), element("th", "Hz now", "n"), element("th", "Hz then", "n"),
+    element("th", "direction", "n"), element("th", "influence", "n"), element("th", ""));
+  const rows = units.listed.map((unit) => {
+    const row = element("tr", undefined, unit.mark ? "bad" : "");
+    row.append(element("td", unit.key), element("td", number(unit.hz, 1), "n"), element("td", number(unit.before_hz, 1), "n"),
+      element("td", unit.angle == null ? "–" : `${unit.angle}°`, "n"),
+      element("td", unit.share == null ? "–" : `${(100 * unit.share).toFixed(1)} %`, "n"), element("td", unit.mark));
+    return row;
+  });
+  byId("units").replaceChildren(head, ...rows);
+}
+
+let shownEvents = "";
+export function showEvents({ events: { events } }) {
+  const told = `${events.length ? events.at(-1).n : 0}`;
+  if (told !== shownEvents) {
+    shownEvents = told;
+    byId("events").replaceChildren(...[...events].reverse().map((event) => {
+      const line = element("li", undefined, event.level);
+      line.append(element("time"), element("span", event.event.replaceAll("_", " ")), element("span", event.told));
+      return line;
+    }));
+  }
+  const times = byId("events").querySelectorAll("time");
+  [...events].reverse().forEach((event, i) => { times[i].textContent = `${duration(-event.t)} ago`; });
+}
