@@ -1,4 +1,4 @@
-"""ZeroMQ sockets for decodes and commands. The only importer of zmq."""
+"""ZeroMQ sockets for decodes and commands. The only importer of zmq, but for the bridges."""
 
 from __future__ import annotations
 
