@@ -11,7 +11,7 @@ from streams.bridges.blocks import Block, Source
 from streams.bridges.device_clock import DeviceClock
 from streams.clock import Clock
 from streams.lsl.outlets import SpikeOutlet
-from streams.messages import Float64s, Int32s
+from streams.messages import Float64s
 
 READ_WAIT_S = 0.05
 SILENT_S = 3.0
@@ -160,8 +160,3 @@ def describe(bridge: Bridge) -> str:
         f"{passed.n_restarts} restarts, the device's clock drifts by "
         f"{bridge.clock.drift * 1e6:.1f} ppm"
     )
-
-
-def no_spikes() -> tuple[Float64s, Int32s]:
-    """Times and ids of no spike."""
-    return np.zeros(0), np.zeros((0, 2), np.int32)

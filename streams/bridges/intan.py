@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.bridges.blocks import Block
-from streams.bridges.bridge import no_spikes
 from streams.clock import Clock
 from streams.messages import Float64s, Int32s, Int64s
 
@@ -81,18 +80,19 @@ class IntanSource:
         control = [self._control] if self._control else []
         ready, _, _ = select.select([*self._data, *control], [], [], wait_s)
         came_s = self._clock.now()
-        t_s, ids, n_refused = (*no_spikes(), 0)
-        try:
-            if self._data[0] in ready:
-                self._take_waveforms(self._data[0].recv(RECEIVE_BYTES), came_s)
-            if self._data[1] in ready:
-                t_s, ids, n_refused = self._take_spikes(self._data[1].recv(RECEIVE_BYTES))
-            if self._control in ready:
-                self._take_reply()
-        except ConnectionError as err:
-            self._hang_up(f"RHX hung up: {err}")
-            return ()
-        return self._blocks(t_s, ids, n_refused, came_s)
+        waveforms, spikes, said = (
+            _receive(one) if one and one in ready else b"" for one in (*self._data, self._control)
+        )
+        is_over = None in (waveforms, spikes, said)
+        if is_over:
+            spikes = (spikes or b"") + self._left()
+        self._take_waveforms(waveforms or b"", came_s)
+        blocks = self._blocks(*self._take_spikes(spikes or b""), came_s)
+        if said:
+            self.warnings.append(f"RHX says: {said.decode('latin1').strip()}")
+        if is_over:
+            self._hang_up("RHX hung up; connecting again")
+        return blocks
 
     def close(self) -> None:
         """Hang up."""
@@ -105,7 +105,7 @@ class IntanSource:
     def _blocks(self, t_s: Float64s, ids: Int32s, n_refused: int, came_s: float) -> Sequence[Block]:
         until = None
         while self._waiting and self._waiting[0][1] + GRACE_S <= came_s:
-            until = self._waiting.popleft()[0] / self._rate_hz
+            until = (self._waiting.popleft()[0] - 1) / self._rate_hz
         newest, self._newest = self._newest, None
         if not len(t_s) and until is None and newest is None and not n_refused:
             return ()
@@ -123,8 +123,6 @@ class IntanSource:
 
     def _take_waveforms(self, came: bytes, came_s: float) -> None:
         """Note the ends of blocks."""
-        if not came:
-            raise ConnectionResetError("the waveform port ended")
         end = self._waveforms.feed(came)
         if end is not None:
             self._waiting.append((end, came_s))
@@ -132,15 +130,13 @@ class IntanSource:
 
     def _take_spikes(self, came: bytes) -> tuple[Float64s, Int32s, int]:
         """Return times, ids and the number of bytes that are no spike."""
-        if not came:
-            raise ConnectionResetError("the spike port ended")
         self._rest += came
         n_refused = 0
         magic = struct.pack("<I", SPIKE_MAGIC)
         if not self._rest.startswith(magic[: len(self._rest)]):
             at = self._rest.find(magic)
             n_refused = 1
-            self._rest = self._rest[at:] if at >= 0 else b""
+            self._rest = self._rest[at:] if at >= 0 else self._rest[-3:]
         n = len(self._rest) // SPIKE.itemsize
         spikes = np.frombuffer(self._rest[: n * SPIKE.itemsize], SPIKE)
         is_spike = spikes["magic"] == SPIKE_MAGIC
@@ -152,12 +148,15 @@ class IntanSource:
         known = ids[:, 0] >= 0
         return samples[known] / self._rate_hz, ids[known], n_refused + int(np.sum(~known))
 
-    def _take_reply(self) -> None:
-        """Hand on what RHX says to a command that it does not carry out."""
-        said = self._control.recv(4096) if self._control else b""
-        if not said:
-            raise ConnectionResetError("the command port ended")
-        self.warnings.append(f"RHX says: {said.decode('latin1').strip()}")
+    def _left(self) -> bytes:
+        """Return what lies in the spike port, after RHX hung up."""
+        left = b""
+        while select.select([self._data[1]], [], [], 0.0)[0]:
+            more = _receive(self._data[1])
+            if more is None:
+                break
+            left += more
+        return left
 
     def _connect(self) -> bool:
         """Connect to all ports, at most twice a second.
@@ -278,6 +277,14 @@ def channel_of(name: str) -> int:
     if not ("A" <= port <= "H" and dash == "-" and number.isdigit()):
         return -1
     return (ord(port) - ord("A")) * CHANNELS_A_PORT + int(number)
+
+
+def _receive(one: socket.socket) -> bytes | None:
+    """Return what came; None where the other side is gone."""
+    try:
+        return one.recv(RECEIVE_BYTES) or None
+    except ConnectionError:
+        return None
 
 
 def _tell(control: socket.socket, *commands: str) -> None:

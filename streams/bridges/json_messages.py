@@ -18,6 +18,8 @@ from streams.errors import AddressError
 
 MESSAGES_MOST = 2_000
 DATAGRAM_BYTES = 1 << 16
+A_MOMENT_S = 1e-6
+"""A spike at `now` itself may come with the next message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Names:
         channel: of a spike, likewise.
         unit: likewise; 0 where a message has none.
         spikes: the list of spikes; "" where a message is a spike itself, or a list of them.
-        now: the device's time when the message was sent: no earlier spike is still to come.
+        now: the device's time when the message was sent: all spikes before it are sent.
         number: counts messages, so that holes are seen.
     """
 
@@ -118,26 +120,26 @@ class JsonSource:
 
     def _block(self, message: bytes, arrived_s: float) -> Block:
         spikes: list[tuple[float, int, int]] = []
-        until = None
+        now_s = None
         n_lost = n_refused = 0
         is_restart = False
         try:
             said = json.loads(message)
             n_lost, is_restart = self._count(_at(said, self._names.number))
-            until = _at(said, self._names.now)
-            until = None if until is None else float(until) / self._rate_hz
+            now_s = _at(said, self._names.now)
+            now_s = None if now_s is None else float(now_s) / self._rate_hz
             for one in self._each(said):
                 spikes += self._spikes(one)
         except (KeyError, TypeError, ValueError, RecursionError):
             n_refused = 1
         told = np.array(spikes, np.float64).reshape(-1, 3)
-        newest = [*told[:, 0], *([] if until is None else [until])]
+        newest = [*told[:, 0], *([] if now_s is None else [now_s])]
         return Block(
             t_s=told[:, 0],
             ids=told[:, 1:].astype(np.int32),
             device_s=max(newest, default=None),
             arrived_s=arrived_s,
-            complete_until_s=until,
+            complete_until_s=None if now_s is None else now_s - A_MOMENT_S,
             n_lost=n_lost,
             n_refused=n_refused,
             is_restart=is_restart,

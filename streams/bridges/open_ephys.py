@@ -123,7 +123,7 @@ class OpenEphysSource:
             gathered.is_restart = True
         gathered.newest = max(gathered.newest, end)
         gathered.arrived_s = self._clock.now()
-        gathered.complete_until = end - self._waveform
+        gathered.complete_until = end - 1 - self._waveform
 
     def _count(self, number: int, gathered: _Gathered) -> None:
         if self._message_num is not None:

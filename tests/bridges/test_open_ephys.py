@@ -114,6 +114,7 @@ def test_electrodes_take_the_number_given_or_that_which_ends_their_name(
 ) -> None:
     rig = start(electrodes={"left": 7}, stream="probe")
     for i in range(20):
+        clock.sleep_until(clock.now() + 0.005)
         gui.send_spike(1000 + i, "left", 1, stream="probe")
         gui.send_spike(1000 + i, "Tetrode 12", 2, stream="probe")
         gui.send_spike(1000 + i, "Electrode 12", 3, stream="probe")
