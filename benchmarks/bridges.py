@@ -28,7 +28,7 @@ import zmq
 from streams.lsl.inlets import quieten
 from tests.bridges.emulators import RATE_HZ, OpenEphys, Rhx
 
-BLOCK, N_UNITS, SECONDS, RATE_PER_UNIT_HZ = 128, 96, 3.0, 20.0
+BLOCK, N_UNITS, SECONDS, RATE_PER_UNIT_HZ = 128, 96, 20.0, 20.0
 SETTLE_S = 0.5
 Heard = tuple[float, int, int]
 """When it was received, and channel and unit."""
