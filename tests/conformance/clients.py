@@ -11,6 +11,7 @@ from pathlib import Path
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 DEBIAN = "on Debian: apt-get install"
+NEWTONSOFT = Path("/usr/lib/cli/Newtonsoft.Json-5.0/Newtonsoft.Json.dll")
 
 
 class LackingError(Exception):
@@ -71,7 +72,26 @@ def cpp(work: Path) -> Program:
     return Program((str(program),), folder, f"g++ {_said(folder, 'g++', '-dumpfullversion')}")
 
 
-MAKERS: dict[str, Callable[[Path], Program]] = {"python": python, "node": node, "cpp": cpp}
+def csharp(work: Path) -> Program:
+    """The C# rules under Mono, with sockets of libzmq's own: there is no NetMQ among packages."""
+    _need("mcs", "mono")
+    if not NEWTONSOFT.exists():
+        raise LackingError(f"there is no {NEWTONSOFT.name}; {DEBIAN} libnewtonsoft-json5.0-cil")
+    folder, program = CLIENTS / "csharp", work / "conformance.exe"
+    shutil.copy(NEWTONSOFT, work)
+    sources = ("SpikeloopFollower.cs", "conformance.cs")
+    options = ("-langversion:7", "-warnaserror", f"-out:{program}", f"-r:{NEWTONSOFT}")
+    _build(folder, "mcs", *options, *sources)
+    version = _said(folder, "mono", "--version").split()[4]
+    return Program(("mono", str(program)), folder, f"Mono {version}, Newtonsoft.Json 6.0.8")
+
+
+MAKERS: dict[str, Callable[[Path], Program]] = {
+    "python": python,
+    "node": node,
+    "cpp": cpp,
+    "csharp": csharp,
+}
 """By name; each makes its program ready in a folder, or raises `LackingError`."""
 
 

@@ -13,7 +13,12 @@ from tests.conformance.clients import CLIENTS, MAKERS, LackingError
 from tests.conformance.runner import ClientFailure, play
 from tests.conformance.stream import read_stream
 
-SOURCES = ("python/spikeloop_client.py", "node/spikeloop.js", "cpp/spikeloop.hpp")
+SOURCES = (
+    "python/spikeloop_client.py",
+    "node/spikeloop.js",
+    "cpp/spikeloop.hpp",
+    "csharp/SpikeloopFollower.cs",
+)
 
 
 @pytest.mark.parametrize("source", SOURCES)
