@@ -9,10 +9,12 @@ from typing import Any
 
 import typer
 
-from service.cli import bench, calibrate, falcon, make, page, recorded, run, talk
+from service.cli import bench, bridge, calibrate, falcon, make, page, recorded, run, talk
 from service.cli.options import Command
 
 GROUPS = (run, recorded, talk, page, make, calibrate, falcon)
+SUBGROUPS = {"bench": bench, "bridge": bridge}
+"""Commands of two words, by the first."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,13 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_app() -> typer.Typer:
     """Every command, with its options."""
-    app, measured = _group("Spikes in over LSL, decodes out over ZeroMQ."), _group(bench.__doc__)
+    app = _group("Spikes in over LSL, decodes out over ZeroMQ.")
     for group in GROUPS:
         for name, command in group.COMMANDS.items():
             app.command(name)(_answering(command))
-    for name, command in bench.COMMANDS.items():
-        measured.command(name)(_answering(command))
-    app.add_typer(measured, name="bench")
+    for group_name, sub in SUBGROUPS.items():
+        under = _group(sub.__doc__)
+        for name, command in sub.COMMANDS.items():
+            under.command(name)(_answering(command))
+        app.add_typer(under, name=group_name)
     return app
 
 

@@ -92,7 +92,16 @@ class SpikeOutlet(Outlet):
             complete_until_s: the keep-alive's stamp: no spike that is stamped so, or earlier, is
                 still to come; None for no keep-alive.
         """
-        ids = self._ids[key_index]
+        self.push_ids(t_s, self._ids[key_index], complete_until_s)
+
+    def push_ids(self, t_s: Float64s, ids: Int32s, complete_until_s: float | None = None) -> None:
+        """Publish spikes by their numbers, of units that need not be among the keys.
+
+        Args:
+            t_s: (n,) stamps.
+            ids: (n, 2) channel and unit, or (n, 1) unit, as the keys are.
+            complete_until_s: as in `push`.
+        """
         if complete_until_s is not None:
             t_s = np.append(t_s, complete_until_s)
             alive = np.full((1, self._ids.shape[1]), KEEP_ALIVE_UNIT, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""ZeroMQ sockets for decodes and commands. It and `authentication.py` alone import zmq."""
+"""ZeroMQ sockets for decodes and commands. It, `authentication.py` and the bridges import zmq."""
 
 from __future__ import annotations
 

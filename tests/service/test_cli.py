@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import GROUPS, bench, main
+from service.cli import GROUPS, SUBGROUPS, main
 from service.daemon.control import HANDLERS
 
 HEAVY = ("torch", "onnxruntime", "pylsl", "zmq", "numpy", "pynwb", "rich")
@@ -39,7 +39,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 COMMANDS = [
     *((name,) for group in GROUPS for name in group.COMMANDS),
-    *(("bench", name) for name in bench.COMMANDS),
+    *((group, name) for group, module in SUBGROUPS.items() for name in module.COMMANDS),
 ]
 
 

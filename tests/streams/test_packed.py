@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -80,11 +81,13 @@ def from_json(decode: Decode) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    """`examples/packed.py`."""
-    spec = importlib.util.spec_from_file_location("packed", ROOT / "examples" / "packed.py")
+    """`clients/python/spikeloop_client.py`."""
+    path = ROOT / "clients" / "python" / "spikeloop_client.py"
+    spec = importlib.util.spec_from_file_location("spikeloop_client", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # a dataclass looks its module up
     spec.loader.exec_module(module)
     return module
 

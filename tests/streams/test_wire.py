@@ -8,6 +8,7 @@ import re
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from streams.wire.sockets import Publisher
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 DOC = (ROOT / "docs" / "wire.md").read_text()
-CLIENT = ROOT / "examples" / "client.py"
+CLIENT = ROOT / "clients" / "python" / "follow.py"
 Message = Decode | Heartbeat | Event | Timing | Command | Reply
 
 DECODE = Decode(
@@ -270,7 +271,8 @@ def publisher() -> Iterator[Publisher]:
 
 
 def later(seq: int, beat: int, **changes: Any) -> Decode:
-    return msgspec.structs.replace(DECODE, seq=seq, beat=beat, t_window=float(beat), **changes)
+    stamped = {"seq": seq, "beat": beat, "t_window": time.monotonic()}
+    return msgspec.structs.replace(DECODE, **stamped | changes)
 
 
 def test_the_client_of_the_docs_follows_a_publisher(publisher: Publisher) -> None:
@@ -281,21 +283,23 @@ def test_the_client_of_the_docs_follows_a_publisher(publisher: Publisher) -> Non
         assert client.stdout is not None
         assert client.stderr is not None
         # Until it has connected nothing arrives; it ends by itself when nothing ever does.
+        assert client.stdout.readline() == "0 none: [0.0, 0.0] lost 0\n"
         while not select.select([client.stdout], [], [], 0.02)[0]:
             publisher.send(b"decode", encode(later(1, 1)))
         publisher.send(b"heartbeat", encode(HEARTBEAT))
-        publisher.send(b"decode", encode(later(2, 2, beats_skipped=0)))
-        publisher.send(b"decode", encode(later(3, 4, beats_skipped=1, validity="stale")))
-        publisher.send(b"decode", encode(later(6, 7, beats_skipped=1)))
+        publisher.send(b"decode", encode(later(2, 2)))
+        publisher.send(b"decode", encode(later(3, 4, validity="stale")))
+        publisher.send(b"decode", encode(later(6, 7)))
         publisher.send(b"decode", encode(later(1, 9, run_id="0001")))
         said = client.stdout.read().splitlines()
         assert client.wait() == 1
         assert "nothing heard for 3 s" in client.stderr.read()
-    assert said[0] == "1.000 {'velocity': [1.2, -3.1]} skipped 1"
-    assert said[-5:] == [
-        "2.000 {'velocity': [1.2, -3.1]} skipped 0",
-        "4.000 stop skipped 1",
-        "2 decodes lost on the way",
-        "7.000 {'velocity': [1.2, -3.1]} skipped 1",
-        "9.000 {'velocity': [1.2, -3.1]} skipped 1",
+    assert said[0] == "1 use it: [1.2, -3.1] lost 0"
+    assert said[-6:] == [
+        "2 use it: [1.2, -3.1] lost 0",
+        "3 stale: [0.0, 0.0] lost 0",
+        "6 use it: [1.2, -3.1] lost 2",
+        "1 use it: [1.2, -3.1] lost 0",
+        "1 old: [0.0, 0.0] lost 0",
+        "1 gone: [0.0, 0.0] lost 0",
     ]

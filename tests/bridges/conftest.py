@@ -1,0 +1,3 @@
+from streams.lsl.inlets import quieten
+
+quieten()
