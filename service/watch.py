@@ -55,8 +55,13 @@ def _event_line(event: dict[str, Any]) -> str:
     return f"[yellow]{event['event']}: {escape(said)}[/]" if said else ""
 
 
-def _shares_line(heartbeat: dict[str, Any]) -> str:
-    """Tell the share of the last second's spikes that was not taken, if any."""
+def _heartbeat_line(heartbeat: dict[str, Any]) -> str:
+    """Tell of a simulated source, and the share of the last second's spikes not taken, if any."""
+    simulated = "[yellow]SIMULATED subject, no person[/]" * ("simulated" in heartbeat["flags"])
+    return "\n".join(filter(None, (simulated, _shares(heartbeat))))
+
+
+def _shares(heartbeat: dict[str, Any]) -> str:
     shares = [f"{fate} {share:.1%}" for fate, share in heartbeat["shares"].items() if share > 0]
     return f"[dim]of the spikes of the last second: {', '.join(shares)}[/]" if shares else ""
 
@@ -81,4 +86,4 @@ def _numbers(value: list[float | None] | None) -> str:
     return " ".join("   none" if v is None else f"{v:+7.2f}" for v in value)
 
 
-_LINES = {"decode": _line, "event": _event_line, "heartbeat": _shares_line}
+_LINES = {"decode": _line, "event": _event_line, "heartbeat": _heartbeat_line}

@@ -101,13 +101,16 @@ def simulate(
     summary: Annotated[Path | None, opt("Write how it went here (JSON).")] = None,
     write: Annotated[Path | None, opt("Write a session instead of streaming.", "FILE.nwb")] = None,
     minutes: Annotated[float, opt("Length of the session written.")] = 5.0,
+    until_stdin_ends: Annotated[
+        bool, flag("--until-stdin-ends", "End with the program that started it.")
+    ] = False,
 ) -> None:
     """Be a simulated subject, live on LSL or to a file."""
     quieten_lsl()
     from rich.console import Console
 
     from service.errors import ConfigError
-    from service.signals import until_signalled
+    from service.signals import or_stdin_ended, until_signalled
     from streams.sessions.nwb.writer import write_session
     from streams.simulation.live import SubjectOptions, run_subject
     from streams.simulation.openloop import record_open_loop
@@ -139,7 +142,8 @@ def simulate(
         delay_s=delay_ms * 1e-3,
         summary_path=summary,
     )
-    told = run_subject(options, until_signalled())
+    is_signalled = until_signalled()
+    told = run_subject(options, or_stdin_ended(is_signalled) if until_stdin_ends else is_signalled)
     note.print(
         f"{told.targets_acquired} targets acquired in {told.engaged_s:.0f} s, "
         f"{told.spikes_sent} spikes sent"
