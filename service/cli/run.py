@@ -64,6 +64,34 @@ def demo(
     )
 
 
+def init(
+    config: Annotated[Path, arg("CONFIG.toml", "The file to be written.")] = Path("spikeloop.toml"),
+    stream: Annotated[
+        str | None, opt("LSL stream of spikes; `simulated` for none yet.", "NAME")
+    ] = None,
+    columns: Annotated[
+        str | None, opt("Names of its channels, where its labels do not tell.", "A,B,...")
+    ] = None,
+    decoder: Annotated[str | None, opt("Folder of the decoder, or shipped:demo.", "BUNDLE")] = None,
+    hop_ms: Annotated[float | None, opt("Milliseconds between decodes.")] = None,
+    decode: Annotated[str | None, opt("Address at which decodes leave.")] = None,
+    seconds: Annotated[float, opt("How long to listen to the streams.")] = 3.0,
+    yes: Annotated[bool, flag("--yes", "Ask nothing: take what fits best.")] = False,
+    force: Annotated[bool, flag("--force", "Write over a file that is there.")] = False,
+) -> int:
+    """Find your stream, ask five questions, write a config.
+
+    What is given as an option is not asked. Without a terminal nothing is asked.
+    """
+    quieten_lsl()
+    from service.setup.init import Given, prompt
+    from service.setup.init import init as begin
+
+    given = Given(stream=stream, columns=columns, decoder=decoder, hop_ms=hop_ms, decode=decode)
+    is_asked = sys.stdin.isatty() and not yes
+    return begin(config, given, seconds=seconds, force=force, ask=prompt if is_asked else None)
+
+
 def serve(
     config: Config,
     log: Annotated[Literal["human", "json"], opt("Form of the log.")] = "human",
@@ -207,6 +235,7 @@ def replay(
 
 COMMANDS: dict[str, Command] = {
     "demo": demo,
+    "init": init,
     "serve": serve,
     "simulate": simulate,
     "replay": replay,

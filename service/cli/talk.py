@@ -189,7 +189,7 @@ def lint(
       3  no such stream, or one that cannot be opened or read as spikes
     """  # noqa: D301 - \b keeps the lines of a paragraph in the help
     quieten_lsl()
-    from service.lint import lint_streams
+    from service.setup.lint import lint_streams
 
     return lint_streams(
         name,
