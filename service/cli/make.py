@@ -105,22 +105,24 @@ def build(
     from export.bundle import open_bundle
     from export.engines.build import build as compile_graph
     from export.shipped import bundle_path
+    from streams.long_work import LongWork
 
     opened, judge = open_bundle(bundle_path(bundle)), None
     if session is not None:
         from calibration.precision_gate import PrecisionGate
 
         judge = PrecisionGate(opened, session, split).judge
-    made = compile_graph(
-        opened,
-        backend,
-        precision,
-        targets=[name.lower() for name in listed(target)],
-        with_bundle=with_bundle,
-        judge=judge,
-        bound=bound,
-        say=_say,
-    )
+    with LongWork(f"building for {backend}"):
+        made = compile_graph(
+            opened,
+            backend,
+            precision,
+            targets=[name.lower() for name in listed(target)],
+            with_bundle=with_bundle,
+            judge=judge,
+            bound=bound,
+            say=_say,
+        )
     if as_json:
         sys.stdout.write(json.dumps({"path": str(made.path), **made.record}, indent=1) + "\n")
         return
@@ -150,6 +152,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Decode recordings causally and score the decoder."""
+    from streams.long_work import LongWork
+
     if falcon is not None:
         from calibration.errors import FalconError
         from calibration.falcon.scoring import evaluate_falcon
@@ -158,19 +162,22 @@ def evaluate(
         given["--sessions"] = sessions_config
         for option in (name for name, value in given.items() if value is not None):
             raise FalconError(f"{option} cannot be had with --falcon: leave one of them out")
-        result = evaluate_falcon(bundle, sessions, falcon, split=split or "all")
+        with LongWork(f"evaluating {len(sessions)} files"):
+            result = evaluate_falcon(bundle, sessions, falcon, split=split or "all")
     else:
         from calibration import evaluate as scoring
 
-        result = scoring.evaluate(
-            bundle,
-            sessions,
-            split=split,
-            sessions_config=sessions_config,
-            figure=figure,
-            blocks_s=blocks,
-            against=against,
-        )
+        with LongWork("evaluating") as work:
+            result = scoring.evaluate(
+                bundle,
+                sessions,
+                split=split,
+                sessions_config=sessions_config,
+                figure=figure,
+                blocks_s=blocks,
+                against=against,
+                on_session=lambda i, path: work.tell(f"{path}, {i + 1} of {len(sessions)}"),
+            )
     sys.stdout.write(json.dumps(result, indent=None if as_json else 2) + "\n")
 
 
@@ -185,15 +192,17 @@ def baseline(
     from rich.console import Console
 
     from calibration.baselines import evaluate_baselines
+    from streams.long_work import LongWork
 
     errors = Console(stderr=True)
-    result = evaluate_baselines(
-        config,
-        names.split(","),
-        seed=seed,
-        run_dir=out,
-        on_progress=lambda session, name: errors.print(f"{session}: fitting {name} ..."),
-    )
+    with LongWork("fitting baselines"):
+        result = evaluate_baselines(
+            config,
+            names.split(","),
+            seed=seed,
+            run_dir=out,
+            on_progress=lambda session, name: errors.print(f"{session}: fitting {name} ..."),
+        )
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
@@ -235,9 +244,19 @@ def adapt(
     from rich.progress import Progress
 
     from calibration.adaptation import adapt as adapting
+    from streams.long_work import LongWork
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with (
+        Progress(console=console, transient=True) as bar,
+        LongWork("adapting", has_bar=console.is_terminal) as work,
+    ):
         task = bar.add_task("adapting", total=None)
+
+        def on_progress(done: int, most: int) -> None:
+            bar.update(task, completed=done, total=most)
+            work.tell(f"step {done} of at most {most}")
+
         result = adapting.adapt(
             bundle,
             session,
@@ -250,7 +269,7 @@ def adapt(
             follow_drift=not still,
             seed=seed,
             sessions_config=sessions_config,
-            on_progress=lambda done, most: bar.update(task, completed=done, total=most),
+            on_progress=on_progress,
         )
     sys.stdout.write(json.dumps(result, indent=None if as_json else 2) + "\n")
 

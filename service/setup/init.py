@@ -118,7 +118,7 @@ def filled(template: str, path: Path, values: Values) -> str:
             told = re.sub(r"; default: .*$", "", comment[0].strip()) if comment else ""
             line = f"{written:<30} {told}".rstrip()
         lines.append(line)
-    head = [f"# spikeloop serve {path}", "#"]
+    about = [f"# spikeloop serve {path}", "#"]
     head += [
         "# Written by `spikeloop init`. Every key with its comment; an unknown key is refused."
     ]
