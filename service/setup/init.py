@@ -119,11 +119,11 @@ def filled(template: str, path: Path, values: Values) -> str:
             line = f"{written:<30} {told}".rstrip()
         lines.append(line)
     about = [f"# spikeloop serve {path}", "#"]
-    head += [
+    about += [
         "# Written by `spikeloop init`. Every key with its comment; an unknown key is refused."
     ]
     begin = next(i for i, line in enumerate(lines) if not line.startswith("#"))
-    return "\n".join([*head, *lines[begin:]]) + "\n"
+    return "\n".join([*about, *lines[begin:]]) + "\n"
 
 
 class Found(NamedTuple):
