@@ -74,7 +74,9 @@ def init(
     ] = None,
     decoder: Annotated[str | None, opt("Folder of the decoder, or shipped:demo.", "BUNDLE")] = None,
     hop_ms: Annotated[float | None, opt("Milliseconds between decodes.")] = None,
-    decode: Annotated[str | None, opt("Address at which decodes leave.")] = None,
+    decode: Annotated[
+        str | None, Option(help="Address at which decodes leave.", envvar="SPIKELOOP_DECODE")
+    ] = None,
     seconds: Annotated[float, opt("How long to listen to the streams.")] = 3.0,
     yes: Annotated[bool, flag("--yes", "Ask nothing: take what fits best.")] = False,
     force: Annotated[bool, flag("--force", "Write over a file that is there.")] = False,

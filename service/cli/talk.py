@@ -14,6 +14,7 @@ from service.cli.options import (
     DEFAULT_DECODE,
     Command,
     Control,
+    Decode,
     Json,
     Keys,
     Registry,
@@ -40,7 +41,7 @@ SUCCESSION = {
 
 
 def watch(
-    decode: Annotated[str, opt("The daemon's `[output] decode`.")] = DEFAULT_DECODE,
+    decode: Decode = DEFAULT_DECODE,
     keys: Keys = None,
     as_json: Annotated[bool, flag("--json", "Print the messages as they are, one a line.")] = False,
     count: Annotated[int | None, opt("End after so many.")] = None,
@@ -157,13 +158,16 @@ def doctor(
     gpu: Annotated[
         bool, flag("--gpu", "Prove the GPU: driver, card, TensorRT, an engine built and run.")
     ] = False,
+    report: Annotated[
+        Path | None, opt("Write a file for a bug report: no names, no data.", "FILE.json")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Say what would stop the daemon from working."""
     quieten_lsl()
     from service import doctor as examining
 
-    return examining.doctor(config, gpu=gpu, as_json=as_json)
+    return examining.doctor(config, gpu=gpu, report=report, as_json=as_json)
 
 
 def lint(

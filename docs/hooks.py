@@ -1,0 +1,208 @@
+"""Pages that are made from the code when the site is built, and links that leave the site.
+
+`mkdocs.yml` names this file. `reference/cli.md` comes from the tree of commands,
+`reference/config.md` from the models and the commented files, the tables of `results.md` from the
+README, so that none of them can say something else than the code.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from pydantic import BaseModel
+
+from calibration.wizard.config import CalibrateConfig
+from decoders.config import TrainConfig
+from export.manifest import Manifest
+from service.cli import make_app
+from service.config import ServeConfig
+
+ROOT = Path(__file__).parents[1]
+_FROM_README = re.compile(r"^<!-- README: (.+) -->$", flags=re.M)
+_MANIFEST = "<!-- manifest -->"
+_LINK = re.compile(r"\[([^\]\n]+)\]\((\.\./[^)\s]+)\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made."""
+    made = {"reference/cli.md": cli_page(), "reference/config.md": config_page()}
+    for name, text in made.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Fill in tables of the README, and show links to files beside the docs as their names."""
+    markdown = _FROM_README.sub(lambda found: readme_section(found[1]), markdown)
+    markdown = markdown.replace(_MANIFEST, "\n".join(_model(Manifest, {}, "manifest.json")))
+    here = (ROOT / "docs" / page.file.src_uri).parent
+    return _LINK.sub(lambda found: _kept_or_named(found, here), markdown)
+
+
+def _kept_or_named(found: re.Match[str], here: Path) -> str:
+    target = (here / found[2].partition("#")[0]).resolve()
+    if target.is_relative_to(ROOT / "docs"):
+        return found[0]
+    if not target.exists():
+        raise FileNotFoundError(f"{here}: {found[2]} leads nowhere")
+    return f"`{target.relative_to(ROOT)}`"
+
+
+def readme_section(heading: str) -> str:
+    """Return a section of the README, its links as seen from `docs/`."""
+    text = (ROOT / "README.md").read_text()
+    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, flags=re.M | re.S)
+    if section is None:
+        raise LookupError(f"README.md has no section {heading!r}")
+    return section[1].replace("](docs/", "](")
+
+
+def cli_page() -> str:
+    """Every command with its arguments and options."""
+    lines = [
+        "# Command line", "",
+        "Every command answers `--help` with what stands here. Exit codes: 0 done, 1 ended by its "
+        "own guard, 2 usage or config, 3 stream absent, ambiguous or unfit, 4 bundle refused, 5 "
+        "backend unavailable, 6 address in use or refused, 7 daemon not reachable, 8 result below "
+        "its threshold.", "",
+        "`SPIKELOOP_DECODE`, `SPIKELOOP_CONTROL` and `SPIKELOOP_KEYS` in the environment stand for "
+        "`--decode`, `--control` and `--keys` of the commands that talk to a daemon.", "",
+    ]  # fmt: skip
+    lines += _command(typer.main.get_command(make_app()), "spikeloop")
+    return "\n".join(lines) + "\n"
+
+
+def _command(command: click.Command, words: str) -> list[str]:
+    below = getattr(command, "commands", {})
+    lines = []
+    if not below:
+        usage = " ".join(command.collect_usage_pieces(click.Context(command, info_name=words)))
+        about = (command.help or "").replace("\b", "").strip()
+        lines += [f"## {words}", "", _about(about), "", f"```\n{words} {usage}\n```", ""]
+        shown = [one for one in command.params if one.name != "help"]
+        lines += ["| | | default |", "|---|---|---|", *map(_parameter, shown), ""] if shown else []
+    for name, one in sorted(below.items()):
+        lines += _command(one, f"{words} {name}")
+    return lines
+
+
+def _about(text: str) -> str:
+    """Keep lists of the help as they are set."""
+    return re.sub(r"^exit codes:\n((?:  .*\n?)+)", r"Exit codes:\n\n```\n\1```\n", text, flags=re.M)
+
+
+def _parameter(parameter: click.Parameter) -> str:
+    option = isinstance(parameter, click.Option)
+    metavar = parameter.metavar or ("" if _is_flag(parameter) else _type_of(parameter))
+    names = ", ".join([*parameter.opts, *parameter.secondary_opts]) if option else ""
+    named = f"`{f'{names} {metavar}'.strip()}`".replace("|", "\\|")
+    default = "" if _is_flag(parameter) or parameter.default in (None, ()) else parameter.default
+    told = getattr(parameter, "help", "") or ""
+    env = f" Environment: `{parameter.envvar}`." if parameter.envvar else ""
+    return f"| {named} | {_cell(told)}{env} | {f'`{default}`' if default != '' else ''} |"
+
+
+def _is_flag(parameter: click.Parameter) -> bool:
+    return bool(getattr(parameter, "is_flag", False))
+
+
+def _type_of(parameter: click.Parameter) -> str:
+    choices = getattr(parameter.type, "choices", None)
+    return "|".join(map(str, choices)) if choices else parameter.type.name.upper()
+
+
+def config_page() -> str:
+    """Every key of every config: type, default, bounds, and the comment in the file."""
+    parts = [
+        "# Configs", "",
+        "A key that is left out keeps its default. An unknown key, a wrong type or a value out of "
+        "its bounds is refused, naming the key.", "",
+    ]  # fmt: skip
+    for command, model, name in (
+        ("serve", ServeConfig, "serve.toml"),
+        ("calibrate", CalibrateConfig, "calibrate.toml"),
+        ("train", TrainConfig, "train-demo.toml"),
+    ):
+        text = (ROOT / "configs" / name).read_text()
+        parts += [f"## spikeloop {command}", ""]
+        parts += _model(model, comments_of(text) if name != "train-demo.toml" else {})
+        parts += [f"The file `configs/{name}`:", "", f"```toml\n{text}```", ""]
+    return "\n".join(parts) + "\n"
+
+
+def comments_of(text: str) -> dict[tuple[str, str], str]:
+    """Return each key's comment, by section and key."""
+    found, section = {}, ""
+    for line in text.splitlines():
+        if head := re.match(r"\[(\w+)\]", line):
+            section = head[1]
+        elif key := re.match(r"(?:# )?(\w+) = .*?\s#\s(.*)", line):
+            found[section, key[1]] = key[2]
+    return found
+
+
+def _model(
+    model: type[BaseModel], comments: dict[tuple[str, str], str], path: str = ""
+) -> list[str]:
+    sections, rows = [], []
+    for name, field in model.model_fields.items():
+        inner = _section_of(field.annotation)
+        if inner is not None:
+            sections.append((f"{path}.{name}".strip("."), inner))
+            continue
+        default = "required" if field.is_required() else f"`{_shown(field.get_default())}`"
+        told = comments.get((path, name), "") or _bounds(field.metadata)
+        rows.append(f"| `{name}` | {_cell(_typed(field.annotation))} | {default} | {_cell(told)} |")
+    lines = []
+    if rows:
+        about = " ".join((model.__doc__ or "").split()) if path else ""
+        lines += [f"### `[{path}]`", "", _plain(about), ""] if path else []
+        lines += ["| key | type | default | |", "|---|---|---|---|", *rows, ""]
+    for where, inner in sections:
+        lines += _model(inner, comments, where)
+    return lines
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_of, getattr(annotation, "__args__", ()))), None)
+
+
+def _bounds(metadata: list[Any]) -> str:
+    signs = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return ", ".join(
+        f"{text} {getattr(one, name)}"
+        for one in metadata
+        for name, text in signs.items()
+        if getattr(one, name, None) is not None
+    )
+
+
+def _typed(annotation: Any) -> str:
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    text = re.sub(r"typing\.|Annotated\[(\w+), [^\]]*\]", r"\1", text)
+    return f"`{text}`"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "[]" if not value else str(list(value))
+    return '"' + value + '"' if isinstance(value, str) else "none" if value is None else str(value)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"^`\[[^\]]*\]`: ", "", text)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
