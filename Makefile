@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SOAK_HOURS ?= 8
 
-.PHONY: demo test check demo-bundle nds soak clean
+.PHONY: demo test check docs release-check sbom demo-bundle nds soak clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
@@ -21,6 +21,10 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# The site, into site/: warnings and dead links are errors.
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 demo-bundle: $(VENV)/.test
 	$(BIN)/spikeloop train configs/train-demo.toml

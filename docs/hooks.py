@@ -7,12 +7,15 @@ README, so that none of them can say something else than the code.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import click
-import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -21,7 +24,7 @@ from pydantic import BaseModel
 from calibration.wizard.config import CalibrateConfig
 from decoders.config import TrainConfig
 from export.manifest import Manifest
-from service.cli import make_app
+from service.cli import GROUPS, bench, main
 from service.config import ServeConfig
 
 ROOT = Path(__file__).parents[1]
@@ -75,47 +78,25 @@ def cli_page() -> str:
         "`SPIKELOOP_DECODE`, `SPIKELOOP_CONTROL` and `SPIKELOOP_KEYS` in the environment stand for "
         "`--decode`, `--control` and `--keys` of the commands that talk to a daemon.", "",
     ]  # fmt: skip
-    lines += _command(typer.main.get_command(make_app()), "spikeloop")
+    names = [(name,) for group in GROUPS for name in group.COMMANDS]
+    names += [("bench", name) for name in bench.COMMANDS]
+    for words in sorted(names):
+        lines += [f"## spikeloop {' '.join(words)}", "", f"```\n{help_of(words)}\n```", ""]
     return "\n".join(lines) + "\n"
 
 
-def _command(command: click.Command, words: str) -> list[str]:
-    below = getattr(command, "commands", {})
-    lines = []
-    if not below:
-        usage = " ".join(command.collect_usage_pieces(click.Context(command, info_name=words)))
-        about = (command.help or "").replace("\b", "").strip()
-        lines += [f"## {words}", "", _about(about), "", f"```\n{words} {usage}\n```", ""]
-        shown = [one for one in command.params if one.name != "help"]
-        lines += ["| | | default |", "|---|---|---|", *map(_parameter, shown), ""] if shown else []
-    for name, one in sorted(below.items()):
-        lines += _command(one, f"{words} {name}")
-    return lines
-
-
-def _about(text: str) -> str:
-    """Keep lists of the help as they are set."""
-    return re.sub(r"^exit codes:\n((?:  .*\n?)+)", r"Exit codes:\n\n```\n\1```\n", text, flags=re.M)
-
-
-def _parameter(parameter: click.Parameter) -> str:
-    option = isinstance(parameter, click.Option)
-    metavar = parameter.metavar or ("" if _is_flag(parameter) else _type_of(parameter))
-    names = ", ".join([*parameter.opts, *parameter.secondary_opts]) if option else ""
-    named = f"`{f'{names} {metavar}'.strip()}`".replace("|", "\\|")
-    default = "" if _is_flag(parameter) or parameter.default in (None, ()) else parameter.default
-    told = getattr(parameter, "help", "") or ""
-    env = f" Environment: `{parameter.envvar}`." if parameter.envvar else ""
-    return f"| {named} | {_cell(told)}{env} | {f'`{default}`' if default != '' else ''} |"
-
-
-def _is_flag(parameter: click.Parameter) -> bool:
-    return bool(getattr(parameter, "is_flag", False))
-
-
-def _type_of(parameter: click.Parameter) -> str:
-    choices = getattr(parameter.type, "choices", None)
-    return "|".join(map(str, choices)) if choices else parameter.type.name.upper()
+def help_of(words: Sequence[str]) -> str:
+    """Return what `--help` prints for a command."""
+    said, before = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100"
+    try:
+        with contextlib.redirect_stdout(said):
+            main([*words, "--help"])
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
+    return "\n".join(line.rstrip() for line in said.getvalue().strip().splitlines())
 
 
 def config_page() -> str:
@@ -132,19 +113,23 @@ def config_page() -> str:
     ):
         text = (ROOT / "configs" / name).read_text()
         parts += [f"## spikeloop {command}", ""]
-        parts += _model(model, comments_of(text) if name != "train-demo.toml" else {})
+        parts += _model(model, comments_of(text))
         parts += [f"The file `configs/{name}`:", "", f"```toml\n{text}```", ""]
     return "\n".join(parts) + "\n"
 
 
 def comments_of(text: str) -> dict[tuple[str, str], str]:
-    """Return each key's comment, by section and key."""
-    found, section = {}, ""
+    """Return each key's comment, by section and key; it may go on in the next lines."""
+    found: dict[tuple[str, str], str] = {}
+    section, last = "", None
     for line in text.splitlines():
-        if head := re.match(r"\[(\w+)\]", line):
-            section = head[1]
+        if head := re.match(r"\[+([\w.]+)\]", line):
+            section, last = head[1], None
         elif key := re.match(r"(?:# )?(\w+) = .*?\s#\s(.*)", line):
-            found[section, key[1]] = key[2]
+            last = (section, key[1])
+            found[last] = key[2].partition("; default: ")[0]
+        elif last is not None and (more := re.match(r"\s+# (.*)", line)):
+            found[last] += f" {more[1]}"
     return found
 
 
@@ -159,7 +144,7 @@ def _model(
             continue
         default = "required" if field.is_required() else f"`{_shown(field.get_default())}`"
         told = comments.get((path, name), "") or _bounds(field.metadata)
-        rows.append(f"| `{name}` | {_cell(_typed(field.annotation))} | {default} | {_cell(told)} |")
+        rows.append(f"| `{name}` | {_typed(field.annotation)} | {default} | {_cell(told)} |")
     lines = []
     if rows:
         about = " ".join((model.__doc__ or "").split()) if path else ""
@@ -186,10 +171,25 @@ def _bounds(metadata: list[Any]) -> str:
     )
 
 
+_WORDS = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
+
+
 def _typed(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    text = re.sub(r"typing\.|Annotated\[(\w+), [^\]]*\]", r"\1", text)
-    return f"`{text}`"
+    """Say a type in a reader's words."""
+    if annotation in (None, type(None)):
+        return "none"
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _typed(inner[0])
+    if origin is Literal:
+        return " or ".join(f"`{_shown(one)}`" for one in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(map(_typed, inner))
+    if origin is dict:
+        return f"table of {_typed(inner[1])}"
+    if origin in (tuple, list):
+        return "list of " + " and ".join(_typed(one) for one in inner if one is not Ellipsis)
+    return _WORDS.get(getattr(annotation, "__name__", ""), f"`{annotation}`")
 
 
 def _shown(value: Any) -> str:
@@ -201,7 +201,8 @@ def _shown(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"^`\[[^\]]*\]`: ", "", text)
+    told = re.sub(r"^`\[[^\]]*\]`: ", "", text)
+    return told[:1].upper() + told[1:]
 
 
 def _cell(text: str) -> str:

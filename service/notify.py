@@ -26,10 +26,6 @@ class Supervisor:
 
     def __init__(self, address: str) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
-        if self._socket is not None:
-            # A manager that is slow must not hold up the guardian.
-            self._socket.setblocking(False)
         self._is_ready = False
         self._place: object = None
         self._t_next_s = 0.0
@@ -47,9 +43,7 @@ class Supervisor:
             t_s: now.
             is_starting: it has not reached its beats, and may take its time.
         """
-        if self._socket is None or t_s < self._t_next_s:
-            return
-        if not is_starting and place == self._place:
+        if t_s < self._t_next_s or (place == self._place and not is_starting):
             return
         self._place, self._t_next_s = place, t_s + ALIVE_EVERY_S
         if is_starting:
@@ -66,6 +60,12 @@ class Supervisor:
         self._say("STOPPING=1\nSTATUS=stopping")
 
     def _say(self, lines: str) -> None:
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.sendto(lines.encode(), self._address)
+        if not self._address:
+            return
+        # A manager that is slow, or gone, must not hold up the guardian.
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to_manager,
+        ):
+            to_manager.setblocking(False)
+            to_manager.sendto(lines.encode(), self._address)

@@ -23,7 +23,7 @@ LONG_FIRST = ("system", "promise", "calibration", "decoders")
 
 
 TIMER = pytest.StashKey[BareTimer]()
-LIVE = ("system", "calibration", "service", "faults")
+LIVE = ("system", "calibration", "service", "faults", "docs")
 """Folders whose tests run daemons."""
 RERUNS = 2
 

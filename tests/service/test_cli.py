@@ -7,8 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -61,10 +61,10 @@ def test_every_command_and_option_has_a_help(
         assert text, f"{named} has no help"
 
 
-def parameters() -> Iterator[tuple[str, click.Parameter]]:
+def parameters() -> Iterator[tuple[str, Any]]:
     """Every parameter in the tree of commands, with its command's words."""
 
-    def walk(command: click.Command, words: str) -> Iterator[tuple[str, click.Parameter]]:
+    def walk(command: Any, words: str) -> Iterator[tuple[str, Any]]:
         assert command.help, f"{words} has no help"
         yield from ((words, parameter) for parameter in command.params)
         for name, one in getattr(command, "commands", {}).items():
