@@ -26,6 +26,22 @@ check: $(VENV)/.test
 docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# Builds wheel and sdist into dist/, and tries the wheel in an environment of its own.
+release-check: $(VENV)/.release
+	$(BIN)/python packaging/release_check.py
+
+# The bill of materials (CycloneDX) of what `spikeloop[cpu]` installs, into dist/sbom.json.
+sbom: $(VENV)/.release
+	rm -rf dist/sbom-environment && $(PYTHON) -m venv dist/sbom-environment
+	dist/sbom-environment/bin/python -m pip --disable-pip-version-check --quiet install '.[cpu]'
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  -o dist/sbom.json dist/sbom-environment
+	rm -rf dist/sbom-environment
+
+$(VENV)/.release: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install build cyclonedx-bom
+	@touch $@
+
 demo-bundle: $(VENV)/.test
 	$(BIN)/spikeloop train configs/train-demo.toml
 	rm -rf configs/bundles/demo
@@ -57,4 +73,4 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.cpu
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -33,11 +33,29 @@ _MANIFEST = "<!-- manifest -->"
 _LINK = re.compile(r"\[([^\]\n]+)\]\((\.\./[^)\s]+)\)")
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put pages that the navigation does not name into its appendix, so that none is lost."""
+    nav = config.nav or []
+    named = set(_named(nav)) | MADE.keys()
+    docs = ROOT / "docs"
+    pages = sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))
+    appendix = next(part["Appendix"] for part in nav if "Appendix" in part)
+    appendix += [page for page in pages if page not in named]
+    return config
+
+
+def _named(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for part in nav.values() if isinstance(nav, dict) else nav:
+            yield from _named(part)
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
-    made = {"reference/cli.md": cli_page(), "reference/config.md": config_page()}
-    for name, text in made.items():
-        files.append(File.generated(config, name, content=text))
+    for name, make in MADE.items():
+        files.append(File.generated(config, name, content=make()))
     return files
 
 
@@ -207,3 +225,9 @@ def _plain(text: str) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "reference/cli.md": cli_page,
+    "reference/config.md": config_page,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -24,16 +24,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"spikeloop {version('spikeloop')}\n")
+        raise typer.Exit
+
+
 def make_app() -> typer.Typer:
     """Every command, with its options."""
-    app, measured = _group("Spikes in over LSL, decodes out over ZeroMQ."), _group(bench.__doc__)
+    app, measured = _group(_before.__doc__), _group(bench.__doc__)
     for group in GROUPS:
         for name, command in group.COMMANDS.items():
             app.command(name)(_answering(command))
     for name, command in bench.COMMANDS.items():
         measured.command(name)(_answering(command))
     app.add_typer(measured, name="bench")
+    app.callback()(_before)
     return app
+
+
+def _before(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Spikes in over LSL, decodes out over ZeroMQ."""
 
 
 def _group(about: str | None) -> typer.Typer:

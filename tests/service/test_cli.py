@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def test_every_argument_and_option_in_the_tree_says_what_it_is() -> None:
         if len(getattr(parameter, "help", None) or "") < len("FOLDER")
     ]
     assert mute == []
+
+
+def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"spikeloop {version('spikeloop')}\n"
 
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
