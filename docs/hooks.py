@@ -29,6 +29,7 @@ from service.config import ServeConfig
 
 ROOT = Path(__file__).parents[1]
 _FROM_README = re.compile(r"^<!-- README: (.+) -->$", flags=re.M)
+_FILE = re.compile(r"^<!-- file: \S+ = (\S+) -->$", flags=re.M)
 _MANIFEST = "<!-- manifest -->"
 _LINK = re.compile(r"\[([^\]\n]+)\]\((\.\./[^)\s]+)\)")
 
@@ -62,6 +63,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Fill in tables of the README, and show links to files beside the docs as their names."""
     markdown = _FROM_README.sub(lambda found: readme_section(found[1]), markdown)
+    markdown = _FILE.sub(lambda found: _fenced(ROOT / found[1]), markdown)
     markdown = markdown.replace(_MANIFEST, "\n".join(_model(Manifest, {}, "manifest.json")))
     here = (ROOT / "docs" / page.file.src_uri).parent
     return _LINK.sub(lambda found: _kept_or_named(found, here), markdown)
@@ -74,6 +76,10 @@ def _kept_or_named(found: re.Match[str], here: Path) -> str:
     if not target.exists():
         raise FileNotFoundError(f"{here}: {found[2]} leads nowhere")
     return f"`{target.relative_to(ROOT)}`"
+
+
+def _fenced(path: Path) -> str:
+    return f"```python\n{path.read_text()}```"
 
 
 def readme_section(heading: str) -> str:

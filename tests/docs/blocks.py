@@ -12,7 +12,7 @@ _BLOCK = re.compile(
     r"(?:^ *<!-- (?P<mark>[^>]+) -->\n)?^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$",
     flags=re.M | re.S,
 )
-_INCLUDED = re.compile(r"^--8<-- (\S+)$", flags=re.M)
+_FILE = re.compile(r"^<!-- file: (?P<name>\S+) = (?P<source>\S+) -->$", flags=re.M)
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,19 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """Every fenced block of a page, in order; files that it includes are filled in."""
+    """Every fenced block of a page, in order, and every file that it shows."""
 
-    def included(found: re.Match[str]) -> str:
-        return (ROOT / found[1]).read_text().rstrip("\n")
+    def shown(found: re.Match[str]) -> str:
+        text = (ROOT / found["source"]).read_text()
+        return f"<!-- file: {found['name']} -->\n```python\n{text}```"
 
     return [
         Block(
             mark=found["mark"] or "",
             language=found["language"],
-            text=_INCLUDED.sub(
-                included, re.sub(rf"^{found['indent']}", "", found["text"], flags=re.M)
-            ),
+            text=re.sub(rf"^{found['indent']}", "", found["text"], flags=re.M),
         )
-        for found in _BLOCK.finditer(page.read_text())
+        for found in _BLOCK.finditer(_FILE.sub(shown, page.read_text()))
     ]
 
 

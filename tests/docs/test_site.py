@@ -43,6 +43,11 @@ def test_every_page_is_there(site: Path) -> None:
     assert built == named | {"404.md"}
 
 
+def test_files_that_a_page_shows_are_shown(site: Path) -> None:
+    text = (site / "tutorials" / "stream.html").read_text()
+    assert "IRREGULAR_RATE" in text
+
+
 def test_nothing_is_fetched_when_it_is_read(site: Path) -> None:
     for file in (*site.rglob("*.html"), *site.rglob("*.css")):
         assert FETCHED.findall(file.read_text()) == [], file
