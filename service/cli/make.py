@@ -44,6 +44,45 @@ def train(
     sys.stdout.write(f"{training.train(config, resume=resume, out=out)}\n")
 
 
+def tune(
+    config: Config,
+    budget_ms: Annotated[float, opt("Longest median step on this machine.")] = 0.5,
+    trials: Annotated[int, opt("Sizes to try, the config's own included.")] = 12,
+    steps: Annotated[int | None, opt("Of each trial; else a quarter of the config's.")] = None,
+    hops_ms: Annotated[str, opt("Hops to try, too; else the config's alone.", "MS,MS")] = "",
+    backend: Annotated[str, opt("Runs the steps that are timed.")] = "onnxruntime-cpu",
+    workers: Annotated[int, opt("Trials side by side.")] = 1,
+    seed: Annotated[int, opt("Seed of the search.")] = 0,
+    out: Annotated[Path, opt("New folder for trials, figure and config.")] = Path("runs/tune"),
+) -> None:
+    """Search a decoder's size for a latency budget.
+
+    Writes `tuned.toml`, the config of the most accurate size whose step fits the budget, and
+    `front.png`, accuracy against time of all that was tried.
+    """
+    from calibration.tuning.search import Settings
+    from calibration.tuning.search import tune as search
+    from streams.long_work import LongWork
+
+    settings = Settings(
+        budget_ms=budget_ms,
+        trials=trials,
+        steps=steps,
+        hops_ms=tuple(map(float, listed(hops_ms))),
+        backend=backend,
+        workers=workers,
+        seed=seed,
+    )
+    with LongWork("searching") as work:
+
+        def say(line: str) -> None:
+            work.tell(f"last {line}")
+            _say(line)
+
+        told = search(config, out, settings, say)
+    sys.stdout.write(json.dumps(told, indent=2) + "\n")
+
+
 def export(
     source: Annotated[Path, arg("RUN|FILE.ckpt", "Run, or torch_brain checkpoint.")],
     out: Out,
@@ -308,6 +347,7 @@ def _decoders(folder: Path) -> Decoders:
 
 COMMANDS: dict[str, Command] = {
     "train": train,
+    "tune": tune,
     "export": export,
     "build": build,
     "evaluate": evaluate,

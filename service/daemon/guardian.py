@@ -76,7 +76,8 @@ def guard(run: Run, config: ServeConfig) -> int:
             if watch.reading.phase is Phase.RUNNING:
                 fallback = follower.decoder.backend if follower else ""
                 _in_process(partial(speak, words, watch.reading, watch.complaint,
-                                    keys=config.output.keys, fallback=fallback))  # fmt: skip
+                                    keys=config.output.keys, fallback=fallback),
+                            supervisor)  # fmt: skip
             if follower is None:
                 raise _failure(watch)
             hung[words.backend or config.decoder.backend] = watch.complaint
@@ -228,8 +229,9 @@ def _be_the_daemon(
         os._exit(code)
 
 
-def _in_process(run: Callable[[], None]) -> None:
+def _in_process(run: Callable[[], None], supervisor: Supervisor) -> None:
     """Run in a process of its own, until it ends or this one is asked to end."""
+    clock = MonotonicClock()
     pid = os.fork()
     if pid == 0:
         with Guard(BaseException, traceback.print_exception):
@@ -239,6 +241,7 @@ def _in_process(run: Callable[[], None]) -> None:
         os._exit(0)
     while not os.waitpid(pid, os.WNOHANG)[0]:
         info = signal.sigtimedwait(_SIGNALS, POLL_S)
+        supervisor.alive(None, clock.now(), is_starting=True)  # a fallback follows: let it
         if info is not None and info.si_signo != signal.SIGCHLD:
             os.kill(pid, signal.SIGKILL)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from service.notify import Supervisor
+from tests.faults.test_hanging_backend import CPU, Switch, decoder, switch  # noqa: F401
 from tests.system.conftest import DaemonStarter
 from tests.system.running import keep_on, wait_until
 from tests.system.sender_process import SenderProcess
@@ -79,6 +80,25 @@ def test_it_is_ready_with_the_first_decode_and_alive_with_beats(
     manager.listen()
     assert "STOPPING=1" in manager.heard
     assert manager.heard.count("READY=1") == 1
+
+
+def test_it_is_alive_while_a_fallback_takes_over(
+    manager: Manager,
+    serve: DaemonStarter,
+    bundle: Path,
+    stream: str,
+    living: SenderProcess,
+    switch: Switch,  # noqa: F811
+) -> None:
+    daemon = serve(stream, bundle, decoder=decoder(bundle, [CPU]))
+    daemon.until_validity("ok")
+    switch.on("step", "gil")
+    daemon.until(lambda heard: any(d["reason"] == "hung" for d in heard.decodes))
+    n_before = manager.n_alive()
+    # While the guardian speaks in the daemon's place, and while the fallback is opened.
+    wait_until(lambda: manager.n_alive() > n_before + 3, daemon.listen)
+    daemon.until(lambda heard: heard.decodes[-1]["validity"] == "ok")
+    assert daemon.heard.decodes[-1]["backend"] == CPU
 
 
 def test_without_a_manager_nothing_is_said() -> None:
