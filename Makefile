@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOAK_HOURS ?= 8
 EXAMPLES ?= 100000
 
-.PHONY: demo test check audit fuzz faults demo-bundle nds soak clean
+.PHONY: demo test check audit fuzz faults docs release-check sbom demo-bundle nds soak clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/spikeloop demo
@@ -35,6 +35,26 @@ fuzz: $(VENV)/.test
 # The whole table of docs/faults.md; as root also what needs namespaces, mounts and priorities.
 faults: $(VENV)/.test
 	SPIKELOOP_FULL=1 $(BIN)/pytest tests/faults
+
+# The site, into site/: warnings and dead links are errors.
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Builds wheel and sdist into dist/, and tries the wheel in an environment of its own.
+release-check: $(VENV)/.release
+	$(BIN)/python packaging/release_check.py
+
+# The bill of materials (CycloneDX) of what `spikeloop[cpu]` installs, into dist/sbom.json.
+sbom: $(VENV)/.release
+	rm -rf dist/sbom-environment && $(PYTHON) -m venv dist/sbom-environment
+	dist/sbom-environment/bin/python -m pip --disable-pip-version-check --quiet install '.[cpu]'
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  -o dist/sbom.json dist/sbom-environment
+	rm -rf dist/sbom-environment
+
+$(VENV)/.release: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install build cyclonedx-bom
+	@touch $@
 
 demo-bundle: $(VENV)/.test
 	$(BIN)/spikeloop train configs/train-demo.toml
@@ -67,4 +87,4 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@ $(VENV)/.cpu
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ def evaluate(
     blocks_s: float | None = None,
     against: str | None = None,
     on_note: Say = say_on_stderr,
+    on_session: Callable[[int, Path], None] = lambda i, path: None,
 ) -> dict[str, Any]:
     """Decode recordings causally and score the decoder.
 
@@ -109,6 +110,7 @@ def evaluate(
         blocks_s: also score each stretch of this length, under `by_time`.
         against: another backend for the same beats; adds `largest_difference` per output.
         on_note: hears about mended data and unit keys that cannot be trusted.
+        on_session: told each file, counted from 0, before it is decoded.
 
     Returns:
         JSON-able: `outputs.NAME.r2`, a list per dimension, with `ci`, `best_lag_s` and
@@ -123,7 +125,8 @@ def evaluate(
     backend, lead_s = open_verified(bundle), bundle.manifest.lead_s.default
     choice = choice_of(bundle, sessions_config)
     parts, results = list[str](), dict[str, dict[str, Any]]()
-    for path in session_paths:
+    for i, path in enumerate(session_paths):
+        on_session(i, path)
         session = read_session(path, choice)
         say_notes([session], on_note, same_array=session.id != bundle.manifest.session)
         parts.append(split or split_of(bundle, Path(path)))

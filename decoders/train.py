@@ -28,6 +28,7 @@ from decoders.training.optimisation import launch
 from decoders.training.reading import Say, read_sessions, say_on_stderr, simulated_sessions
 from decoders.training.recordings import Recording, record, record_synthetic
 from streams.clock import MonotonicClock
+from streams.long_work import LongWork
 from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop
 
@@ -54,7 +55,8 @@ def train(config_path: Path, *, resume: bool = False, out: Path | None = None) -
         _prepare(run_dir, config_path, resume)
         _simulate(config.sessions.simulated, run_dir)
     fabric.barrier()
-    recordings = load_recordings(config, config_path.parent, run_dir)
+    with LongWork("reading sessions", has_bar=not fabric.is_global_zero):
+        recordings = load_recordings(config, config_path.parent, run_dir)
     family = FAMILIES[config.family]
     trainer = family.new_trainer(config, config_path.parent, recordings, fabric)
     if resume:
@@ -142,12 +144,17 @@ def _run(trainer: FamilyTrainer, run_dir: Path) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     show = trainer.learner.fabric.is_global_zero
     console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show) as progress:
+    has_bar = show and console.is_terminal
+    with (
+        Progress(*columns, TimeRemainingColumn(), console=console, disable=not has_bar) as progress,
+        LongWork("training", has_bar=has_bar or not show) as work,
+    ):
         task = progress.add_task("training", total=1.0)
         while trainer.share_done < 1.0:
             loss = trainer.step()
             text = f"step {trainer.learner.i_step}  loss {loss:.4f}"
             progress.update(task, completed=trainer.share_done, description=text)
+            work.tell(f"{trainer.share_done:.0%}, {text}")
             at_end = trainer.share_done >= 1.0
             if at_end or trainer.learner.i_step % recipe.evaluate_every == 0:
                 trainer.learner.scores.append(

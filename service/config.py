@@ -14,11 +14,15 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class InputConfig(SpikesInput):
-    """`[input]`: the stream, how much it may bring, and how long it is looked for."""
+    """`[input]`: the stream, how much it may bring, and how long it is looked for.
+
+    With `simulate_if_absent` a simulated subject is decoded where no stream answers.
+    """
 
     source_id: str = ""
     budget_spikes_per_s: int = Field(50_000, ge=100, le=2_000_000)
     wait_s: float = Field(5.0, gt=0, le=3600)
+    simulate_if_absent: bool = False
 
 
 class DecoderConfig(Section):

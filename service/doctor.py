@@ -32,6 +32,7 @@ from service.errors import HANDLED, ExitCode
 from service.loop.intake.rejected import CAUSES, FAULT_SHARE
 from service.loop.intake.source import Source
 from service.loop.validity import UNKNOWN_SHARE
+from service.setup.report import write_report
 from service.telemetry.unit_numbers import shift_of, strangers_of
 from streams.clock import MonotonicClock
 from streams.errors import StreamLostError
@@ -59,13 +60,16 @@ class Finding:
     said: str
 
 
-def doctor(config_path: Path | None, *, gpu: bool = False, as_json: bool) -> int:
+def doctor(
+    config_path: Path | None, *, gpu: bool = False, report: Path | None = None, as_json: bool
+) -> int:
     """Look at everything and say what was found.
 
     Args:
         config_path: of the daemon to be served; None for what any daemon needs.
         gpu: look for a GPU too, and prove it with an engine; done by itself where the config names
             a backend that runs on one.
+        report: a file to write for a bug report; None for none.
         as_json: print the findings as JSON.
 
     Returns:
@@ -82,6 +86,8 @@ def doctor(config_path: Path | None, *, gpu: bool = False, as_json: bool) -> int
         sys.stdout.write(json.dumps([asdict(one) for one in findings]) + "\n")
     else:
         _print(findings)
+    if report is not None:
+        write_report(report, findings, config)
     if not all(one.ok for one in proofs):
         return ExitCode.BACKEND
     return ExitCode.DONE if all(one.ok for one in findings) else ExitCode.GUARD

@@ -10,6 +10,7 @@ import sys
 import threading
 from typing import Literal, TextIO
 
+SHA256_LETTERS = 64
 LINES_WAITING = 1000
 """Kept while standard error takes nothing: a stopped terminal, or a pipe that nobody reads."""
 
@@ -33,7 +34,13 @@ class _Json(logging.Formatter):
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Return a value as a person reads it: few digits, the beginning of a checksum."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} {_short(one)}" for key, one in value.items()) + "}"
+    text = str(value)
+    return text[:12] if len(text) == SHA256_LETTERS and " " not in text else text
 
 
 class UnblockingHandler(logging.Handler):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
+
+from streams.clock import wait_readable
 
 
 def until_signalled() -> Callable[[], bool]:
@@ -17,3 +20,12 @@ def until_signalled() -> Callable[[], bool]:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     return lambda: bool(came)
+
+
+def or_stdin_ended(is_stopped: Callable[[], bool]) -> Callable[[], bool]:
+    """Return a function that is True also once the standard input has ended, as with its writer."""
+
+    def is_over() -> bool:
+        return (wait_readable(0, 0.0) and not os.read(0, 1024)) or is_stopped()
+
+    return is_over

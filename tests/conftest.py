@@ -23,7 +23,7 @@ LONG_FIRST = ("system", "promise", "calibration", "decoders", "recording")
 
 
 TIMER = pytest.StashKey[BareTimer]()
-LIVE = ("system", "calibration", "service", "faults", "recording")
+LIVE = ("system", "calibration", "service", "faults", "recording", "docs")
 """Folders whose tests run daemons."""
 RERUNS = 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,9 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"spikeloop {version('spikeloop')}\n")
+        raise typer.Exit
+
+
 def make_app() -> typer.Typer:
     """Every command, with its options."""
-    app = _group("Spikes in over LSL, decodes out over ZeroMQ.")
+    app = _group(_before.__doc__)
     for group in GROUPS:
         for name, command in group.COMMANDS.items():
             app.command(name)(_answering(command))
@@ -37,7 +45,16 @@ def make_app() -> typer.Typer:
         for name, command in sub.COMMANDS.items():
             under.command(name)(_answering(command))
         app.add_typer(under, name=group_name)
+    app.callback()(_before)
     return app
+
+
+def _before(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Spikes in over LSL, decodes out over ZeroMQ."""
 
 
 def _group(about: str | None) -> typer.Typer:

@@ -50,6 +50,7 @@ def loop(
     """Measure LSL in to ZeroMQ out, in separate processes."""
     quieten_lsl()
     from service.bench.loop import Settings, bench_loop
+    from streams.long_work import LongWork
 
     settings = Settings(
         n_units=units,
@@ -65,7 +66,8 @@ def loop(
         form=form,
         record=record,
     )
-    return bench_loop(settings, figure=figure, as_json=as_json)
+    with LongWork(f"measuring {seconds:g} s"):
+        return bench_loop(settings, figure=figure, as_json=as_json)
 
 
 def decode(
@@ -83,14 +85,16 @@ def decode(
 ) -> int:
     """Time the graph alone, over tokens and backends."""
     from service.bench.decode import bench_decode
+    from streams.long_work import LongWork
 
-    return bench_decode(
-        bundles=bundle or ["shipped:demo"],
-        poyo=not bundle if poyo is None else poyo,
-        backends=backend or ["onnxruntime-cpu", "numba-cpu", "torch"],
-        hop_s=hop_ms * 1e-3,
-        as_json=as_json,
-    )
+    with LongWork("timing"):
+        return bench_decode(
+            bundles=bundle or ["shipped:demo"],
+            poyo=not bundle if poyo is None else poyo,
+            backends=backend or ["onnxruntime-cpu", "numba-cpu", "torch"],
+            hop_s=hop_ms * 1e-3,
+            as_json=as_json,
+        )
 
 
 def gpu(
@@ -104,16 +108,18 @@ def gpu(
 ) -> int:
     """Time decoders of published sizes with random weights, host to host."""
     from service.bench.gpu import bench_gpu
+    from streams.long_work import LongWork
 
-    return bench_gpu(
-        sizes=size or [],
-        backends=backend or ["torch-cuda", "onnxruntime-cpu"],
-        n_units=units,
-        hop_s=hop_ms * 1e-3,
-        folder=folder,
-        with_many=many,
-        as_json=as_json,
-    )
+    with LongWork("timing"):
+        return bench_gpu(
+            sizes=size or [],
+            backends=backend or ["torch-cuda", "onnxruntime-cpu"],
+            n_units=units,
+            hop_s=hop_ms * 1e-3,
+            folder=folder,
+            with_many=many,
+            as_json=as_json,
+        )
 
 
 def sender(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -67,17 +66,11 @@ def record(
     """Record LSL streams to an XDF file."""
     quieten_lsl()
     from service.errors import ExitCode
-    from service.signals import until_signalled
-    from streams.clock import wait_readable
+    from service.signals import or_stdin_ended, until_signalled
     from streams.sessions.record import recorder
 
     is_signalled = until_signalled()
-
-    def is_stopped() -> bool:
-        if until_stdin_ends and wait_readable(0, 0.0) and not os.read(0, 1024):
-            return True
-        return is_signalled()
-
+    is_stopped = or_stdin_ended(is_signalled) if until_stdin_ends else is_signalled
     told = recorder.record(
         [_wanted(text, budget) for text in stream],
         file,

@@ -45,6 +45,45 @@ def train(
     sys.stdout.write(f"{training.train(config, resume=resume, out=out)}\n")
 
 
+def tune(
+    config: Config,
+    budget_ms: Annotated[float, opt("Longest median step on this machine.")] = 0.5,
+    trials: Annotated[int, opt("Sizes to try, the config's own included.")] = 12,
+    steps: Annotated[int | None, opt("Of each trial; else a quarter of the config's.")] = None,
+    hops_ms: Annotated[str, opt("Hops to try, too; else the config's alone.", "MS,MS")] = "",
+    backend: Annotated[str, opt("Runs the steps that are timed.")] = "onnxruntime-cpu",
+    workers: Annotated[int, opt("Trials side by side.")] = 1,
+    seed: Annotated[int, opt("Seed of the search.")] = 0,
+    out: Annotated[Path, opt("New folder for trials, figure and config.")] = Path("runs/tune"),
+) -> None:
+    """Search a decoder's size for a latency budget.
+
+    Writes `tuned.toml`, the config of the most accurate size whose step fits the budget, and
+    `front.png`, accuracy against time of all that was tried.
+    """
+    from calibration.tuning.search import Settings
+    from calibration.tuning.search import tune as search
+    from streams.long_work import LongWork
+
+    settings = Settings(
+        budget_ms=budget_ms,
+        trials=trials,
+        steps=steps,
+        hops_ms=tuple(map(float, listed(hops_ms))),
+        backend=backend,
+        workers=workers,
+        seed=seed,
+    )
+    with LongWork("searching") as work:
+
+        def say(line: str) -> None:
+            work.tell(f"last {line}")
+            _say(line)
+
+        told = search(config, out, settings, say)
+    sys.stdout.write(json.dumps(told, indent=2) + "\n")
+
+
 def export(
     source: Annotated[Path, arg("RUN|FILE.ckpt", "Run, or torch_brain checkpoint.")],
     out: Out,
@@ -111,22 +150,24 @@ def build(
     from export.bundle import open_bundle
     from export.engines.build import build as compile_graph
     from export.shipped import bundle_path
+    from streams.long_work import LongWork
 
     opened, judge = open_bundle(bundle_path(bundle)), None
     if session is not None:
         from calibration.precision_gate import PrecisionGate
 
         judge = PrecisionGate(opened, session, split).judge
-    made = compile_graph(
-        opened,
-        backend,
-        precision,
-        targets=[name.lower() for name in listed(target)],
-        with_bundle=with_bundle,
-        judge=judge,
-        bound=bound,
-        say=_say,
-    )
+    with LongWork(f"building for {backend}"):
+        made = compile_graph(
+            opened,
+            backend,
+            precision,
+            targets=[name.lower() for name in listed(target)],
+            with_bundle=with_bundle,
+            judge=judge,
+            bound=bound,
+            say=_say,
+        )
     if as_json:
         sys.stdout.write(json.dumps({"path": str(made.path), **made.record}, indent=1) + "\n")
         return
@@ -156,6 +197,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Decode recordings causally and score the decoder."""
+    from streams.long_work import LongWork
+
     if falcon is not None:
         from calibration.errors import FalconError
         from calibration.falcon.scoring import evaluate_falcon
@@ -164,19 +207,22 @@ def evaluate(
         given["--sessions"] = sessions_config
         for option in (name for name, value in given.items() if value is not None):
             raise FalconError(f"{option} cannot be had with --falcon: leave one of them out")
-        result = evaluate_falcon(bundle, sessions, falcon, split=split or "all")
+        with LongWork(f"evaluating {len(sessions)} files"):
+            result = evaluate_falcon(bundle, sessions, falcon, split=split or "all")
     else:
         from calibration import evaluate as scoring
 
-        result = scoring.evaluate(
-            bundle,
-            sessions,
-            split=split,
-            sessions_config=sessions_config,
-            figure=figure,
-            blocks_s=blocks,
-            against=against,
-        )
+        with LongWork("evaluating") as work:
+            result = scoring.evaluate(
+                bundle,
+                sessions,
+                split=split,
+                sessions_config=sessions_config,
+                figure=figure,
+                blocks_s=blocks,
+                against=against,
+                on_session=lambda i, path: work.tell(f"{path}, {i + 1} of {len(sessions)}"),
+            )
     sys.stdout.write(json.dumps(result, indent=None if as_json else 2) + "\n")
 
 
@@ -191,15 +237,17 @@ def baseline(
     from rich.console import Console
 
     from calibration.baselines import evaluate_baselines
+    from streams.long_work import LongWork
 
     errors = Console(stderr=True)
-    result = evaluate_baselines(
-        config,
-        names.split(","),
-        seed=seed,
-        run_dir=out,
-        on_progress=lambda session, name: errors.print(f"{session}: fitting {name} ..."),
-    )
+    with LongWork("fitting baselines"):
+        result = evaluate_baselines(
+            config,
+            names.split(","),
+            seed=seed,
+            run_dir=out,
+            on_progress=lambda session, name: errors.print(f"{session}: fitting {name} ..."),
+        )
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
@@ -245,9 +293,19 @@ def adapt(
     from rich.progress import Progress
 
     from calibration.adaptation import adapt as adapting
+    from streams.long_work import LongWork
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with (
+        Progress(console=console, transient=True) as bar,
+        LongWork("adapting", has_bar=console.is_terminal) as work,
+    ):
         task = bar.add_task("adapting", total=None)
+
+        def on_progress(done: int, most: int) -> None:
+            bar.update(task, completed=done, total=most)
+            work.tell(f"step {done} of at most {most}")
+
         result = adapting.adapt(
             bundle,
             session,
@@ -260,7 +318,7 @@ def adapt(
             follow_drift=not still,
             seed=seed,
             sessions_config=sessions_config,
-            on_progress=lambda done, most: bar.update(task, completed=done, total=most),
+            on_progress=on_progress,
         )
     sign_it(out)
     sys.stdout.write(json.dumps(result, indent=None if as_json else 2) + "\n")
@@ -311,6 +369,7 @@ def _decoders(folder: Path) -> Decoders:
 
 COMMANDS: dict[str, Command] = {
     "train": train,
+    "tune": tune,
     "export": export,
     "build": build,
     "evaluate": evaluate,

@@ -34,8 +34,11 @@ Json = Annotated[bool, flag("--json", "Print JSON.")]
 Config = Annotated[Path, arg("CONFIG.toml", "The config file.")]
 Bundle = Annotated[Path, arg("BUNDLE", "Folder of the decoder.")]
 Out = Annotated[Path, Option("--out", "-o", metavar="BUNDLE", help="Folder of the new bundle.")]
-Control = Annotated[str, opt("The daemon's `[output] control`.")]
-Keys = Annotated[Path | None, opt("File of the client's keys.")]
+Control = Annotated[
+    str, Option(help="The daemon's `[output] control`.", envvar="SPIKELOOP_CONTROL")
+]
+Decode = Annotated[str, Option(help="The daemon's `[output] decode`.", envvar="SPIKELOOP_DECODE")]
+Keys = Annotated[Path | None, Option(help="File of the client's keys.", envvar="SPIKELOOP_KEYS")]
 SignKey = Annotated[
     Path | None, Option("--sign-key", metavar="FILE", help="Sign the bundle with this key.")
 ]

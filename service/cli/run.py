@@ -77,6 +77,36 @@ def demo(
     )
 
 
+def init(
+    config: Annotated[Path, arg("CONFIG.toml", "The file to be written.")] = Path("spikeloop.toml"),
+    stream: Annotated[
+        str | None, opt("LSL stream of spikes; `simulated` for none yet.", "NAME")
+    ] = None,
+    columns: Annotated[
+        str | None, opt("Names of its channels, where its labels do not tell.", "A,B,...")
+    ] = None,
+    decoder: Annotated[str | None, opt("Folder of the decoder, or shipped:demo.", "BUNDLE")] = None,
+    hop_ms: Annotated[float | None, opt("Milliseconds between decodes.")] = None,
+    decode: Annotated[
+        str | None, Option(help="Address at which decodes leave.", envvar="SPIKELOOP_DECODE")
+    ] = None,
+    seconds: Annotated[float, opt("How long to listen to the streams.")] = 3.0,
+    yes: Annotated[bool, flag("--yes", "Ask nothing: take what fits best.")] = False,
+    force: Annotated[bool, flag("--force", "Write over a file that is there.")] = False,
+) -> int:
+    """Find your stream, ask five questions, write a config.
+
+    What is given as an option is not asked. Without a terminal nothing is asked.
+    """
+    quieten_lsl()
+    from service.setup.init import Given, prompt
+    from service.setup.init import init as begin
+
+    given = Given(stream=stream, columns=columns, decoder=decoder, hop_ms=hop_ms, decode=decode)
+    is_asked = sys.stdin.isatty() and not yes
+    return begin(config, given, seconds=seconds, force=force, ask=prompt if is_asked else None)
+
+
 def serve(
     config: Config,
     log: Annotated[Literal["human", "json"], opt("Form of the log.")] = "human",
@@ -116,13 +146,16 @@ def simulate(
     summary: Annotated[Path | None, opt("Write how it went here (JSON).")] = None,
     write: Annotated[Path | None, opt("Write a session instead of streaming.", "FILE.nwb")] = None,
     minutes: Annotated[float, opt("Length of the session written.")] = 5.0,
+    until_stdin_ends: Annotated[
+        bool, flag("--until-stdin-ends", "End with the program that started it.")
+    ] = False,
 ) -> None:
     """Be a simulated subject, live on LSL or to a file."""
     quieten_lsl()
     from rich.console import Console
 
     from service.errors import ConfigError
-    from service.signals import until_signalled
+    from service.signals import or_stdin_ended, until_signalled
     from streams.sessions.nwb.writer import write_session
     from streams.simulation.live import SubjectOptions, run_subject
     from streams.simulation.openloop import record_open_loop
@@ -154,7 +187,8 @@ def simulate(
         delay_s=delay_ms * 1e-3,
         summary_path=summary,
     )
-    told = run_subject(options, until_signalled())
+    is_signalled = until_signalled()
+    told = run_subject(options, or_stdin_ended(is_signalled) if until_stdin_ends else is_signalled)
     note.print(
         f"{told.targets_acquired} targets acquired in {told.engaged_s:.0f} s, "
         f"{told.spikes_sent} spikes sent"
@@ -218,6 +252,7 @@ def replay(
 
 COMMANDS: dict[str, Command] = {
     "demo": demo,
+    "init": init,
     "serve": serve,
     "simulate": simulate,
     "replay": replay,

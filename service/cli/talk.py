@@ -14,6 +14,7 @@ from service.cli.options import (
     DEFAULT_DECODE,
     Command,
     Control,
+    Decode,
     Json,
     Keys,
     Registry,
@@ -41,7 +42,7 @@ SUCCESSION = {
 
 
 def watch(
-    decode: Annotated[str, opt("The daemon's `[output] decode`.")] = DEFAULT_DECODE,
+    decode: Decode = DEFAULT_DECODE,
     keys: Keys = None,
     as_json: Annotated[bool, flag("--json", "Print the messages as they are, one a line.")] = False,
     count: Annotated[int | None, opt("End after so many.")] = None,
@@ -200,13 +201,16 @@ def doctor(
     gpu: Annotated[
         bool, flag("--gpu", "Prove the GPU: driver, card, TensorRT, an engine built and run.")
     ] = False,
+    report: Annotated[
+        Path | None, opt("Write a file for a bug report: no names, no data.", "FILE.json")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Say what would stop the daemon from working."""
     quieten_lsl()
     from service import doctor as examining
 
-    return examining.doctor(config, gpu=gpu, as_json=as_json)
+    return examining.doctor(config, gpu=gpu, report=report, as_json=as_json)
 
 
 def lint(
@@ -232,7 +236,7 @@ def lint(
       3  no such stream, or one that cannot be opened or read as spikes
     """  # noqa: D301 - \b keeps the lines of a paragraph in the help
     quieten_lsl()
-    from service.lint import lint_streams
+    from service.setup.lint import lint_streams
 
     return lint_streams(
         name,

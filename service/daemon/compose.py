@@ -14,6 +14,7 @@ from typing import Any
 from export.choice.machine import cpu_model, library_versions
 from export.manifest import Manifest
 from service.config import DecoderConfig, InputConfig, ServeConfig, ShapingConfig
+from service.daemon.stand_in import StandIn
 from service.daemon.stream_search import StreamSearch
 from service.errors import ConfigError
 from service.loop.cut_timer import Cut
@@ -114,6 +115,14 @@ def search_stream(config: InputConfig, clock: Clock) -> Iterator[FindInlet]:
     finally:
         ended.set()
         search.join()
+
+
+def make_stand_in(config: ServeConfig, decodes: str) -> StandIn | None:
+    """Return what stands in for a stream that is absent; None if the config allows nothing."""
+    if not config.input.simulate_if_absent:
+        return None
+    # With keys the decodes are for those who hold the client's: its hand moves the cursor then.
+    return StandIn(config.input, "" if config.output.keys else decodes)
 
 
 def make_source(

@@ -24,6 +24,7 @@ from service.daemon.compose import (
     make_alignment,
     make_recorder,
     make_source,
+    make_stand_in,
     make_token_cap,
     search_stream,
     shaping_of,
@@ -31,6 +32,7 @@ from service.daemon.compose import (
 )
 from service.daemon.lifeline import NO_LIMIT, Lifeline, Phase
 from service.daemon.realtime import apply, lift_carriers
+from service.daemon.stand_in import CHANGE
 from service.deploy.failover import open_spare, tell_choice
 from service.deploy.swap import Deployer
 from service.deploy.transfer import Transfers
@@ -67,6 +69,7 @@ _BY_ARRIVAL = (
     "arrives, so decodes are as late as the sender's program is, which nobody measures, and the "
     "times of spikes within a block are lost"
 )
+_SIMULATED = f"these are decodes of a SIMULATED subject, no person's; {CHANGE}"
 
 
 class Daemon:
@@ -110,6 +113,7 @@ class Daemon:
         check_config(config, bundle.manifest)
         manifest, decoder = bundle.manifest, config.decoder
         doing = f"opening {manifest.name!r} on {decoder.backend} within {decoder.open_most_s:g} s"
+        self._stand_in = make_stand_in(config, publisher.endpoint)
         # Both take their time: the network answers while libraries are loaded.
         with search_stream(config.input, self._clock) as find:
             lifeline.reach(Phase.STARTING, self._clock.now() + decoder.open_most_s, doing)
@@ -122,13 +126,16 @@ class Daemon:
             )
             kernels = kernels_for(self.opened.backend)
             keys = tuple(unit.key for unit in manifest.units)
+            find = self._stand_in.after(find) if self._stand_in else find
             self.source = make_source(config.input, keys, self._clock, kernels, find)
         output = config.output
         dims = {output.name: output.dims for output in manifest.outputs}
         self._write = decode_writer(output.format, dims)
         lifeline.say(form=output.format, dims=dims)
         self._outlet = (
-            DecodeOutlet(output.lsl_name, manifest.outputs) if output.lsl_outlet else None
+            DecodeOutlet(output.lsl_name, manifest.outputs, simulated=self.is_simulated)
+            if output.lsl_outlet
+            else None
         )
         t0_s = choose_t0(self.source, manifest.hop_s)
         self.schedule = Schedule(t0_s, round(manifest.hop_s * 1e6))
@@ -201,6 +208,8 @@ class Daemon:
     def close(self) -> None:
         """Release a daemon that never ran."""
         self._ingest.stop()
+        if self._stand_in is not None:
+            self._stand_in.close()
         if self._outlet is not None:
             self._outlet.close()
 
@@ -236,6 +245,8 @@ class Daemon:
         self.deployer.memory.start()
         self._ask_for_realtime()
         self.report("started", self._description())
+        if self.is_simulated:
+            self.report("simulated", {"warning": _SIMULATED})
         if self.config.input.stamps == "arrival":
             self.report("stamps_of_arrival", {"warning": _BY_ARRIVAL})
         # A collection stops the loop for milliseconds; a beat leaves no cycles behind.
@@ -253,6 +264,11 @@ class Daemon:
             raise GuardError(f"the daemon ended itself: {self.failure}") from self.failure
 
     @property
+    def is_simulated(self) -> bool:
+        """True if the source says that nobody's neurons are behind it."""
+        return self.source.inlet.description.simulated
+
+    @property
     def decode_endpoint(self) -> str:
         """The decodes' endpoint."""
         return self._publisher.endpoint
@@ -264,7 +280,8 @@ class Daemon:
         failed = {"record": recorder and recorder.failure, "memory_check": memory.failure}
         told = heartbeat_of(
             self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent,
-            flags=[part for part, why in failed.items() if why],
+            flags=[part for part, why in failed.items() if why]
+            + ["simulated"] * self.is_simulated,
         )  # fmt: skip
         # Asked by the control thread while a beat hangs: the newest decode is no news any more.
         if self.lifeline.is_overdue(t_sent):
@@ -379,6 +396,7 @@ class Daemon:
             "refused_backends": {one.name: one.reason for one in self.opened.tried}
             | dict(self._hung),
             "source": str(self.source.inlet.description),
+            "simulated": self.is_simulated,
             "hop_ms": self.bundle.manifest.hop_s * 1e3,
         }
 
@@ -395,6 +413,8 @@ class Daemon:
         self.deployer.stop()
         self.deployer.memory.stop()
         self._ingest.stop()
+        if self._stand_in is not None:
+            self._stand_in.close()
         if self._outlet is not None:
             self._outlet.close()
         if self.recorder is not None:

@@ -2,7 +2,7 @@
 
 Native code that hangs may hold the interpreter's lock, and then no thread of the process can do
 anything. So `serve` forks: the child is the daemon, the parent its guardian. The parent runs no
-native code of others, opens no socket, and can always be stopped.
+native code of others, opens no socket but systemd's, and can always be stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from service.daemon.lifeline import NO_LIMIT, LastWords, Lifeline, Phase, Readin
 from service.errors import HANDLED, GuardError, exit_code
 from service.guard import Guard
 from service.logs import end_log
+from service.notify import Supervisor
 from streams.clock import Clock, MonotonicClock
 from streams.wire.sockets import end_sockets
 
@@ -60,6 +61,7 @@ def guard(run: Run, config: ServeConfig) -> int:
         return 0
     hung: dict[str, str] = {}
     run_before = ""
+    supervisor = Supervisor.of()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         while True:
@@ -67,7 +69,7 @@ def guard(run: Run, config: ServeConfig) -> int:
             pid = os.fork()
             if pid == 0:
                 _be_the_daemon(run, config, lifeline, hung)
-            watch = _Watch(pid, lifeline, MonotonicClock())
+            watch = _Watch(pid, lifeline, MonotonicClock(), supervisor)
             if (code := watch.until_over()) is not None:
                 return code
             words = lifeline.last_words()
@@ -75,7 +77,8 @@ def guard(run: Run, config: ServeConfig) -> int:
             if watch.reading.phase is Phase.RUNNING:
                 fallback = follower.decoder.backend if follower else ""
                 _in_process(partial(speak, words, watch.reading, watch.complaint,
-                                    keys=config.output.keys, fallback=fallback))  # fmt: skip
+                                    keys=config.output.keys, fallback=fallback),
+                            supervisor)  # fmt: skip
             if follower is None:
                 raise _failure(watch)
             hung[words.backend or config.decoder.backend] = watch.complaint
@@ -111,8 +114,9 @@ class _Watch:
         complaint: why it was ended; "" if it was not.
     """
 
-    def __init__(self, pid: int, lifeline: Lifeline, clock: Clock) -> None:
+    def __init__(self, pid: int, lifeline: Lifeline, clock: Clock, supervisor: Supervisor) -> None:
         self._pid, self._lifeline, self._clock = pid, lifeline, clock
+        self._supervisor = supervisor
         self.reading, self.complaint = lifeline.read(), ""
         self._t_look_s = clock.now()
         self._over_s = self._asked_s = self._cpu_s = 0.0
@@ -153,6 +157,7 @@ class _Watch:
     def _pass_on(self, info: signal.struct_siginfo) -> None:
         """Ask the daemon to end; a terminal has asked its whole process group already."""
         self._is_asked = True
+        self._supervisor.stopping()
         if info.si_code != _FROM_KERNEL:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGTERM)
@@ -166,6 +171,8 @@ class _Watch:
         if reading.place != self.reading.place or not self._is_late(reading, t_s):
             self.reading, self._over_s = reading, 0.0
             self._cpu_s = _processor_s(self._pid)
+            is_starting = reading.phase is Phase.STARTING or not reading.beat
+            self._supervisor.alive(reading.seq, t_s, is_starting=is_starting)
         elif not _is_stopped(self._pid):
             self._over_s += passed_s
             self._asked_s += passed_s * self._is_asked
@@ -224,8 +231,9 @@ def _be_the_daemon(
         os._exit(code)
 
 
-def _in_process(run: Callable[[], None]) -> None:
+def _in_process(run: Callable[[], None], supervisor: Supervisor) -> None:
     """Run in a process of its own, until it ends or this one is asked to end."""
+    clock = MonotonicClock()
     pid = os.fork()
     if pid == 0:
         with Guard(BaseException, traceback.print_exception):
@@ -235,6 +243,7 @@ def _in_process(run: Callable[[], None]) -> None:
         os._exit(0)
     while not os.waitpid(pid, os.WNOHANG)[0]:
         info = signal.sigtimedwait(_SIGNALS, POLL_S)
+        supervisor.alive(None, clock.now(), is_starting=True)  # a fallback follows: let it
         if info is not None and info.si_signo != signal.SIGCHLD:
             os.kill(pid, signal.SIGKILL)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from service.errors import cannot_write
 from streams.clock import MonotonicClock
 from streams.files import write_whole
 from streams.wire.sockets import ControlServer, Publisher
+
+_log = logging.getLogger("spikeloop")
 
 
 def serve(
@@ -56,6 +59,8 @@ def serve(
         lifeline.say(decode=publisher.endpoint, control=server.endpoint)
         if announce is not None:
             _announce(announce, publisher.endpoint, server.endpoint)
+        told = {"decode": publisher.endpoint, "control": server.endpoint}
+        _log.info("starting", extra={"detail": told | {"stream": _wanted(config)}})
         startup = StartupControl(server, _beginning(config), lifeline, door)
         startup.start()
         try:
@@ -75,13 +80,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _beginning(config: ServeConfig) -> str:
-    given, bundle = config.input, config.decoder.bundle
-    wanted = given.model_dump(include={"type", "name", "source_id"})
-    fields = ", ".join(f"{key} {value!r}" for key, value in wanted.items() if value)
     return (
-        f"it opens {bundle} on {config.decoder.backend}, then waits up to {given.wait_s:g} s for "
-        f"an LSL stream of {fields}; ask again, or end it with `spikeloop stop`"
+        f"it opens {config.decoder.bundle} on {config.decoder.backend}, then waits up to "
+        f"{config.input.wait_s:g} s for an LSL stream of {_wanted(config)}; ask again, or end it "
+        "with `spikeloop stop`"
     )
+
+
+def _wanted(config: ServeConfig) -> str:
+    wanted = config.input.model_dump(include={"type", "name", "source_id"})
+    return ", ".join(f"{key} {value!r}" for key, value in wanted.items() if value)
 
 
 def _run(daemon: Daemon, control: Control) -> None:

@@ -17,9 +17,10 @@ class DecodeOutlet:
     Args:
         name: the stream's.
         outputs: the active decoder's, and those of its successors.
+        simulated: the spikes are no person's; the stream's description says so.
     """
 
-    def __init__(self, name: str, outputs: Sequence[Output]) -> None:
+    def __init__(self, name: str, outputs: Sequence[Output], *, simulated: bool) -> None:
         self._outputs = outputs
         labels = [
             f"{output.name}_{i}" if output.dims > 1 else output.name
@@ -27,8 +28,9 @@ class DecodeOutlet:
             for i in range(output.dims)
         ]
         self._outlet = ValuesOutlet(
-            name, "Decoder", f"spikeloop-{name}", [*labels, "validity", "seq", "beat"]
-        )
+            name, "Decoder", f"spikeloop-{name}", [*labels, "validity", "seq", "beat"],
+            simulated=simulated,
+        )  # fmt: skip
 
     def push(self, decode: Decode) -> None:
         """Publish one; NaN for null."""

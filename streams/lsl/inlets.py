@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import pylsl
 
 from streams.clock import OffsetEstimate
 from streams.errors import StreamAbsentError, StreamAmbiguousError, StreamLostError
-from streams.lsl.description import StreamDescription
+from streams.lsl.description import SIMULATED, StreamDescription
 from streams.messages import Float64s
 
 BUFFER_S = 20.0
@@ -103,6 +104,8 @@ class Inlet:
         with self._answering(INFO_WITHIN_S):
             full = self._inlet.info(timeout=INFO_WITHIN_S)
         self.labels = tuple(label or "" for label in full.get_channel_labels() or ())
+        if full.desc().child_value(SIMULATED) == "true":
+            self.description = replace(self.description, simulated=True)
         self.xml: str = full.as_xml()
         per_s = info.nominal_srate() or budget_per_s
         self._pull = puller(self._inlet, max(1024, math.ceil(per_s)))

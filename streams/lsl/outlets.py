@@ -9,17 +9,26 @@ import numpy as np
 import pylsl
 
 from streams.errors import AddressError, StreamsError
-from streams.lsl.description import KEEP_ALIVE_UNIT
+from streams.lsl.description import KEEP_ALIVE_UNIT, SIMULATED
 from streams.lsl.inlets import BUFFER_S, TOO_FEW_FILES
 from streams.messages import Float64s, Int32s
 from streams.unit_keys import parse_key
 
 
 def _info(
-    name: str, stream_type: str, labels: Sequence[str], rate_hz: float, fmt: int, source_id: str
+    name: str,
+    stream_type: str,
+    labels: Sequence[str],
+    rate_hz: float,
+    fmt: int,
+    source_id: str,
+    *,
+    simulated: bool = False,
 ) -> pylsl.StreamInfo:
     info = pylsl.StreamInfo(name, stream_type, len(labels), rate_hz, fmt, source_id)
     info.set_channel_labels(list(labels))
+    if simulated:
+        info.desc().append_child_value(SIMULATED, "true")
     return info
 
 
@@ -65,13 +74,20 @@ class SpikeOutlet(Outlet):
         keys: unit keys, all `ch<c>/u<u>` (channels `[channel, unit, seq]`) or all `u<id>`
             (channels `[unit, seq]`).
         budget_per_s: spikes per second that the buffer is sized for.
+        simulated: say in the stream's description that nobody's neurons are behind it.
 
     Raises:
         StreamsError: a key has neither form.
     """
 
     def __init__(
-        self, name: str, source_id: str, keys: Sequence[str], budget_per_s: float = 50_000.0
+        self,
+        name: str,
+        source_id: str,
+        keys: Sequence[str],
+        budget_per_s: float = 50_000.0,
+        *,
+        simulated: bool = False,
     ) -> None:
         ids = [parse_key(key) for key in keys]
         flat = all(len(one) == 1 for one in ids)
@@ -80,7 +96,10 @@ class SpikeOutlet(Outlet):
         labels = ("unit", "seq") if flat else ("channel", "unit", "seq")
         self._ids = np.array(ids, dtype=np.int32).reshape(len(ids), len(labels) - 1)
         self._seq = 0
-        info = _info(name, "Spikes", labels, pylsl.IRREGULAR_RATE, pylsl.cf_int32, source_id)
+        info = _info(
+            name, "Spikes", labels, pylsl.IRREGULAR_RATE, pylsl.cf_int32, source_id,
+            simulated=simulated,
+        )  # fmt: skip
         super().__init__(info, budget_per_s)
 
     def push(self, t_s: Float64s, key_index: Int32s, complete_until_s: float | None = None) -> None:
@@ -149,9 +168,19 @@ class ValuesOutlet(Outlet):
     """Floating-point channels at irregular stamps: a cursor, a hand, or the decodes."""
 
     def __init__(
-        self, name: str, stream_type: str, source_id: str, labels: Sequence[str], unit: str = ""
+        self,
+        name: str,
+        stream_type: str,
+        source_id: str,
+        labels: Sequence[str],
+        unit: str = "",
+        *,
+        simulated: bool = False,
     ) -> None:
-        info = _info(name, stream_type, labels, pylsl.IRREGULAR_RATE, pylsl.cf_double64, source_id)
+        info = _info(
+            name, stream_type, labels, pylsl.IRREGULAR_RATE, pylsl.cf_double64, source_id,
+            simulated=simulated,
+        )  # fmt: skip
         if unit:
             info.set_channel_units([unit] * len(labels))
         super().__init__(info)

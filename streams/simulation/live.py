@@ -222,7 +222,7 @@ class SubjectOutlets:
         self._key_of = shuffled(len(keys), options.seed) if options.shuffle_units else None
         self._n_late = round(options.delay_s / TICK_S)
         self._delayed: deque[tuple[Float64s, Int32s, float]] = deque()
-        self._spikes = SpikeOutlet(name, name, keys)
+        self._spikes = SpikeOutlet(name, name, keys, simulated=True)
         self._markers = MarkerOutlet(f"{name}-markers", f"{name}-markers")
         self._cursor = PositionOutlet(f"{name}-cursor", f"{name}-cursor", CURSOR_CHANNELS, "cm")
         self._n_ticks = 0

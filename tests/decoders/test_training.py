@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from decoders.checkpoint import load_checkpoint
 from decoders.errors import TrainingError
 from decoders.train import train
+from streams import long_work
 from streams.sessions.nwb.writer import write_session
 from tests.decoders.sessions import tuned_session
 
@@ -88,3 +90,12 @@ def test_simulated_days_are_written_first(tmp_path: Path) -> None:
     names = sorted(p.name for p in (run_dir / "sessions").iterdir())
     assert names == ["day-000-reach.nwb", "day-002-reach.nwb"]
     assert len(json.loads((run_dir / "metrics.json").read_text())["sessions"]) == 2
+
+
+def test_a_training_without_a_terminal_says_how_far_it_is(
+    config_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(long_work, "EVERY_S", 1e-3)
+    train(config_path, out=config_path.parent / "run")
+    told = capsys.readouterr().err
+    assert re.search(r"^training for 0 min: \d+%, step \d+  loss [\d.]+$", told, flags=re.M)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from service.cli import GROUPS, SUBGROUPS, main
+from service.cli import GROUPS, SUBGROUPS, main, make_app
 from service.daemon.control import HANDLERS
 
 HEAVY = ("torch", "onnxruntime", "pylsl", "zmq", "numpy", "pynwb", "rich")
@@ -56,6 +60,34 @@ def test_every_command_and_option_has_a_help(
     for row in rows:
         named, *text = re.split(r"\s{2,}", row.strip())
         assert text, f"{named} has no help"
+
+
+def parameters() -> Iterator[tuple[str, Any]]:
+    """Every parameter in the tree of commands, with its command's words."""
+
+    def walk(command: Any, words: str) -> Iterator[tuple[str, Any]]:
+        assert command.help, f"{words} has no help"
+        yield from ((words, parameter) for parameter in command.params)
+        for name, one in getattr(command, "commands", {}).items():
+            yield from walk(one, f"{words} {name}")
+
+    yield from walk(typer.main.get_command(make_app()), "spikeloop")
+
+
+def test_every_argument_and_option_in_the_tree_says_what_it_is() -> None:
+    found = list(parameters())
+    assert {words for words, _ in found} >= {f"spikeloop {' '.join(words)}" for words in COMMANDS}
+    mute = [
+        f"{words} {parameter.name}"
+        for words, parameter in found
+        if len(getattr(parameter, "help", None) or "") < len("FOLDER")
+    ]
+    assert mute == []
+
+
+def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"spikeloop {version('spikeloop')}\n"
 
 
 def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

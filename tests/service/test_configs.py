@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Callable
@@ -23,6 +24,11 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "train": load_training,
     "calibrate": load_calibration,
 }
+FIRST_LOOK: dict[str, dict[str, Any]] = {
+    "input": {"simulate_if_absent": True},
+    "decoder": {"bundle": "shipped:demo"},
+}
+"""What `serve.toml` says beside the defaults, so that it runs as it stands."""
 SECTIONS: dict[str, type[BaseModel]] = {
     name: field.annotation
     for name, field in ServeConfig.model_fields.items()
@@ -56,8 +62,18 @@ def test_serve_toml_says_the_defaults() -> None:
     said = tomllib.loads(SERVE.read_text())
     assert said["beat"].pop("hop_ms") == 20
     for name, section in SECTIONS.items():
-        defaults = section().model_dump(mode="json")
-        assert {key: defaults[key] for key in said[name]} == said[name]
+        expected = section().model_dump(mode="json") | FIRST_LOOK.get(name, {})
+        assert {key: expected[key] for key in said[name]} == said[name]
+
+
+def test_serve_toml_names_the_defaults_that_it_departs_from() -> None:
+    for name, changed in FIRST_LOOK.items():
+        defaults = SECTIONS[name]().model_dump(mode="json")
+        for key, value in changed.items():
+            assert defaults[key] != value
+            (line,) = (line for line in lines_of(name) if line.startswith(f"{key} = "))
+            default = json.dumps(defaults[key])
+            assert f"default: {default}" in line
 
 
 def test_serve_toml_names_the_bounds_that_the_model_has() -> None:

@@ -69,7 +69,7 @@ def lint_streams(
             "Name one, or choose by --type or --hostname"
         )
     visible = visible_streams(0.5)
-    heard = _listen([Listener(info, seconds) for info in found], is_stopped)
+    heard = listen_to_all([Listener(info, seconds) for info in found], is_stopped)
     reports = [lint(one, visible, kind, columns) for one in heard]
     if as_json:
         sys.stdout.write(json.dumps({"streams": [one.as_json() for one in reports]}) + "\n")
@@ -85,8 +85,15 @@ def exit_code_of(reports: Sequence[Report]) -> ExitCode:
     return ExitCode.GUARD if any(one.worst == "stop" for one in reports) else ExitCode.DONE
 
 
-def _listen(listeners: Sequence[Listener], is_stopped: Callable[[], bool]) -> list[Heard]:
-    """Listen to all at the same time, telling how far it is."""
+def listen_to_all(
+    listeners: Sequence[Listener], is_stopped: Callable[[], bool] = lambda: False
+) -> list[Heard]:
+    """Listen to all at the same time, telling how far it is.
+
+    Args:
+        listeners: one a stream.
+        is_stopped: asked four times a second; True ends it early.
+    """
     errors, clock = Console(stderr=True), MonotonicClock()
     with (
         ThreadPoolExecutor(len(listeners)) as together,

@@ -1,0 +1,1 @@
+"""The search for a decoder's size that is accurate, and fast enough for a latency budget."""
