@@ -5,7 +5,7 @@ The one table for `status`, `watch`, the demo's screen and the page.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,11 @@ FATES = {
     "unknown_unit": "of unknown units",
     "invalid": "damaged",
     "overflow": "too many",
+}
+FLAGS = {
+    "simulated": "A SIMULATED SUBJECT'S SPIKES: no person is decoded",
+    "record": "nothing is recorded now: the event `recording_failed` has the reason",
+    "memory_check": "the decoder's memory is not checked now",
 }
 LEAST_SILENCE_S = 0.05
 """A shorter silence is not worth a number."""
@@ -89,6 +94,10 @@ REASONS: dict[str, Words] = {
         "bring the old source back, or start the daemon anew",
     ),
     "guard": Words("a part of the daemon failed and it has ended", "the log has the error"),
+    "memory_damaged": Words(
+        "the decoder changed in the daemon's memory",
+        "it is read anew from the disk by itself; if this comes back, test the machine's memory",
+    ),
     "hung": Words(
         "a decode never ended, and the daemon was ended",
         "the fallback takes over if there is one; else start it anew",
@@ -115,6 +124,11 @@ def reason_in_words(reason: str, silence_s: float | None = None) -> str:
     silence = f" for {seconds_in_words(silence_s)}" if known and silence_s is not None else ""
     what = words.what.format(silence=silence)
     return f"{what}: {words.do}" if words.do else what
+
+
+def flags_in_words(flags: Sequence[str]) -> str:
+    """Say what a heartbeat's flags warn of; a later daemon's unknown ones stay as they are."""
+    return "; ".join(FLAGS.get(flag, flag) for flag in flags)
 
 
 def silence_of(decode: Mapping[str, Any]) -> float | None:

@@ -75,7 +75,7 @@ inline const char *validities[] = {"ok", "warmup", "stale", "paused", "fault"};
 inline const char *reasons[] = {
     "", "context_short", "no_spikes", "keep_alives_missed", "incomplete", "overdue", "paused",
     "stopping", "non_finite", "unknown_units", "backend_error", "clock_jump", "clock_uncertain",
-    "other_clock", "spikes_rejected", "source_changed", "guard", "hung"};
+    "other_clock", "spikes_rejected", "source_changed", "guard", "hung", "memory_damaged"};
 constexpr std::size_t head_bytes = 120;
 
 template <typename T>

@@ -143,7 +143,7 @@ namespace Spikeloop
         {
             "", "context_short", "no_spikes", "keep_alives_missed", "incomplete", "overdue",
             "paused", "stopping", "non_finite", "unknown_units", "backend_error", "clock_jump",
-            "clock_uncertain", "other_clock", "spikes_rejected", "source_changed", "guard", "hung",
+            "clock_uncertain", "other_clock", "spikes_rejected", "source_changed", "guard", "hung", "memory_damaged",
         };
 
         public string RunId, Validity, Reason;

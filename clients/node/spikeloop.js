@@ -12,7 +12,7 @@ const VALIDITIES = ["ok", "warmup", "stale", "paused", "fault"];
 const REASONS = [
   "", "context_short", "no_spikes", "keep_alives_missed", "incomplete", "overdue", "paused",
   "stopping", "non_finite", "unknown_units", "backend_error", "clock_jump", "clock_uncertain",
-  "other_clock", "spikes_rejected", "source_changed", "guard", "hung",
+  "other_clock", "spikes_rejected", "source_changed", "guard", "hung", "memory_damaged",
 ];
 const TOPICS = ["decode", "heartbeat", "event"];
 const HEAD_BYTES = 120;

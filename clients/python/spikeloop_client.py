@@ -29,7 +29,7 @@ VALIDITIES = ("ok", "warmup", "stale", "paused", "fault")
 REASONS = (
     "", "context_short", "no_spikes", "keep_alives_missed", "incomplete", "overdue", "paused",
     "stopping", "non_finite", "unknown_units", "backend_error", "clock_jump", "clock_uncertain",
-    "other_clock", "spikes_rejected", "source_changed", "guard", "hung",
+    "other_clock", "spikes_rejected", "source_changed", "guard", "hung", "memory_damaged",
 )  # fmt: skip
 TOPICS = (b"decode", b"heartbeat", b"event")
 _HEAD = struct.Struct("<4s4B2HI2q6d4qIi")

@@ -282,6 +282,7 @@ class Daemon:
             self.loop, self.source, decode_ms, run_id=self.run_id, t_sent=t_sent,
             flags=[part for part, why in failed.items() if why]
             + ["simulated"] * self.is_simulated,
+            recorded=recorder is not None and not recorder.failure,
         )  # fmt: skip
         # Asked by the control thread while a beat hangs: the newest decode is no news any more.
         if self.lifeline.is_overdue(t_sent):

@@ -31,6 +31,7 @@ def heartbeat_of(
     run_id: str,
     t_sent: float,
     flags: list[str],
+    recorded: bool,
 ) -> Heartbeat:
     """Return the message, from the loop's and the source's present state."""
     manifest, estimate, settle = loop.decoder.manifest, source.offset.current, loop.settle
@@ -66,4 +67,5 @@ def heartbeat_of(
         decode_ms=decode_ms.summary(),
         flags=flags,
         memory_mb=resident_mb(),
+        recorded=recorded,
     )

@@ -13,6 +13,7 @@ from service.telemetry.percentiles import percentiles
 from service.words import (
     COLOURS,
     fates_in_words,
+    flags_in_words,
     reason_in_words,
     seconds_in_words,
     silence_of,
@@ -94,6 +95,8 @@ class LiveLines:
             return
         last = self._recent[-1][1]
         yield from self._state(last, now_s)
+        if flags := self._heartbeat.get("flags"):
+            yield "beware", f"[yellow]{escape(flags_in_words(flags))}[/]"
         for name, value in last["value"].items():
             most = max(self._largest[name], 1e-9)
             yield escape(name), self._values(value, last["units"][name], most)

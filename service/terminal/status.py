@@ -13,6 +13,7 @@ from service.words import (
     COLOURS,
     FATES,
     fates_in_words,
+    flags_in_words,
     reason_in_words,
     seconds_in_words,
     share_in_words,
@@ -62,7 +63,7 @@ def rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if shaped := _shaping(status):
         yield "shaping", shaped
     if status["flags"]:
-        yield "failed", f"[red]{escape(', '.join(status['flags']))}[/]"
+        yield "beware", f"[yellow]{escape(flags_in_words(status['flags']))}[/]"
     yield "decodes leave", escape(status["decode_endpoint"])
 
 

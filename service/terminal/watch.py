@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from service.terminal.live_lines import LiveLines
-from service.words import COLOURS, fates_in_words, reason_in_words, silence_of
+from service.words import COLOURS, fates_in_words, flags_in_words, reason_in_words, silence_of
 from streams.clock import MonotonicClock
 from streams.errors import UnreachableError
 from streams.wire.curve_keys import read_curve_keys
@@ -110,10 +110,12 @@ def _event_line(event: dict[str, Any]) -> str:
     return f"[yellow]{event['event']}: {escape(said)}[/]" if said else ""
 
 
-def _shares_line(heartbeat: dict[str, Any]) -> str:
-    """Tell the share of the last second's spikes that was not taken, if any."""
-    told = fates_in_words(heartbeat["shares"])
-    return f"[dim]of the spikes of the last second: {told}[/]" if told else ""
+def _heartbeat_line(heartbeat: dict[str, Any]) -> str:
+    """Tell of flags, and the share of the last second's spikes that was not taken, if any."""
+    told, flags = fates_in_words(heartbeat["shares"]), flags_in_words(heartbeat["flags"])
+    beware = f"[yellow]{escape(flags)}[/]" if flags else ""
+    shares = f"[dim]of the spikes of the last second: {told}[/]" if told else ""
+    return "\n".join(filter(None, (beware, shares)))
 
 
 def _line(decode: dict[str, Any]) -> str:
@@ -136,4 +138,4 @@ def _numbers(value: list[float | None] | None) -> str:
     return " ".join("   none" if v is None else f"{v:+7.2f}" for v in value)
 
 
-_LINES = {"decode": _line, "event": _event_line, "heartbeat": _shares_line}
+_LINES = {"decode": _line, "event": _event_line, "heartbeat": _heartbeat_line}

@@ -84,6 +84,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     decode_ms: dict[str, float]
     flags: list[str]
     memory_mb: float | None = None
+    recorded: bool | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

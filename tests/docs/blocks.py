@@ -12,7 +12,7 @@ _BLOCK = re.compile(
     r"(?:^ *<!-- (?P<mark>[^>]+) -->\n)?^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$",
     flags=re.M | re.S,
 )
-_FILE = re.compile(r"^<!-- file: (?P<name>\S+) = (?P<source>\S+) -->$", flags=re.M)
+_FILE = re.compile(r"^<!-- file: (?P<name>\S+) = (?P<source>\S+?)(?:, not shown)? -->$", flags=re.M)
 
 
 @dataclass(frozen=True)

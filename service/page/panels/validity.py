@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.page.inputs.wire import Heard
-from service.words import reason_in_words, seconds_in_words, silence_of
+from service.words import flags_in_words, reason_in_words, seconds_in_words, silence_of
 
 GONE_HOPS, GONE_S = 5.0, 0.4
 """A daemon is silent once as many hops, and this long, have passed without a decode."""
@@ -71,8 +71,8 @@ class ValidityPanel:
             "hop_ms": self.hop_s * 1e3,
             "in_service_s": now_s - self._in_service[1],
             "source": heartbeat.get("source", ""),
-            "flags": heartbeat.get("flags", []),
-            "recording": heartbeat.get("recording"),
+            "flags": flags_in_words(heartbeat.get("flags", [])),
+            "recording": heartbeat.get("recorded"),
         }
 
 

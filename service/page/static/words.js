@@ -36,7 +36,7 @@ export function showFacts({ validity: v }) {
   const facts = [["decoder", `${v.decoder} (${v.checksum})`], ["on", v.backend], ["hop", `${v.hop_ms} ms`],
     ["in service", duration(v.in_service_s)], ["stream", v.source || "–"], ["run", v.run]];
   facts.push(["recording", v.recording == null ? "not told" : v.recording ? "on" : "off"]);
-  if (v.flags.length) facts.push(["flags", v.flags.join(", ")]);
+  if (v.flags) facts.push(["beware", v.flags]);
   byId("facts").replaceChildren(...facts.map(([name, value]) => {
     const pair = element("div");
     pair.append(element("dt", name), element("dd", value));
