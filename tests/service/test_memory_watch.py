@@ -14,6 +14,7 @@ from export.bundle import DecoderBundle
 from service.deploy.failover import Failover
 from service.deploy.memory_watch import RETRY_S, MemoryWatch
 from service.loop.decoder import Decoder
+from service.loop.journal import NO_JOURNAL
 from service.loop.shaping import Shaper
 from service.loop.slots import DecoderSlot, make_slot
 from service.loop.validity import ValidityJudge
@@ -40,6 +41,7 @@ class Watched:
         slot = make_slot(
             bundle, opened, self.rig.source_keys, Shaper(bundle.manifest.outputs),
             token_cap=None, keep_alive_every_s=KEEP_ALIVE_S, kernels=self.rig.loop.decoder.kernels,
+            journal=NO_JOURNAL,
         )  # fmt: skip
         slot.decoder.skip_to(self.rig.loop.last_k)
         return slot
