@@ -107,6 +107,7 @@ HEARTBEAT = Heartbeat(
     decode_ms={"p50": 0.25, "p95": 0.3, "p99": 0.35, "p999": 0.6, "max": 0.9},
     flags=[],
     memory_mb=312.5,
+    recorded=True,
 )
 TIMING = Timing(
     run_id="7f3a",
