@@ -1,7 +1,7 @@
 """A backend that a measurement breaks while it serves: numba's, handed rows that no table has.
 
-Imported before `spikeloop` starts, it stands in the backend table beside the others. It computes
-what `numba-cpu` does, until the file that `SPIKELOOP_BREAK` names exists: then every step fails.
+Imported before `spikeloop` starts, it takes the place of `numba-cpu` in the backend table. It
+computes what that does, until the file that `SPIKELOOP_BREAK` names exists: then every step fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from export.bundle import DecoderBundle
 from streams.messages import Float32s, TokenWindow
 from streams.spikes.kernels.choose import numba_kernels
 
-NAME, SWITCH = "breakable", "SPIKELOOP_BREAK"
+NAME, SWITCH = "numba-cpu", "SPIKELOOP_BREAK"
 _BEYOND = np.full(1, 10**6, np.int32)
 
 

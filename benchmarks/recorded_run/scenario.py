@@ -16,6 +16,7 @@ from export.random_bundles.derived import derive_bundle
 from export.shipped import bundle_path
 from service.bench.rig import SERVED_HERE, Rig, write_config
 from service.bench.sender import unit_keys
+from service.errors import ServiceError
 from streams.clock import MonotonicClock
 from streams.errors import StreamsError
 from streams.wire.client import DaemonClient
@@ -23,11 +24,15 @@ from streams.wire.sockets import DecodeSubscriber
 
 WITHIN_S = 120.0
 BRIEF_S = 1.0
-N_WAITS = 8
+N_WAITS, SWAPS_AT_MOST = 8, 10
 _RUN = (
     "import sys; import benchmarks.recorded_run.breakable; "
     "from service.cli import main; sys.exit(main(sys.argv[1:]))"
 )
+
+
+class BenchError(ServiceError):
+    """The run did not go as it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Heard:
     Attributes:
         raw_of_seq: `value_raw` of each decode.
         first_s, newest_s: ends of the first and the newest window.
+        backend: that made the newest.
         n_late, skipped: late decodes; beats skipped.
         events: their names, and when.
     """
@@ -66,6 +72,7 @@ class Heard:
     raw_of_seq: dict[int, Any] = field(default_factory=dict)
     first_s: float | None = None
     newest_s: float = 0.0
+    backend: str = ""
     n_late: int = 0
     skipped: int = 0
     fates: dict[str, int] = field(default_factory=dict)
@@ -106,6 +113,8 @@ class Scenario:
         self._client = DaemonClient(endpoints["control"], timeout_s=20.0)
         try:
             self._until(lambda: "ok" in self.heard.validities)
+            if self.heard.backend != NAME:
+                raise BenchError(f"{NAME} was refused: is the machine too busy?")
             self._play_steps(bundles[1])
         finally:
             self._kill()
@@ -122,8 +131,7 @@ class Scenario:
         self._listen(wait_s)
         self._do("shape", gain=0.8, smoothing=0.3)
         self._listen(wait_s)
-        self._do("swap", bundle=str(other), shadow_s=BRIEF_S)
-        self._until_event("promote")
+        self._swap(other)
         self._listen(wait_s)
         self._say("the source goes")
         self._outage.touch()
@@ -142,6 +150,16 @@ class Scenario:
         self._do("shape", gain=1.2, smoothing=0.5)
         self._listen(wait_s)
         self._say("kill -9")
+
+    def _swap(self, other: Path) -> None:
+        """Swap, again where the decoder in shadow was not ok or too slow just then."""
+        for _ in range(SWAPS_AT_MOST):
+            self._do("swap", bundle=str(other), shadow_s=BRIEF_S)
+            if self._until_event("promote", "refused") == "promote":
+                return
+            self._say("it was refused")
+            self._listen(BRIEF_S)
+        raise BenchError(f"the swap was refused {SWAPS_AT_MOST} times")
 
     def _bundle(self, name: str, seed: int) -> Path:
         asked, path = self._asked, self._asked.folder / "bundles" / name
@@ -198,16 +216,24 @@ class Scenario:
                     raise
                 self._listen(0.1)
 
-    def _until_event(self, event: str) -> None:
-        n_before = len(self.heard.events)
-        self._until(lambda: any(name == event for name, _ in self.heard.events[n_before:]))
+    def _until_event(self, *events: str) -> str:
+        """Listen until one of these events comes; which."""
+        n_before, found = len(self.heard.events), list[str]()
+
+        def has_come() -> bool:
+            found[:] = [name for name, _ in self.heard.events[n_before:] if name in events]
+            return bool(found)
+
+        self._until(has_come)
+        return found[0]
 
     def _until(self, holds: Callable[[], bool]) -> None:
         t_end_s = self._clock.now() + WITHIN_S
         while not holds():
             self._rig.check("daemon")
             if self._clock.now() > t_end_s:
-                raise TimeoutError(f"nothing within {WITHIN_S:g} s; heard {self.heard.events}")
+                told = ", ".join(name for name, _ in self.heard.events)
+                raise BenchError(f"nothing within {WITHIN_S:g} s; events so far: {told}")
             self._take(0.05)
 
     def _listen(self, seconds: float) -> None:
@@ -224,6 +250,7 @@ class Scenario:
             heard.raw_of_seq[fields["seq"]] = fields["value_raw"]
             heard.newest_s = fields["t_window"]
             heard.first_s = heard.newest_s if heard.first_s is None else heard.first_s
+            heard.backend = fields["backend"]
             heard.n_late += fields["late"]
             heard.skipped = fields["beats_skipped"]
             validity = fields["validity"]
