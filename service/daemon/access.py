@@ -38,7 +38,7 @@ TOLD_EVERY_S = 10.0
 """Of those turned away one is told at once, and then how many more there were."""
 KEPT = 100
 CHANGED = "clients_changed"
-COUNTED = ("command_refused", "subscriber_ended", "stranger_refused")
+COUNTED = ("command_refused", "connection_ended", "stranger_refused")
 Events = list[tuple[str, dict[str, Any]]]
 
 
@@ -132,7 +132,7 @@ class Doorkeeper:
         return why
 
     def ended(self, ended: Iterable[Ended]) -> None:
-        """Note subscribers whose connections were ended."""
+        """Note clients whose connections were ended."""
         self._ended.extend(ended)
 
     def take_events(self) -> Events:
@@ -144,9 +144,9 @@ class Doorkeeper:
             one = self._ended.popleft()
             detail = {
                 "client": self._name(one.key),
-                "warning": f"a subscriber was ended: {one.why}",
+                "warning": f"a connection was ended: {one.why}",
             }
-            self._counted["subscriber_ended"].add(detail)
+            self._counted["connection_ended"].add(detail)
         n, key = self._clients.take_strangers() if self._clients else (0, "")
         if n:
             warning = f"a client with the unknown key {key} was turned away"

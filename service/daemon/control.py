@@ -266,6 +266,8 @@ class Control(threading.Thread):
     def _watch_the_door(self) -> None:
         door = self._daemon.door
         door.look()
+        door.ended(self._server.connections.look(self._daemon.now()))
+        door.ended(self._daemon.look_at_subscribers())
         for event, detail in door.take_events():
             self._daemon.report(event, detail)
 

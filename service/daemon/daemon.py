@@ -57,6 +57,7 @@ from streams.spikes.ring import SpikeRing
 from streams.wire.packed import decode_writer
 from streams.wire.schema import Decode, Event, Heartbeat, encode
 from streams.wire.sockets import Publisher
+from streams.wire.subscribers import Ended
 
 HEARTBEAT_EVERY_S = 1.0
 BEGINS_WITHIN_S, ENDS_WITHIN_S = 15.0, 20.0
@@ -292,6 +293,10 @@ class Daemon:
     def now(self) -> float:
         """Return the time on the daemon's clock."""
         return self._clock.now()
+
+    def look_at_subscribers(self) -> list[Ended]:
+        """End subscribers that send without end; called by the control thread."""
+        return self._publisher.connections.look(self.now())
 
     def look_at_units(self) -> None:
         """Report warnings about the units that fired; called each second by the control thread."""

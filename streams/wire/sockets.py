@@ -1,4 +1,7 @@
-"""ZeroMQ sockets for decodes and commands. It, `authentication.py` and the bridges import zmq."""
+"""ZeroMQ sockets for decodes and commands.
+
+Beside it `authentication.py`, `connections.py` and the bridges import zmq.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from streams.errors import AddressError, UnreachableError
 from streams.wire.authentication import end_authentication, guard, only_client, set_own_pair
 from streams.wire.authentication import new_pair as new_pair
 from streams.wire.clients import ANYBODY, AllowedClients, Client
+from streams.wire.connections import Connections
 from streams.wire.curve_keys import CurveKeys
 from streams.wire.endpoints import parse_endpoint
 from streams.wire.packed import MessageReader
@@ -29,6 +33,10 @@ _MORE, _LAST = int(zmq.SNDMORE | zmq.NOBLOCK), int(zmq.NOBLOCK)
 FRAME_AT_MOST, COMMANDS_WAITING = 4 * 2**20, 16
 SUBSCRIPTION_AT_MOST = 4096
 """Bytes of what a subscriber sends: a topic, and in the handshake its keys."""
+UNFINISHED_AT_MOST = 16 * 2**20
+SUBSCRIBER_BYTES_AT_MOST, SUBSCRIBER_BYTES_PER_S = 2**20, 1024.0
+"""What a connection may send without a whole command; and a subscriber, whose answers to the link's
+heartbeats take 0.2 kB/s, in its life."""
 SUBSCRIPTIONS_WAITING, SUBSCRIPTIONS_AT_ONCE = 8, 256
 """libzmq takes in what waits of a connection inside one `send`: with its default of 1000 waiting,
 a client that subscribes without end kept the publishing thread there for seconds."""
@@ -166,6 +174,9 @@ class Publisher:
             raise
         may = (lambda key: True) if clients is None else lambda key: clients.of_key(key) is not None
         self.subscribers = Subscribers(may)
+        self.connections = Connections(
+            self._socket, SUBSCRIBER_BYTES_AT_MOST, SUBSCRIBER_BYTES_PER_S
+        )
 
     def send(self, topic: bytes, payload: bytes) -> None:
         """Publish; never waits."""
@@ -195,6 +206,7 @@ class Publisher:
 
     def close(self) -> None:
         """Send what is queued, for at most half a second, and close."""
+        self.connections.close()
         self._socket.close()
 
 
@@ -302,6 +314,7 @@ class ControlServer:
         except AddressError:
             self._socket.close(0)
             raise
+        self.connections = Connections(self._socket, UNFINISHED_AT_MOST)
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """Wait for a command, a JSON frame and perhaps one with bytes; None when none came.
@@ -313,7 +326,9 @@ class ControlServer:
         sender, *frames = self._socket.recv_multipart(copy=False)
         if len(frames) not in (2, 3) or frames[0].bytes:
             return None
-        self._sender, (self._key, _) = sender.bytes, _sender_of(frames[-1])
+        self._sender, (self._key, descriptor) = sender.bytes, _sender_of(frames[-1])
+        if descriptor is not None:
+            self.connections.note_message(descriptor)
         return [frame.bytes for frame in frames[1:]]
 
     @property
@@ -328,6 +343,7 @@ class ControlServer:
 
     def close(self) -> None:
         """Close the socket."""
+        self.connections.close()
         self._socket.close()
 
 

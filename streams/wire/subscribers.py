@@ -96,7 +96,12 @@ class Subscribers:
         return Ended(held.key, why)
 
 
-def _with_socket(descriptor: int, ask: Callable[[socket.socket], T]) -> T:
+def ask_descriptor(descriptor: int, ask: Callable[[socket.socket], T]) -> T:
+    """Ask the operating system about a connection.
+
+    Raises:
+        OSError: it is none any more.
+    """
     # The descriptor stays libzmq's: what closes here is a copy.
     with socket.socket(fileno=os.dup(descriptor)) as one:
         return ask(one)
@@ -105,7 +110,7 @@ def _with_socket(descriptor: int, ask: Callable[[socket.socket], T]) -> T:
 def peer_of(descriptor: int) -> Peer | None:
     """Return the address at the other end; None where there is no connection any more."""
     try:
-        return _with_socket(descriptor, lambda one: tuple(one.getpeername()))
+        return ask_descriptor(descriptor, lambda one: tuple(one.getpeername()))
     except OSError:
         return None
 
@@ -113,4 +118,4 @@ def peer_of(descriptor: int) -> Peer | None:
 def shut_down(descriptor: int) -> None:
     """End a connection; its owner sees that the other side has gone."""
     with suppress(OSError):
-        _with_socket(descriptor, lambda one: one.shutdown(socket.SHUT_RDWR))
+        ask_descriptor(descriptor, lambda one: one.shutdown(socket.SHUT_RDWR))

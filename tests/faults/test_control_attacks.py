@@ -140,7 +140,7 @@ def test_a_subscriber_that_sends_a_huge_frame_is_cut_off(daemon: Daemon) -> None
     host = urlsplit(daemon.endpoint)
     with socket.create_connection((host.hostname, host.port)) as raw:
         raw.settimeout(5.0)
-        raw.sendall(b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL".ljust(54, b"\0"))
+        raw.sendall(b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL".ljust(55, b"\0"))
         ready = b"\x05READY\x0bSocket-Type\0\0\0\x03SUB"
         raw.sendall(b"\x04" + bytes([len(ready)]) + ready)
         raw.sendall(b"\x02" + struct.pack(">Q", 2**32) + b"\x01")

@@ -146,7 +146,7 @@ def test_a_key_that_is_taken_away_commands_and_hears_nothing_more(
 
 
 def ended(event: dict[str, Any]) -> bool:
-    return event["event"] == "subscriber_ended"
+    return event["event"] == "connection_ended"
 
 
 def removed(event: dict[str, Any]) -> bool:
@@ -168,7 +168,7 @@ def test_a_subscriber_without_end_is_ended_while_decodes_go_on(daemon: Daemon, k
 
     def told(heard: Any) -> bool:
         return any(
-            e["event"] == "subscriber_ended" and "subscriptions" in e["detail"]["warning"]
+            e["event"] == "connection_ended" and "subscriptions" in e["detail"]["warning"]
             for e in heard.events
         )
 

@@ -86,8 +86,8 @@ def test_strangers_and_ended_subscribers_are_told() -> None:
     events = dict(door.take_events())
     assert events["stranger_refused"]["n"] == 3
     assert "other" in events["stranger_refused"]["warning"]
-    assert events["subscriber_ended"]["client"] == "ada"
-    assert "over 100" in events["subscriber_ended"]["warning"]
+    assert events["connection_ended"]["client"] == "ada"
+    assert "over 100" in events["connection_ended"]["warning"]
 
 
 def test_a_changed_list_is_an_event_and_a_broken_one_changes_nobody(tmp_path: Path) -> None:

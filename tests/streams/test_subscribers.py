@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 import zmq
@@ -12,7 +17,7 @@ from streams.wire.authentication import new_pair
 from streams.wire.clients import AllowedClients, Client
 from streams.wire.curve_keys import CurveKeys
 from streams.wire.roles import Role
-from streams.wire.sockets import DecodeSubscriber, Publisher
+from streams.wire.sockets import ControlServer, DecodeSubscriber, Publisher, request
 from streams.wire.subscribers import EACH_AT_MOST, Ended
 
 WITHIN_S = 10.0
@@ -116,3 +121,49 @@ def test_a_key_that_is_taken_from_the_list_hears_no_more() -> None:
     ada.close()
     bob.close()
     publisher.close()
+
+
+@pytest.mark.parametrize("kind", ["DEALER", "SUB"])
+def test_a_message_without_end_ends_its_connection(kind: str) -> None:
+    server: ControlServer | Publisher = (
+        Publisher("tcp://127.0.0.1:*") if kind == "SUB" else ControlServer("tcp://127.0.0.1:*")
+    )
+    host = urlsplit(server.endpoint)
+    with socket.create_connection((host.hostname, host.port)) as raw:
+        raw.settimeout(WITHIN_S)
+        raw.sendall(b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL".ljust(55, b"\0"))
+        ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind.encode()
+        raw.sendall(b"\x04" + bytes([len(ready)]) + ready)
+        heard = b""
+        while b"READY" not in heard:
+            heard += raw.recv(1000)
+        frame = b"\x03" + struct.pack(">Q", 4000) + b"x" * 4000  # more follow
+        ended: list[Ended] = []
+        n_sent = 0
+        with suppress(ConnectionError):
+            while not ended and n_sent < 2**30:
+                raw.sendall(frame * 100)
+                n_sent += len(frame) * 100
+                ended += server.connections.look(clock.now())
+        ended += server.connections.look(clock.now())
+    assert [one.why for one in ended] == ["it sends a message without end"]
+    assert n_sent < 2**26
+    server.close()
+
+
+def test_many_whole_messages_are_no_message_without_end() -> None:
+    server = ControlServer("tcp://127.0.0.1:*")
+    replies = []
+
+    def ask() -> None:
+        for _ in range(30):
+            replies.append(request(server.endpoint, b"x" * 2**20, WITHIN_S, None, b"y" * 2**20))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while asking.is_alive():
+        if server.receive(0.1) is not None:
+            server.reply(b"taken")
+        assert server.connections.look(clock.now()) == []
+    assert replies == [b"taken"] * 30
+    server.close()
