@@ -79,7 +79,7 @@ class LatencyPanel:
         stages = []
         share = None
         if len(recent):
-            p50, p99 = np.percentile(recent[:, 1:], (50, 99), axis=0)
+            p50, p99 = np.percentile(recent[:, 1:], (50, 99), axis=0).tolist()
             stages = [
                 [n, round(a, 4), round(b, 4)] for n, a, b in zip(STAGES, p50, p99, strict=True)
             ]
