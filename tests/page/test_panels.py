@@ -69,6 +69,18 @@ def test_latency_tells_stages_rules_and_the_last_miss():
     assert told["band"][-1][1] == pytest.approx(5.0, abs=0.1)
 
 
+def test_a_daemon_on_another_machine_has_another_clock():
+    panel = LatencyPanel()
+    for beat in range(1, 60):
+        t_s = T0_S + beat * HOP_S
+        panel.take(decode(t_s, beat)._replace(t_s=t_s + 5e5 + 1e-3 * (beat % 3)))
+        panel.take(timing(t_s, beat))
+    told = panel.slow(T0_S + 5e5 + 60 * HOP_S, HOP_S)
+    # 3 ms to sending, and 0 to 2 on the way.
+    assert told["band"][-1][1] == pytest.approx(4.0, abs=0.1)
+    assert told["stages"][-1][1] == pytest.approx(0.0, abs=1.1)
+
+
 def test_skipped_beats_are_missed_beats():
     panel = LatencyPanel()
     for beat, skipped in ((1, 0), (2, 0), (6, 3), (7, 3)):
