@@ -19,6 +19,8 @@ from service.page.panels.raster import COLUMN_S, N_COLUMNS
 
 N_TRACES = 4
 """Dimensions of outputs that are drawn; more are in no use today."""
+LEAD_S = 0.1
+"""Decodes of what is to come lie so far right of now."""
 INK = {"light": "#1b2430", "dark": "#e8edf4"}
 MUTED = {"light": "#66717f", "dark": "#93a0b0"}
 GRID = {"light": "#e3e8ee", "dark": "#2a323d"}
@@ -98,7 +100,7 @@ def _raster(theme: str) -> figure:
 
 
 def _plane(theme: str) -> figure:
-    plot = _plot("plane", (-13.0, 13.0), (-13.0, 13.0), match_aspect=True)
+    plot = _plot("plane", (-13.0, 13.0), (-13.0, 13.0))
     plot.xgrid.visible = True
     plot.scatter(
         "x", "y", source=_source("target", x=[], y=[]), size=34, fill_color=None,
@@ -113,7 +115,7 @@ def _plane(theme: str) -> figure:
 
 
 def _trace(i: int, theme: str) -> figure:
-    plot = _plot(f"trace{i}", (-TRACE_S, 0.0), (-1.0, 1.0))
+    plot = _plot(f"trace{i}", (-TRACE_S, LEAD_S), (-1.0, 1.0))
     for name, colour, dash, width in (
         ("actual", MUTED[theme], "solid", 2.0),
         ("shadow", THIRD[theme], [4, 3], 1.5),
@@ -180,7 +182,7 @@ def _timeline(theme: str) -> figure:
 
 
 def _polar(theme: str) -> figure:
-    plot = _plot("polar", (-1.0, 1.0), (-1.0, 1.0), match_aspect=True)
+    plot = _plot("polar", (-1.0, 1.0), (-1.0, 1.0))
     plot.axis.visible = False
     plot.grid.visible = False
     for radius in (0.5, 1.0):
@@ -194,7 +196,7 @@ def _polar(theme: str) -> figure:
 
 
 def _array(theme: str) -> figure:
-    plot = _plot("array", (-0.5, 9.5), (-9.5, 0.5), match_aspect=True)
+    plot = _plot("array", (-0.5, 9.5), (-9.5, 0.5))
     plot.axis.visible = False
     plot.grid.visible = False
     cells = plot.rect(

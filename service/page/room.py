@@ -89,11 +89,7 @@ class Room:
             self._order()
         told = self.validity.fast(now_s, self.trouble.get("wire", ""))
         self.events.mark_validity(now_s, told["validity"])
-        return (
-            {"kind": "fast", "head": self.raster.head & 0xFFFFFFFF}
-            | told
-            | self.decoded.fast(now_s)
-        )
+        return {"kind": "fast", "now": now_s} | told | self.decoded.fast(now_s)
 
     def _lacks_units(self) -> bool:
         return not self.rows or len(self.rows["channel"].order) != len(self.keys)

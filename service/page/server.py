@@ -198,15 +198,15 @@ class _Socket(WebSocketHandler):
     @property
     def is_behind(self) -> bool:
         """True while what was sent before is still on its way."""
-        for one in self._sent:
-            if one.done() and not one.cancelled():
-                one.exception()  # a browser that has gone is no failure
         self._sent = [one for one in self._sent if not one.done()]
         return bool(self._sent)
 
     def send(self, payload: bytes, *, binary: bool = False) -> None:
-        """Send a message; a browser that has gone is forgotten."""
+        """Send a message."""
+        self._sent.append(asyncio.ensure_future(self._write(payload, binary)))
+
+    async def _write(self, payload: bytes, binary: bool) -> None:
         try:
-            self._sent.append(asyncio.ensure_future(self.write_message(payload, binary)))
-        except WebSocketClosedError:
+            await self.write_message(payload, binary)
+        except WebSocketClosedError:  # a browser that has gone is no failure
             self.browsers.connected.discard(self)

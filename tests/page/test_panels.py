@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from service.page.panels.spikes import SpikesPanel
 from service.page.panels.trials import TrialsPanel
 from service.page.panels.tuning import BIN_S, Tuning
 from service.page.panels.validity import ValidityPanel
+from service.page.room import Room
 from tests.page.messages import decode, event, heartbeat, timing
 
 T0_S = 1000.0
@@ -64,6 +67,18 @@ def test_latency_tells_stages_rules_and_the_last_miss():
     assert told["last_miss"]["ago_s"] == pytest.approx(50 * HOP_S)
     assert "beat 150 (late): the graph" in told["last_miss"]["told"]
     assert told["band"][-1][1] == pytest.approx(5.0, abs=0.1)
+
+
+def test_a_daemon_on_another_machine_has_another_clock():
+    panel = LatencyPanel()
+    for beat in range(1, 60):
+        t_s = T0_S + beat * HOP_S
+        panel.take(decode(t_s, beat)._replace(t_s=t_s + 5e5 + 1e-3 * (beat % 3)))
+        panel.take(timing(t_s, beat))
+    told = panel.slow(T0_S + 5e5 + 60 * HOP_S, HOP_S)
+    # 3 ms to sending, and 0 to 2 on the way.
+    assert told["band"][-1][1] == pytest.approx(4.0, abs=0.1)
+    assert told["stages"][-1][1] == pytest.approx(0.0, abs=1.1)
 
 
 def test_skipped_beats_are_missed_beats():
@@ -184,3 +199,21 @@ def test_events_say_what_happened_and_when():
     assert [one["level"] for one in told["events"]] == ["note", "warning", "note"]
     assert [one["t"] for one in told["events"]] == [-2.0, -1.0, 0.0]
     assert [stretch[2] for stretch in told["stretches"]] == ["ok", "stale"]
+
+
+def test_all_that_browsers_are_sent_can_be_sent():
+    room = Room(T0_S)
+    room.keys = [f"ch{i}/u0" for i in range(5)]
+    for beat in range(1, 100):
+        t_s = T0_S + beat * HOP_S
+        for heard in (decode(t_s, beat), timing(t_s, beat, t_due=np.float64(t_s))):
+            room.take(heard)
+        room.add_spikes(np.arange(5), np.full(5, t_s), np.ones(5, int))
+        fast = room.tick(t_s)
+    room.take(heartbeat(t_s))
+    room.take(event(t_s, "mark", text="x"))
+    assert json.loads(msgspec.json.encode(fast))["now"] == pytest.approx(t_s)
+    slow = json.loads(msgspec.json.encode(room.slow(t_s)))
+    assert slow["latency"]["stages"]
+    assert slow["map"]["labels"] == room.keys
+    json.loads(msgspec.json.encode(room.rows_told("direction")))

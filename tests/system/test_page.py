@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(BINARY is None, reason=ABSENT),
     pytest.mark.alone,
 ]
-WORD = "document.body.dataset.validity"
+WORD = "document.body?.dataset.validity"
 FIGURES = {
     "raster": ("rows", "y"), "plane": ("cursor", "x"), "latency": ("band", "x"),
     "stages": ("stages", "y"), "rate": ("rate_data", "x"), "timeline": ("stretches", "left"),

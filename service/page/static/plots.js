@@ -5,6 +5,8 @@ import { N_COLUMNS } from "/static/raster.js";
 const VALIDITY = ["ok", "warmup", "stale", "paused", "fault", "silent"];
 const TRACE_S = 5, TRAIL = 60;
 const AUTO_SHRINK = 0.98;
+// Pixels that axes take from a figure's width and height.
+const FRAMES = { plane: [48, 36], polar: [10, 10], array: [10, 10] };
 
 function style(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -55,6 +57,15 @@ export class Plots {
   range(figure, axis, start, end) {
     const range = this.find(figure, `${figure}_plot`)[`${axis}_range`];
     if (range.start !== start || range.end !== end) range.setv({ start, end });
+  }
+
+  square(figure, reach, centre = [0, 0]) {
+    // Both axes get the same scale, however wide and high the figure is.
+    const place = document.getElementById(figure), [across, along] = FRAMES[figure];
+    const width = Math.max(20, place.clientWidth - across), height = Math.max(20, place.clientHeight - along);
+    const of = reach / Math.min(width, height);
+    this.range(figure, "x", centre[0] - of * width, centre[0] + of * width);
+    this.range(figure, "y", centre[1] - of * height, centre[1] + of * height);
   }
 
   drawRaster(raster) {
@@ -127,11 +138,8 @@ export class Plots {
   drawPlane(fast) {
     const far = Math.max(0, ...[fast.cursor, fast.target].flat().filter((v) => v != null).map(Math.abs));
     const reach = niceReach(Math.max(far * 1.15, this.plane));
-    if (reach > this.plane) {
-      this.plane = reach;
-      this.range("plane", "x", -reach, reach);
-      this.range("plane", "y", -reach, reach);
-    }
+    this.plane = Math.max(this.plane, reach);
+    this.square("plane", this.plane);
     const point = (at) => (at ? { x: [at[0]], y: [at[1]] } : { x: [], y: [] });
     this.set("plane", "target", point(fast.target));
     this.set("plane", "cursor", point(fast.cursor));
@@ -168,6 +176,7 @@ export class Plots {
   }
 
   drawPolar(polar) {
+    this.square("polar", 1.02);
     const most = Math.max(1e-3, ...polar.map((p) => p[1]));
     this.set("polar", "polar_data", {
       x: polar.map(([angle, depth]) => (depth / most) * 0.95 * Math.cos(angle)),
@@ -184,8 +193,7 @@ export class Plots {
       alpha: values.map((v) => 0.04 + 0.96 * Math.max(0, v / most)),
       told: values.map((v) => (output ? `${(100 * v).toFixed(1)} % of what moves ${output}` : `${v.toFixed(1)} Hz`)),
     });
-    this.range("array", "x", -0.5, side - 0.5);
-    this.range("array", "y", -side + 0.5, 0.5);
+    this.square("array", side / 2, [(side - 1) / 2, -(side - 1) / 2]);
   }
 }
 

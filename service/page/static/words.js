@@ -50,6 +50,8 @@ export function showNotes(slow) {
     .map(([name, values]) => `${name} ${values.map((v) => number(v)).join(" / ")}`);
   byId("r2-note").textContent = r2.length ? `R² over 30 s: ${r2.join("; ")}` : "";
   byId("plane-empty").hidden = decoded.has_plane;
+  byId("plane-empty").textContent = slow.recorded ? "The record of a run holds no positions."
+    : "No LSL stream of type Position was found.";
   const bits = [["Fitts", trials.fitts_bits_per_s], ["grid", trials.grid_bits_per_s]]
     .filter(([, value]) => value != null).map(([name, value]) => `${name} ${number(value)} bits/s`);
   byId("trials-note").textContent = trials.n
@@ -71,11 +73,13 @@ export function showNotes(slow) {
   ].filter(Boolean).join(", ");
 }
 
+const FATES = { duplicate: "twice", unknown_unit: "unknown" };
+
 export function showSpikes({ spikes }) {
   if (!spikes.fates) return;
   const head = element("tr");
   const names = Object.keys(spikes.fates);
-  head.append(element("th", "fate"), ...names.map((name) => element("th", name.replace("_", " "), "n")));
+  head.append(element("th", "fate"), ...names.map((name) => element("th", FATES[name] || name, "n")));
   const rows = [["a second", spikes.fates_per_s, 0], ["so far", spikes.fates, 0]].map(([title, of, digits]) => {
     const row = element("tr");
     row.append(element("td", title), ...names.map((name) => element("td", number(of[name], digits), "n")));
