@@ -65,7 +65,9 @@ class AdditivePushes:
             self._begin_anew(k_last + 1 - n_most)
         if self._k > k_last:
             return
-        ends_s = self._t0_s + self._hop_s * np.arange(self._k, k_last + 1)
+        ends_s: Float64s = self._t0_s + self._hop_s * np.arange(
+            self._k, k_last + 1, dtype=np.float64
+        )
         bins = train.bins(ends_s, self._bin_s)
         weights = self._network.token_weights(bins)
         trace = self._network.run(bins, weights, self._memory, self._drifted)

@@ -8,13 +8,14 @@ costs, so a heavy decoder is known after minutes.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
 from export.backends.table import Backend
 from export.influence.pushes import Pushes, RunningMoments
 from export.influence.spike_train import Bins, SpikeTrain
-from streams.messages import Float64s, TokenWindow
+from streams.messages import Float32s, Float64s, TokenWindow
 
 FADE_S = 20.0
 SAMPLE_S = 0.25
@@ -75,7 +76,8 @@ class LeftOutPushes:
         if until_s < self._t_next_s:
             return
         self._t_next_s = until_s + self.sample_s
-        ends_s = until_s - self._hop_s * np.arange(self._n_bins)[::-1]
+        back = np.arange(self._n_bins, dtype=np.float64)[::-1]
+        ends_s: Float64s = until_s - self._hop_s * back
         bins = train.bins(ends_s, self._bin_s)
         counts = np.bincount(bins.unit, weights=bins.count, minlength=self._n_rows)
         self._newest = counts / (self._bin_s / self._hop_s)  # a spike stands in so many bins
@@ -101,7 +103,7 @@ class LeftOutPushes:
             self._n_solved = self.n_rounds
             ridge = RIDGE * max(1e-9, float(np.trace(self._gram)) / self._n_rows)
             held = self._gram + ridge * np.eye(self._n_rows)
-            self._per_spike = np.linalg.solve(held, self._cross)
+            self._per_spike = np.linalg.solve(held, self._cross).astype(np.float64)
         each = self._per_spike
         return Pushes(
             now=each * self._newest[:, None],
@@ -120,7 +122,7 @@ class LeftOutPushes:
     def _decoded(self, bins: Bins, kept: np.ndarray) -> Float64s:
         """(n_dims,) the answer after the bins, from an empty memory, with some rows alone."""
         self._backend.reset()
-        answer = {}
+        answer: Mapping[str, Float32s] = {}
         for i in range(len(bins)):
             held = np.arange(bins.offsets[i], bins.offsets[i + 1])
             held = held[kept[bins.unit[held]]]

@@ -85,7 +85,8 @@ class Geglu:
     def back(self, slopes: Float32s, grad: Float32s) -> Float32s:
         """Gradient in the input from (..., d_out) in the output."""
         hidden = (grad @ self.narrow.weight)[..., None, :] * slopes
-        back: Float32s = hidden.reshape(*hidden.shape[:-2], -1) @ self.widen.weight
+        joined: Float32s = hidden.reshape(*hidden.shape[:-2], -1)
+        back: Float32s = np.matmul(joined, self.widen.weight, dtype=np.float32)
         return back
 
 
@@ -268,7 +269,7 @@ class StreamingNetwork:
         for part in self._classes:
             answer[:, part], each = _probabilities(answer[:, part], each, part)
         of_query = each + self._readout_geglu.back(slopes[:, None], each)
-        of_norm = of_query @ self._query.weight
+        of_norm = np.matmul(of_query, self._query.weight, dtype=np.float32)
         wide = Normalised(norm.weight, norm.hat[:, None], norm.scale[:, None], norm.out)
         return answer, wide.back(of_norm)
 
@@ -309,7 +310,7 @@ class StreamingNetwork:
         hat, scale = trace.mix_hat[bins][:, :, None], trace.mix_scale[bins][:, :, None]
         norm = Normalised(self._mix_norm.weight, hat, scale, hat)
         grad = grad + norm.back(self._mix_geglu.back(slopes, grad))
-        to_latents = grad @ self._mix.weight
+        to_latents = np.matmul(grad, self._mix.weight, dtype=np.float32)
         found: Float32s = to_latents.reshape(*grad.shape[:3], self.n_latents, -1)
         return found
 

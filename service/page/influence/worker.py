@@ -22,7 +22,7 @@ class _Spikes(NamedTuple):
     t_s: Float64s
     keys: Sequence[str]
     unit: np.ndarray
-    count: np.ndarray | None
+    n: np.ndarray | None
 
 
 class InfluenceWorker(threading.Thread):
