@@ -86,11 +86,25 @@ def csharp(work: Path) -> Program:
     return Program(("mono", str(program)), folder, f"Mono {version}, Newtonsoft.Json 6.0.8")
 
 
+def octave(work: Path) -> Program:
+    """The MATLAB client under Octave, with its package zeromq and Java's clock."""
+    _need("octave-cli", "java")
+    home = Path(shutil.which("java") or "").resolve().parents[1]
+    command = ("env", f"JAVA_HOME={home}", "octave-cli", "--quiet")
+    probe = [*command, "--eval", "pkg load zeromq; javaMethod('nanoTime','java.lang.System');"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LackingError(f"Octave cannot load zeromq or Java: {done.stderr.strip()[:200]}")
+    version = _said(work, "octave-cli", "--version").split()[3]
+    return Program((*command, "conformance.m"), CLIENTS / "matlab", f"Octave {version}")
+
+
 MAKERS: dict[str, Callable[[Path], Program]] = {
     "python": python,
     "node": node,
     "cpp": cpp,
     "csharp": csharp,
+    "octave": octave,
 }
 """By name; each makes its program ready in a folder, or raises `LackingError`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import queue
 import subprocess
 import threading
@@ -126,6 +127,17 @@ def _hold(wanted: dict[str, Any], client: Listener, name: str) -> None:
         found = client.answer()
     except ClientFailure as err:
         raise ClientFailure(f"{name}: {err}; wanted {wanted}") from None
-    differing = {key: found.get(key) for key, value in wanted.items() if found.get(key) != value}
+    differing = {key: found.get(key) for key, v in wanted.items() if not _is(found.get(key), v)}
     if differing:
         raise ClientFailure(f"{name}: it says {differing}; wanted {wanted}")
+
+
+def _is(found: Any, wanted: Any) -> bool:
+    """Return True if both are equal; some JSON parsers are off in a number's last bit."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return found.keys() == wanted.keys() and all(_is(found[k], wanted[k]) for k in wanted)
+    if isinstance(wanted, list) and isinstance(found, list):
+        return len(found) == len(wanted) and all(map(_is, found, wanted))
+    if isinstance(wanted, float) and isinstance(found, (int, float)):
+        return math.isclose(found, wanted, rel_tol=1e-12)
+    return bool(found == wanted)
