@@ -76,8 +76,8 @@ class Watched:
 
     @property
     def spikes(self) -> list[tuple[Float64s, float]]:
-        """Per pull its spikes' (n,) stamps, and when they were here, seconds."""
-        return self._spikes
+        """Per pull so far its spikes' (n,) stamps, and when they were here, seconds."""
+        return self._spikes.copy()  # it grows meanwhile
 
     def take(self) -> None:
         """Take in what the daemons have sent."""
