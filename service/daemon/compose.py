@@ -215,7 +215,8 @@ def make_recorder(
         round(config.record.limit_gb * 1e9), round(config.record.part_mb * 1e6)
     )
     folder = Path(config.record.folder)
-    return RunRecorder(journal, folder, limits, facts, source.keys, clock, report)
+    cores = config.realtime.cores
+    return RunRecorder(journal, folder, limits, facts, source.keys, clock, report, cores)
 
 
 def make_token_cap(hop_s: float, report: Report) -> TokenCap:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from service.redecode.decoders import RecordedDecoders
-from service.redecode.reading import RecordedRun, open_run
+from service.redecode.reading import RecordedRun, fitting_together, open_run
 from service.redecode.replay import Remade, Replay
 from streams.wire.schema import Values
 
@@ -118,10 +118,11 @@ def redecode(path: Path, folders: list[Path], backend: str = "") -> Redecoded:
     decoders = RecordedDecoders(run.facts, folders, backend)
     replay, comparison = Replay(run, decoders.open), Comparison()
     begun_s = opening_s = time.monotonic()
-    for remade in replay:
-        comparison.take(remade, is_exact=decoders.is_exact, atol=decoders.atol)
-        if comparison.n_said == 1:
-            opening_s = time.monotonic()
+    with fitting_together(path):
+        for remade in replay:
+            comparison.take(remade, is_exact=decoders.is_exact, atol=decoders.atol)
+            if comparison.n_said == 1:
+                opening_s = time.monotonic()
     took_s = time.monotonic() - opening_s
     span_s = comparison.last_s - (comparison.first_s or comparison.last_s)
     holds = comparison.n_compared > 0 and not (

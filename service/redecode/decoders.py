@@ -36,8 +36,8 @@ class RecordedDecoders:
         self.is_exact, self.atol = True, 0.0
         self.remarks: list[str] = []
         self._folders, self._backend = folders, backend
-        if facts["machine"] != cpu_model():
-            self._differs(f"the run was on another machine ({facts['machine']})")
+        if facts.get("machine") != cpu_model():
+            self._differs(f"the run was on another machine ({facts.get('machine')})")
 
     def open(self, told: Mapping[str, Any]) -> Opened | None:
         """Open a decoder; None where its bundle cannot be found."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from service.redecode.comparison import same
 from service.redecode.decoders import RecordedDecoders
-from service.redecode.reading import RecordingError, open_run
+from service.redecode.reading import RecordingError, fitting_together, open_run
 from service.redecode.replay import Remade, Replay
 
 
@@ -24,12 +24,13 @@ def decode_at(path: Path, seq: int, folders: list[Path], backend: str = "") -> d
     run = open_run(path)
     decoders = RecordedDecoders(run.facts, folders, backend)
     newest = 0
-    for remade in Replay(run, decoders.open):
-        if remade.topic != "decode":
-            continue
-        newest = remade.decode.seq
-        if newest == seq:
-            return _told(remade) | {"remarks": decoders.remarks}
+    with fitting_together(path):
+        for remade in Replay(run, decoders.open):
+            if remade.topic != "decode":
+                continue
+            newest = remade.decode.seq
+            if newest == seq:
+                return _told(remade) | {"remarks": decoders.remarks}
     raise RecordingError(f"{path} holds no decode {seq}; its newest is {newest}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from service.telemetry.recording.frames import (
     read_head,
 )
 from service.telemetry.recording.records import Checkpoint, Header, Record, decode_record
+
+FACTS: dict[str, type] = {
+    "run_id": str, "follows": str, "began": str, "spikeloop": str, "t0_s": float, "hop_us": int,
+    "bin_us": int, "ring_capacity": int, "source": str, "config": dict, "machine": object,
+}  # fmt: skip
+BIN_US_AT_MOST, CAPACITY_AT_MOST = 10**8, 10**8
 
 
 class RecordingError(ServiceError):
@@ -84,6 +91,23 @@ class RecordedRun:
             self.remarks.append(text)
 
 
+@contextmanager
+def fitting_together(path: Path) -> Iterator[None]:
+    """Say in a sentence that a run's records contradict one another.
+
+    Checksums hold off accidents; a file that was made to mislead, or by another program, may still
+    name units, decoders or sizes that there are not.
+
+    Raises:
+        RecordingError: they do.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, ArithmeticError, MemoryError) as err:
+        what = f"{type(err).__name__}: {err}"
+        raise RecordingError(f"{path}: its records do not fit together ({what})") from err
+
+
 def open_run(path: Path) -> RecordedRun:
     """Open a run's folder.
 
@@ -106,11 +130,25 @@ def open_run(path: Path) -> RecordedRun:
                 first = next(read_frames(file, read_head(file).first_frame), None)
             header = decode_record(first[0]) if first else None
             if isinstance(header, Header):
-                return RecordedRun(path, header.facts)
+                return RecordedRun(path, _checked(header.facts))
+            problems.append(f"{part.name}: it does not begin with a header")
         except (OSError, DamagedError, ZlibError, msgspec.DecodeError) as err:
             problems.append(f"{part.name}: {err}")
     told = "; ".join(problems) or "they hold nothing"
     raise RecordingError(f"the parts in {path} cannot be read: {told}")
+
+
+def _checked(facts: dict[str, Any]) -> dict[str, Any]:
+    for name, kind in FACTS.items():
+        if not isinstance(facts.get(name), kind):
+            raise DamagedError(f"its header does not say {name}")
+    if not 0 < facts["hop_us"] <= facts["bin_us"] <= BIN_US_AT_MOST:
+        raise DamagedError(
+            f"a hop of {facts['hop_us']} us and a bin of {facts['bin_us']} cannot be"
+        )
+    if not 0 < facts["ring_capacity"] <= CAPACITY_AT_MOST:
+        raise DamagedError(f"a ring of {facts['ring_capacity']} spikes cannot be")
+    return facts
 
 
 def _why(expected: tuple[int, int, int], segment: int, part: int) -> str:

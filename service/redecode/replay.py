@@ -188,10 +188,11 @@ class Replay:
         self._told[told.number] = told.facts
 
     def _now_known(self, now: records.Known) -> None:
-        self._known = np.frombuffer(now.known, np.bool_)
+        self._known = now.units()
 
     def _arrived(self, arrived: records.Arrived) -> None:
-        self._ring.admit(arrived.batch(), self._known, arrived.latest_us, arrived.repeats)
+        batch = arrived.batch(len(self._known))
+        self._ring.admit(batch, self._known, arrived.latest_us, arrived.repeats)
 
     def _cut(self, cut: records.Cut) -> None:
         spikes, slots = self._ring.cut(cut.end_us)
@@ -265,12 +266,8 @@ class Replay:
             self.checks.n_other_checkpoints += not self._is_as(point)
             return
         self._is_hole = False
-        self._known = np.frombuffer(point.known, np.bool_)
-        batch = SpikeBatch(
-            np.frombuffer(point.t_us, np.int64),
-            np.frombuffer(point.unit, np.int32),
-            np.frombuffer(point.count, np.int32),
-        )
+        self._known = point.units()
+        batch = point.batch()
         for one in self._running.values():
             one.is_known = False
         for memory in point.decoders:

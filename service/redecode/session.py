@@ -11,7 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from service.redecode.reading import Begins, RecordedRun, RecordingError, open_run
+from service.redecode.reading import (
+    Begins,
+    RecordedRun,
+    RecordingError,
+    fitting_together,
+    open_run,
+)
 from service.telemetry.recording import records
 from streams.messages import SpikeBatch, Validity
 from streams.sessions.session import Behavior, Session, Trials
@@ -68,7 +74,7 @@ class _Gathered:
             case records.Keys():
                 self.keys += one.keys
             case records.Arrived():
-                self.batches.append(one.batch())
+                self.batches.append(one.batch(len(self.keys)))
             case records.Checkpoint():
                 self.shaping = one.shaping
             case Begins():
@@ -131,8 +137,9 @@ def session_of_run(
     """
     run = open_run(path)
     gathered = _Gathered(run.facts["t0_s"])
-    for one in run.records():
-        gathered.take(one)
+    with fitting_together(path):
+        for one in run.records():
+            gathered.take(one)
     if not gathered.decodes:
         raise RecordingError(f"{path}: no decode was recorded")
     spikes = _sorted(gathered.batches)

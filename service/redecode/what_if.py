@@ -14,9 +14,15 @@ from export.backends.opening import open_backend
 from export.backends.table import AUTO, kernels_for
 from export.bundle import DecoderBundle, open_bundle
 from export.shipped import bundle_path
-from service.redecode.reading import Begins, RecordedRun, RecordingError, open_run
+from service.redecode.reading import (
+    Begins,
+    RecordedRun,
+    RecordingError,
+    fitting_together,
+    open_run,
+)
 from service.telemetry.recording import records
-from streams.messages import Float64s, SpikeBatch, TokenWindow
+from streams.messages import Float64s, TokenWindow
 from streams.spikes.ring import HeldSpikes, SpikeRing
 from streams.spikes.tokenizer import Tokenizer
 from streams.wire.schema import Decode
@@ -85,7 +91,8 @@ def what_if(path: Path, other: str, backend: str = "") -> tuple[dict[str, Any], 
             f"{run.facts['hop_us'] * 1e-3:g} and {run.facts['bin_us'] * 1e-3:g} ms"
         )
     beside = _Beside(run, bundle, backend)
-    beside.go_along(run)
+    with fitting_together(path):
+        beside.go_along(run)
     sides = beside.sides()
     if not sides:
         raise RecordingError(
@@ -179,7 +186,8 @@ class _Beside:
         self._is_hole = True
 
     def _arrived(self, arrived: records.Arrived) -> None:
-        self._ring.admit(arrived.batch(), self._known, arrived.latest_us, arrived.repeats)
+        batch = arrived.batch(len(self._known))
+        self._ring.admit(batch, self._known, arrived.latest_us, arrived.repeats)
 
     def _lead(self, ran: records.Ran) -> None:
         low, high = self._leads
@@ -234,11 +242,7 @@ class _Beside:
         self._is_hole, self._bin, self._values = False, None, {}
         self._backend.reset()
         self._k = self._k_reset = point.k
-        batch = SpikeBatch(
-            np.frombuffer(point.t_us, np.int64),
-            np.frombuffer(point.unit, np.int32),
-            np.frombuffer(point.count, np.int32),
-        )
+        batch = point.batch()
         self._ring = self._new_ring(point.late_until_us)
         self._ring.resume(HeldSpikes(point.late_until_us, point.newest_us, batch))
 

@@ -6,20 +6,26 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from export.errors import ExportError
+from service.errors import ServiceError
 from service.loop.intake.arrivals import Arrival
+from service.redecode.comparison import redecode
 from service.redecode.reading import RecordingError, open_run
+from service.redecode.session import session_of_run
 from service.telemetry.recording import records
 from service.telemetry.recording.frames import frame, parts_of, read_frames, read_head
 from service.telemetry.recording.frames import record as packed
 from service.telemetry.recording.records import decode_record, encode_record
+from streams.errors import StreamsError
 from streams.messages import SpikeBatch
 from tests.recording.conftest import Recorded
 from tests.recording.recorded import redecoded
@@ -127,6 +133,44 @@ def test_a_changed_spike_is_a_decode_that_differs(copy: Path) -> None:
     assert report["first_differing"]
 
 
+def rewritten(part: Path, i_record: int, at: int, byte: int) -> None:
+    """Change a byte of a record, with good checksums: no accident, somebody's work."""
+    with part.open("rb") as file:
+        head = read_head(file)
+        frames = [*read_frames(file, head.first_frame)]
+    n = sum(map(len, frames))
+    i_record, i = i_record % n, 0
+    with part.open("wb") as file:
+        file.write(head.packed())
+        for number, held in enumerate(frames, head.first_frame):
+            out = b""
+            for one in held:
+                changed = bytearray(one)
+                if i == i_record:
+                    changed[at % len(changed)] = byte
+                out += packed(bytes(changed))
+                i += 1
+            file.write(frame(number, out))
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    i_record=st.one_of(st.integers(0, 5), st.integers(0, 10**6)),
+    at=st.one_of(st.integers(0, 12), st.integers(0, 10**6)),
+    byte=st.integers(0, 255),
+)
+def test_a_record_that_was_forged_ends_in_a_sentence(
+    copy: Path, i_record: int, at: int, byte: int
+) -> None:
+    part = parts_of(copy)[0]
+    before = part.read_bytes()
+    rewritten(part, i_record, at, byte)
+    for use in (lambda: redecode(copy, []), lambda: session_of_run(copy, None)):
+        with suppress(ServiceError, ExportError, StreamsError):
+            use()
+    part.write_bytes(before)
+
+
 def test_a_bundle_that_was_moved_is_found_by_its_checksum(
     copy: Path, bundle: Path, tmp_path: Path
 ) -> None:
@@ -182,7 +226,10 @@ def test_an_arrival_is_recorded_bit_for_bit(
     arrival = Arrival(1.0, 2.0, batch, 7, None, np.zeros(0, np.int64), repeats=repeats)  # type: ignore[arg-type]
     again = decode_record(encode_record(records.arrived(arrival)))
     assert isinstance(again, records.Arrived)
-    found = again.batch()
+    found = again.batch(unit + 1)
+    if n:
+        with pytest.raises(ValueError, match="none of"):
+            again.batch(unit)
     for ours, theirs in ((found.t_us, batch.t_us), (found.unit, batch.unit)):
         assert ours.dtype == theirs.dtype
         assert ours.tolist() == theirs.tolist()

@@ -77,15 +77,17 @@ def read_run(folder: Path) -> Run:
             assert one.k not in beats
             beats[one.k] = one.n_tokens, one.tokens_crc
         elif isinstance(one, records.Arrived):
-            arrivals.append(_arrival(one, facts["t0_s"], newest_us))
+            arrivals.append(_arrival(one, facts["t0_s"], newest_us, len(keys)))
     assert not recorded.remarks
     t_us, unit, count, *rest = (np.concatenate(column) for column in zip(*arrivals, strict=True))
     received = Received(facts["t0_s"], keys, SpikeBatch(t_us, unit, count), *rest)
     return Run(facts["hop_us"], received, ends_us, beats)
 
 
-def _arrival(one: records.Arrived, t0_s: float, cut_us: int) -> tuple[np.ndarray, ...]:
-    batch = one.batch()
+def _arrival(
+    one: records.Arrived, t0_s: float, cut_us: int, n_units: int
+) -> tuple[np.ndarray, ...]:
+    batch = one.batch(n_units)
     t_arrival_us, t_read_us = (
         np.full(len(batch), round((t_s - t0_s) * 1e6)) for t_s in (one.t_s, one.t_read_s)
     )

@@ -68,12 +68,21 @@ class Arrived(msgspec.Struct, array_like=True, tag="arrived", frozen=True):
     phase_s: float
     begins_anew: bool
 
-    def batch(self) -> SpikeBatch:
-        """Return the spikes."""
+    def batch(self, n_units: int) -> SpikeBatch:
+        """Return the spikes.
+
+        Raises:
+            ValueError: its arrays are not of one length, or a unit is not one of `n_units`.
+        """
         unit = np.frombuffer(self.unit, np.int32)
         width = len(self.offsets) // max(1, len(unit))
         offsets = np.frombuffer(self.offsets, np.int64 if width == 8 else np.int32)
         count = np.frombuffer(self.count, np.int32) if self.count else np.ones(len(unit), np.int32)
+        if not len(unit) == len(offsets) == len(count):
+            raise ValueError(f"{len(unit)} units, {len(offsets)} stamps, {len(count)} counts")
+        # Compiled code would read beyond its tables.
+        if len(unit) and not 0 <= int(unit.min()) <= int(unit.max()) < n_units:
+            raise ValueError(f"a spike of a unit that is none of {n_units}")
         return SpikeBatch(self.first_us + offsets.astype(np.int64), unit, count)
 
 
@@ -81,6 +90,11 @@ class Known(msgspec.Struct, array_like=True, tag="known", frozen=True):
     """From here on spikes of these units are admitted: (n,) bool as bytes."""
 
     known: bytes
+
+    def units(self) -> np.ndarray:
+        """Return (n_source_units,) bool."""
+        units: np.ndarray = np.frombuffer(self.known, np.uint8) != 0
+        return units
 
 
 class Cut(msgspec.Struct, array_like=True, tag="cut", frozen=True):
@@ -202,6 +216,26 @@ class Checkpoint(msgspec.Struct, array_like=True, tag="checkpoint", frozen=True)
     smooth: dict[str, list[float]]
     last_ok: dict[str, tuple[float, list[float | None]]]
 
+    def units(self) -> np.ndarray:
+        """Return `known`, (n_source_units,) bool."""
+        units: np.ndarray = np.frombuffer(self.known, np.uint8) != 0
+        return units
+
+    def batch(self) -> SpikeBatch:
+        """Return the ring's spikes.
+
+        Raises:
+            ValueError: its arrays are not of one length, or a unit is none of the source's.
+        """
+        t_us = np.frombuffer(self.t_us, np.int64)
+        unit, count = np.frombuffer(self.unit, np.int32), np.frombuffer(self.count, np.int32)
+        if not len(t_us) == len(unit) == len(count):
+            raise ValueError(f"{len(unit)} units, {len(t_us)} stamps, {len(count)} counts")
+        n_units = len(self.known)
+        if len(unit) and not 0 <= int(unit.min()) <= int(unit.max()) < n_units:
+            raise ValueError(f"a spike of a unit that is none of {n_units}")
+        return SpikeBatch(t_us, unit, count)
+
 
 Record = (
     Header | Keys | Opened | Arrived | Known | Cut | Closed | Ran | Failed | Forgot | Commanded
@@ -223,7 +257,10 @@ def decode_record(held: bytes) -> Record:
     Raises:
         msgspec.DecodeError: it is none.
     """
-    found: Record = _decoder.decode(held)
+    try:
+        found: Record = _decoder.decode(held)
+    except (UnicodeDecodeError, RecursionError) as err:
+        raise msgspec.DecodeError(str(err)) from err
     return found
 
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +64,7 @@ class RunRecorder(threading.Thread):
         keys: the source's growing key list.
         clock: the daemon's.
         report: called with (event, detail).
+        leave_cores: cores that the recorder keeps off, if there are others.
 
     Attributes:
         run_folder: the run's folder.
@@ -81,6 +82,7 @@ class RunRecorder(threading.Thread):
         keys: list[str],
         clock: Clock,
         report: Report,
+        leave_cores: Collection[int] = (),
     ) -> None:
         super().__init__(name="recorder", daemon=True)
         began = datetime.now(UTC)
@@ -90,6 +92,7 @@ class RunRecorder(threading.Thread):
         self._facts = facts | {"began": began.isoformat()}
         self._keys, self._clock, self._report = keys, clock, report
         self._pipe: RecorderPipe | None = None
+        self._leave_cores = set(leave_cores)
         self._segment = self._part = self._part_bytes = self._bytes_before = self._n_keys = 0
         # What is noted before a checkpoint has lost what came before it.
         self._lacks_checkpoint, self._n_lost_before = True, 0
@@ -226,13 +229,14 @@ class RunRecorder(threading.Thread):
     def _start(self) -> RecorderPipe:
         written = [one.name for one in self.run_folder.iterdir() if PART_FILE.fullmatch(one.name)]
         self._part = max((int(name[5:11]) for name in written), default=0)
-        linux = sys.platform == "linux"
-        # Those that the daemon may use: it is kept on its own later.
-        cores = ",".join(map(str, sorted(os.sched_getaffinity(os.getppid())))) if linux else ""
+        cores: set[int] = set()
+        if sys.platform == "linux":
+            may_use = os.sched_getaffinity(os.getppid())  # the daemon may be kept on its own by now
+            cores = may_use - self._leave_cores or may_use
         return RecorderPipe(
             [
                 str(self.run_folder), self._facts["run_id"], str(self._segment),
-                str(self._part + 1), str(self._limits.limit_bytes), cores,
+                str(self._part + 1), str(self._limits.limit_bytes), ",".join(map(str, cores)),
             ]
         )  # fmt: skip
 
