@@ -6,6 +6,7 @@ import fcntl
 import gzip
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -363,3 +364,15 @@ def test_a_file_that_is_still_written_says_so(tmp_path: Path) -> None:
         fcntl.flock(writer, fcntl.LOCK_EX)
         with pytest.raises(SessionError, match=r"is locked.*close that program"):
             read_session(path)
+
+
+@pytest.mark.parametrize("conversion", [np.inf, 1e308, np.nan])
+def test_a_damaged_conversion_ends_in_no_warning(tmp_path: Path, conversion: float) -> None:
+    path = write(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file:
+        data = file["processing/behavior/cursor_vel/data"]
+        data[:10] = 0.0
+        data[10:20] = 1e10
+        data.attrs["conversion"] = conversion
+    with suppress(SessionError):  # values that are not finite are missing ones
+        read_session(path, VELOCITY)

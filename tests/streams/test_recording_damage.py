@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import re
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +214,18 @@ def test_no_damage_ends_otherwise_than_in_a_session_or_a_sentence(
     n_lost = SENT[0] - int(session.spikes.count.sum())
     assert session.duration_s < 3700.0
     assert n_lost <= 0.02 * SENT[0] or session.provenance[MENDED]
+
+
+@pytest.mark.parametrize("stamp", [math.inf, -math.inf, math.nan, 1e308, -1e300])
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_stamp_that_is_no_time_ends_in_no_warning(tmp_path: Path, stamp: float, at: int) -> None:
+    content = b"".join(CHUNKS)
+    for one in SOURCES:
+        sent = float(one.t_s[at]) - one.offset(float(one.t_s[at]))
+        held = struct.pack("<Bd", 8, sent)
+        assert held in content
+        content = content.replace(held, struct.pack("<Bd", 8, stamp))
+    path = tmp_path / "a.xdf"
+    path.write_bytes(content)
+    with suppress(StreamsError):
+        convert([path], None, Reading())

@@ -103,6 +103,7 @@ def convert(
     return replace(session, id=session_id or f"unknown/{date}/{paths[0].stem}")
 
 
+@np.errstate(all="ignore")  # of values that damage made infinite, see `read_recording`
 def session_of(recording: Recording, reading: Reading) -> Session:
     """One recording, as far as it has come, as a session without a name.
 

@@ -105,6 +105,8 @@ class Recording:
         return held or list(found[:1])
 
 
+# A damaged stamp may be anything, infinite too: it is told as a stamp, not by numpy.
+@np.errstate(all="ignore")
 def read_recording(path: Path) -> Recording:
     """A recording as it is on the disk now, which may still grow.
 
