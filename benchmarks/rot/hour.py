@@ -27,7 +27,7 @@ from streams.wire.sockets import DecodeSubscriber
 
 Decode = dict[str, Any]
 NOT_HELD = int(ExitCode.BELOW_THRESHOLD)
-WITHIN_S, EVENTS_TOLD = 15.0, 6
+WITHIN_S, EVENTS_TOLD = 60.0, 6
 SETTINGS = Settings(n_units=96, rate_hz=20.0, hop_s=0.02, seconds=30, block_s=5e-3, priority=0)
 
 
