@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from streams.wire.sockets import DecodeSubscriber
 
 Decode = dict[str, Any]
 NOT_HELD = int(ExitCode.BELOW_THRESHOLD)
-WITHIN_S = 60.0
+WITHIN_S, EVENTS_TOLD = 60.0, 6
 SETTINGS = Settings(n_units=96, rate_hz=20.0, hop_s=0.02, seconds=30, block_s=5e-3, priority=0)
 
 
@@ -65,7 +66,9 @@ class Run:
         self._clock, stream = MonotonicClock(), f"spikeloop-rot-{os.getpid()}"
         start_sender(rig, stream, SETTINGS, seconds=seconds + 600.0)
         settings = Settings(**{**asdict(SETTINGS), "backend": backend})
-        self._decodes = DecodeSubscriber(start_daemon(rig, "daemon", stream, settings))
+        endpoint = start_daemon(rig, "daemon", stream, settings)
+        self._decodes = DecodeSubscriber(endpoint)
+        self._events = DecodeSubscriber(endpoint, ("event",))
         announced = json.loads((rig.path / "daemon.json").read_text())
         self.pid, self._client = int(announced["pid"]), DaemonClient(announced["control"])
         self._rig = rig
@@ -87,7 +90,18 @@ class Run:
                 heard.append(received[1])
                 if received[1]["validity"] == validity:
                     return heard
-        raise ProcessFailedError(f"no decode was {validity!r} within {WITHIN_S:g} s", NOT_HELD)
+        told = Counter(decode["reason"] or "ok" for decode in heard)
+        raise ProcessFailedError(
+            f"none of {len(heard)} decodes was {validity!r} within {WITHIN_S:g} s: {dict(told)}; "
+            f"the last events: {self._newest_events()}", NOT_HELD,
+        )  # fmt: skip
+
+    def _newest_events(self) -> list[Any]:
+        """Return the last events, each with its detail."""
+        found = deque[Any](maxlen=EVENTS_TOLD)
+        while (received := self._events.receive(0.0)) is not None:
+            found.append((received[1]["event"], received[1]["detail"]))
+        return list(found)
 
     def keep_on(self, seconds: float) -> None:
         """Read decodes for so long, and those that wait."""

@@ -16,7 +16,7 @@ from export.bundle import DecoderBundle
 from export.choice.ranking import Ranking
 from export.errors import ExportError
 from service.deploy.opening import open_within
-from service.errors import ServiceError
+from service.guard import Guard
 from service.loop.commands import LoopCommand
 from service.loop.decode_loop import DecodeLoop, Report
 from service.loop.decoder import Decoder
@@ -137,10 +137,12 @@ class Failover:
         while True:
             self._loop.backend_failed.wait()
             self._loop.backend_failed.clear()
-            try:
+            # Whatever it is: the next failure must find somebody who watches.
+            with Guard(Exception, self._refuse):
                 self._take_over()
-            except (ExportError, ServiceError) as error:
-                self._report("fallback_refused", {"warning": str(error)})
+
+    def _refuse(self, error: Exception) -> None:
+        self._report("fallback_refused", {"warning": str(error) or type(error).__name__})
 
     def _take_over(self) -> None:
         """Report the failure once per decoder, and put its spare in its place if there is one."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle, open_bundle
-from export.errors import BackendError, ExportError
+from export.errors import BackendError
 from export.memory_check import SLICE_BYTES, MemoryCheck
 from service.deploy.failover import Failover
 from service.deploy.opening import open_within
-from service.errors import ServiceError
 from service.guard import Guard
 from service.loop.commands import LoopCommand, RefusedError
 from service.loop.decode_loop import DecodeLoop, Report
@@ -84,7 +84,7 @@ class MemoryWatch:
                 self.look()
                 self._stopping.wait(max(0.0, t_begun_s + PASS_EVERY_S - time.monotonic()))
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: Exception) -> None:
         self.failure = f"{type(error).__name__}: {error}"
         warning = f"memory is not checked any more: {self.failure}"
         self._report("memory_unchecked", {"warning": warning})
@@ -124,17 +124,18 @@ class MemoryWatch:
     def _reload(self, slot: DecoderSlot) -> None:
         """Read the decoder in service anew from the disk, and put that into its place."""
         id_ = slot.decoder.manifest.id
-        try:
+        with Guard(Exception, partial(self._give_up, slot)):
             path, choice = self._failover.choice_of(id_)
             bundle = open_bundle(path)
             if bundle.manifest.id != id_:
                 raise RefusedError(f"{path} holds another decoder by now")
             opened = open_within(bundle, choice, (), self._open_most_s)
             self._loop.commands.ask(LoopCommand("reloaded", self._warm_up(bundle, opened)))
-        except (ExportError, ServiceError, KeyError) as error:
-            # The failover tells, and takes over if it can.
-            slot.decoder.failure = BackendError(f"damaged in memory, and not reloaded: {error}")
-            self._loop.backend_failed.set()
+
+    def _give_up(self, slot: DecoderSlot, error: Exception) -> None:
+        """Leave it to the failover, which tells, and takes over if it can."""
+        slot.decoder.failure = BackendError(f"damaged in memory, and not reloaded: {error}")
+        self._loop.backend_failed.set()
 
 
 def _pass_s(checks: list[MemoryCheck]) -> float:

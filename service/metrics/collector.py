@@ -39,6 +39,7 @@ _GAUGES = {
     "spikes_pending": ("spikes_pending", 1.0, "Spikes that wait for their bin."),
     "clock_offset_seconds": ("clock_offset_s", 1.0, "Added to the sender's stamps."),
     "clock_uncertainty_seconds": ("clock_uncertainty_s", 1.0, "Of that measurement."),
+    "recorded": ("recorded", 1.0, "1 while the run is recorded."),
     "memory_bytes": ("memory_mb", 1e6, "Memory that the daemon holds."),
 }
 _TOLD = ("run_id", "decoder_id", "checksum", "backend", "precision", "source")

@@ -15,7 +15,9 @@ from export.bundle import open_bundle
 from export.memory_check import HoldsArrays
 from export.random_bundles.derived import derive_bundle
 from export.shipped import bundle_path
+from streams.exit_codes import ExitCode
 from tests.export.tiny_graph import tiny_graph
+from tests.recording.recorded import only_run, redecoded
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
 from tests.system.running import Daemon, clock, keep_on
 from tests.system.sender_process import SenderProcess
@@ -134,3 +136,24 @@ def test_a_decoder_that_cannot_be_read_anew_stays_a_fault(
     n = len(daemon.heard.decodes)
     keep_on(1.0, daemon.listen)
     assert {d["reason"] for d in daemon.heard.decodes[n + 1 :]} == {"memory_damaged"}
+
+
+def test_the_record_tells_which_decodes_a_damaged_table_made(
+    serve: DaemonStarter, derived: Path, stream: str, living: SenderProcess, tmp_path: Path
+) -> None:
+    content, folder = content_of(derived, CPU, "table"), tmp_path / "recordings"
+    record = {"enabled": True, "folder": str(folder)}
+    daemon = serve(stream, derived, decoder={"backend": CPU}, record=record)
+    daemon.until_validity("ok")
+    bound_s = within_s(daemon)
+    t_flip_s = flip(daemon, content, SIGN_OR_EXPONENT)
+    noticed(daemon, t_flip_s, bound_s)
+    keep_on(0.5, daemon.listen)
+    assert daemon.end() == 0
+    last = max(d["seq"] for d in daemon.heard.decodes if d["reason"] == "memory_damaged")
+    damaged = [d for d in daemon.heard.decodes if d["t_sent"] > t_flip_s and d["seq"] <= last]
+    report = redecoded(only_run(folder), code=int(ExitCode.BELOW_THRESHOLD))
+    # What was said before, and after the decoder was read anew, is made again bit for bit.
+    assert 0 < report["differing"] <= len(damaged)
+    assert report["first_differing"][0]["seq"] >= damaged[0]["seq"] - 1
+    assert report["compared"] == report["decodes"] > 2 * len(damaged)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -100,3 +103,29 @@ def test_a_bin_keeps_its_end_and_stamps_their_beat(slides: list[tuple[int, int]]
             assert schedule.beats_of(np.array([ends[k] + 1])).tolist() == [k + 1]
         schedule.slide(by_us, k + 1)
     assert {one: schedule.end_us(one) for one in ends} == ends
+
+
+def test_another_thread_may_ask_while_beats_slide() -> None:
+    """The deployer and the failover warm decoders up meanwhile."""
+    schedule, ended, failed = Schedule(T0_S, 10_000), threading.Event(), list[Exception]()
+
+    def ask() -> None:
+        while not ended.is_set():
+            try:
+                assert schedule.end_us(1) == 10_000
+            except Exception as error:  # noqa: BLE001 - told by the test
+                failed.append(error)
+                return
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    asking = threading.Thread(target=ask)
+    try:
+        asking.start()
+        for k in range(2, 20_000):
+            schedule.slide((-1) ** k, k)
+    finally:
+        ended.set()
+        asking.join()
+        sys.setswitchinterval(before)
+    assert failed == []

@@ -42,7 +42,8 @@ class Schedule:
     def __init__(self, t0_s: float, hop_us: int) -> None:
         self.t0_s, self.hop_us, self.hop_s = t0_s, hop_us, hop_us * 1e-6
         self.zero_s = t0_s
-        self._phases: deque[tuple[int, int]] = deque([(0, 0)], maxlen=PHASES_KEPT)
+        # Never changed, always replaced: other threads ask when beats fell.
+        self._phases: tuple[tuple[int, int], ...] = ((0, 0),)
 
     @property
     def phase_us(self) -> int:
@@ -55,7 +56,7 @@ class Schedule:
 
     def slide(self, by_us: int, k_from: int) -> None:
         """Move the ends of beat k's bin, and of all after it."""
-        self._phases.append((k_from, self.phase_us + by_us))
+        self._phases = (*self._phases[1 - PHASES_KEPT :], (k_from, self.phase_us + by_us))
 
     def end_us(self, k: int) -> int:
         """Return the end of beat k's bin, microseconds since t0; bins of the past stay."""
