@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.page.inputs.run_tape import RunTape, Spikes
@@ -18,9 +20,11 @@ from streams.clock import Clock
 from streams.wire.client import DaemonClient
 
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-LED_IN_S = 35.0
-"""Fed before the moment that is wound to, so that traces, rates and scores are full."""
+LED_IN_S = 20.0
+"""Fed before the moment that is wound to, so that traces and rates are full."""
 BAR_CELLS, TICK_S = 400, 0.1
+TOGETHER_S = 0.05
+"""Arrivals so near are added at once: there may be a thousand a second."""
 
 
 class RecordedInputs:
@@ -112,18 +116,31 @@ class RecordedInputs:
 
     def _feed(self) -> None:
         """Give the room all that lies before the head, its clock going with it."""
+        together: list[Spikes] = []
         while self._next is not None and self._next.t_s <= self._head_s:
             item = self._next
+            if together and item.t_s > together[0].t_s + TOGETHER_S:
+                self._add(together)
             # What the room does with time it does here too, but for what a browser still wants.
             if self._t_ticked_s + TICK_S <= item.t_s < self._head_s - TRACE_S:
                 self._t_ticked_s = item.t_s
                 self.room.tick(item.t_s)
-            self.room.raster.advance(item.t_s)
             if isinstance(item, Spikes):
-                self.room.add_spikes(item.unit, item.stamps_s, item.count)
+                together.append(item)
             else:
                 self.room.take(item)
             self._next = next(self._items, None)
+        self._add(together)
+
+    def _add(self, together: list[Spikes]) -> None:
+        """Give the room some arrivals at once, and empty the list."""
+        if not together:
+            return
+        self.room.raster.advance(together[-1].t_s)
+        parts = [(one.unit, one.stamps_s, one.count) for one in together]
+        unit, stamps_s, count = (np.concatenate(of) for of in zip(*parts, strict=True))
+        self.room.add_spikes(unit, stamps_s, count)
+        together.clear()
 
 
 def _bundle_of(tape: RunTape) -> DecoderBundle | None:

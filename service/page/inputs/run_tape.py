@@ -87,6 +87,7 @@ class RunTape:
     def __init__(self, path: Path) -> None:
         self.facts = open_run(path).facts
         self.remarks: list[str] = []
+        self._moments: dict[int, float] = {}
         self._places = [place for part in parts_of(path) for place in self._places_in(part)]
         # Keys only grow: those of the last part are those of the run.
         self.keys = self._keys_in(self._places)
@@ -171,8 +172,10 @@ class RunTape:
         return max(0, after - 1)
 
     def _moment_of_frame(self, i: int) -> float:
-        found = self._first_moment(i)
-        return self.end_s if found is None else found
+        if i not in self._moments:
+            found = self._first_moment(i)
+            self._moments[i] = self.end_s if found is None else found
+        return self._moments[i]
 
     def _first_moment(self, i_frame: int) -> float | None:
         moments = (_moment(record) for record in self._records(i_frame))
