@@ -99,7 +99,9 @@ class TorchBackend:
         """
         taken = tables_for(self._signature, tables)
         self._tables = {name: torch.from_numpy(values) for name, values in taken.items()}
-        weights = {name: value.numpy() for name, value in self._module.state_dict().items()}
+        # POYO's state holds its vocabularies too, which are no arrays.
+        held = self._module.state_dict().items()
+        weights = {name: value.numpy() for name, value in held if isinstance(value, Tensor)}
         self._fixed = weights | taken
 
     def fixed_arrays(self) -> Mapping[str, np.ndarray]:

@@ -107,11 +107,11 @@ class AdditivePushes:
         in_trace = [k - k_first for k in at]
         gradient = self._network.gradient(self._trace, in_trace, self._n_back)
         pushes = self._pushes_at(in_trace, gradient)
-        for k, push in zip(at, pushes, strict=True):
-            self._moments.add(self._t0_s + k * self._hop_s, push)
+        for b, k in enumerate(at):
+            t_s = self._t0_s + k * self._hop_s
+            self._moments.add(t_s, pushes[b])
+            self._per_spike.add(t_s, self._spike_at(in_trace[b], gradient[:, b]))
         self._now = pushes[-1].astype(np.float64)
-        per_spike = self._spike_at(in_trace[-1], gradient[:, -1])
-        self._per_spike.add(self._t0_s + at[-1] * self._hop_s, per_spike)
 
     def _pushes_at(self, at: list[int], gradient: Float32s) -> Float32s:
         """(B, n_rows, n_dims) pushes on the answers after B bins of the trace."""

@@ -28,6 +28,7 @@ def page(
     announced: Annotated[
         Path | None, opt("Wait for the addresses that `serve --announce` writes here.", "FILE")
     ] = None,
+    run: Annotated[Path | None, opt("Show a recorded run, with a time bar.", "RECORDING")] = None,
     bundle: Annotated[str, opt("The decoder, for what it knows of units.")] = "",
     position: Annotated[str, opt("LSL stream of positions; else the one beside.", "NAME")] = "",
     markers: Annotated[str, opt("LSL stream of markers; else the one beside.", "NAME")] = "",
@@ -43,7 +44,7 @@ def page(
         bool, flag("--until-stdin-ends", "End with the program that started it.")
     ] = False,
 ) -> None:
-    """Show a running daemon in the browser: validity, spikes, decodes, latency, units."""
+    """Show a daemon or a recorded run in the browser: validity, spikes, decodes, latency, units."""
     quieten_lsl()
     require_bokeh()
     from export.shipped import bundle_path
@@ -58,6 +59,7 @@ def page(
         decode=decode,
         control=control,
         keys=keys,
+        run=run,
         bundle=bundle_path(bundle) if bundle else None,
         position=position,
         markers=markers,
@@ -67,7 +69,7 @@ def page(
     )
     if config is not None:
         options = with_config(options, load_config(config, ServeConfig))
-    if not options.decode and not options.control:
+    if not options.decode and not options.control and run is None:
         options = replace(options, control=DEFAULT_CONTROL)
     show(options, announce, is_stopped)
 

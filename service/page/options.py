@@ -18,6 +18,7 @@ class PageOptions:
         decode: the daemon's decodes; "" to ask the daemon at `control`.
         control: the daemon's control socket; "" for none.
         keys: file with the client's CURVE keys; None for none.
+        run: folder of a recorded run, shown in place of a daemon; None for a daemon.
         bundle: the decoder on this machine; None if it does not lie here.
         array, columns, ignore_units: how spikes are read, as in the daemon's `[input]`.
         position: name of the LSL stream of positions; "" to choose by the stream of spikes.
@@ -30,6 +31,7 @@ class PageOptions:
     decode: str = ""
     control: str = ""
     keys: Path | None = None
+    run: Path | None = None
     bundle: Path | None = None
     array: str = ""
     columns: Sequence[str] = ()

@@ -96,7 +96,8 @@ class Room:
 
     def _order(self) -> None:
         n = len(self.keys)
-        angle, is_tuned, _ = self.units.tuning.directions()
+        pushes = self.influence.directions(self.keys)
+        angle, is_tuned = pushes or self.units.tuning.directions()[:2]
         lacking = max(0, n - len(angle))
         angle, is_tuned = np.pad(angle, (0, lacking)), np.pad(is_tuned, (0, lacking))
         found = {
@@ -111,6 +112,7 @@ class Room:
     def slow(self, now_s: float) -> dict[str, Any]:
         """Return what changes a few times a second."""
         shares = self.influence.shares(self.keys)
+        pushes = self.influence.directions(self.keys)
         return {
             "kind": "slow",
             "validity": self.validity.slow(now_s),
@@ -118,7 +120,7 @@ class Room:
             "spikes": self.spikes.slow(now_s),
             "decoded": self.decoded.slow(now_s),
             "trials": self.trials.slow(),
-            "units": self.units.slow(self.keys, self._marks_of_all(), self.status, shares),
+            "units": self.units.slow(self.keys, self._marks_of_all(), self.status, shares, pushes),
             "map": self._map(shares) | self.influence.slow(),
             "events": self.events.slow(now_s),
             "trouble": self.trouble,

@@ -19,6 +19,7 @@ from service.page.access import Access, read_bind, read_token
 from service.page.live import LiveInputs
 from service.page.options import PageOptions
 from service.page.push import Browsers, Inputs
+from service.page.recorded import RecordedInputs
 from service.page.server import make_application
 from streams.clock import Clock, MonotonicClock
 from streams.errors import AddressError
@@ -46,7 +47,11 @@ def show(options: PageOptions, announce: Path | None, is_stopped: Callable[[], b
         os.nice(NICENESS)
     bundle = open_bundle(options.bundle) if options.bundle else None
     clock = MonotonicClock()
-    inputs = LiveInputs(options, bundle, clock)
+    inputs: Inputs = (
+        RecordedInputs(options.run, bundle, clock)
+        if options.run
+        else LiveInputs(options, bundle, clock)
+    )
     try:
         asyncio.run(_serve(options, inputs, clock, announce, is_stopped))
     finally:

@@ -80,6 +80,7 @@ class LiveInfluence:
         self._row_of_source = np.zeros(0, np.int32)
         self._train = SpikeTrain(keep_s=2.0 * manifest.context_s + manifest.bin_s + 3.0)
         self._found: AdditivePushes | LeftOutPushes | None = None
+        self._t_first_s: float | None = None
         self._t_last_s: float | None = None
         self._busy_s: list[float] = []
         self.cost = 0.0
@@ -96,6 +97,8 @@ class LiveInfluence:
             unit: (n,) index into `keys`; units that the bundle does not know are left out.
             count: (n,) spikes per entry; ones unless given.
         """
+        if self._t_first_s is None and len(t_s):
+            self._t_first_s = float(t_s.min())
         row = self._rows_of(keys)[unit]
         known = row >= 0
         self._train.add(t_s[known], row[known], None if count is None else count[known])
@@ -118,7 +121,8 @@ class LiveInfluence:
             BackendUnavailable, BundleError: at the first call, see `open_pushes`.
         """
         if self._found is None:
-            self._found = open_pushes(self._bundle, self._lead_s, until_s)
+            first_s = until_s if self._t_first_s is None else min(self._t_first_s, until_s)
+            self._found = open_pushes(self._bundle, self._lead_s, first_s)
         started_s = self._clock.now()
         self._found.advance(self._train, until_s)
         spent_s = self._clock.now() - started_s

@@ -15,6 +15,9 @@ from streams.messages import Float64s
 SPIKES_WITHIN_S = 0.2
 """By then the spikes up to a window's end have reached the page."""
 
+LEAST_OF_MEAN = 0.5
+"""A unit with less than this share of the mean influence has no direction to speak of."""
+
 
 class InfluencePanel:
     """Hands spikes to a thread that works out the influences.
@@ -59,6 +62,25 @@ class InfluencePanel:
         first = next(iter(found.values()))
         share_of = dict(zip(first.keys, first.share.tolist(), strict=True))
         return np.array([share_of.get(key, 0.0) for key in keys])
+
+    def directions(self, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return where units push the first planar output that is known; None where none is.
+
+        Returns:
+            (n_units,) radians, and whether each is told: not of units that hardly push.
+        """
+        found = self._worker.influences.values() if self._worker else ()
+        planar = next((one for one in found if np.isfinite(one.direction).any()), None)
+        if planar is None:
+            return None
+        pushes = planar.share * len(planar.keys) >= LEAST_OF_MEAN
+        of_key = {
+            key: direction
+            for key, direction, is_told in zip(planar.keys, planar.direction, pushes, strict=True)
+            if is_told
+        }
+        angle = np.array([of_key.get(key, np.nan) for key in keys], np.float64)
+        return np.nan_to_num(angle), np.isfinite(angle)
 
     def slow(self) -> dict[str, Any]:
         """Return how the influences were found, or why there are none."""

@@ -83,6 +83,7 @@ class UnitsPanel:
         marks: np.ndarray,
         status: Mapping[str, Any],
         shares: np.ndarray | None,
+        pushes: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> dict[str, Any]:
         """Return the table, units with a mark first, then those with most influence.
 
@@ -91,6 +92,8 @@ class UnitsPanel:
             marks: (n_units,) from `marks`.
             status: the daemon's; empty where it was not asked.
             shares: (n_units,) of influence; None while they are unknown.
+            pushes: (n_units,) directions in which units push, and whether each is told; None to
+                take the tuning's.
         """
         health = self.health(keys, status)
         return {
@@ -100,14 +103,19 @@ class UnitsPanel:
             "advised": bool(health.get("recalibration_advised", False)),
             "judged": int(health.get("judged", 0)),
             "judged_s": float(health.get("seconds", 0.0)),
-            **self._listed(keys, marks, shares),
+            **self._listed(keys, marks, shares, pushes),
         }
 
     def _listed(
-        self, keys: list[str], marks: np.ndarray, shares: np.ndarray | None
+        self,
+        keys: list[str],
+        marks: np.ndarray,
+        shares: np.ndarray | None,
+        pushes: tuple[np.ndarray, np.ndarray] | None,
     ) -> dict[str, Any]:
         n, before = len(keys), self._calibrated_hz()
         angle, is_tuned, r2 = (_fitted(of, n) for of in self.tuning.directions())
+        angle, is_tuned = pushes or (angle, is_tuned)
         rates = _fitted(self.rates_hz(), n)
         drives = _fitted(np.sqrt(r2), n) if shares is None else shares
         order = np.lexsort((-rates, -drives, -marks))[:LISTED_AT_MOST]

@@ -7,8 +7,18 @@ function clockText(seconds) {
   return `${h ? `${h}:` : ""}${String(m % 60).padStart(h ? 2 : 1, "0")}:${String(s % 60).padStart(2, "0")}`;
 }
 
+function paint(stretches) {
+  byId("stretches").replaceChildren(...stretches.map(([validity, n]) => {
+    const piece = document.createElement("span");
+    piece.dataset.validity = validity || "silent";
+    piece.title = piece.dataset.validity;
+    piece.style.flexGrow = n;
+    return piece;
+  }));
+}
+
 export function startTimeBar(say) {
-  let isHeld = false, isPlaying = true;
+  let isHeld = false, isPlaying = true, painted = "";
   byId("at").onpointerdown = () => { isHeld = true; };
   byId("at").onchange = () => {
     isHeld = false;
@@ -23,6 +33,13 @@ export function startTimeBar(say) {
     byId("play").textContent = isPlaying ? "Stop" : "Play";
     byId("at").max = recorded.length_s;
     if (!isHeld) byId("at").value = recorded.at_s;
-    byId("at-text").textContent = `${clockText(recorded.at_s)} of ${clockText(recorded.length_s)}`;
+    const at = new Date(1000 * (recorded.utc_of_begin + recorded.at_s));
+    byId("at-text").textContent =
+      `${clockText(recorded.at_s)} of ${clockText(recorded.length_s)}, ${at.toLocaleString()}`;
+    byId("speed").value = recorded.speed;
+    byId("damage").textContent = recorded.remarks.join("; ");
+    const told = JSON.stringify(recorded.stretches);
+    if (told !== painted) paint(recorded.stretches);
+    painted = told;
   };
 }

@@ -142,6 +142,19 @@ def read_frames(file: BinaryIO, first_frame: int) -> Iterator[list[bytes]]:
         number += 1
 
 
+def frame_places(file: BinaryIO, first_frame: int) -> Iterator[tuple[int, int]]:
+    """Yield the offset and number of each whole frame behind the head, going by lengths alone."""
+    number, end = first_frame, os.fstat(file.fileno()).st_size
+    while len(held := file.read(_FRAME.size)) == _FRAME.size:
+        magic, told, length, _ = _FRAME.unpack(held)
+        at = file.tell() - _FRAME.size
+        if magic != _FRAME_MAGIC or told != number or at + _FRAME.size + length > end:
+            return
+        yield at, number
+        file.seek(length, os.SEEK_CUR)
+        number += 1
+
+
 def parts_of(run: Path) -> list[Path]:
     """Return a run's parts in order."""
     return sorted(one for one in run.iterdir() if PART_FILE.fullmatch(one.name))
