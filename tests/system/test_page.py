@@ -17,10 +17,7 @@ from service.demo.demo import served
 from tests.system.conftest import write_config
 from tests.system.running import Daemon, Process, clock, unique, wait_until
 
-pytestmark = [
-    pytest.mark.skipif(BINARY is None, reason=ABSENT),
-    pytest.mark.alone,
-]
+pytestmark = [pytest.mark.skipif(BINARY is None, reason=ABSENT), pytest.mark.alone]
 WORD = "document.body?.dataset.validity"
 FIGURES = {
     "raster": ("rows", "y"), "plane": ("cursor", "x"), "latency": ("band", "x"),
