@@ -23,6 +23,7 @@ def run(
     seconds: Annotated[float, Option(help="Length of each turn.")] = 30.0,
     tabs: Annotated[int, Option(help="Tabs that show the page.")] = 1,
     rounds: Annotated[int, Option(help="Turns of each.")] = 3,
+    draw: Annotated[bool, Option(help="A browser draws; else programs read.")] = True,
 ) -> int:
     """Measure the daemon with and without the page, in turn; prints one JSON object."""
     quieten()
@@ -30,7 +31,7 @@ def run(
         n_units=units, rate_hz=rate, hop_s=hop_ms * 1e-3, seconds=seconds, block_s=4.7e-3
     )
     try:
-        told = measure(settings, n_tabs=tabs, n_rounds=rounds)
+        told = measure(settings, n_tabs=tabs, n_rounds=rounds, is_drawn=draw)
     except HANDLED as err:
         sys.stderr.write(f"benchmarks.page: {err}\n")
         return int(exit_code(err))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
@@ -37,13 +38,14 @@ class Watched:
         return [(n - n_before) / (t - t_before) for (t_before, n_before), (t, n) in pairs]
 
 
-def measure(settings: Settings, *, n_tabs: int, n_rounds: int) -> dict[str, Any]:
+def measure(settings: Settings, *, n_tabs: int, n_rounds: int, is_drawn: bool) -> dict[str, Any]:
     """Measure the daemon without a page and with one, in turn; what each cost.
 
     Args:
         settings: the daemon and its source; `seconds` of each turn.
         n_tabs: tabs of one browser that show the page.
         n_rounds: turns of each.
+        is_drawn: a browser draws; else programs read what it would be sent.
     """
     stream, before = f"spikeloop-page-{os.getpid()}", machine.processor_ticks()
     rounds: list[dict[str, Any]] = []
@@ -54,10 +56,12 @@ def measure(settings: Settings, *, n_tabs: int, n_rounds: int) -> dict[str, Any]
         _listen(endpoint, 15.0)  # the settle time is measured first
         for _ in range(n_rounds):
             without = _listen(endpoint, settings.seconds)
-            rounds.append({"without": without} | _with_page(rig, endpoint, settings, n_tabs))
+            with_page = _with_page(rig, endpoint, settings, n_tabs, is_drawn=is_drawn)
+            rounds.append({"without": without} | with_page)
     ratios = [one["with"]["p99"] / one["without"]["p99"] for one in rounds]
     return {
-        "settings": settings.as_dict() | {"tabs": n_tabs, "hop_ms": settings.hop_s * 1e3},
+        "settings": settings.as_dict()
+        | {"tabs": n_tabs, "drawn": is_drawn, "hop_ms": settings.hop_s * 1e3},
         "p99_ratio": statistics.median(ratios),
         "p99_ratios": ratios,
         "rounds": rounds,
@@ -74,23 +78,41 @@ def _listen(
     return percentiles(listener.end_to_end_ms().tolist())
 
 
-def _with_page(rig: Rig, endpoint: str, settings: Settings, n_tabs: int) -> dict[str, Any]:
+def _with_page(
+    rig: Rig, endpoint: str, settings: Settings, n_tabs: int, *, is_drawn: bool
+) -> dict[str, Any]:
     announced = rig.path / "page.json"
     announced.unlink(missing_ok=True)
     rig.start(
         "page", "page", "--decode", endpoint, "--bundle", str(rig.path / "bundle"),
         "--bind", "127.0.0.1:0", "--announce", str(announced),
     )  # fmt: skip
-    page, watched = rig.wait_for_file(announced, "page"), Watched()
-    with beside(lambda ending: asyncio.run(_look(page["url"], n_tabs, watched, ending))):
+    page = rig.wait_for_file(announced, "page")
+    url, usage = page["url"], machine.Usage({"page": page["pid"]})
+    try:
+        if is_drawn:
+            told = _drawn(url, endpoint, settings, n_tabs, usage)
+        else:
+            readers = [sys.executable, "-m", "benchmarks.page.readers", url, str(n_tabs)]
+            rig.run("readers", readers)
+            _listen(endpoint, 5.0)  # the page has found its streams by then
+            told = {"with": _listen(endpoint, settings.seconds, usage.sample_after)}
+            rig.check("readers")
+    finally:
+        rig.stop("page")
+    return told | {"page": usage.summary()["page"]}
+
+
+def _drawn(
+    url: str, endpoint: str, settings: Settings, n_tabs: int, usage: machine.Usage
+) -> dict[str, Any]:
+    watched = Watched()
+    with beside(lambda ending: asyncio.run(_look(url, n_tabs, watched, ending))):
         watched.is_drawing.wait(120.0)
-        usage = machine.Usage({"page": page["pid"]})
         listened = _listen(endpoint, settings.seconds, usage.sample_after)
-    rig.stop("page")
     frames = watched.frames_per_s()
     return {
         "with": listened,
-        "page": usage.summary()["page"],
         "frames_per_s": {"median": statistics.median(frames), "least": min(frames)},
         "heap_mib": [round(held / 2**20, 1) for held in watched.heap_bytes],
         "complaints": watched.complaints,

@@ -16,7 +16,6 @@ from typing import Annotated
 
 from service.cli.options import DEFAULT_CONTROL, Command, Keys, flag, opt, quieten_lsl
 
-DEFAULT_BIND = "127.0.0.1:5580"
 Page = Annotated[bool, flag("--page", "Show it on a page in the browser; its address is printed.")]
 
 
@@ -32,7 +31,9 @@ def page(
     bundle: Annotated[str, opt("The decoder, for what it knows of units.")] = "",
     position: Annotated[str, opt("LSL stream of positions; else the one beside.", "NAME")] = "",
     markers: Annotated[str, opt("LSL stream of markers; else the one beside.", "NAME")] = "",
-    bind: Annotated[str, opt("Where to serve; port 0 is any.", "HOST:PORT")] = DEFAULT_BIND,
+    bind: Annotated[
+        str, opt("Where to serve, port 0 is any; 127.0.0.1:5580 or any port.", "HOST:PORT")
+    ] = "",
     token: Annotated[
         Path | None, opt("Allow commands to who has the token in it; made if absent.", "FILE")
     ] = None,

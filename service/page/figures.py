@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, HoverTool, Range1d
+from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, Range1d
 from bokeh.plotting import figure
 from bokeh.themes import Theme
 
@@ -75,6 +75,7 @@ def _plot(name: str, x: tuple[float, float], y: tuple[float, float], **more: Any
         sizing_mode="stretch_both", output_backend="canvas", min_border=4, **more,
     )  # fmt: skip
     plot.xgrid.visible = False
+    plot.xaxis.ticker, plot.yaxis.ticker = (BasicTicker(desired_num_ticks=5) for _ in range(2))
     return plot
 
 
@@ -166,7 +167,7 @@ def _rate(theme: str) -> figure:
 
 
 def _timeline(theme: str) -> figure:
-    plot = _plot("timeline", (-SHOWN_S, 0.0), (0.0, 1.0), x_axis_label="seconds ago")
+    plot = _plot("timeline", (-SHOWN_S, 0.0), (0.0, 1.0))
     plot.yaxis.visible = False
     plot.grid.visible = False
     plot.quad(

@@ -23,7 +23,8 @@ class PageOptions:
         array, columns, ignore_units: how spikes are read, as in the daemon's `[input]`.
         position: name of the LSL stream of positions; "" to choose by the stream of spikes.
         markers: the same for markers.
-        bind: HOST:PORT to serve at; port 0 picks a free one.
+        bind: HOST:PORT to serve at, port 0 for a free one; "" for 127.0.0.1:5580, or a free port
+            if that is in use.
         token: file with the token of those who may command; None for a page to look at.
         origins: where a proxy shows the page, such as `https://page.lab.org`.
     """
@@ -38,7 +39,7 @@ class PageOptions:
     ignore_units: Sequence[int | str] = ()
     position: str = ""
     markers: str = ""
-    bind: str = "127.0.0.1:5580"
+    bind: str = ""
     token: Path | None = None
     origins: Sequence[str] = ()
 

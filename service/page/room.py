@@ -77,7 +77,7 @@ class Room:
         """Go on to now; return what changes with every picture."""
         self.raster.advance(now_s)
         self.influence.go_on(now_s)
-        self.units.close_bin(now_s, self.decoded.velocity_now())
+        self.units.close_bin(now_s, self.decoded.velocity_now(now_s))
         if now_s - self._t_sampled_s > SAMPLED_EVERY_S:
             self._t_sampled_s = now_s
             self.units.sample(now_s)

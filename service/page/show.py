@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from socket import socket
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -26,6 +28,7 @@ from streams.errors import AddressError
 from streams.files import write_whole
 
 PICTURE_S, UNSEEN_S = 1 / 30, 0.1
+OURS = "127.0.0.1:5580"
 NICENESS = 10
 """The page gives way to the daemon and to what feeds it."""
 
@@ -65,13 +68,7 @@ async def _serve(
     announce: Path | None,
     is_stopped: Callable[[], bool],
 ) -> None:
-    host, port = read_bind(options.bind)
-    try:
-        sockets = bind_sockets(port, host)
-    except OSError as err:
-        raise AddressError(
-            f"cannot serve the page at {options.bind}: {err.strerror}; name another with --bind"
-        ) from err
+    host, sockets = _bound(options.bind)
     port = sockets[0].getsockname()[1]
     token = read_token(options.token) if options.token else ""
     access = Access(host, port, token, options.origins)
@@ -90,6 +87,19 @@ async def _serve(
         await asyncio.sleep(t_next_s - clock.now())
     server.stop()
     browsers.close()
+
+
+def _bound(bind: str) -> tuple[str, list[socket]]:
+    """Bind to HOST:PORT; if none is named to ours, or to any port while another page has that."""
+    host, port = read_bind(bind or OURS)
+    try:
+        return host, bind_sockets(port, host)
+    except OSError as err:
+        if not bind and err.errno == errno.EADDRINUSE:
+            return host, bind_sockets(0, host)
+        raise AddressError(
+            f"cannot serve the page at {bind or OURS}: {err.strerror}; name another with --bind"
+        ) from err
 
 
 def _announce(announce: Path | None, url: str, options: PageOptions) -> None:

@@ -133,6 +133,15 @@ def test_the_page_and_its_parts_are_served_and_fetch_nothing_else(path):
     run(test, None)
 
 
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_figures_are_served_in_both_themes(theme):
+    async def test(page: Site) -> None:
+        made = json.loads((await page.fetch(f"/figures/{theme}")).body)
+        assert {"raster", "plane", "trace0", "latency", "stages", "timeline", "polar"} <= set(made)
+
+    run(test, None)
+
+
 @pytest.mark.parametrize(
     "path", ["/none", "/static/../server.py", "/bokeh/../../server.py", "/figures/x"]
 )

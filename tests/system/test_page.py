@@ -17,10 +17,7 @@ from service.demo.demo import served
 from tests.system.conftest import write_config
 from tests.system.running import Daemon, Process, clock, unique, wait_until
 
-pytestmark = [
-    pytest.mark.skipif(BINARY is None, reason=ABSENT),
-    pytest.mark.alone,
-]
+pytestmark = [pytest.mark.skipif(BINARY is None, reason=ABSENT), pytest.mark.alone]
 WORD = "document.body?.dataset.validity"
 FIGURES = {
     "raster": ("rows", "y"), "plane": ("cursor", "x"), "latency": ("band", "x"),
@@ -31,6 +28,10 @@ FIGURES = {
 """By figure, a source and a column of it that must not stay empty."""
 TEXTS = ("words", "facts", "r2-note", "trials-note", "latency-note", "miss-note", "fates", "clock",
          "units", "units-note", "array-note", "events")  # fmt: skip
+
+
+SIZES = [(1920, 1080), (1180, 820), (820, 1180)]
+"""A screen across the room, and a tablet either way."""
 
 
 class Loop(NamedTuple):
@@ -116,17 +117,11 @@ def test_every_panel_of_a_live_page_has_content_and_moves(loop: Loop, scheme: st
         assert len(seen) > 5
         before = await tab.value("spikeloop.frames")
         await tab.until(f"spikeloop.frames > {before + 10}")
+        for width, height in SIZES:
+            await tab.resize(width, height)
+            assert await tab.value("document.documentElement.scrollWidth <= innerWidth")
 
     look(loop, test, dark=scheme == "dark")
-
-
-@pytest.mark.parametrize("size", [(1920, 1080), (1180, 820), (820, 1180)])
-def test_nothing_overflows_to_the_side(loop: Loop, size: tuple[int, int]) -> None:
-    async def test(tab: Tab) -> None:
-        await filled(tab)
-        assert await tab.value("document.documentElement.scrollWidth <= innerWidth")
-
-    look(loop, test, width=size[0], height=size[1])
 
 
 def test_the_page_turns_stale_with_the_source_and_comes_back(loop: Loop) -> None:

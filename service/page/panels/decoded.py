@@ -15,7 +15,7 @@ from streams.lsl.axes import axes_of
 from streams.messages import Float64s
 
 TRACE_S, KEPT_S = 5.0, 10.0
-DIFFERENCED_OVER_S = 0.05
+DIFFERENCED_OVER_S, LATEST_S = 0.05, 0.3
 BODIES = ("cursor", "hand", "")
 """What is taken for the cursor, where several things move."""
 
@@ -96,12 +96,17 @@ class DecodedPanel:
             self._scores["velocity"].add_actual(moved[0], speed)
             self._fresh["actual"].append(moved)
 
-    def velocity_now(self) -> np.ndarray | None:
-        """Return a velocity (2,) to estimate tuning by: the actual one, else the decoded."""
-        if self._velocity:
+    def velocity_now(self, now_s: float) -> np.ndarray | None:
+        """Return a velocity (2,) to estimate tuning by, while decodes are `ok`; else None.
+
+        The actual one where it is known, else the decoded.
+        """
+        if self.newest.get("validity") != "ok":
+            return None
+        if self._velocity and self._velocity[-1][0] > now_s - LATEST_S:
             return np.array(self._velocity[-1][1:3])
-        value = self.newest.get("value", {}).get("velocity")
-        if self.newest.get("validity") != "ok" or not value or None in value or len(value) < 2:
+        value = self.newest["value"].get("velocity")
+        if not value or None in value or len(value) < 2:
             return None
         return np.array(value[:2], np.float64)
 

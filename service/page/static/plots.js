@@ -8,14 +8,17 @@ const AUTO_SHRINK = 0.98;
 // Pixels that axes take from a figure's width and height.
 const FRAMES = { plane: [48, 36], polar: [10, 10], array: [10, 10] };
 
-function style(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
-
 export class Plots {
   constructor() {
     this.models = {};
     this.views = {};
+    this.found = {};
+    this.sizes = {};
+    this.colours = {};
+    // Sizes are noted when they change: asking for them would lay the page out at every picture.
+    this.observer = new ResizeObserver((entries) => {
+      for (const { target, contentRect } of entries) this.sizes[target.id] = contentRect;
+    });
     this.items = {};
     this.traces = { decoded: [], actual: [], shadow: [] };
     this.trail = [];
@@ -24,6 +27,8 @@ export class Plots {
   }
 
   async load(theme) {
+    const styles = getComputedStyle(document.documentElement);
+    for (const name of [...VALIDITY, "accent"]) this.colours[name] = styles.getPropertyValue(`--${name}`).trim();
     this.items = await (await fetch(`/figures/${theme}`)).json();
     const wanted = Object.keys(this.models).length
       ? Object.keys(this.models)
@@ -39,6 +44,8 @@ export class Plots {
     place.replaceChildren();
     this.views[name] = await Bokeh.embed.embed_item(this.items[name], name);
     this.models[name] = Bokeh.documents.at(-1);
+    this.found[name] = {};
+    this.observer.observe(place);
   }
 
   forget() {
@@ -47,11 +54,14 @@ export class Plots {
   }
 
   find(figure, name) {
-    return this.models[figure].get_model_by_name(name);
+    return (this.found[figure][name] ??= this.models[figure].get_model_by_name(name));
   }
 
   set(figure, name, data) {
-    this.find(figure, name).data = data;
+    const source = this.find(figure, name);
+    const [column] = Object.keys(data);
+    // What was empty and stays so need not be drawn again.
+    if (data[column].length || source.data[column].length) source.data = data;
   }
 
   range(figure, axis, start, end) {
@@ -61,8 +71,9 @@ export class Plots {
 
   square(figure, reach, centre = [0, 0]) {
     // Both axes get the same scale, however wide and high the figure is.
-    const place = document.getElementById(figure), [across, along] = FRAMES[figure];
-    const width = Math.max(20, place.clientWidth - across), height = Math.max(20, place.clientHeight - along);
+    const size = this.sizes[figure], [across, along] = FRAMES[figure];
+    if (!size) return;
+    const width = Math.max(20, size.width - across), height = Math.max(20, size.height - along);
     const of = reach / Math.min(width, height);
     this.range(figure, "x", centre[0] - of * width, centre[0] + of * width);
     this.range(figure, "y", centre[1] - of * height, centre[1] + of * height);
@@ -164,14 +175,13 @@ export class Plots {
   }
 
   drawTimeline({ stretches, events }) {
-    const colours = Object.fromEntries(VALIDITY.map((name) => [name, style(`--${name}`)]));
     this.set("timeline", "stretches", {
-      left: stretches.map((s) => s[0]), right: stretches.map((s) => s[1]), color: stretches.map((s) => colours[s[2]]),
+      left: stretches.map((s) => s[0]), right: stretches.map((s) => s[1]), color: stretches.map((s) => this.colours[s[2]]),
     });
     const recent = events.filter((e) => e.t > -300);
     this.set("timeline", "events", {
       x: recent.map((e) => e.t), event: recent.map((e) => e.event), told: recent.map((e) => e.told),
-      color: recent.map((e) => style(e.level === "warning" ? "--stale" : "--accent")),
+      color: recent.map((e) => this.colours[e.level === "warning" ? "stale" : "accent"]),
     });
   }
 

@@ -118,6 +118,7 @@ export function showEvents({ events: { events } }) {
     byId("events").replaceChildren(...[...events].reverse().map((event) => {
       const line = element("li", undefined, event.level);
       line.append(element("time"), element("span", event.event.replaceAll("_", " ")), element("span", event.told));
+      line.title = event.told;
       return line;
     }));
   }
