@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from calibration.wizard.config import CalibrateConfig
 from decoders.config import TrainConfig
 from export.manifest import Manifest
-from service.cli import GROUPS, bench, main
+from service.cli import GROUPS, SUBGROUPS, main
 from service.config import ServeConfig
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def cli_page() -> str:
         "`--decode`, `--control` and `--keys` of the commands that talk to a daemon.", "",
     ]  # fmt: skip
     names = [(name,) for group in GROUPS for name in group.COMMANDS]
-    names += [("bench", name) for name in bench.COMMANDS]
+    names += [(group, name) for group, module in SUBGROUPS.items() for name in module.COMMANDS]
     for words in sorted(names):
         lines += [f"## spikeloop {' '.join(words)}", "", f"```\n{help_of(words)}\n```", ""]
     return "\n".join(lines) + "\n"

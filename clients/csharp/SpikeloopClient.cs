@@ -19,6 +19,9 @@ namespace Spikeloop
 
         public SpikeloopClient(string endpoint = "tcp://127.0.0.1:5570")
         {
+            // Both sides ask whether the other is there; else a mended link brings old decodes.
+            socket.Options.HeartbeatInterval = TimeSpan.FromMilliseconds(500);
+            socket.Options.HeartbeatTimeout = TimeSpan.FromSeconds(2);
             foreach (var topic in Follower.Topics) socket.Subscribe(topic);
             socket.Connect(endpoint);
         }

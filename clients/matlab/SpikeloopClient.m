@@ -34,6 +34,9 @@ classdef SpikeloopClient < handle
                 self.context = javaObject('org.zeromq.ZContext');
                 kind = javaMethod('valueOf', 'org.zeromq.SocketType', 'SUB');
                 self.socket = self.context.createSocket(kind);
+                % Both sides ask whether the other is there; else a mended link brings old decodes.
+                self.socket.setHeartbeatIvl(500);
+                self.socket.setHeartbeatTimeout(2000);
                 for topic = topics
                     self.socket.subscribe(topic{1});
                 end

@@ -17,6 +17,8 @@ const REASONS = [
 const TOPICS = ["decode", "heartbeat", "event"];
 const HEAD_BYTES = 120;
 const WATCH_MS = 10;
+// Both sides ask whether the other is there; else a mended link brings old decodes.
+const LINK = { heartbeatInterval: 500, heartbeatTimeout: 2000, reconnectInterval: 20 };
 
 /** Seconds on this machine's monotonic clock: on Linux the one that the daemon's times are of. */
 export const monotonic = () => Number(process.hrtime.bigint()) * 1e-9;
@@ -174,7 +176,7 @@ export class Follower {
 export class SpikeloopClient {
   constructor(endpoint = "tcp://127.0.0.1:5570", options = {}) {
     this.follower = new Follower(options);
-    this.socket = new zmq.Subscriber();
+    this.socket = new zmq.Subscriber(LINK);
     setKeys(this.socket, options.keys);
     this.socket.connect(endpoint);
     this.socket.subscribe(...TOPICS);

@@ -23,9 +23,10 @@ class DeviceClock:
     """Maps a device's time to LSL's: `t_lsl = t_device + offset`, the offset along a line.
 
     Each message gives one measurement of the offset, too large by the time for which the message
-    was held up. So the line runs below all of the last minute's, as close as it can: that is the
-    skew estimate of Moon, Skelly and Towsley (1999), by the lower convex hull. What remains is the
-    shortest way that a message took, a constant that nobody can know from arrivals.
+    was held up. So the line runs below all of the last minute's, as close as it can: an edge of
+    their lower convex hull (Zhang, Liu and Xia 2002, "Clock synchronization algorithms for network
+    measurements"). What remains is the shortest way that a message took, a constant that nobody
+    can know from arrivals.
     """
 
     def __init__(self) -> None:

@@ -84,7 +84,8 @@ class IntanSource:
             _receive(one) if one and one in ready else b"" for one in (*self._data, self._control)
         )
         is_over = None in (waveforms, spikes, said)
-        if is_over:
+        # A block is whole by `came_s`: what was written until then is taken before that is said.
+        if is_over or (self._waiting and self._waiting[0][1] + GRACE_S <= came_s):
             spikes = (spikes or b"") + self._left()
         self._take_waveforms(waveforms or b"", came_s)
         blocks = self._blocks(*self._take_spikes(spikes or b""), came_s)
@@ -149,7 +150,7 @@ class IntanSource:
         return samples[known] / self._rate_hz, ids[known], n_refused + int(np.sum(~known))
 
     def _left(self) -> bytes:
-        """Return what lies in the spike port, after RHX hung up."""
+        """Return all that lies in the spike port."""
         left = b""
         while select.select([self._data[1]], [], [], 0.0)[0]:
             more = _receive(self._data[1])

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import zmq
 
+from streams.bridges.intan import GRACE_S
+
 RATE_HZ = 30_000
 Spike = tuple[int, int, int]
 """Sample, channel, unit."""
@@ -113,6 +115,8 @@ class Rhx:
 
     n_signals: int = 0
     settings: dict[str, str] = field(default_factory=lambda: {"runmode": "Stop"})
+    n_held_up: int = 0
+    """Spikes of blocks between whose two writes this process stood still."""
 
     def __post_init__(self) -> None:
         while True:
@@ -139,6 +143,7 @@ class Rhx:
     def write(self, first: int, n_blocks: int, spikes: Sequence[Spike]) -> None:
         """Write some blocks: their waveforms to one socket, then their spikes to the other."""
         _, waveforms, spike_socket = self._peers
+        t_begun = time.monotonic()
         frame = np.dtype([("sample", "<u4"), ("signals", "<u2", (self.n_signals,))])
         for i in range(n_blocks):
             frames = np.zeros(128, frame)
@@ -147,6 +152,8 @@ class Rhx:
                 waveforms.sendall(struct.pack("<I", 0x2EF07A08) + frames.tobytes())
         if spike_socket:
             spike_socket.sendall(b"".join(rhx_spike(*spike) for spike in spikes))
+        if time.monotonic() - t_begun > GRACE_S / 2:
+            self.n_held_up += len(spikes)
 
     def hang_up(self) -> None:
         for i in (1, 2):
