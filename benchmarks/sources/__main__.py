@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -21,8 +22,13 @@ from service.bench.screen import show
 from service.errors import HANDLED, ConfigError, ExitCode, exit_code
 from streams.lsl.inlets import quieten
 
+_LEGEND = (
+    "watermark: share of bins that it cut. disorder: told at most. late: spikes, auto / settled. "
+    "ok: decodes of auto. lacking: spikes that decodes which were ok lack, though they were here "
+    "before the settle time was over; + until the disorder was found out."
+)
 PHASES = ("before", "meanwhile", "after")
-WIDTH = 140
+WIDTH = 130
 Option = typer.Option
 Row = dict[str, Any]
 
@@ -119,30 +125,31 @@ def rows_of(watched: Watched, bin_s: float) -> list[Row]:
 def print_rows(rows: list[Row]) -> None:
     """Print them as a table."""
     table = Table(
-        title='cut = "auto" beside "settled"; sent: ms after the window\'s end, p50 / p99',
-        title_justify="left",
-    )
-    left, right = ("source", "events"), (
-        "at watermark", "disorder ms", "settle ms", "sent, auto", "sent, settled",
-        "late, auto", "late, settled", "ok, auto", "lacking",
+        title='cut = "auto" beside "settled", ms; sent after the window\'s end: p50 / p99',
+        title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0),
     )  # fmt: skip
-    for column in (left[0], *right, left[1]):
-        table.add_column(column, justify="left" if column in left else "right")
+    numbers = ("watermark", "disorder", "settle", "auto sent", "settled sent", "late", "ok",
+               "lacking")  # fmt: skip
+    for column in ("source", "phase", *numbers, "events"):
+        align: Literal["left", "right"] = "right" if column in numbers else "left"
+        table.add_column(column, justify=align, no_wrap=column != "events")
     for row in rows:
         sent, late, until = row["sent_ms"], row["late"], row["lacking_until_found"]
         table.add_row(
-            ", ".join(filter(None, (KINDS[row["source"]].told, row["phase"]))),
-            f"{row['cut_shares'].get('watermark', 0.0):.1%}",
+            KINDS[row["source"]].told,
+            row["phase"],
+            f"{row['cut_shares'].get('watermark', 0.0):.0%}",
             f"{row['disorder_ms']:.1f}",
             f"{row['settle_ms']:.1f}",
-            *(f"{sent[cut][0]:.2f} / {sent[cut][1]:.2f}" for cut in ("auto", "settled")),
-            str(late["auto"]),
-            str(late["settled"]),
-            f"{row['ok']:.1%}",
-            f"{row['lacking']}" + (f" (+{until} until found)" if until else ""),
+            *(f"{sent[cut][0]:.1f} / {sent[cut][1]:.1f}" for cut in ("auto", "settled")),
+            f"{late['auto']} / {late['settled']}",
+            f"{row['ok']:.0%}",
+            f"{row['lacking']}" + (f" + {until}" if until else ""),
             ", ".join(row["events"]),
         )
-    Console(width=WIDTH).print(table)
+    console = Console(width=WIDTH)
+    console.print(table)
+    console.print(_LEGEND)
 
 
 def _percentiles(told: Told) -> list[float]:
