@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from service.bench.rig import Rig
 from service.bench.screen import show
 from service.errors import HANDLED, ConfigError, ExitCode, exit_code
 from streams.lsl.inlets import quieten
+from streams.messages import Float64s
 
 _LEGEND = (
     "watermark: share of bins that it cut. disorder: told at most. late: spikes, auto / settled. "
@@ -79,7 +81,8 @@ def bench_sources(
         with Rig() as rig, ExitStack() as stack:
             watched = [stack.enter_context(Watched(rig, name, settings)) for name in group]
             watch(watched, settings.seconds)
-            rows += [row for one in watched for row in rows_of(one, settings.hop_s)]
+            for one in watched:
+                rows += rows_of(one.name, one.t_s, one.told, one.spikes, settings.hop_s)
     if as_json:
         found = {"sources": rows, "settings": settings.as_dict()}
         show("", found | {"machine": machine.describe(before)}, as_json=True)
@@ -88,23 +91,36 @@ def bench_sources(
     return ExitCode.BELOW_THRESHOLD if any(row["lacking"] for row in rows) else ExitCode.DONE
 
 
-def rows_of(watched: Watched, bin_s: float) -> list[Row]:
-    """Return what each daemon did, a row a phase; one row for a source that does not change."""
-    pulled = watched.spikes
-    stamps = np.concatenate([of_pull for of_pull, _ in pulled])
-    here_s = np.repeat([t_s for _, t_s in pulled], [len(of_pull) for of_pull, _ in pulled])
+def rows_of(
+    name: str,
+    t_s: Sequence[float],
+    told: Mapping[str, Told],
+    spikes: Sequence[tuple[Float64s, float]],
+    bin_s: float,
+) -> list[Row]:
+    """Return what each daemon did, a row a phase; one row for a source that does not change.
+
+    Args:
+        name: of the source's kind.
+        t_s: when its phases began, and the last ended.
+        told: by each daemon, by its cut.
+        spikes: per pull their (n,) stamps, and when they were here.
+        bin_s: length of a bin.
+    """
+    kind, bounds = KINDS[name], list(zip(PHASES, t_s[:-1], t_s[1:], strict=True))
+    if not kind.changes:
+        bounds = [("", t_s[0], t_s[-1])]
+    stamps = np.concatenate([of_pull for of_pull, _ in spikes])
+    here_s = np.repeat([t_here for _, t_here in spikes], [len(of_pull) for of_pull, _ in spikes])
     order = np.argsort(stamps, kind="stable")
-    bounds = list(zip(PHASES, watched.t_s[:-1], watched.t_s[1:], strict=True))
-    if not watched.kind.changes:
-        bounds = [("", watched.t_s[0], watched.t_s[-1])]
     rows = []
     for phase, from_s, until_s in bounds:
-        parts = {cut: told.between(from_s, until_s) for cut, told in watched.told.items()}
+        parts = {cut: whole.between(from_s, until_s) for cut, whole in told.items()}
         auto = parts["auto"]
-        lacked = lacking(watched.told["auto"], auto.decodes, stamps[order], here_s[order], bin_s)
-        t_found_s = _found_out(auto) if watched.kind.behind_s and phase == "meanwhile" else -np.inf
+        lacked = lacking(told["auto"], auto.decodes, stamps[order], here_s[order], bin_s)
+        t_found_s = _found_out(auto) if kind.behind_s and phase == "meanwhile" else -np.inf
         rows.append({
-            "source": watched.name,
+            "source": name,
             "phase": phase,
             "decodes": len(auto.decodes),
             "cut_shares": auto.cut_shares(),
