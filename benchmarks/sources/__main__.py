@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,9 +22,15 @@ from service.bench.rig import Rig
 from service.bench.screen import show
 from service.errors import HANDLED, ConfigError, ExitCode, exit_code
 from streams.lsl.inlets import quieten
+from streams.messages import Float64s
 
+_LEGEND = (
+    "watermark: share of bins that it cut. disorder: told at most. late: spikes, auto / settled. "
+    "ok: decodes of auto. lacking: spikes that decodes which were ok lack, though they were here "
+    "before the settle time was over; + until the disorder was found out."
+)
 PHASES = ("before", "meanwhile", "after")
-WIDTH = 140
+WIDTH = 130
 Option = typer.Option
 Row = dict[str, Any]
 
@@ -73,7 +81,8 @@ def bench_sources(
         with Rig() as rig, ExitStack() as stack:
             watched = [stack.enter_context(Watched(rig, name, settings)) for name in group]
             watch(watched, settings.seconds)
-            rows += [row for one in watched for row in rows_of(one, settings.hop_s)]
+            for one in watched:
+                rows += rows_of(one.name, one.t_s, one.told, one.spikes, settings.hop_s)
     if as_json:
         found = {"sources": rows, "settings": settings.as_dict()}
         show("", found | {"machine": machine.describe(before)}, as_json=True)
@@ -82,23 +91,36 @@ def bench_sources(
     return ExitCode.BELOW_THRESHOLD if any(row["lacking"] for row in rows) else ExitCode.DONE
 
 
-def rows_of(watched: Watched, bin_s: float) -> list[Row]:
-    """Return what each daemon did, a row a phase; one row for a source that does not change."""
-    pulled = watched.spikes
-    stamps = np.concatenate([of_pull for of_pull, _ in pulled])
-    here_s = np.repeat([t_s for _, t_s in pulled], [len(of_pull) for of_pull, _ in pulled])
+def rows_of(
+    name: str,
+    t_s: Sequence[float],
+    told: Mapping[str, Told],
+    spikes: Sequence[tuple[Float64s, float]],
+    bin_s: float,
+) -> list[Row]:
+    """Return what each daemon did, a row a phase; one row for a source that does not change.
+
+    Args:
+        name: of the source's kind.
+        t_s: when its phases began, and the last ended.
+        told: by each daemon, by its cut.
+        spikes: per pull their (n,) stamps, and when they were here.
+        bin_s: length of a bin.
+    """
+    kind, bounds = KINDS[name], list(zip(PHASES, t_s[:-1], t_s[1:], strict=True))
+    if not kind.changes:
+        bounds = [("", t_s[0], t_s[-1])]
+    stamps = np.concatenate([of_pull for of_pull, _ in spikes])
+    here_s = np.repeat([t_here for _, t_here in spikes], [len(of_pull) for of_pull, _ in spikes])
     order = np.argsort(stamps, kind="stable")
-    bounds = list(zip(PHASES, watched.t_s[:-1], watched.t_s[1:], strict=True))
-    if not watched.kind.changes:
-        bounds = [("", watched.t_s[0], watched.t_s[-1])]
     rows = []
     for phase, from_s, until_s in bounds:
-        parts = {cut: told.between(from_s, until_s) for cut, told in watched.told.items()}
+        parts = {cut: whole.between(from_s, until_s) for cut, whole in told.items()}
         auto = parts["auto"]
-        lacked = lacking(watched.told["auto"], auto.decodes, stamps[order], here_s[order], bin_s)
-        t_found_s = _found_out(auto) if watched.kind.behind_s and phase == "meanwhile" else -np.inf
+        lacked = lacking(told["auto"], auto.decodes, stamps[order], here_s[order], bin_s)
+        t_found_s = _found_out(auto) if kind.behind_s and phase == "meanwhile" else -np.inf
         rows.append({
-            "source": watched.name,
+            "source": name,
             "phase": phase,
             "decodes": len(auto.decodes),
             "cut_shares": auto.cut_shares(),
@@ -119,30 +141,31 @@ def rows_of(watched: Watched, bin_s: float) -> list[Row]:
 def print_rows(rows: list[Row]) -> None:
     """Print them as a table."""
     table = Table(
-        title='cut = "auto" beside "settled"; sent: ms after the window\'s end, p50 / p99',
-        title_justify="left",
-    )
-    left, right = ("source", "events"), (
-        "at watermark", "disorder ms", "settle ms", "sent, auto", "sent, settled",
-        "late, auto", "late, settled", "ok, auto", "lacking",
+        title='cut = "auto" beside "settled", ms; sent after the window\'s end: p50 / p99',
+        title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0),
     )  # fmt: skip
-    for column in (left[0], *right, left[1]):
-        table.add_column(column, justify="left" if column in left else "right")
+    numbers = ("watermark", "disorder", "settle", "auto sent", "settled sent", "late", "ok",
+               "lacking")  # fmt: skip
+    for column in ("source", "phase", *numbers, "events"):
+        align: Literal["left", "right"] = "right" if column in numbers else "left"
+        table.add_column(column, justify=align, no_wrap=column != "events")
     for row in rows:
         sent, late, until = row["sent_ms"], row["late"], row["lacking_until_found"]
         table.add_row(
-            ", ".join(filter(None, (KINDS[row["source"]].told, row["phase"]))),
-            f"{row['cut_shares'].get('watermark', 0.0):.1%}",
+            KINDS[row["source"]].told,
+            row["phase"],
+            f"{row['cut_shares'].get('watermark', 0.0):.0%}",
             f"{row['disorder_ms']:.1f}",
             f"{row['settle_ms']:.1f}",
-            *(f"{sent[cut][0]:.2f} / {sent[cut][1]:.2f}" for cut in ("auto", "settled")),
-            str(late["auto"]),
-            str(late["settled"]),
-            f"{row['ok']:.1%}",
-            f"{row['lacking']}" + (f" (+{until} until found)" if until else ""),
+            *(f"{sent[cut][0]:.1f} / {sent[cut][1]:.1f}" for cut in ("auto", "settled")),
+            f"{late['auto']} / {late['settled']}",
+            f"{row['ok']:.0%}",
+            f"{row['lacking']}" + (f" + {until}" if until else ""),
             ", ".join(row["events"]),
         )
-    Console(width=WIDTH).print(table)
+    console = Console(width=WIDTH)
+    console.print(table)
+    console.print(_LEGEND)
 
 
 def _percentiles(told: Told) -> list[float]:

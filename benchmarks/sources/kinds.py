@@ -45,9 +45,9 @@ KINDS = {
     "blocks": Kind("blocks of 5 ms"),
     "by-channel": Kind("blocks of 5 ms, by channel", by_channel=True),
     "jitter": Kind("10 ms of jitter", jitter_s=10e-3),
-    "disorderly": Kind("turns disorderly by 3 ms", behind_s=3e-3),
+    "disorderly": Kind("turns disorderly (3 ms)", behind_s=3e-3),
     "silent": Kind("falls silent", falls_silent=True),
-    "silent-unmarked": Kind("falls silent, no keep-alives", falls_silent=True, marks=False),
+    "silent-unmarked": Kind("falls silent, unmarked", falls_silent=True, marks=False),
     "old": Kind("in order, 60 ms old", delay_s=60e-3),
 }
 

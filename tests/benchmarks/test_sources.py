@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.sources.__main__ import bench_sources
+from benchmarks.sources.__main__ import PHASES, bench_sources, print_rows, rows_of
 from benchmarks.sources.kinds import BLOCK_S, KINDS, Kind, Push, pushes
 from benchmarks.sources.told import Told, lacking
 from service.bench.loop import Settings
@@ -88,6 +88,40 @@ def test_a_decode_lacks_what_was_here_before_the_settle_time_was_over(
     found = told(tokens, validity)
     lacked: list[Any] = lacking(found, found.decodes, stamps, here_s, 0.02)
     assert sum(n for _, n in lacked) == lacks
+
+
+def told_of_300_beats(cut_by: str) -> Told:
+    """Two tokens a bin; at 102.05 s the source is told to be disorderly."""
+    found = Told()
+    for k in range(300):
+        t_s = 100 + 0.02 * k
+        decode = {"t_window": t_s, "tokens": 2, "validity": "ok", "reason": "", "spikes_late": 0}
+        found.take("decode", decode | {"t_sent": t_s + (1e-3 if cut_by == "watermark" else 8e-3)})
+        found.take("timing", {"t_window": t_s, "cut_by": cut_by})
+        if k % 50 == 0:
+            beat = {"t_sent": t_s, "settle_ms": 8.0, "disorder_ms": 3.0 * (k >= 100)}
+            found.take("heartbeat", beat)
+    found.take("event", {"t_sent": 102.05, "event": "disorder"})
+    return found
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("disorderly", [0, 0, 0]), ("by-channel", [1])])
+def test_what_lacks_before_disorder_is_found_out_is_told_apart(
+    name: str, wanted: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A spike of beat 101 came in time, and is not in it; a source may turn disorderly once."""
+    spikes = [(np.array([-0.01, -5e-3]) + 100 + 0.02 * k, 100 + 0.02 * k) for k in range(300)]
+    spikes.append((np.array([102.016]), 102.021))
+    told = {"auto": told_of_300_beats("watermark"), "settled": told_of_300_beats("settled")}
+    rows = rows_of(name, [100.0, 102.0, 104.0, 106.0], told, spikes, 0.02)
+    assert [row["lacking"] for row in rows] == wanted
+    assert sum(row["lacking_until_found"] for row in rows) == 1 - sum(wanted)
+    assert [row["phase"] for row in rows] == (list(PHASES) if len(wanted) == 3 else [""])
+    assert rows[0]["cut_shares"] == {"watermark": 1.0}
+    assert rows[0]["sent_ms"]["auto"] == pytest.approx([1.0, 1.0])
+    assert rows[0]["sent_ms"]["settled"] == pytest.approx([8.0, 8.0])
+    print_rows(rows)
+    assert KINDS[name].told in capsys.readouterr().out
 
 
 def test_a_source_that_is_not_there_is_refused() -> None:
