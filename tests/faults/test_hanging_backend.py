@@ -12,6 +12,10 @@ import pytest
 from streams.errors import StreamLostError, UnreachableError
 from streams.lsl.inlets import find_inlet
 from streams.messages import Validity
+from streams.wire.authentication import new_pair
+from streams.wire.clients import Client
+from streams.wire.curve_keys import add_client, read_curve_keys, write_curve_keys
+from streams.wire.roles import Role
 from streams.wire.schema import Command, decode_reply, encode
 from streams.wire.sockets import request
 from tests.faults.hanging_backend import NAME, SWITCH
@@ -105,6 +109,27 @@ def test_the_safe_value_leaves_in_the_form_that_is_asked_for(
     fault = next(d for _, d in heard if d["reason"] == "hung")
     assert fault["validity"] == "fault"
     assert fault["value"]["velocity"] == [0.0, 0.0]
+
+
+def test_the_safe_value_leaves_to_listed_clients_though_the_list_is_broken_by_then(
+    serve: DaemonStarter,
+    bundle: Path,
+    stream: str,
+    living: SenderProcess,
+    switch: Switch,
+    tmp_path: Path,
+) -> None:
+    keys, (public, secret) = tmp_path / "keys", new_pair()
+    write_curve_keys(keys, new_pair(), new_pair())
+    own = add_client(keys, Client("ada", Role.WATCH, public), secret)
+    output = {"keys": str(keys / "server.json"), "clients": str(keys / "clients.toml")}
+    daemon = serve(stream, bundle, decoder=decoder(bundle, []), output=output)
+    daemon.keys = read_curve_keys(own)
+    daemon.until(lambda heard: len(heard.heartbeats) > 1)
+    (keys / "clients.toml").write_text("[[client]")
+    daemon.until_event("clients_changed")
+    heard = listen_on(daemon, switch.on("step", "gil") + 1.0)
+    assert "hung" in {d["reason"] for _, d in heard}
 
 
 @pytest.mark.parametrize("how", HOWS)

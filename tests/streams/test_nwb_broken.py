@@ -376,3 +376,12 @@ def test_a_damaged_conversion_ends_in_no_warning(tmp_path: Path, conversion: flo
         data.attrs["conversion"] = conversion
     with suppress(SessionError):  # values that are not finite are missing ones
         read_session(path, VELOCITY)
+
+
+def test_stamps_that_are_no_numbers_end_in_no_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file:
+        held = file["processing/behavior/cursor_vel/timestamps"]
+        held[:5] = np.full(5, 0x7FF0000000000001, np.uint64).view(np.float64)  # signalling NaN
+    with suppress(SessionError):
+        read_session(path, VELOCITY)

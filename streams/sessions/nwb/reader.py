@@ -33,6 +33,8 @@ TEXTS = {
 }
 
 
+# Numbers of a damaged file may be anything: what is not finite is met as such, not by numpy.
+@np.errstate(all="ignore")
 def read_nwb(path: Path, choice: SessionChoice) -> Session:
     """Read an NWB file.
 

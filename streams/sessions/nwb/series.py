@@ -132,9 +132,7 @@ class SeriesReader:
         t, data_offset = self._times(group, data, path)
         values = np.asarray(values_of(data), np.float64).reshape(len(data), -1)
         if data.dtype.kind != "b":
-            # Numbers of a damaged file: what is not finite any more is met as such.
-            with np.errstate(all="ignore"):
-                values = values * float(data.attrs.get("conversion", 1.0)) + data_offset
+            values = values * float(data.attrs.get("conversion", 1.0)) + data_offset
         return self._in_order(path, t, values, text_of(data.attrs.get("unit", "")))
 
     def _times(self, group: h5py.Group, data: h5py.Dataset, path: str) -> tuple[Float64s, float]:
