@@ -51,6 +51,8 @@ class RecordedInputs:
         self.client: DaemonClient | None = None
         self.room = Room(self._tape.begin_s)
         self.is_playing, self.speed = True, 1.0
+        self._head_s, self._t_s = self._tape.begin_s, clock.now()
+        self._t_ticked_s = self._head_s
         self.wind(0.0)
 
     def drain(self) -> float:
