@@ -29,7 +29,7 @@ from streams.files import write_whole
 
 PICTURE_S, UNSEEN_S = 1 / 30, 0.1
 OURS = "127.0.0.1:5580"
-NICENESS = 10
+NICENESS = 5
 """The page gives way to the daemon and to what feeds it."""
 
 

@@ -106,7 +106,8 @@ class RunTape:
             if t_s is None or t_s < from_s:
                 continue
             if isinstance(record, Arrived):
-                yield self._spikes(record)
+                if (spikes := self._spikes(record)) is not None:
+                    yield spikes
             elif isinstance(record, Told):
                 yield Heard(t_s, record.topic, json.loads(record.message))
             elif isinstance(record, Said):
@@ -204,13 +205,20 @@ class RunTape:
             self._remark(place.path, err)
             return []
 
-    def _spikes(self, arrived: Arrived) -> Spikes:
-        batch = arrived.batch()
+    def _spikes(self, arrived: Arrived) -> Spikes | None:
+        """Read an arrival; None for one that is damaged, which is remarked."""
+        try:
+            batch = arrived.batch(len(self.keys))
+        except ValueError as err:
+            self._note(str(err))
+            return None
         stamps_s = self.facts["t0_s"] + batch.t_us * 1e-6
         return Spikes(arrived.t_s, batch.unit, stamps_s, batch.count)
 
     def _remark(self, path: Path, err: Exception) -> None:
-        text = f"{path.name}: {err}"
+        self._note(f"{path.name}: {err}")
+
+    def _note(self, text: str) -> None:
         if text not in self.remarks:
             self.remarks.append(text)
 

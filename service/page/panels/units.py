@@ -14,6 +14,7 @@ from service.page.panels.tuning import BIN_S, Tuning
 from service.telemetry.unit_health import UnitHealth, health_of
 
 LISTED_AT_MOST, DRAWN_AT_MOST = 60, 1000
+LONGEST_BIN_S = 0.5
 MARK_WORDS = {SILENT: "silent", CHANGED: "changed", UNKNOWN: "unknown"}
 
 
@@ -41,12 +42,13 @@ class UnitsPanel:
 
     def close_bin(self, now_s: float, velocity: np.ndarray | None) -> None:
         """End a bin of the tuning where it is time; `velocity` is None where there is none."""
-        if now_s - self._t_bin_s < BIN_S:
+        span_s = now_s - self._t_bin_s
+        if span_s < BIN_S:
             return
-        is_whole = now_s - self._t_bin_s < 2 * BIN_S
         self._t_bin_s = now_s
-        if velocity is not None and is_whole and len(self._n):
-            self.tuning.add((self._n - self._n_bin).astype(np.float64), velocity)
+        if velocity is not None and span_s < LONGEST_BIN_S and len(self._n):
+            # On a busy machine a bin becomes longer than it should be.
+            self.tuning.add((self._n - self._n_bin) * (BIN_S / span_s), velocity)
         self._n_bin = self._n.copy()
 
     def sample(self, now_s: float) -> None:

@@ -6,7 +6,7 @@ import { Raster } from "/static/raster.js";
 import { startTimeBar } from "/static/time.js";
 import * as words from "/static/words.js";
 
-const RECONNECT_MS = 500, SILENT_MS = 1500, THEME = "spikeloop-theme", ORDER = "spikeloop-order";
+const RECONNECT_MS = 500, SILENT_MS = 1500, TABLES_MS = 950, THEME = "spikeloop-theme", ORDER = "spikeloop-order";
 const plots = new Plots(), raster = new Raster();
 const state = { plots, raster, fast: null, slow: null, rows: null, now: 0, heard: 0, frames: 0, messages: 0 };
 window.spikeloop = state;  // for tests and measurements
@@ -41,7 +41,7 @@ function connect() {
   };
 }
 
-let drawn = { fast: null, slow: null };
+const drawn = { fast: null, slow: null, tables: 0 };
 async function draw() {
   requestAnimationFrame(draw);
   if (state.heard && performance.now() - state.heard > SILENT_MS)
@@ -66,18 +66,20 @@ async function drawSlow(slow) {
   isSwitching = true;
   await plots.setOutputs(slow.decoded.outputs);
   isSwitching = false;
-  words.showFacts(slow);
   words.showNotes(slow);
+  plots.drawLatency(slow.latency);
+  control.show(slow);
+  showTime(slow.recorded);
+  if (performance.now() < drawn.tables + TABLES_MS) return;
+  drawn.tables = performance.now();
+  words.showFacts(slow);
   words.showSpikes(slow);
   words.showUnits(slow);
   words.showEvents(slow);
-  plots.drawLatency(slow.latency);
   if (slow.spikes.rate) plots.drawRate(slow.spikes.rate);
   plots.drawTimeline(slow.events);
   plots.drawPolar(slow.units.polar);
-  if (slow.map) plots.drawArray(slow.map);
-  control.show(slow);
-  showTime(slow.recorded);
+  plots.drawArray(slow.map);
 }
 
 async function setTheme(theme) {

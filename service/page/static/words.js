@@ -9,6 +9,12 @@ function element(tag, text, className) {
   return made;
 }
 
+function say(id, text) {
+  // What is written anew has to be laid out anew.
+  const place = byId(id);
+  if (place.textContent !== text) place.textContent = text;
+}
+
 function number(value, digits = 2) {
   return value == null ? "–" : Number(value).toFixed(digits);
 }
@@ -25,10 +31,10 @@ function pairs(place, list) {
 export function showValidity({ validity, words }) {
   if (document.body.dataset.validity !== validity) {
     document.body.dataset.validity = validity;
-    byId("word").textContent = validity;
+    say("word", validity);
     document.title = `${validity} · spikeloop`;
   }
-  if (byId("words").textContent !== words) byId("words").textContent = words;
+  if (byId("words").textContent !== words) say("words", words);
 }
 
 export function showFacts({ validity: v }) {
@@ -48,29 +54,29 @@ export function showNotes(slow) {
   const { latency, spikes, decoded, trials, units } = slow;
   const r2 = Object.entries(decoded.r2).filter(([, values]) => values.length)
     .map(([name, values]) => `${name} ${values.map((v) => number(v)).join(" / ")}`);
-  byId("r2-note").textContent = r2.length ? `R² over 30 s: ${r2.join("; ")}` : "";
+  say("r2-note", r2.length ? `R² over 30 s: ${r2.join("; ")}` : "");
   byId("plane-empty").hidden = decoded.has_plane;
-  byId("plane-empty").textContent = slow.recorded ? "The record of a run holds no positions."
-    : "No LSL stream of type Position was found.";
+  say("plane-empty", slow.recorded ? "The record of a run holds no positions."
+    : "No LSL stream of type Position was found.");
   const bits = [["Fitts", trials.fitts_bits_per_s], ["grid", trials.grid_bits_per_s]]
     .filter(([, value]) => value != null).map(([name, value]) => `${name} ${number(value)} bits/s`);
-  byId("trials-note").textContent = trials.n
-    ? [`${trials.n_success} of ${trials.n} trials`, ...bits].join(", ") : "";
+  say("trials-note", trials.n
+    ? [`${trials.n_success} of ${trials.n} trials`, ...bits].join(", ") : "");
   const rules = Object.entries(latency.cut_by).map(([rule, share]) => `${rule} ${(100 * share).toFixed(0)} %`);
   const last = latency.band.at(-1);
-  byId("latency-note").textContent = last
-    ? `end to end ${number(last[1])} / ${number(last[2])} ms (p50 / p99), hop ${latency.hop_ms} ms` : "";
-  byId("miss-note").textContent = [
+  say("latency-note", last
+    ? `end to end ${number(last[1])} / ${number(last[2])} ms (p50 / p99), hop ${latency.hop_ms} ms` : "");
+  say("miss-note", [
     latency.waiting_share == null ? "" : `${(100 * latency.waiting_share).toFixed(0)} % of the time is waiting for spikes`,
     rules.length ? `cut by ${rules.join(", ")}` : "",
     `${latency.missed} beats missed${latency.last_miss ? `, the last ${duration(latency.last_miss.ago_s)} ago: ${latency.last_miss.told}` : ""}`,
-  ].filter(Boolean).join(" · ");
-  byId("spikes-note").textContent = spikes.rate?.length ? `${number(spikes.rate.at(-1)[1], 0)} spikes/s` : "";
+  ].filter(Boolean).join(" · "));
+  say("spikes-note", spikes.rate?.length ? `${number(spikes.rate.at(-1)[1], 0)} spikes/s` : "");
   const bad = Object.entries(units.n_marked).filter(([, n]) => n).map(([word, n]) => `${n} ${word}`);
-  byId("units-note").textContent = [
+  say("units-note", [
     `${units.n_seen} seen${units.n_known == null ? "" : `, ${units.n_known} known`}`, ...bad,
     units.advised ? "calibrate again: too many have changed" : "",
-  ].filter(Boolean).join(", ");
+  ].filter(Boolean).join(", "));
 }
 
 const FATES = { duplicate: "twice", unknown_unit: "unknown" };
@@ -96,7 +102,7 @@ export function showSpikes({ spikes }) {
 }
 
 export function showUnits({ units, map }) {
-  byId("array-note").textContent = map.output ? map.note : `rates by channel; ${map.note}`;
+  say("array-note", map.output ? map.note : `rates by channel; ${map.note}`);
   const head = element("tr");
   head.append(element("th", "unit"), element("th", "Hz now", "n"), element("th", "Hz then", "n"),
     element("th", "direction", "n"), element("th", "influence", "n"), element("th", ""));
