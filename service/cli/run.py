@@ -156,14 +156,21 @@ def simulate(
 
     from service.errors import ConfigError
     from service.signals import or_stdin_ended, until_signalled
-    from streams.sessions.nwb.writer import write_session
     from streams.simulation.live import SubjectOptions, run_subject
-    from streams.simulation.openloop import record_open_loop
 
     if units < 1 or day < 0 or minutes <= 0:
         raise ConfigError("--units and --minutes must be above 0, and --day not below")
     note = Console(stderr=True)
     if write is not None:
+        # Where the daemon alone is installed, a subject lives on LSL without NWB's packages.
+        try:
+            from streams.sessions.nwb.writer import write_session
+        except ImportError as err:
+            raise ConfigError(
+                f"NWB cannot be written: {err}; pip install 'spikeloop[nwb]'"
+            ) from err
+        from streams.simulation.openloop import record_open_loop
+
         session = record_open_loop(subject, day, minutes, units, task, seed, style)
         write_session(session, write)
         note.print(

@@ -15,6 +15,7 @@ import typer
 
 from service.cli import GROUPS, SUBGROUPS, main, make_app
 from service.daemon.control import HANDLERS
+from tests.system.running import unique
 
 HEAVY = ("torch", "onnxruntime", "pylsl", "zmq", "numpy", "pynwb", "rich")
 
@@ -150,3 +151,32 @@ def test_a_daemon_that_is_not_there_is_7(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("command", ["status", "pause", "resume", "stop"])
 def test_a_small_command_is_one_that_the_daemon_knows(command: str) -> None:
     assert command in HANDLERS
+
+
+NOT_IN_CPU = ("h5py", "pynwb", "hdmf", "pyxdf", "torch", "scipy", "matplotlib", "onnx", "jinja2")
+"""What `spikeloop[cpu]` does not install."""
+
+
+def with_cpu_alone(*arguments: str) -> tuple[int, str]:
+    """Run a command where nothing but `spikeloop[cpu]` can be imported."""
+    script = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({NOT_IN_CPU!r}))\n"
+        "from service.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_subject_lives_where_the_daemon_alone_is_installed() -> None:
+    code, told = with_cpu_alone("simulate", "--name", unique("bare"), "--seconds", "0.1")
+    assert (code, "spikes sent" in told) == (0, True), told
+
+
+def test_a_session_that_cannot_be_written_names_the_extra(tmp_path: Path) -> None:
+    code, told = with_cpu_alone("simulate", "--write", str(tmp_path / "day.nwb"))
+    assert code == 2
+    assert "spikeloop[nwb]" in told
