@@ -14,7 +14,7 @@ import numpy as np
 
 from decoders.streaming import drift, linear_filter
 from decoders.streaming.lead import LEAD_SCALE_S
-from export.backends.streaming_kernel import Sizes, decode_bin, recall, room_for
+from export.backends.streaming_kernel import Sizes, decode_bin, recall, room_for, room_to_keep
 from export.bundle import DecoderBundle, tables_for
 from export.errors import BackendError, BundleError, NotProvidedError
 from export.manifest import Graph
@@ -64,6 +64,7 @@ class NumbaBackend:
             raise BundleError(f"the weights lack {error}; export the bundle again") from error
         self._turn_hz = np.float32(frequencies[1]) if len(frequencies) > 1 else np.float32(0)
         self._room, self._weight_of_token = room_for(self._sizes), np.zeros(0, np.float32)
+        self._kept = room_to_keep(self._sizes, 0)
         self._memory = np.zeros((2, _remembered(self._sizes)), np.float32)
         self._memories = [(self._memory[i], self._memory[1 - i]) for i in range(2)]
         self._gates = np.zeros(3 * self._sizes.d_memory, np.float32)
@@ -107,9 +108,9 @@ class NumbaBackend:
         """
         if lead_s != self._lead_s:
             self._set_lead(lead_s)
-        n_weights = len(window) * self._sizes.n_latents
-        if n_weights > len(self._weight_of_token):
-            self._weight_of_token = np.zeros(2 * n_weights, np.float32)
+        if (n_tokens := len(window)) > len(self._kept.unit):
+            self._weight_of_token = np.zeros(2 * n_tokens * self._sizes.n_latents, np.float32)
+            self._kept = room_to_keep(self._sizes, 2 * n_tokens)
         memory, new_memory = self._memories[self._turn]
         if not self._has_recalled:
             recall(self._weights_of_memory, memory, self._gates)
@@ -118,7 +119,8 @@ class NumbaBackend:
             i_wrong = decode_bin(
                 window.unit, window.t_rel, window.count, self._tables["table"], self._filter_rows,
                 self._centre, self._beside, self._turn_hz, self._sizes, self._weights,
-                self._gates, self._weight_of_token, self._room, memory, new_memory, self._answer,
+                self._gates, self._kept, self._weight_of_token, self._room, memory, new_memory,
+                self._answer,
             )  # fmt: skip
         except TypeError as error:
             raise BackendError(f"{self.name} cannot read the tokens given: {error}") from error
@@ -174,6 +176,7 @@ class NumbaBackend:
             )
         centres = ("centre", "filter_centre", "usual", "follow")
         self._centre = np.concatenate([held[name] for name in centres])
+        self._kept.n[0] = 0  # other rows have other sums
         self._set_lead(self._lead_s)
 
     def fixed_arrays(self) -> Mapping[str, np.ndarray]:

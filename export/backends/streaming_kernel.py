@@ -1,9 +1,9 @@
 """A bin of the streaming decoder as machine code: the algebra of its network, compiled by numba.
 
-What a runtime of graphs does in some fifty calls, each fetched
-from memory anew after a wait, is one loop after another here. Sums may be added up in any order;
-nothing else is assumed of the numbers. It runs without the interpreter's lock: a decoder that is
-opened beside the beat delays none.
+What a runtime of graphs does in some fifty calls, each fetched from memory anew after a wait, is
+one loop after another here. Sums may be added up in any order; nothing else is assumed of the
+numbers. It runs without the interpreter's lock: a decoder that is opened beside the beat delays
+none.
 """
 
 from __future__ import annotations
@@ -36,6 +36,29 @@ def room_for(sizes: Sizes) -> Float32s:
     return np.zeros(of_pool + 4 * sizes.d_memory + 4 * sizes.d_readout, np.float32)
 
 
+class Kept(NamedTuple):
+    """What the newest bin was summed from, so that one that begins alike need not begin anew.
+
+    Attributes:
+        unit, t_rel, counts: (room,) its tokens.
+        sums: (d_pooled + n_sums,) over them: of the latents, and of the linear filter.
+        n: (1,) how many tokens; 0 where nothing is kept.
+    """
+
+    unit: Int32s
+    t_rel: Float32s
+    counts: Float32s
+    sums: Float32s
+    n: np.ndarray
+
+
+def room_to_keep(sizes: Sizes, n_tokens: int) -> Kept:
+    """Room for so many tokens at most; nothing is kept."""
+    t_rel, counts = np.zeros((2, n_tokens), np.float32)
+    sums = np.zeros(sizes.d_pooled + sizes.n_sums, np.float32)
+    return Kept(np.zeros(n_tokens, np.int32), t_rel, counts, sums, np.zeros(1, np.int64))
+
+
 _EPSILON = np.float32(1e-5)
 _ZERO, _HALF, _ONE, _TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 _HALF_ROOT = np.float32(math.sqrt(0.5))
@@ -53,6 +76,7 @@ _A6, _A7 = np.float32(1.3981999507e-3), np.float32(1.9875691500e-4)
 
 _VECTOR, _MATRIX, _INDICES = float32[::1], float32[:, ::1], int32[::1]
 _SIZES = types.NamedUniTuple(int64, len(Sizes._fields), Sizes)
+_KEPT = types.NamedTuple((_INDICES, _VECTOR, _VECTOR, _VECTOR, int64[::1]), Kept)
 
 
 @compiled(types.void(_VECTOR))
@@ -143,11 +167,26 @@ def _renew(of_input: Float32s, of_memory: Float32s, memory: Float32s, new: Float
         new[i] = fresh + of_input[n + i] * (memory[i] - fresh)
 
 
+@compiled(int64(_KEPT, _INDICES, _VECTOR, _VECTOR))
+def _keep(kept: Kept, unit: Int32s, t_rel: Float32s, count: Float32s) -> int:
+    """Keep a bin's tokens; return how many are summed already: all that were kept, or none."""
+    first = kept.n[0] if kept.n[0] <= len(unit) else 0
+    for i in range(first):
+        if unit[i] != kept.unit[i] or t_rel[i] != kept.t_rel[i] or count[i] != kept.counts[i]:
+            first = 0
+            break
+    for i in range(first, len(unit)):
+        kept.unit[i], kept.t_rel[i], kept.counts[i] = unit[i], t_rel[i], count[i]
+    kept.n[0] = len(unit)
+    return first
+
+
 @compiled(
-    types.void(_INDICES, _VECTOR, _VECTOR, _MATRIX, float32, int64, _VECTOR, _VECTOR),
+    types.void(int64, _INDICES, _VECTOR, _VECTOR, _MATRIX, float32, int64, _VECTOR, _VECTOR),
     reordered=True,
 )
 def _sum_over_tokens(
+    first: int,
     unit: Int32s,
     t_rel: Float32s,
     count: Float32s,
@@ -157,10 +196,13 @@ def _sum_over_tokens(
     weight_of_token: Float32s,
     sums: Float32s,
 ) -> None:
-    """Per latent the sum of weight times value and of weights, (n_latents * (d_value + 1),)."""
+    """Per latent add weight times value, and weights, of the tokens from `first` on.
+
+    One after the other: the (n_latents * (d_value + 1),) sums are those over all tokens at once.
+    """
     n_summed = len(sums) // n_latents
     n_frequencies = ((table.shape[1] - n_summed) // n_latents - 1) // 2
-    for i in range(len(unit)):
+    for i in range(first, len(unit)):
         row, logits = table[unit[i]], weight_of_token[i * n_latents : (i + 1) * n_latents]
         for k in range(n_latents):
             logits[k] = row[n_summed + k]
@@ -172,9 +214,8 @@ def _sum_over_tokens(
             for k in range(n_latents):
                 logits[k] += of_cos[k] * np.float32(cos) + of_sin[k] * np.float32(sin)
             cos, sin = cos * once_cos - sin * once_sin, sin * once_cos + cos * once_sin
-    _exponentials(weight_of_token[: len(unit) * n_latents])
-    sums[:] = _ZERO
-    for i in range(len(unit)):
+    _exponentials(weight_of_token[first * n_latents : len(unit) * n_latents])
+    for i in range(first, len(unit)):
         row = table[unit[i]]
         for k in range(n_latents):
             weight = weight_of_token[i * n_latents + k] * count[i]
@@ -195,17 +236,10 @@ def recall(weights: Float32s, memory: Float32s, gates: Float32s) -> None:
     _apply(weights, 0, memory[: len(gates) // 3], gates)
 
 
-@compiled(
-    types.void(_INDICES, _VECTOR, _MATRIX, _VECTOR, _VECTOR),
-    reordered=True,
-)
-def _add_up(
-    unit: Int32s, count: Float32s, rows: Float32s, centre: Float32s, added: Float32s
-) -> None:
-    """Add a bin's spikes to the linear filter's sums, less what is usual."""
-    for j in range(len(added)):
-        added[j] = -centre[j]
-    for i in range(len(unit)):
+@compiled(types.void(int64, _INDICES, _VECTOR, _MATRIX, _VECTOR), reordered=True)
+def _add_up(first: int, unit: Int32s, count: Float32s, rows: Float32s, added: Float32s) -> None:
+    """Add a bin's spikes from token `first` on to the linear filter's sums."""
+    for i in range(first, len(unit)):
         row = rows[unit[i]]
         for j in range(len(added)):
             added[j] += count[i] * row[j]
@@ -257,7 +291,7 @@ def _blend_filter(sums: Float32s, bound: Float32s, blend: Float32s, answer: Floa
 @compiled(
     int64(
         _INDICES, _VECTOR, _VECTOR, _MATRIX, _MATRIX, _VECTOR, _VECTOR, float32, _SIZES, _VECTOR,
-        _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR,
+        _VECTOR, _KEPT, _VECTOR, _VECTOR, _VECTOR, _VECTOR, _VECTOR,
     ),
     reordered=True,
     frees_interpreter=True,
@@ -274,6 +308,7 @@ def decode_bin(
     sizes: Sizes,
     weights: Float32s,
     gates: Float32s,
+    kept: Kept,
     weight_of_token: Float32s,
     room: Float32s,
     memory: Float32s,
@@ -299,6 +334,7 @@ def decode_bin(
         weights: those of its steps behind one another, as they are used here: one array, for
             reaching for thirty of them after a wait takes as long as a third of the decode.
         gates: (3 * d_memory,) what was recalled.
+        kept: of the bin before, with room for N tokens; then of this one.
         weight_of_token: N * n_latents numbers at least, written.
         room: see `room_for`, written.
         memory: (d_memory + d_pooled + 2 * n_sums,) the GRU's, the filter's, and the drift; the
@@ -322,13 +358,20 @@ def decode_bin(
     asked, rest = rest[: sizes.d_readout], rest[sizes.d_readout :]
     query, query_wide = rest[: sizes.d_readout], rest[sizes.d_readout :]
 
-    _sum_over_tokens(unit, t_rel, count, table, turn_hz, n_latents, weight_of_token, pooled)
-    n_summed = len(pooled) // n_latents
+    n_pooled, n_sums = sizes.d_pooled, sizes.n_sums
+    sums, first = kept.sums, _keep(kept, unit, t_rel, count)
+    if first == 0:
+        sums[:] = _ZERO
+        sums[n_pooled:] -= centre[n_pooled : n_pooled + n_sums]
+    latents, of_filter = sums[:n_pooled], sums[n_pooled:]
+    _sum_over_tokens(first, unit, t_rel, count, table, turn_hz, n_latents, weight_of_token, latents)
+    _add_up(first, unit, count, filter_rows, of_filter)
+    pooled[:] = latents
+    n_summed = n_pooled // n_latents
     for k in range(n_latents):
         mass = pooled[(k + 1) * n_summed - 1] + weights[k]
         for j in range(k * n_summed, (k + 1) * n_summed):
             pooled[j] = pooled[j] / mass - centre[j]
-    n_pooled, n_sums = sizes.d_pooled, sizes.n_sums
     decay, at_drift = weights[len(weights) - n_sums :], d_memory + n_sums
     bounds = weights[len(weights) - n_sums - n_pooled - sizes.n_dims :]  # of answer, then latents
     if n_sums:
@@ -336,7 +379,7 @@ def decode_bin(
         drift, new_drift = memory[at_drift:], new_memory[at_drift:]
         _follow(usual, bounds[sizes.n_dims :], share, drift, new_drift, pooled)
         added = new_memory[d_memory:at_drift]
-        _add_up(unit, count, filter_rows, centre[n_pooled:], added)
+        added[:] = of_filter
         drift, new_drift = drift[n_pooled:], new_drift[n_pooled:]
         _remember(decay, memory[d_memory:], drift, new_drift, share, added)
     at = _apply(weights, n_latents, pooled, mixed)
@@ -352,6 +395,6 @@ def decode_bin(
     at = _add_geglu(weights, at, asked, query_wide, query)
     _apply(weights, at, query, answer)
     if n_sums:
-        sums, blend = new_memory[d_memory:at_drift], beside[sizes.d_readout :]
-        _blend_filter(sums, bounds, blend, answer)
+        filtered, blend = new_memory[d_memory:at_drift], beside[sizes.d_readout :]
+        _blend_filter(filtered, bounds, blend, answer)
     return -1

@@ -108,6 +108,30 @@ def test_predecoding_is_without_consequence_until_it_is_accepted(backend: NumbaB
         np.testing.assert_array_equal(then[name], after[name])
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_bin_that_grows_is_decoded_as_if_it_had_come_whole(shape: str, tmp_path: Path) -> None:
+    """Bit for bit, wherever it stood when it was predecoded; and with another bin in between."""
+    fields, contents = untrained_parts(SHAPES[shape])
+    bundle = write_bundle(tmp_path / "b", fields, **contents)
+    grown, whole = open_cpu(bundle), open_cpu(bundle)
+    chance = np.random.default_rng(7)
+    for i in range(60):
+        tokens = window(int(chance.integers(0, 300)), i)
+        n_parts = np.sort(chance.integers(0, len(tokens) + 1, 3))
+        for n in n_parts:
+            grown.predecode(part(tokens, n), 0.01 * i)
+        if i % 5 == 0:
+            grown.predecode(window(50, 1000 + i), 0.0)
+        found, wanted = grown.step(tokens, 0.0), whole.step(tokens, 0.0)
+        for name, value in wanted.items():
+            assert found[name].tobytes() == value.tobytes()
+
+
+def part(tokens: TokenWindow, n: int) -> TokenWindow:
+    """The first n tokens."""
+    return TokenWindow(tokens.unit[:n], tokens.t_rel[:n], tokens.count[:n], tokens.t_window)
+
+
 def test_reset_and_tables(bundle: DecoderBundle, backend: NumbaBackend) -> None:
     fresh = copied(backend.step(window(9), 0.0))["velocity"]
     assert np.abs(backend.step(window(9), 0.0)["velocity"] - fresh).max() > 1e-4
