@@ -137,19 +137,21 @@ def evaluate(
             result["by_time"] = _by_time(decoded, blocks_s)
         if against is not None:
             result |= _against(against, decoded, scored)
-        if figure is not None:
+        if figure is not None and i == 0:  # one picture is enough
             _draw(figure, decoded, scored)
-        figure = None  # one picture is enough: the first session's
     return {
-        "decoder_id": bundle.manifest.name,
-        "checksum": bundle.manifest.id,
-        "backend": backend.name,
+        **_named(bundle, backend),
         "split": "; ".join(dict.fromkeys(parts)),
         "mask": choice.mask,
         "lead_s": lead_s,
         "outputs": _mean_outputs(list(results.values())),
         "sessions": results,
     }
+
+
+def _named(bundle: DecoderBundle, backend: Backend) -> dict[str, str]:
+    manifest = bundle.manifest
+    return {"decoder_id": manifest.name, "checksum": manifest.id, "backend": backend.name}
 
 
 def open_verified(bundle: DecoderBundle) -> Backend:

@@ -2,8 +2,7 @@
 
 What a runtime of graphs does in some fifty calls, each fetched from memory anew after a wait, is
 one loop after another here. Sums may be added up in any order; nothing else is assumed of the
-numbers. It runs without the interpreter's lock: a decoder that is opened beside the beat delays
-none.
+numbers. It runs without the interpreter's lock, so opening a decoder delays no beat.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
@@ -15,6 +15,7 @@ from service.cli.page import Page, page_beside
 
 if TYPE_CHECKING:
     from streams.sessions.record.search import Wanted
+    from streams.sessions.session import Session
 
 ITSELF = (sys.executable, "-m", "service.cli")
 """Starts this command line again, installed or not."""
@@ -152,16 +153,18 @@ def convert(
     for text in said:
         _say(text)
     write_session(session, out)
-    told = {
+    sys.stdout.write(json.dumps(_described(session) | {"said": said}) + "\n")
+
+
+def _described(session: Session) -> dict[str, Any]:
+    return {
         "session": session.id,
         "units": len(session.unit_keys),
         "spikes": len(session.spikes),
         "seconds": round(session.duration_s, 3),
         "trials": 0 if session.trials is None else len(session.trials),
         "behavior": sorted(session.behavior),
-        "said": said,
     }
-    sys.stdout.write(json.dumps(told) + "\n")
 
 
 def _convert_run(files: list[Path], out: Path, session_id: str | None) -> None:
@@ -176,15 +179,9 @@ def _convert_run(files: list[Path], out: Path, session_id: str | None) -> None:
     for text in said:
         _say(text)
     write_session(session, out, tables)
-    told = {
-        "session": session.id,
-        "units": len(session.unit_keys),
-        "spikes": len(session.spikes),
-        "seconds": round(session.duration_s, 3),
-        "series": sorted(session.behavior),
-        "tables": {name: len(table) for name, table in tables.items()},
-        "said": said,
-    }
+    told = _described(session)
+    told["series"] = told.pop("behavior")  # decodes are no behaviour
+    told |= {"tables": {name: len(table) for name, table in tables.items()}, "said": said}
     sys.stdout.write(json.dumps(told) + "\n")
 
 

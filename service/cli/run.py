@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
@@ -25,6 +25,10 @@ from service.cli.options import (
     quieten_lsl,
 )
 from service.cli.page import Page, page_of_daemon, require_bokeh
+
+if TYPE_CHECKING:
+    from streams.simulation.subject import TaskName
+    from streams.simulation.user import Style
 
 SECONDS_WITH_PAGE = 600.0
 
@@ -162,21 +166,7 @@ def simulate(
         raise ConfigError("--units and --minutes must be above 0, and --day not below")
     note = Console(stderr=True)
     if write is not None:
-        # Where the daemon alone is installed, a subject lives on LSL without NWB's packages.
-        try:
-            from streams.sessions.nwb.writer import write_session
-        except ImportError as err:
-            raise ConfigError(
-                f"NWB cannot be written: {err}; pip install 'spikeloop[nwb]'"
-            ) from err
-        from streams.simulation.openloop import record_open_loop
-
-        session = record_open_loop(subject, day, minutes, units, task, seed, style)
-        write_session(session, write)
-        note.print(
-            f"{write}: {session.id}, {len(session.spikes)} spikes of {len(session.unit_keys)} "
-            f"units in {session.duration_s:.0f} s"
-        )
+        note.print(_written_session(write, subject, day, minutes, units, task, seed, style))
         return
     how = f"watching the decodes of {decodes}" if decodes else "moving the cursor by hand"
     note.print(f"subject {subject}, day {day}, {units} units as {name!r} on LSL, {how}")
@@ -199,6 +189,34 @@ def simulate(
     note.print(
         f"{told.targets_acquired} targets acquired in {told.engaged_s:.0f} s, "
         f"{told.spikes_sent} spikes sent"
+    )
+
+
+def _written_session(
+    path: Path,
+    subject: int,
+    day: int,
+    minutes: float,
+    units: int,
+    task: TaskName,
+    seed: int,
+    style: Style,
+) -> str:
+    """Write a simulated session; return what to say of it."""
+    from service.errors import ConfigError
+
+    # Where the daemon alone is installed, a subject lives on LSL without NWB's packages.
+    try:
+        from streams.sessions.nwb.writer import write_session
+    except ImportError as err:
+        raise ConfigError(f"NWB cannot be written: {err}; pip install 'spikeloop[nwb]'") from err
+    from streams.simulation.openloop import record_open_loop
+
+    session = record_open_loop(subject, day, minutes, units, task, seed, style)
+    write_session(session, path)
+    return (
+        f"{path}: {session.id}, {len(session.spikes)} spikes of {len(session.unit_keys)} "
+        f"units in {session.duration_s:.0f} s"
     )
 
 

@@ -13,13 +13,15 @@ from typing import Any
 
 from export.choice.machine import cpu_model, library_versions
 from export.manifest import Manifest
-from service.config import DecoderConfig, InputConfig, ServeConfig, ShapingConfig
+from service.config import BeatConfig, DecoderConfig, InputConfig, ServeConfig, ShapingConfig
 from service.daemon.stand_in import StandIn
 from service.daemon.stream_search import StreamSearch
 from service.errors import ConfigError
 from service.loop.cut_timer import Cut
 from service.loop.decode_loop import Report
+from service.loop.intake.admission import Admission
 from service.loop.intake.schedule import BlockAlignment, Schedule
+from service.loop.intake.settle import SettleTime
 from service.loop.intake.source import FindInlet, Source
 from service.loop.shaping import Shaping
 from service.loop.token_cap import CapChange, TokenCap
@@ -29,7 +31,9 @@ from streams.clock import Clock
 from streams.lsl.inlets import Inlet, find_inlet
 from streams.spikes.kernels.choose import NUMPY, Kernels
 from streams.spikes.layouts.layout import LayoutOptions
+from streams.spikes.ring import SpikeRing
 
+RING_S = 5.0
 _CAP_BEGAN = (
     "decoding nears its time: spikes above `token_cap` a beat are left out, evenly over units, "
     "until there is room"
@@ -159,6 +163,28 @@ def choose_t0(source: Source, hop_s: float) -> float:
             f"{hop_s * 1e3:g} ms is no whole multiple of that"
         )
     return source.origin_s()
+
+
+def make_ring(
+    config: InputConfig, manifest: Manifest, schedule: Schedule, kernels: Kernels
+) -> SpikeRing:
+    """Make the ring, with room for what the decoder looks back at."""
+    n_kept = round(config.budget_spikes_per_s * max(RING_S, manifest.context_s + 1.0))
+    hop_us = schedule.hop_us
+    return SpikeRing(n_kept, round(manifest.bin_s * 1e6), hop_us, hop_us, kernels)
+
+
+def make_admission(
+    config: BeatConfig, manifest: Manifest, source: Source, schedule: Schedule, ring: SpikeRing
+) -> Admission:
+    """Make what admits arrivals to the ring."""
+    return Admission(
+        ring,
+        schedule,
+        SettleTime(config.settle_ms, manifest.hop_s, config.settle_most_ms * 1e-3),
+        None if source.bin_s is None else round(source.bin_s * 1e6),
+        make_alignment(source, schedule, config.cut),
+    )
 
 
 def make_alignment(source: Source, schedule: Schedule, cut: Cut) -> BlockAlignment | None:

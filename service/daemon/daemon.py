@@ -21,8 +21,9 @@ from service.daemon.access import Doorkeeper
 from service.daemon.compose import (
     check_config,
     choose_t0,
-    make_alignment,
+    make_admission,
     make_recorder,
+    make_ring,
     make_source,
     make_stand_in,
     make_token_cap,
@@ -31,20 +32,20 @@ from service.daemon.compose import (
     signers_of,
 )
 from service.daemon.lifeline import NO_LIMIT, Lifeline, Phase
-from service.daemon.realtime import apply, lift_carriers
+from service.daemon.realtime import ask_for
 from service.daemon.stand_in import CHANGE
 from service.deploy.failover import open_spare, tell_choice
+from service.deploy.opening import describe
 from service.deploy.swap import Deployer
 from service.deploy.transfer import Transfers
 from service.errors import GuardError
 from service.guard import Guard
 from service.loop.decode_loop import DecodeLoop
 from service.loop.decode_writer import as_of_now
-from service.loop.intake.admission import Admission
+from service.loop.intake.arrival_stamps import BY_ARRIVAL
 from service.loop.intake.arrivals import Arrival
 from service.loop.intake.ingest import Ingest
 from service.loop.intake.schedule import Schedule
-from service.loop.intake.settle import SettleTime
 from service.loop.lsl_outlet import DecodeOutlet
 from service.loop.shaping import Shaper
 from service.loop.slots import make_slot
@@ -53,7 +54,6 @@ from service.telemetry.recording.run_journal import RunJournal
 from service.telemetry.run_telemetry import RunTelemetry
 from service.telemetry.unit_health import UnitWatch
 from streams.clock import MonotonicClock
-from streams.spikes.ring import SpikeRing
 from streams.wire.packed import decode_writer
 from streams.wire.schema import Decode, Event, Heartbeat, encode
 from streams.wire.sockets import Publisher
@@ -63,13 +63,8 @@ HEARTBEAT_EVERY_S = 1.0
 BEGINS_WITHIN_S, ENDS_WITHIN_S = 15.0, 20.0
 SENT_AT_ONCE = 50
 """Events that leave in one go: somebody who sends `mark` in a loop must not hold up the beat."""
-RING_S, OUTGOING_KEPT = 5.0, 1000
+OUTGOING_KEPT = 1000
 
-_BY_ARRIVAL = (
-    'the sender\'s stamps are not used (`stamps = "arrival"`): a spike counts from when it '
-    "arrives, so decodes are as late as the sender's program is, which nobody measures, and the "
-    "times of spikes within a block are lost"
-)
 _SIMULATED = f"these are decodes of a SIMULATED subject, no person's; {CHANGE}"
 
 
@@ -112,7 +107,7 @@ class Daemon:
         self._clock = MonotonicClock()
         self._inbox: deque[Arrival] = deque()
         check_config(config, bundle.manifest)
-        manifest, decoder = bundle.manifest, config.decoder
+        manifest, decoder, output = bundle.manifest, config.decoder, config.output
         doing = f"opening {manifest.name!r} on {decoder.backend} within {decoder.open_most_s:g} s"
         self._stand_in = make_stand_in(config, publisher.endpoint)
         # Both take their time: the network answers while libraries are loaded.
@@ -129,15 +124,10 @@ class Daemon:
             keys = tuple(unit.key for unit in manifest.units)
             find = self._stand_in.after(find) if self._stand_in else find
             self.source = make_source(config.input, keys, self._clock, kernels, find)
-        output = config.output
         dims = {output.name: output.dims for output in manifest.outputs}
         self._write = decode_writer(output.format, dims)
         lifeline.say(form=output.format, dims=dims)
-        self._outlet = (
-            DecodeOutlet(output.lsl_name, manifest.outputs, simulated=self.is_simulated)
-            if output.lsl_outlet
-            else None
-        )
+        self._outlet = self._open_outlet() if output.lsl_outlet else None
         t0_s = choose_t0(self.source, manifest.hop_s)
         self.schedule = Schedule(t0_s, round(manifest.hop_s * 1e6))
         self._ingest = Ingest(
@@ -155,6 +145,10 @@ class Daemon:
         self.deployer.failover.refused |= hung
         self.deployer.failover.prepare(bundle, self.opened, spare)
         self.transfers = Transfers(Path(decoder.incoming), bundle.path)
+
+    def _open_outlet(self) -> DecodeOutlet:
+        name, outputs = self.config.output.lsl_name, self.bundle.manifest.outputs
+        return DecodeOutlet(name, outputs, simulated=self.is_simulated)
 
     def _make_deployer(self) -> Deployer:
         decoder, source = self.config.decoder, self.source
@@ -178,19 +172,11 @@ class Daemon:
             keep_alive_every_s=source.keep_alive_every_s, kernels=source.kernels,
             journal=self.journal,
         )  # fmt: skip
-        hop_us, bin_us = self.schedule.hop_us, round(manifest.bin_s * 1e6)
-        n_kept = round(config.input.budget_spikes_per_s * max(RING_S, manifest.context_s + 1.0))
-        ring = SpikeRing(n_kept, bin_us, hop_us, hop_us, source.kernels)
+        ring = make_ring(config.input, manifest, self.schedule, source.kernels)
         return DecodeLoop(
             clock=self._clock,
             ring=ring,
-            admission=Admission(
-                ring,
-                self.schedule,
-                SettleTime(beat.settle_ms, manifest.hop_s, beat.settle_most_ms * 1e-3),
-                None if source.bin_s is None else round(source.bin_s * 1e6),
-                make_alignment(source, self.schedule, beat.cut),
-            ),
+            admission=make_admission(beat, manifest, source, self.schedule, ring),
             slot=slot,
             inbox=self._inbox,
             arrivals=ingest,
@@ -244,12 +230,16 @@ class Daemon:
         self._ingest.start()
         self.deployer.failover.start()
         self.deployer.memory.start()
-        self._ask_for_realtime()
+        wanted = self.config.realtime
+        for what, holds, said in ask_for(
+            wanted.priority, wanted.cores, self._ingest.puller, lock_memory=wanted.lock_memory
+        ):
+            self.report("realtime", {what: said} if holds else {"warning": said})
         self.report("started", self._description())
         if self.is_simulated:
             self.report("simulated", {"warning": _SIMULATED})
         if self.config.input.stamps == "arrival":
-            self.report("stamps_of_arrival", {"warning": _BY_ARRIVAL})
+            self.report("stamps_of_arrival", {"warning": BY_ARRIVAL})
         # A collection stops the loop for milliseconds; a beat leaves no cycles behind.
         gc.collect()
         gc.freeze()
@@ -381,30 +371,11 @@ class Daemon:
         for _ in range(min(len(self._outgoing), SENT_AT_ONCE)):
             self._publisher.send(*self._outgoing.popleft())
 
-    def _ask_for_realtime(self) -> None:
-        wanted = self.config.realtime
-        asked = list(apply(wanted.priority, wanted.cores, lock_memory=wanted.lock_memory))
-        if wanted.priority and all(holds for _, holds, _ in asked):
-            asked.append(("carriers", *lift_carriers(wanted.priority, self._ingest.puller)))
-        for what, holds, said in asked:
-            self.report("realtime", {what: said} if holds else {"warning": said})
-
     def _description(self) -> dict[str, Any]:
-        backend, ranking = self.opened.backend, self.opened.ranking
-        return {
-            "decoder_id": self.bundle.manifest.name,
-            "checksum": self.bundle.manifest.id,
-            "backend": backend.name,
-            "precision": backend.precision,
-            "library": backend.library,
-            "step_p99_ms": self.opened.step_p99_s * 1e3,
-            "backend_choice": ranking.as_dict() if ranking else {},
-            "refused_backends": {one.name: one.reason for one in self.opened.tried}
-            | dict(self._hung),
-            "source": str(self.source.inlet.description),
-            "simulated": self.is_simulated,
-            "hop_ms": self.bundle.manifest.hop_s * 1e3,
-        }
+        told = describe(self.bundle.manifest, self.opened)
+        told["refused_backends"] |= self._hung
+        source = str(self.source.inlet.description)
+        return told | {"source": source, "simulated": self.is_simulated}
 
     def _end(self) -> None:
         self.lifeline.reach(Phase.ENDING, self._clock.now() + ENDS_WITHIN_S, "the end")

@@ -18,6 +18,16 @@ M_ARENA_MAX = -8
 N_ARENAS = 1
 
 
+def ask_for(
+    priority: int, cores: Collection[int], ingest: threading.Thread, *, lock_memory: bool
+) -> list[tuple[str, bool, str]]:
+    """Ask for the calling thread, which is the beat's, and for what feeds it; see `apply`."""
+    asked = list(apply(priority, cores, lock_memory=lock_memory))
+    if priority and all(holds for _, holds, _ in asked):
+        asked.append(("carriers", *lift_carriers(priority, ingest)))
+    return asked
+
+
 def apply(
     priority: int = 0, cores: Collection[int] = (), *, lock_memory: bool = False
 ) -> Iterator[tuple[str, bool, str]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from export.backends.opening import OpenedBackend, open_backend
 from export.bundle import DecoderBundle
 from export.errors import BackendUnavailable
+from export.manifest import Manifest
 from service.guard import Guard
 
 
@@ -41,3 +43,19 @@ def open_within(
     if isinstance(found, BaseException):
         raise found
     return found
+
+
+def describe(manifest: Manifest, opened: OpenedBackend) -> dict[str, Any]:
+    """Return what the event `started` tells of a decoder."""
+    backend, ranking = opened.backend, opened.ranking
+    return {
+        "decoder_id": manifest.name,
+        "checksum": manifest.id,
+        "backend": backend.name,
+        "precision": backend.precision,
+        "library": backend.library,
+        "step_p99_ms": opened.step_p99_s * 1e3,
+        "backend_choice": ranking.as_dict() if ranking else {},
+        "refused_backends": {one.name: one.reason for one in opened.tried},
+        "hop_ms": manifest.hop_s * 1e3,
+    }

@@ -65,7 +65,7 @@ class Reader:
             "OPENBLAS_NUM_THREADS": "1",
         }
 
-    def follow(self, block: Block) -> None:
+    def follow_and_check(self, block: Block) -> None:
         """Do what a block says."""
         text = block.text
         for shown, free in self._addresses.items():
@@ -138,7 +138,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(DOCS)))
 def test_the_commands_of_a_page_do_what_it_says(reader: Reader, page: Path) -> None:
     for block in blocks(page):
-        reader.follow(block)
+        reader.follow_and_check(block)
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(DOCS)))

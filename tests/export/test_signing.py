@@ -211,7 +211,7 @@ def test_one_of_several_keys_suffices(signed: Path, keys: tuple[Path, str], tmp_
 
 def test_a_copy_is_as_good(signed: Path, keys: tuple[Path, str], tmp_path: Path) -> None:
     copy = Path(shutil.copytree(signed, tmp_path / "copy"))
-    open_bundle(copy, [keys[1]])
+    assert open_bundle(copy, [keys[1]]).manifest == open_bundle(signed, [keys[1]]).manifest
 
 
 def test_the_secret_key_is_its_owners_alone(keys: tuple[Path, str]) -> None:

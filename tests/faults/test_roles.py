@@ -173,6 +173,7 @@ def test_a_subscriber_without_end_is_ended_while_decodes_go_on(daemon: Daemon, k
         )
 
     daemon.until(told)
+    assert told(daemon.heard)
     greedy.close(0)
     context.term()
     daemon.until_validity("ok")

@@ -73,7 +73,7 @@ def test_a_twentieth_of_a_core(
     assert late or daemon.heard.decodes[-1]["beats_skipped"]
 
 
-def replaced(daemon: Daemon, run_id: str) -> None:
+def assert_replaced(daemon: Daemon, run_id: str) -> None:
     """The guardian speaks in time, and the fallback follows."""
     hung = daemon.until(
         lambda heard: next((d for d in heard.decodes if d["reason"] == "hung"), None)
@@ -92,7 +92,7 @@ def test_the_daemon_alone_is_killed(
     daemon = serve(stream, bundle, decoder={"backend": CPU, "fallback": [CPU]})
     run_id = daemon.until_validity("ok")["run_id"]
     os.kill(int(daemon.announced["pid"]), signal.SIGKILL)
-    replaced(daemon, run_id)
+    assert_replaced(daemon, run_id)
 
 
 @pytest.mark.skipif(not may_limit("memory"), reason="needs a control group")
@@ -104,4 +104,4 @@ def test_its_memory_is_at_its_limit(
     run_id = daemon.until_validity("ok")["run_id"]
     with limited("memory", bytes_of_memory(2**20), int(daemon.announced["pid"])):
         daemon.send(encode(Command(command="swap", arguments={"bundle": str(other)})))
-        replaced(daemon, run_id)
+        assert_replaced(daemon, run_id)

@@ -40,7 +40,7 @@ class Apart:
         self._command = [sys.executable, "-m", "tests.fuzz.worker", surface, template]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def open(self, content: bytes) -> str:
+    def check(self, content: bytes) -> str:
         """Open a file with this content; the sentence that refused it, "" if it was taken.
 
         Raises:

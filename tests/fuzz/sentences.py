@@ -8,7 +8,7 @@ from typing import Any
 LETTERS_AT_MOST = 20_000
 
 
-def refusal(call: Callable[[], Any], *errors: type[Exception]) -> str:
+def check_refusal(call: Callable[[], Any], *errors: type[Exception]) -> str:
     """The sentence of the error that refused it, "" if it was taken; other errors pass through."""
     try:
         call()

@@ -25,7 +25,7 @@ from streams.wire.clients import Client, client_entry, read_clients
 from streams.wire.curve_keys import read_curve_keys, write_curve_keys
 from streams.wire.roles import Role
 from tests.fuzz.mutations import fuzz, mutated, odd_json
-from tests.fuzz.sentences import refusal
+from tests.fuzz.sentences import check_refusal
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 Load = Callable[[Path], Any]
@@ -51,7 +51,7 @@ def test_bytes_of_a_config(i_round: int, kind: str, file: Path, data: st.DataObj
     load, pattern = LOADERS[kind]
     seeds = [path.read_bytes() for path in sorted(CONFIGS.glob(pattern))]
     file.write_bytes(data.draw(mutated(seeds)))
-    refusal(lambda: load(file), *REFUSALS)
+    check_refusal(lambda: load(file), *REFUSALS)
 
 
 @fuzz()
@@ -65,7 +65,7 @@ def test_odd_values_of_every_key(i_round: int, file: Path, data: st.DataObject) 
         file.write_text(text)
     except (UnicodeEncodeError, ValueError):
         return
-    refusal(lambda: load_config(file, ServeConfig), ConfigError)
+    check_refusal(lambda: load_config(file, ServeConfig), ConfigError)
 
 
 @fuzz()
@@ -73,12 +73,12 @@ def test_odd_values_of_every_key(i_round: int, file: Path, data: st.DataObject) 
 def test_lists_of_clients_and_keys(i_round: int, file: Path, data: st.DataObject) -> None:
     clients = "".join(client_entry(Client(role.title, role, new_pair()[0])) for role in Role)
     file.write_bytes(data.draw(mutated([clients.encode()])))
-    refusal(lambda: read_clients(file), StreamsError)
+    check_refusal(lambda: read_clients(file), StreamsError)
     folder = file.parent / "keys"
     if not folder.exists():
         write_curve_keys(folder, new_pair(), new_pair())
         write_signing_key(folder, "lab")
     seeds = [(folder / name).read_bytes() for name in ("server.json", "lab.signing.json")]
     file.write_bytes(data.draw(mutated(seeds)))
-    refusal(lambda: read_curve_keys(file), StreamsError)
-    refusal(lambda: read_signing_key(file), SigningError)
+    check_refusal(lambda: read_curve_keys(file), StreamsError)
+    check_refusal(lambda: read_signing_key(file), SigningError)

@@ -63,7 +63,7 @@ def asked(daemon: Daemon) -> Iterator[zmq.Socket[bytes]]:
     context.term()
 
 
-def met(daemon: Daemon, dealer: zmq.Socket[bytes], frames: list[bytes]) -> None:
+def expect_answer(daemon: Daemon, dealer: zmq.Socket[bytes], frames: list[bytes]) -> None:
     assume(not ends_it(frames[0]))
     dealer.send_multipart([b"", *frames])
     assert dealer.poll(WITHIN_MS)
@@ -90,7 +90,7 @@ def test_bytes(
     payload: bytes,
     attached: bytes | None,
 ) -> None:
-    met(daemon, asked, [payload] if attached is None else [payload, attached])
+    expect_answer(daemon, asked, [payload] if attached is None else [payload, attached])
 
 
 @fuzz()
@@ -107,7 +107,9 @@ def test_odd_arguments(
         payload = msgspec.json.encode({"schema": 1, "command": name, "arguments": arguments})
     except (OverflowError, UnicodeEncodeError, ValueError):
         return
-    met(daemon, asked, [payload, data.draw(st.binary(max_size=16))][: data.draw(st.integers(1, 2))])
+    expect_answer(
+        daemon, asked, [payload, data.draw(st.binary(max_size=16))][: data.draw(st.integers(1, 2))]
+    )
 
 
 def odd_of(kind: type) -> st.SearchStrategy[Any]:
@@ -136,7 +138,7 @@ def test_altered_commands(
         payload = msgspec.json.encode(content)
     except (OverflowError, UnicodeEncodeError, ValueError):
         return
-    met(daemon, asked, [payload])
+    expect_answer(daemon, asked, [payload])
 
 
 @fuzz()
@@ -146,4 +148,4 @@ def test_frames_that_are_no_request(
 ) -> None:
     assume(not (len(frames) in (2, 3) and not frames[0]))
     asked.send_multipart(frames)
-    met(daemon, asked, [SEEDS[0]])
+    expect_answer(daemon, asked, [SEEDS[0]])

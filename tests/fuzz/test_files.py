@@ -44,7 +44,7 @@ def bomb(content: bytes) -> bytes:
 @given(data=st.data())
 def test_xdf(i_round: int, xdf: tuple[Apart, list[bytes]], data: st.DataObject) -> None:
     apart, seeds = xdf
-    apart.open(data.draw(mutated(seeds)))
+    apart.check(data.draw(mutated(seeds)))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def nwb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Apart, list[
 @given(data=st.data())
 def test_nwb(i_round: int, nwb: tuple[Apart, list[bytes]], data: st.DataObject) -> None:
     apart, seeds = nwb
-    apart.open(data.draw(mutated(seeds)))
+    apart.check(data.draw(mutated(seeds)))
 
 
 NAMES = (
@@ -89,4 +89,4 @@ def test_a_bundles_files_with_checksums_made_anew(
 ) -> None:
     apart, path = changed
     content = data.draw(mutated([(path / name).read_bytes()]))
-    apart.open(name.encode() + b"\n" + content)
+    apart.check(name.encode() + b"\n" + content)

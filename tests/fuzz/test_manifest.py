@@ -11,7 +11,7 @@ from hypothesis import given
 from export.errors import BundleError
 from export.manifest import parse_manifest
 from tests.fuzz.mutations import altered, fuzz
-from tests.fuzz.sentences import refusal
+from tests.fuzz.sentences import check_refusal
 
 DEMO = Path(__file__).parents[2] / "configs" / "bundles" / "demo" / "manifest.json"
 CONTENT = json.loads(DEMO.read_text()) | {"units": json.loads(DEMO.read_text())["units"][:3]}
@@ -20,4 +20,4 @@ CONTENT = json.loads(DEMO.read_text()) | {"units": json.loads(DEMO.read_text())[
 @fuzz()
 @given(content=altered(CONTENT))
 def test_a_manifest_with_odd_values(i_round: int, content: Any) -> None:
-    refusal(lambda: parse_manifest(content, "manifest.json"), BundleError)
+    check_refusal(lambda: parse_manifest(content, "manifest.json"), BundleError)

@@ -12,7 +12,7 @@ from streams.errors import WireError
 from streams.wire.packed import MessageReader
 from streams.wire.schema import decode_command, decode_reply
 from tests.fuzz.mutations import altered, fuzz, mutated
-from tests.fuzz.sentences import refusal
+from tests.fuzz.sentences import check_refusal
 
 GOLDEN = Path(__file__).parents[1] / "streams" / "golden"
 MESSAGES = [path.read_bytes() for path in sorted(GOLDEN.iterdir())]
@@ -22,14 +22,14 @@ JSON = {path.stem: path.read_bytes() for path in sorted(GOLDEN.glob("*.json"))}
 @fuzz()
 @given(payload=mutated(MESSAGES))
 def test_bytes_that_a_client_reads(i_round: int, payload: bytes) -> None:
-    refusal(lambda: MessageReader().read(payload), WireError)
+    check_refusal(lambda: MessageReader().read(payload), WireError)
 
 
 @fuzz()
 @given(payload=mutated([JSON["command"], JSON["reply"]]))
 def test_bytes_for_commands_and_replies(i_round: int, payload: bytes) -> None:
-    refusal(lambda: decode_command(payload), WireError)
-    refusal(lambda: decode_reply(payload), WireError)
+    check_refusal(lambda: decode_command(payload), WireError)
+    check_refusal(lambda: decode_reply(payload), WireError)
 
 
 @fuzz()
@@ -39,4 +39,4 @@ def test_commands_with_odd_fields(i_round: int, content: Any) -> None:
         payload = msgspec.json.encode(content)
     except (OverflowError, UnicodeEncodeError, ValueError):  # none that JSON can say
         return
-    refusal(lambda: decode_command(payload), WireError)
+    check_refusal(lambda: decode_command(payload), WireError)

@@ -7,6 +7,12 @@ import numpy as np
 from streams.messages import Float64s
 
 LONGEST_BLOCK_S = 0.5
+BY_ARRIVAL = (
+    'the sender\'s stamps are not used (`stamps = "arrival"`): a spike counts from when it '
+    "arrives, so decodes are as late as the sender's program is, which nobody measures, and the "
+    "times of spikes within a block are lost"
+)
+"""What is lost, for the operator."""
 
 
 class ArrivalStamps:

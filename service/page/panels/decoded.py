@@ -90,7 +90,7 @@ class DecodedPanel:
         before = next((p for p in reversed(self._place) if p[0] <= t_s - DIFFERENCED_OVER_S), None)
         if before is not None and t_s - before[0] < 2 * DIFFERENCED_OVER_S:
             span_s = t_s - before[0]
-            speed = [(now - then) / span_s for now, then in zip(row, before[1:], strict=True)]
+            speed = [(new - old) / span_s for new, old in zip(row, before[1:], strict=True)]
             moved = [t_s - span_s / 2, *speed]
             self._velocity.append(moved)
             self._scores["velocity"].add_actual(moved[0], speed)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from service.guard import Guard
 from service.telemetry.recording.frames import (
     BEGIN_PART,
     FOLLOWED_BY,
@@ -123,7 +124,7 @@ class RunRecorder(threading.Thread):
 
     def run(self) -> None:
         """Feed the recorder until told to stop."""
-        try:
+        with Guard(Exception, self._broke):  # a lost record is told; decodes go on
             self._try_to_record()
             self._has_tried.set()
             while not self._stopping.is_set():
@@ -134,8 +135,9 @@ class RunRecorder(threading.Thread):
                     self._try_to_record()
             if self._pipe is not None:
                 self._finish(self._pipe)
-        except Exception as err:  # noqa: BLE001 - the thread's one guard: a lost record is told
-            self._fail(f"recording failed: {type(err).__name__}: {err}")
+
+    def _broke(self, err: Exception) -> None:
+        self._fail(f"recording failed: {type(err).__name__}: {err}")
 
     def _turn(self, pipe: RecorderPipe) -> None:
         """Fetch, pack, hand over, and look how the recorder is."""
