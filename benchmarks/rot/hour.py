@@ -27,7 +27,7 @@ from streams.wire.sockets import DecodeSubscriber
 
 Decode = dict[str, Any]
 NOT_HELD = int(ExitCode.BELOW_THRESHOLD)
-WITHIN_S, EVENTS_TOLD = 60.0, 6
+WITHIN_S, EVENTS_TOLD, TRIES = 60.0, 6, 10_000
 SETTINGS = Settings(n_units=96, rate_hz=20.0, hop_s=0.02, seconds=30, block_s=5e-3, priority=0)
 
 
@@ -115,7 +115,9 @@ class Run:
         what = chance.choice(sorted(self.arrays))
         content, stated_s = self.arrays[what], self.stated_s()
         self.keep_on(chance.random())
-        t_flipped_s = flip_in(self.pid, content, chance.randrange(8 * len(content)))
+        bits = (chance.randrange(8 * len(content)) for _ in range(TRIES))
+        i_bit = next(bit for bit in bits if is_telling(content, bit))
+        t_flipped_s = flip_in(self.pid, content, i_bit)
         if not t_flipped_s:
             raise ProcessFailedError(f"the daemon's memory does not hold {what}", NOT_HELD)
         heard = self.until("reason", "memory_damaged")

@@ -27,8 +27,7 @@ def flip_in(pid: int, content: bytes, i_bit: int) -> list[float]:
         OSError: the process is gone, or it may not be written to.
     """
     i_byte, i_bit = divmod(i_bit, 8)
-    start = max(0, min(i_byte - PATTERN // 2, len(content) - PATTERN))
-    pattern = content[start : start + PATTERN]
+    start, pattern = _around(content, i_byte)
     t_flipped_s: list[float] = []
     with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
         handle = memory.fileno()
@@ -43,9 +42,14 @@ def flip_in(pid: int, content: bytes, i_bit: int) -> list[float]:
     return t_flipped_s
 
 
-def is_telling(content: bytes) -> bool:
-    """Return True if an array can be found by its content."""
-    return len(content) >= PATTERN and len(set(content)) > PATTERN // 4
+def is_telling(content: bytes, i_bit: int = 0) -> bool:
+    """Return True if nothing else looks like an array around this bit, as zeros would."""
+    return len(content) >= PATTERN and len(set(_around(content, i_bit // 8)[1])) > PATTERN // 4
+
+
+def _around(content: bytes, i_byte: int) -> tuple[int, bytes]:
+    start = max(0, min(i_byte - PATTERN // 2, len(content) - PATTERN))
+    return start, content[start : start + PATTERN]
 
 
 def _found(handle: int, pid: int, pattern: bytes) -> Iterator[int]:
