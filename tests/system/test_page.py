@@ -55,6 +55,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     sections = {
         "decoder": {key.partition(".")[2]: v for key, v in demo.items() if "decoder." in key},
         "input": {"wait_s": 60.0},
+        "beat": {"settle_ms": "auto"},
     }
     config = write_config(folder, stream, Path("shipped:demo"), **sections)
     announced, token = folder / "page.json", folder / "token"
