@@ -81,5 +81,5 @@ def test_status_is_in_words(daemon: Daemon, source: Living, run: Callable[..., P
     daemon.until(lambda _: not status.is_alive, source.send_due)
     assert status.code() == 0
     assert "decoding" in status.out
-    assert f"{source.name} " in status.out
+    assert source.name in status.out
     assert "t_sent" not in status.out
