@@ -42,6 +42,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("[[client]", "is not TOML"),
         ("[" * 5000, "is not TOML"),
     ],
+    ids=range(12),  # the texts hold keys, and those are drawn anew in each process
 )
 def test_a_wrong_list_is_refused_by_a_sentence(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "clients.toml"
