@@ -106,7 +106,7 @@ def split_of(bundle: DecoderBundle, path: Path) -> str:
 
 
 def training_recipe(bundle: DecoderBundle) -> dict[str, Any]:
-    """What a decoder was trained by; empty where it does not say."""
+    """The recipe of a decoder's training; empty where it does not say."""
     recipe = bundle.manifest.training.get("recipe")
     return recipe if isinstance(recipe, dict) else {}
 

@@ -27,7 +27,7 @@ class HoldsArrays(Protocol):
     """A backend whose weights or tables lie in arrays of this process."""
 
     def fixed_arrays(self) -> Mapping[str, np.ndarray]:
-        """What a step reads and nothing writes to; new content comes as another array."""
+        """Arrays that a step reads and nothing writes to; new content comes as another array."""
 
 
 @runtime_checkable

@@ -43,7 +43,7 @@ class ParityRecord:
         return TokenWindow(self.unit[held], self.t_rel[held], self.count[held], t_window=0.0)
 
     def to_tensors(self) -> dict[str, np.ndarray]:
-        """As stored in `parity.safetensors`."""
+        """Return the arrays stored in `parity.safetensors`."""
         outputs = {OUTPUT_PREFIX + name: values for name, values in self.outputs.items()}
         own = {name: getattr(self, name) for name in _DTYPES}
         return {name: np.ascontiguousarray(value) for name, value in (own | outputs).items()}

@@ -36,7 +36,7 @@ Result = Future[dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is searched, and how.
+    """The search: its space and its limits.
 
     Attributes:
         budget_ms: longest median step, after a wait, on this machine.

@@ -1,4 +1,4 @@
-"""What the decoder follows in a recording: signals, trials by direction, gaps, intention.
+"""The behaviour in a recording: signals, trials by direction, gaps, intention.
 
 A subject in control means to go straight to the target, whatever the decoder did, and to
 rest once it is there (ReFIT, Gilja et al. 2012). Its own open-loop reaches tell how fast.

@@ -1,4 +1,4 @@
-"""What a step records: the recorder in its own process, and the built-in task beside it."""
+"""A step's recording: the recorder in its own process, and the built-in task beside it."""
 
 from __future__ import annotations
 

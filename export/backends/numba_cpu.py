@@ -180,7 +180,7 @@ class NumbaBackend:
         self._set_lead(self._lead_s)
 
     def fixed_arrays(self) -> Mapping[str, np.ndarray]:
-        """What a step reads and nothing writes to, by name."""
+        """Arrays that a step reads and nothing writes to, by name."""
         leads = ("lead_widen.weight", "lead_widen.bias", "lead_narrow.weight", "lead_narrow.bias")
         return {
             "weights": self._weights,

@@ -160,7 +160,7 @@ class OnnxruntimeBackend:
                 binding.bind_cpu_input(name, values)
 
     def fixed_arrays(self) -> Mapping[str, np.ndarray]:
-        """What a step reads and nothing writes to, by name; the weights are ONNX Runtime's own."""
+        """Arrays that a step reads and nothing writes to; the weights are ONNX Runtime's own."""
         return {"lead_s": self._lead, **self._tables}
 
     def make_probe(self, tokens: ParityRecord) -> Callable[[], bytes]:

@@ -36,7 +36,7 @@ def room_for(sizes: Sizes) -> Float32s:
 
 
 class Kept(NamedTuple):
-    """What the newest bin was summed from, so that one that begins alike need not begin anew.
+    """Tokens and sums of the newest bin, so that one that begins alike need not begin anew.
 
     Attributes:
         unit, t_rel, counts: (room,) its tokens.

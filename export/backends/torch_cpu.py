@@ -105,7 +105,7 @@ class TorchBackend:
         self._fixed = weights | taken
 
     def fixed_arrays(self) -> Mapping[str, np.ndarray]:
-        """What a step reads and nothing writes to, by name."""
+        """Arrays that a step reads and nothing writes to, by name."""
         return self._fixed
 
 

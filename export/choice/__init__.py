@@ -1,1 +1,1 @@
-"""Which backend runs a bundle: what each must pass, and the fastest of those that do."""
+"""The choice of a backend for a bundle: the fastest of those that pass."""

@@ -159,7 +159,7 @@ def _time_steps(bundle: DecoderBundle, backend: Backend, clock: Clock) -> list[f
 
 
 def _full_window(bundle: DecoderBundle) -> TokenWindow:
-    """As many tokens as the largest bucket holds, spread evenly over units and the bin."""
+    """Make as many tokens as the largest bucket holds, spread evenly over units and the bin."""
     n_tokens = bundle.manifest.token_buckets[-1]
     rows = np.array(sorted(set(bundle.row_of_key.values())), np.int32)
     return TokenWindow(

@@ -1,4 +1,4 @@
-"""What a measured time belongs to: the processor, the GPU, and the libraries' versions."""
+"""The machine that a measured time belongs to: processor, GPU, and the libraries' versions."""
 
 from __future__ import annotations
 

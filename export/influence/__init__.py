@@ -1,1 +1,1 @@
-"""How much each unit pushes the decode now, computed beside the daemon; without torch."""
+"""Each unit's push on the decode now, computed beside the daemon; without torch."""

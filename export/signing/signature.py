@@ -29,7 +29,7 @@ _CONTEXT = b"spikeloop bundle signature 1\n"
 
 
 class Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is signed: checksums of the manifest, and of files that it does not list."""
+    """The signed statement: checksums of the manifest, and of files that it does not list."""
 
     manifest: str
     others: dict[str, str]

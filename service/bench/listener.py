@@ -1,4 +1,4 @@
-"""What a client hears of the loop, in columns for hours if asked, and the stages of its decodes."""
+"""A client that keeps the decodes in columns, for hours if asked, and their stages."""
 
 from __future__ import annotations
 

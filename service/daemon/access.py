@@ -1,4 +1,4 @@
-"""Which role a command needs, who asks, and what is told of those who are turned away."""
+"""The role that each command needs, and events about those who are turned away."""
 
 from __future__ import annotations
 

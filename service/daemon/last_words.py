@@ -1,4 +1,4 @@
-"""What is published in a hung daemon's place: the safe value, for a moment."""
+"""Publish the safe value in a hung daemon's place, for a moment."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _LENGTH = struct.Struct("<I")
 
 
 class Phase(IntEnum):
-    """What the daemon does."""
+    """The daemon's phase."""
 
     STARTING = 0
     RUNNING = 1
@@ -33,7 +33,7 @@ class Phase(IntEnum):
 
 
 class LastWords(msgspec.Struct, kw_only=True):
-    """What a guardian needs to go on in the daemon's place for a moment.
+    """Everything that a guardian needs to go on in the daemon's place for a moment.
 
     Attributes:
         doing: what the daemon does, for the error.
@@ -159,5 +159,5 @@ class Reading(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> tuple[Phase, float, int]:
-        """How far the daemon is."""
+        """The daemon's progress."""
         return self.phase, self.due_s, self.seq

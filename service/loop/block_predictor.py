@@ -26,7 +26,7 @@ class BlockPredictor:
 
     @property
     def t_newest(self) -> float | None:
-        """When the newest arrival came; None before the first."""
+        """The newest arrival's time; None before the first."""
         return self._t_newest if math.isfinite(self._t_newest) else None
 
     def may_come(self, t_from: float, t_until: float) -> bool:

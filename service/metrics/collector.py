@@ -82,7 +82,7 @@ class WireCollector(Collector):
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """What it wants to hear."""
+        """Topics that it wants to hear."""
         return tuple(self._take)
 
     def take(self, topic: str, message: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Who may look, and who may command: hosts, origins and the token."""
+"""Rights to look and to command: hosts, origins and the token."""
 
 from __future__ import annotations
 

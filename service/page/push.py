@@ -1,4 +1,4 @@
-"""What is pushed to browsers: made once, however many there are."""
+"""Messages to browsers: made once, however many there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.wire.client import DaemonClient
 
 
 class Inputs(Protocol):
-    """What is shown: a running daemon, or a recording."""
+    """A running daemon, or a recording, as it is shown."""
 
     @property
     def room(self) -> Room:

@@ -25,7 +25,7 @@ ORDERED_EVERY_S, SLOW_EVERY_S, SAMPLED_EVERY_S = 5.0, 0.4, 1.0
 
 
 class Panel(Protocol):
-    """What takes in the daemon's messages."""
+    """A taker of the daemon's messages."""
 
     def take(self, heard: Heard) -> None:
         """Take in one message."""

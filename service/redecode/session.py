@@ -52,7 +52,7 @@ class _Intervals:
 
 @dataclass(slots=True)
 class _Gathered:
-    """What a run holds, as it is read."""
+    """A run's content, as it is read."""
 
     t0_s: float
     keys: list[str] = field(default_factory=list)

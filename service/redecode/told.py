@@ -1,4 +1,4 @@
-"""What `spikeloop redecode` prints."""
+"""Output of `spikeloop redecode`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What comes before the first decode: a config for the rig's stream, and what is wrong with it."""
+"""Before the first decode: a config for the rig's stream, and what is wrong with it."""

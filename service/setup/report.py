@@ -47,7 +47,7 @@ class Found(Protocol):
 
     @property
     def said(self) -> str:
-        """What was found."""
+        """Findings of the report."""
 
 
 def write_report(path: Path, findings: Sequence[Found], config: ServeConfig | None) -> None:

@@ -1,1 +1,1 @@
-"""What commands print for people: a run's status, and decodes as they come."""
+"""Output for people: a run's status, and decodes as they come."""

@@ -27,7 +27,7 @@ BAR_CELLS, BARS_AT_MOST = 10, 3
 
 
 class LiveLines:
-    """What came from the daemon of late.
+    """The daemon's newest messages, drawn as a few lines.
 
     Args:
         endpoint: where decodes come from, for the title.

@@ -19,7 +19,7 @@ WAVEFORM_S = 3e-3
 
 
 class Session(Protocol):
-    """What is used of `pycbsdk.Session`."""
+    """The part of `pycbsdk.Session` that is used."""
 
     @property
     def time(self) -> int:

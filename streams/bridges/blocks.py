@@ -1,4 +1,4 @@
-"""What a source of a device's spikes hands out."""
+"""Blocks of a device's spikes, handed out by a source."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ TELL_EVERY_S = 60.0
 
 @dataclass(slots=True)
 class Passed:
-    """What passed a bridge so far.
+    """Counts of what passed a bridge so far.
 
     Attributes:
         n_in: spikes that the device sent.
@@ -41,7 +41,7 @@ class Passed:
     n_restarts: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """By name."""
+        """Return the counts by name."""
         return asdict(self)
 
 

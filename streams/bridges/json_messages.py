@@ -24,7 +24,7 @@ A_MOMENT_S = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Where the fields lie in a message; a dot goes into an object.
+    """Places of the fields in a message; a dot goes into an object.
 
     Attributes:
         time: of a spike, one number or a list.

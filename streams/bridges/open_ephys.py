@@ -155,7 +155,7 @@ class OpenEphysSource:
 
 
 class _Gathered:
-    """What the messages of one block say, in samples."""
+    """The messages of one block, in samples."""
 
     def __init__(self) -> None:
         self.spikes: list[tuple[int, int, int]] = []

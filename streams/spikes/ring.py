@@ -43,7 +43,7 @@ class Fates:
 
 @dataclass(frozen=True, slots=True)
 class HeldSpikes:
-    """What a ring's bins to come depend on.
+    """The part of a ring that its bins to come depend on.
 
     Attributes:
         late_until_us: newest stamp that is late.

@@ -1,4 +1,4 @@
-"""Who may connect to a daemon with CURVE keys, and which commands each key may give."""
+"""The list of clients that may connect with CURVE keys, and the commands of each."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def client_entry(client: Client) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reread:
-    """What was found when the list had changed.
+    """Changes found in the list.
 
     Attributes:
         added, removed: clients, by name; one whose role or key changed is in both.

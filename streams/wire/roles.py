@@ -9,7 +9,7 @@ RoleName = Literal["watch", "mark", "operate", "deploy"]
 
 
 class Role(IntEnum):
-    """What a client may do; each role includes those below it."""
+    """A client's rights; each role includes those below it."""
 
     WATCH = 1
     MARK = 2

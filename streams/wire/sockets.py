@@ -333,7 +333,7 @@ class ControlServer:
 
     @property
     def client(self) -> Client | None:
-        """Who sent the command just received; None for one who is not in the list any more."""
+        """The sender of the command just received; None for one who is not in the list any more."""
         return ANYBODY if self._clients is None else self._clients.of_key(self._key)
 
     def reply(self, payload: bytes) -> None:

@@ -47,7 +47,7 @@ class Schedule:
 
     @property
     def phase_us(self) -> int:
-        """By how much the beats to come have been slid."""
+        """The slide of the beats to come."""
         return self._phases[-1][1]
 
     def move(self, moved_s: float) -> None:

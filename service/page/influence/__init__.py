@@ -1,1 +1,1 @@
-"""Which units drive the decode now."""
+"""Influence of the units on the decode now."""

@@ -1,1 +1,1 @@
-"""What the page reads: the wire, and the streams of spikes, positions and markers."""
+"""Inputs of the page: the wire, and the streams of spikes, positions and markers."""

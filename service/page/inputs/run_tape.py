@@ -60,7 +60,7 @@ class Spikes:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a frame begins."""
+    """The place at which a frame begins."""
 
     path: Path
     at: int

@@ -1,1 +1,1 @@
-"""What the page shows: each panel keeps what it needs of the messages, and tells it as JSON."""
+"""Panels of the page: each keeps what it needs of the messages, and tells it as JSON."""

@@ -1,4 +1,4 @@
-"""What is decoded: traces of every output, the cursor and its target, running R2."""
+"""Decodes: traces of every output, the cursor and its target, running R2."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Raster:
 
 
 class Rows:
-    """Which units stand in which row, from the bottom up.
+    """Rows of the units, from the bottom up.
 
     Args:
         order: (n_units,) unit of each place.

@@ -43,7 +43,7 @@ Report = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class RecordingLimits:
-    """How much is kept.
+    """Limits of what is kept.
 
     Attributes:
         limit_bytes: of all recordings in the folder; 0 for no limit.
