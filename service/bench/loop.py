@@ -185,7 +185,7 @@ def listen_beside_timer(
     listener = Listener()
 
     def each(decode: dict[str, Any] | None) -> None:
-        rig.check("daemon")
+        rig.check_all()
         if len(listener.decodes) == 1 and decode is not None:
             wake_soon()
             hop_ms = str(hop_s * 1e3)

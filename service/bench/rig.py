@@ -122,6 +122,15 @@ class Rig:
             said = self._err(name).read_text(errors="replace").strip().splitlines()[-5:]
             raise ProcessFailedError(f"{name} ended with code {code}: " + "\n".join(said), code)
 
+    def check_all(self) -> None:
+        """Raise when any process has ended with a failure; the daemon's may follow another's.
+
+        Raises:
+            ProcessFailedError: see `check`.
+        """
+        for name in sorted(self._processes, key=lambda name: name == "daemon"):
+            self.check(name)
+
     def wait_for_file(self, path: Path, name: str) -> dict[str, Any]:
         """Wait until a process has written a JSON file.
 

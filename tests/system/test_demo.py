@@ -113,3 +113,12 @@ def test_interrupted_demo_leaves_no_process(tmp_path, number):
     assert not processes_that_mention(f"spikeloop-demo-{demo.pid}")
     assert not processes_that_mention(str(tmp_path))
     assert not list(tmp_path.glob("spikeloop-*"))
+
+
+def test_a_subject_that_died_is_named_as_the_reason():
+    """The daemon then finds no stream, which is what would be told otherwise."""
+    command = [*SPIKELOOP, "demo", "--seconds", "5", "--day", "-1", "--json"]
+    demo = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert demo.returncode == 2
+    assert "subject ended with code 2" in demo.stderr
+    assert "no stream" not in demo.stderr
