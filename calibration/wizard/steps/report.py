@@ -30,6 +30,7 @@ from calibration.wizard.steps.verify import NAMES, speed_line
 from calibration.wizard.ui import Page
 from calibration.wizard.units import UnitTuning, fit_tuning
 from export.bundle import open_bundle
+from export.signing.signer import signer_of
 from streams.files import write_whole
 from streams.messages import Float64s
 from streams.sessions.reading import read_session
@@ -79,13 +80,14 @@ def step(run: CalibrationRun) -> ReportResult:
 def write(run: CalibrationRun) -> Path:
     """Write what is known by now, to the folder and to the decoder; the first's path."""
     made = needed(run.results.adapt)
-    page, path = render(run), run.folder / FILE
+    page, path, sign = render(run), run.folder / FILE, signer_of(run.signing_key)
     write_whole(path, page, private=True)
     # In the registry only once it was accepted.
     for bundle in (Path(made.bundle), run.registry / STORE / made.checksum):
         if bundle.is_dir():
             (bundle / "report").mkdir(exist_ok=True)
             write_whole(bundle / "report" / FILE, page)
+            sign(bundle)  # a signature covers every file
     return path
 
 
