@@ -38,7 +38,8 @@ LOCK_HELD_MOST_S = 30.0
 """At the start no Python thread runs for so long at most: imports of large libraries take some."""
 ENDS_WITHIN_S = {Phase.STARTING: 2.0, Phase.RUNNING: 8.0, Phase.ENDING: 8.0}
 REAPED_WITHIN_S = 1.0
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = {*_ENDING, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
 _FROM_KERNEL = 0x80
 
@@ -125,11 +126,11 @@ class _Watch:
     def until_over(self) -> int | None:
         """Wait for the daemon's end; return its exit code, None if it hung or native code died."""
         while True:
-            info = signal.sigtimedwait(_SIGNALS, POLL_S)
+            info = _asked_to_end()
             done, status = os.waitpid(self._pid, os.WNOHANG)
             if done:
                 return self._ended(os.waitstatus_to_exitcode(status))
-            if info is not None and info.si_signo != signal.SIGCHLD:
+            if info is not None:
                 self._pass_on(info)
             self._look()
             if self._is_asked and self._asked_s > ENDS_WITHIN_S[self.reading.phase]:
@@ -242,10 +243,17 @@ def _in_process(run: Callable[[], None], supervisor: Supervisor) -> None:
         end_sockets()
         os._exit(0)
     while not os.waitpid(pid, os.WNOHANG)[0]:
-        info = signal.sigtimedwait(_SIGNALS, POLL_S)
+        info = _asked_to_end()
         supervisor.alive(None, clock.now(), is_starting=True)  # a fallback follows: let it
-        if info is not None and info.si_signo != signal.SIGCHLD:
+        if info is not None:
             os.kill(pid, signal.SIGKILL)
+
+
+def _asked_to_end() -> signal.struct_siginfo | None:
+    """Wait a moment; return the signal that asks to end, if one came."""
+    info = signal.sigtimedwait(_SIGNALS, POLL_S)
+    # After a stop (SIGSTOP, SIGCONT) Python returns what was never filled in, with any number.
+    return info if info is not None and info.si_signo in _ENDING else None
 
 
 def _die_with_the_parent() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,18 @@ def test_after_a_long_stop_the_memory_begins_anew(
     assert ok[0]["t_window"] - t_stopped_s > seconds + CONTEXT_S - 2 * HOP_S
     assert {d["validity"] for d in after} <= {"ok", "warmup", "stale", "fault"}
     assert daemon.end() == 0
+
+
+def test_a_guardian_that_was_stopped_asks_nobody_to_end(
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess
+) -> None:
+    """As by Ctrl-Z and `fg`, which stop the daemon's parent, too."""
+    daemon = serve(stream, bundle)
+    daemon.until_validity("ok")
+    daemon.signal(signal.SIGSTOP)
+    keep_on(1.0, daemon.listen)
+    daemon.signal(signal.SIGCONT)
+    n_before = len(daemon.heard.decodes)
+    daemon.until(lambda heard: len(heard.decodes) > n_before + 50)
+    assert daemon.heard.decodes[-1]["validity"] == "ok"
+    assert not any(event["event"] == "stopped" for event in daemon.heard.events)
