@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from service.redecode.decoders import RecordedDecoders
 from service.redecode.reading import RecordedRun, fitting_together, open_run
@@ -118,7 +119,8 @@ def redecode(path: Path, folders: list[Path], backend: str = "") -> Redecoded:
     decoders = RecordedDecoders(run.facts, folders, backend)
     replay, comparison = Replay(run, decoders.open), Comparison()
     begun_s = opening_s = time.monotonic()
-    with fitting_together(path):
+    # A number that was damaged may not fit the network's types: it differs, which is told.
+    with fitting_together(path), np.errstate(over="ignore", invalid="ignore"):
         for remade in replay:
             comparison.take(remade, is_exact=decoders.is_exact, atol=decoders.atol)
             if comparison.n_said == 1:

@@ -16,7 +16,7 @@ from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
 from tests.system.running import Daemon, clock, keep_on
 from tests.system.sender_process import SEND
 
-pytestmark = needs_another_machine
+pytestmark = [needs_another_machine, pytest.mark.alone]
 numbers = itertools.count(1)
 CLOCK_AHEAD_S = 5000
 KEEP_ALIVES_S = 0.15

@@ -101,6 +101,7 @@ def test_a_key_that_is_not_listed_is_turned_away_and_told(daemon: Daemon, keys: 
     assert other.public in told["warning"]
 
 
+@pytest.mark.alone
 def test_a_key_that_is_taken_away_commands_and_hears_nothing_more(
     daemon: Daemon, keys: Path
 ) -> None:

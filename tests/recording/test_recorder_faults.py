@@ -21,6 +21,8 @@ from tests.system.flaky_backend import NAME, SWITCH
 from tests.system.running import Daemon, keep_on, wait_until
 from tests.system.sender_process import SenderProcess
 
+pytestmark = pytest.mark.alone
+
 CPU = "onnxruntime-cpu"
 
 

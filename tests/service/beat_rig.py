@@ -71,8 +71,8 @@ class BeatRig:
         journal: Journal | None = None,
     ) -> None:
         manifest = bundle.manifest
-        self.bundle, self._kept = bundle, KeptWindows()
-        self.windows = self._kept.windows
+        self.bundle, self.kept = bundle, KeptWindows()
+        self.windows = self.kept.windows
         self.clock = ManualClock(T0_S)
         self.backend = open_cpu(bundle)
         self.source_keys = list(SOURCE_KEYS)
@@ -83,7 +83,7 @@ class BeatRig:
             self.source_keys,
             token_cap,
             kernels=kernels,
-            journal=journal or self._kept,
+            journal=journal or self.kept,
         )
         self.inbox: deque[Arrival] = deque()
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -104,7 +104,7 @@ class BeatRig:
             source_fault=source_fault,
             token_cap=shed,
             observer=observer,
-            journal=journal or self._kept,
+            journal=journal or self.kept,
         )
 
     def await_arrival(self, wait_s: float) -> None:

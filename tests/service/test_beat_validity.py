@@ -178,7 +178,7 @@ def test_a_failure_in_a_skipped_beat_does_not_pass_unseen(
     k = rig.warm()
     right = misplace_rows(rig)
     monkeypatch.setattr(
-        rig, "window", lambda k, end_us, window: setattr(rig.decoder.tokenizer, "row_of", right)
+        rig.kept, "failed", lambda number, k, why: setattr(rig.decoder.tokenizer, "row_of", right)
     )
     rig.go_to(k + 3)
     rig.arrive([((k + 1) * HOP_US, 0), ((k + 3) * HOP_US, 0)])

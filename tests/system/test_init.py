@@ -20,6 +20,8 @@ from tests.system.conftest import UNIT_KEYS
 from tests.system.running import ANY_PORT, Daemon, Process, clock, unique, wait_until
 from tests.system.sources import Floats, Living
 
+pytestmark = pytest.mark.alone
+
 Run = Callable[..., Process]
 
 

@@ -1,4 +1,4 @@
-"""`[output] format = "packed"`: the wire, our own clients and the examples, with a real daemon."""
+"""`[output] format = "packed"`: the wire, our own clients, with a real daemon."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.conftest import DaemonStarter
 from tests.system.running import Daemon, Process, wait_until
 from tests.system.sources import Living
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+CLIENTS = Path(__file__).parents[2] / "clients" / "python"
 
 
 @pytest.fixture
@@ -71,12 +71,12 @@ def test_watch_prints_packed_decodes_as_json(
     assert {"schema", "units", "t_newest_spike"} <= set(watched[0])
 
 
-@pytest.mark.parametrize(("example", "says"), [("client.py", "velocity"), ("task.py", "moving")])
-def test_the_examples_read_packed_decodes(
+@pytest.mark.parametrize(("example", "says"), [("follow.py", "use it"), ("task.py", "moving")])
+def test_the_clients_read_packed_decodes(
     daemon: Daemon, source: Living, tmp_path: Path, example: str, says: str
 ) -> None:
     out = tmp_path / "out"
-    command: list[Any] = [sys.executable, "-u", EXAMPLES / example, daemon.endpoint]
+    command: list[Any] = [sys.executable, "-u", CLIENTS / example, daemon.endpoint]
     with out.open("wb") as file:
         client = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:

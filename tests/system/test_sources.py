@@ -1,6 +1,6 @@
 """Sources that are not like ours, in processes of their own: no decode by `auto` lacks spikes.
 
-The short form of `python -m benchmarks.sources`, all at once.
+The short form of `python -m benchmarks.sources`, all at once: eight daemons, for minutes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.alone
+from tests.faults.conftest import only_full
+
+pytestmark = [pytest.mark.alone, only_full]
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("by-channel", "jitter", "disorderly", "silent", "old")
