@@ -84,7 +84,7 @@ def guard(run: Run, config: ServeConfig) -> int:
                 raise _failure(watch)
             hung[words.backend or config.decoder.backend] = watch.complaint
             config = follower
-            run_before = words.newest.run_id if words.newest else run_before
+            run_before = words.run_id or run_before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -41,6 +41,7 @@ class LastWords(msgspec.Struct, kw_only=True):
         after: those to try next.
         decode, control: the bound endpoints; "" before.
         hop_s: between beats.
+        run_id: the run's; "" before it was named.
         form, dims: of the decodes, see `decode_writer`.
         newest: the newest decode; None before the first.
         safe: per output, the value to publish instead of it.
@@ -53,6 +54,7 @@ class LastWords(msgspec.Struct, kw_only=True):
     decode: str = ""
     control: str = ""
     hop_s: float = 0.0
+    run_id: str = ""
     form: Format = "json"
     dims: dict[str, int] = {}
     newest: Decode | None = None
