@@ -66,7 +66,9 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled]:
 
     try:
         short, long = send(10.0), send(35.0)
-        daemons = Settled(serve(short, "auto"), serve(short, 2.0), serve(long, "auto", "settled"))
+        # With `auto` a hasty daemon's beats would come to fall where blocks end: none is late then.
+        hasty = serve(short, 0.5, "settled")
+        daemons = Settled(serve(short, "auto"), hasty, serve(long, "auto", "settled"))
         for daemon in (daemons.auto, daemons.too_long):
             daemon.until_event("settled", daemons.listen)
         yield daemons
