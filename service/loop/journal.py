@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +11,11 @@ from service.loop.intake.arrivals import Arrival
 from streams.messages import TokenWindow
 
 
-class Journal(Protocol):
-    """Notes what the loop did, and returns at once; decoders are known by their numbers."""
+class Journal:
+    """Notes what the loop did, and returns at once; decoders are known by their numbers.
+
+    By itself it notes nothing.
+    """
 
     def opened(self, number: int, facts: Mapping[str, Any]) -> None:
         """Note a decoder, with zero memory; any thread may."""
@@ -41,34 +44,5 @@ class Journal(Protocol):
         """Note a command that is carried out here."""
 
 
-class NoJournal:
-    """Notes nothing."""
-
-    def opened(self, number: int, facts: Mapping[str, Any]) -> None:
-        """See `Journal`."""
-
-    def arrival(self, arrival: Arrival, known: np.ndarray) -> None:
-        """See `Journal`."""
-
-    def cut(self, k: int, end_us: int, rule: str) -> None:
-        """See `Journal`."""
-
-    def closed(self, end_us: int) -> None:
-        """See `Journal`."""
-
-    def ran(
-        self, number: int, k: int, window: TokenWindow, lead_s: float, token_cap: int | None
-    ) -> None:
-        """See `Journal`."""
-
-    def failed(self, number: int, k: int, error: str) -> None:
-        """See `Journal`."""
-
-    def forgot(self, number: int, k: int) -> None:
-        """See `Journal`."""
-
-    def commanded(self, change: str, detail: Mapping[str, Any]) -> None:
-        """See `Journal`."""
-
-
-NO_JOURNAL = NoJournal()
+NO_JOURNAL = Journal()
+"""Notes nothing."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from service.loop.journal import NoJournal
+from service.loop.journal import Journal
 from streams.messages import TokenWindow
 
 
-class KeptWindows(NoJournal):
+class KeptWindows(Journal):
     """Keeps what decoders ran, by beat."""
 
     def __init__(self) -> None:

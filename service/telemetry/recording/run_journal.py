@@ -19,6 +19,7 @@ from export.backends.table import Remembers
 from service.loop.decode_loop import DecodeLoop
 from service.loop.decoder import Decoder
 from service.loop.intake.arrivals import Arrival
+from service.loop.journal import Journal
 from service.telemetry.recording import records
 from service.telemetry.recording.records import Checkpoint, Known, Record
 from streams.messages import TokenWindow
@@ -30,7 +31,7 @@ NOTES_AT_MOST = 50_000
 DUE_EVERY_S = 0.05
 
 
-class RunJournal:
+class RunJournal(Journal):
     """Collects the run's records; see `Journal` for what the loop tells.
 
     Attributes:
