@@ -77,20 +77,22 @@ def _stood_still(timer: BareTimer, _error: BaseException | None) -> bool:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests on one worker, but for long ones; order all so that workers end together.
 
-    Those that run alone come last: meanwhile the other workers wait.
+    Those that run alone come last: the other workers wait for each of them.
     """
     _let_live_tests_run_again(items)
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         is_long = item.get_closest_marker("long") is not None
         name = item.nodeid if is_long else item.nodeid.partition("::")[0]
+        if _is_alone(item):
+            name += "::alone"
         item.add_marker(pytest.mark.xdist_group(name))
         groups.setdefault(name, []).append(item)
 
     def place(name: str) -> tuple[bool, bool, int]:
-        held, folder = groups[name], name.split("/")[1]
+        folder = name.split("/")[1]
         i_folder = LONG_FIRST.index(folder) if folder in LONG_FIRST else len(LONG_FIRST)
-        return all(_is_alone(item) for item in held), "::" not in name, i_folder
+        return name.endswith("::alone"), "::" not in name, i_folder
 
     items[:] = [item for name in sorted(groups, key=place) for item in groups[name]]
 
@@ -111,4 +113,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if _is_alone(item) else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            # Closing would not do: a child that the test forked holds the file too.
+            fcntl.flock(room, fcntl.LOCK_UN)
