@@ -8,27 +8,23 @@ import sys
 from dataclasses import replace
 from typing import Annotated, Any
 
-import typer
-
+from benchmarks.command import AsJson, HopMs, Option, RateHz, Rounds, Units, main
 from service.bench import machine
 from service.bench.loop import Settings, listen_beside_timer, start_daemon, start_sender
 from service.bench.rig import Rig
-from streams.lsl.inlets import quieten
 
-Option = typer.Option
 WITH, WITHOUT = "recorded", "not recorded"
 
 
 def run(
-    units: Annotated[int, Option(help="Units that fire.")] = 1000,
-    rate: Annotated[float, Option(help="Spikes per second and unit.")] = 20.0,
-    hop_ms: Annotated[float, Option(help="Milliseconds between decodes.")] = 10.0,
+    units: Units = 1000,
+    rate: RateHz = 20.0,
+    hop_ms: HopMs = 10.0,
     seconds: Annotated[float, Option(help="Length of each turn; the first ten settle.")] = 30.0,
-    rounds: Annotated[int, Option(help="Turns of each.")] = 5,
-    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    rounds: Rounds = 5,
+    as_json: AsJson = False,
 ) -> int:
     """Measure end to end times and missed beats with the recording and without it, in turn."""
-    quieten()
     before = machine.processor_ticks()
     base = Settings(units, rate, hop_ms * 1e-3, seconds, 5e-3)
     found: dict[str, list[dict[str, Any]]] = {WITHOUT: [], WITH: []}
@@ -92,6 +88,4 @@ def _table(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-    app.command()(run)
-    sys.exit(app(standalone_mode=False))
+    main(run)

@@ -13,34 +13,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
+from benchmarks.command import AsJson, HopMs, Option, RateHz, Rounds, Units, main
 from service.bench.loop import Settings, start_daemon, start_sender
 from service.bench.rig import Rig
 from streams.clock import MonotonicClock
-from streams.lsl.inlets import matching_streams, quieten
+from streams.lsl.inlets import matching_streams
 from streams.wire.sockets import DecodeSubscriber
 
 FIRST, AGAIN = "first start", "again"
 WITHIN_S, WATCHED_S = 120.0, 4.0
-Option = typer.Option
 Seconds = dict[str, float]
 
 
 def run(
     backend: Annotated[list[str] | None, Option(help="One of them; may be given again.")] = None,
-    units: Annotated[int, Option(help="Units that fire.")] = 1000,
-    rate: Annotated[float, Option(help="Spikes per second and unit.")] = 20.0,
-    hop_ms: Annotated[float, Option(help="Milliseconds between decodes.")] = 20.0,
-    rounds: Annotated[int, Option(help="Turns of each.")] = 5,
-    json_: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    units: Units = 1000,
+    rate: RateHz = 20.0,
+    hop_ms: HopMs = 20.0,
+    rounds: Rounds = 5,
+    json_: AsJson = False,
 ) -> int:
     """Time `serve` to its sockets, its first decode and its first `ok`, with caches empty and full.
 
     The stream is there before. What is measured is process start, imports, opening, and the stream.
     Beats missed in the first seconds are counted.
     """
-    quieten()
     settings = Settings(n_units=units, rate_hz=rate, hop_s=hop_ms * 1e-3, seconds=30, block_s=5e-3)
     found: dict[str, list[Seconds]] = {}
     for i_round in range(rounds):
@@ -108,6 +105,4 @@ def _caches(folder: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-    app.command()(run)
-    sys.exit(app(standalone_mode=False))
+    main(run)

@@ -9,51 +9,42 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import typer
 
+from benchmarks.command import AsJson, HopMs, Option, RateHz, Units, main
 from benchmarks.recorded_run.scenario import Asked, Heard, Scenario
 from service.bench.rig import Rig
-from service.errors import HANDLED, exit_code
 from service.redecode.comparison import redecode
 from service.redecode.reading import open_run
 from service.redecode.told import summary
 from service.telemetry.recording.frames import parts_of, runs_in
 from service.telemetry.recording.records import Said
-from streams.lsl.inlets import quieten
 from streams.wire.schema import Decode
-
-Option = typer.Option
 
 
 def run(
     seconds: Annotated[float, Option(help="Length of the run, about.")] = 60.0,
-    units: Annotated[int, Option(help="Units that fire.")] = 1000,
-    rate: Annotated[float, Option(help="Spikes per second and unit.")] = 20.0,
-    hop_ms: Annotated[float, Option(help="Milliseconds between decodes.")] = 10.0,
+    units: Units = 1000,
+    rate: RateHz = 20.0,
+    hop_ms: HopMs = 10.0,
     part_mb: Annotated[float, Option(help="Size of the recording's parts.")] = 8.0,
     token_cap: Annotated[int | None, Option(help="Tokens a beat at most.")] = None,
     folder: Annotated[Path | None, Option(help="Keep bundles and recordings here.")] = None,
-    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Record a run with a swap, pause, shaping, outage, late spikes and failover; kill -9 it.
 
     Then every decode is made again from the record and compared. Ends with code 8 where one
     differs, one that was heard is not in the record, or more than half a second was lost.
     """
-    quieten()
     with tempfile.TemporaryDirectory(prefix="spikeloop-recorded-") as scratch:
         asked = Asked(
             seconds, units, rate, hop_ms * 1e-3, part_mb, token_cap, folder or Path(scratch)
         )
-        try:
-            with Rig() as rig:
-                heard = Scenario(rig, asked, _say).play()
-            path = runs_in(asked.folder / "recordings")[-1]
-            result = {"heard": _told(heard), "record": recorded(path, heard)}
-            found = redecode(path, [])
-        except HANDLED as err:
-            _say(str(err))
-            return int(exit_code(err))
+        with Rig() as rig:
+            heard = Scenario(rig, asked, _say).play()
+        path = runs_in(asked.folder / "recordings")[-1]
+        result = {"heard": _told(heard), "record": recorded(path, heard)}
+        found = redecode(path, [])
     result["redecode"] = found.report
     record = result["record"]
     holds = found.holds and not record["differing_from_heard"] and record["lost_s"] <= 0.5
@@ -113,6 +104,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-    app.command()(run)
-    sys.exit(app(standalone_mode=False))
+    main(run)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import AsJson, HopMs, Option, RateHz, Units, main
 from benchmarks.sources.kinds import KINDS
 from benchmarks.sources.told import Told, lacking
 from benchmarks.sources.watched import Watched, watch
@@ -20,8 +19,7 @@ from service.bench import machine
 from service.bench.loop import Settings
 from service.bench.rig import Rig
 from service.bench.screen import show
-from service.errors import HANDLED, ConfigError, ExitCode, exit_code
-from streams.lsl.inlets import quieten
+from service.errors import ConfigError, ExitCode
 from streams.messages import Float64s
 
 _LEGEND = (
@@ -31,38 +29,32 @@ _LEGEND = (
 )
 PHASES = ("before", "meanwhile", "after")
 WIDTH = 130
-Option = typer.Option
 Row = dict[str, Any]
 
 
 def run(
     source: Annotated[list[str] | None, Option(help="One of them; may be given again.")] = None,
-    units: Annotated[int, Option(help="Units that fire.")] = 100,
-    rate: Annotated[float, Option(help="Spikes per second and unit.")] = 20.0,
-    hop_ms: Annotated[float, Option(help="Milliseconds between decodes.")] = 20.0,
+    units: Units = 100,
+    rate: RateHz = 20.0,
+    hop_ms: HopMs = 20.0,
     seconds: Annotated[float, Option(help="Length of each turn, once settled.")] = 30.0,
     backend: Annotated[str, Option(help="Runs the network.")] = "auto",
     priority: Annotated[int, Option(help="SCHED_FIFO priority of the beat; 0 for none.")] = 50,
     together: Annotated[
         bool, Option("--together", help="All at once: quicker, and later by what they share.")
     ] = False,
-    json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    json: AsJson = False,
 ) -> int:
     """Decode sources of every kind, cut by `auto` and by `settled` side by side.
 
     Ends with code 8 if a decode by `auto` was `ok` without spikes that the settle time would have
     had, but for the moment at which a source turns disorderly.
     """
-    quieten()
     settings = Settings(
         n_units=units, rate_hz=rate, hop_s=hop_ms * 1e-3, seconds=seconds, block_s=5e-3,
         backend=backend, priority=priority,
     )  # fmt: skip
-    try:
-        return bench_sources(source or list(KINDS), settings, together=together, as_json=json)
-    except HANDLED as err:
-        sys.stderr.write(f"benchmarks.sources: {err}\n")
-        return int(exit_code(err))
+    return bench_sources(source or list(KINDS), settings, together=together, as_json=json)
 
 
 def bench_sources(
@@ -178,6 +170,4 @@ def _found_out(told: Told) -> float:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-    app.command()(run)
-    sys.exit(app(standalone_mode=False))
+    main(run)

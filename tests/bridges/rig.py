@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pylsl
@@ -36,16 +37,10 @@ class Rig:
         self._stamps: list[float] = []
         self.received_s: list[float] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(source,))
-        self._failed: list[BaseException] = []
-        self._thread.start()
-
-    def _run(self, source: Source) -> None:
-        try:
-            run_bridge(source, self.bridge, clock, self._stop.is_set, self.told.append)
-        except BaseException as err:
-            self._failed.append(err)
-            raise
+        self._pool = ThreadPoolExecutor(1)
+        self._running = self._pool.submit(
+            run_bridge, source, self.bridge, clock, self._stop.is_set, self.told.append
+        )
 
     @property
     def passed(self) -> Passed:
@@ -94,6 +89,6 @@ class Rig:
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join()
+        self._pool.shutdown()
         self._inlet.close_stream()
-        assert not self._failed
+        self._running.result()

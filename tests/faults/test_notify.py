@@ -101,10 +101,13 @@ def test_it_is_alive_while_a_fallback_takes_over(
     assert daemon.heard.decodes[-1]["backend"] == CPU
 
 
-def test_without_a_manager_nothing_is_said() -> None:
+def test_without_a_manager_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[object]()
+    monkeypatch.setattr(socket, "socket", lambda *family: opened.append(family))
     nobody = Supervisor("")
     nobody.alive(1, 0.0, is_starting=False)
     nobody.stopping()
+    assert opened == []
 
 
 def test_an_abstract_address_is_reached() -> None:
@@ -118,6 +121,7 @@ def test_an_abstract_address_is_reached() -> None:
 
 def test_a_manager_that_is_gone_ends_nothing(tmp_path: Path) -> None:
     Supervisor(str(tmp_path / "nobody")).stopping()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_unit_waits_for_the_beat_and_restarts_within_three_seconds() -> None:
