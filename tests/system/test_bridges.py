@@ -45,6 +45,7 @@ def emulated(request: pytest.FixtureRequest) -> Iterator[tuple[str, int, Write]]
         rhx.close()
 
 
+@pytest.mark.alone  # the device's blocks come from this process: held up, they come late
 def test_a_daemon_decodes_a_bridged_device(
     emulated: tuple[str, int, Write],
     run: Callable[..., Process],
