@@ -120,7 +120,8 @@ class UnitTables:
     def _pooled(self, sums: np.ndarray) -> Float32s:
         """(..., n_latents, d_value + 1) sums -> (..., n_pooled) latents."""
         latents = sums / (sums[..., -1:] + self._sink[:, None])
-        return latents.reshape(*sums.shape[:-2], -1).astype(np.float32)
+        pooled: Float32s = latents.reshape(*sums.shape[:-2], -1).astype(np.float32)
+        return pooled
 
     def _linear(self, name: str, x: np.ndarray) -> Float32s:
         out: Float32s = x @ self._w[f"{name}.weight"].T + self._w[f"{name}.bias"]
