@@ -24,7 +24,8 @@ from decoders.streaming.stateful_sampler import Plan, Segment, Window
 from decoders.streaming.trainer import Trainer
 from decoders.streaming.tuning import counts_matrix
 from decoders.training.optimisation import launch
-from decoders.training.outputs import normalisation, output_columns
+from decoders.training.output_columns import output_columns
+from decoders.training.outputs import normalisation
 from decoders.training.reading import Say, read_sessions, say_on_stderr
 from decoders.training.recordings import Recording, lead_grid_s, record
 from streams.clock import MonotonicClock

@@ -195,6 +195,7 @@ class Training(Section):
     evaluate_every: Natural = 500
 
 
+POYO_FAMILY = "poyo"
 DEFAULT_FAMILY = "streaming"
 """Family of a config without a section that chooses another."""
 POYO_USES = {"steps", "unit_dropout", "cuts", "jitter_ms", "clip", "average"}

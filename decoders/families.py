@@ -73,7 +73,7 @@ def _streaming_trainer(
 
 
 def _streaming_step(config: Mapping[str, Any]) -> nn.Module:
-    from decoders.streaming.decoder import StreamingConfig
+    from decoders.streaming.shape import StreamingConfig
     from decoders.streaming.step import StepModule
 
     return StepModule(StreamingConfig.from_dict(config))

@@ -7,28 +7,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from calibration.adaptation.adapted import Adapted, Adapter, Options, write_child
+from calibration.adaptation.adapted import Adapt, Adapted, Adapter, Options, write_child
 from calibration.adaptation.calibration_data import CalibrationData, prepare
-from calibration.adaptation.poyo import adapt_poyo
+from calibration.adaptation.closed_form import adapt_closed_form
 from calibration.adaptation.scores import decode, measure, shuffled, verify, wiener
-from calibration.adaptation.streaming import adapt_streaming
 from calibration.choices import choice_of, rows_in
 from calibration.errors import CalibrationError
-from decoders.config import DEFAULT_FAMILY
+from decoders.config import DEFAULT_FAMILY, POYO_FAMILY
 from decoders.training.reading import Say, say_notes, say_on_stderr
 from decoders.training.recordings import longest_silence_s
 from export.backends.onnxruntime_cpu import OnnxruntimeBackend
 from export.bundle import DecoderBundle, open_bundle
-from export.graphs.poyo import FAMILY as POYO
 from export.graphs.run_fields import token_buckets
 from streams.clock import MonotonicClock
 from streams.sessions.reading import read_session
 
+
+def _streaming(bundle: DecoderBundle, data: CalibrationData, options: Options) -> Adapted:
+    from calibration.adaptation.gradient.streaming import adapt_streaming
+
+    return adapt_streaming(bundle, data, options)
+
+
+def _poyo(bundle: DecoderBundle, data: CalibrationData, options: Options) -> Adapted:
+    from calibration.adaptation.gradient.poyo import adapt_poyo
+
+    return adapt_poyo(bundle, data, options)
+
+
 ADAPTERS: dict[str, Adapter] = {
-    DEFAULT_FAMILY: Adapter(adapt_streaming),
-    POYO: Adapter(adapt_poyo, by_name=True),
+    DEFAULT_FAMILY: Adapter(_streaming, adapt_closed_form),
+    POYO_FAMILY: Adapter(_poyo, by_name=True),
 }
 """Adaptation of each decoder family that has one."""
 
@@ -42,6 +52,7 @@ def adapt(
     start_s: float | None = None,
     same_array: bool = False,
     test: str = "last:0.2",
+    gradient: bool = True,
     unfreeze: bool = False,
     follow_drift: bool = True,
     seed: int = 0,
@@ -52,7 +63,8 @@ def adapt(
     """Adapt a decoder to a new session and write it as a bundle with the same graph.
 
     Learns unit embeddings and the session vector (unit identification). They start in closed form
-    from each unit's activity, then take gradient steps until held-out trials gain no more.
+    from each unit's activity, then take gradient steps until held-out trials gain no more. Without
+    gradient all is in closed form, and neither torch nor the training is needed.
 
     Args:
         bundle_path: the decoder.
@@ -62,6 +74,7 @@ def adapt(
         start_s: its begin; the first label if None.
         same_array: unit keys name the same channels as they did for the decoder.
         test: the part that is scored and never learnt from: `last:SHARE` or `START-STOP,...`.
+        gradient: take gradient steps (torch); False stays with the closed form.
         unfreeze: also train the whole network, if held-out trials gain by it. The bundle then has
             a graph of its own, and `n_steps_unfrozen` is not 0.
         follow_drift: subtract, without labels, how far the latents' mean over the last two
@@ -82,17 +95,17 @@ def adapt(
     """
     if Path(out).exists():
         raise CalibrationError(f"{out} exists, and a bundle is never changed; choose another name")
-    torch.set_num_threads(1)
     bundle = open_bundle(Path(bundle_path))
     adapter, clock = _adapter_of(bundle), MonotonicClock()
+    learn = _way_of(adapter, bundle, gradient=gradient, unfreeze=unfreeze)
     session = read_session(session_path, choice_of(bundle, sessions_config, to_learn=True))
     say_notes([session], on_note, same_array=same_array)
     t_start = clock.now()
     data = prepare(bundle, session, seconds, start_s, test, by_name=adapter.by_name)
     options = Options(same_array, unfreeze, follow_drift, seed, on_progress)
-    found = adapter.adapt(bundle, data, options)
+    found = learn(bundle, data, options)
     adapt_s = round(clock.now() - t_start, 3)
-    return {"adapt_s": adapt_s, **_written(Path(out), bundle, data, found, seed)}
+    return {"adapt_s": adapt_s, **write_adapted(Path(out), bundle, data, found, seed)}
 
 
 def _adapter_of(bundle: DecoderBundle) -> Adapter:
@@ -105,11 +118,41 @@ def _adapter_of(bundle: DecoderBundle) -> Adapter:
     return ADAPTERS[manifest.family]
 
 
-def _written(
-    out: Path, bundle: DecoderBundle, data: CalibrationData, found: Adapted, seed: int
+def _way_of(adapter: Adapter, bundle: DecoderBundle, *, gradient: bool, unfreeze: bool) -> Adapt:
+    if gradient:
+        import torch
+
+        torch.set_num_threads(1)
+        return adapter.gradient
+    if unfreeze:
+        raise CalibrationError("--unfreeze takes gradient steps: leave it or --no-gradient out")
+    if adapter.closed_form is None:
+        raise CalibrationError(
+            f"decoder {bundle.manifest.name!r} of family {bundle.manifest.family!r} has no closed "
+            "form: adapt it without --no-gradient"
+        )
+    return adapter.closed_form
+
+
+def write_adapted(
+    out: Path, bundle: DecoderBundle, data: CalibrationData, found: Adapted, seed: int = 0
 ) -> dict[str, Any]:
-    """Score and write the adapted decoder; facts about it for the JSON."""
-    outputs, verification = _scores(bundle, found, data, seed)
+    """Score an adapted decoder on the test part, if there is one, and write its bundle.
+
+    Args:
+        out: directory to write; must not exist.
+        bundle: the decoder that it was made from.
+        data: the session.
+        found: the adapted decoder.
+        seed: shuffles units for the control.
+
+    Returns:
+        What `adapt` returns, but for `adapt_s`.
+
+    Raises:
+        export.errors.ExportError: `out` cannot be written.
+    """
+    outputs, verification = _scores(bundle, found, data, seed) if data.scored else ({}, None)
     learning = _learning(found, data, seed)
     adapted = write_child(
         out,

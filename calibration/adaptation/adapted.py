@@ -78,17 +78,22 @@ class Adapted:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
+Adapt = Callable[[DecoderBundle, CalibrationData, Options], Adapted]
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """One decoder family's adaptation.
 
     Attributes:
-        adapt: adapts a bundle to a prepared session.
+        gradient: adapts a bundle to a prepared session.
+        closed_form: does so without gradient; None where the family cannot.
         by_name: bundles of other programs' checkpoints do not say what their outputs were trained
             on; such outputs are read as the behaviour with the same name.
     """
 
-    adapt: Callable[[DecoderBundle, CalibrationData, Options], Adapted]
+    gradient: Adapt
+    closed_form: Adapt | None = None
     by_name: bool = False
 
 

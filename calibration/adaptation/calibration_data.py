@@ -13,7 +13,7 @@ from calibration.errors import CalibrationError
 from calibration.scoring import scored_intervals
 from decoders.config import Lead, TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.training.outputs import OutputColumns, output_columns
+from decoders.training.output_columns import OutputColumns, output_columns
 from decoders.training.recordings import Recording, record
 from decoders.training.split import Part
 from export.bundle import DecoderBundle
@@ -158,7 +158,7 @@ def prepare(
     session: Session,
     seconds: float,
     start_s: float | None,
-    test: str,
+    test: str | None,
     *,
     by_name: bool = False,
 ) -> CalibrationData:
@@ -169,7 +169,8 @@ def prepare(
         session: the new recording.
         seconds: how much to learn from; less where the test part or the end comes first.
         start_s: its begin; the first labelled bin if None.
-        test: the part that is scored and never learnt from, as in `scored_intervals`.
+        test: the part that is scored and never learnt from, as in `scored_intervals`; None: there
+            is none, as while trials are still collected.
         by_name: see `recipe_of`.
 
     Raises:
@@ -191,13 +192,14 @@ def prepare(
         outputs=outputs,
         offset=offset,
         scale=scale,
-        scored=scored_intervals(test, session),
+        scored=[] if test is None else scored_intervals(test, session),
     )
     labelled = _labelled(data, seconds, start_s)
     tested = np.flatnonzero(in_intervals(data.ends_s, data.scored))
-    if not len(tested):
+    if not len(tested) and test is not None:
         raise CalibrationError(f"session {session.id}: no beat in the test part {test!r}")
-    test_part = Part(int(tested[0]), int(tested[-1]) + 1)
+    end = recording.n_bins
+    test_part = Part(int(tested[0]), int(tested[-1]) + 1) if len(tested) else Part(end, end)
     data = replace(data, recording=replace(recording, train=labelled, test=test_part))
     _require_labels(data)
     _require_spikes(data)

@@ -6,25 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from scipy.signal import lfilter
 
-from calibration.adaptation.batched_fits import Start, WindowDecoder
 from calibration.adaptation.calibration_data import CalibrationData
-from calibration.adaptation.search import Found, checkpoint_weights, held_out_bins
+from calibration.adaptation.held_out import likelihood_weights
 from calibration.ridge import ridge_weights
-from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.linear_filter import decays
+from decoders.streaming.shape import StreamingConfig
 from decoders.streaming.tuning import QUIET_COUNT, counts_matrix
-from decoders.training.outputs import OutputColumns
+from decoders.training.output_columns import OutputColumns
 from streams.messages import Float64s
 
 RIDGE = 300.0
 """Ridge, in bins: squared slopes count as the squared errors in so many bins."""
 SHARES = np.arange(0.0, 0.41, 0.05)
 HISTORY_S = 2.0
-WINDOW_S = 10.0
-WINDOWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,54 +48,59 @@ class Filter:
         return {out.name: round(float(self.blend[0, out.answer.start]), 3) for out in continuous}
 
 
-def fit_filter(decoder: StreamingDecoder, data: CalibrationData, found: Found) -> Filter:
+@dataclass(frozen=True, slots=True)
+class FoldDecodes:
+    """Trials that a fold left out, decoded by a network that has not seen them.
+
+    Attributes:
+        left_out: (n_bins,) bool, of the labelled part.
+        by_network: (n_bins, n_dims), on the decoder's scale.
+    """
+
+    left_out: np.ndarray
+    by_network: Float64s
+
+
+def fit_filter(
+    shape: StreamingConfig, data: CalibrationData, folds: Sequence[FoldDecodes]
+) -> Filter:
     """Fit the filter, and choose its weight by held-out trials.
 
     The fit is a ridge regression from every unit's leaky sums to behaviour. Network and filter
-    decode the trials that each fold of `search` left out, which neither has seen. Each candidate
-    weight counts by how likely it makes those trials, output by output. Without held-out trials all
-    candidates count alike.
+    decode the trials that each fold left out, which neither has seen. Each candidate weight counts
+    by how likely it makes those trials, output by output. Without held-out trials all candidates
+    count alike.
 
     Args:
-        decoder: the network, its shape with a filter.
+        shape: the decoder's, with a filter.
         data: the session.
-        found: the network's search result.
+        folds: the network's decodes; none where nothing was held out.
     """
-    fitter = _Fitter(decoder, data)
-    folds = fitter.folds(found)
+    fitter = _Fitter(shape, data)
     slopes, rest = fitter.fit(fitter.labelled)
+    both = fitter.beside(folds)
     share = np.zeros(len(rest))
     for out in data.outputs:
         if not out.classes:
-            share[out.answer] = fitter.share(out, folds)
+            share[out.answer] = fitter.share(out, both)
     rows = fitter.per_spike(slopes) * (share * data.scale)
     blend = np.stack([share, rest * data.scale + data.offset])
     return Filter(rows.reshape(len(rows), -1).astype(np.float32), blend.astype(np.float32))
 
 
-@dataclass(frozen=True, slots=True)
-class _Fold:
-    """Held-out trials, (n_bins, n_dims) decoded by network and filter without having seen them."""
-
-    left_out: np.ndarray
-    by_network: Float64s
-    by_filter: Float64s
-
-
 class _Fitter:
     """Regress the labelled part's normalised behaviour on leaky sums over its spikes."""
 
-    def __init__(self, decoder: StreamingDecoder, data: CalibrationData) -> None:
+    def __init__(self, shape: StreamingConfig, data: CalibrationData) -> None:
         self.data = data
-        self.decoder = WindowDecoder(decoder, data)
         recording, part = data.recording, data.recording.train
         self.labelled = data.labelled[part.first : part.last]
         self.targets = _normalised(data)[part.first : part.last]
         n_before = min(part.first, round(HISTORY_S / data.hop_s))
         counts = counts_matrix(recording.tokens, len(recording.unit_keys))
         away = counts[part.first - n_before : part.last] - recording.spikes_per_bin
-        decay = np.array(decays(decoder.config.taps_s, decoder.config.bin_s))
-        sums = np.stack([lfilter([1.0 - d], [1.0, -d], away, axis=0) for d in decay], axis=-1)
+        decay = np.array(decays(shape.taps_s, shape.bin_s))
+        sums = np.stack([_leaky(away, d) for d in decay], axis=-1)
         # So that sums of a Poisson unit's spikes vary by 1 about its mean, however long they last.
         deviation = np.sqrt(recording.spikes_per_bin + QUIET_COUNT)[:, None]
         self.gain = np.sqrt((1.0 + decay) / (1.0 - decay)) / deviation
@@ -117,46 +117,37 @@ class _Fitter:
         shaped: Float64s = slopes.reshape(*self.gain.shape, -1) * self.gain[..., None]
         return shaped
 
-    def folds(self, found: Found) -> list[_Fold]:
-        """Decode the trials that each fold left out."""
-        part = self.data.recording.train
-        held_out = held_out_bins(self.data)[:, part.first : part.last]
-        folds = []
-        for end, left_out in zip(found.without, held_out, strict=False):
-            slopes, rest = self.fit(self.labelled & ~left_out)
-            folds.append(_Fold(left_out, self._decoded(end), self.sums[:, :-1] @ slopes + rest))
-        return folds
+    def beside(self, folds: Sequence[FoldDecodes]) -> list[tuple[FoldDecodes, Float64s]]:
+        """Each fold with the (n_bins, n_dims) decodes of a filter that has not seen its trials."""
+        both = []
+        for fold in folds:
+            slopes, rest = self.fit(self.labelled & ~fold.left_out)
+            both.append((fold, self.sums[:, :-1] @ slopes + rest))
+        return both
 
-    def share(self, out: OutputColumns, folds: Sequence[_Fold]) -> float:
+    def share(self, out: OutputColumns, folds: Sequence[tuple[FoldDecodes, Float64s]]) -> float:
         """The filter's weight in an output."""
         if not folds:
             return float(SHARES.mean())
         losses = np.zeros(len(SHARES))
-        for fold in folds:
+        for fold, by_filter in folds:
             wanted, network, filtered = (
                 values[fold.left_out][:, out.answer]
-                for values in (self.targets, fold.by_network, fold.by_filter)
+                for values in (self.targets, fold.by_network, by_filter)
             )
             answers = network + SHARES[:, None, None] * (filtered - network)
             losses += np.square(answers - wanted).sum(axis=2).mean(axis=1) / len(folds)
-        held_out_s = sum(np.count_nonzero(fold.left_out) for fold in folds) * self.data.hop_s
-        return float(checkpoint_weights(list(losses), held_out_s) @ SHARES)
+        held_out_s = sum(np.count_nonzero(fold.left_out) for fold, _ in folds) * self.data.hop_s
+        return float(likelihood_weights(list(losses), held_out_s) @ SHARES)
 
-    @torch.no_grad()
-    def _decoded(self, end: Start) -> Float64s:
-        """Decode the labelled part by the network, in windows with a run-up: (n_bins, n_dims)."""
-        part, hop_s = self.data.recording.train, self.data.hop_s
-        n_run_up, n_new = round(HISTORY_S / hop_s), round(WINDOW_S / hop_s)
-        n_bins = min(n_run_up + n_new, part.last)
-        begins = torch.arange(part.first - n_run_up, part.last - n_run_up, n_new)
-        begins = begins.clamp(min=0, max=part.last - n_bins)
-        decoded = np.zeros((part.last, len(self.data.scale)))
-        for some in torch.split(begins, WINDOWS_AT_ONCE):
-            answers = self.decoder(end.embedding[None], end.session[None], some, n_bins)[0].numpy()
-            for begin, answer in zip(some.tolist(), answers, strict=True):
-                n_skipped = n_run_up if begin else 0
-                decoded[begin + n_skipped : begin + n_bins] = answer[n_skipped:]
-        return decoded[part.first :]
+
+def _leaky(x: Float64s, decay: float) -> Float64s:
+    """Leaky sums over (n, U) rows."""
+    sums, last = np.empty_like(x), np.zeros(x.shape[1])
+    for i, row in enumerate((1.0 - decay) * x):
+        last = decay * last + row
+        sums[i] = last
+    return sums
 
 
 def _normalised(data: CalibrationData) -> Float64s:

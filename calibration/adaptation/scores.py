@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,10 +12,12 @@ from calibration.ridge import HISTORY_S, wiener_weights, with_history
 from calibration.scoring import score_outputs
 from decoders.streaming.tuning import counts_matrix
 from decoders.training.scores import accuracy
-from export.backends.opening import Backend
 from streams.messages import Float64s, Int32s, TokenWindow
 from streams.r2 import r2_score
 from streams.sessions.session import in_intervals
+
+if TYPE_CHECKING:
+    from export.backends.opening import Backend
 
 LEAD_IN_S = 300.0
 """As a daemon that has run since calibration would: drift has been followed for so long."""

@@ -25,7 +25,7 @@ from decoders.poyo.attention import (
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.tokens import END, MICROSECOND_S, SPIKE, START
-from decoders.streaming.decoder import OutputSpec
+from decoders.streaming.shape import OutputSpec
 
 FINE_US = 1024
 LONGEST_S = 4.0

@@ -21,7 +21,8 @@ from decoders.poyo.network import Poyo
 from decoders.poyo.tokens import PoyoBatch
 from decoders.poyo.windows import Stretch, WindowCorpus
 from decoders.training.optimisation import Learner, share_of_process
-from decoders.training.outputs import loss_sums, n_scored, normalisation, output_columns
+from decoders.training.output_columns import output_columns
+from decoders.training.outputs import loss_sums, n_scored, normalisation
 from decoders.training.recordings import Recording, session_record
 from streams.clock import Clock, MonotonicClock, ThreadClock
 from streams.r2 import r2_score

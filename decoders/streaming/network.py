@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
+from decoders.streaming.decoder import StreamingDecoder
+from decoders.streaming.profile_encoder import ProfileEncoder
+from decoders.streaming.shape import StreamingConfig
 from decoders.streaming.stateful_sampler import Window
-from decoders.streaming.tuning import LAGS_S, ProfileEncoder, UnitProfiles
+from decoders.streaming.tuning import LAGS_S, UnitProfiles
 from decoders.training.optimisation import decay_groups
 from decoders.training.synthetic_sessions import LARGEST_ROTATED
 

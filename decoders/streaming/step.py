@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decoders.streaming import drift, linear_filter
-from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
+from decoders.streaming.decoder import StreamingDecoder
+from decoders.streaming.shape import StreamingConfig
 
 
 class StepModule(nn.Module):

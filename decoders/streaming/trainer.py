@@ -16,12 +16,13 @@ from torch import Tensor
 from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights
 from decoders.config import TrainConfig, Training
 from decoders.errors import TrainingError
-from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.network import LaneDropout, LaneNetwork, SessionNetwork
+from decoders.streaming.shape import OutputSpec, StreamingConfig
 from decoders.streaming.stateful_sampler import Corpus, Plan, Segment, StatefulSampler
 from decoders.streaming.tuning import fit_unit_profiles
 from decoders.training.optimisation import Learner, over_processes, share_of_process
-from decoders.training.outputs import loss_sums, n_scored, normalisation, output_columns
+from decoders.training.output_columns import output_columns
+from decoders.training.outputs import loss_sums, n_scored, normalisation
 from decoders.training.recordings import Recording, lead_grid_s, session_record
 from decoders.training.scores import accuracy
 from streams.r2 import r2_score

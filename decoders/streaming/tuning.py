@@ -1,9 +1,11 @@
-"""Tuning profiles: how units relate to behaviour, fitted in closed form, and their embedding.
+"""Tuning profiles: how units relate to behaviour, fitted in closed form.
 
 Counts are regressed on behaviour shortly before, at and after each bin (cosine tuning, Georgopoulos
 et al. 1982, with a speed term as in Moran and Schwartz 1999). A decoder needs
 the profile of a unit that it has never seen; see the per-unit association profiles of APST
 (arXiv 2609.39080).
+
+This module does not import torch, because adaptation without torch reads it.
 """
 
 from __future__ import annotations
@@ -12,10 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from decoders.training.outputs import OutputColumns
+from decoders.training.output_columns import OutputColumns
 from decoders.training.recordings import Recording
 from streams.messages import Float64s
 from streams.spikes.tokenizer import TokenBins
@@ -29,6 +29,8 @@ LONGEST_S = 900.0
 CAUTION = 3.0
 SHRINKAGE = 0.1
 LEAST_SPREAD = 1e-3
+DRIFT = 0.1
+"""Variance of a unit's slopes from day to day, as a share of their variance between units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,11 @@ class TuningSums:
     cross: Float64s
     power: Float64s
     mean_count: Float64s
+
+    def of_units(self, chosen: np.ndarray) -> TuningSums:
+        """Sums for some units alone."""
+        cross, power = self.cross[:, chosen], self.power[chosen]
+        return TuningSums(self.n_bins, self.gram, cross, power, self.mean_count[chosen])
 
 
 def counts_matrix(tokens: TokenBins, n_units: int) -> Float64s:
@@ -158,7 +165,7 @@ def profiles_given(sums: TuningSums, usual: Float64s, spread: Float64s, caution:
         (U, P + 1) as `profiles`.
     """
     usual = np.broadcast_to(usual, sums.cross.T.shape)
-    residual = _residual_variance(sums, usual)
+    residual = residual_variance(sums, usual)
     precision = np.linalg.pinv(spread, hermitian=True)
     scale = caution * residual[:, None, None]
     matrix = sums.gram + scale * precision
@@ -167,7 +174,29 @@ def profiles_given(sums: TuningSums, usual: Float64s, spread: Float64s, caution:
     return np.concatenate([slopes, log_rate(sums)[:, None]], axis=1)
 
 
-def _residual_variance(sums: TuningSums, slopes: Float64s) -> Float64s:
+def log_evidence(sums: TuningSums, usual: Float64s, spread: Float64s, noise: Float64s) -> Float64s:
+    """(U,) log probability of the counts with the slopes integrated out, up to a constant.
+
+    The constant is the same for all priors, so that differences tell which prior a unit fits.
+
+    Args:
+        sums: over the data.
+        usual: (U, P) or (P,), prior mean.
+        spread: (P, P), prior covariance.
+        noise: (U,) variance of a scaled count, with the caution for neighbouring bins in it.
+    """
+    usual = np.broadcast_to(usual, sums.cross.T.shape)
+    left = sums.cross.T - usual @ sums.gram
+    power = sums.power - np.einsum("pu,up->u", sums.cross, usual) - (left * usual).sum(axis=1)
+    precision = np.linalg.pinv(spread, hermitian=True)
+    matrix = sums.gram + noise[:, None, None] * precision
+    explained = (left * np.linalg.solve(matrix, left[..., None])[..., 0]).sum(axis=1)
+    whole = np.eye(len(spread)) + spread @ (sums.gram / noise[:, None, None])
+    evidence: Float64s = -0.5 * ((power - explained) / noise + np.linalg.slogdet(whole)[1])
+    return evidence
+
+
+def residual_variance(sums: TuningSums, slopes: Float64s) -> Float64s:
     """(U,) scaled counts' residual variance, at least half a Poisson count's."""
     explained = 2.0 * np.einsum("pu,up->u", sums.cross, slopes)
     explained -= np.einsum("up,pq,uq->u", slopes, sums.gram, slopes)
@@ -190,46 +219,6 @@ class UnitProfiles:
     variants: Float64s
     session_of_row: np.ndarray
     spread: Float64s
-
-
-class ProfileEncoder(nn.Module):
-    """Linear map from profile to embedding, with profile statistics, for units never seen before.
-
-    It is trained with the network. In some lanes a unit's embedding comes from its profile alone,
-    fitted on a stretch of the session as short as a morning's calibration. So the decoder is
-    trained on unseen units before it meets any.
-
-    Args:
-        n_profile: profile length.
-        d_unit: embedding width.
-        embedding_spread: the embeddings' standard deviation before training.
-    """
-
-    def __init__(self, n_profile: int, d_unit: int, embedding_spread: float) -> None:
-        super().__init__()
-        self.to_embedding = nn.Linear(n_profile, d_unit)
-        nn.init.normal_(self.to_embedding.weight, std=embedding_spread / n_profile**0.5)
-        self.mean = nn.Buffer(torch.zeros(n_profile))
-        self.gain = nn.Buffer(torch.ones(n_profile))
-        self.spread = nn.Buffer(torch.eye(n_profile - 1))
-
-    @torch.no_grad()
-    def fit_statistics(self, profiles: UnitProfiles) -> None:
-        """Set the profiles' mean, gain and covariance from the training units."""
-        deviation = np.maximum(profiles.best.std(axis=0), LEAST_SPREAD)
-        self.mean.copy_(torch.from_numpy(profiles.best.mean(axis=0)))
-        self.gain.copy_(torch.from_numpy(1.0 / deviation))
-        self.spread.copy_(torch.from_numpy(profiles.spread))
-
-    def forward(self, profile: Tensor) -> Tensor:
-        """(..., P) profiles -> (..., d_unit)."""
-        embedding: Tensor = self.to_embedding((profile - self.mean) * self.gain)
-        return embedding
-
-    def profiles_from(self, sums: TuningSums) -> Float64s:
-        """(U, P) most probable profiles, given the sums and the profile statistics."""
-        mean, spread = (v.cpu().double().numpy() for v in (self.mean[:-1], self.spread))
-        return profiles_given(sums, mean, spread, CAUTION)
 
 
 def fit_unit_profiles(

@@ -1,48 +1,17 @@
-"""Outputs that a decoder learns: their columns, scale and loss."""
+"""Outputs that a decoder learns: their scale and loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from decoders.config import TrainConfig
 from decoders.errors import TrainingError
+from decoders.training.output_columns import OutputColumns
 from decoders.training.recordings import Recording
-
-
-@dataclass(frozen=True, slots=True)
-class OutputColumns:
-    """One output as the loss sees it.
-
-    Attributes:
-        name: as in the config.
-        answer: its columns in the network's answer.
-        target: its columns in the targets.
-        classes: whether the target is a class number.
-        weight: in the loss.
-    """
-
-    name: str
-    answer: slice
-    target: slice
-    classes: bool
-    weight: float
-
-
-def output_columns(config: TrainConfig, recording: Recording) -> list[OutputColumns]:
-    """Give each output its columns in answers and targets."""
-    columns, i_answer, i_target = [], 0, 0
-    for out, dims in zip(config.outputs, recording.dims, strict=True):
-        n_columns = 1 if out.classes else dims
-        answer, target = slice(i_answer, i_answer + dims), slice(i_target, i_target + n_columns)
-        columns.append(OutputColumns(out.name, answer, target, bool(out.classes), out.weight))
-        i_answer, i_target = answer.stop, target.stop
-    return columns
 
 
 def normalisation(

@@ -12,20 +12,19 @@ from typing import Any
 import torch
 
 from decoders.checkpoint import load_checkpoint, load_weights
-from decoders.config import TrainConfig, parse_config
+from decoders.config import POYO_FAMILY, TrainConfig, parse_config
 from decoders.errors import DecodersError
 from decoders.poyo.checkpoint import CheckpointError, read_checkpoint
 from decoders.poyo.config import PoyoConfig
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import PoyoStep, step_config, step_of_session
-from decoders.streaming.decoder import OutputSpec
+from decoders.streaming.shape import OutputSpec
 from export.bundle import DecoderBundle
 from export.errors import ExportError
 from export.graphs.run_fields import buckets_up_to, find_session, run_fields, token_buckets
 from export.graphs.step_bundle import to_onnx, write_step_bundle
 from export.manifest import LeadRange
 
-FAMILY = "poyo"
 N_PARITY_BEATS = 20
 BUDGET_HZ = 20.0
 ATOL_FP32 = 1e-4
@@ -204,7 +203,7 @@ def export_poyo_run(path: Path, out: Path, session: str | None) -> DecoderBundle
         DecodersError: the checkpoint cannot be read.
         ExportError: no such session, or the bundle cannot be written.
     """
-    checkpoint = load_checkpoint(path, FAMILY)
+    checkpoint = load_checkpoint(path, POYO_FAMILY)
     sessions: list[dict[str, Any]] = json.loads(checkpoint["sessions"])
     config = parse_config(json.loads(checkpoint["config"]), str(path))
     i_session = find_session(sessions, session, path)
@@ -254,7 +253,7 @@ def write_step(out: Path, step: PoyoStep, fields: Mapping[str, Any]) -> DecoderB
     """
     window_s, n_units = step.config.sequence_s, len(fields["units"])
     own: dict[str, Any] = {
-        "family": FAMILY,
+        "family": POYO_FAMILY,
         "bin_s": window_s,
         "context_s": window_s,
         "parity": {"atol_fp32": ATOL_FP32 * max(1.0, float(step.scale.max()))},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from decoders.config import TrainConfig
-from decoders.streaming.decoder import OutputSpec
+from decoders.streaming.shape import OutputSpec
 from export.errors import ExportError
 
 SMALLEST_BUCKET = 128

@@ -6,17 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from decoders.checkpoint import CHECKPOINT, load_checkpoint
-from decoders.config import DEFAULT_FAMILY
+from decoders.config import DEFAULT_FAMILY, POYO_FAMILY
 from decoders.errors import DecodersError
 from export.bundle import DecoderBundle
 from export.errors import ExportError
-from export.graphs.poyo import FAMILY as POYO
 from export.graphs.poyo import export_poyo_run
 from export.graphs.streaming import export_run
 
 EXPORTERS: dict[str, Callable[[Path, Path, str | None], DecoderBundle]] = {
     DEFAULT_FAMILY: lambda path, out, session: export_run(path, out, session=session),
-    POYO: export_poyo_run,
+    POYO_FAMILY: export_poyo_run,
 }
 """What writes the bundle of a checkpoint: `(checkpoint, out, session)`."""
 

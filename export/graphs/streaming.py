@@ -14,9 +14,9 @@ from torch import Tensor
 from decoders.checkpoint import CHECKPOINT, load_checkpoint, load_weights
 from decoders.config import TrainConfig, parse_config
 from decoders.errors import DecodersError
-from decoders.streaming.decoder import StreamingConfig
 from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
 from decoders.streaming.network import SessionNetwork
+from decoders.streaming.shape import StreamingConfig
 from decoders.streaming.step import StepModule, unadapted
 from export.bundle import DecoderBundle
 from export.errors import ExportError

@@ -12,8 +12,8 @@ from decoders.config import DEFAULT_FAMILY
 from decoders.poyo.config import PoyoConfig, poyo_large, poyo_small
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import step_of_session
-from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
+from decoders.streaming.shape import OutputSpec, StreamingConfig
 from decoders.streaming.step import StepModule, unadapted
 from export.bundle import DecoderBundle
 from export.errors import ExportError

@@ -279,6 +279,9 @@ def adapt(
     same_array: Annotated[bool, flag("--same-array", "Unit keys name the same channels.")] = False,
     test: Annotated[str, opt("The part that is scored, never learnt from.")] = "last:0.2",
     sessions_config: SessionsConfig = None,
+    no_gradient: Annotated[
+        bool, flag("--no-gradient", "Closed form alone: in under a second, without torch.")
+    ] = False,
     unfreeze: Annotated[bool, flag("--unfreeze", "Then let the network learn too.")] = False,
     still: Annotated[bool, flag("--still", "Do not follow the drift of rates.")] = False,
     seed: Annotated[int, opt("Seed of the learning.")] = 0,
@@ -314,6 +317,7 @@ def adapt(
             start_s=start,
             same_array=same_array,
             test=test,
+            gradient=not no_gradient,
             unfreeze=unfreeze,
             follow_drift=not still,
             seed=seed,

@@ -15,7 +15,7 @@ from pynwb import NWBHDF5IO, NWBFile, TimeSeries
 from pynwb.behavior import BehavioralTimeSeries
 from pynwb.file import Subject
 
-from decoders.streaming.decoder import OutputSpec
+from decoders.streaming.shape import OutputSpec
 from export.bundle import DecoderBundle, write_bundle
 from tests.export.untrained import CONFIG, untrained_parts
 

@@ -12,7 +12,7 @@ import pytest
 
 from calibration.adaptation.adapt import adapt
 from calibration.adaptation.adapted import write_child
-from calibration.adaptation.search import checkpoint_weights
+from calibration.adaptation.held_out import likelihood_weights
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
 from decoders.streaming.drift import FOLLOW_S, follow_share
@@ -64,8 +64,8 @@ def test_a_drift_of_rates_is_followed(folder: Path, tmp_path: Path) -> None:
 
 
 def test_looks_count_by_how_likely_they_make_the_held_out_trials() -> None:
-    np.testing.assert_allclose(checkpoint_weights([0.5, 0.5], 30.0), 0.5)
-    few, many = (checkpoint_weights([0.51, 0.5, 0.55], held_s) for held_s in (1.0, 1000.0))
+    np.testing.assert_allclose(likelihood_weights([0.5, 0.5], 30.0), 0.5)
+    few, many = (likelihood_weights([0.51, 0.5, 0.55], held_s) for held_s in (1.0, 1000.0))
     assert few.sum() == pytest.approx(1.0)
     assert few.max() < 0.4
     assert few[1] > few[0] > few[2]

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from calibration.adaptation.adapt import adapt
-from calibration.adaptation.batched_fits import Start
 from calibration.adaptation.calibration_data import CalibrationData, prepare
+from calibration.adaptation.gradient.batched_fits import Start
+from calibration.adaptation.gradient.search import Found, search
+from calibration.adaptation.gradient.starts import Base, load_base
+from calibration.adaptation.gradient.streaming import decodes_of_folds
 from calibration.adaptation.linear_filter import SHARES, Filter, fit_filter
-from calibration.adaptation.search import Found, search
-from calibration.adaptation.starts import Base, load_base
 from export.bundle import open_bundle
 from export.graphs import streaming
 from streams.sessions.reading import read_session
@@ -47,6 +48,11 @@ def strange(found: Found, seed: int = 0) -> Found:
     return Found(ends[0], 0, tuple(ends[1:]))
 
 
+def fitted_to(base: Base, data: CalibrationData, found: Found) -> Filter:
+    folds = decodes_of_folds(base.decoder, data, found)
+    return fit_filter(base.decoder.config, data, folds)
+
+
 def of_velocity(fitted: Filter) -> float:
     return float(fitted.blend[0, 0])
 
@@ -54,7 +60,7 @@ def of_velocity(fitted: Filter) -> float:
 def test_it_counts_for_more_where_the_network_decodes_nothing(
     base: Base, data: CalibrationData, found: Found
 ) -> None:
-    shares = [of_velocity(fit_filter(base.decoder, data, f)) for f in (found, strange(found))]
+    shares = [of_velocity(fitted_to(base, data, f)) for f in (found, strange(found))]
     assert SHARES[0] <= shares[0] < shares[1] <= SHARES[-1]
 
 
@@ -62,11 +68,11 @@ def test_where_nothing_was_held_out_every_share_is_as_likely(
     base: Base, data: CalibrationData, found: Found
 ) -> None:
     untested = Found(found.end, 0)
-    assert of_velocity(fit_filter(base.decoder, data, untested)) == pytest.approx(SHARES.mean())
+    assert of_velocity(fitted_to(base, data, untested)) == pytest.approx(SHARES.mean())
 
 
 def test_classes_are_the_networks_alone(base: Base, data: CalibrationData, found: Found) -> None:
-    fitted = fit_filter(base.decoder, data, found)
+    fitted = fitted_to(base, data, found)
     assert set(fitted.shares(data.outputs)) == {"velocity"}
     assert (fitted.blend[0, 2:] == 0.0).all()
     rows = fitted.rows.reshape(len(fitted.rows), -1, fitted.blend.shape[1])

@@ -16,7 +16,7 @@ from decoders.poyo.config import poyo_small
 from decoders.poyo.network import Poyo
 from decoders.poyo.step import step_from_config, step_of_session
 from decoders.poyo.tokens import batch_of
-from decoders.streaming.decoder import OutputSpec
+from decoders.streaming.shape import OutputSpec
 from export.backends.onnxruntime_cpu import OnnxruntimeBackend, open_cpu
 from export.backends.opening import open_backend
 from export.bundle import DecoderBundle

@@ -11,7 +11,7 @@ from decoders.poyo.config import PoyoConfig, poyo_small
 from decoders.poyo.network import Poyo, VocabularyError
 from decoders.poyo.step import PoyoStep, step_config, step_from_config, step_of_session
 from decoders.poyo.tokens import PoyoWindow, batch_of
-from decoders.streaming.decoder import OutputSpec
+from decoders.streaming.shape import OutputSpec
 from streams.messages import SpikeBatch
 from streams.spikes.tokenizer import TokenBins, cut_bins
 from tests.decoders.poyo_windows import (

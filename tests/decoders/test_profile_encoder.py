@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from decoders.streaming.network import RotationAugmentation
+from decoders.streaming.profile_encoder import ProfileEncoder
 from decoders.streaming.trainer import normalisation, output_columns
 from decoders.streaming.tuning import (
     LAGS_S,
-    ProfileEncoder,
     counts_matrix,
     fit_unit_profiles,
     profiles,
@@ -19,7 +19,7 @@ from decoders.streaming.tuning import (
     shrunk_covariance,
     tuning_sums,
 )
-from decoders.training.outputs import OutputColumns
+from decoders.training.output_columns import OutputColumns
 from decoders.training.recordings import record
 from streams.spikes.tokenizer import TokenBins
 from tests.decoders.sessions import small_config, tuned_session

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
 
-from decoders.streaming.decoder import OutputSpec, StreamingConfig
+from decoders.streaming.shape import OutputSpec, StreamingConfig
 from decoders.streaming.step import StepModule
 from decoders.streaming.trainer import Trainer
 from decoders.training.recordings import record

@@ -10,7 +10,7 @@ import pytest
 from lightning_fabric import Fabric
 
 from decoders.checkpoint import save_checkpoint
-from decoders.streaming.decoder import OutputSpec, StreamingConfig
+from decoders.streaming.shape import OutputSpec, StreamingConfig
 from decoders.streaming.step import StepModule
 from decoders.streaming.trainer import Trainer
 from decoders.training.recordings import Recording, record

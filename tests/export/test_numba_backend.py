@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 pytest.importorskip("numba", reason="numba is not installed: it is not run")
 torch = pytest.importorskip("torch", reason="torch is not installed: the reference is not run")
 
-from decoders.streaming.decoder import StreamingConfig  # noqa: E402
+from decoders.streaming.shape import StreamingConfig  # noqa: E402
 from export.backends import streaming_kernel, torch_cpu  # noqa: E402
 from export.backends.numba_cpu import NumbaBackend, open_cpu  # noqa: E402
 from export.backends.opening import open_backend  # noqa: E402

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from decoders.poyo.network import Poyo  # noqa: E402
-from decoders.streaming.decoder import StreamingConfig  # noqa: E402
+from decoders.streaming.shape import StreamingConfig  # noqa: E402
 from decoders.streaming.step import StepModule  # noqa: E402
 from export.backends.opening import open_backend  # noqa: E402
 from export.engines.floor import floor_of  # noqa: E402

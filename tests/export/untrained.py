@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from decoders.streaming.decoder import OutputSpec, StreamingConfig
 from decoders.streaming.linear_filter import SERVES_TO_S, TAPS_S
+from decoders.streaming.shape import OutputSpec, StreamingConfig
 from decoders.streaming.step import StepModule
 from export.backends.onnxruntime_cpu import describe_graph
 from export.backends.torch_cpu import TorchBackend

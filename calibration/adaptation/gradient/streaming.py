@@ -6,27 +6,32 @@ import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from calibration.adaptation.adapted import Adapted, Options
-from calibration.adaptation.batched_fits import BatchedFits, Start, WindowDecoder
 from calibration.adaptation.calibration_data import CalibrationData
-from calibration.adaptation.linear_filter import fit_filter
-from calibration.adaptation.scores import LEAD_IN_S, bins_of
-from calibration.adaptation.search import (
+from calibration.adaptation.gradient.batched_fits import BatchedFits, Start, WindowDecoder
+from calibration.adaptation.gradient.search import (
     Found,
-    held_out_bins,
     recipe_for,
     search,
     step_until_no_gain,
 )
-from calibration.adaptation.starts import Base, load_base, profiles_of
+from calibration.adaptation.gradient.starts import Base, load_base, profiles_of
+from calibration.adaptation.held_out import held_out_bins
+from calibration.adaptation.linear_filter import FoldDecodes, fit_filter
+from calibration.adaptation.scores import LEAD_IN_S, bins_of
 from decoders.streaming.decoder import StreamingDecoder
 from decoders.streaming.drift import follow_share
 from decoders.streaming.step import StepModule
 from export.bundle import DecoderBundle
 from export.graphs.streaming import streaming_graph
+from streams.messages import Float64s
 
 LANES = 8
+HISTORY_S = 2.0
+WINDOW_S = 10.0
+WINDOWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def adapt_streaming(bundle: DecoderBundle, data: CalibrationData, options: Optio
     tables = network.tables(last.end.embedding, last.end.session)
     shares: dict[str, float] = {}
     if base.decoder.config.taps_s:
-        beside = fit_filter(base.decoder, data, found)
+        beside = fit_filter(base.decoder.config, data, decodes_of_folds(base.decoder, data, found))
         tables |= beside.tables(data.recording.spikes_per_bin)
         shares = beside.shares(data.outputs)
         usual = network.usual_latents(last.end.embedding, part.first, part.last)
@@ -87,6 +92,41 @@ def adapt_streaming(bundle: DecoderBundle, data: CalibrationData, options: Optio
         n_steps_unfrozen=last.n_steps,
         n_tokens=np.diff(data.recording.tokens.offsets[part.first : part.last + 1]),
     )
+
+
+def decodes_of_folds(
+    decoder: StreamingDecoder, data: CalibrationData, found: Found
+) -> list[FoldDecodes]:
+    """Decode the trials that each fold of `search` left out.
+
+    Args:
+        decoder: the network.
+        data: the session.
+        found: the search's result.
+    """
+    part, network = data.recording.train, WindowDecoder(decoder, data)
+    held_out = held_out_bins(data)[:, part.first : part.last]
+    return [
+        FoldDecodes(left_out, _decoded(network, data, end))
+        for end, left_out in zip(found.without, held_out, strict=False)
+    ]
+
+
+@torch.no_grad()
+def _decoded(network: WindowDecoder, data: CalibrationData, end: Start) -> Float64s:
+    """Decode the labelled part in windows with a run-up: (n_bins, n_dims)."""
+    part, hop_s = data.recording.train, data.hop_s
+    n_run_up, n_new = round(HISTORY_S / hop_s), round(WINDOW_S / hop_s)
+    n_bins = min(n_run_up + n_new, part.last)
+    begins = torch.arange(part.first - n_run_up, part.last - n_run_up, n_new)
+    begins = begins.clamp(min=0, max=part.last - n_bins)
+    decoded = np.zeros((part.last, len(data.scale)))
+    for some in torch.split(begins, WINDOWS_AT_ONCE):
+        answers = network(end.embedding[None], end.session[None], some, n_bins)[0].numpy()
+        for begin, answer in zip(some.tolist(), answers, strict=True):
+            n_skipped = n_run_up if begin else 0
+            decoded[begin + n_skipped : begin + n_bins] = answer[n_skipped:]
+    return decoded[part.first :]
 
 
 def _second_stage(base: Base, data: CalibrationData, found: Found, options: Options) -> Unfrozen:

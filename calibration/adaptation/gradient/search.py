@@ -8,19 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from calibration.adaptation.batched_fits import BatchedFits, Recipe, Start
 from calibration.adaptation.calibration_data import CalibrationData
-from calibration.adaptation.starts import Base, Starts
+from calibration.adaptation.gradient.batched_fits import BatchedFits, Recipe, Start
+from calibration.adaptation.gradient.starts import Base, Starts
+from calibration.adaptation.held_out import held_out_bins, likelihood_weights
 from streams.messages import Float64s
 
-N_FOLDS = 2
-EVERY = 4
 N_TRIAL_STEPS = 10
 KNOWN_ARE_TRUSTED = 0.85
-FEWEST_BLOCKS = 4
 STEPS_UNTESTED = 30
-INDEPENDENT_S = 0.5
-"""Errors of a velocity are alike over 0.3 s, those of a position over 1.4 to 5 s (measured)."""
 USUAL_S = 60.0
 MOST_MINUTES = 4.0
 
@@ -100,7 +96,7 @@ def _run(fits: BatchedFits, recipe: Recipe, on_progress: Progress | None) -> Fou
         return float(np.nanmean(fits.held_out_losses()))
 
     losses = step_until_no_gain(fits.step, loss, recipe, on_progress)
-    weights = checkpoint_weights(losses, fits.held_out_s)
+    weights = likelihood_weights(losses, fits.held_out_s)
     *without, end = (_mean(ends, weights) for ends in zip(*checkpoints, strict=True))
     n_steps = int(np.argmin(losses)) * recipe.look_every
     return Found(end, n_steps, tuple(without))
@@ -123,18 +119,6 @@ def step_until_no_gain(
             if len(losses) - 1 - int(np.argmin(losses)) >= recipe.patience:
                 break
     return losses
-
-
-def checkpoint_weights(losses: Sequence[float], held_out_s: float) -> Float64s:
-    """Weight each checkpoint by its likelihood on the held-out trials; weights sum to 1.
-
-    Args:
-        losses: per checkpoint and bin; for continuous outputs the square error in variances.
-        held_out_s: the trials' seconds; errors are independent every `INDEPENDENT_S`.
-    """
-    worse = np.asarray(losses) - min(losses)
-    likely = np.exp(-0.5 * worse * held_out_s / INDEPENDENT_S)
-    return np.asarray(likely / likely.sum(), np.float64)
 
 
 def _mean(ends: Sequence[Start], share: Float64s) -> Start:
@@ -169,15 +153,3 @@ def _best_start(
     # All starts but the first take keys for known channels.
     losses[1:] *= KNOWN_ARE_TRUSTED
     return int(np.argmin(losses))
-
-
-def held_out_bins(data: CalibrationData) -> np.ndarray:
-    """(n_folds, n_bins) bool, labelled bins that each fold leaves out: whole blocks in turn."""
-    labelled, block = data.labelled, data.block
-    blocks = np.unique(block[labelled])
-    if len(blocks) < FEWEST_BLOCKS:
-        return np.zeros((0, len(labelled)), np.bool_)
-    place = np.searchsorted(blocks, block)
-    shift = EVERY // N_FOLDS
-    folds = [labelled & (place % EVERY == i * shift) for i in range(N_FOLDS)]
-    return np.stack(folds)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from calibration.adaptation.adapted import Adapted, Options
-from calibration.adaptation.batched_fits import Recipe, Start
 from calibration.adaptation.calibration_data import CalibrationData, known_rows
-from calibration.adaptation.search import held_out_bins, step_until_no_gain
+from calibration.adaptation.gradient.batched_fits import Recipe, Start
+from calibration.adaptation.gradient.search import step_until_no_gain
+from calibration.adaptation.held_out import held_out_bins
 from calibration.errors import CalibrationError
 from decoders.poyo.step import PoyoStep, step_config
 from decoders.poyo.tokens import PoyoBatch, PoyoWindow, batch_of, exact_s

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibration.adaptation.batched_fits import Start
 from calibration.adaptation.calibration_data import CalibrationData, known_rows
+from calibration.adaptation.gradient.batched_fits import Start
 from calibration.errors import CalibrationError
-from decoders.streaming.decoder import StreamingConfig, StreamingDecoder
+from decoders.streaming.decoder import StreamingDecoder
+from decoders.streaming.profile_encoder import ProfileEncoder
+from decoders.streaming.shape import StreamingConfig
 from decoders.streaming.tuning import (
     CAUTION,
-    ProfileEncoder,
+    DRIFT,
     TuningSums,
     counts_matrix,
     profiles_given,
@@ -23,9 +25,6 @@ from decoders.streaming.tuning import (
 )
 from export.bundle import DecoderBundle
 from streams.messages import Float64s
-
-DRIFT = 0.1
-"""Variance of a unit's slopes from day to day, as a share of their variance between units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +135,8 @@ class Starts:
     def _profiles_near(
         self, was: Float64s, sums: TuningSums, known: np.ndarray, drift: float
     ) -> Float64s:
-        part = TuningSums(
-            sums.n_bins,
-            sums.gram,
-            sums.cross[:, known],
-            sums.power[known],
-            sums.mean_count[known],
-        )
         spread = self.base.encoder.spread.double().numpy() * drift
-        return profiles_given(part, was[:, :-1], spread, CAUTION)
+        return profiles_given(sums.of_units(known), was[:, :-1], spread, CAUTION)
 
 
 def profiles_of(base: Base, data: CalibrationData) -> Tensor:

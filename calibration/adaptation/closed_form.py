@@ -1,0 +1,281 @@
+"""Adaptation of the streaming decoder in closed form: no gradient, no torch.
+
+Profiles come from tuning sums, tables from profiles by weights that the bundle holds, the filter
+from a ridge regression. One pass of the decoder over the labelled seconds chooses the filter's
+weight: each trial is decoded by tables that were made without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibration.adaptation.adapted import Adapted, Options
+from calibration.adaptation.calibration_data import CalibrationData, known_rows
+from calibration.adaptation.held_out import EVERY, held_out_bins
+from calibration.adaptation.linear_filter import FoldDecodes, fit_filter
+from calibration.adaptation.scores import LEAD_IN_S, bins_of
+from calibration.errors import CalibrationError
+from decoders.streaming.drift import follow_share
+from decoders.streaming.shape import StreamingConfig
+from decoders.streaming.tuning import (
+    CAUTION,
+    DRIFT,
+    TuningSums,
+    counts_matrix,
+    log_evidence,
+    profiles_given,
+    regressors,
+    residual_variance,
+    tuning_sums,
+)
+from decoders.streaming.unit_tables import NEEDED, UnitTables
+from decoders.training.split import Part
+from export.backends.onnxruntime_cpu import OnnxruntimeBackend
+from export.bundle import DecoderBundle
+from streams.messages import Float32s, Float64s
+
+RUN_UP_S = 2.0
+USUALLY_SAME, PRIOR_UNITS = 0.9, 4.0
+"""Share of units that are the same on a next day, and how many units that belief counts for."""
+N_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRows:
+    """Units as the tables hold them.
+
+    Attributes:
+        profile: (U, P).
+        embedding: (U, d_unit).
+        table: (U, table_width).
+        session: (d_readout,) session vector.
+        share_same: units that are as they were, as a share.
+    """
+
+    profile: Float64s
+    embedding: Float32s
+    table: Float32s
+    session: Float32s
+    share_same: float
+
+
+class ClosedForm:
+    """A decoder that is adapted again and again, as labelled seconds come in.
+
+    Args:
+        bundle: the decoder.
+
+    Raises:
+        CalibrationError: it does not hold what maps profiles to tables.
+    """
+
+    def __init__(self, bundle: DecoderBundle) -> None:
+        weights, manifest = bundle.weights(), bundle.manifest
+        config = manifest.training.get("config")
+        if not isinstance(config, dict) or any(name not in weights for name in NEEDED):
+            raise CalibrationError(
+                f"decoder {manifest.name!r} does not hold the network from profiles to tables, "
+                "which --no-gradient needs: export it again from its run, or adapt without "
+                "--no-gradient"
+            )
+        self.bundle, self.shape = bundle, StreamingConfig.from_dict(config)
+        self.units = UnitTables(weights, self.shape)
+        self._embedding, self._profile = weights["units.embedding"], weights["units.profile"]
+        self._usual_session, self._last_session = weights["units.session"], bundle.tables["session"]
+        self._graph = bundle.graph_path.read_bytes()
+        names = [output.name for output in manifest.outputs]
+        self._backend = OnnxruntimeBackend(self._graph, manifest.graph, bundle.tables, names)
+
+    def adapt(self, data: CalibrationData, options: Options) -> Adapted:
+        """Make today's tables from the labelled seconds.
+
+        Raises:
+            CalibrationError: on the same array, no key is known.
+        """
+        part = data.recording.train
+        sums = _Sums(data)
+        row = self._rows_of(data, options)
+        found = self._unit_rows(sums.of(data.labelled), row)
+        tables = self._tables(found, data)
+        shares: dict[str, float] = {}
+        if self.shape.taps_s:
+            folds = self._folds(data, sums, row)
+            beside = fit_filter(self.shape, data, folds)
+            tables |= beside.tables(data.recording.spikes_per_bin)
+            shares = beside.shares(data.outputs)
+            usual = self.units.usual_latents(
+                found.table, data.recording.tokens, part.first, part.last
+            )
+            tables["usual"] = usual - tables["centre"]
+            share = follow_share(self.shape.bin_s) if options.follow_drift else 0.0
+            tables["follow"] = np.array([share], np.float32)
+        return Adapted(
+            graph=self._graph,
+            tables=tables,
+            spikes_per_bin=data.recording.spikes_per_bin,
+            filter_share=shares,
+            learnt={
+                "units.embedding": found.embedding,
+                "units.profile": found.profile.astype(np.float32),
+            },
+            window_of=bins_of(data),
+            lead_in_s=LEAD_IN_S,
+            start="drifted" if found.share_same > 0.5 else "activity",
+            n_steps=0,
+            n_steps_unfrozen=0,
+            n_tokens=np.diff(data.recording.tokens.offsets[part.first : part.last + 1]),
+        )
+
+    def decode(self, found: Adapted, data: CalibrationData, first: int, last: int) -> Float64s:
+        """Decode bins `first .. last` of a session by an adapted decoder, after a run-up.
+
+        The session may be longer than the one that was learnt from: a trial is scored by the
+        decoder that was made before it.
+
+        Args:
+            found: from `adapt`.
+            data: the session, its units those of `found`.
+            first: first bin.
+            last: bin after the last.
+
+        Returns:
+            (last - first, n_dims) in physical units, class probabilities for classes.
+        """
+        every = np.zeros(data.recording.n_bins, np.int64)
+        return self._decoded(data, [found.tables], every, Part(first, last))
+
+    def _rows_of(self, data: CalibrationData, options: Options) -> np.ndarray:
+        """(U,) each unit's row in the bundle, -1 for a unit that it does not know."""
+        keys = data.recording.unit_keys
+        if not options.same_array:
+            return np.full(len(keys), -1)
+        return known_rows(self.bundle.row_of_key, keys)
+
+    def _unit_rows(self, sums: TuningSums, row: np.ndarray) -> UnitRows:
+        """Units from their activity; those that are as they were move from their last day."""
+        profile = self.units.profiles_from(sums)
+        embedding = self.units.embeddings(profile)
+        known = np.flatnonzero(row >= 0)
+        is_same = np.zeros(len(row))
+        if len(known):
+            was = self._profile[row[known]].astype(np.float64)
+            sums, spread = sums.of_units(known), self.units.spread * DRIFT
+            now = profiles_given(sums, was[:, :-1], spread, CAUTION)
+            moved = self.units.embeddings(now) - self.units.embeddings(was)
+            last = self._embedding[row[known]] + moved
+            noise = CAUTION * residual_variance(sums, profile[known, :-1])
+            for_same = log_evidence(sums, was[:, :-1], spread, noise)
+            for_new = log_evidence(sums, self.units.usual_slopes, self.units.spread, noise)
+            is_same[known] = same = posterior_same(for_same - for_new)
+            embedding[known] += same[:, None].astype(np.float32) * (last - embedding[known])
+            profile[known] += same[:, None] * (now - profile[known])
+        # A new array is read by the usual session vector, and so are new units.
+        share = np.float32(is_same.mean())
+        session = self._usual_session + share * (self._last_session - self._usual_session)
+        return UnitRows(profile, embedding, self.units.rows(embedding), session, float(share))
+
+    def _tables(self, found: UnitRows, data: CalibrationData) -> dict[str, np.ndarray]:
+        centre = self.units.centre(found.table, data.recording.spikes_per_bin)
+        return {"table": found.table, "session": found.session, "centre": centre}
+
+    def _folds(self, data: CalibrationData, sums: _Sums, row: np.ndarray) -> list[FoldDecodes]:
+        """Decode each held-out trial by tables that were made without it, in one pass."""
+        held_out = held_out_bins(data, EVERY)
+        if not len(held_out):
+            return []
+        part, n_rows = data.recording.train, len(data.recording.unit_keys)
+        silent = _silent(self.bundle.tables, n_rows)
+        tables = [
+            silent | self._tables(self._unit_rows(sums.of(data.labelled & ~left), row), data)
+            for left in held_out
+        ]
+        fold_of = np.where(held_out.any(axis=0), held_out.argmax(axis=0), -1)
+        decoded = (self._decoded(data, tables, fold_of, part) - data.offset) / data.scale
+        return [FoldDecodes(left[part.first : part.last], decoded) for left in held_out]
+
+    def _decoded(
+        self,
+        data: CalibrationData,
+        tables: Sequence[Mapping[str, np.ndarray]],
+        fold_of: np.ndarray,
+        part: Part,
+    ) -> Float64s:
+        """Decode some bins after a run-up, in physical units.
+
+        Args:
+            data: the session.
+            tables: of each fold.
+            fold_of: (n_bins,) the fold whose tables decode a bin; -1: those of the bin before.
+            part: the bins.
+
+        Returns:
+            (part's bins, n_dims).
+        """
+        window_of, own = bins_of(data), np.arange(len(data.recording.unit_keys), dtype=np.int32)
+        backend, now = self._backend, 0
+        backend.reset()
+        backend.set_tables(tables[now])
+        decoded = np.zeros((part.last - part.first, len(data.scale)))
+        for i in range(max(0, part.first - round(RUN_UP_S / data.hop_s)), part.last):
+            if fold_of[i] not in (now, -1):
+                now = int(fold_of[i])
+                backend.set_tables(tables[now])
+            answer = backend.step(window_of(i, own), lead_s=0.0)
+            if i >= part.first:
+                decoded[i - part.first] = np.concatenate(list(answer.values()))
+        return decoded
+
+
+def posterior_same(log_odds: Float64s) -> Float64s:
+    """(n,) probability that each unit is the one that it was.
+
+    How many are the same is learnt from the units themselves, so that keys of another array, or
+    renumbered ones, are not trusted.
+
+    Args:
+        log_odds: (n,) log evidence for the unit of the last day, against any other unit.
+    """
+    share = USUALLY_SAME
+    for _ in range(N_ROUNDS):
+        odds = np.exp(np.clip(log_odds, -50.0, 50.0)) * share / (1.0 - share)
+        same: Float64s = odds / (1.0 + odds)
+        share = (same.sum() + PRIOR_UNITS * USUALLY_SAME) / (len(same) + PRIOR_UNITS)
+    return same
+
+
+class _Sums:
+    """Tuning sums over any of a session's bins."""
+
+    def __init__(self, data: CalibrationData) -> None:
+        keys = data.recording.unit_keys
+        self.counts = counts_matrix(data.recording.tokens, len(keys))
+        self.behavior = regressors(data.targets, data.outputs, data.offset, data.scale, data.hop_s)
+
+    def of(self, chosen: np.ndarray) -> TuningSums:
+        """Sums over (n_bins,) bool bins."""
+        return tuning_sums(self.counts[chosen], self.behavior[chosen])
+
+
+def _silent(tables: Mapping[str, np.ndarray], n_rows: int) -> dict[str, np.ndarray]:
+    """Tables of filter and drift that do nothing, for so many units."""
+    silent = {
+        name: np.zeros_like(value)
+        for name, value in tables.items()
+        if name not in ("table", "session", "centre")
+    }
+    if "filter_rows" in silent:
+        width = silent["filter_rows"].shape[1]
+        silent["filter_rows"] = np.zeros((n_rows, width), np.float32)
+    return silent
+
+
+def adapt_closed_form(bundle: DecoderBundle, data: CalibrationData, options: Options) -> Adapted:
+    """Adapt a streaming decoder once; see `ClosedForm`.
+
+    Raises:
+        CalibrationError: as of `ClosedForm` and its `adapt`.
+    """
+    return ClosedForm(bundle).adapt(data, options)
