@@ -61,7 +61,7 @@ def serve(
             _announce(announce, publisher.endpoint, server.endpoint)
         told = {"decode": publisher.endpoint, "control": server.endpoint}
         _log.info("starting", extra={"detail": told | {"stream": _wanted(config)}})
-        startup = StartupControl(server, _beginning(config), lifeline, door)
+        startup = StartupControl(server, publisher.connections, _beginning(config), lifeline, door)
         startup.start()
         try:
             daemon = Daemon(config, bundle, publisher, lifeline=lifeline, hung=hung, door=door)
