@@ -77,9 +77,11 @@ def guard(run: Run, config: ServeConfig) -> int:
             follower = _next_config(config, words)
             if watch.reading.phase is Phase.RUNNING:
                 fallback = follower.decoder.backend if follower else ""
-                _in_process(partial(speak, words, watch.reading, watch.complaint,
-                                    keys=config.output.keys, fallback=fallback),
-                            supervisor)  # fmt: skip
+                is_asked = _in_process(partial(speak, words, watch.reading, watch.complaint,
+                                               keys=config.output.keys, fallback=fallback),
+                                       supervisor)  # fmt: skip
+                if is_asked:
+                    return 1
             if follower is None:
                 raise _failure(watch)
             hung[words.backend or config.decoder.backend] = watch.complaint
@@ -232,9 +234,9 @@ def _be_the_daemon(
         os._exit(code)
 
 
-def _in_process(run: Callable[[], None], supervisor: Supervisor) -> None:
-    """Run in a process of its own, until it ends or this one is asked to end."""
-    clock = MonotonicClock()
+def _in_process(run: Callable[[], None], supervisor: Supervisor) -> bool:
+    """Run in a process of its own; return True if this one is asked to end meanwhile."""
+    clock, is_asked = MonotonicClock(), False
     pid = os.fork()
     if pid == 0:
         with Guard(BaseException, traceback.print_exception):
@@ -246,7 +248,10 @@ def _in_process(run: Callable[[], None], supervisor: Supervisor) -> None:
         info = _asked_to_end()
         supervisor.alive(None, clock.now(), is_starting=True)  # a fallback follows: let it
         if info is not None:
+            is_asked = True
+            supervisor.stopping()
             os.kill(pid, signal.SIGKILL)
+    return is_asked
 
 
 def _asked_to_end() -> signal.struct_siginfo | None:
