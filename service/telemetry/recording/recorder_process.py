@@ -190,8 +190,8 @@ def _remove(path: Path) -> bool:
     finally:
         os.close(file)
     # What somebody else laid beside the parts stays, and the folder with it.
-    if {one.name for one in path.parent.iterdir()} <= {FOLLOWED_BY}:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), os.scandir(path.parent) as left:
+        if all(one.name == FOLLOWED_BY for one in left):
             (path.parent / FOLLOWED_BY).unlink(missing_ok=True)
             path.parent.rmdir()
     return True
