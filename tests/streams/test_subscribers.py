@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,12 +16,13 @@ import zmq
 
 from streams.clock import MonotonicClock
 from streams.wire import sockets
+from streams.wire import subscribers as subscribers_module
 from streams.wire.authentication import new_pair
 from streams.wire.clients import AllowedClients, Client
 from streams.wire.curve_keys import CurveKeys
 from streams.wire.roles import Role
 from streams.wire.sockets import ControlServer, DecodeSubscriber, Publisher, bind, request
-from streams.wire.subscribers import EACH_AT_MOST, Ended
+from streams.wire.subscribers import EACH_AT_MOST, Ended, Subscribers, peer_of
 from tests.streams.endless import send_without_end
 
 WITHIN_S = 10.0
@@ -195,3 +199,53 @@ def test_a_connection_made_at_once_is_watched(monkeypatch: pytest.MonkeyPatch) -
         assert server.connections.n_watched == 1
         early.pop().close()
         server.close()
+
+
+def test_a_subscription_costs_the_beat_no_more_where_there_are_many() -> None:
+    pairs = [socket.socketpair() for _ in range(200)]
+    subscribers, calls = Subscribers(lambda key: True), []
+
+    def n_calls(n_before: int) -> int:
+        for pair in pairs[len(subscribers) : n_before]:
+            subscribers.note(pair[0].fileno(), "", subscribes=True)
+        calls.clear()
+        sys.setprofile(lambda frame, event, argument: calls.append(event))
+        subscribers.note(pairs[n_before][0].fileno(), "", subscribes=True)
+        sys.setprofile(None)
+        return len(calls)
+
+    few, many = n_calls(2), n_calls(190)
+    assert len(subscribers) == 191
+    assert many == few
+    for pair in pairs:
+        for one in pair:
+            one.close()
+    assert subscribers.look() == []
+    assert len(subscribers) == 0
+
+
+def test_subscriptions_of_all_are_bounded_and_those_that_end_count_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscribers_module, "ALL_AT_MOST", 3)
+    pairs = [socket.socketpair() for _ in range(3)]
+    subscribers = Subscribers(lambda key: True)
+    first, second, third = (pair[0].fileno() for pair in pairs)
+    for descriptor in (first, first, second):
+        assert subscribers.note(descriptor, "", subscribes=True) is None
+    assert subscribers.note(first, "", subscribes=False) is None
+    assert subscribers.note(third, "", subscribes=True) is None
+    ended = subscribers.note(second, "", subscribes=True)
+    assert ended is not None
+    assert "all clients" in ended.why
+    assert subscribers.note(first, "", subscribes=True) is None
+    for pair in pairs:
+        for one in pair:
+            one.close()
+
+
+def test_a_descriptor_that_is_a_file_by_now_costs_none(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        n_open = len(os.listdir("/proc/self/fd"))
+        assert peer_of(file.fileno()) is None
+        assert len(os.listdir("/proc/self/fd")) == n_open
