@@ -41,7 +41,8 @@ class Connections:
     def __init__(self, bound: zmq.Socket[bytes], most_bytes: int, bytes_per_s: float = 0.0) -> None:
         address = f"inproc://accepted-{id(self)}"
         bound.monitor(address, zmq.EVENT_ACCEPTED)
-        self._bound, self._events = bound, zmq.Context.instance().socket(zmq.PAIR)
+        self._bound = bound
+        self._events: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
         # By default libzmq keeps 2,000 events; then its own thread waits, and no decode leaves.
         self._events.rcvhwm = 0
         self._events.connect(address)
