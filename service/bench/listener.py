@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from threading import Event
 from typing import Any
 
@@ -99,15 +100,15 @@ class Listener:
             ending: ends it earlier.
         """
         clock, ending = MonotonicClock(), ending or Event()
-        subscriber = DecodeSubscriber(endpoint, topics)
         t_end_s: float | None = None
-        while not ending.is_set() and (t_end_s is None or clock.now() < t_end_s):
-            received = subscriber.receive(0.2)
-            now_s = clock.now()
-            each(self._take(received, now_s))
-            if t_end_s is None and len(self.decodes):
-                t_end_s = now_s + seconds
-        subscriber.close()
+        # However it ends: a socket that is left open keeps the process at its exit.
+        with closing(DecodeSubscriber(endpoint, topics)) as subscriber:
+            while not ending.is_set() and (t_end_s is None or clock.now() < t_end_s):
+                received = subscriber.receive(0.2)
+                now_s = clock.now()
+                each(self._take(received, now_s))
+                if t_end_s is None and len(self.decodes):
+                    t_end_s = now_s + seconds
 
     def _take(
         self, received: tuple[str, dict[str, Any]] | None, now_s: float

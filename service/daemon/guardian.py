@@ -25,6 +25,7 @@ from service.errors import HANDLED, GuardError, exit_code
 from service.guard import Guard
 from service.logs import end_log
 from service.notify import Supervisor
+from service.signals import ending_signals
 from streams.clock import Clock, MonotonicClock
 from streams.wire.sockets import end_sockets
 
@@ -38,8 +39,6 @@ LOCK_HELD_MOST_S = 30.0
 """At the start no Python thread runs for so long at most: imports of large libraries take some."""
 ENDS_WITHIN_S = {Phase.STARTING: 2.0, Phase.RUNNING: 8.0, Phase.ENDING: 8.0}
 REAPED_WITHIN_S = 1.0
-_ENDING = (signal.SIGTERM, signal.SIGINT)
-_SIGNALS = {*_ENDING, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
 _FROM_KERNEL = 0x80
 
@@ -63,7 +62,7 @@ def guard(run: Run, config: ServeConfig) -> int:
     hung: dict[str, str] = {}
     run_before = ""
     supervisor = Supervisor.of()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _waited_for())
     try:
         while True:
             lifeline = Lifeline(run_before)
@@ -77,9 +76,11 @@ def guard(run: Run, config: ServeConfig) -> int:
             follower = _next_config(config, words)
             if watch.reading.phase is Phase.RUNNING:
                 fallback = follower.decoder.backend if follower else ""
-                _in_process(partial(speak, words, watch.reading, watch.complaint,
-                                    keys=config.output.keys, fallback=fallback),
-                            supervisor)  # fmt: skip
+                is_asked = _in_process(partial(speak, words, watch.reading, watch.complaint,
+                                               keys=config.output.keys, fallback=fallback),
+                                       supervisor)  # fmt: skip
+                if is_asked:
+                    return 1
             if follower is None:
                 raise _failure(watch)
             hung[words.backend or config.decoder.backend] = watch.complaint
@@ -213,9 +214,10 @@ def _be_the_daemon(
     try:
         _die_with_the_parent()
         lifeline.attach()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        waited_for = _waited_for()
+        for number in ending_signals():
             signal.signal(number, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
         run(config, lifeline, hung)
         code = 0
     except KeyboardInterrupt:
@@ -232,9 +234,9 @@ def _be_the_daemon(
         os._exit(code)
 
 
-def _in_process(run: Callable[[], None], supervisor: Supervisor) -> None:
-    """Run in a process of its own, until it ends or this one is asked to end."""
-    clock = MonotonicClock()
+def _in_process(run: Callable[[], None], supervisor: Supervisor) -> bool:
+    """Run in a process of its own; return True if this one is asked to end meanwhile."""
+    clock, is_asked = MonotonicClock(), False
     pid = os.fork()
     if pid == 0:
         with Guard(BaseException, traceback.print_exception):
@@ -246,14 +248,21 @@ def _in_process(run: Callable[[], None], supervisor: Supervisor) -> None:
         info = _asked_to_end()
         supervisor.alive(None, clock.now(), is_starting=True)  # a fallback follows: let it
         if info is not None:
+            is_asked = True
+            supervisor.stopping()
             os.kill(pid, signal.SIGKILL)
+    return is_asked
 
 
 def _asked_to_end() -> signal.struct_siginfo | None:
     """Wait a moment; return the signal that asks to end, if one came."""
-    info = signal.sigtimedwait(_SIGNALS, POLL_S)
+    info = signal.sigtimedwait(_waited_for(), POLL_S)
     # After a stop (SIGSTOP, SIGCONT) Python returns what was never filled in, with any number.
-    return info if info is not None and info.si_signo in _ENDING else None
+    return info if info is not None and info.si_signo in ending_signals() else None
+
+
+def _waited_for() -> set[signal.Signals]:
+    return {*ending_signals(), signal.SIGCHLD}
 
 
 def _die_with_the_parent() -> None:

@@ -8,6 +8,7 @@ from service.daemon.access import Doorkeeper
 from service.daemon.lifeline import Lifeline
 from streams.clock import MonotonicClock
 from streams.errors import WireError
+from streams.wire.connections import Connections
 from streams.wire.schema import Reply, decode_command, encode
 from streams.wire.sockets import ControlServer
 
@@ -21,16 +22,23 @@ class StartupControl(threading.Thread):
 
     Args:
         server: the bound socket; this thread owns it until `hand_over`.
+        subscribed: the publisher's connections; likewise.
         doing: what the daemon does meanwhile, for whoever asks.
         lifeline: the daemon's.
         door: who may give which command.
     """
 
     def __init__(
-        self, server: ControlServer, doing: str, lifeline: Lifeline, door: Doorkeeper
+        self,
+        server: ControlServer,
+        subscribed: Connections,
+        doing: str,
+        lifeline: Lifeline,
+        door: Doorkeeper,
     ) -> None:
         super().__init__(name="startup control", daemon=True)
         self._server, self._doing, self._lifeline, self._door = server, doing, lifeline, door
+        self._watched = (server.connections, subscribed)
         self._clock = MonotonicClock()
         self._over = threading.Event()
         self._unanswered: list[bytes] | None = None
@@ -40,6 +48,8 @@ class StartupControl(threading.Thread):
         while not self._over.is_set():
             self._lifeline.alive(self._clock.now())
             self._door.look()
+            for connections in self._watched:
+                self._door.ended(connections.look(self._clock.now()))
             frames = self._server.receive(POLL_S)
             if frames is None:
                 continue

@@ -42,6 +42,7 @@ class MemoryWatch:
         warm_up: returns a backend's slot that has run the last seconds' bins.
         report: called with (event, detail).
         open_most_s: longest time in which a backend is opened.
+        signers: see `Deployer`.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class MemoryWatch:
         warm_up: Callable[[DecoderBundle, OpenedBackend], DecoderSlot],
         report: Report,
         open_most_s: float,
+        signers: tuple[str, ...] = (),
     ) -> None:
+        self._signers = signers
         self._loop, self._failover, self._warm_up = loop, failover, warm_up
         self._report, self._open_most_s = report, open_most_s
         self._stopping = threading.Event()
@@ -126,7 +129,7 @@ class MemoryWatch:
         id_ = slot.decoder.manifest.id
         with Guard(Exception, partial(self._give_up, slot)):
             path, choice = self._failover.choice_of(id_)
-            bundle = open_bundle(path)
+            bundle = open_bundle(path, self._signers)
             if bundle.manifest.id != id_:
                 raise RefusedError(f"{path} holds another decoder by now")
             opened = open_within(bundle, choice, (), self._open_most_s)

@@ -99,7 +99,7 @@ class Deployer:
         self._stopping = threading.Event()
         self.latest: Deployment | None = None
         self.failover = Failover(loop, self.warmed_up, report, open_most_s)
-        self.memory = MemoryWatch(loop, self.failover, self.warmed_up, report, open_most_s)
+        self.memory = MemoryWatch(loop, self.failover, self.warmed_up, report, open_most_s, signers)
 
     def start(self, deployment: Deployment) -> None:
         """Begin; returns at once.

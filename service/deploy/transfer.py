@@ -75,9 +75,9 @@ class Transfers:
         folder = self._root / f"{transfer}{HALF}"
         try:
             folder.mkdir(parents=True)
-            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = _locked(folder)
         except OSError as err:
+            shutil.rmtree(folder, ignore_errors=True)
             raise TransferError(f"cannot make {folder}: {err.strerror}") from err
         self._incoming[transfer] = _Incoming(folder, sizes, lock)
         return transfer
@@ -159,9 +159,21 @@ def _remove_unless_held(folder: Path) -> None:
     if not folder.is_dir() or folder.is_symlink():
         return
     with suppress(OSError):
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(lock)
+        lock = _locked(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(folder: Path) -> int:
+    """Return the descriptor by which a folder is held.
+
+    Raises:
+        OSError: somebody else holds it, or its file system knows no locks.
+    """
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock

@@ -82,8 +82,9 @@ class RecordedRun:
             except CutShortError as err:
                 why = f"{path.name}: {err}"
                 self._remark(f"{why}: it was not ended in order, or is being written")
-            except (DamagedError, ZlibError, msgspec.DecodeError) as err:
-                why = f"{path.name}: {err}"
+            except (OSError, DamagedError, ZlibError, msgspec.DecodeError) as err:
+                told = err.strerror if isinstance(err, OSError) else err
+                why = f"{path.name}: {told}"
                 self._remark(f"{why}: the rest of this part is not used")
 
     def _remark(self, text: str) -> None:

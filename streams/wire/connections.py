@@ -18,7 +18,7 @@ from streams.wire.subscribers import Ended, Peer, ask_descriptor, peer_of, shut_
 _BYTES_RECEIVED = struct.Struct("<Q")
 _OFFSET, _INFO_BYTES = 128, 256
 """Of `tcpi_bytes_received` in Linux's `struct tcp_info`, from 4.1 on."""
-ACCEPTED_AT_ONCE = 100
+ACCEPTED_AT_ONCE = 10_000
 
 
 @dataclass(slots=True)
@@ -32,15 +32,27 @@ class Connections:
     """Watches how much each connection sends; one thread owns it.
 
     Args:
-        bound: the socket; its own thread may be another.
+        bound: the socket, before it is bound, so that no connection is missed; its own thread may
+            be another.
         most_bytes: received without a whole message.
         bytes_per_s: received besides, as long as the connection lasts.
     """
 
     def __init__(self, bound: zmq.Socket[bytes], most_bytes: int, bytes_per_s: float = 0.0) -> None:
-        self._events = bound.get_monitor_socket(zmq.EVENT_ACCEPTED)
+        address = f"inproc://accepted-{id(self)}"
+        bound.monitor(address, zmq.EVENT_ACCEPTED)
+        self._bound = bound
+        self._events: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
+        # By default libzmq keeps 2,000 events; then its own thread waits, and no decode leaves.
+        self._events.rcvhwm = 0
+        self._events.connect(address)
         self._most_bytes, self._bytes_per_s = most_bytes, bytes_per_s
         self._held: dict[int, _Connection] = {}
+
+    @property
+    def n_watched(self) -> int:
+        """Connections that are watched."""
+        return len(self._held)
 
     def note_message(self, descriptor: int) -> None:
         """Begin to count anew: a whole message has come through this descriptor."""
@@ -77,7 +89,8 @@ class Connections:
                 self._held[descriptor] = _Connection(peer, t_s)
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching; the socket is still open."""
+        self._bound.disable_monitor()
         self._events.close(0)
 
 

@@ -144,7 +144,19 @@ _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 def encode(message: Decode | Heartbeat | Event | Timing | Command | Reply) -> bytes:
     """The message as JSON."""
-    return _encoder.encode(message)
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError:
+        return _encoder.encode(as_utf8(msgspec.to_builtins(message)))
+
+
+def as_utf8(held: Any) -> Any:
+    """Escape what is no UTF-8 in the texts of lists and dicts, as in names of files it may be."""
+    if isinstance(held, str):
+        return held.encode(errors="backslashreplace").decode()
+    if isinstance(held, dict):
+        return {as_utf8(name): as_utf8(value) for name, value in held.items()}
+    return [as_utf8(one) for one in held] if isinstance(held, list | tuple) else held
 
 
 def decode_command(payload: bytes) -> Command:

@@ -166,17 +166,18 @@ class Publisher:
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, LINK_SILENT_MOST_MS)
         self._socket.setsockopt(zmq.HEARTBEAT_TTL, LINK_SILENT_MOST_MS)
         self._socket.setsockopt(zmq.LINGER, 500)
+        self.connections = Connections(
+            self._socket, SUBSCRIBER_BYTES_AT_MOST, SUBSCRIBER_BYTES_PER_S
+        )
         try:
             clients = clients or only_client(curve_keys)
             self.endpoint = bind(self._socket, endpoint, curve_keys, clients)
         except AddressError:
+            self.connections.close()
             self._socket.close(0)
             raise
         may = (lambda key: True) if clients is None else lambda key: clients.of_key(key) is not None
         self.subscribers = Subscribers(may)
-        self.connections = Connections(
-            self._socket, SUBSCRIBER_BYTES_AT_MOST, SUBSCRIBER_BYTES_PER_S
-        )
 
     def send(self, topic: bytes, payload: bytes) -> None:
         """Publish; never waits."""
@@ -309,12 +310,13 @@ class ControlServer:
         self._socket.setsockopt(zmq.MAXMSGSIZE, FRAME_AT_MOST)
         self._socket.setsockopt(zmq.RCVHWM, COMMANDS_WAITING)
         self._sender, self._key = b"", ""
+        self.connections = Connections(self._socket, UNFINISHED_AT_MOST)
         try:
             self.endpoint = bind(self._socket, endpoint, curve_keys, self._clients)
         except AddressError:
+            self.connections.close()
             self._socket.close(0)
             raise
-        self.connections = Connections(self._socket, UNFINISHED_AT_MOST)
 
     def receive(self, timeout_s: float) -> list[bytes] | None:
         """Wait for a command, a JSON frame and perhaps one with bytes; None when none came.

@@ -48,6 +48,7 @@ class Subscribers:
     def __init__(self, may: Callable[[str], bool]) -> None:
         self._may = may
         self._held: dict[int, _Connection] = {}
+        self._n = 0
 
     def __len__(self) -> int:
         """Connections that have subscribed."""
@@ -62,19 +63,22 @@ class Subscribers:
             subscribes: False where a subscription is given up.
         """
         peer = peer_of(descriptor)
-        if peer is None:  # gone meanwhile
-            self._held.pop(descriptor, None)
-            return None
         held = self._held.get(descriptor)
-        if held is None or held.peer != peer:
+        if held is not None and held.peer != peer:
+            self._forget(descriptor)
+            held = None
+        if peer is None:  # gone meanwhile
+            return None
+        if held is None:
             held = self._held[descriptor] = _Connection(peer, key)
-        held.n = max(0, held.n + (1 if subscribes else -1))
+        n_before, held.n = held.n, max(0, held.n + (1 if subscribes else -1))
+        self._n += held.n - n_before
         held.n_changes += 1
         if not self._may(key):
             return self._end(descriptor, "its key is not in the list")
         if held.n > EACH_AT_MOST or held.n_changes > CHANGES_AT_MOST:
             return self._end(descriptor, f"over {EACH_AT_MOST} subscriptions")
-        if subscribes and sum(one.n for one in self._held.values()) > ALL_AT_MOST:
+        if subscribes and self._n > ALL_AT_MOST:
             return self._end(descriptor, f"over {ALL_AT_MOST} subscriptions of all clients")
         return None
 
@@ -83,13 +87,18 @@ class Subscribers:
         ended = []
         for descriptor, held in list(self._held.items()):
             if peer_of(descriptor) != held.peer:
-                del self._held[descriptor]
+                self._forget(descriptor)
             elif not self._may(held.key):
                 ended.append(self._end(descriptor, "its key is not in the list any more"))
         return ended
 
-    def _end(self, descriptor: int, why: str) -> Ended:
+    def _forget(self, descriptor: int) -> _Connection:
         held = self._held.pop(descriptor)
+        self._n -= held.n
+        return held
+
+    def _end(self, descriptor: int, why: str) -> Ended:
+        held = self._forget(descriptor)
         # Looked at again: the number may be another connection's by now.
         if peer_of(descriptor) == held.peer:
             shut_down(descriptor)
@@ -103,7 +112,13 @@ def ask_descriptor(descriptor: int, ask: Callable[[socket.socket], T]) -> T:
         OSError: it is none any more.
     """
     # The descriptor stays libzmq's: what closes here is a copy.
-    with socket.socket(fileno=os.dup(descriptor)) as one:
+    copy = os.dup(descriptor)
+    try:
+        one = socket.socket(fileno=copy)
+    except OSError:  # it is a file's by now
+        os.close(copy)
+        raise
+    with one:
         return ask(one)
 
 

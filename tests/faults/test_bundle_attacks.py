@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -238,3 +240,17 @@ def test_of_whole_bundles_of_earlier_runs_the_last_and_the_one_in_service_stay(
     Transfers(root, tmp_path / "current")
     assert [path.is_dir() for path in whole] == [False, True, False] + [True] * WHOLE_KEPT
     assert (root / "mine").is_dir()
+
+
+def test_a_disk_without_locks_keeps_no_descriptor_and_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    transfers, n_open = Transfers(tmp_path), len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(TransferError, match="No locks available"):
+        transfers.begin({"graph.onnx": 1})
+    assert len(os.listdir("/proc/self/fd")) == n_open
+    assert list(tmp_path.iterdir()) == []

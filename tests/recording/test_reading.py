@@ -18,10 +18,17 @@ from export.errors import ExportError
 from service.errors import ServiceError
 from service.loop.intake.arrivals import Arrival
 from service.redecode.comparison import redecode
-from service.redecode.reading import RecordingError, open_run
+from service.redecode.reading import RecordedRun, RecordingError, open_run
 from service.redecode.session import session_of_run
 from service.telemetry.recording import records
-from service.telemetry.recording.frames import frame, parts_of, read_frames, read_head
+from service.telemetry.recording.frames import (
+    PartHead,
+    frame,
+    part_name,
+    parts_of,
+    read_frames,
+    read_head,
+)
 from service.telemetry.recording.frames import record as packed
 from service.telemetry.recording.records import decode_record, encode_record
 from streams.errors import StreamsError
@@ -105,6 +112,20 @@ def test_a_run_whose_first_parts_were_removed_begins_at_a_checkpoint(copy: Path)
     assert report["differing"] == report["other_values"] == 0
     assert report["not_compared"] == {}
     assert report["compared"] == report["decodes"] > 0
+
+
+def test_a_part_that_is_removed_while_the_run_is_read_is_a_hole(tmp_path: Path) -> None:
+    for i in (1, 2, 3):
+        held = packed(encode_record(records.Closed(i)))
+        part = PartHead(0, i, i - 1, "0000000a").packed() + frame(i - 1, held)
+        (tmp_path / part_name(i)).write_bytes(part)
+    run = RecordedRun(tmp_path, {})
+    reading = run.records()
+    assert next(reading) == records.Closed(1)
+    (tmp_path / part_name(2)).unlink()  # as a daemon does that keeps its limit
+    assert list(reading) == [records.Closed(3)]
+    (remark,) = run.remarks
+    assert remark.startswith("part-000002.rec: No such file")
 
 
 def test_a_changed_spike_is_a_decode_that_differs(copy: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +227,13 @@ def test_the_docs_describe_every_field() -> None:
     settings = Settings(n_units=9, rate_hz=20.0, hop_s=HOP_S, seconds=2.0, block_s=0.005)
     named = {*fields, *settings.as_dict(), "settings", "processes", "machine", "growth", "rss_mib"}
     assert not {name for name in named if f"`{name}`" not in section}
+
+
+def test_listening_that_is_cut_short_keeps_no_process() -> None:
+    code = (
+        "import zmq; from service.bench.listener import Listener\n"
+        "def cut_short(_): raise KeyboardInterrupt\n"
+        "try: Listener().listen('tcp://127.0.0.1:9', 1.0, cut_short)\n"
+        "except KeyboardInterrupt: zmq.Context.instance().term()  # waits for what is open"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=10.0)

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nacl.signing import SigningKey
 
 from export.backends.opening import OpenedBackend, open_backend
 from export.bundle import DecoderBundle
+from export.signing.keys import public_of
+from export.signing.signature import sign_bundle
 from service.deploy.failover import Failover
 from service.deploy.memory_watch import RETRY_S, MemoryWatch
 from service.loop.decoder import Decoder
@@ -27,7 +30,7 @@ CPU = "onnxruntime-cpu"
 class Watched:
     """A rig whose decoder is looked after, and what is told of it."""
 
-    def __init__(self, bundle: DecoderBundle) -> None:
+    def __init__(self, bundle: DecoderBundle, *signers: str) -> None:
         self.rig, self.told = BeatRig(bundle), list[tuple[str, dict[str, Any]]]()
         self.opened = open_backend(bundle, CPU)
         self.rig.loop.slots.active = self.slot(bundle, self.opened)
@@ -35,7 +38,7 @@ class Watched:
         loop, report = self.rig.loop, lambda *event: self.told.append(event)
         self.failover = Failover(loop, self.slot, report, 60.0)
         self.failover.prepare(bundle, self.opened)
-        self.watch = MemoryWatch(loop, self.failover, self.slot, report, 60.0)
+        self.watch = MemoryWatch(loop, self.failover, self.slot, report, 60.0, signers)
 
     def slot(self, bundle: DecoderBundle, opened: OpenedBackend) -> DecoderSlot:
         slot = make_slot(
@@ -172,3 +175,16 @@ def test_a_decoder_without_a_check_is_left_alone(bundle: DecoderBundle) -> None:
     slot = DecoderSlot(decoder, ValidityJudge(0.5, 0.1, 0.05, 0.02), Shaper(()))
     MemoryWatch(rig.loop, None, None, print, 1.0).check(slot)  # type: ignore[arg-type]
     assert slot.damage == ""
+
+
+def test_what_is_read_anew_must_be_signed_where_that_is_demanded(tmp_path: Path) -> None:
+    bundle, key = write_tiny_bundle(tmp_path / "tiny", UNIT_KEYS), SigningKey.generate()
+    sign_bundle(bundle.path, bundle.manifest.files, key)
+    watched = Watched(bundle, public_of(key))
+    (bundle.path / "engines").mkdir()
+    (bundle.path / "engines" / "added.engine").write_bytes(b"later than the signature")
+    damaged = watched.rig.loop.slots.active
+    watched.damage(watched.opened)
+    watched.watch.look()
+    assert watched.rig.loop.slots.active is damaged
+    assert "added.engine: not signed" in str(damaged.decoder.failure)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import socket
-import struct
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import zmq
 
 from streams.clock import MonotonicClock
+from streams.wire import sockets
+from streams.wire import subscribers as subscribers_module
 from streams.wire.authentication import new_pair
 from streams.wire.clients import AllowedClients, Client
 from streams.wire.curve_keys import CurveKeys
 from streams.wire.roles import Role
-from streams.wire.sockets import ControlServer, DecodeSubscriber, Publisher, request
-from streams.wire.subscribers import EACH_AT_MOST, Ended
+from streams.wire.sockets import ControlServer, DecodeSubscriber, Publisher, bind, request
+from streams.wire.subscribers import EACH_AT_MOST, Ended, Subscribers, peer_of
+from tests.streams.endless import send_without_end
 
 WITHIN_S = 10.0
 clock = MonotonicClock()
@@ -128,24 +133,14 @@ def test_a_message_without_end_ends_its_connection(kind: str) -> None:
     server: ControlServer | Publisher = (
         Publisher("tcp://127.0.0.1:*") if kind == "SUB" else ControlServer("tcp://127.0.0.1:*")
     )
-    host = urlsplit(server.endpoint)
-    with socket.create_connection((host.hostname, host.port)) as raw:
-        raw.settimeout(WITHIN_S)
-        raw.sendall(b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL".ljust(55, b"\0"))
-        ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind.encode()
-        raw.sendall(b"\x04" + bytes([len(ready)]) + ready)
-        heard = b""
-        while b"READY" not in heard:
-            heard += raw.recv(1000)
-        frame = b"\x03" + struct.pack(">Q", 4000) + b"x" * 4000  # more follow
-        ended: list[Ended] = []
-        n_sent = 0
-        with suppress(ConnectionError):
-            while not ended and n_sent < 2**30:
-                raw.sendall(frame * 100)
-                n_sent += len(frame) * 100
-                ended += server.connections.look(clock.now())
-        ended += server.connections.look(clock.now())
+    ended: list[Ended] = []
+
+    def is_over() -> bool:
+        ended.extend(server.connections.look(clock.now()))
+        return bool(ended)
+
+    n_sent = send_without_end(server.endpoint, kind, is_over, WITHIN_S)
+    is_over()
     assert [one.why for one in ended] == ["it sends a message without end"]
     assert n_sent < 2**26
     server.close()
@@ -167,3 +162,90 @@ def test_many_whole_messages_are_no_message_without_end() -> None:
         assert server.connections.look(clock.now()) == []
     assert replies == [b"taken"] * 30
     server.close()
+
+
+def test_connections_that_nobody_looks_at_for_long_hold_up_no_decode() -> None:
+    publisher = Publisher("tcp://127.0.0.1:*")
+    subscriber = DecodeSubscriber(publisher.endpoint)
+    assert hears(publisher, subscriber)
+    where = urlsplit(publisher.endpoint)
+    for _ in range(2500):  # libzmq keeps 2,000 events for who watches, and then waits
+        with socket.create_connection((where.hostname, where.port), WITHIN_S) as one:
+            assert one.recv(1)  # taken in: it greets
+    while subscriber.receive(0.0):
+        pass
+    assert hears(publisher, subscriber)
+    subscriber.close()
+    publisher.close()
+
+
+def test_a_connection_made_at_once_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    early = []
+
+    def bind_and_connect(*bound: Any) -> str:
+        endpoint = bind(*bound)
+        where = urlsplit(endpoint)
+        early.append(socket.create_connection((where.hostname, where.port), WITHIN_S))
+        assert early[0].recv(1)
+        return endpoint
+
+    monkeypatch.setattr(sockets, "bind", bind_and_connect)
+    for made in (Publisher, ControlServer):
+        server = made("tcp://127.0.0.1:*")
+        t_end_s = clock.now() + WITHIN_S
+        while not server.connections.n_watched and clock.now() < t_end_s:
+            server.connections.look(clock.now())
+            clock.sleep_until(clock.now() + 0.01)
+        assert server.connections.n_watched == 1
+        early.pop().close()
+        server.close()
+
+
+def test_a_subscription_costs_the_beat_no_more_where_there_are_many() -> None:
+    pairs = [socket.socketpair() for _ in range(200)]
+    subscribers, calls = Subscribers(lambda key: True), []
+
+    def n_calls(n_before: int) -> int:
+        for pair in pairs[len(subscribers) : n_before]:
+            subscribers.note(pair[0].fileno(), "", subscribes=True)
+        calls.clear()
+        sys.setprofile(lambda frame, event, argument: calls.append(event))
+        subscribers.note(pairs[n_before][0].fileno(), "", subscribes=True)
+        sys.setprofile(None)
+        return len(calls)
+
+    few, many = n_calls(2), n_calls(190)
+    assert len(subscribers) == 191
+    assert many == few
+    for pair in pairs:
+        for one in pair:
+            one.close()
+    assert subscribers.look() == []
+    assert len(subscribers) == 0
+
+
+def test_subscriptions_of_all_are_bounded_and_those_that_end_count_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscribers_module, "ALL_AT_MOST", 3)
+    pairs = [socket.socketpair() for _ in range(3)]
+    subscribers = Subscribers(lambda key: True)
+    first, second, third = (pair[0].fileno() for pair in pairs)
+    for descriptor in (first, first, second):
+        assert subscribers.note(descriptor, "", subscribes=True) is None
+    assert subscribers.note(first, "", subscribes=False) is None
+    assert subscribers.note(third, "", subscribes=True) is None
+    ended = subscribers.note(second, "", subscribes=True)
+    assert ended is not None
+    assert "all clients" in ended.why
+    assert subscribers.note(first, "", subscribes=True) is None
+    for pair in pairs:
+        for one in pair:
+            one.close()
+
+
+def test_a_descriptor_that_is_a_file_by_now_costs_none(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        n_open = len(os.listdir("/proc/self/fd"))
+        assert peer_of(file.fileno()) is None
+        assert len(os.listdir("/proc/self/fd")) == n_open

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import select
 import subprocess
@@ -304,3 +305,12 @@ def test_the_client_of_the_docs_follows_a_publisher(publisher: Publisher) -> Non
         "1 old: [0.0, 0.0] lost 0",
         "1 gone: [0.0, 0.0] lost 0",
     ]
+
+
+def test_a_name_that_is_no_utf_8_leaves_escaped() -> None:
+    folder = os.fsdecode("Prüfung".encode("latin-1"))
+    reply = Reply(ok=True, result={"recording": {"folder": folder}, folder: [folder, 1.5, None]})
+    read = decode_reply(encode(reply))
+    assert read.result == {
+        "recording": {"folder": "Pr\\udcfcfung"}, "Pr\\udcfcfung": ["Pr\\udcfcfung", 1.5, None]
+    }  # fmt: skip

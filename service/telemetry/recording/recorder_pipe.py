@@ -104,6 +104,7 @@ class RecorderPipe:
             self._to.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(within_s)
+        self._from.close()
 
     def kill(self) -> None:
         """End it at once."""

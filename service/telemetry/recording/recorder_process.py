@@ -33,6 +33,8 @@ WRITE_EVERY_S, SYNC_EVERY_S, TELL_EVERY_S, LOOK_EVERY_S = 0.1, 0.25, 0.5, 10.0
 FRAME_BYTES = 2**20
 """A frame is written once it holds so many bytes, or after `WRITE_EVERY_S`."""
 READ_BYTES = 2**18
+NAMED_AT_ONCE = 50
+"""Removed parts that a line names: a pipe takes up to 4 KiB whole or not at all."""
 NICENESS = 5
 
 
@@ -59,6 +61,7 @@ class Recorder:
         self._is_dirty = False
         self._t_written_s = self._t_synced_s = self._t_told_s = self._t_looked_s = 0.0
         self._path, self._has_frame = run, False
+        self._removed: list[str] = []
 
     def take(self, kind: bytes, content: bytes) -> None:
         """Take a message of the daemon's."""
@@ -80,6 +83,8 @@ class Recorder:
         if t_s - self._t_looked_s >= LOOK_EVERY_S:
             self._t_looked_s = t_s
             self._keep_limit()
+        while self._removed and self.tell(removed=self._removed[:NAMED_AT_ONCE]):
+            del self._removed[:NAMED_AT_ONCE]
         if t_s - self._t_told_s >= TELL_EVERY_S:
             self._t_told_s = t_s
             self.tell(
@@ -100,10 +105,11 @@ class Recorder:
                 os.ftruncate(self._file, self._part_bytes)
                 os.fsync(self._file)
 
-    def tell(self, **told: Any) -> None:
-        """Say something to the daemon, if it listens."""
+    def tell(self, **told: Any) -> bool:
+        """Say something to the daemon; return False if it does not listen now."""
         with contextlib.suppress(OSError):
-            os.write(1, json.dumps(told).encode() + b"\n")
+            return os.write(1, json.dumps(told).encode() + b"\n") > 0
+        return False
 
     def _begin_part(self) -> None:
         self._close_part()
@@ -147,15 +153,13 @@ class Recorder:
         if not self._limit_bytes:
             return
         held = [(one, _size(one)) for run in runs_in(self._run.parent) for one in _parts(run)]
-        over, removed = sum(size for _, size in held) - self._limit_bytes, []
+        over = sum(size for _, size in held) - self._limit_bytes
         for path, size in held:
             if over <= 0:
                 break
             if _remove(path):
                 over -= size
-                removed.append(f"{path.parent.name}/{path.name}")
-        if removed:
-            self.tell(removed=removed)
+                self._removed.append(f"{path.parent.name}/{path.name}")
 
 
 def _parts(run: Path) -> list[Path]:
@@ -186,8 +190,8 @@ def _remove(path: Path) -> bool:
     finally:
         os.close(file)
     # What somebody else laid beside the parts stays, and the folder with it.
-    if {one.name for one in path.parent.iterdir()} <= {FOLLOWED_BY}:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), os.scandir(path.parent) as left:
+        if all(one.name == FOLLOWED_BY for one in left):
             (path.parent / FOLLOWED_BY).unlink(missing_ok=True)
             path.parent.rmdir()
     return True

@@ -12,6 +12,7 @@ import numpy as np
 
 from service.loop.intake.arrivals import Arrival
 from streams.messages import Int32s, Int64s, Repeats, SpikeBatch
+from streams.wire.schema import as_utf8
 
 
 class Header(msgspec.Struct, array_like=True, tag="header", frozen=True):
@@ -248,7 +249,10 @@ _NARROW = 2**31 - 1
 
 def encode_record(one: Record) -> bytes:
     """Return a record's bytes."""
-    return _encoder.encode(one)
+    try:
+        return _encoder.encode(one)
+    except UnicodeEncodeError:
+        return _encoder.encode(as_utf8(msgspec.to_builtins(one, builtin_types=(bytes,))))
 
 
 def decode_record(held: bytes) -> Record:

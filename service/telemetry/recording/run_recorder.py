@@ -114,7 +114,8 @@ class RunRecorder(threading.Thread):
     def begin(self) -> None:
         """Start the thread and the first recorder; returns when it runs, while no beat is near."""
         self.start()
-        self._has_tried.wait(BEGINS_WITHIN_S)  # a disk that hangs must not keep the daemon
+        if not self._has_tried.wait(BEGINS_WITHIN_S):  # a disk that hangs must not keep the daemon
+            self._tell_failure(f"the disk did not answer within {BEGINS_WITHIN_S:g} s")
 
     def stop(self) -> None:
         """Hand over what is left and wait until it is on the disk, for some seconds at most."""
@@ -124,17 +125,21 @@ class RunRecorder(threading.Thread):
 
     def run(self) -> None:
         """Feed the recorder until told to stop."""
-        with Guard(Exception, self._broke):  # a lost record is told; decodes go on
-            self._try_to_record()
-            self._has_tried.set()
-            while not self._stopping.is_set():
-                self._journal.wait(FETCH_EVERY_S)
-                if self._pipe is not None:
-                    self._turn(self._pipe)
-                elif self._clock.now() >= self._t_again_s:
-                    self._try_to_record()
-            if self._pipe is not None:
+        self._feed()
+        self._has_tried.set()
+        while not self._stopping.is_set():
+            self._journal.wait(FETCH_EVERY_S)
+            self._feed()
+        if self._pipe is not None:
+            with Guard(Exception, self._broke):
                 self._finish(self._pipe)
+
+    def _feed(self) -> None:
+        with Guard(Exception, self._broke):  # it is told, and tried again; decodes go on
+            if self._pipe is not None:
+                self._turn(self._pipe)
+            elif self._clock.now() >= self._t_again_s:
+                self._try_to_record()
 
     def _broke(self, err: Exception) -> None:
         self._fail(f"recording failed: {type(err).__name__}: {err}")
@@ -254,18 +259,21 @@ class RunRecorder(threading.Thread):
 
     def _fail(self, why: str) -> None:
         """Give the recorder up; another one is started later, and later the more often it fails."""
-        is_new, self.failure = not self.failure, why
+        self._tell_failure(why)
         self._journal.leave_out()
         self._lacks_checkpoint = True
         self._bytes_before, self._part_bytes = self.n_bytes, 0
-        if is_new:
-            self._report("recording_failed", {"folder": str(self.run_folder), "warning": why})
         if self._pipe is not None:
             self._n_lost_before += self._pipe.n_on_the_way
             self._pipe.kill()
             self._pipe = None
         self._t_again_s = self._clock.now() + self._again_after_s
         self._again_after_s = min(2 * self._again_after_s, AGAIN_AT_MOST_S)
+
+    def _tell_failure(self, why: str) -> None:
+        is_new, self.failure = not self.failure, why
+        if is_new:
+            self._report("recording_failed", {"folder": str(self.run_folder), "warning": why})
 
     def _finish(self, pipe: RecorderPipe) -> None:
         self._pack(pipe)

@@ -1,0 +1,68 @@
+"""The guardian alone, around a run that does nothing but hang."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parents[1] / "streams" / "golden" / "decode.json"
+GUARDED = """
+import sys
+from pathlib import Path
+
+import msgspec
+
+from service.config import ServeConfig
+from service.daemon.guardian import guard
+from service.daemon.lifeline import Phase
+from streams.clock import MonotonicClock
+from streams.wire.schema import Decode
+
+clock = MonotonicClock()
+
+
+def run(config, lifeline, hung):
+    print("again" if hung else "first", flush=True)
+    bound = {"decode": "tcp://127.0.0.1:*", "control": "tcp://127.0.0.1:*"}
+    newest = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Decode)
+    lifeline.say(backend="one", after=("other",), hop_s=0.01, newest=newest, **bound)
+    if not hung:
+        lifeline.reach(Phase.RUNNING, clock.now(), "a step")
+    while True:
+        clock.sleep_until(clock.now() + 1.0)
+
+
+config = ServeConfig(decoder={"bundle": "none", "backend": "one", "fallback": ("other",)})
+sys.exit(guard(run, config))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a guardian")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_during_the_last_words_ends_it_and_no_fallback_begins(number: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", GUARDED, str(GOLDEN)], stdout=subprocess.PIPE, text=True
+    ) as guardian:
+        assert guardian.stdout is not None
+        assert guardian.stdout.readline() == "first\n"
+        first = child_of(guardian.pid)
+        while child_of(guardian.pid) in (first, 0):  # until the last words are spoken
+            assert guardian.poll() is None
+        guardian.send_signal(number)
+        try:
+            said, _ = guardian.communicate(timeout=10.0)
+        except subprocess.TimeoutExpired:
+            guardian.send_signal(number)
+            raise
+    assert said == ""
+    assert guardian.returncode == 1
+
+
+def child_of(pid: int) -> int:
+    """Return a process's child that lives; 0 for none."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[-1]) if children else 0
