@@ -10,6 +10,13 @@ from types import FrameType
 from streams.clock import wait_readable
 
 
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask a daemon to end: a closed terminal's, too, but under `nohup`."""
+    ending = (signal.SIGTERM, signal.SIGINT)
+    is_kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return ending if is_kept else (*ending, signal.SIGHUP)
+
+
 def until_signalled() -> Callable[[], bool]:
     """Return a function that is True once SIGTERM or SIGINT came."""
     came: list[int] = []

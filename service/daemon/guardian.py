@@ -25,6 +25,7 @@ from service.errors import HANDLED, GuardError, exit_code
 from service.guard import Guard
 from service.logs import end_log
 from service.notify import Supervisor
+from service.signals import ending_signals
 from streams.clock import Clock, MonotonicClock
 from streams.wire.sockets import end_sockets
 
@@ -38,8 +39,6 @@ LOCK_HELD_MOST_S = 30.0
 """At the start no Python thread runs for so long at most: imports of large libraries take some."""
 ENDS_WITHIN_S = {Phase.STARTING: 2.0, Phase.RUNNING: 8.0, Phase.ENDING: 8.0}
 REAPED_WITHIN_S = 1.0
-_ENDING = (signal.SIGTERM, signal.SIGINT)
-_SIGNALS = {*_ENDING, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1
 _FROM_KERNEL = 0x80
 
@@ -63,7 +62,7 @@ def guard(run: Run, config: ServeConfig) -> int:
     hung: dict[str, str] = {}
     run_before = ""
     supervisor = Supervisor.of()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _waited_for())
     try:
         while True:
             lifeline = Lifeline(run_before)
@@ -215,9 +214,10 @@ def _be_the_daemon(
     try:
         _die_with_the_parent()
         lifeline.attach()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        waited_for = _waited_for()
+        for number in ending_signals():
             signal.signal(number, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
         run(config, lifeline, hung)
         code = 0
     except KeyboardInterrupt:
@@ -256,9 +256,13 @@ def _in_process(run: Callable[[], None], supervisor: Supervisor) -> bool:
 
 def _asked_to_end() -> signal.struct_siginfo | None:
     """Wait a moment; return the signal that asks to end, if one came."""
-    info = signal.sigtimedwait(_SIGNALS, POLL_S)
+    info = signal.sigtimedwait(_waited_for(), POLL_S)
     # After a stop (SIGSTOP, SIGCONT) Python returns what was never filled in, with any number.
-    return info if info is not None and info.si_signo in _ENDING else None
+    return info if info is not None and info.si_signo in ending_signals() else None
+
+
+def _waited_for() -> set[signal.Signals]:
+    return {*ending_signals(), signal.SIGCHLD}
 
 
 def _die_with_the_parent() -> None:

@@ -21,6 +21,7 @@ from service.daemon.lifeline import Lifeline
 from service.daemon.realtime import bound_heaps
 from service.daemon.startup_control import StartupControl
 from service.errors import cannot_write
+from service.signals import ending_signals
 from streams.clock import MonotonicClock
 from streams.files import write_whole
 from streams.wire.sockets import ControlServer, Publisher
@@ -35,7 +36,7 @@ def serve(
     lifeline: Lifeline,
     hung: Mapping[str, str],
 ) -> None:
-    """Run the daemon until SIGTERM, SIGINT or the command `stop`.
+    """Run the daemon until SIGTERM, SIGINT, a closed terminal or the command `stop`.
 
     Args:
         config: what to run.
@@ -48,7 +49,7 @@ def serve(
         GuardError: it ended itself.
     """
     bound_heaps()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         signal.signal(number, _interrupt)
     bundle = open_bundle(bundle_path(config.decoder.bundle), signers_of(config.decoder))
     keys, clients = read_access(config.output)
@@ -74,7 +75,7 @@ def serve(
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Until the daemon runs there is nothing to end in order."""
-    for again in (signal.SIGTERM, signal.SIGINT):  # a second one must not cut the end short
+    for again in ending_signals():  # a second one must not cut the end short
         signal.signal(again, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -96,8 +97,8 @@ def _run(daemon: Daemon, control: Control) -> None:
     def on_signal(number: int, frame: FrameType | None) -> None:
         daemon.stop()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    for one in ending_signals():
+        signal.signal(one, on_signal)
     control.start()
     try:
         daemon.run()

@@ -41,9 +41,10 @@ class Connections:
     def __init__(self, bound: zmq.Socket[bytes], most_bytes: int, bytes_per_s: float = 0.0) -> None:
         address = f"inproc://accepted-{id(self)}"
         bound.monitor(address, zmq.EVENT_ACCEPTED)
-        self._bound, self._events = bound, zmq.Context.instance().socket(zmq.PAIR)
+        self._bound = bound
+        self._events: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
         # By default libzmq keeps 2,000 events; then its own thread waits, and no decode leaves.
-        self._events.rcvhwm = 0
+        self._events.setsockopt(zmq.RCVHWM, 0)
         self._events.connect(address)
         self._most_bytes, self._bytes_per_s = most_bytes, bytes_per_s
         self._held: dict[int, _Connection] = {}

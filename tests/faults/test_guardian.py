@@ -42,7 +42,7 @@ sys.exit(guard(run, config))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a guardian")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_during_the_last_words_ends_it_and_no_fallback_begins(number: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", GUARDED, str(GOLDEN)], stdout=subprocess.PIPE, text=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ def _is_safe(decode: dict[str, object]) -> bool:
     return isinstance(value, dict) and value["velocity"] == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_in_order(daemon: Daemon, number: signal.Signals) -> None:
     assert daemon.end(number) == 0
     last = daemon.heard.decodes[-1]
@@ -31,6 +32,21 @@ def test_a_signal_ends_it_in_order(daemon: Daemon, number: signal.Signals) -> No
     assert "Traceback" not in daemon.err
     for endpoint in (daemon.endpoint, daemon.control):
         Publisher(endpoint).close()
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the daemon's parent is `nohup` then
+    try:
+        daemon = serve(stream, bundle)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    daemon.until_validity("ok", source.send_due)
+    os.killpg(daemon.popen.pid, signal.SIGHUP)
+    n_before = len(daemon.heard.decodes)
+    daemon.until(lambda heard: len(heard.decodes) > n_before + 50, source.send_due)
+    assert daemon.end() == 0
 
 
 def test_the_command_stop_ends_it_in_order(daemon: Daemon, run: Callable[..., Process]) -> None:
