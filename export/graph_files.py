@@ -31,6 +31,8 @@ _INSIDE: dict[int, dict[int, int]] = {
     _TENSOR: {},
 }  # fmt: skip
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_TAGS = 2**32
+"""Of a longer tag libraries read the lower half, and would find the field that is hidden there."""
 
 
 def require_whole(where: Path) -> None:
@@ -81,6 +83,8 @@ class _Walk:
             if self._left < 0:
                 raise ValueError(f"over {FIELDS_AT_MOST} parts")
             tag, at = self._varint(at)
+            if tag >= _TAGS:
+                raise ValueError("a field's number beyond 32 bits")
             number, wire = tag >> 3, tag & 7
             if wire == _VARINT:
                 value, at = self._varint(at)

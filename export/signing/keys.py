@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import secrets
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,26 +43,13 @@ def write_signing_key(folder: Path, name: str) -> tuple[Path, Path]:
             raise SigningError(f"{path} exists; move it away to make a new key")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_secret(paths[0], msgspec.json.encode(held) + b"\n")
+        write_whole(paths[0], msgspec.json.encode(held) + b"\n", private=True)
         write_whole(paths[1], public + "\n")
     except OSError as err:
         for path in paths:  # one alone would block the next try
             path.unlink(missing_ok=True)
         raise SigningError(f"cannot write keys to {folder}: {err.strerror}") from err
     return paths
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_signing_key(path: Path) -> SigningKey:

@@ -126,7 +126,8 @@ class Daemon:
             self.source = make_source(config.input, keys, self._clock, kernels, find)
         dims = {output.name: output.dims for output in manifest.outputs}
         self._write = decode_writer(output.format, dims)
-        lifeline.say(run_id=self.run_id, form=output.format, dims=dims)
+        simulated = self.is_simulated
+        lifeline.say(run_id=self.run_id, simulated=simulated, form=output.format, dims=dims)
         self._outlet = self._open_outlet() if output.lsl_outlet else None
         t0_s = choose_t0(self.source, manifest.hop_s)
         self.schedule = Schedule(t0_s, round(manifest.hop_s * 1e6))

@@ -105,7 +105,10 @@ def _next_config(config: ServeConfig, words: LastWords) -> ServeConfig | None:
     # Clients come back to where they were, also where the config lets the ports be chosen.
     bound = {"decode": words.decode, "control": words.control}
     output = config.output.model_copy(update={k: v for k, v in bound.items() if v})
-    return config.model_copy(update={"decoder": decoder, "output": output})
+    source = config.input
+    if words.run_id and not words.simulated:  # a person's stream that has gone is waited for
+        source = source.model_copy(update={"simulate_if_absent": False})
+    return config.model_copy(update={"decoder": decoder, "output": output, "input": source})
 
 
 class _Watch:

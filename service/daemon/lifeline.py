@@ -42,6 +42,7 @@ class LastWords(msgspec.Struct, kw_only=True):
         decode, control: the bound endpoints; "" before.
         hop_s: between beats.
         run_id: the run's; "" before it was named.
+        simulated: its source is a simulated subject.
         form, dims: of the decodes, see `decode_writer`.
         newest: the newest decode; None before the first.
         safe: per output, the value to publish instead of it.
@@ -55,6 +56,7 @@ class LastWords(msgspec.Struct, kw_only=True):
     control: str = ""
     hop_s: float = 0.0
     run_id: str = ""
+    simulated: bool = False
     form: Format = "json"
     dims: dict[str, int] = {}
     newest: Decode | None = None

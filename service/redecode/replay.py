@@ -137,7 +137,7 @@ class Replay:
         self._running: dict[int, _Running] = {}
         self._known = np.zeros(0, np.bool_)
         self._kernels: Kernels = NUMPY
-        self._ring = self._new_ring(0)
+        self._ring = new_ring(self._facts, 0, self._kernels)
         self._shaper: Shaper | None = None
         self._shaping, self._is_hole = Shaping(), True
         self._held: records.Checkpoint | None = None
@@ -166,13 +166,6 @@ class Replay:
                 yield self._said(one)
             elif (handle := take.get(type(one))) is not None:
                 handle(one)
-
-    def _new_ring(self, late_until_us: int) -> SpikeRing:
-        facts = self._facts
-        first_end_us = late_until_us + facts["bin_us"]
-        return SpikeRing(
-            facts["ring_capacity"], facts["bin_us"], facts["hop_us"], first_end_us, self._kernels
-        )
 
     def _begins(self, begins: Begins) -> None:
         self._is_hole = True
@@ -272,7 +265,7 @@ class Replay:
             one.is_known = False
         for memory in point.decoders:
             self._remember(memory)
-        self._ring = self._new_ring(point.late_until_us)
+        self._ring = new_ring(self._facts, point.late_until_us, self._kernels)
         self._ring.resume(HeldSpikes(point.late_until_us, point.newest_us, batch))
         self.bins.clear()
         self._shape(point.shaping)
@@ -345,6 +338,12 @@ class Replay:
         if said.then_safe:
             shaper.safe(decode.t_window)
         return value
+
+
+def new_ring(facts: Mapping[str, Any], late_until_us: int, kernels: Kernels) -> SpikeRing:
+    """Return an empty ring like the daemon's, closed up to there."""
+    bin_us, hop_us = facts["bin_us"], facts["hop_us"]
+    return SpikeRing(facts["ring_capacity"], bin_us, hop_us, late_until_us + bin_us, kernels)
 
 
 def _takes(backend: Backend, memory: Mapping[str, np.ndarray]) -> TypeGuard[Remembers]:

@@ -21,9 +21,10 @@ from service.redecode.reading import (
     fitting_together,
     open_run,
 )
+from service.redecode.replay import new_ring
 from service.telemetry.recording import records
 from streams.messages import Float64s, TokenWindow
-from streams.spikes.ring import HeldSpikes, SpikeRing
+from streams.spikes.ring import HeldSpikes
 from streams.spikes.tokenizer import Tokenizer
 from streams.wire.schema import Decode
 
@@ -128,7 +129,7 @@ class _Beside:
         none, limit = np.zeros(0, np.int32), self._backend.n_most_tokens
         self._tokenizer = Tokenizer(self._facts["bin_us"], none, limit, self._kernels)
         self._known = np.zeros(0, np.bool_)
-        self._ring = self._new_ring(0)
+        self._ring = new_ring(self._facts, 0, self._kernels)
         self._bin: tuple[int, TokenWindow] | None = None
         self._k = self._k_reset = self._number = self._failed = 0
         self._is_hole = True
@@ -174,13 +175,6 @@ class _Beside:
                 other = np.array([row.other[name] for row in rows], np.float64)
                 found[name] = Side(t_s, said, other, output.unit)
         return found
-
-    def _new_ring(self, late_until_us: int) -> SpikeRing:
-        facts = self._facts
-        return SpikeRing(
-            facts["ring_capacity"], facts["bin_us"], facts["hop_us"],
-            late_until_us + facts["bin_us"], self._kernels,
-        )  # fmt: skip
 
     def _begins(self, begins: Begins) -> None:
         self._is_hole = True
@@ -243,7 +237,7 @@ class _Beside:
         self._backend.reset()
         self._k = self._k_reset = point.k
         batch = point.batch()
-        self._ring = self._new_ring(point.late_until_us)
+        self._ring = new_ring(self._facts, point.late_until_us, self._kernels)
         self._ring.resume(HeldSpikes(point.late_until_us, point.newest_us, batch))
 
 

@@ -44,7 +44,7 @@ class Connections:
         self._bound = bound
         self._events: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
         # By default libzmq keeps 2,000 events; then its own thread waits, and no decode leaves.
-        self._events.rcvhwm = 0
+        self._events.setsockopt(zmq.RCVHWM, 0)
         self._events.connect(address)
         self._most_bytes, self._bytes_per_s = most_bytes, bytes_per_s
         self._held: dict[int, _Connection] = {}

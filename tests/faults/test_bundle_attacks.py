@@ -113,16 +113,33 @@ def test_bytes_that_are_no_graph(bundle: DecoderBundle, graph: bytes) -> None:
         open_bundle(bundle.path)
 
 
+@pytest.mark.parametrize("hidden", [7, 5, 13])
+def test_a_number_beyond_32_bits_hides_no_values_in_another_file(
+    bundle: DecoderBundle, hidden: int
+) -> None:
+    held = _field(1, b"location") + _field(2, b"outside.bin")
+    for number in (13, 5, 7):  # libraries read the lower half: the tensor's, the graph's
+        held = _field(number | 2**29 * (number == hidden), held)
+    bundle.graph_path.write_bytes(held)
+    recompute(bundle.path)
+    with pytest.raises(BundleError, match="no ONNX graph"):
+        open_bundle(bundle.path)
+
+
 def test_a_graph_in_a_graph_without_end(bundle: DecoderBundle) -> None:
     held = b""
     for _ in range(200):  # a graph, its node, its attribute, which is a graph
         for number in (6, 5, 1):
-            held = bytes([number << 3 | 2]) + _varint(len(held)) + held
-    held = b"\x3a" + _varint(len(held)) + held
+            held = _field(number, held)
+    held = _field(7, held)
     bundle.graph_path.write_bytes(held)
     recompute(bundle.path)
     with pytest.raises(BundleError, match="nested too deep"):
         open_bundle(bundle.path)
+
+
+def _field(number: int, held: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(held)) + held
 
 
 def _varint(n: int) -> bytes:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from service.config import ServeConfig
+from service.daemon.guardian import _next_config
+from service.daemon.lifeline import LastWords
+
 GOLDEN = Path(__file__).parents[1] / "streams" / "golden" / "decode.json"
 GUARDED = """
 import sys
@@ -66,3 +70,17 @@ def child_of(pid: int) -> int:
     """Return a process's child that lives; 0 for none."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(children[-1]) if children else 0
+
+
+@pytest.mark.parametrize(
+    ("run_id", "simulated", "may_simulate"),
+    [("", False, True), ("a", True, True), ("a", False, False)],
+)
+def test_nobody_is_simulated_where_a_person_was_decoded(
+    run_id: str, simulated: bool, may_simulate: bool
+) -> None:
+    config = ServeConfig.model_validate({"input": {"simulate_if_absent": True}})
+    words = LastWords(backend="one", after=("other",), run_id=run_id, simulated=simulated)
+    follower = _next_config(config, words)
+    assert follower is not None
+    assert follower.input.simulate_if_absent is may_simulate
