@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.loop.intake.arrivals import Arrival
-from service.loop.intake.settle import Settled, SettleMeter, SettleTime
+from service.loop.intake.settle import RUNS_KEPT, Settled, SettleMeter, SettleTime
 from streams.messages import SpikeBatch
 
 HOP_S, MOST_S = 0.02, 0.1
@@ -230,3 +232,16 @@ def test_a_configured_settle_time_stays() -> None:
         assert settle.fix(1, float(t_s), predecodes=True) is None
         assert settle.grow(1, float(t_s), 0.9, 1000) is None
     assert (settle.settle_s, settle.settling) == (0.005, False)
+
+
+def test_a_source_that_is_silent_for_days_costs_no_memory() -> None:
+    settle = SettleTime("auto", HOP_S, 0.5)
+    settle.begin(0.0)
+    tracemalloc.start()
+    sizes = []
+    for _ in range(3):
+        for i in range(RUNS_KEPT):
+            settle.note_run(i * 1e-9)
+        sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert sizes[2] < 1.1 * sizes[0]

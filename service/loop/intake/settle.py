@@ -17,6 +17,8 @@ import numpy as np
 from service.loop.intake.arrivals import Arrival
 
 MEASURE_S = 9.5
+RUNS_KEPT = 10_000
+"""Of the newest bins: a source may be silent for days before it can be measured."""
 START_UP_S = 0.5
 LEAST_S = 1e-3
 QUANTILE = 0.999
@@ -65,7 +67,7 @@ class SettleMeter:
         self._worst_s: dict[int, float] = {}
         self._t_first_s: float | None = None
         self._after_end_s: dict[int, float] = {}
-        self._runs_s: list[float] = []
+        self._runs_s: deque[float] = deque(maxlen=RUNS_KEPT)
 
     def add(self, lag_s: np.ndarray, t_s: float) -> None:
         """Take in an arrival's (n,) lags at `t_s`; stamps ahead of the clock tell no delay."""
