@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, Self
 
 from service.errors import ServiceError
+from service.signals import ending_signals
 from streams.clock import MonotonicClock
 
 START_WITHIN_S = 120.0
@@ -51,12 +52,12 @@ class Rig:
         self._is_starting = self._is_interrupted = False
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending_signals():
             signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending_signals():
             signal.signal(number, signal.SIG_IGN)
         for process in self._processes.values():
             process.terminate()

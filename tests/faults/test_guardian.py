@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from service.config import ServeConfig
 from service.daemon.guardian import _next_config
 from service.daemon.lifeline import LastWords
+from service.signals import ending_signals
 
 GOLDEN = Path(__file__).parents[1] / "streams" / "golden" / "decode.json"
 GUARDED = """
@@ -46,7 +46,7 @@ sys.exit(guard(run, config))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a guardian")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [*ending_signals()])
 def test_a_signal_during_the_last_words_ends_it_and_no_fallback_begins(number: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", GUARDED, str(GOLDEN)], stdout=subprocess.PIPE, text=True

@@ -237,3 +237,19 @@ def test_listening_that_is_cut_short_keeps_no_process() -> None:
         "except KeyboardInterrupt: zmq.Context.instance().term()  # waits for what is open"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=10.0)
+
+
+def test_a_terminal_that_is_closed_leaves_no_process_behind() -> None:
+    code = (
+        "import os, signal, sys, time; from service.bench.rig import Rig\n"
+        "with Rig() as rig:\n"
+        "    rig.run('child', [sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "    print(rig.pids()['child'], flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE, text=True, timeout=30.0, check=False,
+    )  # fmt: skip
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)

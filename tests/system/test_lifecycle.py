@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.signals import ending_signals
 from streams.wire.client import DaemonClient, StartingError
 from streams.wire.sockets import Publisher
 from tests.system.conftest import UNIT_KEYS, ConfigWriter, DaemonStarter
@@ -21,7 +22,7 @@ def _is_safe(decode: dict[str, object]) -> bool:
     return isinstance(value, dict) and value["velocity"] == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [*ending_signals()])
 def test_a_signal_ends_it_in_order(daemon: Daemon, number: signal.Signals) -> None:
     assert daemon.end(number) == 0
     last = daemon.heard.decodes[-1]
