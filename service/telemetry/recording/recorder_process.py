@@ -20,6 +20,7 @@ from typing import Any
 
 from service.telemetry.recording.frames import (
     BEGIN_PART,
+    BEHAVIOR_FILE,
     FOLLOWED_BY,
     PartHead,
     frame,
@@ -186,9 +187,11 @@ def _remove(path: Path) -> bool:
     finally:
         os.close(file)
     # What somebody else laid beside the parts stays, and the folder with it.
-    if {one.name for one in path.parent.iterdir()} <= {FOLLOWED_BY}:
+    left = list(path.parent.iterdir())
+    if all(one.name == FOLLOWED_BY or BEHAVIOR_FILE.fullmatch(one.name) for one in left):
         with contextlib.suppress(OSError):
-            (path.parent / FOLLOWED_BY).unlink(missing_ok=True)
+            for one in left:
+                one.unlink(missing_ok=True)
             path.parent.rmdir()
     return True
 

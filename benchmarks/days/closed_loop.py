@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from streams.spikes.tokenizer import Tokenizer
 LEAD_S, SMOOTHING = 0.1, 0.5
 LATE_TICKS = 3
 PLACE = "processing/behavior"
+FIRST_DAY = date(2026, 1, 1)
 
 
 @dataclass(slots=True)
@@ -91,7 +93,8 @@ def drive(
             shaped = SMOOTHING * shaped + (1.0 - SMOOTHING) * np.asarray(decoded, np.float64)
             coming.append((i_tick + LATE_TICKS, (float(shaped[0]), float(shaped[1]))))
             recent = []
-    return Driven(_session(log, cortex.unit_keys, task, subject), task.n_acquired, seconds)
+    session = _session(log, cortex.unit_keys, task, subject, day)
+    return Driven(session, task.n_acquired, seconds)
 
 
 def joined(batches: Sequence[SpikeBatch]) -> SpikeBatch:
@@ -102,7 +105,7 @@ def joined(batches: Sequence[SpikeBatch]) -> SpikeBatch:
 _FIELDS = ("t_us", "unit", "count")
 
 
-def _session(log: _Log, keys: tuple[str, ...], task: ReachTask, subject: int) -> Session:
+def _session(log: _Log, keys: tuple[str, ...], task: ReachTask, subject: int, day: int) -> Session:
     spikes = joined(log.spikes)
     order = canonical_order(spikes.t_us, spikes.unit)
     kept = log.ticks[1::2]
@@ -110,7 +113,7 @@ def _session(log: _Log, keys: tuple[str, ...], task: ReachTask, subject: int) ->
     cursor = np.array([tick.cursor for tick in kept])
     target = np.array([(np.nan, np.nan) if k.target is None else k.target for k in kept])
     return Session(
-        id=f"sim-{subject}/2026-02-01/driven",
+        id=f"sim-{subject}/{FIRST_DAY + timedelta(days=day)}/driven",
         unit_keys=keys,
         spikes=SpikeBatch(*(getattr(spikes, name)[order] for name in _FIELDS)),
         behavior={
