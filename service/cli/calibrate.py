@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
-from service.cli.options import Command, UnitNumbers, arg, flag, listed, opt, quieten_lsl
+from service.cli.options import (
+    DEFAULT_CONTROL,
+    Command,
+    Control,
+    Keys,
+    UnitNumbers,
+    arg,
+    flag,
+    listed,
+    opt,
+    quieten_lsl,
+)
 from service.cli.page import Page, page_beside
 
 if TYPE_CHECKING:
@@ -37,6 +48,12 @@ def calibrate(
         Path | None,
         Option("--out", "-o", metavar="FOLDER", help="With --from-run: where it is written."),
     ] = None,
+    at: Annotated[str, opt("With --from-run: wait for this time of day.", "HH:MM")] = "",
+    swap: Annotated[
+        bool, flag("--swap", "With --from-run: put it in service, by way of shadow, if better.")
+    ] = False,
+    control: Control = DEFAULT_CONTROL,
+    keys: Keys = None,
     folder: Annotated[Path | None, opt("Folder of this calibration.")] = None,
     auto: Annotated[bool, flag("--auto", "Ask nobody: go by the config's thresholds.")] = False,
     as_json: Annotated[
@@ -56,13 +73,17 @@ def calibrate(
       7  the daemon is not reachable
     """  # noqa: D301 - \b keeps the lines of a paragraph in the help
     quieten_lsl()
-    if from_run:
-        return _from_run(files, base, out, as_json=as_json)
     from service.errors import ConfigError
 
-    if len(files) != 1 or base or out:
+    if from_run:
+        from service.cli.from_run import Asked
+        from service.cli.from_run import from_run as make
+
+        return make(Asked(files, base, out, at, control if swap else "", keys, as_json))
+    if len(files) != 1 or base or out or at or swap:
         raise ConfigError(
-            "a calibration takes one CONFIG.toml; recordings, --base and -o go with --from-run"
+            "a calibration takes one CONFIG.toml; recordings, --base, -o, --at and --swap go with "
+            "--from-run"
         )
     (config,) = files
     from calibration.wizard import start
@@ -71,44 +92,6 @@ def calibrate(
         return start.calibrate(
             config, folder=folder, auto=auto, as_json=as_json, resume=resume, command=ITSELF
         )
-
-
-def _from_run(files: list[Path], base: Path | None, out: Path | None, *, as_json: bool) -> int:
-    """Make a decoder of recordings in which the subject drove."""
-    from calibration.from_run.make import make_from_run
-    from calibration.from_run.told import lines_of
-    from calibration.wizard.config import CalibrateConfig, load_config
-    from calibration.wizard.recording import reading_of
-    from export.shipped import bundle_path
-    from service.errors import ConfigError, ExitCode
-    from service.redecode.driven import decoder_of_run, session_of_driven_run
-
-    configs = [file for file in files if file.suffix == ".toml"]
-    recordings = [file for file in files if file not in configs]
-    if len(configs) > 1 or not recordings:
-        raise ConfigError("--from-run takes recordings, and at most one CONFIG.toml")
-    config = load_config(configs[0]) if configs else CalibrateConfig()
-    if base is None and recordings[-1].is_dir():
-        base = decoder_of_run(recordings[-1])
-    if base is None and config.calibration.base:
-        base = bundle_path(config.calibration.base)
-    if base is None:
-        raise ConfigError("say which decoder drove: --base BUNDLE")
-    out = out or Path(config.calibration.folder) / f"from-run-{recordings[-1].stem}"
-    reading = reading_of(config, _keys_of(base))
-    made = make_from_run(
-        recordings,
-        base,
-        out,
-        reading=reading,
-        read_run=lambda path: session_of_driven_run(path, reading),
-        body=config.behavior.body if configs else "",
-        on_target=config.recalibrate.on_target,
-        seed=config.calibration.seed,
-        say=_say,
-    )
-    sys.stdout.write(json.dumps(made.as_json()) + "\n" if as_json else lines_of(made))
-    return ExitCode.BELOW_THRESHOLD if made.why_not else ExitCode.DONE
 
 
 def _page_arguments(config: Path) -> list[str]:
