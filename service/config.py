@@ -110,6 +110,9 @@ class RecordConfig(Section):
     folder: str = Field("runs/recordings", min_length=1)
     limit_gb: Finite = Field(50.0, ge=0)
     part_mb: Finite = Field(64.0, ge=0.01, le=1024)
+    behavior: tuple[Annotated[str, Field(pattern=r"^[^:@\s]+(:.*)?$")], ...] = Field(
+        (), strict=False
+    )
 
 
 class ServeConfig(Section):

@@ -11,6 +11,7 @@ import numpy as np
 from calibration.adaptation.adapted import Adapt, Adapted, Adapter, Options, write_child
 from calibration.adaptation.calibration_data import CalibrationData, prepare
 from calibration.adaptation.closed_form import adapt_closed_form
+from calibration.adaptation.reference import reference_for
 from calibration.adaptation.scores import decode, measure, shuffled, verify, wiener
 from calibration.choices import choice_of, rows_in
 from calibration.errors import CalibrationError
@@ -57,6 +58,7 @@ def adapt(
     follow_drift: bool = True,
     seed: int = 0,
     sessions_config: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_note: Say = say_on_stderr,
 ) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def adapt(
             minutes has moved since calibration.
         seed: the same seed gives the same bundle.
         sessions_config: a TOML file whose `[sessions]` replaces the training's.
+        facts: further entries for the manifest's `training`, JSON-able.
         on_progress: told steps done, and steps at most.
         on_note: hears about mended data and unit keys that cannot be trusted.
 
@@ -105,7 +108,8 @@ def adapt(
     options = Options(same_array, unfreeze, follow_drift, seed, on_progress)
     found = learn(bundle, data, options)
     adapt_s = round(clock.now() - t_start, 3)
-    return {"adapt_s": adapt_s, **write_adapted(Path(out), bundle, data, found, seed)}
+    told = write_adapted(Path(out), bundle, data, found, seed, facts)
+    return {"adapt_s": adapt_s, **told}
 
 
 def _adapter_of(bundle: DecoderBundle) -> Adapter:
@@ -135,7 +139,12 @@ def _way_of(adapter: Adapter, bundle: DecoderBundle, *, gradient: bool, unfreeze
 
 
 def write_adapted(
-    out: Path, bundle: DecoderBundle, data: CalibrationData, found: Adapted, seed: int = 0
+    out: Path,
+    bundle: DecoderBundle,
+    data: CalibrationData,
+    found: Adapted,
+    seed: int = 0,
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score an adapted decoder on the test part, if there is one, and write its bundle.
 
@@ -145,6 +154,7 @@ def write_adapted(
         data: the session.
         found: the adapted decoder.
         seed: shuffles units for the control.
+        facts: further entries for the manifest's `training`, JSON-able.
 
     Returns:
         What `adapt` returns, but for `adapt_s`.
@@ -154,10 +164,14 @@ def write_adapted(
     """
     outputs, verification = _scores(bundle, found, data, seed) if data.scored else ({}, None)
     learning = _learning(found, data, seed)
+    fields = _fields(bundle, data, found, learning) | {"verification": verification}
+    # A reference of the decoder before tells nothing about these units.
+    fields["training"].pop("agreement", None)
+    fields["training"] |= reference_for(bundle, data, verification) | dict(facts or {})
     adapted = write_child(
         out,
         bundle,
-        _fields(bundle, data, found, learning) | {"verification": verification},
+        fields,
         graph=found.graph,
         tables=found.tables,
         learnt=found.learnt,

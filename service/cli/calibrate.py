@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
-from service.cli.options import Command, Config, UnitNumbers, arg, flag, listed, opt, quieten_lsl
+from service.cli.options import (
+    DEFAULT_CONTROL,
+    Command,
+    Control,
+    Keys,
+    UnitNumbers,
+    arg,
+    flag,
+    listed,
+    opt,
+    quieten_lsl,
+)
 from service.cli.page import Page, page_beside
 
 if TYPE_CHECKING:
@@ -22,15 +33,59 @@ ITSELF = (sys.executable, "-m", "service.cli")
 
 
 def calibrate(
-    config: Config,
+    files: Annotated[
+        list[Path],
+        arg("CONFIG.toml|RECORDING...", "The config; with --from-run, recordings of driving."),
+    ],
+    from_run: Annotated[
+        bool,
+        flag("--from-run", "From recordings of driving, the newest last: no calibration block."),
+    ] = False,
+    base: Annotated[
+        Path | None, opt("With --from-run: the decoder that drove; else the run's.", "BUNDLE")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        Option("--out", "-o", metavar="FOLDER", help="With --from-run: where it is written."),
+    ] = None,
+    at: Annotated[str, opt("With --from-run: wait for this time of day.", "HH:MM")] = "",
+    swap: Annotated[
+        bool, flag("--swap", "With --from-run: put it in service, by way of shadow, if better.")
+    ] = False,
+    control: Control = DEFAULT_CONTROL,
+    keys: Keys = None,
     folder: Annotated[Path | None, opt("Folder of this calibration.")] = None,
     auto: Annotated[bool, flag("--auto", "Ask nobody: go by the config's thresholds.")] = False,
-    as_json: Annotated[bool, flag("--json", "With --auto: print a JSON object.")] = False,
+    as_json: Annotated[
+        bool, flag("--json", "With --auto or --from-run: print a JSON object.")
+    ] = False,
     resume: Annotated[bool, flag("--resume", "Go on where the last one was left.")] = False,
     page: Page = False,
 ) -> int:
-    """Make today's decoder, prove it, put it in service."""
+    """Make today's decoder, prove it, put it in service.
+
+    \b
+    exit codes:
+      0  done
+      8  it was rejected, or is no better than the decoder that drove
+      3  the streams, or the recordings, do not tell what is needed
+      4  a decoder was refused
+      7  the daemon is not reachable
+    """  # noqa: D301 - \b keeps the lines of a paragraph in the help
     quieten_lsl()
+    from service.errors import ConfigError
+
+    if from_run:
+        from service.cli.from_run import Asked
+        from service.cli.from_run import from_run as make
+
+        return make(Asked(files, base, out, at, control if swap else "", keys, as_json))
+    if len(files) != 1 or base or out or at or swap:
+        raise ConfigError(
+            "a calibration takes one CONFIG.toml; recordings, --base, -o, --at and --swap go with "
+            "--from-run"
+        )
+    (config,) = files
     from calibration.wizard import start
 
     with page_beside(*_page_arguments(config)) if page else nullcontext():

@@ -242,7 +242,8 @@ def make_recorder(
     )
     folder = Path(config.record.folder)
     cores = config.realtime.cores
-    return RunRecorder(journal, folder, limits, facts, source.keys, clock, report, cores)
+    behavior = config.record.behavior
+    return RunRecorder(journal, folder, limits, facts, source.keys, clock, report, cores, behavior)
 
 
 def make_token_cap(hop_s: float, report: Report) -> TokenCap:

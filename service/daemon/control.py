@@ -50,6 +50,7 @@ def _status(daemon: Daemon, _: Arguments) -> Arguments:
         "refused_backends": dict(failover.refused),
         "spare_backend": failover.spare,
         "health": daemon.units.report(),
+        "agreement": daemon.agreement.units.report(),
         "recording": daemon.recorder.status if daemon.recorder else {},
         "memory_check": daemon.deployer.memory.report(),
         "shaping": msgspec.to_builtins(loop.slots.active.shaper.shaping),

@@ -52,6 +52,7 @@ from service.loop.slots import make_slot
 from service.telemetry.heartbeat import heartbeat_of
 from service.telemetry.recording.run_journal import RunJournal
 from service.telemetry.run_telemetry import RunTelemetry
+from service.telemetry.unit_agreement import AgreementWatch
 from service.telemetry.unit_health import UnitWatch
 from streams.clock import MonotonicClock
 from streams.wire.packed import decode_writer
@@ -142,6 +143,7 @@ class Daemon:
             self.report, run_id=self.run_id, follows=lifeline.run_before, clock=self._clock,
         )  # fmt: skip
         self.units = UnitWatch(manifest, self.source.keys)
+        self.agreement = AgreementWatch(self.loop, self.telemetry, self.source.keys, self.report)
         self.deployer = self._make_deployer()
         self.deployer.failover.refused |= hung
         self.deployer.failover.prepare(bundle, self.opened, spare)
@@ -229,8 +231,8 @@ class Daemon:
             self.recorder.begin()
             self.journal.beat_over(self.loop, self._clock.now())
         self._ingest.start()
-        self.deployer.failover.start()
-        self.deployer.memory.start()
+        for part in (self.deployer.failover, self.deployer.memory, self.agreement):
+            part.start()
         wanted = self.config.realtime
         for what, holds, said in ask_for(
             wanted.priority, wanted.cores, self._ingest.puller, lock_memory=wanted.lock_memory
@@ -275,6 +277,7 @@ class Daemon:
             flags=[part for part, why in failed.items() if why]
             + ["simulated"] * self.is_simulated,
             recorded=recorder is not None and not recorder.failure,
+            r2_lost=self.agreement.r2_lost,
         )  # fmt: skip
         # Asked by the control thread while a beat hangs: the newest decode is no news any more.
         if self.lifeline.is_overdue(t_sent):
@@ -373,10 +376,9 @@ class Daemon:
             self._publisher.send(*self._outgoing.popleft())
 
     def _description(self) -> dict[str, Any]:
-        told = describe(self.bundle.manifest, self.opened)
+        told, source = describe(self.bundle.manifest, self.opened), self.source
         told["refused_backends"] |= self._hung
-        source = str(self.source.inlet.description)
-        return told | {"source": source, "simulated": self.is_simulated}
+        return told | {"source": str(source.inlet.description), "simulated": self.is_simulated}
 
     def _end(self) -> None:
         self.lifeline.reach(Phase.ENDING, self._clock.now() + ENDS_WITHIN_S, "the end")
@@ -388,8 +390,8 @@ class Daemon:
         self._publish(self.loop.final_safe_decode(reason))
         while self._outgoing:
             self._send_outgoing()
-        self.deployer.stop()
-        self.deployer.memory.stop()
+        for part in (self.deployer, self.deployer.memory, self.agreement):
+            part.stop()
         self._ingest.stop()
         if self._stand_in is not None:
             self._stand_in.close()

@@ -57,7 +57,7 @@ def demo(
     sys.setswitchinterval(1e-4)
     name = f"spikeloop-demo-{os.getpid()}"
     with Rig() as rig:
-        endpoints = rig.serve("daemon", name, served(bundle, backend, record))
+        endpoints = rig.serve("daemon", name, served(bundle, backend, record, name))
         endpoint = endpoints["decode"]
         told = f"the page is at {start_page(rig, endpoints, bundle)}" if page else ""
         if told:
@@ -88,10 +88,13 @@ def shortfalls(result: dict[str, Any], seconds: float) -> list[str]:
 
 
 def served(
-    bundle: str, backend: str = DEFAULT_BACKEND, record: Path | None = None
+    bundle: str, backend: str = DEFAULT_BACKEND, record: Path | None = None, name: str = ""
 ) -> dict[str, Any]:
-    """The demo's config for the daemon, as `Rig.serve` takes it."""
-    recorded = {} if record is None else {"record.enabled": True, "record.folder": str(record)}
+    """The demo's config for the daemon, as `Rig.serve` takes it; `name` is the subject's."""
+    recorded: dict[str, Any] = {}
+    if record is not None:
+        recorded = {"record.enabled": True, "record.folder": str(record)}
+        recorded["record.behavior"] = [f"Position:{name}-cursor", f"Markers:{name}-markers"]
     return recorded | {
         "decoder.bundle": bundle,
         "decoder.backend": backend,

@@ -147,9 +147,11 @@ def session_of_run(
     named = ("settings", "validity", "events", "holes")
     tables = {name: getattr(gathered, name).table() for name in named
               if getattr(gathered, name).rows}  # fmt: skip
+    begins_s = gathered.t0_s
     if len(spikes) and spikes.t_us[0] < 0:
         earlier_s = -float(spikes.t_us[0]) * 1e-6
         spikes = SpikeBatch(spikes.t_us - spikes.t_us[0], spikes.unit, spikes.count)
+        begins_s -= earlier_s
         behavior = {name: _moved(one, earlier_s) for name, one in behavior.items()}
         tables = {name: Trials(one.start_s + earlier_s, one.stop_s + earlier_s, one.columns)
                   for name, one in tables.items()}  # fmt: skip
@@ -162,19 +164,19 @@ def session_of_run(
         behavior=behavior,
         trials=None,
         duration_s=max(last_s, newest_s),
-        provenance=_provenance(run),
+        provenance=_provenance(run, begins_s),
     )
     return session, tables, run.remarks
 
 
-def _provenance(run: RecordedRun) -> dict[str, str]:
+def _provenance(run: RecordedRun, begins_s: float) -> dict[str, str]:
     facts = run.facts
     return {
         "description": f"recorded by spikeloop {facts['spikeloop']}, run {facts['run_id']}",
         "recording": run.path.resolve().name,
         "recorded": facts["began"],
         "source": facts["source"],
-        "lsl_time_of_start": repr(facts["t0_s"]),
+        "lsl_time_of_start": repr(begins_s),
         "config": json.dumps(facts["config"]),
         "machine": str(facts["machine"]),
         "mended": "\n".join(run.remarks),

@@ -32,6 +32,7 @@ def heartbeat_of(
     t_sent: float,
     flags: list[str],
     recorded: bool,
+    r2_lost: float | None,
 ) -> Heartbeat:
     """Return the message, from the loop's and the source's present state."""
     manifest, estimate, settle = loop.decoder.manifest, source.offset.current, loop.settle
@@ -68,4 +69,5 @@ def heartbeat_of(
         flags=flags,
         memory_mb=resident_mb(),
         recorded=recorded,
+        r2_lost=r2_lost,
     )

@@ -59,6 +59,7 @@ def rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if lost := status["spikes_lost"]:
         yield "", f"[yellow]{lost:,} samples of the source never came[/]"
     yield from _units(status["health"])
+    yield from _tuning(status.get("agreement", {}))
     yield "sender's clock", _clock(status)
     if shaped := _shaping(status):
         yield "shaping", shaped
@@ -138,6 +139,18 @@ def _units(health: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "units", "; ".join(part for part in parts if part)
     if health["recalibration_advised"]:
         yield "", "[yellow]calibrate again: many units are not as they were[/]"
+
+
+def _tuning(agreement: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    lost = agreement.get("r2_lost")
+    if lost is None:
+        return
+    yield (
+        "tuning",
+        f"{agreement['share']:.0%} of the signal is as at calibration; costs {lost:.2f} R2",
+    )
+    if agreement["advised"]:
+        yield "", f"[yellow]calibrate again: it would gain about {lost:.2f} of R2[/]"
 
 
 def _named(keys: Sequence[str], what: str) -> str:

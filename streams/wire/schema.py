@@ -85,6 +85,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     flags: list[str]
     memory_mb: float | None = None
     recorded: bool | None = None
+    r2_lost: float | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.days.closed_loop import drive
 from calibration.adaptation.adapt import adapt
 from calibration.wizard.behavior import pace_of, with_intention
 from streams.sessions.convert.convert import joined
 from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop
-from tests.calibration.closed_loop import drive
 
 BASE = Path(__file__).parents[2] / "configs" / "bundles" / "demo"
 SUBJECT, DAY = 1, 25

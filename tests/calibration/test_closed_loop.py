@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.days.closed_loop import drive
 from calibration.adaptation.adapt import adapt
 from calibration.adaptation.adapted import write_child
 from export.bundle import open_bundle
 from streams.sessions.nwb.writer import write_session
 from streams.simulation.openloop import record_open_loop
-from tests.calibration.closed_loop import drive
 from tests.calibration.recalibrated import BASE, DAY, SUBJECT
 
 LEARNT_S, HELD_OUT_S, JUDGED_S = 60.0, 20.0, 240.0

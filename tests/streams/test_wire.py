@@ -109,6 +109,7 @@ HEARTBEAT = Heartbeat(
     flags=[],
     memory_mb=312.5,
     recorded=True,
+    r2_lost=0.04,
 )
 TIMING = Timing(
     run_id="7f3a",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group
 from rich.progress_bar import ProgressBar
@@ -80,12 +81,23 @@ def adapted(run: CalibrationRun, base: Path, session: Path, out: Path, test: str
             follow_drift=calibration.follow_drift,
             test=test,
             seed=calibration.seed,
+            facts=_pace_as_fact(run),
             on_progress=lambda done, most: _show(run, done, most),
         )
     except CalibrationError as err:
         raise WizardError(str(err), ExitCode.STREAM) from err
     sign(out)
     return AdaptResult.model_validate(result | {"bundle": str(out)})
+
+
+def _pace_as_fact(run: CalibrationRun) -> dict[str, Any]:
+    """Give the subject's pace, which decoders that learn from driving need; {} without targets."""
+    collected = read_session(Path(needed(run.results.collect).session))
+    try:
+        pace = pace_of(collected, run.config.behavior.body)
+    except WizardError:
+        return {}
+    return {"pace": {"top": pace.top, "slow_within": pace.slow_within}}
 
 
 def _show(run: CalibrationRun, done: int, most: int) -> None:
@@ -112,7 +124,8 @@ def recalibration_step(run: CalibrationRun) -> RecalibrateResult:
     today = Path(needed(run.results.adapt).bundle)
     out = run.folder / "decoder" / f"{decoder_name(run)}-driven"
     made = adapted(run, today, session, out, test)
-    compared = verify(run, today, out, session, test, run.folder / "verify-driven.npz")
+    traces, seed = run.folder / "verify-driven.npz", run.config.calibration.seed
+    compared = verify(today, out, session, test, traces, seed=seed)
     run.ui.ask(Page(*DRIVING, verification_table(compared), verification_line(compared)))
     # What was meant is a guess, so less of it can be decoded than of movement.
     thresholds = run.config.decide.model_copy(update={"least_r2": config.least_r2})

@@ -20,6 +20,7 @@ MAGIC, FORMAT = b"spikeloop run\r\n\x00", 1
 RUN_FOLDER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 PART_FILE = re.compile(r"part-\d{6}\.rec")
 FOLLOWED_BY = "followed-by"
+BEHAVIOR, BEHAVIOR_FILE = "behavior-{:03d}.xdf", re.compile(r"behavior-\d+\.xdf")
 """A file in a run's folder that names the run that went on in its place."""
 FRAME_BYTES_AT_MOST = 2**26
 """Longer ones are no frames: a length that was damaged must not fill the memory."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from service.telemetry.recording.frames import (
     BEGIN_PART,
+    BEHAVIOR_FILE,
     FOLLOWED_BY,
     PartHead,
     frame,
@@ -190,9 +191,11 @@ def _remove(path: Path) -> bool:
     finally:
         os.close(file)
     # What somebody else laid beside the parts stays, and the folder with it.
-    with contextlib.suppress(OSError), os.scandir(path.parent) as left:
-        if all(one.name == FOLLOWED_BY for one in left):
-            (path.parent / FOLLOWED_BY).unlink(missing_ok=True)
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        left = [one.name for one in entries]
+        if all(one == FOLLOWED_BY or BEHAVIOR_FILE.fullmatch(one) for one in left):
+            for one in left:
+                (path.parent / one).unlink(missing_ok=True)
             path.parent.rmdir()
     return True
 

@@ -11,13 +11,14 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from service.guard import Guard
+from service.telemetry.recording.behavior_recorder import BehaviorRecorder
 from service.telemetry.recording.frames import (
     BEGIN_PART,
     FOLLOWED_BY,
@@ -66,6 +67,7 @@ class RunRecorder(threading.Thread):
         clock: the daemon's.
         report: called with (event, detail).
         leave_cores: cores that the recorder keeps off, if there are others.
+        behavior: streams that are recorded beside the run, as `spikeloop record` takes them.
 
     Attributes:
         run_folder: the run's folder.
@@ -84,6 +86,7 @@ class RunRecorder(threading.Thread):
         clock: Clock,
         report: Report,
         leave_cores: Collection[int] = (),
+        behavior: Sequence[str] = (),
     ) -> None:
         super().__init__(name="recorder", daemon=True)
         began = datetime.now(UTC)
@@ -93,6 +96,7 @@ class RunRecorder(threading.Thread):
         self._facts = facts | {"began": began.isoformat()}
         self._keys, self._clock, self._report = keys, clock, report
         self._pipe: RecorderPipe | None = None
+        self._behavior = BehaviorRecorder(behavior, self.run_folder, clock)
         self._leave_cores = set(leave_cores)
         self._segment = self._part = self._part_bytes = self._bytes_before = self._n_keys = 0
         # What is noted before a checkpoint has lost what came before it.
@@ -129,10 +133,18 @@ class RunRecorder(threading.Thread):
         self._has_tried.set()
         while not self._stopping.is_set():
             self._journal.wait(FETCH_EVERY_S)
-            self._feed()
-        if self._pipe is not None:
             with Guard(Exception, self._broke):
+                self._look_at_behavior()
+            self._feed()
+        with Guard(Exception, self._broke):
+            if self._pipe is not None:
                 self._finish(self._pipe)
+            self._behavior.stop(ENDS_WITHIN_S)
+
+    def _look_at_behavior(self) -> None:
+        if self.run_folder.is_dir() and self._behavior.look():
+            detail = {"folder": str(self.run_folder), "warning": self._behavior.failure}
+            self._report("behavior_unrecorded", detail)
 
     def _feed(self) -> None:
         with Guard(Exception, self._broke):  # it is told, and tried again; decodes go on

@@ -124,15 +124,7 @@ def session_of(recording: Recording, reading: Reading) -> Session:
     first_s = min((float(t_s.min()) for t_s in used), default=0.0)
     last_s = max((float(t_s.max()) for t_s in used), default=0.0)
     spikes, keys = _spikes(pieces, reading, first_s, remarks)
-    behavior: dict[str, Behavior] = {}
-    for stream in behaviors:
-        for path, signal in behavior_of(stream, first_s, reading.body, reading.channels).items():
-            if path in behavior:
-                raise RecordingError(
-                    f"{recording.path} holds {path} twice, the second from {stream.description}: "
-                    "say which streams are behaviour with --behavior TYPE:NAME"
-                )
-            behavior[path] = signal
+    behavior = _signals(behaviors, recording, reading, first_s)
     if len(pieces) > 1:
         at = ", ".join(f"{float(one.t_s.min()) - first_s:.3f} s" for one in pieces[1:])
         remarks.append(
@@ -154,6 +146,43 @@ def session_of(recording: Recording, reading: Reading) -> Session:
             MENDED: "\n".join(f"{recording.path.name}: {line}" for line in remarks),
         },
     )
+
+
+@np.errstate(all="ignore")  # of values that damage made infinite, see `read_recording`
+def behavior_in(
+    recording: Recording, reading: Reading, first_s: float
+) -> tuple[dict[str, Behavior], Trials | None]:
+    """Return a recording's behaviour and trials alone, whether or not it holds spikes.
+
+    Args:
+        recording: what was recorded.
+        reading: what means what.
+        first_s: times count from here, seconds on LSL's clock.
+
+    Raises:
+        RecordingError: it holds streams that do not fit.
+    """
+    streams = _behavior_streams(recording, reading, [])
+    behavior = _signals(streams, recording, reading, first_s)
+    markers = recording.markers(reading.markers, reading.markers_name) if reading.markers else None
+    if markers is not None:
+        _require_stamps(markers, recording)
+    return behavior, _trials(markers, first_s, behavior, reading)
+
+
+def _signals(
+    streams: Sequence[Recorded], recording: Recording, reading: Reading, first_s: float
+) -> dict[str, Behavior]:
+    behavior: dict[str, Behavior] = {}
+    for stream in streams:
+        for path, signal in behavior_of(stream, first_s, reading.body, reading.channels).items():
+            if path in behavior:
+                raise RecordingError(
+                    f"{recording.path} holds {path} twice, the second from {stream.description}: "
+                    "say which streams are behaviour with --behavior TYPE:NAME"
+                )
+            behavior[path] = signal
+    return behavior
 
 
 def _behavior_streams(recording: Recording, reading: Reading, remarks: list[str]) -> list[Recorded]:

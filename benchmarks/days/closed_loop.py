@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,15 @@ from streams.sessions.session import Behavior as Signal
 from streams.sessions.session import Session, Trials
 from streams.simulation.control import guided
 from streams.simulation.cortex import MotorCortex
-from streams.simulation.subject import ReachTask, Subject, TaskBehavior, Tick, targets_of
-from streams.simulation.user import TICK_S, Point, User
+from streams.simulation.subject import CENTRE, ReachTask, TaskBehavior, Tick, ramp, targets_of
+from streams.simulation.user import STILL, TICK_S, Point, User
 from streams.spikes.kernels.numpy_kernels import canonical_order
 from streams.spikes.tokenizer import Tokenizer
 
 LEAD_S, SMOOTHING = 0.1, 0.5
 LATE_TICKS = 3
 PLACE = "processing/behavior"
+FIRST_DAY = date(2026, 1, 1)
 
 
 @dataclass(slots=True)
@@ -69,29 +71,32 @@ def drive(
     rows = np.array([bundle.row_of_key.get(key, -1) for key in cortex.unit_keys], np.int32)
     tokenizer = Tokenizer(round(bundle.manifest.bin_s * 1e6), rows)
     task = ReachTask(targets_of("centre-out", seed))
-    live = Subject(cortex, TaskBehavior(User(seed, "decoder"), task, "decoder"))
+    behavior = TaskBehavior(User(seed, "decoder"), task, "decoder")
     velocity: Point = (0.0, 0.0)
     shaped = np.zeros(2)
     coming: deque[tuple[int, Point]] = deque()
-    recent: list[SpikeBatch] = []
+    plans, cursors = [STILL], [CENTRE]
     log = _Log()
     n_ticks = round(seconds / TICK_S)
     for i_tick in range(1, n_ticks + 1):
         if coming and coming[0][0] == i_tick:
             velocity = coming.popleft()[1]
         share = assist[min(i_tick * len(assist) // n_ticks, len(assist) - 1)]
-        guide = guided(velocity, live.behavior.cursor, task.target, share)
-        tick, spikes = live.step(guide)
+        tick = behavior.step(guided(velocity, behavior.cursor, task.target, share))
         log.ticks.append(tick)
-        log.spikes.append(spikes)
-        recent.append(spikes)
+        plans.append(tick.plan)
+        cursors.append(tick.cursor)
         if i_tick % hop_ticks == 0:
-            window, _ = tokenizer.cut(joined(recent), round(i_tick * TICK_S * 1e6), 0.0)
+            # Nothing that is decoded acts before: the neurons fire for all of a hop at once.
+            spikes = cortex.advance(ramp(np.array(plans)), ramp(np.array(cursors)))
+            log.spikes.append(spikes)
+            window, _ = tokenizer.cut(spikes, round(i_tick * TICK_S * 1e6), 0.0)
             decoded = backend.step(window, LEAD_S)["velocity"]
             shaped = SMOOTHING * shaped + (1.0 - SMOOTHING) * np.asarray(decoded, np.float64)
             coming.append((i_tick + LATE_TICKS, (float(shaped[0]), float(shaped[1]))))
-            recent = []
-    return Driven(_session(log, cortex.unit_keys, task, subject), task.n_acquired, seconds)
+            plans, cursors = plans[-1:], cursors[-1:]
+    session = _session(log, cortex.unit_keys, task, subject, day)
+    return Driven(session, task.n_acquired, seconds)
 
 
 def joined(batches: Sequence[SpikeBatch]) -> SpikeBatch:
@@ -102,7 +107,7 @@ def joined(batches: Sequence[SpikeBatch]) -> SpikeBatch:
 _FIELDS = ("t_us", "unit", "count")
 
 
-def _session(log: _Log, keys: tuple[str, ...], task: ReachTask, subject: int) -> Session:
+def _session(log: _Log, keys: tuple[str, ...], task: ReachTask, subject: int, day: int) -> Session:
     spikes = joined(log.spikes)
     order = canonical_order(spikes.t_us, spikes.unit)
     kept = log.ticks[1::2]
@@ -110,7 +115,7 @@ def _session(log: _Log, keys: tuple[str, ...], task: ReachTask, subject: int) ->
     cursor = np.array([tick.cursor for tick in kept])
     target = np.array([(np.nan, np.nan) if k.target is None else k.target for k in kept])
     return Session(
-        id=f"sim-{subject}/2026-02-01/driven",
+        id=f"sim-{subject}/{FIRST_DAY + timedelta(days=day)}/driven",
         unit_keys=keys,
         spikes=SpikeBatch(*(getattr(spikes, name)[order] for name in _FIELDS)),
         behavior={

@@ -1,0 +1,1 @@
+"""Today's decoder from runs in which the subject drove: no calibration block."""

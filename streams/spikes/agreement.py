@@ -1,0 +1,247 @@
+"""How far units' tuning has moved since calibration, told without labels.
+
+Each unit is compared with what the other units decode together: a unit that became another one, or
+turned its preferred direction, no longer varies with them as it did. How fast or how much the
+subject moves scales all units alike, and is divided out.
+
+Let z be the roots of units' counts in calibration's standard deviations, W a linear readout of the
+behaviour, d = z W. Then c_j = cov(z_j, d) - W_j var(z_j) is unit j's covariance with what the
+others decode, free of its own noise; C holds all c_j, each by unit j's deviation now. Today's C is
+compared with calibration's C0 up to a linear map M of the few dimensions: the share of C that C0 M
+explains says how much of the signal is as it was.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streams.messages import Float64s
+
+BIN_S = 0.1
+"""Counts are taken so often: reaches last half a second and more."""
+BLOCK_S = 10.0
+"""Means are taken over so long: slower changes of rates are no tuning."""
+OVER_S = 240.0
+"""What is compared with calibration: the last so many seconds."""
+AT_LEAST_S = 120.0
+TELLING = 3.0
+"""By how much what units share must exceed what chance would give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Units at calibration.
+
+    Attributes:
+        keys: U units.
+        mean: (U,) of the root of spikes in `BIN_S`.
+        deviation: (U,) standard deviation of that.
+        readout: (U, K) from counts in deviations to the behaviour.
+        shared: (U, K) covariance of each unit with what the others decode.
+        reliability: share of `shared`'s power that another such stretch would have too.
+        r2: of the decoder on held-out data; what is lost is told in its units.
+    """
+
+    keys: tuple[str, ...]
+    mean: Float64s
+    deviation: Float64s
+    readout: Float64s
+    shared: Float64s
+    reliability: float
+    r2: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a bundle's manifest."""
+        return {
+            "keys": list(self.keys),
+            "mean": _rounded(self.mean),
+            "deviation": _rounded(self.deviation),
+            "readout": _rounded(self.readout),
+            "shared": _rounded(self.shared),
+            "reliability": round(self.reliability, 4),
+            "r2": round(self.r2, 4),
+        }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Reference:
+        """Read it from a bundle's manifest.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+        arrays = {
+            name: np.array(told[name], np.float64)
+            for name in ("mean", "deviation", "readout", "shared")
+        }
+        keys = tuple(map(str, told["keys"]))
+        sizes = {len(array) for array in arrays.values()}
+        if sizes != {len(keys)} or arrays["readout"].shape != arrays["shared"].shape:
+            raise ValueError("its arrays are not of one length")
+        return cls(
+            keys=keys,
+            reliability=float(told["reliability"]),
+            r2=float(told["r2"]),
+            **arrays,
+        )
+
+
+def _rounded(values: Float64s) -> Any:
+    return np.round(values, 5).tolist()
+
+
+def reference_of(
+    keys: tuple[str, ...], counts: Float64s, behavior: Float64s, r2: float, ridge: float = 30.0
+) -> Reference | None:
+    """Take the reference from labelled seconds.
+
+    Args:
+        keys: U units.
+        counts: (n, U) spikes in bins of `BIN_S`.
+        behavior: (n, K), NaN where unknown.
+        r2: of the decoder on held-out data, mean over its outputs' dimensions.
+        ridge: in bins.
+
+    Returns:
+        None where too little is known, or the units share nothing.
+    """
+    known = np.isfinite(behavior).all(axis=1)
+    if np.count_nonzero(known) * BIN_S < BLOCK_S:
+        return None
+    roots = np.sqrt(counts)
+    mean, deviation = roots.mean(axis=0), roots.std(axis=0)
+    z = _standard(roots, mean, deviation)
+    x, y = z[known] - z[known].mean(axis=0), behavior[known] - behavior[known].mean(axis=0)
+    y = y / np.maximum(y.std(axis=0), 1e-12)
+    readout = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y)
+    sums = SharedSums(mean, deviation, readout)
+    for row in counts:
+        sums.add(row)
+    halves = sums.halves()
+    if halves is None:
+        return None
+    shared = 0.5 * (halves[0] + halves[1])
+    reliability = float((halves[0] * halves[1]).sum() / max((shared**2).sum(), 1e-12))
+    if reliability <= 0.0:
+        return None
+    return Reference(keys, mean, deviation, readout, shared, min(reliability, 1.0), r2)
+
+
+def _standard(counts: Float64s, mean: Float64s, deviation: Float64s) -> Float64s:
+    # A unit that was silent then has no usual deviation: it counts for nothing.
+    safe = np.where(deviation > 0, deviation, np.inf)
+    z: Float64s = (counts - mean) / safe
+    return z
+
+
+class SharedSums:
+    """Sums up what each unit shares with the others, a bin at a time.
+
+    Args:
+        mean: (U,) as in `Reference`.
+        deviation: (U,).
+        readout: (U, K).
+        over_s: blocks older than this are forgotten; None keeps all.
+    """
+
+    def __init__(
+        self, mean: Float64s, deviation: Float64s, readout: Float64s, over_s: float | None = None
+    ) -> None:
+        self._mean, self._readout = mean, readout
+        self._per_root = np.where(deviation > 0, 1.0 / np.maximum(deviation, 1e-12), 0.0)
+        n_most = None if over_s is None else round(over_s / BLOCK_S)
+        self._blocks: deque[Float64s] = deque(maxlen=n_most)
+        self._variances: deque[Float64s] = deque(maxlen=n_most)
+        self._begin()
+
+    @property
+    def seconds(self) -> float:
+        """Length of the blocks that are whole."""
+        return len(self._blocks) * BLOCK_S
+
+    @property
+    def is_block_begun_anew(self) -> bool:
+        """True once a block is whole, until the next bin."""
+        return self._n == 0
+
+    def add(self, counts: Float64s) -> None:
+        """Take in a bin's (U,) counts."""
+        # Roots of Poisson counts vary alike at all rates.
+        z = (np.sqrt(counts) - self._mean) * self._per_root
+        decoded = z @ self._readout
+        self._n += 1
+        self._z += z
+        self._squares += z * z
+        self._decoded += decoded
+        self._products += z[:, None] * decoded
+        if self._n * BIN_S >= BLOCK_S - 1e-9:
+            varied = self._squares - self._z**2 / self._n
+            moved = self._products - self._z[:, None] * (self._decoded / self._n)
+            self._variances.append(varied / self._n)
+            self._blocks.append((moved - self._readout * varied[:, None]) / self._n)
+            self._begin()
+
+    def _begin(self) -> None:
+        n_units, n_dims = self._readout.shape
+        self._n = 0
+        self._z, self._squares = np.zeros(n_units), np.zeros(n_units)
+        self._decoded, self._products = np.zeros(n_dims), np.zeros((n_units, n_dims))
+
+    def forget_block(self) -> None:
+        """Begin the block anew: what came is not to be trusted."""
+        self._begin()
+
+    def halves(self) -> tuple[Float64s, Float64s] | None:
+        """(U, K) of every other block, and of those between; None while there are too few."""
+        if len(self._blocks) < 2:
+            return None
+        # In units' own deviations: one that became a wild one would outweigh all others.
+        deviation = np.sqrt(np.mean(list(self._variances), axis=0))[:, None]
+        scaled = np.array(self._blocks) / np.where(deviation > 0, deviation, np.inf)
+        return scaled[::2].mean(axis=0), scaled[1::2].mean(axis=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How far today's units are from calibration's.
+
+    Attributes:
+        share: of the signal's power that is as it was, 0 to 1: where half of equal units are
+            others, a quarter.
+        r2_lost: what that costs, and a calibration would bring back.
+    """
+
+    share: float
+    r2_lost: float
+
+
+def moved_since(reference: Reference, sums: SharedSums) -> Moved | None:
+    """Compare today's units with calibration's; None while too little came, or nobody moves."""
+    halves = sums.halves()
+    if halves is None:
+        return None
+    first, second = halves
+    power = float((first * second).sum())
+    by_chance = float(np.linalg.norm(first) * np.linalg.norm(second) / np.sqrt(first.size))
+    # At rest units share little, and it tells nothing.
+    if power < TELLING * by_chance:
+        return None
+    # Noise in one half is not in the other, so that it adds to no product.
+    span, *_ = np.linalg.svd(reference.shared, full_matrices=False)
+    as_before = float(((span.T @ first) * (span.T @ second)).sum())
+    share = min(max(as_before / (power * reference.reliability), 0.0), 1.0)
+    return Moved(share, lost_by(share, reference.r2))
+
+
+def lost_by(share: float, r2: float) -> float:
+    """Return the R2 that is lost where only a share of the tuning's power is as it was.
+
+    A readout of signal S and noise N has R2 = S / (S + N); of the signal the share is left.
+    """
+    r2 = min(max(r2, 0.0), 1.0)
+    left = share * r2
+    return r2 - left / max(left + 1.0 - r2, 1e-9)

@@ -1,0 +1,72 @@
+"""A run of the demo, recorded with its behaviour, becomes a decoder: in real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.bundle import open_bundle
+from service.redecode.driven import decoder_of_run, session_of_driven_run
+from service.redecode.session import session_of_run
+
+SPIKELOOP = [sys.executable, "-c", "import sys; from service.cli import main; sys.exit(main())"]
+SECONDS = 60
+PLACE = "processing/behavior"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run in which the simulated subject drove."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = [*SPIKELOOP, "demo", "--seconds", str(SECONDS), "--json", "--record", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.stdout, done.stderr
+    (found,) = (one for one in folder.iterdir() if one.is_dir())
+    return found
+
+
+def test_the_behaviour_lies_beside_the_run_on_its_clock(run: Path) -> None:
+    session = session_of_driven_run(run)
+    cursor = session.behavior[f"{PLACE}/Position/cursor_position"]
+    assert len(cursor.t_s) > 0.8 * 100 * SECONDS
+    assert session.trials is not None
+    assert len(session.trials) > 3
+    # What was decoded moved the cursor: both are on one clock, or they would not go together.
+    decoded = session.behavior["processing/decodes/velocity"]
+    moved = session.behavior[f"{PLACE}/BehavioralTimeSeries/cursor_velocity"].at(decoded.t_s + 0.02)
+    known = np.isfinite(moved).all(axis=1) & np.isfinite(decoded.values).all(axis=1)
+    together = np.corrcoef(moved[known, 0], decoded.values[known, 0])[0, 1]
+    assert together > 0.9
+
+
+def test_it_becomes_a_decoder_that_is_verified(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    command = [*SPIKELOOP, "calibrate", "--from-run", str(run), "-o", str(out), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode in (0, 8), done.stderr
+    told = json.loads(done.stdout)
+    assert told["better"] == (done.returncode == 0)
+    assert told["verify"]["decoders"]["today"]["mean"] > 0.2
+    base = decoder_of_run(run)
+    assert base is not None
+    manifest = open_bundle(Path(told["bundle"])).manifest
+    assert manifest.parent_id == open_bundle(base).manifest.id
+    assert "agreement" in manifest.training
+
+
+def test_a_run_without_behaviour_is_refused_with_what_to_do(run: Path, tmp_path: Path) -> None:
+    alone = tmp_path / run.name
+    alone.mkdir()
+    for part in run.glob("*.rec"):
+        (alone / part.name).write_bytes(part.read_bytes())
+    assert len(session_of_run(alone, None)[0].spikes)
+    command = [*SPIKELOOP, "calibrate", "--from-run", str(alone), "-o", str(tmp_path / "made")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode != 0
+    assert "[record] behavior" in done.stderr
+    assert not (tmp_path / "made").exists()
