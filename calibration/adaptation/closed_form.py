@@ -19,7 +19,7 @@ from calibration.adaptation.held_out import EVERY, held_out_bins
 from calibration.adaptation.linear_filter import FoldDecodes, fit_filter
 from calibration.adaptation.profile_step import profile_step
 from calibration.adaptation.scores import LEAD_IN_S, bins_of
-from calibration.adaptation.sensitivity import Sensitivity, sensitivity
+from calibration.adaptation.sensitivity import Sensitivity, newest, sensitivity
 from calibration.errors import CalibrationError
 from decoders.streaming.drift import follow_share
 from decoders.streaming.shape import StreamingConfig
@@ -231,15 +231,18 @@ class ClosedForm:
         """(n_bins, n_dims) of the labelled part, on the decoder's scale, in one pass.
 
         Each held-out trial is decoded by tables that were made without it; NaN where there are
-        none.
+        none, and before the newest part.
         """
-        part = data.recording.train
+        part, looked_at = data.recording.train, newest(data)
+        decoded = np.full((part.last - part.first, len(data.scale)), np.nan)
         if not len(held_out):
-            return np.full((part.last - part.first, len(data.scale)), np.nan)
+            return decoded
         silent = _silent(self.bundle.tables, len(data.recording.unit_keys))
         tables = [silent | self._tables(found, data) for found in without]
         fold_of = np.where(held_out.any(axis=0), held_out.argmax(axis=0), -1)
-        return (self._decoded(data, tables, fold_of, part) - data.offset) / data.scale
+        raw = self._decoded(data, tables, fold_of, looked_at)
+        decoded[looked_at.first - part.first :] = (raw - data.offset) / data.scale
+        return decoded
 
     def _decoded(
         self,

@@ -13,6 +13,7 @@ import numpy as np
 
 from calibration.adaptation.calibration_data import CalibrationData
 from decoders.streaming.unit_tables import UnitTables
+from decoders.training.split import Part
 from export.influence.spike_train import Bins
 from export.influence.streaming_network import StreamingNetwork, Trace
 from streams.messages import Float32s, Int64s
@@ -22,6 +23,8 @@ BACK_S = 0.4
 EVERY_S, MOST_MOMENTS = 0.1, 150
 """Moments bound the time: on M1 150 in a minute tell as much as 240 (2026-11-28)."""
 RUN_UP_S = 2.0
+LONGEST_S = 180.0
+"""Bounds time and memory: 150 moments in the last minutes tell as much as over an hour."""
 STEP = 1e-2
 
 
@@ -38,6 +41,12 @@ class Sensitivity:
     at: Int64s
     answer: Float32s
     slopes: Float32s
+
+
+def newest(data: CalibrationData) -> Part:
+    """The labelled bins that are looked at, the last `LONGEST_S`."""
+    part = data.recording.train
+    return Part(max(part.first, part.last - round(LONGEST_S / data.hop_s)), part.last)
 
 
 def sensitivity(
@@ -59,7 +68,7 @@ def sensitivity(
     prefix = "decoder."
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     network = StreamingNetwork(own, tables, units.shape.to_dict())
-    part, hop_s = data.recording.train, data.hop_s
+    part, hop_s = newest(data), data.hop_s
     first = max(0, part.first - round(RUN_UP_S / hop_s))
     bins = _bins(data, first, part.last)
     token_weights = network.token_weights(bins)
@@ -74,13 +83,8 @@ def sensitivity(
     slopes = _Slopes(network, units, tables, bins, token_weights, trace, data)
     answer = (network.read(trace.memory[at + 1])[0] - data.offset) / data.scale
     found = slopes.at(at, n_back, _row_slopes(units, embedding))
-    return Sensitivity(
-        at - (part.first - first), answer.astype(np.float32), found / _per_dim(data.scale)
-    )
-
-
-def _per_dim(scale: np.ndarray) -> Float32s:
-    return np.asarray(scale, np.float32)[None, :, None, None]
+    found /= np.asarray(data.scale, np.float32)[None, :, None, None]
+    return Sensitivity(at + first - data.recording.train.first, answer.astype(np.float32), found)
 
 
 def _bins(data: CalibrationData, first: int, last: int) -> Bins:
