@@ -213,7 +213,7 @@ def test_a_decoder_is_made_again_while_trials_are_collected(folder: Path, tmp_pa
             decoded = closed.decode(made, data, first, last)[:, :2]
             errors.append(decoded - data.targets[first:last, :2])
         made = closed.adapt(data, Options(False, False, True, 0, None))
-    assert np.std(np.concatenate(errors)) < 0.7 * np.std(session.behavior[VELOCITY].values)
+    assert np.std(np.concatenate(errors)) < 0.8 * np.std(session.behavior[VELOCITY].values)
     assert made is not None
     told = write_adapted(tmp_path / "out", closed.bundle, data, made)
     assert told["outputs"] == {}
