@@ -1,14 +1,15 @@
 """Adaptation of the streaming decoder in closed form: no gradient, no torch.
 
-Profiles come from tuning sums, tables from profiles by weights that the bundle holds, the filter
-from a ridge regression. One pass of the decoder over the labelled seconds chooses the filter's
-weight: each trial is decoded by tables that were made without it.
+Profiles come from tuning sums, tables from profiles by weights that the bundle holds. One pass of
+the decoder over the labelled seconds decodes each trial by tables that were made without it. From
+its errors one linear system corrects the profiles, and the filter beside the network gets its
+weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from calibration.adaptation.adapted import Adapted, Options
 from calibration.adaptation.calibration_data import CalibrationData, known_rows
 from calibration.adaptation.held_out import EVERY, held_out_bins
 from calibration.adaptation.linear_filter import FoldDecodes, fit_filter
+from calibration.adaptation.profile_step import profile_step
 from calibration.adaptation.scores import LEAD_IN_S, bins_of
+from calibration.adaptation.sensitivity import Sensitivity, newest, sensitivity
 from calibration.errors import CalibrationError
 from decoders.streaming.drift import follow_share
 from decoders.streaming.shape import StreamingConfig
@@ -29,6 +32,7 @@ from decoders.streaming.tuning import (
     profiles_given,
     regressors,
     residual_variance,
+    slope_covariance,
     tuning_sums,
 )
 from decoders.streaming.unit_tables import NEEDED, UnitTables
@@ -52,14 +56,19 @@ class UnitRows:
         embedding: (U, d_unit).
         table: (U, table_width).
         session: (d_readout,) session vector.
-        share_same: units that are as they were, as a share.
+        same: (U,) probability that a unit is the one that it was; 0 for an unknown one.
     """
 
     profile: Float64s
     embedding: Float32s
     table: Float32s
     session: Float32s
-    share_same: float
+    same: Float64s
+
+    @property
+    def start(self) -> str:
+        """Name of the start that most units have."""
+        return "drifted" if self.same.mean() > 0.5 else "activity"
 
 
 class ClosedForm:
@@ -83,6 +92,7 @@ class ClosedForm:
             )
         self.bundle, self.shape = bundle, StreamingConfig.from_dict(config)
         self.units = UnitTables(weights, self.shape)
+        self._weights = weights
         self._embedding, self._profile = weights["units.embedding"], weights["units.profile"]
         self._usual_session, self._last_session = weights["units.session"], bundle.tables["session"]
         self._graph = bundle.graph_path.read_bytes()
@@ -95,35 +105,39 @@ class ClosedForm:
         Raises:
             CalibrationError: on the same array, no key is known.
         """
-        part = data.recording.train
-        sums = _Sums(data)
-        row = self._rows_of(data, options)
+        part, sums, row = data.recording.train, _Sums(data), self._rows_of(data, options)
+        held_out = held_out_bins(data, EVERY)
+        without = [self._unit_rows(sums.of(data.labelled & ~left), row) for left in held_out]
         found = self._unit_rows(sums.of(data.labelled), row)
+        slopes = self.sensitivity(found, data)
+        folds = held_out[:, part.first + slopes.at]
+        decoded = self._without_seeing(data, held_out, without)[slopes.at]
+        if not len(held_out):
+            decoded = slopes.answer.astype(np.float64)
+        covariance = self._covariance(found, sums.of(data.labelled))
+        step = profile_step(slopes, decoded, covariance, data, folds)
+        found = self.moved(found, step.change)
         tables = self._tables(found, data)
-        shares: dict[str, float] = {}
+        beside = None
         if self.shape.taps_s:
-            folds = self._folds(data, sums, row)
-            beside = fit_filter(self.shape, data, folds)
+            by_network = np.full((part.last - part.first, len(data.scale)), np.nan)
+            by_network[slopes.at] = step.decoded
+            left_out = held_out[:, part.first : part.last]
+            beside = fit_filter(self.shape, data, [FoldDecodes(o, by_network) for o in left_out])
             tables |= beside.tables(data.recording.spikes_per_bin)
-            shares = beside.shares(data.outputs)
-            usual = self.units.usual_latents(
-                found.table, data.recording.tokens, part.first, part.last
-            )
-            tables["usual"] = usual - tables["centre"]
-            share = follow_share(self.shape.bin_s) if options.follow_drift else 0.0
-            tables["follow"] = np.array([share], np.float32)
+            tables |= self._drift_tables(found, tables["centre"], data, options)
         return Adapted(
             graph=self._graph,
             tables=tables,
             spikes_per_bin=data.recording.spikes_per_bin,
-            filter_share=shares,
+            filter_share=beside.shares(data.outputs) if beside else {},
             learnt={
                 "units.embedding": found.embedding,
                 "units.profile": found.profile.astype(np.float32),
             },
             window_of=bins_of(data),
             lead_in_s=LEAD_IN_S,
-            start="drifted" if found.share_same > 0.5 else "activity",
+            start=found.start,
             n_steps=0,
             n_steps_unfrozen=0,
             n_tokens=np.diff(data.recording.tokens.offsets[part.first : part.last + 1]),
@@ -175,26 +189,60 @@ class ClosedForm:
         # A new array is read by the usual session vector, and so are new units.
         share = np.float32(is_same.mean())
         session = self._usual_session + share * (self._last_session - self._usual_session)
-        return UnitRows(profile, embedding, self.units.rows(embedding), session, float(share))
+        return UnitRows(profile, embedding, self.units.rows(embedding), session, is_same)
 
     def _tables(self, found: UnitRows, data: CalibrationData) -> dict[str, np.ndarray]:
         centre = self.units.centre(found.table, data.recording.spikes_per_bin)
         return {"table": found.table, "session": found.session, "centre": centre}
 
-    def _folds(self, data: CalibrationData, sums: _Sums, row: np.ndarray) -> list[FoldDecodes]:
-        """Decode each held-out trial by tables that were made without it, in one pass."""
-        held_out = held_out_bins(data, EVERY)
+    def unit_rows(self, data: CalibrationData, options: Options) -> UnitRows:
+        """Units from all labelled seconds, as tuning tells them."""
+        return self._unit_rows(_Sums(data).of(data.labelled), self._rows_of(data, options))
+
+    def sensitivity(self, found: UnitRows, data: CalibrationData) -> Sensitivity:
+        """Find how the answers in the labelled part depend on the units' profiles."""
+        tables = _silent(self.bundle.tables, len(found.table)) | self._tables(found, data)
+        return sensitivity(self._weights, self.units, tables, found.embedding, data)
+
+    def _covariance(self, found: UnitRows, sums: TuningSums) -> Float64s:
+        """(U, P - 1, P - 1) how far tuning leaves the slopes open."""
+        noise = CAUTION * residual_variance(sums, found.profile[:, :-1])
+        wide = DRIFT * found.same + 1.0 - found.same
+        return slope_covariance(sums, wide[:, None, None] * self.units.spread, noise)
+
+    def moved(self, found: UnitRows, change: Float64s) -> UnitRows:
+        """Embeddings after a (U, P - 1) change; profiles stay what tuning tells."""
+        step = change.astype(np.float32) @ self.units.directions[:, :-1].T
+        embedding = found.embedding + step
+        return replace(found, embedding=embedding, table=self.units.rows(embedding))
+
+    def _drift_tables(
+        self, found: UnitRows, centre: np.ndarray, data: CalibrationData, options: Options
+    ) -> dict[str, np.ndarray]:
+        """What is usual in the labelled seconds, from where drift is followed."""
+        part, share = data.recording.train, follow_share(self.shape.bin_s)
+        usual = self.units.usual_latents(found.table, data.recording.tokens, part.first, part.last)
+        follow = np.array([share if options.follow_drift else 0.0], np.float32)
+        return {"usual": usual - centre, "follow": follow}
+
+    def _without_seeing(
+        self, data: CalibrationData, held_out: np.ndarray, without: Sequence[UnitRows]
+    ) -> Float64s:
+        """(n_bins, n_dims) of the labelled part, on the decoder's scale, in one pass.
+
+        Each held-out trial is decoded by tables that were made without it; NaN where there are
+        none, and before the newest part.
+        """
+        part, looked_at = data.recording.train, newest(data)
+        decoded = np.full((part.last - part.first, len(data.scale)), np.nan)
         if not len(held_out):
-            return []
-        part, n_rows = data.recording.train, len(data.recording.unit_keys)
-        silent = _silent(self.bundle.tables, n_rows)
-        tables = [
-            silent | self._tables(self._unit_rows(sums.of(data.labelled & ~left), row), data)
-            for left in held_out
-        ]
+            return decoded
+        silent = _silent(self.bundle.tables, len(data.recording.unit_keys))
+        tables = [silent | self._tables(found, data) for found in without]
         fold_of = np.where(held_out.any(axis=0), held_out.argmax(axis=0), -1)
-        decoded = (self._decoded(data, tables, fold_of, part) - data.offset) / data.scale
-        return [FoldDecodes(left[part.first : part.last], decoded) for left in held_out]
+        raw = self._decoded(data, tables, fold_of, looked_at)
+        decoded[looked_at.first - part.first :] = (raw - data.offset) / data.scale
+        return decoded
 
     def _decoded(
         self,

@@ -54,7 +54,7 @@ class FoldDecodes:
 
     Attributes:
         left_out: (n_bins,) bool, of the labelled part.
-        by_network: (n_bins, n_dims), on the decoder's scale.
+        by_network: (n_bins, n_dims), on the decoder's scale; NaN where it was not asked.
     """
 
     left_out: np.ndarray
@@ -95,7 +95,7 @@ class _Fitter:
         self.data = data
         recording, part = data.recording, data.recording.train
         self.labelled = data.labelled[part.first : part.last]
-        self.targets = _normalised(data)[part.first : part.last]
+        self.targets = normalised_targets(data)[part.first : part.last]
         n_before = min(part.first, round(HISTORY_S / data.hop_s))
         counts = counts_matrix(recording.tokens, len(recording.unit_keys))
         away = counts[part.first - n_before : part.last] - recording.spikes_per_bin
@@ -131,8 +131,9 @@ class _Fitter:
             return float(SHARES.mean())
         losses = np.zeros(len(SHARES))
         for fold, by_filter in folds:
+            asked = fold.left_out & np.isfinite(fold.by_network).all(axis=1)
             wanted, network, filtered = (
-                values[fold.left_out][:, out.answer]
+                values[asked][:, out.answer]
                 for values in (self.targets, fold.by_network, by_filter)
             )
             answers = network + SHARES[:, None, None] * (filtered - network)
@@ -150,7 +151,7 @@ def _leaky(x: Float64s, decay: float) -> Float64s:
     return sums
 
 
-def _normalised(data: CalibrationData) -> Float64s:
+def normalised_targets(data: CalibrationData) -> Float64s:
     """(n_bins, n_dims) targets on the decoder's scale; zero for classes."""
     targets, values = data.targets, np.zeros((data.recording.n_bins, len(data.scale)))
     for out in data.outputs:

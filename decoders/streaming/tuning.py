@@ -174,6 +174,20 @@ def profiles_given(sums: TuningSums, usual: Float64s, spread: Float64s, caution:
     return np.concatenate([slopes, log_rate(sums)[:, None]], axis=1)
 
 
+def slope_covariance(sums: TuningSums, spread: Float64s, noise: Float64s) -> Float64s:
+    """(U, P, P) covariance of the slopes that is left after the data.
+
+    Args:
+        sums: over the data.
+        spread: (U, P, P) or (P, P), prior covariance.
+        noise: (U,) variance of a scaled count, with the caution for neighbouring bins in it.
+    """
+    precision = np.linalg.pinv(spread, hermitian=True)
+    left = np.linalg.inv(sums.gram / noise[:, None, None] + precision)
+    covariance: Float64s = 0.5 * (left + left.swapaxes(1, 2))
+    return covariance
+
+
 def log_evidence(sums: TuningSums, usual: Float64s, spread: Float64s, noise: Float64s) -> Float64s:
     """(U,) log probability of the counts with the slopes integrated out, up to a constant.
 

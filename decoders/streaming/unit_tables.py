@@ -51,6 +51,11 @@ class UnitTables:
         """(P - 1, P - 1) covariance of the slopes over the training's units."""
         return self._w["identity.spread"].astype(np.float64)
 
+    @property
+    def directions(self) -> Float32s:
+        """(d_unit, P) change of an embedding with each entry of its profile."""
+        return self._w["identity.to_embedding.weight"] * self._w["identity.gain"]
+
     def profiles_from(self, sums: TuningSums) -> Float64s:
         """(U, P) most probable profiles of unseen units."""
         return profiles_given(sums, self.usual_slopes, self.spread, CAUTION)
@@ -71,14 +76,19 @@ class UnitTables:
         ones = np.ones((len(embedding), 1), np.float32)
         return np.concatenate([values, ones, coefficients], axis=1).astype(np.float32)
 
-    def centre(self, rows: Float32s, spikes_per_bin: Float64s) -> Float32s:
-        """(n_pooled,) latents of a bin in which every unit fires its mean, evenly over the bin."""
+    def usual_weights(self, rows: Float32s) -> Float32s:
+        """(U, n_latents) weight of a spike in each latent, its mean over the bin."""
         n_moments = N_MOMENTS if self.shape.n_frequencies else 1
         at_s = (np.arange(n_moments) + 0.5) * (self.shape.bin_s / n_moments)
         unit = np.tile(np.arange(len(rows)), n_moments)
         t_rel = np.repeat(at_s, len(rows)).astype(np.float32)
         weights = self._token_weights(rows, unit, t_rel).reshape(n_moments, len(rows), -1)
-        weights = weights.mean(axis=0) * spikes_per_bin[:, None]
+        usual: Float32s = weights.mean(axis=0)
+        return usual
+
+    def centre(self, rows: Float32s, spikes_per_bin: Float64s) -> Float32s:
+        """(n_pooled,) latents of a bin in which every unit fires its mean, evenly over the bin."""
+        weights = self.usual_weights(rows) * spikes_per_bin[:, None]
         return self._pooled(weights.T @ self._values(rows))
 
     def usual_latents(self, rows: Float32s, tokens: TokenBins, first: int, last: int) -> Float32s:

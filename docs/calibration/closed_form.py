@@ -11,6 +11,7 @@ there is not made again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import shutil
 import sys
@@ -131,6 +132,8 @@ def main() -> None:
     parser.add_argument("recordings", nargs="+", choices=["simulated", *RECIPES])
     parser.add_argument("--splits", type=int, default=3, help="ways of splitting the units")
     parser.add_argument("--halves", default="ab", help="halves that are learnt from")
+    parser.add_argument("--lengths", type=float, nargs="+", default=LENGTHS_S, metavar="S")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="stretches to learn from")
     parser.add_argument("--work", type=Path, default=Path("runs/closed"))
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
@@ -140,8 +143,8 @@ def main() -> None:
     for name in asked.recordings:
         for case in groups(name, asked.work, asked.splits, asked.halves):
             group = f"{case.name} {case.session.stem}"
-            for length_s in LENGTHS_S:
-                for seed, way in ((seed, way) for seed in SEEDS for way in WAYS):
+            for length_s in asked.lengths:
+                for seed, way in itertools.product(range(asked.seeds), WAYS):
                     if (group, length_s, seed, way) in done:
                         continue
                     told = measured(case, length_s, seed, way, asked.work)

@@ -151,9 +151,9 @@ class StreamingNetwork:
         def linear(name: str) -> Linear:
             return Linear(w[f"{name}.weight"], w[f"{name}.bias"])
 
-        self._sink = np.exp(w["encoder.log_sink"])
+        self.sink = np.exp(w["encoder.log_sink"])
         self._frequencies = w["encoder.frequencies"]
-        self.n_latents = len(self._sink)
+        self.n_latents = len(self.sink)
         table = np.asarray(tables["table"], np.float32)
         n_summed = w["mix.weight"].shape[1] // self.n_latents
         self.values = np.ascontiguousarray(table[:, :n_summed])
@@ -219,7 +219,7 @@ class StreamingNetwork:
         for i in range(n_bins):
             held = slice(bins.offsets[i], bins.offsets[i + 1])
             sums[i] = weights[held].T @ self.values[bins.unit[held]]
-        mass = sums[:, :, -1] + self._sink
+        mass = sums[:, :, -1] + self.sink
         latents = sums / mass[:, :, None]
         away = latents.reshape(n_bins, -1) - self._centre
         self._without_drift(away, drifted)

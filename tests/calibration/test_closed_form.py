@@ -11,15 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.adaptation.adapt import adapt
-from calibration.adaptation.closed_form import posterior_same
+from calibration.adaptation.adapt import adapt, write_adapted
+from calibration.adaptation.adapted import Options
+from calibration.adaptation.calibration_data import prepare
+from calibration.adaptation.closed_form import ClosedForm, posterior_same
 from calibration.errors import CalibrationError
 from calibration.evaluate import evaluate
 from export.backends.opening import open_backend
 from export.bundle import DecoderBundle, open_bundle, write_bundle
+from streams.messages import SpikeBatch
 from streams.sessions.nwb.writer import write_session
+from streams.sessions.reading import read_session
+from streams.sessions.session import Session
 from tests.calibration.newcomers import DURATION_S, adapted
-from tests.decoders.sessions import tuned_session
+from tests.decoders.sessions import VELOCITY, tuned_session
 
 WITHOUT_TORCH = """
 import sys
@@ -193,3 +198,30 @@ def test_each_unit_is_judged_for_itself() -> None:
     assert few[3] < 0.1
     assert (posterior_same(np.full(40, -6.0)) < 0.1).all()
     np.testing.assert_allclose(posterior_same(np.zeros(3)), 0.9)
+
+
+def test_a_decoder_is_made_again_while_trials_are_collected(folder: Path, tmp_path: Path) -> None:
+    """Each new stretch is decoded by the decoder that was made before it came."""
+    closed = ClosedForm(open_bundle(folder / "counts"))
+    session, errors = read_session(folder / "new.nwb"), []
+    made = None
+    for until_s in (10.0, 15.0, 20.0):
+        held = session_until(session, until_s)
+        data = prepare(closed.bundle, held, seconds=1e6, start_s=None, test=None)
+        if made is not None:
+            first, last = round((until_s - 5.0) / data.hop_s), data.recording.n_bins
+            decoded = closed.decode(made, data, first, last)[:, :2]
+            errors.append(decoded - data.targets[first:last, :2])
+        made = closed.adapt(data, Options(False, False, True, 0, None))
+    assert np.std(np.concatenate(errors)) < 0.8 * np.std(session.behavior[VELOCITY].values)
+    assert made is not None
+    told = write_adapted(tmp_path / "out", closed.bundle, data, made)
+    assert told["outputs"] == {}
+    assert open_bundle(tmp_path / "out").manifest.verification is None
+
+
+def session_until(session: Session, until_s: float) -> Session:
+    held = session.spikes.t_us <= until_s * 1e6
+    spikes = session.spikes
+    some = SpikeBatch(spikes.t_us[held], spikes.unit[held], spikes.count[held])
+    return replace(session, spikes=some, duration_s=until_s)
