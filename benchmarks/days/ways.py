@@ -29,7 +29,7 @@ LEARNT_S, HELD_OUT_S = 60.0, 20.0
 BLOCKS, MOST_BLOCKS = 2, 6
 """A day's driving is recorded in so many runs; of so many, earlier days' too, is learnt."""
 ASSIST = 0.5
-"""The task's help in a block, after one in which the cursor was stuck."""
+"""The task's help in a day's later block, after one in which the cursor was stuck."""
 
 Say = Callable[[str], None]
 
@@ -89,7 +89,6 @@ class Scenario:
         self._file = folder / "days.json"
         self.days: list[Day] = []
         self.serving: dict[str, str] = {}
-        self.wants_assistance = False
         if self._file.exists():
             held = json.loads(self._file.read_text())
             # More days of the same scenario may be asked for.
@@ -97,7 +96,6 @@ class Scenario:
                 raise ValueError(f"{folder} holds days of another scenario: {held['choices']}")
             self.days = [Day(**one) for one in held["days"]]
             self.serving = held["serving"]
-            self.wants_assistance = held["wants_assistance"]
 
     def go_on(self, say: Say) -> None:
         """Live the days that are not done."""
@@ -129,14 +127,14 @@ class Scenario:
 
     def _from_runs(self, i_day: int, day: Day) -> list[Driven]:
         """Drive the blocks, and make a decoder after each; it serves where it is better."""
-        driven = []
+        driven, is_stuck = [], False
         for i in range(BLOCKS):
-            assist = ASSIST if self.wants_assistance else 0.0
+            assist = ASSIST if is_stuck else 0.0
             one = self._driven(Path(self.serving[FROM_RUN]), i_day, i, assist)
             driven.append(one)
             write_session(one.session, self.folder / f"driven-{i_day:02d}-{i}.nwb")
             made = self._made(self.folder / f"made-{i_day:02d}-{i}")
-            self.wants_assistance = made.wants_assistance
+            is_stuck = made.wants_assistance
             if not made.why_not:
                 self.serving[FROM_RUN] = str(made.bundle)
             told = {"assist": assist, "per_min": round(one.per_min, 2), **_told(made)}
@@ -189,7 +187,6 @@ class Scenario:
         held: Mapping[str, Any] = {
             "choices": asdict(self.choices),
             "serving": self.serving,
-            "wants_assistance": self.wants_assistance,
             "days": [asdict(day) for day in self.days],
         }
         write_whole(self._file, json.dumps(held))

@@ -28,6 +28,11 @@ from streams.sessions.session import Behavior, Session
 
 ReadRun = Callable[[Path], Session]
 """Reads the folder of a run that the daemon recorded."""
+MOVES_AFTER_S = 0.15
+"""A movement follows what is meant by so much (Moran and Schwartz 1999: 0.145 s in motor cortex).
+
+Decoders learnt from movements. A label without that delay would ask them to know it beforehand.
+"""
 SHORTEST_DRIVEN_S = 10.0
 """Less driving than this is no recording to learn from."""
 
@@ -152,5 +157,9 @@ def pace_for(bundle: DecoderBundle, sessions: Sequence[Session], body: str) -> t
 
 
 def meant(session: Session, body: str, pace: Pace, on_target: float) -> Session:
-    """Put what was meant in the place of the velocity; see `with_intention`."""
-    return with_intention(session, body, pace, on_target)
+    """Put what was meant in the place of the velocity, when a movement would have shown it."""
+    label = velocity_path(body)
+    told = with_intention(session, body, pace, on_target)
+    signal = told.behavior[label]
+    later = replace(signal, t_s=signal.t_s + MOVES_AFTER_S)
+    return replace(told, behavior={**told.behavior, label: later})

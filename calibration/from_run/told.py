@@ -26,7 +26,10 @@ def lines_of(made: Made) -> str:
         )
     lines.append(f"How fast the subject means to go was learnt from {made.pace_from}.")
     lines.append(f"{made.bundle} in {made.total_s:.1f} s")
-    verdict = "It is better than the decoder that drove."
+    verdict = (
+        "It is better than the decoder that drove. Put it in service: `spikeloop swap "
+        f"{made.bundle} --shadow 5`"
+    )
     if made.why_not:
         verdict = f"Leave the old one in service: {made.why_not}."
     lines.append(verdict)

@@ -48,9 +48,9 @@ def from_run(asked: Asked) -> int:
     from calibration.wizard.config import CalibrateConfig, load_config
     from calibration.wizard.recording import reading_of
     from export.bundle import open_bundle
-    from export.shipped import bundle_path
+    from export.signing.signer import signer_of
     from service.errors import ExitCode
-    from service.redecode.driven import decoder_of_run, session_of_driven_run
+    from service.redecode.driven import session_of_driven_run
     from streams.clock import MonotonicClock
 
     configs = [file for file in asked.files if file.suffix == ".toml"]
@@ -62,13 +62,9 @@ def from_run(asked: Asked) -> int:
         _say(f"waiting until {asked.at}")
         clock.sleep_until(clock.now() + wait_s)
     recordings = recordings_in([file for file in asked.files if file not in configs])
-    base = asked.base
-    if base is None and recordings[-1].is_dir():
-        base = decoder_of_run(recordings[-1])
-    if base is None and config.calibration.base:
-        base = bundle_path(config.calibration.base)
-    if base is None:
-        raise ConfigError("say which decoder drove: --base BUNDLE")
+    base = asked.base or _base_of(recordings[-1], config.calibration.base)
+    # Before the work: a key that cannot be read is told at once.
+    sign = signer_of(Path(config.sign.key) if config.sign.key else None)
     reading = reading_of(config, tuple(open_bundle(base).row_of_key))
     made = make_from_run(
         recordings,
@@ -81,12 +77,25 @@ def from_run(asked: Asked) -> int:
         seed=config.calibration.seed,
         say=_say,
     )
+    sign(made.bundle)
     stages: list[dict[str, Any]] = []
     if asked.control and not made.why_not:
         stages = _swapped(asked, made.bundle)
     told = made.as_json() | {"swapped": bool(stages), "stages": stages}
     sys.stdout.write(json.dumps(told) + "\n" if asked.as_json else lines_of(made))
     return ExitCode.BELOW_THRESHOLD if made.why_not else ExitCode.DONE
+
+
+def _base_of(newest: Path, configured: str) -> Path:
+    """Return the decoder that drove: the newest run's, or the config's."""
+    from export.shipped import bundle_path
+    from service.redecode.driven import decoder_of_run
+
+    if newest.is_dir() and (found := decoder_of_run(newest)) is not None:
+        return found
+    if configured:
+        return bundle_path(configured)
+    raise ConfigError("say which decoder drove: --base BUNDLE")
 
 
 def recordings_in(files: Sequence[Path]) -> list[Path]:

@@ -25,7 +25,7 @@ from streams.spikes.agreement import (
     moved_since,
 )
 
-ADVISED_R2 = 0.1
+ADVISED_R2 = 0.05
 """From such a loss on a calibration is advised (thirty simulated days: docs/calibration.md)."""
 AGAIN_BELOW = 0.5
 """Advice is given again once the loss was below this share of it."""
@@ -129,10 +129,10 @@ class UnitAgreement:
         if self._is_advised or self.moved.r2_lost < ADVISED_R2:
             return None
         self._is_advised = True
-        lost, share = self.moved.r2_lost, self.moved.share
+        lost, share = round(self.moved.r2_lost, 3), round(self.moved.share, 3)
         return {
-            "r2_gain": round(lost, 3),
-            "share": round(share, 3),
+            "r2_gain": lost,
+            "share": share,
             "warning": f"units changed since calibration: {share:.0%} of their signal is as it "
             f"was. A calibration would gain about {lost:.2f} of R2: `spikeloop calibrate "
             "--from-run` with today's recordings, or a calibration block",

@@ -29,6 +29,7 @@ BLOCK_S = 10.0
 OVER_S = 240.0
 """What is compared with calibration: the last so many seconds."""
 AT_LEAST_S = 120.0
+N_PARTS = 3
 TELLING = 3.0
 """By how much what units share must exceed what chance would give."""
 
@@ -43,7 +44,7 @@ class Reference:
         deviation: (U,) standard deviation of that.
         readout: (U, K) from counts in deviations to the behaviour.
         shared: (U, K) covariance of each unit with what the others decode.
-        reliability: share of `shared`'s power that another such stretch would have too.
+        reliability: share of the signal that such a stretch finds again in the same units.
         r2: of the decoder on held-out data; what is lost is told in its units.
     """
 
@@ -121,14 +122,35 @@ def reference_of(
     sums = SharedSums(mean, deviation, readout)
     for row in counts:
         sums.add(row)
-    halves = sums.halves()
-    if halves is None:
-        return None
-    shared = 0.5 * (halves[0] + halves[1])
-    reliability = float((halves[0] * halves[1]).sum() / max((shared**2).sum(), 1e-12))
+    parts = sums.parts(N_PARTS)
+    reliability = _reliability(parts) if parts else 0.0
     if reliability <= 0.0:
         return None
-    return Reference(keys, mean, deviation, readout, shared, min(reliability, 1.0), r2)
+    shared = np.mean(parts, axis=0)
+    return Reference(keys, mean, deviation, readout, shared, reliability, r2)
+
+
+def _reliability(parts: list[Float64s]) -> float:
+    """Share of the signal that the whole stretch would find again, by what its thirds do.
+
+    Noise in a third is three times that of the whole.
+    """
+    as_before = power = 0.0
+    for i in range(N_PARTS):
+        before, first, second = (parts[(i + j) % N_PARTS] for j in range(N_PARTS))
+        as_before += _product_within(before, first, second)
+        power += float((first * second).sum())
+    if power <= 0.0 or as_before <= 0.0:
+        return 0.0
+    of_third = min(as_before / power, 1.0)
+    return N_PARTS * of_third / ((N_PARTS - 1) * of_third + 1.0)
+
+
+def _product_within(span_of: Float64s, first: Float64s, second: Float64s) -> float:
+    """Return the product of two (U, K) within what a third one spans."""
+    span, *_ = np.linalg.svd(span_of, full_matrices=False)
+    # Noise in one is not in the other, so that it adds to no product.
+    return float(((span.T @ first) * (span.T @ second)).sum())
 
 
 def _standard(counts: Float64s, mean: Float64s, deviation: Float64s) -> Float64s:
@@ -195,14 +217,15 @@ class SharedSums:
         """Begin the block anew: what came is not to be trusted."""
         self._begin()
 
-    def halves(self) -> tuple[Float64s, Float64s] | None:
-        """(U, K) of every other block, and of those between; None while there are too few."""
-        if len(self._blocks) < 2:
-            return None
+    def parts(self, n: int) -> list[Float64s]:
+        """Return n times (U, K), each of every n-th block; [] while there are too few."""
+        if len(self._blocks) < n:
+            return []
         # In units' own deviations: one that became a wild one would outweigh all others.
-        deviation = np.sqrt(np.mean(list(self._variances), axis=0))[:, None]
+        variance = np.maximum(np.mean(list(self._variances), axis=0), 0.0)
+        deviation = np.sqrt(variance)[:, None]
         scaled = np.array(self._blocks) / np.where(deviation > 0, deviation, np.inf)
-        return scaled[::2].mean(axis=0), scaled[1::2].mean(axis=0)
+        return [scaled[i::n].mean(axis=0) for i in range(n)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +244,8 @@ class Moved:
 
 def moved_since(reference: Reference, sums: SharedSums) -> Moved | None:
     """Compare today's units with calibration's; None while too little came, or nobody moves."""
-    halves = sums.halves()
-    if halves is None:
+    halves = sums.parts(2)
+    if not halves:
         return None
     first, second = halves
     power = float((first * second).sum())
@@ -230,9 +253,7 @@ def moved_since(reference: Reference, sums: SharedSums) -> Moved | None:
     # At rest units share little, and it tells nothing.
     if power < TELLING * by_chance:
         return None
-    # Noise in one half is not in the other, so that it adds to no product.
-    span, *_ = np.linalg.svd(reference.shared, full_matrices=False)
-    as_before = float(((span.T @ first) * (span.T @ second)).sum())
+    as_before = _product_within(reference.shared, first, second)
     share = min(max(as_before / (power * reference.reliability), 0.0), 1.0)
     return Moved(share, lost_by(share, reference.r2))
 

@@ -12,9 +12,16 @@ from benchmarks.days.closed_loop import drive
 from calibration.errors import CalibrationError
 from calibration.from_run.days import SHARES, learn_share, together
 from calibration.from_run.make import make_from_run
-from calibration.from_run.recordings import FromRunError, pace_for, read_driven, velocity_path
+from calibration.from_run.recordings import (
+    MOVES_AFTER_S,
+    FromRunError,
+    meant,
+    pace_for,
+    read_driven,
+    velocity_path,
+)
 from calibration.from_run.told import lines_of
-from calibration.wizard.behavior import Pace
+from calibration.wizard.behavior import Pace, with_intention
 from export.bundle import open_bundle
 from service.redecode.driven import session_of_driven_run
 from streams.messages import SpikeBatch
@@ -140,6 +147,14 @@ def test_the_pace_that_was_measured_once_is_kept(driven: Session) -> None:
     pace, where = pace_for(bundle, [driven], "cursor")
     assert pace.top > 0.0
     assert "the decoder does not tell" in where
+
+
+def test_the_label_comes_when_a_movement_would_have_shown_it(driven: Session) -> None:
+    pace = Pace(30.0, 4.0)
+    at_once = with_intention(driven, "cursor", pace, 0.5).behavior[LABEL]
+    label = meant(driven, "cursor", pace, 0.5).behavior[LABEL]
+    np.testing.assert_allclose(label.t_s, at_once.t_s + MOVES_AFTER_S)
+    np.testing.assert_array_equal(label.values, at_once.values)
 
 
 def other_neurons(session: Session) -> Session:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from export.bundle import open_bundle
 from service.redecode.driven import decoder_of_run, session_of_driven_run
+from service.redecode.reading import open_run
 from service.redecode.session import session_of_run
+from service.telemetry.recording import records
+from service.telemetry.unit_agreement import ADVISED_R2
 
 SPIKELOOP = [sys.executable, "-c", "import sys; from service.cli import main; sys.exit(main())"]
 SECONDS = 60
@@ -57,6 +62,24 @@ def test_it_becomes_a_decoder_that_is_verified(run: Path, tmp_path: Path) -> Non
     manifest = open_bundle(Path(told["bundle"])).manifest
     assert manifest.parent_id == open_bundle(base).manifest.id
     assert "agreement" in manifest.training
+
+
+@pytest.mark.skipif("SPIKELOOP_FULL" not in os.environ, reason="takes long: SPIKELOOP_FULL=1")
+def test_the_heartbeat_says_what_units_cost_since(run: Path, tmp_path: Path) -> None:
+    """The same day, the same neurons: nothing is lost, and nothing is advised."""
+    out = tmp_path / "made"
+    command = [*SPIKELOOP, "calibrate", "--from-run", str(run), "-o", str(out), "--json"]
+    subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    command = [*SPIKELOOP, "demo", "--seconds", "140", "--json", "--record", str(tmp_path / "runs")]
+    command += ["--bundle", str(out / "decoder")]
+    subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    (folder,) = (one for one in (tmp_path / "runs").iterdir() if one.is_dir())
+    told = [one for one in open_run(folder).records() if isinstance(one, records.Told)]
+    lost = [msgspec.json.decode(one.message)["r2_lost"] for one in told if one.topic == "heartbeat"]
+    assert lost[0] is None
+    assert lost[-1] is not None
+    assert lost[-1] < ADVISED_R2
+    assert not any(b"recalibration_advised" in one.message for one in told)
 
 
 def test_a_run_without_behaviour_is_refused_with_what_to_do(run: Path, tmp_path: Path) -> None:
