@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -307,5 +307,5 @@ def _ends(session: Session) -> Float64s:
     """When each trial ended, in order."""
     if session.trials is None:
         return np.zeros(0)
-    stops_s: Sequence[float] = session.trials.stop_s[np.isfinite(session.trials.stop_s)]
-    return np.sort(np.asarray(stops_s, np.float64))
+    stops_s = session.trials.stop_s
+    return np.sort(stops_s[np.isfinite(stops_s)])

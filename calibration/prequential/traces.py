@@ -72,17 +72,27 @@ class Traces:
 def load(path: Path) -> Traces:
     """Read what `Traces.save` wrote."""
     with np.load(path) as kept:
-        names = ("t_s", "block", "learnt_s", "half_s", "actual")
-        decodes = {name: kept[name] for name in (*DECODERS, HALF)}
-        return Traces(*(kept[name] for name in names), decodes)
+        return Traces(
+            t_s=kept["t_s"],
+            block=kept["block"],
+            learnt_s=kept["learnt_s"],
+            half_s=kept["half_s"],
+            actual=kept["actual"],
+            decodes={name: kept[name] for name in (*DECODERS, HALF)},
+        )
 
 
 def joined(parts: Sequence[Traces]) -> Traces:
     """Several as one, in order; at least one."""
-    fields = ("t_s", "block", "learnt_s", "half_s", "actual")
     return Traces(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in fields),
-        {name: np.concatenate([p.decodes[name] for p in parts]) for name in parts[0].decodes},
+        t_s=np.concatenate([part.t_s for part in parts]),
+        block=np.concatenate([part.block for part in parts]),
+        learnt_s=np.concatenate([part.learnt_s for part in parts]),
+        half_s=np.concatenate([part.half_s for part in parts]),
+        actual=np.concatenate([part.actual for part in parts]),
+        decodes={
+            name: np.concatenate([p.decodes[name] for p in parts]) for name in parts[0].decodes
+        },
     )
 
 

@@ -98,10 +98,12 @@ def _collect(run: CalibrationRun, learner: Learner | None) -> CollectResult:
 
 def _wait_for(run: CalibrationRun, learner: Learner, text: str, traces: Path | None = None) -> None:
     """Have the learner take in everything recorded; write what was scored to `traces`."""
-    while learner.is_busy:
-        run.show(Page(STEP, TITLE, learner.phase or text), POLL_S)
-        learner.hear()
+    _hear_out(run, learner, text)
     learner.ask(run.recordings, traces)
+    _hear_out(run, learner, text)
+
+
+def _hear_out(run: CalibrationRun, learner: Learner, text: str) -> None:
     while learner.is_busy:
         run.show(Page(STEP, TITLE, learner.phase or text, text), POLL_S)
         learner.hear()
