@@ -52,7 +52,7 @@ def adapt(
     seconds: float = 60.0,
     start_s: float | None = None,
     same_array: bool = False,
-    test: str = "last:0.2",
+    test: str | None = "last:0.2",
     gradient: bool = True,
     unfreeze: bool = False,
     follow_drift: bool = True,
@@ -61,6 +61,7 @@ def adapt(
     facts: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_note: Say = say_on_stderr,
+    verification: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Adapt a decoder to a new session and write it as a bundle with the same graph.
 
@@ -75,7 +76,8 @@ def adapt(
         seconds: how much to learn from.
         start_s: its begin; the first label if None.
         same_array: unit keys name the same channels as they did for the decoder.
-        test: the part that is scored and never learnt from: `last:SHARE` or `START-STOP,...`.
+        test: the part that is scored and never learnt from: `last:SHARE` or `START-STOP,...`;
+            None for none.
         gradient: take gradient steps (torch); False stays with the closed form.
         unfreeze: also train the whole network, if held-out trials gain by it. The bundle then has
             a graph of its own, and `n_steps_unfrozen` is not 0.
@@ -84,8 +86,9 @@ def adapt(
         seed: the same seed gives the same bundle.
         sessions_config: a TOML file whose `[sessions]` replaces the training's.
         facts: further entries for the manifest's `training`, JSON-able.
-        on_progress: told steps done, and steps at most.
+        on_progress: told steps done, and steps at most; both are equal once scoring begins.
         on_note: hears about mended data and unit keys that cannot be trusted.
+        verification: the manifest's, where `test` is None and the trials were scored otherwise.
 
     Returns:
         JSON-able: `adapt_s`; `outputs.NAME` with `r2`, `r2_before`, `wiener_r2`, `shuffled_r2` on
@@ -107,8 +110,10 @@ def adapt(
     data = prepare(bundle, session, seconds, start_s, test, by_name=adapter.by_name)
     options = Options(same_array, unfreeze, follow_drift, seed, on_progress)
     found = learn(bundle, data, options)
+    if on_progress is not None:
+        on_progress(found.n_steps, found.n_steps)
     adapt_s = round(clock.now() - t_start, 3)
-    told = write_adapted(Path(out), bundle, data, found, seed, facts)
+    told = write_adapted(Path(out), bundle, data, found, seed, facts, verification)
     return {"adapt_s": adapt_s, **told}
 
 
@@ -145,6 +150,7 @@ def write_adapted(
     found: Adapted,
     seed: int = 0,
     facts: Mapping[str, Any] | None = None,
+    verification: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score an adapted decoder on the test part, if there is one, and write its bundle.
 
@@ -155,6 +161,7 @@ def write_adapted(
         found: the adapted decoder.
         seed: shuffles units for the control.
         facts: further entries for the manifest's `training`, JSON-able.
+        verification: of a session without a test part, where its trials were scored otherwise.
 
     Returns:
         What `adapt` returns, but for `adapt_s`.
@@ -162,7 +169,9 @@ def write_adapted(
     Raises:
         export.errors.ExportError: `out` cannot be written.
     """
-    outputs, verification = _scores(bundle, found, data, seed) if data.scored else ({}, None)
+    outputs: dict[str, Any] = {}
+    if data.scored:
+        outputs, verification = _scores(bundle, found, data, seed)
     learning = _learning(found, data, seed)
     fields = _fields(bundle, data, found, learning) | {"verification": verification}
     # A reference of the decoder before tells nothing about these units.

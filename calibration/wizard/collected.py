@@ -105,6 +105,7 @@ class Collected:
         left_out: times and trials that are not used, "" where all are.
         unknown: positions that are NaN, "" where none is.
         lost: what the recorder could not record.
+        has_quick_filter: fit the curve's filter; not where decoders are made while collecting.
     """
 
     needs: BaseNeeds
@@ -116,6 +117,7 @@ class Collected:
     left_out: str = ""
     unknown: str = ""
     lost: list[str] = field(default_factory=list)
+    has_quick_filter: bool = True
 
     @property
     def remarks(self) -> list[str]:
@@ -135,9 +137,12 @@ class Collected:
 
     def is_enough(self, config: CollectSection) -> bool:
         """Return True where collecting may end."""
+        return self.is_fit(config) and self.seconds >= config.learn_s + config.verify_s
+
+    def is_fit(self, config: CollectSection) -> bool:
+        """Return True where a decoder could be made of it, however short it is."""
         return (
             not self.troubles
-            and self.seconds >= config.learn_s + config.verify_s
             and self.count.n >= config.fewest_trials
             and (self.count.n_directed == 0 or self.count.balance >= LEAST_BALANCE)
         )
@@ -188,7 +193,8 @@ class Collected:
         self.unknown = unknown_positions(whole, self.needs.targets)
         self.troubles = self._troubles(run, session, paths[-1]) + list(map(_away, open_gaps))
         # A point of data with troubles would bend the curve.
-        point = None if self.troubles else learning_point(session, self.needs.targets[0])
+        fits = self.has_quick_filter and not self.troubles
+        point = learning_point(session, self.needs.targets[0]) if fits else None
         if point is not None and (not self.curve or point.n_trials > self.curve[-1].n_trials):
             self.curve.append(point)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -70,6 +71,16 @@ class CollectSection(Section):
     patience_s: float = Field(30.0, ge=2, le=3600, strict=False)
 
 
+class LearnSection(Section):
+    """`[learn]`: how today's decoder is made, and when there is enough."""
+
+    way: Literal["closed-form", "gradient"] = "closed-form"
+    first_s: float = Field(10.0, ge=5, le=600, strict=False)
+    every_s: float = Field(5.0, ge=1, le=60, strict=False)
+    least_gain: float = Field(0.01, ge=0, le=1, strict=False)
+    hold_out: bool = False
+
+
 class DecideSection(Section):
     """`[decide]`: what a decoder must reach on held-out trials; R2 is the mean over dimensions."""
 
@@ -115,6 +126,7 @@ class CalibrateConfig(Section):
     behavior: BehaviorSection = BehaviorSection()
     cues: CuesSection = CuesSection()
     collect: CollectSection = CollectSection()
+    learn: LearnSection = LearnSection()
     decide: DecideSection = DecideSection()
     deploy: DeploySection = DeploySection()
     sign: SignSection = SignSection()

@@ -35,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class LearningPoint:
-    """A quick filter's cross-validated R2 (mean over dimensions) after some data."""
+    """R2 (mean over dimensions) after some data: a quick filter's, or that of today's decoders."""
 
     seconds: float
     n_trials: int
@@ -120,7 +120,10 @@ class CollectResult(Result):
         balance: 1 where all directions are met alike, 0 where all lie on one line.
         curve: the learning curve.
         more_helps: whether more data still helped; None where too early to say.
-        test: the held-out part, as `adapt` takes it.
+        test: the held-out part, as `adapt` takes it; "" where each trial was scored by the decoder
+            that was made before it.
+        decoders: made while collecting.
+        expected_gain: R2 that 30 s more were expected to bring at the end; None where not known.
     """
 
     session: str
@@ -137,6 +140,8 @@ class CollectResult(Result):
     curve: list[LearningPoint]
     more_helps: bool | None
     test: str
+    decoders: int = 0
+    expected_gain: float | None = None
 
 
 class AdaptResult(Result):
@@ -166,12 +171,12 @@ class AdaptResult(Result):
 
 
 class VerifyResult(Result):
-    """Four decoders on the held-out part: today, yesterday, wiener, shuffled.
+    """Four decoders on trials that today's had not seen: today, yesterday, wiener, shuffled.
 
     Attributes:
         output: that is scored.
         unit: physical unit.
-        test: the held-out part.
+        test: the held-out part; "" where each trial was scored by the decoder made before it.
         seconds: scored.
         blocks: what the intervals are drawn over.
         n_blocks: how many.

@@ -107,7 +107,7 @@ def go_through(run: CalibrationRun) -> None:
             run.progress.done(step, STEP_OF[step](run))
         # Its own result is not there yet, so going back forgets the step before.
         except BackError:
-            run.progress.forget(STEPS[max(0, STEPS.index(step) - 1) :])
+            run.progress.forget(STEPS[STEPS.index(_before(step, run)) :])
         except (WizardError, StreamsError, ExportError) as err:
             if run.auto:
                 raise
@@ -117,6 +117,15 @@ def go_through(run: CalibrationRun) -> None:
     from calibration.wizard.steps.report import write
 
     write(run)  # anew, with what was decided and how it went
+
+
+def _before(step: str, run: CalibrationRun) -> str:
+    """Name the step that `b` leads to: the one before that stops at a screen."""
+    collected = run.results.collect
+    # Trials that were scored as they came are adapted to and verified in passing.
+    if collected is not None and not collected.test and step in ("adapt", "verify", "report"):
+        return "collect"
+    return STEPS[max(0, STEPS.index(step) - 1)]
 
 
 def _first_open(results: StepResults) -> str | None:

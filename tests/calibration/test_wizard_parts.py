@@ -304,8 +304,11 @@ def test_figures_are_well_formed_and_hold_what_they_show() -> None:
     drawn = svg_of(draw_traces(t_s, traces, "velocity", "cm/s"))
     assert "velocity x (cm/s)" in drawn
     assert "yesterday's" in drawn
-    curve = svg_of(draw_learning_curve([LearningPoint(5.0, 6, 0.2), LearningPoint(9.0, 9, 0.4)]))
+    curve = svg_of(
+        draw_learning_curve([LearningPoint(5.0, 6, 0.2), LearningPoint(9.0, 9, 0.4)], "R2 so far")
+    )
     assert "seconds collected" in curve
+    assert "R2 so far" in curve
     units = [
         UnitTuning("ch1/u1", "ok", 5.0, 4.0, 1.0, 2.0, 0.1),
         UnitTuning("ch2/u1", "silent", 0.0, 4.0, 0.0, 0.0, 0.0),

@@ -214,6 +214,7 @@ def write_config(folder: Path, name: str, base: Path | str, **sections: dict[str
             "patience_s": 2.0,
             "most_s": 30.0,
         },
+        "learn": {"first_s": 5.0, "every_s": 1.0, "least_gain": 1.0},
         "decide": dict.fromkeys(
             ("least_r2", "over_shuffled", "over_yesterday", "over_wiener"), -1e3
         ),

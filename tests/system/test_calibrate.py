@@ -29,6 +29,7 @@ from tests.system.running import Daemon, Process, unique, wait_until
 KEYS = tuple(f"ch{i}/u1" for i in range(1, 25))
 FOLDER = "day"
 ROOM = 60_000
+BY_GRADIENT = {"way": "gradient"}
 IS_FULL = "SPIKELOOP_FULL" in os.environ
 EARLY_STEPS = ("preflight", "collect", "adapt") if IS_FULL else ("preflight", "collect")
 LATE_STEPS = STEPS[STEPS.index("verify") : -1] if IS_FULL else ("decide",)
@@ -59,7 +60,8 @@ def test_from_start_to_finish_through_a_terminal(
 ) -> None:
     daemon = serve(lab.name_, base)
     daemon.until_validity("ok")
-    config = write_config(tmp_path, lab.name_, base, deploy={"control": daemon.control})
+    deploy = {"control": daemon.control}
+    config = write_config(tmp_path, lab.name_, base, deploy=deploy, learn=BY_GRADIENT)
     seat = Terminal("calibrate", str(config), "--folder", str(tmp_path / FOLDER))
     try:
         seat.until("go on")
@@ -100,7 +102,7 @@ def test_from_start_to_finish_through_a_terminal(
 
 @pytest.mark.long
 def test_killed_at_each_step_and_resumed(lab: Lab, base: Path, run: Run, tmp_path: Path) -> None:
-    config = write_config(tmp_path, lab.name_, base)
+    config = write_config(tmp_path, lab.name_, base, learn=BY_GRADIENT)
     arguments = ["calibrate", str(config), "--auto", "--json", "--folder", str(tmp_path / FOLDER)]
     progress = tmp_path / FOLDER / "progress.json"
     first = tmp_path / FOLDER / "collect-1.xdf"

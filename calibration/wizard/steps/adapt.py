@@ -20,11 +20,18 @@ from calibration.wizard.behavior import (
     with_intention,
     without_gaps,
 )
+from calibration.wizard.learner import is_closed_form
 from calibration.wizard.recording import POLL_S, recording_to, save_session, session_of_recordings
 from calibration.wizard.results import AdaptResult, RecalibrateResult, needed
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.steps.deploy import deploy
-from calibration.wizard.steps.verify import decide, verification_line, verification_table, verify
+from calibration.wizard.steps.verify import (
+    decide,
+    scored_while_collecting,
+    verification_line,
+    verification_table,
+    verify,
+)
 from calibration.wizard.ui import Choice, Page
 from export.bundle import open_bundle
 from export.signing.signer import signer_of
@@ -64,9 +71,9 @@ def adapted(run: CalibrationRun, base: Path, session: Path, out: Path, test: str
     """
     from calibration.adaptation.adapt import adapt  # brings torch
 
-    sign = signer_of(run.signing_key)
+    sign, gradient = signer_of(run.signing_key), not is_closed_form(run)
     os.nice(POLITELY)
-    _show(run, 0, 0)
+    _show(run, 0, 0, gradient=gradient)
     # A bundle is never changed; what a killed wizard left is no bundle yet.
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +86,12 @@ def adapted(run: CalibrationRun, base: Path, session: Path, out: Path, test: str
             seconds=EVERYTHING_S,
             same_array=calibration.same_array,
             follow_drift=calibration.follow_drift,
-            test=test,
+            test=test or None,
+            gradient=gradient,
             seed=calibration.seed,
             facts=_pace_as_fact(run),
-            on_progress=lambda done, most: _show(run, done, most),
+            on_progress=lambda done, most: _show(run, done, most, gradient=gradient),
+            verification=None if test else scored_while_collecting(run),
         )
     except CalibrationError as err:
         raise WizardError(str(err), ExitCode.STREAM) from err
@@ -100,7 +109,15 @@ def _pace_as_fact(run: CalibrationRun) -> dict[str, Any]:
     return {"pace": {"top": pace.top, "slow_within": pace.slow_within}}
 
 
-def _show(run: CalibrationRun, done: int, most: int) -> None:
+def _show(run: CalibrationRun, done: int, most: int, *, gradient: bool = True) -> None:
+    if not gradient:
+        line = "today's decoder, of all trials"
+        run.show(Page(*ADAPTING, Text(line), line))
+        return
+    if done == most > 0:
+        line = "scoring the held-out trials, and writing the decoder"
+        run.show(Page(*ADAPTING, Text(line), line))
+        return
     bar = ProgressBar(total=max(most, 1), completed=done, width=50, pulse=not most)
     share = f"{done} of at most {most} steps" if most else "looking at what each unit does"
     note = Text("It ends by itself when held-out trials no longer gain.", style="dim")

@@ -19,6 +19,7 @@ from rich.text import Text
 from calibration.registry import STORE
 from calibration.wizard.behavior import SECTORS
 from calibration.wizard.results import (
+    CollectResult,
     DecoderScore,
     LearningPoint,
     ReportResult,
@@ -101,7 +102,9 @@ def render(run: CalibrationRun) -> str:
         "scores": _score_figure(verified, NAMES),
         "traces": _trace_figure(run, verified),
         "units": draw_units(units),
-        "curve": draw_learning_curve(collected.curve) if collected.curve else "",
+        "curve": draw_learning_curve(collected.curve, _curve_of(collected))
+        if collected.curve
+        else "",
         "driven": _score_figure(needed(driven.verify), DRIVEN_NAMES) if driven else "",
     }
     # Drawn by matplotlib, which escapes the names in them.
@@ -141,6 +144,10 @@ def _trace_figure(run: CalibrationRun, verified: VerifyResult) -> str:
     with np.load(run.folder / "verify.npz") as kept:
         traces = {name: kept[name] for name in ("actual", "yesterday", "today")}
         return draw_traces(kept["t_s"], traces, verified.output, verified.unit)
+
+
+def _curve_of(collected: CollectResult) -> str:
+    return "R2 by a quick filter" if not collected.decoders else "R2 so far"
 
 
 def _unit_counts(units: Sequence[UnitTuning]) -> str:
@@ -199,14 +206,14 @@ def draw_traces(t_s: Float64s, traces: Mapping[str, Float64s], output: str, unit
 
 
 @mpl.rc_context(STYLE)
-def draw_learning_curve(curve: Sequence[LearningPoint]) -> str:
-    """Draw the quick filter's R2 over the seconds collected."""
+def draw_learning_curve(curve: Sequence[LearningPoint], label: str) -> str:
+    """Draw R2 over the seconds collected; `label`: of what."""
     figure, axes = _figure(2.2)
     x, y = [point.seconds for point in curve], [point.r2 for point in curve]
     axes.plot(x, y, "o-", color=TODAY, markersize=4)
     axes.set_ylim(min(0.0, *y) - 0.03, 1.0)
     axes.set_xlabel("seconds collected")
-    axes.set_ylabel("R2 by a quick filter")
+    axes.set_ylabel(label)
     return _image(figure, "learning curve")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Group
@@ -13,21 +14,19 @@ from rich.text import Text
 
 from calibration.choices import TargetSpec
 from calibration.errors import WizardError
+from calibration.prequential.traces import load, second_half
 from calibration.ridge import HISTORY_S, binned_counts, wiener_weights, with_history
 from calibration.scoring import (
     blocks_of,
     drawn_blocks,
     interval_95,
     parse_split,
-    resampled_r2,
     sums_of_blocks,
 )
 from calibration.wizard.behavior import continuous_targets
 from calibration.wizard.config import DecideSection
 from calibration.wizard.results import (
     DecideResult,
-    DecoderScore,
-    Gain,
     Rule,
     SpeedShare,
     Verdict,
@@ -35,6 +34,7 @@ from calibration.wizard.results import (
     needed,
 )
 from calibration.wizard.run import CalibrationRun
+from calibration.wizard.scoring import N_RESAMPLES, score_decoders, scores_of
 from calibration.wizard.ui import Choice, Page
 from export.bundle import DecoderBundle, open_bundle
 from streams.exit_codes import ExitCode
@@ -44,10 +44,10 @@ from streams.sessions.session import Interval, Session, in_intervals
 
 STEP = "verify"
 TITLE = "Is it any good?"
-# Drawn with one seed for all decoders, so that differences are paired.
-N_RESAMPLES = 2000
+TRACES = "verify.npz"
 # More is not advised, nor its inverse, however few the held-out trials were.
 MOST_GAIN = 1.3
+BINS_AT_ONCE = 1000
 NAMES = {
     "today": "today's decoder",
     "yesterday": "yesterday's decoder",
@@ -57,18 +57,55 @@ NAMES = {
 
 
 def step(run: CalibrationRun) -> VerifyResult:
-    """Decode the held-out trials in four ways and score each.
+    """Score four decoders on trials that today's had not seen.
 
     Raises:
         WizardError: the held-out part cannot be scored.
     """
+    if not needed(run.results.collect).test:
+        result = verified_as_collected(run)
+        # The screen of collecting has shown the same all along.
+        run.show(Page(STEP, TITLE, verification_table(result), verification_line(result)))
+        return result
     run.show(Page(STEP, TITLE, Text("decoding the held-out trials ...")))
     collected, made = needed(run.results.collect), needed(run.results.adapt)
-    session, traces = Path(collected.session), run.folder / "verify.npz"
+    session, traces = Path(collected.session), run.folder / TRACES
     seed = run.config.calibration.seed
     result = verify(run.base, Path(made.bundle), session, collected.test, traces, seed=seed)
     run.ui.ask(Page(STEP, TITLE, verification_table(result), verification_line(result)))
     return result
+
+
+def verified_as_collected(run: CalibrationRun) -> VerifyResult:
+    """Score the trials that were decoded while they were collected, each before it was learnt."""
+    target = continuous_targets(open_bundle(run.base))[0]
+    traces, seed = second_half(load(run.folder / TRACES)), run.config.calibration.seed
+    decoders, gains = scores_of(traces, seed)
+    today = traces.decodes["today"]
+    share = speed_share(today, traces.actual, traces.block, seed) if target.is_velocity else None
+    return VerifyResult(
+        output=target.output,
+        unit=target.unit,
+        test="",
+        seconds=len(traces) * float(np.median(np.diff(traces.t_s))),
+        blocks="trials",
+        n_blocks=traces.n_trials,
+        speed=share,
+        decoders=decoders,
+        gains=gains,
+    )
+
+
+def scored_while_collecting(run: CalibrationRun) -> dict[str, Any]:
+    """The manifest's `verification` of a decoder whose predecessors were scored."""
+    result = verified_as_collected(run)
+    today = result.decoders["today"]
+    return {
+        "r2": {result.output: today.r2},
+        "ci": {result.output: today.ci},
+        "n_trials": result.n_blocks,
+        "seconds": round(result.seconds, 6),
+    }
 
 
 def verify(
@@ -121,7 +158,7 @@ def verify(
     decodes = {name: values[chosen] for name, values in decodes.items()}
     np.savez_compressed(traces, t_s=t_s, actual=actual, **decodes)  # type: ignore[arg-type]
     block, kind = blocks_of(session, t_s)
-    decoders, gains = _scores(decodes, actual, block, seed)
+    decoders, gains = score_decoders(decodes, actual, block, seed)
     return VerifyResult(
         output=target.output,
         unit=target.unit,
@@ -162,30 +199,10 @@ def _wiener(
     history = with_history(counts[:, counts.any(axis=0)], round(HISTORY_S / hop_s))
     actual = session.signal(target.behavior).at(t_s)
     learnt = np.isfinite(actual).all(axis=1) & ~in_intervals(t_s, scored)
-    decoded: Float64s = history.astype(np.float64) @ wiener_weights(history[learnt], actual[learnt])
-    return decoded
-
-
-def _scores(
-    decodes: Mapping[str, Float64s], actual: Float64s, block: Int64s, seed: int
-) -> tuple[dict[str, DecoderScore], dict[str, Gain]]:
-    """Score each decoder, and today's above each other on the same draws."""
-    decoders, means = {}, {}
-    for name, values in decodes.items():
-        drawn = resampled_r2(values, actual, block, seed=seed, n_resamples=N_RESAMPLES)
-        means[name] = mean = drawn.mean(axis=1)
-        decoders[name] = DecoderScore(
-            r2=drawn[0].tolist(),
-            ci=interval_95(drawn[1:]).T.tolist(),
-            mean=float(mean[0]),
-            mean_ci=interval_95(mean[1:]).tolist(),
-        )
-    differences = {name: means["today"] - mean for name, mean in means.items() if name != "today"}
-    gains = {
-        name: Gain(float(drawn[0]), interval_95(drawn[1:]).tolist())
-        for name, drawn in differences.items()
-    }
-    return decoders, gains
+    weights = wiener_weights(history[learnt], actual[learnt])
+    # In parts: the whole history in float64 is half a gigabyte after four minutes.
+    parts = (slice(i, i + BINS_AT_ONCE) for i in range(0, len(history), BINS_AT_ONCE))
+    return np.concatenate([history[part].astype(np.float64) @ weights for part in parts])
 
 
 def speed_share(decoded: Float64s, actual: Float64s, block: Int64s, seed: int) -> SpeedShare:
@@ -209,7 +226,9 @@ def speed_share(decoded: Float64s, actual: Float64s, block: Int64s, seed: int) -
 def verification_table(result: VerifyResult) -> Group:
     """Show the decoders in rows."""
     table = Table(box=None, padding=(0, 2))
-    table.add_column("R2 on held-out trials")
+    table.add_column(
+        "R2 on held-out trials" if result.test else "R2, each trial before it was learnt"
+    )
     for column in ("mean", "95 %", "each dimension"):
         table.add_column(column, justify="right")
     for name, text in NAMES.items():
@@ -219,7 +238,8 @@ def verification_table(result: VerifyResult) -> Group:
         style = "bold" if name == "today" else ""
         table.add_row(text, f"{one.mean:.2f}", f"{low:.2f} to {high:.2f}", each, style=style)
     held_out = f"{result.seconds:.0f} s, {result.n_blocks} {result.blocks}"
-    note = Text(f"{result.output} ({result.unit}) over {held_out}, never learnt from", "dim")
+    unseen = "never learnt from" if result.test else "each by the decoder that was made before it"
+    note = Text(f"{result.output} ({result.unit}) over {held_out}, {unseen}", "dim")
     speed = speed_line(result.speed)
     return Group(table, Text(), note, *([Text(speed, "dim")] if speed else []))
 

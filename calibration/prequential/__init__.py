@@ -1,0 +1,1 @@
+"""Predict, then learn: a decoder made again and again while its trials are collected."""

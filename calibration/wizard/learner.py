@@ -1,0 +1,247 @@
+"""The process that makes and scores decoders while the wizard goes on collecting."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from calibration.adaptation.adapted import Options
+from calibration.adaptation.closed_form import ClosedForm
+from calibration.errors import CalibrationError, WizardError
+from calibration.prequential.sequence import PredictThenLearn, Schedule
+from calibration.prequential.traces import CurvePoint, ExpectedGain, second_half
+from calibration.wizard.behavior import without_gaps
+from calibration.wizard.collected import BaseNeeds
+from calibration.wizard.config import CalibrateConfig
+from calibration.wizard.recording import reading_of
+from calibration.wizard.results import DecoderScore
+from calibration.wizard.run import CalibrationRun
+from calibration.wizard.scoring import scores_of
+from calibration.wizard.ui import Page
+from export.bundle import open_bundle
+from export.errors import ExportError
+from streams.errors import StreamsError
+from streams.sessions.convert.convert import convert
+from streams.sessions.session import Session
+
+# Its numbers are shown; the verification draws more.
+N_SHOWN = 200
+# A daemon may run on the same machine, and comes first.
+POLITELY = 5
+ENDS_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Recordings to go on with.
+
+    Attributes:
+        paths: XDF files, in order.
+        traces: where to write what was scored, with the last trials too; None while more comes.
+    """
+
+    paths: Sequence[Path]
+    traces: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """The sequence so far.
+
+    Attributes:
+        n_decoders: made.
+        seconds: that the newest was made from.
+        n_trials: scored, each by the decoder that was made before it.
+        curve: R2 after each decoder.
+        gain: expected of more data; None while too early to say.
+        scores: of each decoder that is compared, on the second half's trials.
+        refused: why no decoder could be made of the newest data, "" where one could.
+    """
+
+    n_decoders: int = 0
+    seconds: float = 0.0
+    n_trials: int = 0
+    curve: Sequence[CurvePoint] = ()
+    gain: ExpectedGain | None = None
+    scores: dict[str, DecoderScore] = field(default_factory=dict)
+    refused: str = ""
+
+    def more_helps(self, least_gain: float) -> bool | None:
+        """Return True while more data help; None while it is too early to say."""
+        return None if self.gain is None else self.gain.most >= least_gain
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Everything that the process must know."""
+
+    config: CalibrateConfig
+    base: Path
+    session_id: str
+
+
+def options_of(config: CalibrateConfig) -> Options:
+    """The adaptation's options."""
+    told = config.calibration
+    return Options(
+        same_array=told.same_array,
+        unfreeze=False,
+        follow_drift=told.follow_drift,
+        seed=told.seed,
+        on_progress=None,
+    )
+
+
+def has_closed_form(base: Path) -> bool:
+    """Return True where the decoder holds what the closed form needs."""
+    try:
+        ClosedForm(open_bundle(base))
+    except CalibrationError:
+        return False
+    return True
+
+
+def is_closed_form(run: CalibrationRun) -> bool:
+    """Return True where decoders are made in closed form."""
+    return run.config.learn.way == "closed-form" and has_closed_form(run.base)
+
+
+class Learner:
+    """Makes and scores decoders in a process of its own; nothing here waits for it.
+
+    Args:
+        run: the calibration.
+    """
+
+    def __init__(self, run: CalibrationRun) -> None:
+        self.learnt, self.phase, self.is_busy = Learnt(), "", False
+        context = get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        task = Task(run.config, run.base, run.session_id)
+        self._process = context.Process(target=_work, args=(theirs, task), daemon=True)
+        with _one_thread():
+            self._process.start()
+        # Its own end alone must hold the pipe open, or the process would outlive the wizard.
+        theirs.close()
+
+    def ask(self, paths: Sequence[Path], traces: Path | None = None) -> None:
+        """Have it go on with the recordings; nothing while it is busy."""
+        if not self.is_busy:
+            self._ours.send(Asked(paths, traces))
+            self.is_busy = True
+
+    def hear(self, wait_s: float = 0.0) -> None:
+        """Take what it has said.
+
+        Raises:
+            WizardError: the process is gone, or failed.
+        """
+        try:
+            while self._ours.poll(wait_s):
+                wait_s, said = 0.0, self._ours.recv()
+                if isinstance(said, Learnt):
+                    self.learnt, self.phase, self.is_busy = said, "", False
+                elif isinstance(said, WizardError):
+                    raise said
+                else:
+                    self.phase = str(said)
+        except (EOFError, OSError) as err:
+            raise WizardError(
+                "the process that makes decoders has ended; what was recorded is kept, go on with "
+                "--resume"
+            ) from err
+
+    def close(self) -> None:
+        """End it."""
+        self._ours.close()
+        self._process.join(0.1 if self.is_busy else ENDS_WITHIN_S)
+        # It may be in the middle of a decoder that nobody wants any more.
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(ENDS_WITHIN_S)
+
+
+@contextmanager
+def learner_of(run: CalibrationRun) -> Iterator[Learner | None]:
+    """A learner where decoders are made while collecting; None where they are made afterwards."""
+    if not is_closed_form(run):
+        if run.config.learn.way == "closed-form":
+            line = "the base decoder has no closed form: today's is made afterwards, by gradient"
+            run.show(Page("collect", "Collecting cued trials", line, line))
+        yield None
+        return
+    learner = Learner(run)
+    try:
+        yield learner
+    finally:
+        learner.close()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have a process started now calculate on one core: the daemon needs the others."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _work(pipe: Connection, task: Task) -> None:
+    """Answer until the wizard closes the pipe, or dies."""
+    # ctrl-c in the terminal is for the wizard.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(POLITELY)
+    bundle = open_bundle(task.base)
+    needs, learn = BaseNeeds.of(bundle), task.config.learn
+    schedule = Schedule(learn.first_s, learn.every_s)
+    sequence = PredictThenLearn(bundle, options_of(task.config), schedule, pipe.send)
+    try:
+        while True:
+            asked: Asked = pipe.recv()
+            try:
+                pipe.send("reading what came")
+                session = _session_of(asked.paths, task, needs)
+                sequence.update(session, is_over=asked.traces is not None)
+                pipe.send(_learnt(sequence, asked.traces))
+            # A recording that has hardly begun is told of by the wizard, which reads it too.
+            except StreamsError as err:
+                pipe.send(Learnt(refused=str(err)))
+            except (CalibrationError, ExportError) as err:
+                pipe.send(WizardError(str(err)))
+    except (EOFError, BrokenPipeError):
+        return
+
+
+def _session_of(paths: Sequence[Path], task: Task, needs: BaseNeeds) -> Session:
+    whole = convert(paths, task.session_id, reading_of(task.config, needs.unit_keys))
+    return without_gaps(whole, needs.gaps(whole))
+
+
+def _learnt(sequence: PredictThenLearn, path: Path | None) -> Learnt:
+    traces, scores = sequence.traces, {}
+    if traces is not None:
+        if path is not None:
+            traces.save(path)
+        scores = scores_of(second_half(traces), 0, N_SHOWN)[0]
+    return Learnt(
+        n_decoders=sequence.n_made,
+        seconds=sequence.newest_s,
+        n_trials=0 if traces is None else traces.n_trials,
+        curve=tuple(sequence.curve),
+        gain=sequence.gain,
+        scores=scores,
+        refused=sequence.refused,
+    )
