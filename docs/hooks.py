@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 _FROM_README = re.compile(r"^<!-- README: (.+) -->$", flags=re.M)
 _FILE = re.compile(r"^<!-- file: \S+ = (\S+) -->$", flags=re.M)
 _MANIFEST = "<!-- manifest -->"
+CLIENTS = ("python", "node", "cpp", "csharp", "matlab", "bonsai")
 _LINK = re.compile(r"\[([^\]\n]+)\]\((\.\./[^)\s]+)\)")
 
 
@@ -57,7 +58,23 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
     for name, make in MADE.items():
         files.append(File.generated(config, name, content=make()))
+    for path in published():
+        name = str(path.relative_to(ROOT))
+        files.append(File.generated(config, name, content=path.read_text()))
     return files
+
+
+def published() -> list[Path]:
+    """Programs beside the docs that a reader saves: whoever installed the wheel has no checkout."""
+    clients = [path for folder in CLIENTS for path in (ROOT / "clients" / folder).iterdir()]
+    named = [path for path in clients if path.is_file() and path.stem != "conformance"]
+    return sorted([*named, ROOT / "examples" / "sender.py"])
+
+
+def clients_page() -> str:
+    """The clients' own page, its links as seen from the site's root."""
+    text = (ROOT / "clients" / "README.md").read_text().replace("](../docs/", "](")
+    return re.sub(r"\]\((?=(?:" + "|".join(CLIENTS) + r")/)", "](clients/", text)
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
@@ -71,6 +88,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 def _kept_or_named(found: re.Match[str], here: Path) -> str:
     target = (here / found[2].partition("#")[0]).resolve()
+    if target == ROOT / "clients" / "README.md":
+        return f"[{found[1]}]({os.path.relpath(ROOT / 'docs' / 'clients.md', here)})"
+    if target in published():
+        there = ROOT / "docs" / target.relative_to(ROOT)
+        return f"[{found[1]}]({os.path.relpath(there, here)})"
     if target.is_relative_to(ROOT / "docs"):
         return found[0]
     if not target.exists():
@@ -234,6 +256,7 @@ def _cell(text: str) -> str:
 
 
 MADE: dict[str, Callable[[], str]] = {
+    "clients.md": clients_page,
     "reference/cli.md": cli_page,
     "reference/config.md": config_page,
 }

@@ -71,6 +71,7 @@ def _answering(command: Command) -> Callable[..., None]:
     def answer(*args: Any, **kwargs: Any) -> None:
         from calibration.errors import CalibrationError
         from service.caches import provide_cache_folder
+        from service.cli.lacking import lacking_extra
         from service.errors import HANDLED, ExitCode, exit_code
 
         provide_cache_folder()
@@ -84,6 +85,12 @@ def _answering(command: Command) -> Callable[..., None]:
         except CalibrationError as err:
             sys.stderr.write(f"spikeloop: {err}\n")
             code = int(getattr(err, "code", ExitCode.USAGE))
+        except ModuleNotFoundError as err:
+            lacking = lacking_extra(err)
+            if lacking is None:
+                raise
+            sys.stderr.write(f"spikeloop: {lacking}\n")
+            code = int(exit_code(lacking))
         raise typer.Exit(code)
 
     return answer

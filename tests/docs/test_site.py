@@ -15,7 +15,7 @@ from service.cli import GROUPS, bench
 from service.config import ServeConfig
 from tests.docs.blocks import ROOT, pages
 
-MADE = {"reference/cli.md", "reference/config.md"}
+MADE = {"clients.md", "reference/cli.md", "reference/config.md"}
 FETCHED = re.compile(
     r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"(?:https?:)?//[^\"]*\"|url\(['\"]?https?:"
 )
@@ -46,6 +46,19 @@ def test_every_page_is_there(site: Path) -> None:
 def test_files_that_a_page_shows_are_shown(site: Path) -> None:
     text = (site / "tutorials" / "stream.html").read_text()
     assert "IRREGULAR_RATE" in text
+
+
+def test_programs_that_a_page_tells_to_save_can_be_saved(site: Path) -> None:
+    """Whoever has the wheel and the site alone has no `clients/`."""
+    for name in (
+        "python/spikeloop_client.py",
+        "python/task.py",
+        "node/task.js",
+        "node/package.json",
+    ):
+        saved = site / "clients" / name
+        assert saved.read_text() == (ROOT / "clients" / name).read_text()
+        assert f'href="../clients/{name}"' in (site / "tutorials" / "task.html").read_text()
 
 
 def test_nothing_is_fetched_when_it_is_read(site: Path) -> None:

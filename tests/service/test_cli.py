@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from service.cli import GROUPS, SUBGROUPS, main, make_app
+from service.cli.lacking import lacking_extra
 from service.daemon.control import HANDLERS
 from tests.system.running import unique
 
@@ -40,6 +41,35 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     )
     assert "Usage: spikeloop" in done.stdout
     assert not set(HEAVY) & set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "extra"),
+    [
+        ("lightning_fabric", ["train", "x.toml"], "train"),
+        ("torch", ["adapt", "shipped:demo", "x.nwb", "--out", "y"], "train"),
+        ("h5py", ["calibrate", "x.toml"], "train"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_told_with_its_extra(
+    module: str, arguments: list[str], extra: str
+) -> None:
+    script = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        "from service.cli import main\n"
+        f"sys.exit(main({arguments!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert f"needs the package {module}" in done.stderr
+    assert f"spikeloop[{extra}]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_extra_with_the_package_is_proposed_and_none_for_a_package_of_ours() -> None:
+    assert "spikeloop[tune]" in str(lacking_extra(ModuleNotFoundError(name="optuna")))
+    assert "spikeloop[cpu]" in str(lacking_extra(ModuleNotFoundError(name="onnxruntime")))
+    assert lacking_extra(ModuleNotFoundError(name="streams.gone")) is None
 
 
 COMMANDS = [
