@@ -47,7 +47,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     ("module", "arguments", "extra"),
     [
         ("lightning_fabric", ["train", "x.toml"], "train"),
-        ("torch", ["adapt", "shipped:demo", "x.nwb", "--out", "y"], "train"),
+        ("torch", ["export", "runs/x", "-o", "y"], "train"),
         ("h5py", ["calibrate", "x.toml"], "train"),
     ],
 )
