@@ -81,6 +81,7 @@ def test_what_was_handed_over_is_in_the_parts(tmp_path: Path) -> None:
 def test_the_oldest_parts_go_until_the_rest_fits(tmp_path: Path) -> None:
     parts = older_runs(tmp_path)
     (tmp_path / OLDER[0] / "followed-by").write_text(OLDER[1])
+    (tmp_path / OLDER[0] / "behavior-001.xdf").write_bytes(b"XDF:")
     foreign = tmp_path / "thesis"
     foreign.write_bytes(bytes(10 * PART_BYTES))
     told = recorded(tmp_path, PART_BYTES + 10_000)
