@@ -221,7 +221,8 @@ def _work(pipe: Connection, task: Task) -> None:
                 pipe.send(Learnt(refused=str(err)))
             except (CalibrationError, ExportError) as err:
                 pipe.send(WizardError(str(err)))
-    except (EOFError, BrokenPipeError):
+    # Closed, or closed with an answer on the way that nobody has read.
+    except (EOFError, ConnectionError):
         return
 
 

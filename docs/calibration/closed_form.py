@@ -58,7 +58,7 @@ def groups(name: str, work: Path, splits: int, halves: str) -> Iterator[Case]:
 
 def measured(case: Case, length_s: float, seed: int, way: str, work: Path) -> dict[str, Any]:
     """R2 per dimension on the test part."""
-    out = work / "adapted"
+    out = work / f"adapted-{case.session.stem}"
     shutil.rmtree(out, ignore_errors=True)
     told = adapt(
         case.bundle, case.session, out=out, seconds=length_s, start_s=seed * SEED_SHIFT_S,
@@ -78,8 +78,8 @@ def mean_of(rows: list[dict[str, Any]], length_s: float, way: str, name: str = "
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A line for each recording and length: both ways, their ratio, and the time."""
-    head = ["", "labelled", "gradient", "closed form", "of gradient", "Wiener", "`adapt_s`"]
+    """A line for each recording and length: both ways, and their ratio."""
+    head = ["", "labelled", "gradient", "closed form", "of gradient", "Wiener"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name in dict.fromkeys(row["recording"] for row in rows):
         own = [row for row in rows if row["recording"] == name]
@@ -89,13 +89,9 @@ def table(rows: list[dict[str, Any]]) -> str:
                 continue
             share = closed.mean(axis=0) / stepped.mean(axis=0)
             wiener = mean_of(own, length_s, "gradient", "wiener_r2")
-            taken = " / ".join(
-                f"{np.mean([r['adapt_s'] for r in own if r['way'] == way]):.2f}"
-                for way in ("gradient", "closed form")
-            )
-            cells = [name, f"{length_s:g} s", pair(stepped.mean(axis=0)), pair(closed.mean(axis=0)),
-                     " / ".join(f"{100 * s:.1f} %" for s in share), pair(wiener.mean(axis=0)),
-                     taken]  # fmt: skip
+            told = " / ".join(f"{100 * s:.1f} %" for s in share)
+            means = [pair(held.mean(axis=0)) for held in (stepped, closed, wiener)]
+            cells = [name, f"{length_s:g} s", *means[:2], told, means[2]]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

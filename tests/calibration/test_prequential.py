@@ -106,7 +106,8 @@ def test_later_data_do_not_change_what_was_scored(base: DecoderBundle) -> None:
 
 
 def test_todays_is_good_and_the_control_is_not(base: DecoderBundle, tmp_path: Path) -> None:
-    sequence = sequence_of(base, session_of())
+    unseen = tuple(f"u{i + 100}" for i in range(13))
+    sequence = sequence_of(base, replace(session_of(), unit_keys=unseen))
     kept = second_half(traces_of(sequence))
     r2 = {name: np.mean(r2_score(kept.decodes[name], kept.actual)) for name in kept.decodes}
     assert r2["today"] > 0.5

@@ -76,6 +76,18 @@ def test_it_ends_with_the_wizard(run: CalibrationRun) -> None:
     assert not process.is_alive()
 
 
+def test_an_answer_that_nobody_reads_is_no_failure(
+    run: CalibrationRun, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    learner = Learner(run)
+    learner.ask([write_rig(tmp_path / "rig.xdf")])
+    assert learner._ours.poll(60.0)
+    learner._ours.close()
+    learner._process.join(60.0)
+    assert learner._process.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_decoders_without_closed_form_are_made_afterwards(folder: Path, tmp_path: Path) -> None:
     older = without_encoder(open_bundle(folder / "counts"), tmp_path / "older")
     assert has_closed_form(folder / "counts")
