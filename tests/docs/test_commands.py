@@ -18,6 +18,12 @@ from tests.docs.blocks import DOCS, ROOT, Block, blocks, pages
 from tests.system.running import unique, wait_until
 
 RUN = [page for page in pages() if any(block.is_run for block in blocks(page))]
+READ = [*pages(), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "clients" / "README.md"]
+COMMAND = re.compile(
+    r"^(?:sudo |\w+=\S+ )*"
+    r"(spikeloop|python3?|pipx?|uvx|make|npm|node|git|pytest|docker|podman|systemctl|octave) ",
+    flags=re.M,
+)
 WITHIN_S = 300.0
 """Ends a page that hangs; it measures nothing."""
 
@@ -141,11 +147,13 @@ def test_the_commands_of_a_page_do_what_it_says(reader: Reader, page: Path) -> N
         reader.follow_and_check(block)
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", READ, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_is_run_or_said_not_to_be(page: Path) -> None:
     for block in blocks(page):
         if block.is_command:
             assert block.is_run or re.fullmatch(r"not run: .{10,}", block.mark), block.text
+        elif block.language in ("", "text"):
+            assert not COMMAND.search(block.text), f"fence it as sh: {block.text}"
 
 
 def test_every_tutorial_is_run() -> None:
