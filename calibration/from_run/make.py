@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,8 @@ def make_from_run(
     pace, pace_from = pace_for(bundle, driven, body)
     sessions = [meant(one, body, pace, on_target) for one in driven]
     out.mkdir(parents=True)
-    try:
+    with ExitStack() as undo:
+        undo.callback(shutil.rmtree, out, ignore_errors=True)
         newest = sessions[-1]
         test = test_part(newest, max(VERIFY_LEAST_S, VERIFY_SHARE * newest.duration_s))
         label = velocity_path(body)
@@ -165,9 +167,7 @@ def make_from_run(
         verified = verify(
             base, out / "decoder", out / NEWEST, test, out / TRACES, seed=seed, wiener=False
         )
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+        undo.pop_all()
     return Made(
         bundle=out / "decoder",
         base=base,

@@ -26,7 +26,7 @@ class Asked:
         files: recordings, the newest last, folders of runs, and at most one config.
         base: the decoder that drove; None for the newest run's, or the config's.
         out: folder to write; None for one under the config's.
-        at: "HH:MM" to wait for; "" for now.
+        at: time of day to wait for, HH:MM; "" to begin at once.
         control: the daemon that gets a better decoder; "" for none.
         keys: file of the client's keys.
         as_json: print one JSON object.

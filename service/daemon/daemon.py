@@ -103,9 +103,8 @@ class Daemon:
         self.notes: deque[tuple[str, dict[str, Any]]] = deque(maxlen=OUTGOING_KEPT)
         self.failure: Exception | None = None
         self._outgoing: deque[tuple[bytes, bytes]] = deque(maxlen=OUTGOING_KEPT)
-        self._publisher = publisher
+        self._publisher, self._clock = publisher, MonotonicClock()
         self._stopping = threading.Event()
-        self._clock = MonotonicClock()
         self._inbox: deque[Arrival] = deque()
         check_config(config, bundle.manifest)
         manifest, decoder, output = bundle.manifest, config.decoder, config.output
@@ -127,8 +126,7 @@ class Daemon:
             self.source = make_source(config.input, keys, self._clock, kernels, find)
         dims = {output.name: output.dims for output in manifest.outputs}
         self._write = decode_writer(output.format, dims)
-        simulated = self.is_simulated
-        lifeline.say(run_id=self.run_id, simulated=simulated, form=output.format, dims=dims)
+        lifeline.say(run_id=self.run_id, simulated=self.is_simulated, form=output.format, dims=dims)
         self._outlet = self._open_outlet() if output.lsl_outlet else None
         t0_s = choose_t0(self.source, manifest.hop_s)
         self.schedule = Schedule(t0_s, round(manifest.hop_s * 1e6))

@@ -98,6 +98,7 @@ def test_a_folder_whose_name_is_no_utf_8_is_recorded(
     rig.recorder.begin()
     ending.callback(rig.recorder.stop)
     rig.until_told("recording")
+    assert rig.recorder.failure == ""
 
 
 def test_however_many_parts_are_removed_all_are_named(tmp_path: Path) -> None:
