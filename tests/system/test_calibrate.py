@@ -19,6 +19,7 @@ from calibration.adaptation.adapt import adapt
 from calibration.registry import Registry
 from calibration.wizard.config import DeploySection
 from calibration.wizard.results import STEPS
+from export.bundle import open_bundle
 from streams.sessions.convert.convert import Reading, convert
 from streams.sessions.reading import read_session
 from tests.system.calibrating import Lab, Terminal, make_base, until_done, write_config
@@ -134,6 +135,7 @@ def test_killed_at_each_step_and_resumed(lab: Lab, base: Path, run: Run, tmp_pat
         seconds=1e6,
         same_array=True,
         test=steps["collect"]["test"],
+        facts={"pace": open_bundle(Path(told["bundle"])).manifest.training["pace"]},
     )
     assert again["checksum"] == told["checksum"] == Registry(tmp_path / "bundles").current()
 
