@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
+from itertools import count
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -19,6 +20,8 @@ _BYTES_RECEIVED = struct.Struct("<Q")
 _OFFSET, _INFO_BYTES = 128, 256
 """Of `tcpi_bytes_received` in Linux's `struct tcp_info`, from 4.1 on."""
 ACCEPTED_AT_ONCE = 10_000
+_NUMBERS = count()
+"""Of monitors: libzmq gives an address free some time after it was closed."""
 
 
 @dataclass(slots=True)
@@ -39,7 +42,7 @@ class Connections:
     """
 
     def __init__(self, bound: zmq.Socket[bytes], most_bytes: int, bytes_per_s: float = 0.0) -> None:
-        address = f"inproc://accepted-{id(self)}"
+        address = f"inproc://accepted-{next(_NUMBERS)}"
         bound.monitor(address, zmq.EVENT_ACCEPTED)
         self._bound = bound
         self._events: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)

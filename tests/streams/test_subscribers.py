@@ -128,6 +128,16 @@ def test_a_key_that_is_taken_from_the_list_hears_no_more() -> None:
     publisher.close()
 
 
+def test_publishers_that_follow_each_other_at_once() -> None:
+    endpoints = set()
+    for _ in range(200):
+        publisher = Publisher("tcp://127.0.0.1:*")
+        endpoints.add(publisher.endpoint)
+        publisher.close()
+        del publisher
+    assert len(endpoints) > 1
+
+
 @pytest.mark.parametrize("kind", ["DEALER", "SUB"])
 def test_a_message_without_end_ends_its_connection(kind: str) -> None:
     server: ControlServer | Publisher = (
