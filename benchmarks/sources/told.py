@@ -12,6 +12,8 @@ TAKEN_IN_S = 1e-3
 """A spike that is here so long before a cut is taken in, if the daemon looks."""
 EDGE_S = 2e-6
 """A stamp so near a bin's edge may belong to the next bin: stamps are rounded to microseconds."""
+SLIDES_AT_MOST = 0.01
+"""Of a bin, between one and the next."""
 Message = dict[str, Any]
 
 
@@ -92,14 +94,15 @@ def lacking(
         Of each its `t_window`, and how many it lacks at least.
     """
     found = []
-    ends_s = {one["seq"]: one["t_window"] for one in whole.decodes}
+    ends_s = np.array([one["t_window"] for one in whole.decodes])
     # Tokens are counted: a bin that has as many as were here has them all, as none is made up.
     for decode in decodes:
         if decode["validity"] != "ok":
             continue
         t_s = decode["t_window"]
         # Beats slide to where blocks end, by up to a thousandth: such a bin is as much shorter.
-        begin_s = max(ends_s.get(decode["seq"] - 1, t_s - bin_s), t_s - 1.01 * bin_s)
+        near = np.abs(ends_s - (t_s - bin_s)) < SLIDES_AT_MOST * bin_s
+        begin_s = ends_s[near].max() if near.any() else t_s - bin_s
         first, last = np.searchsorted(stamps, (begin_s + EDGE_S, t_s - EDGE_S))
         t_settled = t_s + whole.settle_s_at(t_s) - TAKEN_IN_S
         n_there = int((here_s[first:last] <= t_settled).sum())
