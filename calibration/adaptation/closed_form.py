@@ -219,7 +219,7 @@ class ClosedForm:
     def _drift_tables(
         self, found: UnitRows, centre: np.ndarray, data: CalibrationData, options: Options
     ) -> dict[str, np.ndarray]:
-        """What is usual in the labelled seconds, from where drift is followed."""
+        """Return the usual of the labelled seconds, from where drift is followed."""
         part, share = data.recording.train, follow_share(self.shape.bin_s)
         usual = self.units.usual_latents(found.table, data.recording.tokens, part.first, part.last)
         follow = np.array([share if options.follow_drift else 0.0], np.float32)

@@ -35,7 +35,7 @@ from streams.sessions.nwb.writer import write_session
 from streams.sessions.session import Session
 
 ON_TARGET = 0.5
-"""How close counts as on the target, in the position's unit."""
+"""A distance that counts as on the target, in the position's unit."""
 VERIFY_SHARE, VERIFY_LEAST_S = 0.2, 20.0
 """The newest recording's last part that nothing is learnt from."""
 LEAST_R2, OVER_SHUFFLED = 0.2, 0.1

@@ -1,4 +1,4 @@
-"""What `calibrate --from-run` prints."""
+"""The lines that `calibrate --from-run` prints."""
 
 from __future__ import annotations
 

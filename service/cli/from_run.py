@@ -20,7 +20,7 @@ SHADOW_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line asks for.
+    """The command line's wishes.
 
     Attributes:
         files: recordings, the newest last, folders of runs, and at most one config.

@@ -1,4 +1,4 @@
-"""How much R2 the units' tuning has cost since calibration, watched without labels; and advice."""
+"""R2 that changes of the units' tuning cost since calibration, told without labels; and advice."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class UnitAgreement:
 
     @property
     def seconds(self) -> float:
-        """How long units were compared over; 0 where the decoder holds no reference."""
+        """Seconds over which units were compared; 0 where the decoder holds no reference."""
         return 0.0 if self._sums is None else self._sums.seconds
 
     def take(self, seen: Seen, *, is_whole: bool) -> dict[str, Any] | None:
@@ -186,7 +186,7 @@ class AgreementWatch:
 
     @property
     def r2_lost(self) -> float | None:
-        """What the heartbeat tells; None while nothing is known."""
+        """The heartbeat's number; None while nothing is known."""
         moved = self.units.moved
         return None if moved is None or self.failure else round(moved.r2_lost, 4)
 

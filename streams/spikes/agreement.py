@@ -1,4 +1,4 @@
-"""How far units' tuning has moved since calibration, told without labels.
+"""The move of units' tuning since calibration, told without labels.
 
 Each unit is compared with what the other units decode together: a unit that became another one, or
 turned its preferred direction, no longer varies with them as it did. How fast or how much the
@@ -27,7 +27,7 @@ BIN_S = 0.1
 BLOCK_S = 10.0
 """Means are taken over so long: slower changes of rates are no tuning."""
 OVER_S = 240.0
-"""What is compared with calibration: the last so many seconds."""
+"""The last seconds, which are compared with calibration."""
 AT_LEAST_S = 120.0
 N_PARTS = 3
 TELLING = 3.0
@@ -230,7 +230,7 @@ class SharedSums:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """How far today's units are from calibration's.
+    """The distance of today's units from calibration's.
 
     Attributes:
         share: of the signal's power that is as it was, 0 to 1: where half of equal units are
