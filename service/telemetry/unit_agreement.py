@@ -26,7 +26,7 @@ from streams.spikes.agreement import (
 )
 
 ADVISED_R2 = 0.05
-"""From such a loss on a calibration is advised (thirty simulated days: docs/calibration.md)."""
+"""From such a loss on a calibration is advised (seven simulated days: docs/calibration.md)."""
 AGAIN_BELOW = 0.5
 """Advice is given again once the loss was below this share of it."""
 LATEST = 1.5

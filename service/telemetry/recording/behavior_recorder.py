@@ -52,7 +52,7 @@ class BehaviorRecorder:
         if not self._streams or self._clock.now() < self._t_again_s:
             return False
         if self._process is None:
-            return not self._start()
+            return self._folder.is_dir() and not self._start()
         code = self._process.poll()
         if code is None:
             return False

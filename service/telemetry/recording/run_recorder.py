@@ -96,8 +96,8 @@ class RunRecorder(threading.Thread):
         self._facts = facts | {"began": began.isoformat()}
         self._keys, self._clock, self._report = keys, clock, report
         self._pipe: RecorderPipe | None = None
-        self._behavior = BehaviorRecorder(behavior, self.run_folder, clock)
-        self._leave_cores = set(leave_cores)
+        self._cores = _cores_beside(set(leave_cores))
+        self._behavior = BehaviorRecorder(behavior, self.run_folder, clock, self._cores)
         self._segment = self._part = self._part_bytes = self._bytes_before = self._n_keys = 0
         # What is noted before a checkpoint has lost what came before it.
         self._lacks_checkpoint, self._n_lost_before = True, 0
@@ -142,7 +142,7 @@ class RunRecorder(threading.Thread):
             self._behavior.stop(ENDS_WITHIN_S)
 
     def _look_at_behavior(self) -> None:
-        if self.run_folder.is_dir() and self._behavior.look():
+        if self._behavior.look():
             detail = {"folder": str(self.run_folder), "warning": self._behavior.failure}
             self._report("behavior_unrecorded", detail)
 
@@ -248,14 +248,10 @@ class RunRecorder(threading.Thread):
     def _start(self) -> RecorderPipe:
         written = [one.name for one in self.run_folder.iterdir() if PART_FILE.fullmatch(one.name)]
         self._part = max((int(name[5:11]) for name in written), default=0)
-        cores: set[int] = set()
-        if sys.platform == "linux":
-            may_use = os.sched_getaffinity(os.getppid())  # the daemon may be kept on its own by now
-            cores = may_use - self._leave_cores or may_use
         return RecorderPipe(
             [
                 str(self.run_folder), self._facts["run_id"], str(self._segment),
-                str(self._part + 1), str(self._limits.limit_bytes), ",".join(map(str, cores)),
+                str(self._part + 1), str(self._limits.limit_bytes), ",".join(map(str, self._cores)),
             ]
         )  # fmt: skip
 
@@ -295,3 +291,11 @@ class RunRecorder(threading.Thread):
             self._clock.sleep_until(self._clock.now() + 1e-3)
             pipe.hand_over()
         pipe.end(ENDS_WITHIN_S)
+
+
+def _cores_beside(leave: set[int]) -> set[int]:
+    """Return the cores that a process beside the daemon may use; none where all are the same."""
+    if sys.platform != "linux":
+        return set()
+    may_use = os.sched_getaffinity(os.getppid())  # the daemon may be kept on its own by now
+    return may_use - leave or may_use
