@@ -19,6 +19,8 @@ from service.redecode.session import session_of_run
 from service.telemetry.recording import records
 from service.telemetry.unit_agreement import ADVISED_R2
 
+pytestmark = pytest.mark.alone  # a subject that is held up drives badly, and labels follow it
+
 SPIKELOOP = [sys.executable, "-c", "import sys; from service.cli import main; sys.exit(main())"]
 SECONDS = 60
 PLACE = "processing/behavior"
