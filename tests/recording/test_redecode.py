@@ -130,7 +130,7 @@ def test_a_daemon_that_stood_still(
     for stood_s in (0.1, 0.4, 1.6):
         stand_still(stood_s)
     assert daemon.heard.decodes[-1]["beats_skipped"] > 50
-    # A beat that is overdue may lack its keep-alives too, and says that first: again until one says it.
+    # A beat that is overdue may lack its keep-alives too, which it says first: again until not.
     n_again = 0
     while not any(decode["reason"] == "overdue" for decode in daemon.heard.decodes):
         n_again += 1
