@@ -24,11 +24,13 @@ from streams.messages import Float64s
 
 _LEGEND = (
     "watermark: share of bins that it cut. disorder: told at most. late: spikes, auto / settled. "
-    "ok: decodes of auto. lacking: spikes that decodes which were ok lack, though they were here "
-    "before the settle time was over; + until the disorder was found out."
+    "ok: decodes of auto. lacking: spikes that decodes of auto lack which were ok and cut earlier "
+    "than settled would, though they were here before the settle time was over; + until the "
+    "disorder was found out. overdue: spikes that another process had a millisecond before the "
+    "settle time was over, and a daemon that waited for the whole of it had not, auto / settled."
 )
 PHASES = ("before", "meanwhile", "after")
-WIDTH = 130
+WIDTH = 145
 Row = dict[str, Any]
 
 
@@ -109,7 +111,11 @@ def rows_of(
     for phase, from_s, until_s in bounds:
         parts = {cut: whole.between(from_s, until_s) for cut, whole in told.items()}
         auto = parts["auto"]
-        lacked = lacking(told["auto"], auto.decodes, stamps[order], here_s[order], bin_s)
+        lacked, waited = dict[str, dict[float, int]](), auto.waited
+        for cut, part in parts.items():
+            found = lacking(told[cut], part.decodes, stamps[order], here_s[order], bin_s)
+            lacked[cut] = dict(found)
+        early = {t_s: n for t_s, n in lacked["auto"].items() if t_s not in waited}
         t_found_s = _found_out(auto) if kind.behind_s and phase == "meanwhile" else -np.inf
         rows.append({
             "source": name,
@@ -120,8 +126,12 @@ def rows_of(
             "events": [event["event"] for event in auto.events],
             "ok": auto.ok_share(),
             "reasons": sorted({one["reason"] for one in auto.decodes} - {""}),
-            "lacking": sum(n for t_s, n in lacked if t_s > t_found_s),
-            "lacking_until_found": sum(n for t_s, n in lacked if t_s <= t_found_s),
+            "lacking": sum(n for t_s, n in early.items() if t_s > t_found_s),
+            "lacking_until_found": sum(n for t_s, n in early.items() if t_s <= t_found_s),
+            "overdue": {
+                "auto": sum(lacked["auto"].values()) - sum(early.values()),
+                "settled": sum(lacked["settled"].values()),
+            },
             "settle_ms": 1e3 * auto.settle_s_at(until_s),
             "sent_ms": {cut: _percentiles(part) for cut, part in parts.items()},
             "late": {cut: part.n_late() for cut, part in parts.items()},
@@ -137,12 +147,13 @@ def print_rows(rows: list[Row]) -> None:
         title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0),
     )  # fmt: skip
     numbers = ("watermark", "disorder", "settle", "auto sent", "settled sent", "late", "ok",
-               "lacking")  # fmt: skip
+               "lacking", "overdue")  # fmt: skip
     for column in ("source", "phase", *numbers, "events"):
         align: Literal["left", "right"] = "right" if column in numbers else "left"
         table.add_column(column, justify=align, no_wrap=column != "events")
     for row in rows:
         sent, late, until = row["sent_ms"], row["late"], row["lacking_until_found"]
+        overdue = row["overdue"]
         table.add_row(
             KINDS[row["source"]].told,
             row["phase"],
@@ -153,6 +164,7 @@ def print_rows(rows: list[Row]) -> None:
             f"{late['auto']} / {late['settled']}",
             f"{row['ok']:.0%}",
             f"{row['lacking']}" + (f" + {until}" if until else ""),
+            f"{overdue['auto']} / {overdue['settled']}",
             ", ".join(row["events"]),
         )
     console = Console(width=WIDTH)

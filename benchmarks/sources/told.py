@@ -59,6 +59,11 @@ class Told:
         rules, n = np.unique([timing["cut_by"] for timing in self.timings], return_counts=True)
         return dict(zip(rules.tolist(), (n / n.sum()).tolist(), strict=True))
 
+    @property
+    def waited(self) -> set[float]:
+        """The `t_window` of bins that were cut when the settle time was over."""
+        return {timing["t_window"] for timing in self.timings if timing["cut_by"] == "settled"}
+
     def sent_ms(self) -> Float64s:
         """Return how long after each window's end its decode was sent, (n,)."""
         return np.array([1e3 * (one["t_sent"] - one["t_window"]) for one in self.decodes])
@@ -81,7 +86,10 @@ class Told:
 def lacking(
     whole: Told, decodes: list[Message], stamps: Float64s, here_s: Float64s, bin_s: float
 ) -> list[tuple[float, int]]:
-    """Return the `ok` decodes that lack spikes which a settle time would have had.
+    """Return the `ok` decodes that lack spikes which were here before the settle time was over.
+
+    Another inlet tells when they were here. A daemon's own may have had them later: that is so
+    for a bin that waited for the whole settle time, see `Told.waited`.
 
     Args:
         whole: what the daemon told from its start on.

@@ -124,6 +124,15 @@ def test_what_lacks_before_disorder_is_found_out_is_told_apart(
     assert KINDS[name].told in capsys.readouterr().out
 
 
+def test_what_a_daemon_had_late_though_it_waited_is_told_apart() -> None:
+    """It is not the rule's doing that a bin that waited for the settle time lacks a spike."""
+    spikes = [(np.array([-0.01, -5e-3]) + 100 + 0.02 * k, 100 + 0.02 * k) for k in range(300)]
+    spikes.append((np.array([102.016]), 102.021))
+    told = {cut: told_of_300_beats("settled") for cut in ("auto", "settled")}
+    (row,) = rows_of("by-channel", [100.0, 102.0, 104.0, 106.0], told, spikes, 0.02)
+    assert (row["lacking"], row["overdue"]) == (0, {"auto": 1, "settled": 1})
+
+
 def test_a_source_that_is_not_there_is_refused() -> None:
     settings = Settings(n_units=1, rate_hz=1.0, hop_s=0.02, seconds=1.0, block_s=5e-3)
     with pytest.raises(ConfigError, match="by-channel"):
