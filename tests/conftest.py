@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.bare_timer import MOST_LATE_S, BareTimer
+from tests.bare_timer import MOST_LATE_S, MOST_QUEUED, BareTimer
 
 # How long an example takes is the machine's business, not the property's.
 settings.register_profile("spikeloop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -23,8 +23,8 @@ LONG_FIRST = ("system", "promise", "calibration", "decoders", "recording")
 
 
 TIMER = pytest.StashKey[BareTimer]()
-LIVE = ("system", "calibration", "service", "faults", "recording", "docs")
-"""Folders whose tests run daemons."""
+LIVE = ("system", "calibration", "service", "faults", "recording", "docs", "streams", "bridges")
+"""Folders whose tests run processes and sockets."""
 RERUNS = 2
 
 
@@ -51,11 +51,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
-    """Say of a failure how late a bare timer was meanwhile."""
+    """Say of a failure how late a bare timer was meanwhile, and how crowded the machine."""
     report = yield
     if report.failed:
-        late_ms = item.config.stash[TIMER].latest_s * 1e3
-        told = f"{late_ms:.0f} ms late at most (run again from {MOST_LATE_S * 1e3:.0f} ms on)"
+        timer = item.config.stash[TIMER]
+        told = (
+            f"{timer.latest_s * 1e3:.0f} ms late at most, queued for a core {timer.queued:.0%} of "
+            f"the time (run again from {MOST_LATE_S * 1e3:.0f} ms or {MOST_QUEUED:.0%} on)"
+        )
         report.sections.append(("a bare timer beside it", told))
     return report
 
