@@ -1,23 +1,25 @@
-"""Inputs made from good ones: a few edits each, drawn by hypothesis.
+"""Inputs made from good ones: a few edits each, drawn from numbered seeds.
 
-`SPIKELOOP_EXAMPLES` says how many each surface gets; CI draws few, `make fuzz` 100,000.
+`SPIKELOOP_EXAMPLES` says how many each surface gets; CI draws few, `make fuzz` 100,000. Each input
+is drawn from a `Random` of its own, which a failure names. Hypothesis would do the same for 5 ms an
+input, ten times what most of them cost to read, and remembers all that it drew.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from functools import wraps
 from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
 
 EXAMPLES = int(os.environ.get("SPIKELOOP_EXAMPLES", "50"))
-ROUND_AT_MOST = 5_000
-"""Examples of one round: hypothesis remembers all of them, which would hide what our code keeps."""
+ROUND_AT_MOST = 10_000
+"""Inputs of one round, after which the memory is told."""
 
 KINDS = (*("flip", "byte", "insert", "delete", "repeat", "number") * 3, "cut")
 """Of edits; few cut, as what is cut off cannot be damaged any more."""
@@ -29,25 +31,41 @@ Json = Any
 
 
 def fuzz(share: int = 1) -> Callable[[Test], Test]:
-    """Run a test on its share of the examples, in rounds; the test takes `i_round` first."""
-    n_examples = -(-EXAMPLES // share)
-    n_rounds = -(-n_examples // ROUND_AT_MOST)
-    chosen = settings(
-        max_examples=min(n_examples, ROUND_AT_MOST),
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        phases=(Phase.explicit, Phase.generate),
-    )
-    return lambda test: pytest.mark.parametrize("i_round", range(n_rounds))(chosen(test))
+    """Run a test on its share of the inputs, in rounds.
+
+    Args:
+        share: tests that a surface's inputs are divided among.
+
+    The test takes `rng` first, from which it draws one input.
+    """
+    n_inputs = -(-EXAMPLES // share)
+    rounds = [
+        range(first, min(first + ROUND_AT_MOST, n_inputs))
+        for first in range(0, n_inputs, ROUND_AT_MOST)
+    ]
+
+    def decorated(test: Test) -> Test:
+        @wraps(test)
+        def run(seeds: range, **fixtures: Any) -> None:
+            for seed in seeds:
+                try:
+                    test(rng=Random(seed), **fixtures)
+                except BaseException as err:
+                    err.add_note(f"of the input of Random({seed})")
+                    raise
+
+        told = inspect.signature(test)
+        seeds = inspect.Parameter("seeds", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = [one for one in told.parameters.values() if one.name != "rng"]
+        run.__signature__ = told.replace(parameters=[seeds, *parameters])  # type: ignore[attr-defined]
+        return pytest.mark.parametrize("seeds", rounds, ids=str)(run)
+
+    return decorated
 
 
-@st.composite
-def mutated(draw: st.DrawFn, seeds: Sequence[bytes], edits_at_most: int = 6) -> bytes:
+def mutated(rng: Random, seeds: Sequence[bytes], edits_at_most: int = 6) -> bytes:
     """One of the seeds after some edits: bytes changed, put in, taken out, repeated, cut off."""
-    # Hypothesis draws small integers most often, which would damage the first bytes alone.
-    rng = draw(st.randoms(use_true_random=True))
-    held = bytearray(rng.choice(list(seeds)))
+    held = bytearray(rng.choice(seeds))
     for _ in range(rng.randint(0, edits_at_most)):
         at, kind = rng.randrange(max(1, len(held))), rng.choice(KINDS)
         if kind == "flip" and held:
@@ -74,12 +92,8 @@ _ODD: tuple[Json, ...] = (
 )  # fmt: skip
 
 
-def odd_json() -> st.SearchStrategy[Json]:
+def odd_json(rng: Random, depth: int = 2) -> Json:
     """A value where another was expected."""
-    return st.randoms(use_true_random=True).map(_odd)
-
-
-def _odd(rng: Random, depth: int = 2) -> Json:
     kind = rng.choice(("known", "whole", "number", "text", "list", "table"))
     if kind == "whole":
         return rng.choice((1, -1)) * rng.getrandbits(rng.choice((3, 8, 31, 64, 70)))
@@ -92,15 +106,13 @@ def _odd(rng: Random, depth: int = 2) -> Json:
             chr(rng.choice((rng.randrange(128), rng.randrange(0xD7FF)))) for _ in range(8)
         )
     if depth and kind in ("list", "table"):
-        inside = [_odd(rng, depth - 1) for _ in range(rng.randint(0, 4))]
+        inside = [odd_json(rng, depth - 1) for _ in range(rng.randint(0, 4))]
         return inside if kind == "list" else {f"k{i}": one for i, one in enumerate(inside)}
     return deepcopy(rng.choice(_ODD))
 
 
-@st.composite
-def altered(draw: st.DrawFn, content: Json, changes_at_most: int = 3) -> Json:
+def altered(rng: Random, content: Json, changes_at_most: int = 3) -> Json:
     """A JSON value some of whose parts are replaced, taken out or named otherwise."""
-    rng = draw(st.randoms(use_true_random=True))
     held = deepcopy(content)
     for _ in range(rng.randint(1, changes_at_most)):
         places = list(_places(held))
@@ -109,13 +121,13 @@ def altered(draw: st.DrawFn, content: Json, changes_at_most: int = 3) -> Json:
         parent, key = rng.choice(places)
         kind = rng.choice(("replace", "replace", "delete", "add"))
         if kind == "replace":
-            parent[key] = _odd(rng)
+            parent[key] = odd_json(rng)
         elif kind == "delete":
             del parent[key]
         elif isinstance(parent, dict):
-            parent[rng.choice(("", "x", "schema", "\0"))] = _odd(rng)
+            parent[rng.choice(("", "x", "schema", "\0"))] = odd_json(rng)
         else:
-            parent.insert(key, _odd(rng))
+            parent.insert(key, odd_json(rng))
     return held
 
 

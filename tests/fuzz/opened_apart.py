@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-WITHIN_S = 20.0
+WITHIN_S, N_WAITS = 20.0, 4
+"""In parts: one goes by at once where both processes stood still (Ctrl-Z)."""
 
 
 class EndedError(AssertionError):
@@ -32,11 +33,16 @@ class Apart:
         template: a folder that it starts from; "" for none.
         may_end: a library that is not ours is known to die or hang of damaged files: that is
             counted, and no failure.
+
+    Attributes:
+        ended: what ended it, and where that is kept.
+        most_mib: the largest memory that it ever had.
     """
 
     def __init__(self, surface: str, template: str = "", *, may_end: bool = False) -> None:
         self._may_end = may_end
         self.ended: list[str] = []
+        self.most_mib = 0.0
         self._command = [sys.executable, "-m", "tests.fuzz.worker", surface, template]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -52,7 +58,10 @@ class Apart:
         assert process.stdout is not None
         process.stdin.write(b"%d\n" % len(content) + content)
         process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], WITHIN_S)
+        for _ in range(N_WAITS):
+            ready, _, _ = select.select([process.stdout], [], [], WITHIN_S / N_WAITS)
+            if ready:
+                break
         line = process.stdout.readline() if ready else b""
         if not line:
             self.close()
@@ -62,6 +71,7 @@ class Apart:
                 return what
             raise EndedError(self.ended[-1])
         answer: dict[str, Any] = json.loads(line)
+        self.most_mib = max(self.most_mib, answer["mib"])
         assert not answer["trace"], f"{answer['trace']}; {_kept(content)}"
         return str(answer["refusal"])
 
@@ -74,6 +84,12 @@ class Apart:
             cwd=Path(__file__).parents[2],
         )
         return self._process
+
+    def tell(self, surface: str) -> None:
+        """Say what `pytest -s` shows of it: its memory, and what ended it."""
+        print(f"{surface}: {self.most_mib:.0f} MiB in its process")  # noqa: T201
+        for told in self.ended:
+            print(f"{surface}: {told}")  # noqa: T201
 
     def close(self) -> None:
         """End the process."""

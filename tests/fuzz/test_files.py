@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.fuzz.mutations import fuzz, mutated
@@ -17,7 +16,7 @@ from tests.streams.foreign_nwb import trains, write
 from tests.streams.labrecorder import hand, markers, spikes
 from tests.streams.test_nwb_mutants import whole
 
-SECONDS = 3
+SECONDS = 1
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +28,7 @@ def xdf() -> Iterator[tuple[Apart, list[bytes]]]:
     ]
     apart = Apart("xdf")
     yield apart, [*seeds, bomb(seeds[2])]
+    apart.tell("xdf")
     apart.close()
 
 
@@ -41,30 +41,28 @@ def bomb(content: bytes) -> bytes:
 
 
 @fuzz()
-@given(data=st.data())
-def test_xdf(i_round: int, xdf: tuple[Apart, list[bytes]], data: st.DataObject) -> None:
+def test_xdf(rng: Random, xdf: tuple[Apart, list[bytes]]) -> None:
     apart, seeds = xdf
-    apart.check(data.draw(mutated(seeds)))
+    apart.check(mutated(rng, seeds))
 
 
 @pytest.fixture(scope="module")
 def nwb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Apart, list[bytes]]]:
     folder = tmp_path_factory.mktemp("nwb")
     small = write(folder / "small.nwb", units=[one[:5] for one in trains(2)], series=False)
-    seeds = [small.read_bytes(), whole(folder / "whole.nwb").read_bytes()]
+    # The small one more often: in the other most bytes are padding.
+    seeds = [*[small.read_bytes()] * 3, whole(folder / "whole.nwb").read_bytes()]
     # HDF5 2.0.0 may not return from reading an attribute of a damaged file (docs/files.md).
     apart = Apart("nwb", may_end=True)
     yield apart, seeds
+    apart.tell("nwb")
     apart.close()
-    for told in apart.ended:
-        print(f"nwb: {told}")  # noqa: T201
 
 
 @fuzz()
-@given(data=st.data())
-def test_nwb(i_round: int, nwb: tuple[Apart, list[bytes]], data: st.DataObject) -> None:
+def test_nwb(rng: Random, nwb: tuple[Apart, list[bytes]]) -> None:
     apart, seeds = nwb
-    apart.check(data.draw(mutated(seeds)))
+    apart.check(mutated(rng, seeds))
 
 
 NAMES = (
@@ -78,15 +76,15 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Apart, P
     path = write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny", ("u1", "u2")).path
     apart = Apart("bundle", str(path))
     yield apart, path
+    apart.tell("bundle")
     apart.close()
 
 
 @pytest.mark.parametrize("name", NAMES)
 @fuzz(share=len(NAMES))
-@given(data=st.data())
 def test_a_bundles_files_with_checksums_made_anew(
-    i_round: int, name: str, changed: tuple[Apart, Path], data: st.DataObject
+    rng: Random, name: str, changed: tuple[Apart, Path]
 ) -> None:
     apart, path = changed
-    content = data.draw(mutated([(path / name).read_bytes()]))
+    content = mutated(rng, [(path / name).read_bytes()])
     apart.check(name.encode() + b"\n" + content)

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from export.sending import CHUNK_BYTES
 from service.deploy.transfer import TransferError, Transfers
 from tests.fuzz.mutations import fuzz
 
-NAMES = st.one_of(
-    st.sampled_from((
-        "graph.onnx", "manifest.json", "report/a.html", "engines/x/y.plan", "signature.json",
-        "../x", "/tmp/x", "report/../../x", "a/b", ".", "..", "", "a\0b", "report", "engines",
-        "x" * 300, "report/report", "graph.onnx/x", "CON", "-rf", "a\nb", "\ud800", "e\u0301",
-    )),
-    st.text(max_size=12),
+NAMES = (
+    "graph.onnx", "manifest.json", "report/a.html", "engines/x/y.plan", "signature.json",
+    "../x", "/tmp/x", "report/../../x", "a/b", ".", "..", "", "a\0b", "report", "engines",
+    "x" * 300, "report/report", "graph.onnx/x", "CON", "-rf", "a\nb", "\ud800", "e\u0301",
 )  # fmt: skip
-SIZES = st.one_of(
-    st.integers(0, 200), st.sampled_from((-1, 2**31, 2**40, 2**64, CHUNK_BYTES)), st.booleans(),
-    st.floats(), st.text(max_size=3), st.none(),
-)  # fmt: skip
-CHUNK = st.tuples(NAMES, st.integers(-1, 200), st.binary(max_size=200), st.booleans())
+SIZES = (-1, 2**31, 2**40, 2**64, CHUNK_BYTES, False, True, 0.0, 1.5, float("nan"), "3", "", None)
+BYTES_AT_MOST = 200
+
+
+def name_of(rng: Random) -> str:
+    """A name that a transfer may meet, or any text."""
+    if rng.random() < 0.8:
+        return rng.choice(NAMES)
+    return "".join(
+        chr(rng.choice((rng.randrange(128), rng.randrange(0x110000))))
+        for _ in range(rng.randrange(12))
+    )
+
+
+def size_of(rng: Random) -> Any:
+    """A size, or what is none."""
+    return rng.choice(SIZES) if rng.random() < 0.5 else rng.randrange(BYTES_AT_MOST)
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +49,21 @@ def transfers(folder: Path) -> Transfers:
 
 
 @fuzz()
-@given(data=st.data())
-def test_any_transfer(
-    i_round: int, folder: Path, transfers: Transfers, data: st.DataObject
-) -> None:
-    sizes = data.draw(st.dictionaries(NAMES, SIZES, max_size=4))
+def test_any_transfer(rng: Random, folder: Path, transfers: Transfers) -> None:
+    sizes = {name_of(rng): size_of(rng) for _ in range(rng.randrange(5))}
     try:
-        held = {"graph.onnx": 3} if data.draw(st.booleans()) else {}
+        held = {"graph.onnx": 3} if rng.random() < 0.5 else {}
         transfer = transfers.begin(sizes | held)
     except TransferError:
-        transfer = data.draw(st.sampled_from(("", "0" * 12, "../x")))
-    for name, offset, content, is_honest in data.draw(st.lists(CHUNK, max_size=4)):
-        digest = hashlib.sha256(content).hexdigest() if is_honest else "0" * 64
+        transfer = rng.choice(("", "0" * 12, "../x"))
+    for _ in range(rng.randrange(5)):
+        # Half of the chunks are of a file that was announced, and half of those are whole.
+        name = rng.choice([*sizes, *held, name_of(rng)])
+        size = (sizes | held).get(name)
+        fits = isinstance(size, int) and 0 <= size <= BYTES_AT_MOST and rng.random() < 0.5
+        content = rng.randbytes(int(size) if fits else rng.randrange(BYTES_AT_MOST))
+        digest = hashlib.sha256(content).hexdigest() if rng.random() < 0.8 else "0" * 64
+        offset = 0 if rng.random() < 0.7 else rng.randint(-1, BYTES_AT_MOST)
         try:
             transfers.chunk(transfer, name, offset, digest, content)
         except TransferError:
