@@ -316,10 +316,9 @@ class Daemon:
                 self.journal.shadow(loop.slots.shadow_number, shadow)
             loop.review_settling(decode)
             self.journal.beat_over(loop, clock.now())
-            self.door.ended(self._publisher.watch_subscribers())
+            self.door.ended(self._publisher.watch_subscribers(clock.now()))
             if clock.now() >= t_heartbeat_s:
                 t_heartbeat_s += HEARTBEAT_EVERY_S
-                self.door.ended(self._publisher.end_removed())
                 self._say_last_words(decode)
                 heartbeat = encode(self.heartbeat())
                 self._publisher.send(b"heartbeat", heartbeat)

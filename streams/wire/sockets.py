@@ -185,8 +185,11 @@ class Publisher:
         self._socket.send(topic, _MORE)
         self._socket.send(payload, _LAST)
 
-    def watch_subscribers(self) -> list[Ended]:
-        """Read who subscribed, and end those who ask too much; never waits."""
+    def watch_subscribers(self, t_s: float) -> list[Ended]:
+        """End subscribers who ask too much, and whose keys were taken from the list; never waits.
+
+        To be called every beat, at `t_s`: it looks at a share of them, see `Subscribers.look`.
+        """
         ended: list[Ended] = []
         for _ in range(SUBSCRIPTIONS_AT_ONCE):
             try:
@@ -199,11 +202,7 @@ class Publisher:
             subscribes = frame.bytes[:1] != b"\0"
             if one := self.subscribers.note(descriptor, key, subscribes=subscribes):
                 ended.append(one)
-        return ended
-
-    def end_removed(self) -> list[Ended]:
-        """End the subscribers whose keys were taken from the list."""
-        return self.subscribers.look()
+        return ended + self.subscribers.look(t_s)
 
     def close(self) -> None:
         """Send what is queued, for at most half a second, and close."""
@@ -332,6 +331,11 @@ class ControlServer:
         if descriptor is not None:
             self.connections.note_message(descriptor)
         return [frame.bytes for frame in frames[1:]]
+
+    @property
+    def has_waiting(self) -> bool:
+        """True if another command has come."""
+        return bool(self._socket.poll(0))
 
     @property
     def client(self) -> Client | None:

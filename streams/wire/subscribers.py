@@ -17,6 +17,8 @@ EACH_AT_MOST, ALL_AT_MOST = 100, 10_000
 """Subscriptions of a connection, and of all; a topic each is what a client needs."""
 CHANGES_AT_MOST = 10_000
 """Subscriptions and their ends that a connection may ask for in its life."""
+PASS_S, AT_ONCE = 1.0, 200
+"""All connections are looked at in so many seconds, but never more than so many in a call."""
 
 Peer = tuple[object, ...]
 T = TypeVar("T")
@@ -49,6 +51,9 @@ class Subscribers:
         self._may = may
         self._held: dict[int, _Connection] = {}
         self._n = 0
+        self._round: list[int] = []
+        self._n_round = 0
+        self._t_looked_s, self._due = float("inf"), 0.0
 
     def __len__(self) -> int:
         """Connections that have subscribed."""
@@ -82,10 +87,26 @@ class Subscribers:
             return self._end(descriptor, f"over {ALL_AT_MOST} subscriptions of all clients")
         return None
 
-    def look(self) -> list[Ended]:
-        """Forget those who have gone, and end those whose key may not subscribe any more."""
+    def look(self, t_s: float) -> list[Ended]:
+        """Forget those who have gone, and end those whose key may not subscribe any more.
+
+        A share of them a call, all within `PASS_S`: the system is asked about each, 5 us a time.
+
+        Args:
+            t_s: now.
+        """
+        if not self._round:
+            self._round = list(self._held)
+            self._n_round = len(self._round)
+        self._due += self._n_round * max(0.0, t_s - self._t_looked_s) / PASS_S
+        self._t_looked_s, n = t_s, int(self._due)
+        self._due -= n
         ended = []
-        for descriptor, held in list(self._held.items()):
+        for _ in range(min(n, AT_ONCE, len(self._round))):
+            descriptor = self._round.pop()
+            held = self._held.get(descriptor)
+            if held is None:
+                continue
             if peer_of(descriptor) != held.peer:
                 self._forget(descriptor)
             elif not self._may(held.key):

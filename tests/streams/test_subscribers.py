@@ -23,7 +23,14 @@ from streams.wire.clients import AllowedClients, Client
 from streams.wire.curve_keys import CurveKeys
 from streams.wire.roles import Role
 from streams.wire.sockets import ControlServer, DecodeSubscriber, Publisher, bind, request
-from streams.wire.subscribers import EACH_AT_MOST, Ended, Subscribers, peer_of
+from streams.wire.subscribers import (
+    AT_ONCE,
+    EACH_AT_MOST,
+    PASS_S,
+    Ended,
+    Subscribers,
+    peer_of,
+)
 from tests.streams.endless import send_without_end
 
 WITHIN_S = 10.0
@@ -42,7 +49,7 @@ def published(publisher: Publisher, beats: int) -> list[Ended]:
     ended = []
     for _ in range(beats):
         publisher.send(b"decode", b'{"beat":1}')
-        ended += publisher.watch_subscribers()
+        ended += publisher.watch_subscribers(clock.now())
         clock.sleep_until(clock.now() + 0.01)
     return ended
 
@@ -114,9 +121,13 @@ def test_a_key_that_is_taken_from_the_list_hears_no_more() -> None:
     )
     assert hears(publisher, ada)
     assert hears(publisher, bob)
-    assert publisher.end_removed() == []
+    assert published(publisher, 10) == []
     allowed.replace(clients[1:])
-    assert [one.key for one in publisher.end_removed()] == [pairs["ada"][0]]
+    ended: list[Ended] = []
+    t_end_s = clock.now() + WITHIN_S
+    while not ended and clock.now() < t_end_s:
+        ended += published(publisher, 1)
+    assert [one.key for one in ended] == [pairs["ada"][0]]
     published(publisher, 5)
     while ada.receive(0.0):
         pass
@@ -235,8 +246,39 @@ def test_a_subscription_costs_the_beat_no_more_where_there_are_many() -> None:
     for pair in pairs:
         for one in pair:
             one.close()
-    assert subscribers.look() == []
+    looked = [subscribers.look(0.1 * i) for i in range(23)]  # two rounds
+    assert looked == [[]] * 23
     assert len(subscribers) == 0
+
+
+def test_a_beat_asks_about_a_share_of_the_connections_and_a_second_about_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(
+        subscribers_module, "peer_of", lambda descriptor: asked.append(descriptor) or ("peer",)
+    )
+    n, beats, gone = 1000, 100, False
+    subscribers = Subscribers(lambda key: not (gone and key == "0"))
+    for descriptor in range(n):
+        subscribers.note(descriptor, str(descriptor), subscribes=True)
+    subscribers.look(0.0)
+    asked.clear()  # by `note`
+    most = 0
+    for k in range(1, beats + 2):
+        before = len(asked)
+        assert subscribers.look(PASS_S * k / beats) == []
+        most = max(most, len(asked) - before)
+    assert most <= n / beats + 1
+    assert set(asked) == set(range(n))
+    gone = True
+    monkeypatch.setattr(subscribers_module, "shut_down", asked.append)
+    ended = [one for k in range(beats + 2) for one in subscribers.look(9.0 + PASS_S * k / beats)]
+    assert [one.key for one in ended] == ["0"]
+    for k in range(10):  # the beats stood still: no more than so many at once
+        before = len(asked)
+        subscribers.look(1e6 * (k + 1))
+        assert 0 < len(asked) - before <= AT_ONCE
 
 
 def test_subscriptions_of_all_are_bounded_and_those_that_end_count_no_more(
