@@ -7,6 +7,7 @@ needed, only the last seconds' bins must still run through its memory.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from service.loop.decode_loop import DecodeLoop, Report
 from service.loop.decoder import Decoder
 from service.loop.slots import DecoderSlot
 
+RETRY_S = 5.0
+"""After a spare was refused."""
 N_SPARES = 3
 """For the decoders in service, in shadow and standing by."""
 
@@ -87,6 +90,7 @@ class Failover:
         self._paths: dict[str, Path] = {}
         self._rankings: dict[str, Ranking] = {}
         self._told: Decoder | None = None
+        self._t_tried_s = float("-inf")
 
     @property
     def spare(self) -> str:
@@ -145,15 +149,29 @@ class Failover:
         self._report("fallback_refused", {"warning": str(error) or type(error).__name__})
 
     def _take_over(self) -> None:
-        """Report the failure once per decoder, and put its spare in its place if there is one."""
+        """Report the failure once per decoder, and put its spare in its place if there is one.
+
+        A spare that is refused is tried again while beats fail: there may be no other.
+        """
         decoder = self._loop.decoder
-        # A decoder without a spare fails in every beat: once is enough.
-        if decoder.failure is None or decoder is self._told:
+        if decoder.failure is None:
             return
-        self._told = decoder
         key = decoder.manifest.id
-        spare = self._spares.pop(key, None)
+        spare = self._spares.get(key)
         taking_over = spare.opened if spare else None
+        if decoder is not self._told:  # it fails in every beat: once is enough
+            self._told, self._t_tried_s = decoder, float("-inf")
+            self._tell(decoder, taking_over)
+        if spare is None or taking_over is None or time.monotonic() < self._t_tried_s + RETRY_S:
+            return
+        self._t_tried_s = time.monotonic()
+        slot = self._warm_up(spare.bundle, taking_over)
+        self._loop.commands.ask(LoopCommand("fell_back", slot))
+        self._spares.pop(key, None)
+        self.prepare(spare.bundle, taking_over)
+
+    def _tell(self, decoder: Decoder, taking_over: OpenedBackend | None) -> None:
+        key = decoder.manifest.id
         error = str(decoder.failure)
         self.refused[self._in_use.get(key, decoder.backend.name)] = error
         self._report(
@@ -165,8 +183,3 @@ class Failover:
                 "warning": error,
             },
         )
-        if spare is None or taking_over is None:
-            return
-        slot = self._warm_up(spare.bundle, taking_over)
-        self._loop.commands.ask(LoopCommand("fell_back", slot))
-        self.prepare(spare.bundle, taking_over)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from export.backends.onnxruntime_cpu import open_cpu
 from export.backends.opening import open_backend
 from export.bundle import DecoderBundle
 from export.errors import BackendError
+from service.deploy import failover as failover_module
 from service.deploy.failover import Failover
+from service.loop.commands import RefusedError
 from service.loop.decoder import Decoder
 from service.loop.shaping import Shaper
 from service.loop.slots import DecoderSlot
@@ -76,10 +80,14 @@ def test_the_spare_of_another_decoder_does_not(rig: BeatRig, tmp_path: Path) -> 
     assert rig.loop.decoder is rig.decoder
 
 
-def failover_of(rig: BeatRig, told: list[tuple[str, dict[str, Any]]]) -> Failover:
+def failover_of(
+    rig: BeatRig,
+    told: list[tuple[str, dict[str, Any]]],
+    warm_up: Callable[[], object] = lambda: None,
+) -> Failover:
     return Failover(
         rig.loop,
-        lambda bundle, opened: slot_of(bundle, rig),
+        lambda bundle, opened: warm_up() or slot_of(bundle, rig),
         lambda event, detail: told.append((event, detail)),
         open_most_s=60.0,
     )
@@ -108,3 +116,33 @@ def test_a_backend_that_takes_so_many_tokens_caps_them(bundle: DecoderBundle) ->
     assert Decoder(manifest, backend, rows, []).tokenizer.token_cap == 100
     assert Decoder(manifest, backend, rows, [], 40).tokenizer.token_cap == 40
     assert Decoder(manifest, backend, rows, [], 400).tokenizer.token_cap == 100
+
+
+def test_a_spare_whose_warm_up_is_refused_is_tried_again(
+    rig: BeatRig, bundle: DecoderBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    refusals = [RefusedError("damaged"), MemoryError()]
+
+    def warm_up() -> None:
+        if refusals:
+            raise refusals.pop(0)
+
+    failover = failover_of(rig, told, warm_up)
+    failover.prepare(bundle, open_backend(bundle, CPU, [CPU]))
+    k = rig.warm()
+    break_memory(rig)
+    rig.fed_turn(k + 1)
+    for expected in (RefusedError, None, MemoryError):
+        monkeypatch.setattr(failover_module, "RETRY_S", 1e6 if expected is None else 0.0)
+        if expected is None:  # beats go on failing, and are too many to try it at each
+            failover._take_over()
+            continue
+        with pytest.raises(expected):
+            failover._take_over()
+        assert failover.spare == CPU
+    asked: list[Any] = []
+    monkeypatch.setattr(rig.loop.commands, "ask", asked.append)
+    failover._take_over()
+    assert [command.change for command in asked] == ["fell_back"]
+    assert [event for event, _ in told] == ["backend_failed"]
