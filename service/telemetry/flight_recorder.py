@@ -13,6 +13,9 @@ from streams.wire.schema import Decode, Timing
 
 KEPT_S = 30.0
 DUMP_EVERY_S = 10.0
+DUMPS_KEPT = 100
+"""Files in a folder: 45 MB at 100 Hz."""
+_BEAT = "-beat-"
 FIELDS = (
     "beat", "t_window", "due_s", "cut_s", "tokens_s", "done_s", "sent_s", "out_s", "end_s",
     "lsl_age_s", "tokens", "token_cap", "queued", "late", "skipped",
@@ -62,13 +65,26 @@ class FlightRecorder:
 
 
 def write_dump(missed: Missed, folder: Path, run_id: str) -> Path:
-    """Write a dump as JSON lines: a header, then one array a beat, oldest first."""
+    """Write a dump as JSON lines: a header, then one array a beat, oldest first.
+
+    The newest `DUMPS_KEPT` of the folder stay: a machine that is late for weeks fills no disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{run_id}-beat-{missed.beat}.jsonl"
+    path = folder / f"{run_id}{_BEAT}{missed.beat}.jsonl"
     lines = [json.dumps({"run_id": run_id, "missed_beat": missed.beat, "fields": FIELDS})]
     lines += [json.dumps(record) for record in missed.records]
     path.write_text("\n".join(lines) + "\n")
+    dumps = sorted(folder.glob(f"*{_BEAT}*.jsonl"), key=_t_changed_s)
+    for old in dumps[:-DUMPS_KEPT]:
+        old.unlink(missing_ok=True)
     return path
+
+
+def _t_changed_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another daemon removed it
+        return 0.0
 
 
 def read_dump(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

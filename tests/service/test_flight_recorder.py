@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 
 from service.telemetry.flight_recorder import (
     DUMP_EVERY_S,
+    DUMPS_KEPT,
     FIELDS,
     KEPT_S,
     FlightRecorder,
+    Missed,
     causes,
     read_dump,
     write_dump,
@@ -142,3 +145,19 @@ def test_what_is_no_dump_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"fields": ["a", "b"]}) + "\n[1]\n")
     with pytest.raises(ValueError, match="shorter"):
         read_dump(path)
+
+
+def test_dumps_of_a_machine_that_is_late_for_weeks_fill_no_disk(tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("notes.jsonl", "a-beat-3.txt")]
+    for other in others:
+        other.write_text("somebody's")
+    for beat in range(DUMPS_KEPT + 20):
+        # Of two runs: the older one's go first, whatever their beats and names are.
+        run_id = "f000" if beat < DUMPS_KEPT else "0000"
+        path = write_dump(Missed(1000 - beat, []), tmp_path, run_id)
+        os.utime(path, (beat, beat))
+    left = {path.name for path in tmp_path.iterdir()} - {other.name for other in others}
+    assert len(left) == DUMPS_KEPT
+    assert all(other.exists() for other in others)
+    newest = [1000 - beat for beat in range(20, DUMPS_KEPT + 20)]
+    assert {int(name.split("-")[2].split(".")[0]) for name in left} == set(newest)
