@@ -18,6 +18,7 @@ from streams.files import write_whole
 
 SCHEME = "ed25519:"
 FILE_AT_MOST = 4096
+PUBLIC, OTHERS_WRITE = 0o644, stat.S_IWGRP | stat.S_IWOTH
 _KEY_BYTES = 32
 
 
@@ -44,7 +45,8 @@ def write_signing_key(folder: Path, name: str) -> tuple[Path, Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(paths[0], msgspec.json.encode(held) + b"\n", private=True)
-        write_whole(paths[1], public + "\n")
+        write_whole(paths[1], public + "\n", private=True)
+        paths[1].chmod(PUBLIC)  # whatever the umask is: nobody else may change it
     except OSError as err:
         for path in paths:  # one alone would block the next try
             path.unlink(missing_ok=True)
@@ -78,7 +80,7 @@ def read_signers(named: Sequence[str]) -> tuple[str, ...]:
     """Return the public keys that a config names: themselves, or files that hold one each.
 
     Raises:
-        SigningError: neither a key nor such a file.
+        SigningError: neither a key nor such a file, or one that others may change.
     """
     return tuple(map(_signer, named))
 
@@ -127,6 +129,8 @@ def _read_small(path: Path, *, secret: bool = False) -> bytes:
             said = os.fstat(file.fileno())
             if not stat.S_ISREG(said.st_mode) or said.st_size > FILE_AT_MOST:
                 raise SigningError(f"{path} holds no key that signs")
+            if not secret and said.st_mode & OTHERS_WRITE:  # whoever changes it may sign
+                raise SigningError(f"{path} can be changed by others; chmod 644 it")
             if secret and said.st_mode & 0o077:
                 raise SigningError(f"{path} can be read by others; chmod 600 it")
             return file.read(FILE_AT_MOST)

@@ -257,3 +257,23 @@ def test_signers_are_named_by_key_or_by_file(keys: tuple[Path, str]) -> None:
 def test_what_names_no_signer(named: str) -> None:
     with pytest.raises(SigningError, match=r"no public key|no key at|holds no key"):
         read_signers([named])
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o622])
+def test_a_public_key_that_others_may_change_signs_for_nobody(
+    keys: tuple[Path, str], mode: int
+) -> None:
+    public = keys[0].with_name("lab.pub")
+    assert read_signers([str(public)]) == (keys[1],)
+    public.chmod(mode)
+    with pytest.raises(SigningError, match="can be changed by others; chmod 644"):
+        read_signers([str(public)])
+
+
+def test_the_public_key_that_is_made_is_its_owners_to_change(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        _, public = write_signing_key(tmp_path / "keys", "lab")
+    finally:
+        os.umask(before)
+    assert public.stat().st_mode & 0o777 == 0o644
