@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from service.daemon.access import Doorkeeper
 from service.daemon.lifeline import Lifeline
+from service.guard import Guard
 from streams.clock import MonotonicClock
 from streams.errors import WireError
 from streams.wire.connections import Connections
@@ -13,6 +15,7 @@ from streams.wire.schema import Reply, decode_command, encode
 from streams.wire.sockets import ControlServer
 
 POLL_S = 0.1
+_log = logging.getLogger("spikeloop")
 PATIENCE_S = 1.5
 """A command waits so long for the daemon; clients give up a little later."""
 
@@ -44,7 +47,21 @@ class StartupControl(threading.Thread):
         self._unanswered: list[bytes] | None = None
 
     def run(self) -> None:
-        """Answer until the daemon can do so."""
+        """Answer until the daemon can do so.
+
+        What nobody expected is told, and the next command answered: nobody else would.
+        """
+        while not self._over.is_set():
+            with Guard(Exception, self._tell):
+                self._answer_until_over()
+
+    def _tell(self, error: Exception) -> None:
+        _log.warning("control_failed", extra={"detail": {
+            "warning": f"a command failed while the daemon starts: {type(error).__name__}: {error}"
+        }})  # fmt: skip
+        self._over.wait(POLL_S)  # what fails at once again must not take the start's processor
+
+    def _answer_until_over(self) -> None:
         while not self._over.is_set():
             self._lifeline.alive(self._clock.now())
             self._door.look()
@@ -55,12 +72,20 @@ class StartupControl(threading.Thread):
                 continue
             if _is_stop(frames):
                 self._end_the_start()
-            elif self._over.wait(PATIENCE_S):
+            elif self._daemon_is_there():
                 self._unanswered = frames
             else:
                 error = f"the daemon is starting: {self._doing}"
                 reply = Reply(ok=False, error=error, result={"starting": True})
                 self._server.reply(encode(reply))
+
+    def _daemon_is_there(self) -> bool:
+        """Wait for the daemon, but not where another command waits: it may be `stop`."""
+        t_end_s = self._clock.now() + PATIENCE_S
+        while self._clock.now() < t_end_s and not self._server.has_waiting:
+            if self._over.wait(POLL_S / 2):
+                return True
+        return self._over.is_set()
 
     def _end_the_start(self) -> None:
         if refused := self._door.refuse("stop", self._server.client):
