@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from service.telemetry.recording import recorder_process
 from service.telemetry.recording.frames import (
     BEGIN_PART,
     RECORDS,
@@ -116,3 +121,44 @@ def test_without_a_limit_nothing_goes(tmp_path: Path) -> None:
     parts = older_runs(tmp_path)
     assert not [one for one in recorded(tmp_path, 0) if "removed" in one]
     assert all(part.exists() for part in parts)
+
+
+def by_another_before(monkeypatch: pytest.MonkeyPatch, does: Callable[[], object]) -> None:
+    """Let another recorder do this once, right before this one has its first lock."""
+    flock, pending = fcntl.flock, [does]
+
+    def later(file: int, operation: int) -> None:
+        if pending:
+            pending.pop()()
+        flock(file, operation)
+
+    monkeypatch.setattr(recorder_process.fcntl, "flock", later)
+
+
+def test_a_part_that_another_recorder_removes_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "20260301T000000Z-0000000a"
+    run.mkdir()
+    recorder = recorder_process.Recorder(run, "0000000a", 0, 1, 0)
+    by_another_before(monkeypatch, lambda: recorder_process._remove(run / part_name(1)))
+    recorder.take(BEGIN_PART, record(b"header"))
+    recorder.end()
+    (part,) = parts_of(run)
+    with part.open("rb") as file:
+        head = read_head(file)
+        assert [one for held in read_frames(file, head.first_frame) for one in held] == [b"header"]
+
+
+def test_a_part_that_was_made_anew_meanwhile_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = older_runs(tmp_path)[0]
+
+    def made_anew() -> None:
+        os.unlink(part)
+        part.write_bytes(b"new")
+
+    by_another_before(monkeypatch, made_anew)
+    assert not recorder_process._remove(part)
+    assert part.read_bytes() == b"new"

@@ -8,6 +8,7 @@ Only the standard library is imported: it starts in hundredths of a second and s
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -37,6 +38,7 @@ READ_BYTES = 2**18
 NAMED_AT_ONCE = 50
 """Removed parts that a line names: a pipe takes up to 4 KiB whole or not at all."""
 NICENESS = 5
+TRIES = 10
 
 
 class Recorder:
@@ -116,8 +118,7 @@ class Recorder:
         self._close_part()
         self._keep_limit()
         self._path, self._has_frame = self._run / part_name(self._next_part), False
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # nobody removes a part that is being written
+        self._file = _made(self._path)
         head = PartHead(self._segment, self._next_part, self._frame, self._run_id)
         self._next_part += 1
         self._part_bytes = 0
@@ -163,6 +164,31 @@ class Recorder:
                 self._removed.append(f"{path.parent.name}/{path.name}")
 
 
+def _made(path: Path) -> int:
+    """Make a part and lock it: nobody removes one that is being written.
+
+    Before the lock is taken another recorder may remove the part, or the folder with the last one.
+    """
+    for _ in range(TRIES):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_at(path, file):
+            return file
+        os.close(file)
+    raise FileNotFoundError(errno.ENOENT, "removed by somebody again and again", str(path))
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Return True if what is open is still what its path leads to."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.lstat(path), os.fstat(file))
+    return False
+
+
 def _parts(run: Path) -> list[Path]:
     try:
         return parts_of(run)
@@ -185,6 +211,8 @@ def _remove(path: Path) -> bool:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_at(path, file):  # removed, and perhaps made anew, before the lock was taken
+            return False
         path.unlink()
     except OSError:
         return False
