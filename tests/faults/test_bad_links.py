@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.faults.network.other_machine import OtherMachine, needs_another_machine
+from tests.faults.seen import Seen
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
-from tests.system.running import Daemon, clock, keep_on
+from tests.system.running import Daemon, keep_on
 from tests.system.sender_process import SEND
 
 pytestmark = [needs_another_machine, pytest.mark.alone]
@@ -68,21 +69,25 @@ BAD = {
 
 
 @pytest.mark.parametrize("how", BAD)
-def test_no_bin_that_lacks_its_spikes_is_ok(started: Daemon, there: OtherMachine, how: str) -> None:
+def test_no_bin_that_lacks_its_spikes_is_ok(
+    started: Daemon, there: OtherMachine, how: str, seen: Seen
+) -> None:
     good = heard_for(started, 1.0)
     assert not empty_and_ok(good)
+    seen.fault(started)
     there.link(to_here=BAD[how][0], to_there=BAD[how][1])
     bad = heard_for(started, 4.0)
     assert not empty_and_ok(bad), how
     there.both(delay_ms=0.0, jitter_ms=0.0, loss=0.0)
+    seen.over()
     started.until_validity("ok")
     assert not empty_and_ok(heard_for(started, 0.5))
 
 
-def test_a_link_that_is_cut_and_mended(started: Daemon, there: OtherMachine) -> None:
+def test_a_link_that_is_cut_and_mended(started: Daemon, there: OtherMachine, seen: Seen) -> None:
     run_id = started.heard.decodes[-1]["run_id"]
     there.both(up=False)
-    t_cut_s = clock.now()
+    t_cut_s = seen.fault(started)
     started.until_event("source_lost")
     after = [d for d in started.heard.decodes if d["t_done"] > t_cut_s + KEEP_ALIVES_S + 3 * HOP_S]
     settle_s = started.ask("status").result["settle_ms"] * 1e-3
@@ -90,6 +95,7 @@ def test_a_link_that_is_cut_and_mended(started: Daemon, there: OtherMachine) -> 
     assert silent
     assert {d["validity"] for d in silent} <= {"stale", "fault"}
     there.both(up=True)
+    seen.over()
     started.until_event("source_back")
     assert started.until_validity("ok")["run_id"] == run_id
     assert not empty_and_ok(started.heard.decodes)
@@ -97,14 +103,21 @@ def test_a_link_that_is_cut_and_mended(started: Daemon, there: OtherMachine) -> 
 
 @pytest.mark.parametrize("steps_s", [-4900, 4900, 1])
 def test_a_sender_that_restarts_on_a_clock_that_was_set(
-    serve: DaemonStarter, bundle: Path, stream: str, there: OtherMachine, steps_s: int
+    serve: DaemonStarter,
+    bundle: Path,
+    stream: str,
+    there: OtherMachine,
+    steps_s: int,
+    seen: Seen,
 ) -> None:
     sender = send_from(there, stream)
     daemon = serve(stream, bundle, beat={"settle_ms": "auto"}, input={"wait_s": 20.0})
     run_id = daemon.until_validity("ok")["run_id"]
+    seen.fault(daemon)
     sender.kill()
     daemon.until_event("source_lost")
     duplicate = daemon.ask("status").result["fates"]["duplicate"]
+    seen.over()
     send_from(there, stream, CLOCK_AHEAD_S + steps_s)
     daemon.until_event("source_back")
     assert daemon.until_validity("ok")["run_id"] == run_id

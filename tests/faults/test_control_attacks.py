@@ -15,6 +15,7 @@ import zmq
 from export.bundle import write_bundle
 from streams.wire.schema import Command, Reply, encode
 from tests.export.tiny_graph import tiny_parts
+from tests.faults.seen import Seen
 from tests.system.conftest import HOP_S, UNIT_KEYS, write_config
 from tests.system.running import Daemon, Process, unique, wait_until
 from tests.system.sender_process import SenderProcess
@@ -32,9 +33,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[D
 
 
 @pytest.fixture
-def daemon(shared: Daemon) -> Iterator[Daemon]:
+def daemon(shared: Daemon, seen: Seen) -> Iterator[Daemon]:
     """The daemon: it decodes before the attack, and after it in the same run."""
     run_id = shared.until_validity("ok")["run_id"]
+    seen.fault(shared)
     yield shared
     assert shared.until_validity("ok")["run_id"] == run_id
 

@@ -13,6 +13,7 @@ import pytest
 from service.bench.sender import unit_keys
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.faults.conftest import only_full
+from tests.faults.seen import Seen
 from tests.system.conftest import HOP_S, DaemonStarter
 from tests.system.running import Daemon, Process, keep_on, wait_until
 from tests.system.sender_process import SenderProcess
@@ -27,12 +28,13 @@ def n_open(daemon: Daemon) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("n", [400, pytest.param(8000, marks=only_full)])
 def test_subscribers_that_come_and_go(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, n: int
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, n: int, seen: Seen
 ) -> None:
     daemon = serve(stream, bundle)
     daemon.until_validity("ok")
     before, n_open_before = daemon.ask("status").result, n_open(daemon)
     n_before = len(daemon.heard.decodes)
+    seen.fault(daemon)
     crowd = subprocess.Popen([sys.executable, "-m", "tests.faults.crowd", daemon.endpoint, str(n)])
     wait_until(lambda: crowd.poll() is not None, daemon.listen, 20 + n / 10)
     assert crowd.returncode == 0
@@ -50,7 +52,7 @@ def test_subscribers_that_come_and_go(
 
 
 def test_a_source_of_ten_times_its_budget(
-    serve: DaemonStarter, stream: str, run: Callable[..., Process], tmp_path: Path
+    serve: DaemonStarter, stream: str, run: Callable[..., Process], tmp_path: Path, seen: Seen
 ) -> None:
     budget = 200
     bundle = tmp_path / "tiny"
@@ -62,6 +64,7 @@ def test_a_source_of_ten_times_its_budget(
     daemon = serve(stream, bundle, input={"budget_spikes_per_s": budget, "wait_s": 20.0})
     run_id = daemon.until_validity("ok")["run_id"]
     before = daemon.ask("status").result
+    seen.fault(daemon)
     keep_on(4.0, daemon.listen)
     after = daemon.ask("status").result
     fates = {fate: n - before["fates"][fate] for fate, n in after["fates"].items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from streams.lsl.inlets import matching_streams
+from tests.faults.seen import Seen
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
 from tests.system.running import Daemon, keep_on
 from tests.system.sender_process import SenderProcess
@@ -47,7 +48,7 @@ def not_ok_after(daemon: Daemon, t_s: float) -> None:
 
 @pytest.mark.parametrize("hostname", [None, pytest.param(FOREIGN, marks=from_another_host)])
 def test_who_takes_over_is_told_and_begins_with_warmup(
-    serve: DaemonStarter, bundle: Path, stream: str, hostname: str | None
+    serve: DaemonStarter, bundle: Path, stream: str, hostname: str | None, seen: Seen
 ) -> None:
     first = Living(stream, UNIT_KEYS)
     daemon = serve(stream, bundle)
@@ -56,6 +57,7 @@ def test_who_takes_over_is_told_and_begins_with_warmup(
     daemon.until(lambda _: two_answer(stream), first.send_due)
     assert daemon.until_validity("ok", first.send_due)  # the second one changes nothing yet
     assert not [e for e in daemon.heard.events if e["event"].startswith("source")]
+    seen.fault(daemon)
     first.close()
     daemon.until_event("source_lost")
     back = daemon.until_event("source_back")

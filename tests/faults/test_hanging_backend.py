@@ -19,6 +19,7 @@ from streams.wire.roles import Role
 from streams.wire.schema import Command, decode_reply, encode
 from streams.wire.sockets import request
 from tests.faults.hanging_backend import NAME, SWITCH
+from tests.faults.seen import Seen
 from tests.system import running
 from tests.system.conftest import DaemonStarter
 from tests.system.running import Daemon, clock, keep_on, wait_until
@@ -80,11 +81,17 @@ def status(daemon: Daemon) -> str:
 
 @pytest.mark.parametrize("how", [*HOWS, "crash"])
 def test_in_service_the_safe_value_leaves_in_time_and_the_daemon_ends(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, switch: Switch, how: str
+    serve: DaemonStarter,
+    bundle: Path,
+    stream: str,
+    living: SenderProcess,
+    switch: Switch,
+    how: str,
+    seen: Seen,
 ) -> None:
     daemon = serve(stream, bundle, decoder=decoder(bundle, []))
     daemon.until_validity("ok")
-    t_hung_s = switch.on("step", how)
+    t_hung_s = seen.fault(daemon, t_s=switch.on("step", how))
     heard = listen_on(daemon, t_hung_s + 2.0)
     t_fault_s, fault = next((t, d) for t, d in heard if d["validity"] == "fault")
     assert t_fault_s - t_hung_s < SAFE_WITHIN_S
@@ -151,11 +158,17 @@ def test_status_does_not_say_ok_meanwhile(
 @pytest.mark.long
 @pytest.mark.parametrize("how", [*HOWS, "crash"])
 def test_with_a_fallback_it_goes_on_with_that(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, switch: Switch, how: str
+    serve: DaemonStarter,
+    bundle: Path,
+    stream: str,
+    living: SenderProcess,
+    switch: Switch,
+    how: str,
+    seen: Seen,
 ) -> None:
     daemon = serve(stream, bundle, decoder=decoder(bundle, [CPU]))
     run_id = daemon.until_validity("ok")["run_id"]
-    t_hung_s = switch.on("step", how)
+    t_hung_s = seen.fault(daemon, t_s=switch.on("step", how))
     daemon.until(lambda heard: any(d["reason"] == "hung" for d in heard.decodes))
     assert clock.now() - t_hung_s < SAFE_WITHIN_S
     again = daemon.until_validity("ok")
@@ -245,10 +258,11 @@ def test_a_swap_that_holds_up_the_beat_ends_in_the_safe_value(
     stream: str,
     living: SenderProcess,
     switch: Switch,
+    seen: Seen,
 ) -> None:
     daemon = serve(stream, bundle, decoder=decoder(bundle, []))
     daemon.until_validity("ok")
-    t_hung_s = switch.on("open", "gil")
+    t_hung_s = seen.fault(daemon, t_s=switch.on("open", "gil"))
     assert daemon.send(encode(Command(command="swap", arguments={"bundle": str(other)}))).ok
     heard = listen_on(daemon, t_hung_s + 2.0)
     assert next(t for t, d in heard if d["reason"] == "hung") - t_hung_s < 2 * SAFE_WITHIN_S

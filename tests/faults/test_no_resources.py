@@ -16,6 +16,7 @@ from service.errors import ExitCode
 from streams.errors import UnreachableError
 from streams.wire.schema import Command, encode
 from streams.wire.sockets import DecodeSubscriber, request
+from tests.faults.seen import Seen
 from tests.system import running
 from tests.system.conftest import DaemonStarter, write_config
 from tests.system.running import WITHIN_S, Daemon, keep_on, wait_until
@@ -59,13 +60,14 @@ def is_answered(daemon: Daemon, within_s: float) -> bool:
 
 @pytest.mark.alone  # a sender that is held up makes it stale
 def test_none_is_left_while_it_runs(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, seen: Seen
 ) -> None:
     daemon = serve(stream, bundle)
     run_id = daemon.until_validity("ok")["run_id"]
     pid, skipped = int(daemon.announced["pid"]), daemon.heard.decodes[-1]["beats_skipped"]
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (n_open(daemon), before[1]))
+    seen.fault(daemon)
     with ExitStack() as stack:
         late_comers = [
             stack.enter_context(closing(DecodeSubscriber(daemon.endpoint, ("decode",))))
@@ -112,7 +114,12 @@ def make_read_only(disk: Path) -> None:
 
 @needs_mounts
 def test_the_disk_becomes_read_only_while_it_runs(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, disk: Path
+    serve: DaemonStarter,
+    bundle: Path,
+    stream: str,
+    living: SenderProcess,
+    disk: Path,
+    seen: Seen,
 ) -> None:
     daemon = serve(
         stream, bundle, log={"flights": str(disk / "flights")},
@@ -120,8 +127,10 @@ def test_the_disk_becomes_read_only_while_it_runs(
     )  # fmt: skip
     run_id = daemon.until_validity("ok")["run_id"]
     make_read_only(disk)
+    seen.fault(daemon)
     daemon.stand_still()  # a beat is missed: a flight is to be written
     keep_on(0.3, lambda: None)
+    seen.over(was_silent=True)
     daemon.go_on()
     flight = daemon.until_event("flight")
     assert "Read-only" in flight["detail"]["warning"]

@@ -17,6 +17,7 @@ from export.random_bundles.derived import derive_bundle
 from export.shipped import bundle_path
 from streams.exit_codes import ExitCode
 from tests.export.tiny_graph import tiny_graph
+from tests.faults.seen import Seen
 from tests.recording.recorded import only_run, redecoded
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
 from tests.system.running import Daemon, clock, keep_on
@@ -92,6 +93,7 @@ def test_a_bit_of_a_weight_or_a_table(
     living: SenderProcess,
     backend: str,
     array: str,
+    seen: Seen,
 ) -> None:
     if backend == COMPILED:
         pytest.importorskip("numba")
@@ -100,7 +102,9 @@ def test_a_bit_of_a_weight_or_a_table(
     daemon.until_validity("ok")
     bound_s = within_s(daemon)
     # The least bit of a number: no rule on values would ever see it.
-    detail = noticed(daemon, flip(daemon, content, 8 * (len(content) // 2) // 32 * 32), bound_s)
+    t_flip_s = flip(daemon, content, 8 * (len(content) // 2) // 32 * 32)
+    seen.fault(daemon, t_s=t_flip_s)
+    detail = noticed(daemon, t_flip_s, bound_s)
     assert (detail["what"], detail["in_service"]) == (array, True)
     daemon.until(lambda _: "damaged" in daemon.err)
     # It can happen again, and the decoder that was read anew is looked after as well.

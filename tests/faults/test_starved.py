@@ -14,6 +14,7 @@ import pytest
 
 from streams.wire.schema import Command, encode
 from tests.faults.cgroups import bytes_of_memory, limited, may_limit, share_of_a_core
+from tests.faults.seen import Seen
 from tests.faults.test_stopped_daemon import OVERDUE_S
 from tests.system.conftest import DaemonStarter
 from tests.system.running import Daemon, keep_on
@@ -44,14 +45,16 @@ def recovers(daemon: Daemon, run_id: str) -> None:
 @pytest.mark.alone
 @pytest.mark.skipif(not _may_hog(), reason="needs SCHED_FIFO")
 def test_a_program_of_higher_priority_holds_its_core(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, seen: Seen
 ) -> None:
     core = max(os.sched_getaffinity(0))
     daemon = serve(stream, bundle, realtime={"cores": [core], "priority": 10})
     run_id = daemon.until_validity("ok")["run_id"]
     n_before = len(daemon.heard.decodes)
     hog = ["taskset", "-c", str(core), "chrt", "-f", "90", sys.executable, "-c"]
+    seen.fault(daemon)
     ended = subprocess.run([*hog, HOG.format(seconds=HOG_S)], check=False, timeout=30)
+    seen.over()
     assert ended.returncode == -signal.SIGALRM
     keep_on(0.5, daemon.listen)
     recovers(daemon, run_id)
@@ -62,12 +65,14 @@ def test_a_program_of_higher_priority_holds_its_core(
 
 @pytest.mark.skipif(not may_limit("cpu"), reason="needs a control group")
 def test_a_twentieth_of_a_core(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, seen: Seen
 ) -> None:
     daemon = serve(stream, bundle)
     run_id = daemon.until_validity("ok")["run_id"]
     with limited("cpu", share_of_a_core(0.05), int(daemon.announced["pid"])):
+        seen.fault(daemon)
         keep_on(3.0, daemon.listen)
+    seen.over()
     recovers(daemon, run_id)
     late = [d for d in daemon.heard.decodes if d["late"]]
     assert late or daemon.heard.decodes[-1]["beats_skipped"]
@@ -87,17 +92,18 @@ def assert_replaced(daemon: Daemon, run_id: str) -> None:
 
 
 def test_the_daemon_alone_is_killed(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, seen: Seen
 ) -> None:
     daemon = serve(stream, bundle, decoder={"backend": CPU, "fallback": [CPU]})
     run_id = daemon.until_validity("ok")["run_id"]
+    seen.fault(daemon)
     os.kill(int(daemon.announced["pid"]), signal.SIGKILL)
     assert_replaced(daemon, run_id)
 
 
 @pytest.mark.skipif(not may_limit("memory"), reason="needs a control group")
 def test_its_memory_is_at_its_limit(
-    serve: DaemonStarter, bundle: Path, other: Path, stream: str, living: SenderProcess
+    serve: DaemonStarter, bundle: Path, other: Path, stream: str, living: SenderProcess, seen: Seen
 ) -> None:
     """A swap takes memory; what it had stays its own, so that it decodes until then."""
     daemon = serve(stream, bundle, decoder={"backend": CPU, "fallback": [CPU]})
@@ -105,3 +111,7 @@ def test_its_memory_is_at_its_limit(
     with limited("memory", bytes_of_memory(2**20), int(daemon.announced["pid"])):
         daemon.send(encode(Command(command="swap", arguments={"bundle": str(other)})))
         assert_replaced(daemon, run_id)
+    # It is killed at some time after that: at once after its last decode.
+    ok = [d["t_sent"] for d in daemon.heard.decodes if d["validity"] == "ok"]
+    hung = next(d["t_sent"] for d in daemon.heard.decodes if d["reason"] == "hung")
+    seen.fault(daemon, t_s=max(t_s for t_s in ok if t_s < hung))

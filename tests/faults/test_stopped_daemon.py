@@ -13,8 +13,9 @@ import pytest
 from streams.lsl.inlets import find_inlet
 from streams.messages import Validity
 from tests.faults.conftest import only_full
+from tests.faults.seen import Seen
 from tests.system.conftest import HOP_S, DaemonStarter
-from tests.system.running import clock, keep_on
+from tests.system.running import keep_on
 from tests.system.sender_process import SenderProcess
 
 SETTLE_S = 0.02
@@ -29,7 +30,7 @@ SENT_BEFORE_S = 0.05
 
 @pytest.mark.long
 def test_after_a_stop_nothing_old_is_ok(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, seen: Seen
 ) -> None:
     daemon = serve(stream, bundle)
     daemon.until_validity("ok")
@@ -39,12 +40,12 @@ def test_after_a_stop_nothing_old_is_ok(
     for _ in range(N_STOPS):
         keep_on(0.3 + chance.random() * HOP_S, daemon.listen)
         daemon.stand_still()
-        t_stopped_s = clock.now()
+        t_stopped_s = seen.fault(daemon)
         keep_on(SENT_BEFORE_S, daemon.listen)
         inlet.pull(0.0)
         n_before = len(daemon.heard.decodes)
         keep_on(0.15 + chance.random(), lambda: None)
-        t_resumed_s = clock.now()
+        t_resumed_s = seen.over(was_silent=True)
         daemon.go_on()
         daemon.until(lambda heard, n=n_before: len(heard.decodes) > n + 5)
         # A message that ZeroMQ had before the stop left in time: only its reader can tell its age.
@@ -66,16 +67,21 @@ def _age(t_window: float, t_s: float) -> bool:
 
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=only_full)])
 def test_after_a_long_stop_the_memory_begins_anew(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, seconds: float
+    serve: DaemonStarter,
+    bundle: Path,
+    stream: str,
+    living: SenderProcess,
+    seconds: float,
+    seen: Seen,
 ) -> None:
     daemon = serve(stream, bundle)
     run_id = daemon.until_validity("ok")["run_id"]
     keep_on(0.3, daemon.listen)
     daemon.stand_still()
-    t_stopped_s = clock.now()
+    t_stopped_s = seen.fault(daemon)
     keep_on(seconds, lambda: None)
+    t_resumed_s = seen.over(was_silent=True)
     daemon.go_on()
-    t_resumed_s = clock.now()
     daemon.until(lambda heard: heard.decodes[-1]["t_window"] > t_resumed_s + 1.0)
     after = [d for d in daemon.heard.decodes if d["t_sent"] > t_resumed_s]
     ok = [d for d in after if d["validity"] == "ok"]
@@ -91,11 +97,12 @@ def test_after_a_long_stop_the_memory_begins_anew(
 
 
 def test_a_guardian_that_was_stopped_asks_nobody_to_end(
-    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess
+    serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, seen: Seen
 ) -> None:
     """As by Ctrl-Z and `fg`, which stop the daemon's parent, too."""
     daemon = serve(stream, bundle)
     daemon.until_validity("ok")
+    seen.fault(daemon)
     daemon.signal(signal.SIGSTOP)
     keep_on(1.0, daemon.listen)
     daemon.signal(signal.SIGCONT)

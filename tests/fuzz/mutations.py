@@ -58,7 +58,8 @@ def fuzz(share: int = 1) -> Callable[[Test], Test]:
         seeds = inspect.Parameter("seeds", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         parameters = [one for one in told.parameters.values() if one.name != "rng"]
         run.__signature__ = told.replace(parameters=[seeds, *parameters])  # type: ignore[attr-defined]
-        return pytest.mark.parametrize("seeds", rounds, ids=str)(run)
+        in_rounds: Test = pytest.mark.parametrize("seeds", rounds, ids=str)(run)
+        return in_rounds
 
     return decorated
 

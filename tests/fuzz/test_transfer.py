@@ -50,7 +50,7 @@ def transfers(folder: Path) -> Transfers:
 
 @fuzz()
 def test_any_transfer(rng: Random, folder: Path, transfers: Transfers) -> None:
-    sizes = {name_of(rng): size_of(rng) for _ in range(rng.randrange(5))}
+    sizes: dict[str, Any] = {name_of(rng): size_of(rng) for _ in range(rng.randrange(5))}
     try:
         held = {"graph.onnx": 3} if rng.random() < 0.5 else {}
         transfer = transfers.begin(sizes | held)
