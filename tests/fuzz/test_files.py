@@ -27,7 +27,7 @@ def xdf() -> Iterator[tuple[Apart, list[bytes]]]:
         for chosen in (sources, sources[:1], sources[2:])
     ]
     apart = Apart("xdf")
-    yield apart, [*seeds, bomb(seeds[2])]
+    yield apart, [*seeds * 6, bomb(seeds[2])]  # rare, as it takes ten times as long
     apart.tell("xdf")
     apart.close()
 
@@ -51,7 +51,7 @@ def nwb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Apart, list[
     folder = tmp_path_factory.mktemp("nwb")
     small = write(folder / "small.nwb", units=[one[:5] for one in trains(2)], series=False)
     # The small one more often: in the other most bytes are padding.
-    seeds = [*[small.read_bytes()] * 3, whole(folder / "whole.nwb").read_bytes()]
+    seeds = [*[small.read_bytes()] * 9, whole(folder / "whole.nwb").read_bytes()]
     # HDF5 2.0.0 may not return from reading an attribute of a damaged file (docs/files.md).
     apart = Apart("nwb", may_end=True)
     yield apart, seeds
