@@ -45,6 +45,7 @@ class StartupControl(threading.Thread):
         self._clock = MonotonicClock()
         self._over = threading.Event()
         self._unanswered: list[bytes] | None = None
+        self._told = ""
 
     def run(self) -> None:
         """Answer until the daemon can do so.
@@ -56,9 +57,11 @@ class StartupControl(threading.Thread):
                 self._answer_until_over()
 
     def _tell(self, error: Exception) -> None:
-        _log.warning("control_failed", extra={"detail": {
-            "warning": f"a command failed while the daemon starts: {type(error).__name__}: {error}"
-        }})  # fmt: skip
+        told = f"{type(error).__name__}: {error}"
+        if told != self._told:
+            self._told = told
+            warning = f"a command failed while the daemon starts: {told}"
+            _log.warning("control_failed", extra={"detail": {"warning": warning}})
         self._over.wait(POLL_S)  # what fails at once again must not take the start's processor
 
     def _answer_until_over(self) -> None:
