@@ -32,7 +32,7 @@ audit: $(VENV)/.test
 fuzz: $(VENV)/.test
 	SPIKELOOP_EXAMPLES=$(EXAMPLES) $(BIN)/pytest tests/fuzz -q -s
 
-# The whole table of docs/faults.md; as root also what needs namespaces, mounts and priorities.
+# The whole table of docs/faults.md, and what was seen; as root also what needs namespaces, mounts and priorities.
 faults: $(VENV)/.test
 	SPIKELOOP_FULL=1 $(BIN)/pytest tests/faults
 

@@ -40,8 +40,8 @@ REFUSALS = (ConfigError, CalibrationError, DecodersError, StreamsError)
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "file.toml"
+def file(quick_folder: Path) -> Path:
+    path = quick_folder / "file.toml"
     path.touch(mode=0o600)
     return path
 

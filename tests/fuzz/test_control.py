@@ -39,8 +39,8 @@ ARGUMENTS = sorted(
 
 
 @pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[Daemon]:
-    folder, name = tmp_path_factory.mktemp("fuzzed"), unique("spikes")
+def daemon(quick_folder: Path, bundle: Path) -> Iterator[Daemon]:
+    folder, name = quick_folder, unique("spikes")
     sender = SenderProcess(name, UNIT_KEYS)
     decoder = {"incoming": str(folder / "incoming")}
     started = Daemon(folder, write_config(folder, name, bundle, decoder=decoder))

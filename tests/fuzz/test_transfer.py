@@ -38,8 +38,8 @@ def size_of(rng: Random) -> Any:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("transfer")
+def folder(quick_folder: Path) -> Path:
+    return quick_folder
 
 
 @pytest.fixture(scope="module")
