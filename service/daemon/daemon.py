@@ -145,7 +145,8 @@ class Daemon:
         self.deployer = self._make_deployer()
         self.deployer.failover.refused |= hung
         self.deployer.failover.prepare(bundle, self.opened, spare)
-        self.transfers = Transfers(Path(decoder.incoming), bundle.path)
+        in_use = self.deployer.failover.paths_in_use
+        self.transfers = Transfers(Path(decoder.incoming), bundle.path, in_use)
 
     def _open_outlet(self) -> DecodeOutlet:
         name, outputs = self.config.output.lsl_name, self.bundle.manifest.outputs

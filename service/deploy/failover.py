@@ -107,6 +107,11 @@ class Failover:
         """Return where the bundle with this id lies, and the backend that runs it."""
         return self._paths[id_], self._in_use[id_]
 
+    def paths_in_use(self) -> list[Path]:
+        """Return where the decoders lie that run: one that is damaged is read anew from there."""
+        ids = {slot.decoder.manifest.id for slot in self._loop.slots.all}
+        return [path for id_, path in list(self._paths.items()) if id_ in ids]
+
     def prepare(
         self, bundle: DecoderBundle, opened: OpenedBackend, spare: Spare | None = None
     ) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ NAME_AT_MOST = 200
 HALF = ".part"
 _HALF_NAME, _WHOLE_NAME = re.compile(r"[0-9a-f]{12}\.part"), re.compile(r"[0-9a-f]{12}")
 WHOLE_KEPT = 4
-"""Bundles received in earlier runs that stay: a rollback by hand may want the last ones."""
+"""Bundles received that stay beside those in use: a rollback by hand may want the last ones."""
 _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"^(report/|engines/{_PLAIN}/)?{_PLAIN}$")
 
@@ -43,13 +44,20 @@ class Transfers:
     Args:
         root: folder for incoming bundles; made when first needed.
         in_service: the bundle that the daemon starts with; it stays, wherever it lies.
+        in_use: returns where the decoders lie that run; of this run's bundles they and the last
+            ones stay.
     """
 
-    def __init__(self, root: Path, in_service: Path | None = None) -> None:
-        self._root = root
+    def __init__(
+        self,
+        root: Path,
+        in_service: Path | None = None,
+        in_use: Callable[[], Iterable[Path]] = tuple,
+    ) -> None:
+        self._root, self._in_use = root, in_use
         self._clean(in_service)
         self._incoming: dict[str, _Incoming] = {}
-        self._received: list[int] = []
+        self._received: list[_Incoming] = []
 
     def begin(self, sizes: dict[str, int]) -> str:
         """Begin a transfer of files with these sizes and return its id; drop one under way.
@@ -124,8 +132,18 @@ class Transfers:
             raise self._refused(transfer, f"cannot make {whole}: {err.strerror}") from err
         del self._incoming[transfer]
         # It may come into service: as long as this process lives, no other one removes it.
-        self._received.append(incoming.lock)
+        incoming.folder = whole
+        self._received.append(incoming)
+        self._forget_old()
         return whole
+
+    def _forget_old(self) -> None:
+        """Remove what nobody needs any more: a disk, and descriptors, are soon used up."""
+        in_use = {folder.resolve() for folder in self._in_use()}
+        for old in self._received[:-WHOLE_KEPT]:
+            if old.folder.resolve() not in in_use:
+                self._received.remove(old)
+                _remove(old)
 
     def _known(self, transfer: str) -> _Incoming:
         if transfer not in self._incoming:
@@ -137,9 +155,7 @@ class Transfers:
         return TransferError(f"transfer refused: {why}; send the bundle again")
 
     def _drop(self, transfer: str) -> None:
-        incoming = self._incoming.pop(transfer)
-        shutil.rmtree(incoming.folder, ignore_errors=True)
-        os.close(incoming.lock)
+        _remove(self._incoming.pop(transfer))
 
     def _clean(self, in_service: Path | None) -> None:
         """Remove what earlier runs received: halves, and all but the last whole bundles."""
@@ -152,6 +168,11 @@ class Transfers:
         for folder in whole[:-WHOLE_KEPT]:
             if in_service is None or folder.resolve() != in_service.resolve():
                 _remove_unless_held(folder)
+
+
+def _remove(incoming: _Incoming) -> None:
+    shutil.rmtree(incoming.folder, ignore_errors=True)
+    os.close(incoming.lock)
 
 
 def _remove_unless_held(folder: Path) -> None:

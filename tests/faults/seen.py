@@ -10,6 +10,8 @@ from typing import Any
 from tests.system.conftest import HOP_S
 from tests.system.running import Daemon, clock
 
+STOPPING = "stopping"
+"""The last decode of a daemon that was asked to end: no fault."""
 HOPS = 2
 """More of them overdue, and a decode is not current (DEFINITIONS, "Fates of a beat")."""
 
@@ -77,7 +79,11 @@ class Seen:
 
     def _row(self, i: int, t_end_s: float) -> Row:
         what, daemon, t_fault_s = self._noted[i]
-        heard = [d for d in daemon.heard.decodes if t_fault_s < d["t_sent"] < t_end_s]
+        heard = [
+            d
+            for d in daemon.heard.decodes
+            if t_fault_s < d["t_sent"] < t_end_s and d["reason"] != STOPPING
+        ]
         t_over_s = self._over.get(i)
         t_bad_s = _first(d["t_sent"] for d in heard if d["validity"] != "ok")
         begun_s = t_over_s if i in self._silent and t_over_s else t_fault_s

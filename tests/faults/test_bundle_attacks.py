@@ -238,9 +238,9 @@ def test_of_whole_bundles_of_earlier_runs_the_last_and_the_one_in_service_stay(
 ) -> None:
     code = (
         "import os, sys; from pathlib import Path; from service.deploy.transfer import Transfers\n"
-        "transfers = Transfers(Path(sys.argv[1]))\n"
+        "used = []; transfers = Transfers(Path(sys.argv[1]), in_use=lambda: used)\n"
         "for i in range(7):\n"
-        "    path = transfers.finish(transfers.begin({'report/a': 0}))\n"
+        "    path = transfers.finish(transfers.begin({'report/a': 0})); used = used or [path]\n"
         "    os.utime(path, (i, i)); print(path, flush=True)\n"
         "sys.stdin.read(1); os.kill(os.getpid(), 9)"
     )
@@ -251,12 +251,22 @@ def test_of_whole_bundles_of_earlier_runs_the_last_and_the_one_in_service_stay(
         whole = [Path(run.stdout.readline().strip()) for _ in range(7)]
         (root / "mine").mkdir()
         Transfers(root)  # another daemon's, while the first one lives: it may be in service there
-        assert all(path.is_dir() for path in whole)
+        assert [path.is_dir() for path in whole] == [True, False, False] + [True] * WHOLE_KEPT
         run.communicate("k", timeout=WITHIN_S)
-    os.symlink(whole[1], tmp_path / "current")
+    os.symlink(whole[0], tmp_path / "current")
     Transfers(root, tmp_path / "current")
-    assert [path.is_dir() for path in whole] == [False, True, False] + [True] * WHOLE_KEPT
+    assert [path.is_dir() for path in whole] == [True, False, False] + [True] * WHOLE_KEPT
+    Transfers(root)
+    assert [path.is_dir() for path in whole] == [False] * 3 + [True] * WHOLE_KEPT
     assert (root / "mine").is_dir()
+
+
+def test_bundles_without_end_keep_no_descriptors_and_fill_no_disk(tmp_path: Path) -> None:
+    transfers, n_open = Transfers(tmp_path), len(os.listdir("/proc/self/fd"))
+    for _ in range(10 * WHOLE_KEPT):
+        transfers.finish(transfers.begin({"report/a": 0}))
+    assert len(os.listdir("/proc/self/fd")) <= n_open + WHOLE_KEPT
+    assert len(list(tmp_path.iterdir())) == WHOLE_KEPT
 
 
 def test_a_disk_without_locks_keeps_no_descriptor_and_no_folder(

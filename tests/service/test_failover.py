@@ -146,3 +146,15 @@ def test_a_spare_whose_warm_up_is_refused_is_tried_again(
     failover._take_over()
     assert [command.change for command in asked] == ["fell_back"]
     assert [event for event, _ in told] == ["backend_failed"]
+
+
+def test_where_the_decoders_lie_that_run(
+    rig: BeatRig, bundle: DecoderBundle, tmp_path: Path
+) -> None:
+    failover = failover_of(rig, [])
+    other = write_tiny_bundle(tmp_path / "other", ("u3", "u1"), seed=4)
+    for one in (other, bundle):
+        failover.prepare(one, open_backend(one, CPU, [CPU]))
+    assert failover.paths_in_use() == [bundle.path.resolve()]
+    rig.loop.slots.shadow = slot_of(other, rig)
+    assert set(failover.paths_in_use()) == {bundle.path.resolve(), other.path.resolve()}
