@@ -13,11 +13,8 @@ SETTLE_MS = 20.0
 
 
 def decode(t_sent: float, validity: str, waited_s: float = 0.0) -> dict[str, Any]:
-    return {
-        "t_sent": t_sent,
-        "t_window": t_sent - 1e-3 * SETTLE_MS - waited_s,
-        "validity": validity,
-    }
+    t_window, reason = t_sent - 1e-3 * SETTLE_MS - waited_s, "" if validity == "ok" else "any"
+    return {"t_sent": t_sent, "t_window": t_window, "validity": validity, "reason": reason}
 
 
 def daemon_that_said(*decodes: dict[str, Any]) -> Daemon:
@@ -60,5 +57,6 @@ def test_nothing_happened() -> None:
     seen = Seen("nothing")
     t_s = clock.now()
     for _ in range(2):
-        seen.fault(daemon_that_said(decode(t_s + 1.0, "ok")), t_s=t_s)
+        stopped = decode(t_s + 2.0, "stale") | {"reason": "stopping"}
+        seen.fault(daemon_that_said(decode(t_s + 1.0, "ok"), stopped), t_s=t_s)
     assert "| nothing | 2 | never | 0 |" in table(seen.rows())

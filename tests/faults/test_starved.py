@@ -54,7 +54,7 @@ def test_a_program_of_higher_priority_holds_its_core(
     hog = ["taskset", "-c", str(core), "chrt", "-f", "90", sys.executable, "-c"]
     seen.fault(daemon)
     ended = subprocess.run([*hog, HOG.format(seconds=HOG_S)], check=False, timeout=30)
-    seen.over()
+    seen.over(was_silent=True)
     assert ended.returncode == -signal.SIGALRM
     keep_on(0.5, daemon.listen)
     recovers(daemon, run_id)
