@@ -33,14 +33,17 @@ class Apart:
         template: a folder that it starts from; "" for none.
         may_end: a library that is not ours is known to die or hang of damaged files: that is
             counted, and no failure.
+        within_s: longer, and it hangs.
 
     Attributes:
         ended: what ended it, and where that is kept.
         most_mib: the largest memory that it ever had.
     """
 
-    def __init__(self, surface: str, template: str = "", *, may_end: bool = False) -> None:
-        self._may_end = may_end
+    def __init__(
+        self, surface: str, template: str = "", *, may_end: bool = False, within_s: float = WITHIN_S
+    ) -> None:
+        self._may_end, self._within_s = may_end, within_s
         self.ended: list[str] = []
         self.most_mib = 0.0
         self._command = [sys.executable, "-m", "tests.fuzz.worker", surface, template]
@@ -59,13 +62,13 @@ class Apart:
         process.stdin.write(b"%d\n" % len(content) + content)
         process.stdin.flush()
         for _ in range(N_WAITS):
-            ready, _, _ = select.select([process.stdout], [], [], WITHIN_S / N_WAITS)
+            ready, _, _ = select.select([process.stdout], [], [], self._within_s / N_WAITS)
             if ready:
                 break
         line = process.stdout.readline() if ready else b""
         if not line:
             self.close()
-            what = f"code {process.returncode}" if ready else f"hung for {WITHIN_S:g} s"
+            what = f"code {process.returncode}" if ready else f"hung for {self._within_s:g} s"
             self.ended.append(f"{what}; {_kept(content)}")
             if self._may_end:
                 return what

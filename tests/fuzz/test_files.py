@@ -53,7 +53,7 @@ def nwb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Apart, list[
     # The small one more often: in the other most bytes are padding.
     seeds = [*[small.read_bytes()] * 9, whole(folder / "whole.nwb").read_bytes()]
     # HDF5 2.0.0 may not return from reading an attribute of a damaged file (docs/files.md).
-    apart = Apart("nwb", may_end=True)
+    apart = Apart("nwb", may_end=True, within_s=5.0)
     yield apart, seeds
     apart.tell("nwb")
     apart.close()
