@@ -186,10 +186,7 @@ class Publisher:
         self._socket.send(payload, _LAST)
 
     def watch_subscribers(self, t_s: float) -> list[Ended]:
-        """End subscribers who ask too much, and whose keys were taken from the list; never waits.
-
-        To be called every beat, at `t_s`: it looks at a share of them, see `Subscribers.look`.
-        """
+        """End those who ask too much, and whose key was taken; at each beat, `t_s`; waits never."""
         ended: list[Ended] = []
         for _ in range(SUBSCRIPTIONS_AT_ONCE):
             try:
