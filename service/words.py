@@ -117,13 +117,22 @@ def reason_in_words(reason: str, silence_s: float | None = None) -> str:
         reason: from the wire; a later daemon's unknown one stays as it is.
         silence_s: seconds since the newest spike; None where unknown.
     """
+    return ": ".join(filter(None, reason_and_remedy(reason, silence_s)))
+
+
+def reason_and_remedy(reason: str, silence_s: float | None = None) -> tuple[str, str]:
+    """Say what happened, and what to do about it, "" where there is nothing to do.
+
+    Args:
+        reason: as for `reason_in_words`.
+        silence_s: likewise.
+    """
     words = REASONS.get(reason)
     if words is None:
-        return reason
+        return reason, ""
     known = silence_s is not None and silence_s >= LEAST_SILENCE_S
     silence = f" for {seconds_in_words(silence_s)}" if known and silence_s is not None else ""
-    what = words.what.format(silence=silence)
-    return f"{what}: {words.do}" if words.do else what
+    return words.what.format(silence=silence), words.do
 
 
 def flags_in_words(flags: Sequence[str]) -> str:
