@@ -148,7 +148,9 @@ def _hop(plot: figure, theme: str, *, is_upright: bool = False) -> None:
 
 
 def _stages(theme: str) -> figure:
-    plot = _plot("stages", (0.0, 10.0), (-0.6, 6.6), x_axis_label="ms, p50 to p99")
+    plot = _plot(
+        "stages", (0.0, 10.0), (-0.6, 6.6), x_axis_label="ms: from half of the beats to 99 of 100"
+    )
     stages = _source("stages", y=[], p50=[], p99=[])
     plot.hbar("y", left="p50", right="p99", height=0.55, source=stages, color=ACCENT[theme])
     plot.scatter("p50", "y", source=stages, size=7, color=ACCENT[theme])
@@ -170,6 +172,9 @@ def _timeline(theme: str) -> figure:
     plot = _plot("timeline", (-SHOWN_S, 0.0), (0.0, 1.0))
     plot.yaxis.visible = False
     plot.grid.visible = False
+    minutes = range(int(SHOWN_S / 60.0) + 1)
+    plot.xaxis.ticker = [-60.0 * n for n in minutes]
+    plot.xaxis.major_label_overrides = {-60.0 * n: f"{n} min ago" if n else "now" for n in minutes}
     plot.quad(
         left="left", right="right", bottom=0.0, top=0.45, color="color",
         source=_source("stretches", left=[], right=[], color=[]),

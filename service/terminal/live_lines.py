@@ -12,6 +12,7 @@ from rich.table import Table
 from service.telemetry.percentiles import percentiles
 from service.words import (
     COLOURS,
+    event_in_words,
     fates_in_words,
     flags_in_words,
     reason_and_remedy,
@@ -54,9 +55,8 @@ class LiveLines:
         elif topic == "heartbeat":
             self._heartbeat = message
         elif topic == "event":
-            said = message["detail"].get("warning") or message["detail"].get("note") or ""
-            text = message["detail"].get("text", said)
-            told = f"{message['event'].replace('_', ' ')}: {text}" if text else message["event"]
+            name, text = message["event"], event_in_words(message["event"], message["detail"])
+            told = f"{name.replace('_', ' ')}{f': {text}' if text else ''}"
             self._events.append((now_s, told))
 
     def drawn(self, now_s: float) -> Table:

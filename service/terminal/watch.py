@@ -116,7 +116,7 @@ def _silent(endpoint: str) -> UnreachableError:
 def _event_line(event: dict[str, Any]) -> str:
     """An event, where it warns or notes something."""
     said = event["detail"].get("warning") or event["detail"].get("note")
-    return f"[yellow]{event['event']}: {escape(said)}[/]" if said else ""
+    return f"[yellow]{event['event'].replace('_', ' ')}: {escape(said)}[/]" if said else ""
 
 
 def _heartbeat_line(heartbeat: dict[str, Any]) -> str:

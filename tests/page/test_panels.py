@@ -27,13 +27,17 @@ def test_validity_before_the_first_decode_says_what_is_waited_for():
     told = ValidityPanel().fast(T0_S, "no daemon answered")
     assert told["validity"] == "silent"
     assert told["words"] == "no daemon answered"
+    assert told["remedy"] == "is the daemon running?"
 
 
 def test_validity_is_that_of_the_newest_decode_until_none_comes():
     panel = ValidityPanel()
     panel.take(heartbeat(T0_S))
     panel.take(decode(T0_S, 1, validity="stale", reason="no_spikes"))
-    assert panel.fast(T0_S + 0.1, "")["validity"] == "stale"
+    stale = panel.fast(T0_S + 0.1, "")
+    assert stale["validity"] == "stale"
+    assert stale["words"].startswith("no spikes")
+    assert stale["remedy"] == "is the amplifier's program running?"
     panel.take(decode(T0_S + 0.2, 2))
     assert panel.fast(T0_S + 0.21, "")["validity"] == "ok"
     silent = panel.fast(T0_S + 1.2, "")
@@ -194,7 +198,7 @@ def test_events_say_what_happened_and_when():
     assert [one["told"] for one in told["events"]] == [
         "block 2",
         "it had to grow",
-        "decoder id mine",
+        "mine is in service",
     ]
     assert [one["level"] for one in told["events"]] == ["note", "warning", "note"]
     assert [one["t"] for one in told["events"]] == [-2.0, -1.0, 0.0]

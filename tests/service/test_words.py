@@ -19,7 +19,9 @@ from service.terminal import watch
 from service.terminal.live_lines import LiveLines
 from service.words import (
     COLOURS,
+    EVENTS,
     FATES,
+    event_in_words,
     fates_in_words,
     reason_and_remedy,
     reason_in_words,
@@ -30,6 +32,7 @@ from service.words import VALIDITIES as VALIDITY_WORDS
 from streams.spikes.ring import Fates
 from streams.wire.schema import Reply
 
+WIRE = Path(__file__).parents[2] / "docs" / "wire.md"
 GOLDEN = Path(__file__).parents[1] / "streams" / "golden"
 
 
@@ -47,6 +50,24 @@ def drawn(lines: LiveLines, now_s: float, width: int = 120) -> str:
 def test_every_reason_and_validity_has_words() -> None:
     assert set(WORDS) == set(REASONS)
     assert set(VALIDITY_WORDS) == set(COLOURS) == set(VALIDITIES.values())
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_events_of_the_wire_are_told_by_their_fields(event: str) -> None:
+    """The fields that the words name stand in the wire's table."""
+    _, _, events = WIRE.read_text().partition("| event | detail | when |")
+    (row, *_) = re.findall(rf"^\| `{event}` \|.*$", events, re.MULTILINE)
+    named = re.findall(r"{(\w+)", EVENTS[event])
+    assert all(f"`{name}`" in row or name == "decoder_id" for name in named)
+
+
+def test_events_are_told_in_words() -> None:
+    assert event_in_words("promote", {"decoder_id": "mine", "checksum": "9c"}) == (
+        "mine is in service"
+    )
+    assert event_in_words("settled", {"settle_ms": 9.3, "warning": "it grew"}) == "it grew"
+    assert event_in_words("moonlight", {"full_ms": 0.12345, "checksum": "9c"}) == "full ms 0.123"
+    assert event_in_words("settled", {"settle_ms": None}) == ""
 
 
 def test_every_fate_but_used_has_words() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.page.inputs.wire import Heard
-from service.words import flags_in_words, reason_in_words, seconds_in_words, silence_of
+from service.words import flags_in_words, reason_and_remedy, seconds_in_words, silence_of
 
 GONE_HOPS, GONE_S = 5.0, 0.4
 """A daemon is silent once as many hops, and this long, have passed without a decode."""
@@ -44,19 +44,17 @@ class ValidityPanel:
             self._decode, self._t_heard_s = decode, heard.t_s
 
     def fast(self, now_s: float, trouble: str) -> dict[str, Any]:
-        """Return the validity now, and why."""
+        """Return the validity now, why, and what to do."""
         silent_s = now_s - self._t_heard_s
+        validity, remedy = "silent", IS_RUNNING
         if not self._decode:
-            return {"validity": "silent", "reason": "waiting", "words": trouble or WAITING}
-        if silent_s > max(GONE_S, GONE_HOPS * self.hop_s):
-            return {
-                "validity": "silent",
-                "reason": "gone",
-                "words": SILENT.format(seconds_in_words(silent_s)),
-            }
-        validity, reason = self._decode["validity"], self._decode["reason"]
-        words = reason_in_words(reason, silence_of(self._decode))
-        return {"validity": validity, "reason": reason, "words": words}
+            reason, words = "waiting", trouble or WAITING
+        elif silent_s > max(GONE_S, GONE_HOPS * self.hop_s):
+            reason, words = "gone", f"no decode for {seconds_in_words(silent_s)}"
+        else:
+            validity, reason = self._decode["validity"], self._decode["reason"]
+            words, remedy = reason_and_remedy(reason, silence_of(self._decode))
+        return {"validity": validity, "reason": reason, "words": words, "remedy": remedy}
 
     def slow(self, now_s: float) -> dict[str, Any]:
         """Return what decodes, and since when."""
@@ -73,8 +71,9 @@ class ValidityPanel:
             "source": heartbeat.get("source", ""),
             "flags": flags_in_words(heartbeat.get("flags", [])),
             "recording": heartbeat.get("recorded"),
+            "record_failed": "record" in heartbeat.get("flags", []),
         }
 
 
-WAITING = "Waiting for the daemon's first decode."
-SILENT = "No decode for {}: is the daemon still running?"
+WAITING = "waiting for the daemon's first decode"
+IS_RUNNING = "is the daemon running?"

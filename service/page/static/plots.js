@@ -4,6 +4,7 @@ import { N_COLUMNS } from "/static/raster.js";
 
 const VALIDITY = ["ok", "warmup", "stale", "paused", "fault", "silent"];
 const TRACE_S = 5, TRAIL = 60;
+const HOLE_S = 0.25;  // No line is drawn over a time of which nothing is known.
 const AUTO_SHRINK = 0.98;
 // Pixels that axes take from a figure's width and height.
 const FRAMES = { plane: [48, 36], polar: [10, 10], array: [10, 10] };
@@ -133,9 +134,9 @@ export class Plots {
       for (const [name, rows] of Object.entries(this.traces)) {
         const n = rows.length, x = new Float64Array(n), y = new Float64Array(n);
         for (let k = 0; k < n; k++) {
-          const value = rows[k][i + 1];
+          const value = rows[k][i + 1], isAfterHole = k && rows[k][0] - rows[k - 1][0] > HOLE_S;
           x[k] = rows[k][0] - now;
-          y[k] = value ?? NaN;
+          y[k] = isAfterHole ? NaN : value ?? NaN;
           if (Math.abs(value) > most) most = Math.abs(value);
         }
         this.set(`trace${i}`, `${name}${i}`, { x, y });

@@ -28,27 +28,41 @@ function pairs(place, list) {
   byId(place).replaceChildren(...list.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
 }
 
-export function showValidity({ validity, words }) {
+const sayWithCode = (id, text) => {
+  // What stands between backticks is to be typed.
+  const place = byId(id);
+  if (place.dataset.told === text) return;
+  place.dataset.told = text;
+  place.replaceChildren(...text.split("`").map((part, i) => (i % 2 ? element("code", part) : part)));
+};
+
+export function showValidity({ validity, words, remedy }) {
   if (document.body.dataset.validity !== validity) {
     document.body.dataset.validity = validity;
     say("word", validity);
     document.title = `${validity} · spikeloop`;
   }
-  if (byId("words").textContent !== words) say("words", words);
+  sayWithCode("words", words);
+  sayWithCode("remedy", remedy);
 }
 
-export function showFacts({ validity: v }) {
+export function showFacts({ validity: v, units }) {
   if (!v.decoder) return;
+  const recording = v.record_failed ? "failed" : v.recording == null ? "not told" : v.recording ? "on" : "off";
   const facts = [["decoder", `${v.decoder} (${v.checksum})`], ["on", v.backend], ["hop", `${v.hop_ms} ms`],
-    ["in service", duration(v.in_service_s)], ["stream", v.source || "–"], ["run", v.run]];
-  facts.push(["recording", v.recording == null ? "not told" : v.recording ? "on" : "off"]);
-  if (v.flags) facts.push(["beware", v.flags]);
-  byId("facts").replaceChildren(...facts.map(([name, value]) => {
-    const pair = element("div");
+    ["in service", duration(v.in_service_s)], ["recording", recording, v.record_failed],
+    ["stream", v.source || "–"], ["run", v.run]];
+  if (v.flags) facts.push(["beware", v.flags, true]);
+  if (units.advised) facts.push(["beware", "calibrate again: many units are not as they were", true]);
+  byId("facts").replaceChildren(...facts.map(([name, value, isGrave]) => {
+    const pair = element("div", undefined, isGrave ? "grave" : "");
     pair.append(element("dt", name), element("dd", value));
     return pair;
   }));
 }
+
+const CUT_BY = { watermark: "once all their spikes are known to be there", arrived: "once a later spike has come",
+  settled: "after the settle time" };
 
 export function showNotes(slow) {
   const { latency, spikes, decoded, trials, units } = slow;
@@ -62,14 +76,17 @@ export function showNotes(slow) {
     .filter(([, value]) => value != null).map(([name, value]) => `${name} ${number(value)} bits/s`);
   say("trials-note", trials.n
     ? [`${trials.n_success} of ${trials.n} trials`, ...bits].join(", ") : "");
-  const rules = Object.entries(latency.cut_by).map(([rule, share]) => `${rule} ${(100 * share).toFixed(0)} %`);
+  byId("legend-actual").hidden = !decoded.has_plane;
+  byId("legend-shadow").hidden = !decoded.has_shadow;
+  const rules = Object.entries(latency.cut_by)
+    .map(([rule, share]) => `${share > 0.995 ? "all" : `${(100 * share).toFixed(0)} %`} ${CUT_BY[rule] || rule}`);
   const last = latency.band.at(-1);
   say("latency-note", last
-    ? `end to end ${number(last[1])} / ${number(last[2])} ms (p50 / p99), hop ${latency.hop_ms} ms` : "");
+    ? `end to end ${number(last[1], 1)} ms, 99 of 100 within ${number(last[2], 1)} ms; dashed: a hop, ${latency.hop_ms} ms` : "");
   say("miss-note", [
     latency.waiting_share == null ? "" : `${(100 * latency.waiting_share).toFixed(0)} % of the time is waiting for spikes`,
-    rules.length ? `cut by ${rules.join(", ")}` : "",
-    `${latency.missed} beats missed${latency.last_miss ? `, the last ${duration(latency.last_miss.ago_s)} ago: ${latency.last_miss.told}` : ""}`,
+    rules.length ? `bins are cut: ${rules.join(", ")}` : "",
+    `${latency.missed || "no"} beat${latency.missed === 1 ? "" : "s"} missed${latency.last_miss ? `, the last ${duration(latency.last_miss.ago_s)} ago: ${latency.last_miss.told}` : ""}`,
   ].filter(Boolean).join(" · "));
   say("spikes-note", spikes.rate?.length ? `${number(spikes.rate.at(-1)[1], 0)} spikes/s` : "");
   const bad = Object.entries(units.n_marked).filter(([, n]) => n).map(([word, n]) => `${n} ${word}`);
@@ -123,7 +140,7 @@ export function showEvents({ events: { events } }) {
     shownEvents = told;
     byId("events").replaceChildren(...[...events].reverse().map((event) => {
       const line = element("li", undefined, event.level);
-      line.append(element("time"), element("span", event.event.replaceAll("_", " ")), element("span", event.told));
+      line.append(element("time"), element("span", event.event), element("span", event.told));
       line.title = event.told;
       return line;
     }));
