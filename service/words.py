@@ -27,7 +27,7 @@ FATES = {
 }
 FLAGS = {
     "simulated": "A SIMULATED SUBJECT'S SPIKES: no person is decoded",
-    "record": "nothing is recorded now: the event `recording_failed` has the reason",
+    "record": "nothing is recorded now: the event on the failed recording has the reason",
     "memory_check": "the decoder's memory is not checked now",
 }
 EVENTS = {
@@ -92,7 +92,7 @@ REASONS: dict[str, Words] = {
     ),
     "unknown_units": Words(
         "many spikes come from units that the decoder does not know",
-        "is it the decoder of this array and day? The event `unknown_units` names the units",
+        "is it the decoder of this array and day? The event on unknown units names them",
     ),
     "backend_error": Words(
         "the decoder cannot be run",
@@ -112,7 +112,7 @@ REASONS: dict[str, Words] = {
     ),
     "spikes_rejected": Words(
         "many spikes come late, twice, from the future or damaged",
-        "the event `spikes_rejected` names the likely cause",
+        "the event on rejected spikes names the likely cause",
     ),
     "source_changed": Words(
         "the source came back with other labels or another format",

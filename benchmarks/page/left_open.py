@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from benchmarks.page.chromium import Chromium, Tab
+from benchmarks.page.chromium import Chromium, Tab, resident_mib
 from service.bench import machine
 from service.bench.rig import Rig
 from service.demo.demo import SHIPPED_DEMO, served
@@ -57,8 +55,8 @@ async def _watch(url: str, page: int, minutes: int) -> dict[str, Any]:
                 of.append([])
             n_before, t_before_s = await tab.value(FRAMES), loop.time()
             while loop.time() < t_begin_s + 60.0 * (minute + 1):
-                held["page"][-1].append(_mib((page,)))
-                held["browser"][-1].append(_mib(_with_children(browser.process.pid)))
+                held["page"][-1].append(resident_mib(page))
+                held["browser"][-1].append(browser.mib())
                 held["heap"][-1].append(await tab.value(HEAP) / 2**20)
                 await asyncio.sleep(SAMPLE_S)
             frames_per_s.append((await tab.value(FRAMES) - n_before) / (loop.time() - t_before_s))
@@ -74,27 +72,3 @@ def _summary(of_minutes: list[list[float]]) -> dict[str, Any]:
     warm = medians[WARM_MINUTES - 1 :]
     growth = max(warm) / warm[0] - 1.0 if len(warm) > 1 else None
     return {"mib": [round(one, 1) for one in medians], "growth": growth}
-
-
-def _with_children(pid: int) -> Iterator[int]:
-    """The process and all that come of it."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:  # it has ended meanwhile
-            continue
-        for child in children:
-            yield from _with_children(int(child))
-
-
-def _mib(pids: Iterator[int] | tuple[int, ...]) -> float:
-    """Memory of processes; what several of them share is counted once."""
-    n_kib = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:  # it has ended meanwhile
-            continue
-        n_kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return n_kib / 1024

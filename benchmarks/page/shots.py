@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 from benchmarks.page.chromium import Chromium, Tab
@@ -29,10 +29,16 @@ from streams.wire.client import DaemonClient
 SIZES = {"screen": (1920, 1080), "tablet": (1180, 820), "tablet-upright": (820, 1180)}
 WARM_S, JUDGED_S, SETTLED_S = 45.0, 35.0, 2.0
 WORD = "document.body.dataset.validity"
-TOLD = ("incomplete", "clock_uncertain", "spikes_rejected", "unknown_units", "memory_damaged")
+TOLD = (
+    "overdue",
+    "incomplete",
+    "clock_uncertain",
+    "spikes_rejected",
+    "unknown_units",
+    "memory_damaged",
+)
 """Reasons that the relay gives."""
-STOPPED_S, RUNS_S = 0.11, 0.02
-"""A daemon that is let run for so little of the time is late at each beat."""
+RECORDED_S = 60.0
 DISK = "size=1m"
 Do = Callable[[], object]
 
@@ -52,7 +58,9 @@ def main() -> int:
     quieten()
     folder, wanted = Path(sys.argv[1]), sys.argv[2:]
     folder.mkdir(parents=True, exist_ok=True)
-    if not wanted or set(wanted) - {"units", "recorder"}:
+    if not wanted or "recorded" in wanted:
+        _recorded(folder)
+    if not wanted or set(wanted) - {"units", "recorder", "recorded"}:
         _demo(folder, wanted)
     if not wanted or "units" in wanted:
         _other_units(folder)
@@ -65,7 +73,7 @@ def main() -> int:
 def _demo(folder: Path, wanted: Sequence[str]) -> None:
     """The page of a demo that works, then each fault in turn; the last one ends the daemon."""
     with _loop({}, "--day", "8") as (rig, url, client, relay):
-        daemon, subject = rig.pids()["daemon"], rig.pids()["subject"]
+        subject = rig.pids()["subject"]
 
         def says(reason: str) -> Fault:
             return Fault(
@@ -74,7 +82,6 @@ def _demo(folder: Path, wanted: Sequence[str]) -> None:
                 VALIDITIES[reason],
             )
 
-        held_up = _HeldUp(daemon)
         faults = {
             "stale": Fault(
                 lambda: os.kill(subject, signal.SIGSTOP),
@@ -82,10 +89,6 @@ def _demo(folder: Path, wanted: Sequence[str]) -> None:
                 "stale",
             ),
             "paused": Fault(lambda: client.ask("pause"), lambda: client.ask("resume"), "paused"),
-            "overdue": Fault(held_up.begin, held_up.end, "stale", 4.0),
-            "context_short": Fault(
-                lambda: _stop_for(daemon, 1.8), lambda: None, "warmup", after_s=0.1
-            ),
             **{reason: says(reason) for reason in TOLD},
             "gone": Fault(lambda: rig.stop("daemon"), lambda: None, "silent"),
             "page_gone": Fault(lambda: rig.stop("page"), lambda: None, "silent", 3.0),
@@ -108,6 +111,53 @@ def _full_disk(folder: Path, disk: Path) -> None:
             while True:
                 filler.write(bytes(2**12))
         asyncio.run(_shoot(url, folder, {"recorder": _nothing()}, warm_s=JUDGED_S))
+
+
+def _recorded(folder: Path) -> None:
+    """A recorded run with its time bar, the source standing still in the middle of it."""
+    name = f"spikeloop-shots-{os.getpid()}"
+    with Rig() as rig:
+        runs = rig.path / "recordings"
+        endpoints = rig.serve("daemon", name, served(SHIPPED_DEMO, record=runs, name=name))
+        rig.start(
+            "subject", "simulate", "--name", name, "--decodes", endpoints["decode"], "--day", "8"
+        )
+        client, subject = DaemonClient(endpoints["control"]), rig.pids()["subject"]
+        Event().wait(RECORDED_S / 2)
+        os.kill(subject, signal.SIGSTOP)
+        Event().wait(4.0)
+        os.kill(subject, signal.SIGCONT)
+        Event().wait(RECORDED_S / 4)
+        client.ask("pause")
+        Event().wait(3.0)
+        client.ask("resume")
+        Event().wait(RECORDED_S / 4)
+        rig.stop("subject")
+        rig.stop("daemon")
+        (run,) = (one for one in runs.iterdir() if one.is_dir())
+        announced = rig.path / "page.json"
+        rig.start(
+            "page", "page", "--run", str(run), "--bind", "127.0.0.1:0",
+            "--announce", str(announced),
+        )  # fmt: skip
+        url = rig.wait_for_file(announced, "page")["url"]
+        asyncio.run(_wind(url, folder))
+
+
+async def _wind(url: str, folder: Path) -> None:
+    async with Chromium() as browser:
+        for look in ("light", "dark"):
+            tab = await browser.open(url, dark=look == "dark")
+            await tab.until(f"{WORD} === 'ok'", 60.0)
+            for size in ("screen", "tablet"):
+                await tab.resize(*SIZES[size])
+                await tab.value(
+                    f"document.getElementById('at').value = {RECORDED_S / 2 + 3};"
+                    "document.getElementById('at').onchange()"
+                )
+                await asyncio.sleep(2 * SETTLED_S)
+                await tab.screenshot(folder / f"recorded-{look}-{size}.png")
+            sys.stdout.write(f"complaints: {tab.complaints[:3]}, hosts: {tab.hosts}\n")
 
 
 def _nothing() -> Fault:
@@ -143,31 +193,6 @@ def _small_disk() -> Iterator[Path]:
             subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-class _HeldUp:
-    """A process that runs for a moment only, again and again."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid, self._ending = pid, Event()
-        self._thread = Thread(target=self._run, daemon=True)
-
-    def begin(self) -> None:
-        self._thread.start()
-
-    def end(self) -> None:
-        self._ending.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._ending.wait(RUNS_S):
-            _stop_for(self._pid, STOPPED_S)
-
-
-def _stop_for(pid: int, seconds: float) -> None:
-    os.kill(pid, signal.SIGSTOP)
-    Event().wait(seconds)
-    os.kill(pid, signal.SIGCONT)
-
-
 async def _shoot(
     url: str,
     folder: Path,
@@ -188,7 +213,7 @@ async def _shoot(
         for name, fault in faults.items():
             await _shoot_fault(tabs, name, folder, fault)
         for tab in tabs.values():
-            sys.stdout.write(f"complaints: {tab.complaints}, hosts: {tab.hosts}\n")
+            sys.stdout.write(f"complaints: {tab.complaints[:3]}, hosts: {tab.hosts}\n")
 
 
 async def _every_size(tab: Tab, folder: Path, name: str) -> None:
@@ -206,7 +231,7 @@ async def _shoot_fault(tabs: dict[str, Tab], name: str, folder: Path, fault: Fau
         await tab.resize(*SIZES["screen"])
         await asyncio.sleep(0.5)
         loop = asyncio.get_running_loop()
-        if fault.word == "warmup" or look == "light":
+        if look == "light":
             await loop.run_in_executor(None, fault.begin)
         with suppress(TimeoutError):
             await _shown(tab, fault.word)

@@ -43,6 +43,10 @@ def test_validity_is_that_of_the_newest_decode_until_none_comes():
     silent = panel.fast(T0_S + 1.2, "")
     assert silent["validity"] == "silent"
     assert "1.0 s" in silent["words"]
+    panel.take(decode(T0_S + 1.3, 3, validity="paused", reason="stopping"))
+    ended = panel.fast(T0_S + 5.3, "")
+    assert ended["validity"] == "silent"
+    assert ended["words"] == "the daemon ended 4.0 s ago, as it was asked to"
 
 
 def test_time_in_service_counts_from_the_runs_start_or_from_the_swap():

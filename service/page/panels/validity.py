@@ -51,6 +51,9 @@ class ValidityPanel:
             reason, words = "waiting", trouble or WAITING
         elif silent_s > max(GONE_S, GONE_HOPS * self.hop_s):
             reason, words = "gone", f"no decode for {seconds_in_words(silent_s)}"
+            if self._decode["reason"] == "stopping":
+                words = f"the daemon ended {seconds_in_words(silent_s)} ago, as it was asked to"
+                remedy = "`spikeloop serve` starts it"
         else:
             validity, reason = self._decode["validity"], self._decode["reason"]
             words, remedy = reason_and_remedy(reason, silence_of(self._decode))

@@ -141,14 +141,15 @@ export class Plots {
         }
         this.set(`trace${i}`, `${name}${i}`, { x, y });
       }
-      this.reach[i] = Math.max(most * 1.1, this.reach[i] * AUTO_SHRINK, 1e-3);
+      // Safe values of zero tell nothing of the range.
+      if (most) this.reach[i] = Math.max(most * 1.1, this.reach[i] * AUTO_SHRINK, 1e-3);
       const nice = niceReach(this.reach[i]);
       this.range(`trace${i}`, "y", -nice, nice);
     }
   }
 
   drawPlane(fast) {
-    const far = Math.max(0, ...[fast.cursor, fast.target].flat().filter((v) => v != null).map(Math.abs));
+    const far = Math.max(0, ...[fast.cursor, fast.target, ...this.trail].flat().filter((v) => v != null).map(Math.abs));
     const reach = niceReach(Math.max(far * 1.15, this.plane));
     this.plane = Math.max(this.plane, reach);
     this.square("plane", this.plane);

@@ -69,17 +69,17 @@ export function showNotes(slow) {
   const r2 = Object.entries(decoded.r2).filter(([, values]) => values.length)
     .map(([name, values]) => `${name} ${values.map((v) => number(v)).join(" / ")}`);
   say("r2-note", r2.length ? `R² over 30 s: ${r2.join("; ")}` : "");
-  byId("plane-empty").hidden = decoded.has_plane;
+  byId("plane-empty").hidden = decoded.has_cursor;
   say("plane-empty", slow.recorded ? "The record of a run holds no positions."
-    : "No LSL stream of type Position was found.");
+    : decoded.has_plane ? "No positions come now." : "No LSL stream of type Position was found.");
   const bits = [["Fitts", trials.fitts_bits_per_s], ["grid", trials.grid_bits_per_s]]
-    .filter(([, value]) => value != null).map(([name, value]) => `${name} ${number(value)} bits/s`);
+    .filter(([, value]) => value != null).map(([name, value]) => `${name} ${number(value)}`);
   say("trials-note", trials.n
-    ? [`${trials.n_success} of ${trials.n} trials`, ...bits].join(", ") : "");
+    ? `${trials.n_success} of ${trials.n} trials${bits.length ? `, ${bits.join(", ")} bits/s` : ""}` : "");
   byId("legend-actual").hidden = !decoded.has_plane;
   byId("legend-shadow").hidden = !decoded.has_shadow;
   const rules = Object.entries(latency.cut_by)
-    .map(([rule, share]) => `${share > 0.995 ? "all" : `${(100 * share).toFixed(0)} %`} ${CUT_BY[rule] || rule}`);
+    .map(([rule, share]) => `${share === 1 ? "all" : share < 0.01 ? "under 1 %" : `${Math.min(99, 100 * share).toFixed(0)} %`} ${CUT_BY[rule] || rule}`);
   const last = latency.band.at(-1);
   say("latency-note", last
     ? `end to end ${number(last[1], 1)} ms, 99 of 100 within ${number(last[2], 1)} ms; dashed: a hop, ${latency.hop_ms} ms` : "");
@@ -96,7 +96,7 @@ export function showNotes(slow) {
   ].filter(Boolean).join(", "));
 }
 
-const FATES = { duplicate: "twice", unknown_unit: "unknown" };
+const FATES = { duplicate: "twice", unknown_unit: "unknown", overflow: "dropped" };
 
 export function showSpikes({ spikes }) {
   if (!spikes.fates) return;
@@ -114,7 +114,7 @@ export function showSpikes({ spikes }) {
     ["disorder", `${number(spikes.disorder_ms)} ms`],
     ["settle time", `${number(spikes.settle_ms)} ms${spikes.settling ? ", being measured" : ""}`],
     ["delay", spikes.delay_ms == null ? "being measured" : `${number(spikes.delay_ms)} ms`],
-    ["waiting", `${spikes.pending} spikes`], ["lost on the way", `${spikes.lost} samples`],
+    ["spikes waiting", spikes.pending], ["samples lost", spikes.lost],
   ]);
 }
 
@@ -127,7 +127,7 @@ export function showUnits({ units, map }) {
     const row = element("tr", undefined, unit.mark ? "bad" : "");
     row.append(element("td", unit.key), element("td", number(unit.hz, 1), "n"), element("td", number(unit.before_hz, 1), "n"),
       element("td", unit.angle == null ? "–" : `${unit.angle}°`, "n"),
-      element("td", unit.share == null ? "–" : `${(100 * unit.share).toFixed(1)} %`, "n"), element("td", unit.mark));
+      element("td", unit.share == null || unit.mark === "unknown" ? "–" : `${(100 * unit.share).toFixed(1)} %`, "n"), element("td", unit.mark));
     return row;
   });
   byId("units").replaceChildren(head, ...rows);
@@ -139,7 +139,7 @@ export function showEvents({ events: { events } }) {
   if (told !== shownEvents) {
     shownEvents = told;
     byId("events").replaceChildren(...[...events].reverse().map((event) => {
-      const line = element("li", undefined, event.level);
+      const line = element("li", undefined, event.level === "warning" ? "warning" : "");
       line.append(element("time"), element("span", event.event), element("span", event.told));
       line.title = event.told;
       return line;
