@@ -27,8 +27,9 @@ def left_open(minutes: int) -> dict[str, Any]:
         minutes: how long; more than six, of which the first six are not judged.
 
     Returns:
-        By process, `mib` (the median of each minute) and `growth` (the highest minute after the
-        sixth over the sixth, less 1).
+        Of the page's process and of all the browser's, `mib` (the median of each minute) and
+        `growth` (the highest minute after the sixth over the sixth, less 1); `heap_mib` of the
+        page's objects in the browser, the least of each minute, for rubbish is let lie for a while.
     """
     name, before = f"spikeloop-page-{os.getpid()}", machine.processor_ticks()
     with Rig() as rig:
@@ -61,7 +62,9 @@ async def _watch(url: str, page: int, minutes: int) -> dict[str, Any]:
                 await asyncio.sleep(SAMPLE_S)
             frames_per_s.append((await tab.value(FRAMES) - n_before) / (loop.time() - t_before_s))
         complaints = tab.complaints
+    heap_mib = [round(min(of), 1) for of in held.pop("heap")]
     return {name: _summary(of) for name, of in held.items()} | {
+        "heap_mib": heap_mib,
         "frames_per_s": [round(n, 1) for n in frames_per_s],
         "complaints": complaints,
     }

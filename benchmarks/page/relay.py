@@ -30,7 +30,7 @@ class Relay(Thread):
     def __init__(self, endpoint: str) -> None:
         super().__init__(name="relay", daemon=True)
         self.reason, self._ending = "", Event()
-        context = zmq.Context.instance()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._heard, self._said = context.socket(zmq.SUB), context.socket(zmq.PUB)
         self._heard.connect(endpoint)
         self._heard.subscribe(b"")

@@ -28,7 +28,7 @@ from streams.wire.client import DaemonClient
 
 SIZES = {"screen": (1920, 1080), "tablet": (1180, 820), "tablet-upright": (820, 1180)}
 WARM_S, JUDGED_S, SETTLED_S = 45.0, 35.0, 2.0
-WORD = "document.body.dataset.validity"
+WORD = "document.body?.dataset.validity"
 TOLD = (
     "overdue",
     "incomplete",

@@ -49,6 +49,14 @@ def test_validity_is_that_of_the_newest_decode_until_none_comes():
     assert ended["words"] == "the daemon ended 4.0 s ago, as it was asked to"
 
 
+def test_in_a_recorded_run_nothing_can_be_done_about_silence():
+    panel = ValidityPanel(is_live=False)
+    assert panel.fast(T0_S, "")["words"] == "before the run's first decode"
+    panel.take(decode(T0_S, 1))
+    silent = panel.fast(T0_S + 4.0, "")
+    assert (silent["validity"], silent["remedy"]) == ("silent", "")
+
+
 def test_time_in_service_counts_from_the_runs_start_or_from_the_swap():
     panel = ValidityPanel()
     panel.take(heartbeat(T0_S, hop_ms=20.0))

@@ -12,9 +12,14 @@ GONE_HOPS, GONE_S = 5.0, 0.4
 
 
 class ValidityPanel:
-    """Keeps the newest decode and heartbeat."""
+    """Keeps the newest decode and heartbeat.
 
-    def __init__(self) -> None:
+    Args:
+        is_live: a daemon is shown, not a recorded run: then something can be done about silence.
+    """
+
+    def __init__(self, *, is_live: bool = True) -> None:
+        self._is_live = is_live
         self._decode: dict[str, Any] = {}
         self._heartbeat: dict[str, Any] = {}
         self._t_heard_s = float("-inf")
@@ -46,14 +51,14 @@ class ValidityPanel:
     def fast(self, now_s: float, trouble: str) -> dict[str, Any]:
         """Return the validity now, why, and what to do."""
         silent_s = now_s - self._t_heard_s
-        validity, remedy = "silent", IS_RUNNING
+        validity, remedy = "silent", IS_RUNNING if self._is_live else ""
         if not self._decode:
-            reason, words = "waiting", trouble or WAITING
+            reason, words = "waiting", trouble or (WAITING if self._is_live else BEFORE)
         elif silent_s > max(GONE_S, GONE_HOPS * self.hop_s):
             reason, words = "gone", f"no decode for {seconds_in_words(silent_s)}"
             if self._decode["reason"] == "stopping":
                 words = f"the daemon ended {seconds_in_words(silent_s)} ago, as it was asked to"
-                remedy = "`spikeloop serve` starts it"
+                remedy = "`spikeloop serve` starts it" if self._is_live else ""
         else:
             validity, reason = self._decode["validity"], self._decode["reason"]
             words, remedy = reason_and_remedy(reason, silence_of(self._decode))
@@ -79,4 +84,5 @@ class ValidityPanel:
 
 
 WAITING = "waiting for the daemon's first decode"
+BEFORE = "before the run's first decode"
 IS_RUNNING = "is the daemon running?"
