@@ -25,7 +25,8 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
     "--disable-dev-shm-usage", "--disable-extensions", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-default-apps",
-    "--remote-debugging-port=0",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows", "--remote-debugging-port=0",
 )  # fmt: skip
 STARTS_WITHIN_S, ANSWERS_WITHIN_S = 60.0, 60.0
 
@@ -137,7 +138,9 @@ class Chromium:
         self, url: str, *, width: int = 1920, height: int = 1080, dark: bool = False
     ) -> Tab:
         """Open a tab of this size, in a light or dark scheme."""
-        target = (await self.ask("Target.createTarget", url="about:blank"))["targetId"]
+        # A window each: what lies behind in a window is not drawn.
+        made = await self.ask("Target.createTarget", url="about:blank", newWindow=True)
+        target = made["targetId"]
         attached = await self.ask("Target.attachToTarget", targetId=target, flatten=True)
         tab = Tab(self, attached["sessionId"])
         self._tabs[attached["sessionId"]] = tab

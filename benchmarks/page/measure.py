@@ -16,6 +16,7 @@ from service.bench import machine
 from service.bench.listener import Listener
 from service.bench.loop import Settings, start_daemon, start_sender
 from service.bench.rig import Rig, beside
+from service.short_slices import wake_soon
 from service.telemetry.percentiles import percentiles
 
 SAMPLE_S = 2.0
@@ -28,7 +29,11 @@ PAINTED = """(() => {
   [paper.width, paper.height] = [innerWidth, innerHeight];
   const pen = paper.getContext("2d"), image = pen.createImageData(paper.width, paper.height);
   const pixels = new Uint32Array(image.data.buffer);
-  return () => { pixels.fill(0xff000000 + floor.n); pen.putImageData(image, 0, 0); };
+  return () => {  // at half of the screen's rate, as the page does
+    if (floor.n % 2) return;
+    pixels.fill(0xff000000 + floor.n);
+    pen.putImageData(image, 0, 0);
+  };
 })()"""
 FLOOR = """window.floor = {n: 0};
 const paint = %s;
@@ -82,12 +87,17 @@ def measure(
         n_tabs: tabs of one browser that show the page.
         n_rounds: turns of each.
         is_drawn: a browser draws; else programs read what it would be sent.
-        is_apart: the browser gets half of the cores for itself, as if it were on another machine.
+        is_apart: the browser is held to half of the cores, to leave the others alone as one on
+            another machine would.
+
+    Returns:
+        Ratios of the p99 with the page to that without; where a browser draws also to that while
+        the same browser paints windows of its own, for what drawing takes of this machine's cores
+        is no matter of the page's.
     """
     cores = sorted(os.sched_getaffinity(0))
     browsers = frozenset(cores[len(cores) // 2 :] if is_apart else cores)
-    # All that is started from here on is held to these, but for the browser.
-    os.sched_setaffinity(0, set(cores) - browsers or set(cores))
+    wake_soon()
     stream, before = f"spikeloop-page-{os.getpid()}", machine.processor_ticks()
     rounds: list[dict[str, Any]] = []
     with Rig() as rig:
@@ -97,18 +107,25 @@ def measure(
         _listen(endpoint, 15.0)  # the settle time is measured first
         for _ in range(n_rounds):
             without = _listen(endpoint, settings.seconds)
+            painting = _painting(endpoint, settings, n_tabs, browsers) if is_drawn else {}
             with_page = _with_page(rig, endpoint, settings, n_tabs, browsers if is_drawn else None)
-            rounds.append({"without": without} | with_page)
-    ratios = [one["with"]["p99"] / one["without"]["p99"] for one in rounds]
+            rounds.append({"without": without} | painting | with_page)
+    ratios = _ratios(rounds, "without")
+    to_drawing = {"p99_ratios_to_painting": _ratios(rounds, "painting")} if is_drawn else {}
     return {
         "settings": settings.as_dict()
         | {"tabs": n_tabs, "drawn": is_drawn, "hop_ms": settings.hop_s * 1e3}
         | {"apart": is_apart, "cores_of_browser": len(browsers), "cores": len(cores)},
         "p99_ratio": statistics.median(ratios),
         "p99_ratios": ratios,
+        **to_drawing,
         "rounds": rounds,
         "machine": machine.describe(before),
     }
+
+
+def _ratios(rounds: list[dict[str, Any]], base: str) -> list[float]:
+    return [one["with"]["p99"] / one[base]["p99"] for one in rounds]
 
 
 def _listen(
@@ -144,6 +161,29 @@ def _with_page(
     finally:
         rig.stop("page")
     return told | {"page": usage.summary()["page"]}
+
+
+def _painting(
+    endpoint: str, settings: Settings, n_tabs: int, cores: Set[int]
+) -> dict[str, dict[str, float]]:
+    """One turn beside a browser whose windows paint something of their own."""
+    is_painting = Event()
+
+    async def paint(ending: Event) -> None:
+        async with Chromium() as browser:
+            for _ in range(n_tabs):
+                await (await browser.open("about:blank")).value(FLOOR % PAINTED)
+            is_painting.set()
+            while not ending.is_set():
+                await asyncio.sleep(0.2)
+
+    def look(ending: Event) -> None:
+        os.sched_setaffinity(0, cores)
+        asyncio.run(paint(ending))
+
+    with beside(look):
+        is_painting.wait(60.0)
+        return {"painting": _listen(endpoint, settings.seconds)}
 
 
 def _drawn(
@@ -191,7 +231,7 @@ async def _look(url: str, n_tabs: int, watched: Watched, ending: Event) -> None:
             watched.heap_bytes.append(await tabs[0].value(HEAP))
             await asyncio.sleep(SAMPLE_S)
         watched.cores = (browser.busy_s() - busy_s) / (loop.time() - t_begin_s)
-        watched.hover_ms = await _hover_ms(tabs[0])
+        watched.hover_ms = await hover_ms(tabs[0])
         watched.complaints += [one for tab in tabs for one in tab.complaints]
 
 
@@ -207,8 +247,8 @@ async def _floor(browser: Chromium, paint: str) -> float:
     return per_s
 
 
-async def _hover_ms(tab: Tab) -> float | None:
-    """Point at the middle of the raster, and wait for the note on the unit there."""
+async def hover_ms(tab: Tab) -> float | None:
+    """Point at the middle of the raster; milliseconds to the note on the unit, if it comes."""
     await tab.ask("Page.bringToFront")
     at = "document.getElementById('raster').getBoundingClientRect()"
     x, y = await tab.value(f"[{at}.x + {at}.width / 2, {at}.y + {at}.height / 2]")

@@ -18,6 +18,7 @@ from threading import Event
 from typing import Any
 
 from benchmarks.page.chromium import Chromium, Tab
+from benchmarks.page.measure import hover_ms
 from benchmarks.page.relay import Relay
 from service.bench.rig import Rig
 from service.demo.demo import SHIPPED_DEMO, served
@@ -222,6 +223,10 @@ async def _every_size(tab: Tab, folder: Path, name: str) -> None:
         await asyncio.sleep(SETTLED_S)
         await tab.screenshot(folder / f"{name}-{size}.png")
     await tab.resize(*SIZES["screen"])
+    await asyncio.sleep(SETTLED_S)
+    told = await hover_ms(tab)
+    await tab.screenshot(folder / f"{name}-hover.png")
+    sys.stdout.write(f"hover: {told} ms\n")
 
 
 async def _shoot_fault(tabs: dict[str, Tab], name: str, folder: Path, fault: Fault) -> None:
