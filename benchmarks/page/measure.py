@@ -40,12 +40,7 @@ const paint = %s;
 const draw = () => { requestAnimationFrame(draw); paint(); floor.n++; };
 draw();"""
 """What a page draws that draws nothing, and one that paints all of itself anew."""
-TIP = """(() => {
-  const tips = (at) => [...at.querySelectorAll("*")].flatMap((one) => [
-    ...(one.matches(".bk-Tooltip") && one.offsetWidth ? [one] : []),
-    ...(one.shadowRoot ? tips(one.shadowRoot) : [])]);
-  return tips(document.getElementById("raster")).length > 0;
-})()"""
+TIP = "[...document.querySelectorAll('body > [popover]')].some((one) => one.offsetWidth > 0)"
 """The raster's note on a unit is there."""
 
 
