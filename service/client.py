@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from export.sending import start_deployment
 from service.errors import ConfigError, ExitCode
-from service.terminal.status import print_status
+from service.terminal.status import print_status, shaping_in_words
 from streams.clock import MonotonicClock
 from streams.wire.client import DaemonClient
 from streams.wire.schema import Reply, encode
@@ -92,7 +91,7 @@ def answer(name: str, reply: Reply, *, as_json: bool) -> int:
     elif name == "status":
         print_status(reply.result)
     else:
-        _print(name, reply.result)
+        Console().print(_sentence(name, reply.result), highlight=False, markup=False)
     return ExitCode.DONE if reply.ok else ExitCode.USAGE
 
 
@@ -115,16 +114,22 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _print(name: str, result: dict[str, Any]) -> None:
-    table = Table(title=f"spikeloop {name}", title_justify="left", show_header=False)
-    for key, value in result.items():
-        table.add_row(key, _text(value))
-    Console().print(table)
+SENTENCES = {
+    "pause": "paused: decodes carry the safe value until `spikeloop resume`",
+    "resume": "resumed: decodes act again",
+    "stop": "the daemon is ending; its last decode carries the safe value",
+    "dismiss": "the decoder in shadow is taken out",
+    "promote": "the decoder that was in shadow, {checksum}, is in service; "
+    "`spikeloop rollback` puts back the one before",
+    "rollback": "the decoder before, {checksum}, is in service again",
+}
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return "  ".join(f"{key} {_text(one)}" for key, one in value.items())
-    if isinstance(value, list):
-        return ", ".join(_text(one) for one in value) or "none"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _sentence(name: str, result: dict[str, Any]) -> str:
+    """Say what a command did."""
+    if name == "shape":
+        ahead_ms = 1e3 * result["lead_s"]
+        shaped = shaping_in_words({key: v for key, v in result.items() if key != "lead_s"})
+        return f"from the next beat on: {shaped or 'no shaping'}; {ahead_ms:g} ms ahead"
+    checksum = str(result.get("checksum", ""))[:8]
+    return SENTENCES[name].format(checksum=checksum)

@@ -27,9 +27,34 @@ FATES = {
 }
 FLAGS = {
     "simulated": "A SIMULATED SUBJECT'S SPIKES: no person is decoded",
-    "record": "nothing is recorded now: the event `recording_failed` has the reason",
+    "record": "nothing is recorded now: the event on the failed recording has the reason",
     "memory_check": "the decoder's memory is not checked now",
 }
+EVENTS = {
+    "started": "{decoder_id} by {backend}",
+    "backend_chosen": "{backend}, the fastest here",
+    "settled": "bins wait for their spikes for {settle_ms:.0f} ms at most",
+    "disorder": "{behind} come up to {disorder_ms:.1f} ms after later ones",
+    "source_lost": "{why}; it is looked for",
+    "source_back": "{stream}",
+    "lsl_clock_again": "stamps are of LSL's clock again",
+    "join": "{decoder_id} decodes in shadow",
+    "dismiss": "the decoder in shadow was taken out",
+    "promote": "{decoder_id} is in service",
+    "rollback": "{decoder_id} is in service again",
+    "rolled_back_out_of_range": "{decoder_id} is in service again: the other left its bounds",
+    "out_of_range": "{output} lay beyond its bounds",
+    "fell_back": "{decoder_id} goes on by the fallback",
+    "reloaded": "{decoder_id} was read anew from the disk",
+    "flight": "the last 30 s of beats are in {file}",
+    "recording": "to {folder}",
+    "recordings_removed": "the oldest, to keep within {limit_gb:g} GB",
+    "hung": "{error}",
+    "failed": "{error}",
+    "stopped": "the run has ended",
+    "mark": "{text}",
+}
+"""What an event says whose detail holds no sentence of its own (`warning` or `note`)."""
 LEAST_SILENCE_S = 0.05
 """A shorter silence is not worth a number."""
 
@@ -67,7 +92,7 @@ REASONS: dict[str, Words] = {
     ),
     "unknown_units": Words(
         "many spikes come from units that the decoder does not know",
-        "is it the decoder of this array and day? The event `unknown_units` names the units",
+        "is it the decoder of this array and day? The event on unknown units names them",
     ),
     "backend_error": Words(
         "the decoder cannot be run",
@@ -87,7 +112,7 @@ REASONS: dict[str, Words] = {
     ),
     "spikes_rejected": Words(
         "many spikes come late, twice, from the future or damaged",
-        "the event `spikes_rejected` names the likely cause",
+        "the event on rejected spikes names the likely cause",
     ),
     "source_changed": Words(
         "the source came back with other labels or another format",
@@ -117,13 +142,44 @@ def reason_in_words(reason: str, silence_s: float | None = None) -> str:
         reason: from the wire; a later daemon's unknown one stays as it is.
         silence_s: seconds since the newest spike; None where unknown.
     """
+    return ": ".join(filter(None, reason_and_remedy(reason, silence_s)))
+
+
+def reason_and_remedy(reason: str, silence_s: float | None = None) -> tuple[str, str]:
+    """Say what happened, and what to do about it, "" where there is nothing to do.
+
+    Args:
+        reason: as for `reason_in_words`.
+        silence_s: likewise.
+    """
     words = REASONS.get(reason)
     if words is None:
-        return reason
+        return reason, ""
     known = silence_s is not None and silence_s >= LEAST_SILENCE_S
     silence = f" for {seconds_in_words(silence_s)}" if known and silence_s is not None else ""
-    what = words.what.format(silence=silence)
-    return f"{what}: {words.do}" if words.do else what
+    return words.what.format(silence=silence), words.do
+
+
+def event_in_words(event: str, detail: Mapping[str, Any]) -> str:
+    """Say what an event of the wire tells beside its name.
+
+    Args:
+        event: its name; a later daemon's unknown one is told by its fields.
+        detail: of the wire.
+    """
+    said = detail.get("warning") or detail.get("note")
+    if said:
+        return str(said)
+    try:
+        return EVENTS[event].format_map(detail)
+    except (KeyError, ValueError, TypeError):
+        plain = {key: one for key, one in detail.items() if isinstance(one, str | int | float)}
+        plain.pop("checksum", None)
+        return ", ".join(f"{key.replace('_', ' ')} {_short(one)}" for key, one in plain.items())
+
+
+def _short(value: str | float) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def flags_in_words(flags: Sequence[str]) -> str:

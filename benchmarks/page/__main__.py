@@ -7,6 +7,7 @@ import sys
 from typing import Annotated
 
 from benchmarks.command import HopMs, Option, RateHz, Rounds, Units, main
+from benchmarks.page.left_open import left_open
 from benchmarks.page.measure import measure
 from service.bench.loop import Settings
 
@@ -19,12 +20,21 @@ def run(
     tabs: Annotated[int, Option(help="Tabs that show the page.")] = 1,
     rounds: Rounds = 3,
     draw: Annotated[bool, Option(help="A browser draws; else programs read.")] = True,
+    apart: Annotated[
+        bool, Option(help="The browser has half of the cores for itself, as on another machine.")
+    ] = True,
+    minutes: Annotated[
+        int, Option(help="Leave the page of a demo open so long, and tell its memory only.")
+    ] = 0,
 ) -> int:
     """Measure the daemon with and without the page, in turn; prints one JSON object."""
+    if minutes:
+        sys.stdout.write(json.dumps(left_open(minutes), indent=1) + "\n")
+        return 0
     settings = Settings(
         n_units=units, rate_hz=rate, hop_s=hop_ms * 1e-3, seconds=seconds, block_s=4.7e-3
     )
-    told = measure(settings, n_tabs=tabs, n_rounds=rounds, is_drawn=draw)
+    told = measure(settings, n_tabs=tabs, n_rounds=rounds, is_drawn=draw, is_apart=apart)
     sys.stdout.write(json.dumps(told, indent=1) + "\n")
     return 0
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +25,8 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
     "--disable-dev-shm-usage", "--disable-extensions", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-default-apps",
-    "--remote-debugging-port=0",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows", "--remote-debugging-port=0",
 )  # fmt: skip
 STARTS_WITHIN_S, ANSWERS_WITHIN_S = 60.0, 60.0
 
@@ -119,11 +122,25 @@ class Chromium:
         result: dict[str, Any] = said["result"]
         return result
 
+    def pids(self) -> list[int]:
+        """All its processes."""
+        return [self.process.pid, *_descendants(self.process.pid)]
+
+    def busy_s(self) -> float:
+        """Processor time of all its processes so far."""
+        return sum(_busy_s(pid) for pid in self.pids())
+
+    def mib(self) -> float:
+        """Memory of all its processes; what several of them share is counted once."""
+        return sum(resident_mib(pid) for pid in self.pids())
+
     async def open(
         self, url: str, *, width: int = 1920, height: int = 1080, dark: bool = False
     ) -> Tab:
         """Open a tab of this size, in a light or dark scheme."""
-        target = (await self.ask("Target.createTarget", url="about:blank"))["targetId"]
+        # A window each: what lies behind in a window is not drawn.
+        made = await self.ask("Target.createTarget", url="about:blank", newWindow=True)
+        target = made["targetId"]
         attached = await self.ask("Target.attachToTarget", targetId=target, flatten=True)
         tab = Tab(self, attached["sessionId"])
         self._tabs[attached["sessionId"]] = tab
@@ -202,7 +219,39 @@ class Tab:
             width=width, height=height, deviceScaleFactor=1, mobile=False,
         )  # fmt: skip
 
+    async def close(self) -> None:
+        """Close the tab."""
+        await self.ask("Page.close")
+
     async def screenshot(self, path: Path) -> None:
         """Write a picture of the window, PNG."""
         told = await self.ask("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(told["data"]))
+
+
+def resident_mib(pid: int) -> float:
+    """Memory of a process, its share of what it has in common with others; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def _busy_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:  # it has ended meanwhile
+            continue
+        for child in children:
+            yield int(child)
+            yield from _descendants(int(child))

@@ -21,6 +21,7 @@ N_TRACES = 4
 """Dimensions of outputs that are drawn; more are in no use today."""
 LEAD_S = 0.1
 """Decodes of what is to come lie so far right of now."""
+MINUTE = [-60.0, -40.0, -20.0, 0.0]
 INK = {"light": "#1b2430", "dark": "#e8edf4"}
 MUTED = {"light": "#66717f", "dark": "#93a0b0"}
 GRID = {"light": "#e3e8ee", "dark": "#2a323d"}
@@ -129,6 +130,7 @@ def _trace(i: int, theme: str) -> figure:
 
 def _latency(theme: str) -> figure:
     plot = _plot("latency", (-60.0, 0.0), (0.0, 25.0), y_axis_label="ms")
+    plot.xaxis.ticker = MINUTE
     band = _source("band", x=[], p50=[], p99=[])
     plot.varea("x", "p50", "p99", source=band, fill_color=ACCENT[theme], fill_alpha=0.25)
     plot.line("x", "p50", source=band, line_color=ACCENT[theme], line_width=2)
@@ -149,6 +151,7 @@ def _hop(plot: figure, theme: str, *, is_upright: bool = False) -> None:
 
 def _stages(theme: str) -> figure:
     plot = _plot("stages", (0.0, 10.0), (-0.6, 6.6), x_axis_label="ms, p50 to p99")
+    plot.xaxis.ticker = BasicTicker(desired_num_ticks=3)
     stages = _source("stages", y=[], p50=[], p99=[])
     plot.hbar("y", left="p50", right="p99", height=0.55, source=stages, color=ACCENT[theme])
     plot.scatter("p50", "y", source=stages, size=7, color=ACCENT[theme])
@@ -161,6 +164,7 @@ def _stages(theme: str) -> figure:
 
 def _rate(theme: str) -> figure:
     plot = _plot("rate", (-60.0, 0.0), (0.0, 100.0), y_axis_label="spikes/s")
+    plot.xaxis.ticker = MINUTE
     source = _source("rate_data", x=[], y=[])
     plot.line("x", "y", source=source, line_color=ACCENT[theme], line_width=2)
     return plot
@@ -170,6 +174,9 @@ def _timeline(theme: str) -> figure:
     plot = _plot("timeline", (-SHOWN_S, 0.0), (0.0, 1.0))
     plot.yaxis.visible = False
     plot.grid.visible = False
+    minutes = range(int(SHOWN_S / 60.0) + 1)
+    plot.xaxis.ticker = [-60.0 * n for n in minutes]
+    plot.xaxis.major_label_overrides = {-60.0 * n: f"{n} min ago" if n else "now" for n in minutes}
     plot.quad(
         left="left", right="right", bottom=0.0, top=0.45, color="color",
         source=_source("stretches", left=[], right=[], color=[]),

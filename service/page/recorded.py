@@ -49,7 +49,7 @@ class RecordedInputs:
         stretches = groupby(self._tape.validities(BAR_CELLS))
         self._stretches = [[validity, len(list(same))] for validity, same in stretches]
         self.client: DaemonClient | None = None
-        self.room = Room(self._tape.begin_s)
+        self.room = Room(self._tape.begin_s, is_live=False)
         self.is_playing, self.speed = True, 1.0
         self._head_s, self._t_s = self._tape.begin_s, clock.now()
         self._t_ticked_s = self._head_s
@@ -92,7 +92,7 @@ class RecordedInputs:
         self._head_s = tape.begin_s + min(max(0.0, to_s), tape.end_s - tape.begin_s)
         first_s = max(tape.begin_s, self._head_s - LED_IN_S)
         self.room.influence.close()
-        self.room = Room(first_s, self._bundle)
+        self.room = Room(first_s, self._bundle, is_live=False)
         self.room.keys = tape.keys
         self._items: Iterator[Heard | Spikes] = tape.items(first_s)
         self._next: Heard | Spikes | None = next(self._items, None)

@@ -37,10 +37,14 @@ class Room:
     Args:
         now_s: seconds on our clock.
         bundle: the decoder, where it lies on this machine.
+        is_live: a daemon is shown, not a recorded run.
     """
 
-    def __init__(self, now_s: float, bundle: DecoderBundle | None = None) -> None:
-        self.validity, self.events, self.latency = ValidityPanel(), EventsPanel(), LatencyPanel()
+    def __init__(
+        self, now_s: float, bundle: DecoderBundle | None = None, *, is_live: bool = True
+    ) -> None:
+        self.validity = ValidityPanel(is_live=is_live)
+        self.events, self.latency = EventsPanel(), LatencyPanel()
         self.spikes, self.decoded, self.units = SpikesPanel(), DecodedPanel(), UnitsPanel(bundle)
         self.influence = InfluencePanel(bundle)
         self.trials, self.raster = TrialsPanel(self.decoded.place_at), Raster(now_s)

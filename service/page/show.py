@@ -81,12 +81,25 @@ async def _serve(
     while not is_stopped():
         now_s = inputs.drain()
         browsers.push(now_s)
-        t_next_s += PICTURE_S if browsers.connected else UNSEEN_S
-        # After a stall the next picture is the newest one, not all that were missed.
-        t_next_s = max(t_next_s, clock.now())
-        await asyncio.sleep(t_next_s - clock.now())
+        every_s = PICTURE_S if browsers.connected else UNSEEN_S
+        t_next_s = next_picture_s(t_next_s, every_s, clock.now())
+        await asyncio.sleep(max(0.0, t_next_s - clock.now()))
     server.stop()
     browsers.close()
+
+
+def next_picture_s(t_due_s: float, every_s: float, now_s: float) -> float:
+    """Return when the next picture is due.
+
+    One that was late does not put off those after it, or a busy machine would show fewer than it
+    can; those that a stall took are left out.
+
+    Args:
+        t_due_s: when the last one was due.
+        every_s: from one to the next.
+        now_s: when the last one was done.
+    """
+    return max(t_due_s + every_s, now_s - every_s)
 
 
 def _bound(bind: str) -> tuple[str, list[socket]]:

@@ -12,8 +12,10 @@ from rich.table import Table
 from service.telemetry.percentiles import percentiles
 from service.words import (
     COLOURS,
+    event_in_words,
     fates_in_words,
     flags_in_words,
+    reason_and_remedy,
     reason_in_words,
     seconds_in_words,
     silence_of,
@@ -53,9 +55,8 @@ class LiveLines:
         elif topic == "heartbeat":
             self._heartbeat = message
         elif topic == "event":
-            said = message["detail"].get("warning") or message["detail"].get("note") or ""
-            text = message["detail"].get("text", said)
-            told = f"{message['event'].replace('_', ' ')}: {text}" if text else message["event"]
+            name, text = message["event"], event_in_words(message["event"], message["detail"])
+            told = f"{name.replace('_', ' ')}{f': {text}' if text else ''}"
             self._events.append((now_s, told))
 
     def drawn(self, now_s: float) -> Table:
@@ -99,7 +100,7 @@ class LiveLines:
             yield "beware", f"[yellow]{escape(flags_in_words(flags))}[/]"
         for name, value in last["value"].items():
             most = max(self._largest[name], 1e-9)
-            yield escape(name), self._values(value, last["units"][name], most)
+            yield from self._values(name, value, last["units"][name], most)
         yield "age", self._age()
         yield "rate", self._rate()
         yield "missed", self._missed(last)
@@ -111,24 +112,31 @@ class LiveLines:
     def _state(self, last: Mapping[str, Any], now_s: float) -> Iterator[tuple[str, str]]:
         silent_s = now_s - self._t_heard_s
         validity, reason = last["validity"], last["reason"]
-        told = reason_in_words(reason, silence_of(last)) if reason else ""
         if silent_s > SILENT_AFTER_S:
             yield "now", f"[bold red]no decode for {seconds_in_words(silent_s)}[/]"
             yield "", "is the daemon still running? `spikeloop status` asks it"
+            told = reason_in_words(reason, silence_of(last)) if reason else ""
             yield "before", escape(told or validity_in_words(validity))
             return
         yield (
             "now",
             f"[bold {COLOURS.get(validity, 'red')}]{escape(validity_in_words(validity))}[/]",
         )
-        yield "", escape(told)
+        # A line each, blank where there is nothing to say, so that what is below keeps its place.
+        for told in reason_and_remedy(reason, silence_of(last)) if reason else ("", ""):
+            yield "", escape(told)
 
-    def _values(self, value: list[float | None] | None, unit: str, most: float) -> str:
+    def _values(
+        self, name: str, value: list[float | None] | None, unit: str, most: float
+    ) -> Iterator[tuple[str, str]]:
+        """A line for each dimension with its bar; all in one where there are many."""
         if value is None:
-            return "none"
-        with_bars = len(value) <= BARS_AT_MOST
-        told = [_number(one) + (f" {_bar(one, most)}" if with_bars else "") for one in value]
-        return "  ".join([*told, escape(unit)])
+            yield escape(name), "none"
+        elif len(value) > BARS_AT_MOST:
+            yield escape(name), "  ".join([*map(_number, value), escape(unit)])
+        else:
+            for i, one in enumerate(value):
+                yield "" if i else escape(name), f"{_number(one)} {_bar(one, most)} {escape(unit)}"
 
     def _age(self) -> str:
         sent_ms = percentiles([1e3 * (d["t_sent"] - d["t_window"]) for _, d in self._recent])

@@ -61,8 +61,8 @@ def rows(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _units(status["health"])
     yield from _tuning(status.get("agreement", {}))
     yield "sender's clock", _clock(status)
-    if shaped := _shaping(status):
-        yield "shaping", shaped
+    if shaped := shaping_in_words(status["shaping"]):
+        yield "shaping", escape(shaped)
     if status["flags"]:
         yield "beware", f"[yellow]{escape(flags_in_words(status['flags']))}[/]"
     yield "decodes leave", escape(status["decode_endpoint"])
@@ -167,14 +167,18 @@ def _clock(status: Mapping[str, Any]) -> str:
     return f"{offset_ms:+.2f} ms away, known to {unsure_ms:.2f} ms"
 
 
-def _shaping(status: Mapping[str, Any]) -> str:
-    """Name what shaping changes; "" where it leaves values as they are."""
-    parts, shaping = [], status["shaping"]
+def shaping_in_words(shaping: Mapping[str, Any]) -> str:
+    """Name what shaping changes; "" where it leaves values as they are.
+
+    Args:
+        shaping: settings by name, as `shape` answers them.
+    """
+    parts = []
     for name, value in shaping.items():
         without_power = name == "speed_ref" and shaping["speed_power"] == 1.0
         if value in (None, {}, []) or AT_REST.get(name) == value or without_power:
             continue
-        parts.append(f"{name.replace('_', ' ')} {escape(_plain(value))}")
+        parts.append(f"{name.replace('_', ' ')} {_plain(value)}")
     return ", ".join(parts)
 
 

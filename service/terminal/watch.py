@@ -61,8 +61,8 @@ def _print_lines(
     as_json: bool,
     count: int | None,
 ) -> None:
-    """Print a line for each decode; for people, warnings stand between them."""
-    n = 0
+    """Print a line for each decode; for people, reasons and warnings stand between them."""
+    n, reason = 0, ""
     while count is None or n < count:
         received = subscriber.receive(FIRST_WITHIN_S)
         if received is None:
@@ -72,8 +72,17 @@ def _print_lines(
         if as_json:
             sys.stdout.write(json.dumps(message) + "\n")
             sys.stdout.flush()
-        elif line := _LINES[topic](message):
-            console.print(line, highlight=False)
+            continue
+        if topic == "decode" and message["reason"] != reason:
+            reason = message["reason"]
+            _say(console, _reason_line(message))
+        _say(console, _LINES[topic](message))
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as long as it is: whoever reads a file or a pipe breaks it himself."""
+    if line:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _draw(subscriber: DecodeSubscriber, endpoint: str, console: Console, count: int | None) -> None:
@@ -107,7 +116,7 @@ def _silent(endpoint: str) -> UnreachableError:
 def _event_line(event: dict[str, Any]) -> str:
     """An event, where it warns or notes something."""
     said = event["detail"].get("warning") or event["detail"].get("note")
-    return f"[yellow]{event['event']}: {escape(said)}[/]" if said else ""
+    return f"[yellow]{event['event'].replace('_', ' ')}: {escape(said)}[/]" if said else ""
 
 
 def _heartbeat_line(heartbeat: dict[str, Any]) -> str:
@@ -118,17 +127,21 @@ def _heartbeat_line(heartbeat: dict[str, Any]) -> str:
     return "\n".join(filter(None, (beware, shares)))
 
 
+def _reason_line(decode: dict[str, Any]) -> str:
+    """Say from here on what is wrong, or that nothing is any more."""
+    return f"[yellow]{escape(reason_in_words(decode['reason'], silence_of(decode)))}[/]"
+
+
 def _line(decode: dict[str, Any]) -> str:
-    validity, reason = decode["validity"], decode["reason"]
+    validity = decode["validity"]
     values = "  ".join(
         f"{name} {_numbers(value)} {decode['units'][name]}"
         for name, value in decode["value"].items()
     )
     latency_ms = 1e3 * (decode["t_done"] - decode["t_cut"])
-    why = f"  {escape(reason_in_words(reason, silence_of(decode)))}" if reason else ""
     return (
         f"{decode['beat']:>8}  [{COLOURS.get(validity, 'red')}]{validity:<8}[/]  {values}  "
-        f"[dim]{decode['tokens']} tokens  {latency_ms:.2f} ms[/]{why}"
+        f"[dim]{decode['tokens']} tokens  {latency_ms:.2f} ms[/]"
     )
 
 

@@ -27,18 +27,34 @@ def test_validity_before_the_first_decode_says_what_is_waited_for():
     told = ValidityPanel().fast(T0_S, "no daemon answered")
     assert told["validity"] == "silent"
     assert told["words"] == "no daemon answered"
+    assert told["remedy"] == "is the daemon running?"
 
 
 def test_validity_is_that_of_the_newest_decode_until_none_comes():
     panel = ValidityPanel()
     panel.take(heartbeat(T0_S))
     panel.take(decode(T0_S, 1, validity="stale", reason="no_spikes"))
-    assert panel.fast(T0_S + 0.1, "")["validity"] == "stale"
+    stale = panel.fast(T0_S + 0.1, "")
+    assert stale["validity"] == "stale"
+    assert stale["words"].startswith("no spikes")
+    assert stale["remedy"] == "is the amplifier's program running?"
     panel.take(decode(T0_S + 0.2, 2))
     assert panel.fast(T0_S + 0.21, "")["validity"] == "ok"
     silent = panel.fast(T0_S + 1.2, "")
     assert silent["validity"] == "silent"
     assert "1.0 s" in silent["words"]
+    panel.take(decode(T0_S + 1.3, 3, validity="paused", reason="stopping"))
+    ended = panel.fast(T0_S + 5.3, "")
+    assert ended["validity"] == "silent"
+    assert ended["words"] == "the daemon ended 4.0 s ago, as it was asked to"
+
+
+def test_in_a_recorded_run_nothing_can_be_done_about_silence():
+    panel = ValidityPanel(is_live=False)
+    assert panel.fast(T0_S, "")["words"] == "before the run's first decode"
+    panel.take(decode(T0_S, 1))
+    silent = panel.fast(T0_S + 4.0, "")
+    assert (silent["validity"], silent["remedy"]) == ("silent", "")
 
 
 def test_time_in_service_counts_from_the_runs_start_or_from_the_swap():
@@ -194,7 +210,7 @@ def test_events_say_what_happened_and_when():
     assert [one["told"] for one in told["events"]] == [
         "block 2",
         "it had to grow",
-        "decoder id mine",
+        "mine is in service",
     ]
     assert [one["level"] for one in told["events"]] == ["note", "warning", "note"]
     assert [one["t"] for one in told["events"]] == [-2.0, -1.0, 0.0]

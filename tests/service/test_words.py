@@ -11,14 +11,28 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from service.cli.talk import SMALL, SUCCESSION
+from service.client import answer
 from service.loop.validity import REASONS, VALIDITIES
 from service.terminal import status as status_screen
+from service.terminal import watch
 from service.terminal.live_lines import LiveLines
-from service.words import COLOURS, FATES, fates_in_words, reason_in_words, seconds_in_words
+from service.words import (
+    COLOURS,
+    EVENTS,
+    FATES,
+    event_in_words,
+    fates_in_words,
+    reason_and_remedy,
+    reason_in_words,
+    seconds_in_words,
+)
 from service.words import REASONS as WORDS
 from service.words import VALIDITIES as VALIDITY_WORDS
 from streams.spikes.ring import Fates
+from streams.wire.schema import Reply
 
+WIRE = Path(__file__).parents[2] / "docs" / "wire.md"
 GOLDEN = Path(__file__).parents[1] / "streams" / "golden"
 
 
@@ -27,8 +41,8 @@ def golden(name: str) -> dict[str, Any]:
     return found
 
 
-def drawn(lines: LiveLines, now_s: float) -> str:
-    console = Console(file=io.StringIO(), width=120)
+def drawn(lines: LiveLines, now_s: float, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(lines.drawn(now_s))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -36,6 +50,24 @@ def drawn(lines: LiveLines, now_s: float) -> str:
 def test_every_reason_and_validity_has_words() -> None:
     assert set(WORDS) == set(REASONS)
     assert set(VALIDITY_WORDS) == set(COLOURS) == set(VALIDITIES.values())
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_events_of_the_wire_are_told_by_their_fields(event: str) -> None:
+    """The fields that the words name stand in the wire's table."""
+    _, _, events = WIRE.read_text().partition("| event | detail | when |")
+    (row, *_) = re.findall(rf"^\| `{event}` \|.*$", events, re.MULTILINE)
+    named = re.findall(r"{(\w+)", EVENTS[event])
+    assert all(f"`{name}`" in row or name == "decoder_id" for name in named)
+
+
+def test_events_are_told_in_words() -> None:
+    assert event_in_words("promote", {"decoder_id": "mine", "checksum": "9c"}) == (
+        "mine is in service"
+    )
+    assert event_in_words("settled", {"settle_ms": 9.3, "warning": "it grew"}) == "it grew"
+    assert event_in_words("moonlight", {"full_ms": 0.12345, "checksum": "9c"}) == "full ms 0.123"
+    assert event_in_words("settled", {"settle_ms": None}) == ""
 
 
 def test_every_fate_but_used_has_words() -> None:
@@ -107,8 +139,64 @@ def test_watch_says_what_to_do_when_it_is_not_ok_and_when_nothing_comes() -> Non
     lines = LiveLines("tcp://127.0.0.1:1", 0.0, same_clock=True)
     stale = {"validity": "stale", "reason": "no_spikes", "t_sent": 10.0, "t_newest_spike": 9.6}
     lines.take("decode", golden("decode") | stale, 1.0)
-    assert "no spikes for 0.4 s: is the amplifier's program running?" in drawn(lines, 1.1)
+    told = [line.strip() for line in drawn(lines, 1.1).splitlines()]
+    assert {"no spikes for 0.4 s", "is the amplifier's program running?"} <= set(told)
     assert "no decode for 2.0 s" in drawn(lines, 3.0)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("reason", sorted(set(REASONS) - {""}))
+def test_watch_tells_what_is_wrong_apart_from_what_to_do(reason: str, width: int) -> None:
+    lines = LiveLines("tcp://127.0.0.1:1", 0.0, same_clock=True)
+    fault = {"validity": VALIDITIES[reason], "reason": reason}
+    lines.take("decode", golden("decode") | fault, 1.0)
+    text = drawn(lines, 1.1, width).splitlines()
+    _, remedy = reason_and_remedy(reason)
+    if remedy:
+        assert any(line.strip().startswith(remedy[:40]) for line in text)
+    # Each number and its bar have a line of their own, however narrow the terminal is.
+    assert sum("│" in line and line.rstrip().endswith("cm/s") for line in text) == 2
+
+
+def test_watch_in_a_pipe_says_a_reason_once_and_in_one_line() -> None:
+    decode = golden("decode")
+    wrong = {"validity": "fault", "reason": "unknown_units"}
+    heard = [decode | wrong, decode | wrong, decode | {"validity": "ok", "reason": ""}]
+    console = Console(file=io.StringIO(), width=40)
+    watch._print_lines(
+        Heard([("decode", one) for one in heard]), "", console, as_json=False, count=3
+    )
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    told = [reason_in_words("unknown_units"), reason_in_words("")]
+    assert [line for line in lines if " tokens " not in line] == told
+    assert len(lines) == 5
+
+
+class Heard:
+    """A subscriber that has received all of it."""
+
+    def __init__(self, messages: list[tuple[str, dict[str, Any]]]) -> None:
+        self._messages = messages
+
+    def receive(self, within_s: float) -> tuple[str, dict[str, Any]] | None:
+        return self._messages.pop(0) if self._messages else None
+
+
+@pytest.mark.parametrize("command", [*SMALL, *SUCCESSION])
+def test_commands_answer_in_a_sentence(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if command == "status":
+        return
+    assert answer(command, Reply(ok=True, result={"checksum": "9c1e" * 16}), as_json=False) == 0
+    told = capsys.readouterr().out
+    assert told.strip()
+    assert not re.search(r"[_│┃{}]", told)
+
+
+def test_shape_answers_what_it_is_now(capsys: pytest.CaptureFixture[str]) -> None:
+    told = ADDED["shaping"] | {"lead_s": 0.1}
+    assert answer("shape", Reply(ok=True, result=told), as_json=False) == 0
+    expected = "from the next beat on: gain 1.2, bounds position -20 20; 100 ms ahead"
+    assert " ".join(capsys.readouterr().out.split()) == expected
 
 
 def test_watch_counts_anew_in_another_run() -> None:

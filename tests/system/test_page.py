@@ -140,7 +140,7 @@ def test_the_page_turns_stale_with_the_source_and_comes_back(loop: Loop) -> None
             heard_s = next(t for one in stale if (t := one["t_sent"]) > t_stopped_s) - t_stopped_s
             # A third of a second where the browser draws at its rate.
             assert shown_s < heard_s + ten_pictures_s
-            said = "document.getElementById('words').textContent"
+            said = "document.getElementById('remedy').textContent"
             await tab.until(f"{said}.includes('is the amplifier')")
         finally:
             loop.subject.signal(signal.SIGCONT)
@@ -199,8 +199,8 @@ def test_the_page_says_when_its_daemon_is_gone_and_finds_it_again(loop: Loop) ->
             os.kill(child, signal.SIGSTOP)
         try:
             await tab.until(f"{WORD} === 'silent'")
-            words = await tab.value("document.getElementById('words').textContent")
-            assert "is the daemon still running?" in words
+            said = "document.getElementById('remedy').textContent"
+            assert await tab.value(said) == "is the daemon running?"
         finally:
             for child in children(loop.daemon.popen.pid):
                 os.kill(child, signal.SIGCONT)

@@ -16,6 +16,8 @@ from streams.messages import Float64s
 
 TRACE_S, KEPT_S = 5.0, 10.0
 DIFFERENCED_OVER_S, LATEST_S = 0.05, 0.3
+CURRENT_S = 1.0
+"""A position that is older is not where the cursor is."""
 BODIES = ("cursor", "hand", "")
 """What is taken for the cursor, where several things move."""
 
@@ -123,11 +125,14 @@ class DecodedPanel:
         }
         for rows in self._fresh.values():
             rows.clear()
-        place = self._place[-1] if self._place and self._place[-1][0] > now_s - 1.0 else None
+        place = self._place[-1] if self._has_cursor(now_s) else None
         return told | {
             "cursor": None if place is None else [_short(v) for v in place[1:3]],
             "target": None if place is None else self._target,
         }
+
+    def _has_cursor(self, now_s: float) -> bool:
+        return bool(self._place) and self._place[-1][0] > now_s - CURRENT_S
 
     def slow(self, now_s: float) -> dict[str, Any]:
         """Return outputs and their running R2."""
@@ -135,6 +140,7 @@ class DecodedPanel:
             "outputs": self.outputs,
             "r2": self._r2(),
             "has_plane": bool(self._place),
+            "has_cursor": self._has_cursor(now_s),
             "has_shadow": now_s - self._t_shadow_s < 1.0,
         }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import Any
 
 from service.page.inputs.wire import Heard
+from service.words import event_in_words
 
 SHOWN_S, KEPT_EVENTS = 300.0, 60
 _VALIDITIES = ("ok", "warmup", "stale", "paused", "fault", "silent")
@@ -25,10 +25,16 @@ class EventsPanel:
         if heard.topic == "event":
             self._n += 1
             event, detail = heard.message["event"], heard.message["detail"]
-            told = detail.get("warning") or detail.get("note") or _told(detail)
+            told = event_in_words(event, detail)
             level = "warning" if "warning" in detail or event in _GRAVE else "note"
             self._events.append(
-                {"n": self._n, "t": heard.t_s, "event": event, "told": told, "level": level}
+                {
+                    "n": self._n,
+                    "t": heard.t_s,
+                    "event": event.replace("_", " "),
+                    "told": told,
+                    "level": level,
+                }
             )
 
     def mark_validity(self, now_s: float, validity: str) -> None:
@@ -51,17 +57,3 @@ class EventsPanel:
 
 
 _GRAVE = ("failed", "hung", "source_lost", "backend_failed", "refused", "fell_back")
-
-
-def _told(detail: dict[str, Any]) -> str:
-    """Say an event's fields in one short line."""
-    if "text" in detail:
-        return str(detail["text"])
-    parts = []
-    for key, value in detail.items():
-        if isinstance(value, (dict, list)) or key == "checksum":
-            continue
-        if isinstance(value, float) and math.isfinite(value):
-            value = f"{value:.3g}"
-        parts.append(f"{key.replace('_', ' ')} {value}")
-    return ", ".join(parts[:5])

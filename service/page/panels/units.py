@@ -15,6 +15,8 @@ from service.telemetry.unit_health import UnitHealth, health_of
 
 LISTED_AT_MOST, DRAWN_AT_MOST = 60, 1000
 LONGEST_BIN_S = 0.5
+LISTED_FIRST = np.zeros(4, np.int64)
+LISTED_FIRST[[CHANGED, SILENT, UNKNOWN]] = 3, 2, 1
 MARK_WORDS = {SILENT: "silent", CHANGED: "changed", UNKNOWN: "unknown"}
 
 
@@ -87,7 +89,7 @@ class UnitsPanel:
         shares: np.ndarray | None,
         pushes: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> dict[str, Any]:
-        """Return the table, units with a mark first, then those with most influence.
+        """Return the table: units that changed, fell silent, are unknown, then by influence.
 
         Args:
             keys: the source's units.
@@ -120,7 +122,7 @@ class UnitsPanel:
         angle, is_tuned = pushes or (angle, is_tuned)
         rates = _fitted(self.rates_hz(), n)
         drives = _fitted(np.sqrt(r2), n) if shares is None else shares
-        order = np.lexsort((-rates, -drives, -marks))[:LISTED_AT_MOST]
+        order = np.lexsort((-rates, -drives, -LISTED_FIRST[marks]))[:LISTED_AT_MOST]
         listed = [
             {
                 "key": keys[i],

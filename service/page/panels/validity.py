@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from service.page.inputs.wire import Heard
-from service.words import flags_in_words, reason_in_words, seconds_in_words, silence_of
+from service.words import flags_in_words, reason_and_remedy, seconds_in_words, silence_of
 
 GONE_HOPS, GONE_S = 5.0, 0.4
 """A daemon is silent once as many hops, and this long, have passed without a decode."""
 
 
 class ValidityPanel:
-    """Keeps the newest decode and heartbeat."""
+    """Keeps the newest decode and heartbeat.
 
-    def __init__(self) -> None:
+    Args:
+        is_live: a daemon is shown, not a recorded run: then something can be done about silence.
+    """
+
+    def __init__(self, *, is_live: bool = True) -> None:
+        self._is_live = is_live
         self._decode: dict[str, Any] = {}
         self._heartbeat: dict[str, Any] = {}
         self._t_heard_s = float("-inf")
@@ -44,19 +49,20 @@ class ValidityPanel:
             self._decode, self._t_heard_s = decode, heard.t_s
 
     def fast(self, now_s: float, trouble: str) -> dict[str, Any]:
-        """Return the validity now, and why."""
+        """Return the validity now, why, and what to do."""
         silent_s = now_s - self._t_heard_s
+        validity, remedy = "silent", IS_RUNNING if self._is_live else ""
         if not self._decode:
-            return {"validity": "silent", "reason": "waiting", "words": trouble or WAITING}
-        if silent_s > max(GONE_S, GONE_HOPS * self.hop_s):
-            return {
-                "validity": "silent",
-                "reason": "gone",
-                "words": SILENT.format(seconds_in_words(silent_s)),
-            }
-        validity, reason = self._decode["validity"], self._decode["reason"]
-        words = reason_in_words(reason, silence_of(self._decode))
-        return {"validity": validity, "reason": reason, "words": words}
+            reason, words = "waiting", trouble or (WAITING if self._is_live else BEFORE)
+        elif silent_s > max(GONE_S, GONE_HOPS * self.hop_s):
+            reason, words = "gone", f"no decode for {seconds_in_words(silent_s)}"
+            if self._decode["reason"] == "stopping":
+                words = f"the daemon ended {seconds_in_words(silent_s)} ago, as it was asked to"
+                remedy = "`spikeloop serve` starts it" if self._is_live else ""
+        else:
+            validity, reason = self._decode["validity"], self._decode["reason"]
+            words, remedy = reason_and_remedy(reason, silence_of(self._decode))
+        return {"validity": validity, "reason": reason, "words": words, "remedy": remedy}
 
     def slow(self, now_s: float) -> dict[str, Any]:
         """Return what decodes, and since when."""
@@ -73,8 +79,10 @@ class ValidityPanel:
             "source": heartbeat.get("source", ""),
             "flags": flags_in_words(heartbeat.get("flags", [])),
             "recording": heartbeat.get("recorded"),
+            "record_failed": "record" in heartbeat.get("flags", []),
         }
 
 
-WAITING = "Waiting for the daemon's first decode."
-SILENT = "No decode for {}: is the daemon still running?"
+WAITING = "waiting for the daemon's first decode"
+BEFORE = "before the run's first decode"
+IS_RUNNING = "is the daemon running?"

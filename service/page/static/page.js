@@ -45,7 +45,7 @@ const drawn = { fast: null, slow: null, tables: 0 };
 async function draw() {
   requestAnimationFrame(draw);
   if (state.heard && performance.now() - state.heard > SILENT_MS)
-    words.showValidity({ validity: "silent", words: "The page's program does not answer: is `spikeloop page` still running?" });
+    words.showValidity({ validity: "silent", words: "the page's program does not answer", remedy: "is `spikeloop page` still running?" });
   if (!isReady || isSwitching || document.hidden) return;
   if (state.rows) {
     raster.setRows(state.rows.labels, state.rows.marks);

@@ -4,6 +4,7 @@ import { N_COLUMNS } from "/static/raster.js";
 
 const VALIDITY = ["ok", "warmup", "stale", "paused", "fault", "silent"];
 const TRACE_S = 5, TRAIL = 60;
+const HOLE_S = 0.25;  // No line is drawn over a time of which nothing is known.
 const AUTO_SHRINK = 0.98;
 // Pixels that axes take from a figure's width and height.
 const FRAMES = { plane: [48, 36], polar: [10, 10], array: [10, 10] };
@@ -133,21 +134,22 @@ export class Plots {
       for (const [name, rows] of Object.entries(this.traces)) {
         const n = rows.length, x = new Float64Array(n), y = new Float64Array(n);
         for (let k = 0; k < n; k++) {
-          const value = rows[k][i + 1];
+          const value = rows[k][i + 1], isAfterHole = k && rows[k][0] - rows[k - 1][0] > HOLE_S;
           x[k] = rows[k][0] - now;
-          y[k] = value ?? NaN;
+          y[k] = isAfterHole ? NaN : value ?? NaN;
           if (Math.abs(value) > most) most = Math.abs(value);
         }
         this.set(`trace${i}`, `${name}${i}`, { x, y });
       }
-      this.reach[i] = Math.max(most * 1.1, this.reach[i] * AUTO_SHRINK, 1e-3);
+      // Safe values of zero tell nothing of the range.
+      if (most) this.reach[i] = Math.max(most * 1.1, this.reach[i] * AUTO_SHRINK, 1e-3);
       const nice = niceReach(this.reach[i]);
       this.range(`trace${i}`, "y", -nice, nice);
     }
   }
 
   drawPlane(fast) {
-    const far = Math.max(0, ...[fast.cursor, fast.target].flat().filter((v) => v != null).map(Math.abs));
+    const far = Math.max(0, ...[fast.cursor, fast.target, ...this.trail].flat().filter((v) => v != null).map(Math.abs));
     const reach = niceReach(Math.max(far * 1.15, this.plane));
     this.plane = Math.max(this.plane, reach);
     this.square("plane", this.plane);
