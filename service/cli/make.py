@@ -127,7 +127,7 @@ def export(
 
 
 def build(
-    bundle: Annotated[str, arg("BUNDLE", "Folder of the decoder.")],
+    bundle: Bundle,
     backend: Annotated[str, opt("What will run it.")] = "tensorrt",
     precision: Annotated[Literal["fp32", "fp16", "bf16"], opt("Of the numbers.")] = "fp32",
     target: Annotated[
@@ -149,10 +149,9 @@ def build(
     """Compile a bundle's graph for a device."""
     from export.bundle import open_bundle
     from export.engines.build import build as compile_graph
-    from export.shipped import bundle_path
     from streams.long_work import LongWork
 
-    opened, judge = open_bundle(bundle_path(bundle)), None
+    opened, judge = open_bundle(bundle), None
     if session is not None:
         from calibration.precision_gate import PrecisionGate
 
@@ -329,7 +328,7 @@ def adapt(
 
 
 def sign(
-    bundle: Bundle,
+    bundle: Annotated[Path, arg("BUNDLE", "Folder of the decoder.")],
     key: Annotated[Path, opt("The secret key, from `spikeloop keys --signing`.", "FILE")],
 ) -> None:
     """Sign a bundle, engines in its folder included."""

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import typer
 
+from export.bundle import open_bundle
+from export.shipped import bundle_path
 from service.cli import GROUPS, SUBGROUPS, main, make_app
 from service.cli.lacking import lacking_extra
 from service.daemon.control import HANDLERS
@@ -171,6 +173,23 @@ def test_a_bundle_that_is_not_there_is_4(tmp_path: Path) -> None:
     code, told = ran("serve", str(config))
     assert code == 4
     assert str(tmp_path / "none") in told
+
+
+@pytest.mark.parametrize("command", ["adapt", "evaluate"])
+def test_the_shipped_decoder_is_a_bundle_like_any(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["-o", str(tmp_path / "out")] if command == "adapt" else []
+    assert main([command, "shipped:demo", str(tmp_path / "none.nwb"), *out]) == 2
+    assert "no file" in capsys.readouterr().err
+
+
+def test_the_shipped_decoder_is_taken_into_a_registry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = ["--registry", str(tmp_path / "bundles")]
+    assert main(["add", "shipped:demo", "--why", "to begin with", *registry]) == 0
+    assert open_bundle(bundle_path("shipped:demo")).manifest.id in capsys.readouterr().out
 
 
 def test_a_daemon_that_is_not_there_is_7(capsys: pytest.CaptureFixture[str]) -> None:
