@@ -257,7 +257,10 @@ def _baselines(session: str, results: dict[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=session, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    # In 80 columns, as a terminal has at first.
+    table = Table(
+        title=session, title_justify="left", box=box.SIMPLE, pad_edge=False, collapse_padding=True
+    )
     for heading in ("baseline", "output", "R2", "95 %", "fit", "decode p50"):
         table.add_column(heading, no_wrap=True)
     for name, result in results.items():

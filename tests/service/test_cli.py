@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 
 from export.bundle import open_bundle
 from export.shipped import bundle_path
 from service.cli import GROUPS, SUBGROUPS, main, make_app
 from service.cli.lacking import lacking_extra
+from service.cli.make import _baselines
 from service.daemon.control import HANDLERS
 from tests.system.running import unique
 
@@ -173,6 +176,16 @@ def test_a_bundle_that_is_not_there_is_4(tmp_path: Path) -> None:
     code, told = ran("serve", str(config))
     assert code == 4
     assert str(tmp_path / "none") in told
+
+
+def test_the_table_of_baselines_is_whole_in_80_columns() -> None:
+    velocity = {"r2": [0.804, -0.696], "ci": [[0.77, 0.83], [0.61, 0.76]]}
+    result = {"outputs": {"velocity": velocity}, "fit_s": 9.0, "decode_ms": {"p50": 0.004}}
+    console = Console(width=80, file=io.StringIO())
+    console.print(_baselines("M1-monkey/2000-01-01/m1_center_out", {"wiener": result}))
+    told = console.file.getvalue()
+    assert "decode p50" in told
+    assert "0.004 ms" in told
 
 
 @pytest.mark.parametrize("command", ["adapt", "evaluate"])
