@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -364,7 +365,14 @@ def list_decoders(registry: Registry = FOLDER) -> None:
     """List the registry's decoders."""
     for one in _decoders(registry).entries():
         line = f"{'*' if one.current else ' '} {one.id[:12]}  {one.created_utc[:19]}  {one.name}"
-        sys.stdout.write(f"{line}  {one.session}  {one.r2 or 'not verified'}\n")
+        sys.stdout.write(f"{line}  {one.session}  {_quality(one.r2)}\n")
+
+
+def _quality(r2: Mapping[str, Sequence[float]] | None) -> str:
+    if not r2:
+        return "not verified"
+    named = (f"{name} {' / '.join(f'{one:.2f}' for one in r2[name])}" for name in r2)
+    return f"R2 {', '.join(named)}"
 
 
 def _decoders(folder: Path) -> Decoders:

@@ -19,7 +19,7 @@ from export.bundle import open_bundle
 from export.shipped import bundle_path
 from service.cli import GROUPS, SUBGROUPS, main, make_app
 from service.cli.lacking import lacking_extra
-from service.cli.make import _baselines
+from service.cli.make import _baselines, _quality
 from service.daemon.control import HANDLERS
 from tests.system.running import unique
 
@@ -186,6 +186,12 @@ def test_the_table_of_baselines_is_whole_in_80_columns() -> None:
     told = console.file.getvalue()
     assert "decode p50" in told
     assert "0.004 ms" in told
+
+
+def test_the_quality_of_a_decoder_is_told_in_words() -> None:
+    r2 = {"velocity": [0.8434, 0.8682], "speed": [0.7]}
+    assert _quality(r2) == "R2 velocity 0.84 / 0.87, speed 0.70"
+    assert _quality(None) == "not verified"
 
 
 @pytest.mark.parametrize("command", ["adapt", "evaluate"])
