@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 VERSION = PROJECT["project"]["version"]
 ROOMS = set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
-NEEDED = ("tests/conftest.py", "docs/index.md", "examples/client.py", "mkdocs.yml", "LICENSE")
+NEEDED = ("tests/conftest.py", "docs/index.md", "examples/sender.py", "mkdocs.yml", "LICENSE")
 """What an sdist must hold for others to test and to package it."""
 
 

@@ -28,6 +28,7 @@ const frames = setInterval(() => {
   }
   if (answer.lost > lost) say(`${answer.lost - lost} decodes lost on the way`);
   lost = answer.lost;
-  say(answer.usable ? "moving" : `stopped: ${answer.why} ${answer.reason}`.trimEnd());
+  const reason = ["", answer.why].includes(answer.reason) ? "" : ` (${answer.reason})`;
+  say(answer.usable ? "moving" : `stopped: ${answer.why}${reason}`);
   answer.value.velocity?.forEach((speed, i) => (position[i] += speed * FRAME_S));
 }, FRAME_S * 1000);

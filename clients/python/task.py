@@ -35,7 +35,8 @@ class Task:
         if answer.usable:
             self.say("moving")
         else:
-            self.say(f"stopped: {WHY.get(answer.why, answer.why)} {answer.reason}".rstrip())
+            reason = f" ({answer.reason})" if answer.reason not in ("", answer.why) else ""
+            self.say(f"stopped: {WHY.get(answer.why, answer.why)}{reason}")
         for i, speed in enumerate(answer.value[OUTPUT] or ()):
             self.position[i] += speed * min(seconds, 2 * FRAME_S)
 

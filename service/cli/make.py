@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -127,7 +128,7 @@ def export(
 
 
 def build(
-    bundle: Annotated[str, arg("BUNDLE", "Folder of the decoder.")],
+    bundle: Bundle,
     backend: Annotated[str, opt("What will run it.")] = "tensorrt",
     precision: Annotated[Literal["fp32", "fp16", "bf16"], opt("Of the numbers.")] = "fp32",
     target: Annotated[
@@ -149,10 +150,9 @@ def build(
     """Compile a bundle's graph for a device."""
     from export.bundle import open_bundle
     from export.engines.build import build as compile_graph
-    from export.shipped import bundle_path
     from streams.long_work import LongWork
 
-    opened, judge = open_bundle(bundle_path(bundle)), None
+    opened, judge = open_bundle(bundle), None
     if session is not None:
         from calibration.precision_gate import PrecisionGate
 
@@ -258,7 +258,10 @@ def _baselines(session: str, results: dict[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=session, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    # In 80 columns, as a terminal has at first.
+    table = Table(
+        title=session, title_justify="left", box=box.SIMPLE, pad_edge=False, collapse_padding=True
+    )
     for heading in ("baseline", "output", "R2", "95 %", "fit", "decode p50"):
         table.add_column(heading, no_wrap=True)
     for name, result in results.items():
@@ -329,7 +332,7 @@ def adapt(
 
 
 def sign(
-    bundle: Bundle,
+    bundle: Annotated[Path, arg("BUNDLE", "Folder of the decoder.")],
     key: Annotated[Path, opt("The secret key, from `spikeloop keys --signing`.", "FILE")],
 ) -> None:
     """Sign a bundle, engines in its folder included."""
@@ -362,7 +365,14 @@ def list_decoders(registry: Registry = FOLDER) -> None:
     """List the registry's decoders."""
     for one in _decoders(registry).entries():
         line = f"{'*' if one.current else ' '} {one.id[:12]}  {one.created_utc[:19]}  {one.name}"
-        sys.stdout.write(f"{line}  {one.session}  {one.r2 or 'not verified'}\n")
+        sys.stdout.write(f"{line}  {one.session}  {_quality(one.r2)}\n")
+
+
+def _quality(r2: Mapping[str, Sequence[float]] | None) -> str:
+    if not r2:
+        return "not verified"
+    named = (f"{name} {' / '.join(f'{one:.2f}' for one in r2[name])}" for name in r2)
+    return f"R2 {', '.join(named)}"
 
 
 def _decoders(folder: Path) -> Decoders:

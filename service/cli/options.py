@@ -27,12 +27,24 @@ def arg(metavar: str, text: str) -> Any:
     return Argument(metavar=metavar, help=text)
 
 
+def bundle_folder(named: str) -> Path:
+    """Return the folder of a bundle that is named on the command line, `shipped:NAME` too."""
+    from export.shipped import bundle_path
+
+    return bundle_path(named)
+
+
 Command = Callable[..., int | None]
 """A function of options and arguments; it may return an exit code."""
 
 Json = Annotated[bool, flag("--json", "Print JSON.")]
 Config = Annotated[Path, arg("CONFIG.toml", "The config file.")]
-Bundle = Annotated[Path, arg("BUNDLE", "Folder of the decoder.")]
+Bundle = Annotated[
+    Path,
+    Argument(
+        metavar="BUNDLE", help="Folder of the decoder, or shipped:demo.", parser=bundle_folder
+    ),
+]
 Out = Annotated[Path, Option("--out", "-o", metavar="BUNDLE", help="Folder of the new bundle.")]
 Control = Annotated[
     str, Option(help="The daemon's `[output] control`.", envvar="SPIKELOOP_CONTROL")

@@ -19,6 +19,7 @@ from service.cli.options import (
     Keys,
     Registry,
     arg,
+    bundle_folder,
     flag,
     listed,
     opt,
@@ -106,7 +107,7 @@ def _succession(name: str, text: str) -> Callable[..., int]:
 
 
 def swap(
-    bundle: Annotated[str, arg("BUNDLE|ID", "A directory, or an id of the registry.")],
+    bundle: Annotated[str, arg("BUNDLE|ID", "A folder, shipped:demo, or an id of the registry.")],
     registry: Registry = Path("bundles"),
     why: Why = "swapped by hand",
     shadow: Annotated[float, opt("Decode in shadow for S seconds first.", "S")] = 0.0,
@@ -120,7 +121,7 @@ def swap(
     from service.client import deploy
     from streams.wire.client import DaemonClient
 
-    path, store = Path(bundle), None
+    path, store = bundle_folder(bundle), None
     if not path.exists():
         from calibration.registry import STORE, Registry
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.network.other_machine import OtherMachine
+from tests.faults.systemd.machine import Machine
 from tests.system.running import unique
 
 _READ = """
@@ -42,7 +43,11 @@ class SubscriberProcess:
     """
 
     def __init__(
-        self, folder: Path, endpoint: str, keys: str = "", machine: OtherMachine | None = None
+        self,
+        folder: Path,
+        endpoint: str,
+        keys: str = "",
+        machine: OtherMachine | Machine | None = None,
     ) -> None:
         self._notes = folder / f"{unique('read')}.jsonl"
         command = [sys.executable, "-c", _READ, endpoint, str(self._notes), keys]

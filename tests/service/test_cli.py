@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -12,9 +13,13 @@ from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 
+from export.bundle import open_bundle
+from export.shipped import bundle_path
 from service.cli import GROUPS, SUBGROUPS, main, make_app
 from service.cli.lacking import lacking_extra
+from service.cli.make import _baselines, _quality
 from service.daemon.control import HANDLERS
 from tests.system.running import unique
 
@@ -171,6 +176,39 @@ def test_a_bundle_that_is_not_there_is_4(tmp_path: Path) -> None:
     code, told = ran("serve", str(config))
     assert code == 4
     assert str(tmp_path / "none") in told
+
+
+def test_the_table_of_baselines_is_whole_in_80_columns() -> None:
+    velocity = {"r2": [0.804, -0.696], "ci": [[0.77, 0.83], [0.61, 0.76]]}
+    result = {"outputs": {"velocity": velocity}, "fit_s": 9.0, "decode_ms": {"p50": 0.004}}
+    console = Console(width=80, file=io.StringIO())
+    console.print(_baselines("M1-monkey/2000-01-01/m1_center_out", {"wiener": result}))
+    told = console.file.getvalue()
+    assert "decode p50" in told
+    assert "0.004 ms" in told
+
+
+def test_the_quality_of_a_decoder_is_told_in_words() -> None:
+    r2 = {"velocity": [0.8434, 0.8682], "speed": [0.7]}
+    assert _quality(r2) == "R2 velocity 0.84 / 0.87, speed 0.70"
+    assert _quality(None) == "not verified"
+
+
+@pytest.mark.parametrize("command", ["adapt", "evaluate"])
+def test_the_shipped_decoder_is_a_bundle_like_any(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["-o", str(tmp_path / "out")] if command == "adapt" else []
+    assert main([command, "shipped:demo", str(tmp_path / "none.nwb"), *out]) == 2
+    assert "no file" in capsys.readouterr().err
+
+
+def test_the_shipped_decoder_is_taken_into_a_registry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = ["--registry", str(tmp_path / "bundles")]
+    assert main(["add", "shipped:demo", "--why", "to begin with", *registry]) == 0
+    assert open_bundle(bundle_path("shipped:demo")).manifest.id in capsys.readouterr().out
 
 
 def test_a_daemon_that_is_not_there_is_7(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ def test_a_workflow_makes_targets_that_there_are(workflow: Path) -> None:
     run = [step["run"] for step in steps(workflow) if step.get("run", "").startswith("make ")]
     assert run
     assert {target for line in run for target in line.split()[1:]} <= TARGETS
+
+
+def test_what_a_release_must_hold_is_there() -> None:
+    """Else `make release-check`, which takes minutes, is the first to see it."""
+    needed = runpy.run_path(str(ROOT / "packaging" / "release_check.py"))["NEEDED"]
+    assert [name for name in needed if not (ROOT / name).is_file()] == []
 
 
 def test_tests_run_on_every_python_that_is_supported() -> None:

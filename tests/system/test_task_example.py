@@ -54,7 +54,7 @@ def moving(lines: list[str]) -> list[str]:
 def test_it_obeys_validity_and_notices_the_end(daemon: Daemon, source: Living, task: Task) -> None:
     wait_until(lambda: task.has_said("moving"), source.send_due)
     assert daemon.ask("pause").ok
-    wait_until(lambda: task.has_said("stopped: paused"), source.send_due)
+    wait_until(lambda: task.has_said("stopped: paused; cursor"), source.send_due)
     i_paused = len(task.lines)
     stopped_at = cursor(task.lines[-1])
     assert stopped_at != "[0.0, 0.0]"

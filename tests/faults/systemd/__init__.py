@@ -1,0 +1,1 @@
+"""A machine that systemd boots, in namespaces of its own."""
