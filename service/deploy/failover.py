@@ -103,6 +103,11 @@ class Failover:
         """Return where the bundle with this id lies, and the backend that runs it."""
         return self._paths[id_], self._in_use[id_]
 
+    def take_spare(self, id_: str) -> OpenedBackend | None:
+        """Take out the spare of a decoder that runs no more; None where it has none."""
+        spare = self._spares.pop(id_, None)
+        return spare.opened if spare else None
+
     def prepare(
         self, bundle: DecoderBundle, opened: OpenedBackend, spare: Spare | None = None
     ) -> None:
