@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,10 @@ class Ask(Protocol):
         """`attached`: bytes that go with it."""
 
 
-def start_deployment(ask: Ask, path: Path, *, send: bool, shadow_s: float, hold: bool) -> None:
+def start_deployment(
+    ask: Ask, path: Path, *, send: bool, shadow_s: float = 0.0, hold: bool = False,
+    tables: bool = False,
+) -> None:  # fmt: skip
     """Have a bundle deployed; the command `deployment` tells how far it is.
 
     Args:
@@ -28,21 +31,22 @@ def start_deployment(ask: Ask, path: Path, *, send: bool, shadow_s: float, hold:
         send: send its files; else it lies on the daemon's host.
         shadow_s: how long it decodes in shadow first.
         hold: whether it stays there until it is promoted.
+        tables: exchange its tables alone, at once; refused where another network is in service.
     """
+    how: dict[str, Any] = {"tables": True} if tables else {"shadow_s": shadow_s, "hold": hold}
     if send:
-        send_bundle(ask, path, shadow_s=shadow_s, hold=hold)
+        send_bundle(ask, path, how)
     else:
-        ask("swap", bundle=str(path.resolve()), shadow_s=shadow_s, hold=hold)
+        ask("swap", bundle=str(path.resolve()), **how)
 
 
-def send_bundle(ask: Ask, path: Path, *, shadow_s: float, hold: bool) -> None:
+def send_bundle(ask: Ask, path: Path, how: Mapping[str, Any]) -> None:
     """Send the files of a bundle, and have it deployed once all are there.
 
     Args:
         ask: of the daemon.
         path: the bundle's directory, its report included.
-        shadow_s: how long it decodes in shadow first.
-        hold: whether it stays there until it is promoted.
+        how: arguments of `send_end` that say how it goes into service.
     """
     files = {
         str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()
@@ -55,7 +59,7 @@ def send_bundle(ask: Ask, path: Path, *, shadow_s: float, hold: bool) -> None:
                 "send_chunk", held, transfer=transfer, file=name, offset=offset,
                 sha256=hashlib.sha256(held).hexdigest(),
             )  # fmt: skip
-    ask("send_end", transfer=transfer, shadow_s=shadow_s, hold=hold)
+    ask("send_end", transfer=transfer, **how)
 
 
 def _chunks(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -22,7 +22,14 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 def swap(
-    client: DaemonClient, path: Path, *, send: bool, shadow_s: float, hold: bool, tell: Tell
+    client: DaemonClient,
+    path: Path,
+    *,
+    send: bool,
+    shadow_s: float,
+    hold: bool,
+    tell: Tell,
+    tables: bool = False,
 ) -> str:
     """Deploy a bundle, telling each stage as it is reached; why it was refused, "" if it was not.
 
@@ -33,8 +40,9 @@ def swap(
         shadow_s: how long it decodes in shadow first.
         hold: whether it stays there until it is promoted.
         tell: is told each stage.
+        tables: exchange its tables alone, at once.
     """
-    start_deployment(client.ask, path, send=send, shadow_s=shadow_s, hold=hold)
+    start_deployment(client.ask, path, send=send, shadow_s=shadow_s, hold=hold, tables=tables)
     clock, n_told = MonotonicClock(), 0
     while True:
         result = client.ask("deployment")
@@ -50,7 +58,14 @@ def swap(
 
 
 def deploy(
-    client: DaemonClient, path: Path, *, send: bool, shadow_s: float, hold: bool, as_json: bool
+    client: DaemonClient,
+    path: Path,
+    *,
+    send: bool,
+    shadow_s: float,
+    hold: bool,
+    as_json: bool,
+    tables: bool = False,
 ) -> int:
     """Deploy a bundle, telling each stage as it is reached; the exit code.
 
@@ -67,7 +82,7 @@ def deploy(
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    refused = swap(client, path, send=send, shadow_s=shadow_s, hold=hold, tell=tell)
+    refused = swap(client, path, send=send, shadow_s=shadow_s, hold=hold, tell=tell, tables=tables)
     if refused:
         sys.stderr.write(f"spikeloop: refused: {refused}\n")
     return ExitCode.BUNDLE if refused else ExitCode.DONE

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from export.backends.onnxruntime_cpu import open_cpu
-from export.bundle import open_bundle
+from export.bundle import DecoderBundle, open_bundle
 from streams.messages import SpikeBatch
 from streams.sessions.session import Behavior as Signal
 from streams.sessions.session import Session, Trials
 from streams.simulation.control import guided
 from streams.simulation.cortex import MotorCortex
 from streams.simulation.subject import CENTRE, ReachTask, TaskBehavior, Tick, ramp, targets_of
-from streams.simulation.user import STILL, TICK_S, Point, User
+from streams.simulation.user import STILL, TICK_S, Control, Point, User
 from streams.spikes.kernels.numpy_kernels import canonical_order
 from streams.spikes.tokenizer import Tokenizer
 
@@ -48,10 +48,84 @@ class Driven:
         return 60.0 * self.n_acquired / self.seconds
 
 
-@dataclass(slots=True)
-class _Log:
-    ticks: list[Tick] = field(default_factory=list)
-    spikes: list[SpikeBatch] = field(default_factory=list)
+class ClosedLoop:
+    """A subject, its task, and a decoder whose tables may change while it drives.
+
+    Args:
+        bundle: the decoder.
+        subject: which simulated subject.
+        day: of the subject.
+        seed: for this session's noise and targets.
+        control: what moves the cursor at first.
+
+    Attributes:
+        task: counts the targets.
+        assist: share in the cursor's velocity that leads straight to the target.
+        control: what moves the cursor.
+    """
+
+    def __init__(
+        self, bundle: DecoderBundle, subject: int, day: int, seed: int, control: Control
+    ) -> None:
+        self.assist, self.control, self._seed, self._day = 0.0, control, seed, (subject, day)
+        self._backend = open_cpu(bundle)
+        self._hop_ticks = round(bundle.manifest.hop_s / TICK_S)
+        self._cortex = MotorCortex(subject, day, 96, seed=seed)
+        self.keys = self._cortex.unit_keys
+        self._tokenizer = Tokenizer(round(bundle.manifest.bin_s * 1e6), np.zeros(0, np.int32))
+        self.use(bundle.tables, bundle.row_of_key)
+        self.task = ReachTask(targets_of("centre-out", seed))
+        self._behavior = TaskBehavior(User(seed, control), self.task, control)
+        self._velocity: Point = STILL
+        self._shaped = np.zeros(2)
+        self._coming: deque[tuple[int, Point]] = deque()
+        self._plans, self._cursors = [STILL], [CENTRE]
+        self._ticks: list[Tick] = []
+        self._spikes: list[SpikeBatch] = []
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the start."""
+        return len(self._ticks) * TICK_S
+
+    def use(self, tables: Mapping[str, np.ndarray], row_of_key: Mapping[str, int]) -> None:
+        """Decode by other tables from the next bin on, as the daemon does."""
+        self._backend.set_tables(tables)
+        self._tokenizer.row_of = np.array([row_of_key.get(key, -1) for key in self.keys], np.int32)
+
+    def switch(self, control: Control) -> None:
+        """From now on another control moves the cursor, with plans made for it."""
+        if control != self.control:
+            self.control = control
+            self._behavior.switch(User(self._seed, control), control)
+
+    def step(self, *, engaged: bool = True) -> None:
+        """Live through one tick."""
+        i_tick = len(self._ticks) + 1
+        if self._coming and self._coming[0][0] == i_tick:
+            self._velocity = self._coming.popleft()[1]
+        moved = guided(self._velocity, self._behavior.cursor, self.task.target, self.assist)
+        tick = self._behavior.step(moved, engaged=engaged)
+        self._ticks.append(tick)
+        self._plans.append(tick.plan)
+        self._cursors.append(tick.cursor)
+        if i_tick % self._hop_ticks == 0:
+            self._decode(i_tick)
+
+    def _decode(self, i_tick: int) -> None:
+        # Nothing that is decoded acts before: the neurons fire for all of a hop at once.
+        spikes = self._cortex.advance(ramp(np.array(self._plans)), ramp(np.array(self._cursors)))
+        self._spikes.append(spikes)
+        window, _ = self._tokenizer.cut(spikes, round(i_tick * TICK_S * 1e6), 0.0)
+        decoded = self._backend.step(window, LEAD_S)["velocity"]
+        self._shaped = SMOOTHING * self._shaped + (1.0 - SMOOTHING) * np.asarray(decoded, float)
+        velocity = (float(self._shaped[0]), float(self._shaped[1]))
+        self._coming.append((i_tick + LATE_TICKS, velocity))
+        self._plans, self._cursors = self._plans[-1:], self._cursors[-1:]
+
+    def session(self) -> Session:
+        """Return what a recording of it would hold by now."""
+        return _session(self._ticks, self._spikes, self.keys, self.task, *self._day)
 
 
 def drive(
@@ -64,39 +138,12 @@ def drive(
     assist: Sequence[float] = (0.0,),
 ) -> Driven:
     """Let the subject drive with a decoder, with less assistance in each equal part of the time."""
-    bundle = open_bundle(bundle_path)
-    backend = open_cpu(bundle)
-    hop_ticks = round(bundle.manifest.hop_s / TICK_S)
-    cortex = MotorCortex(subject, day, 96, seed=seed)
-    rows = np.array([bundle.row_of_key.get(key, -1) for key in cortex.unit_keys], np.int32)
-    tokenizer = Tokenizer(round(bundle.manifest.bin_s * 1e6), rows)
-    task = ReachTask(targets_of("centre-out", seed))
-    behavior = TaskBehavior(User(seed, "decoder"), task, "decoder")
-    velocity: Point = (0.0, 0.0)
-    shaped = np.zeros(2)
-    coming: deque[tuple[int, Point]] = deque()
-    plans, cursors = [STILL], [CENTRE]
-    log = _Log()
+    loop = ClosedLoop(open_bundle(bundle_path), subject, day, seed, "decoder")
     n_ticks = round(seconds / TICK_S)
     for i_tick in range(1, n_ticks + 1):
-        if coming and coming[0][0] == i_tick:
-            velocity = coming.popleft()[1]
-        share = assist[min(i_tick * len(assist) // n_ticks, len(assist) - 1)]
-        tick = behavior.step(guided(velocity, behavior.cursor, task.target, share))
-        log.ticks.append(tick)
-        plans.append(tick.plan)
-        cursors.append(tick.cursor)
-        if i_tick % hop_ticks == 0:
-            # Nothing that is decoded acts before: the neurons fire for all of a hop at once.
-            spikes = cortex.advance(ramp(np.array(plans)), ramp(np.array(cursors)))
-            log.spikes.append(spikes)
-            window, _ = tokenizer.cut(spikes, round(i_tick * TICK_S * 1e6), 0.0)
-            decoded = backend.step(window, LEAD_S)["velocity"]
-            shaped = SMOOTHING * shaped + (1.0 - SMOOTHING) * np.asarray(decoded, np.float64)
-            coming.append((i_tick + LATE_TICKS, (float(shaped[0]), float(shaped[1]))))
-            plans, cursors = plans[-1:], cursors[-1:]
-    session = _session(log, cortex.unit_keys, task, subject, day)
-    return Driven(session, task.n_acquired, seconds)
+        loop.assist = assist[min(i_tick * len(assist) // n_ticks, len(assist) - 1)]
+        loop.step()
+    return Driven(loop.session(), loop.task.n_acquired, seconds)
 
 
 def joined(batches: Sequence[SpikeBatch]) -> SpikeBatch:
@@ -107,10 +154,17 @@ def joined(batches: Sequence[SpikeBatch]) -> SpikeBatch:
 _FIELDS = ("t_us", "unit", "count")
 
 
-def _session(log: _Log, keys: tuple[str, ...], task: ReachTask, subject: int, day: int) -> Session:
-    spikes = joined(log.spikes)
+def _session(
+    ticks: Sequence[Tick],
+    batches: Sequence[SpikeBatch],
+    keys: tuple[str, ...],
+    task: ReachTask,
+    subject: int,
+    day: int,
+) -> Session:
+    spikes = joined(batches)
     order = canonical_order(spikes.t_us, spikes.unit)
-    kept = log.ticks[1::2]
+    kept = ticks[1::2]
     t_s = np.array([tick.t_s for tick in kept])
     cursor = np.array([tick.cursor for tick in kept])
     target = np.array([(np.nan, np.nan) if k.target is None else k.target for k in kept])
@@ -129,5 +183,6 @@ def _session(log: _Log, keys: tuple[str, ...], task: ReachTask, subject: int, da
             np.array([trial.t_start for trial in task.trials]),
             np.array([trial.t_stop for trial in task.trials]),
         ),
-        duration_s=log.ticks[-1].t_s,
+        duration_s=ticks[-1].t_s,
+        provenance={"lsl_time_of_start": "0.0"},
     )

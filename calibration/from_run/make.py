@@ -16,15 +16,9 @@ from calibration.adaptation.closed_form import adapt_closed_form
 from calibration.choices import TargetSpec
 from calibration.errors import CalibrationError
 from calibration.from_run.days import Learnt, learn_share, together
-from calibration.from_run.recordings import (
-    FromRunError,
-    ReadRun,
-    meant,
-    pace_for,
-    read_driven,
-    velocity_path,
-)
+from calibration.from_run.recordings import FromRunError, ReadRun, pace_for, read_driven
 from calibration.wizard.behavior import Pace, body_of, continuous_targets, test_part
+from calibration.wizard.meant import meant, velocity_path
 from calibration.wizard.results import VerifyResult
 from calibration.wizard.steps.verify import verify
 from export.bundle import DecoderBundle, open_bundle

@@ -15,9 +15,9 @@ from calibration.wizard.behavior import (
     find_gaps,
     longest_silence_s,
     pace_of,
-    with_intention,
     without_gaps,
 )
+from calibration.wizard.meant import velocity_path
 from export.bundle import DecoderBundle
 from streams.errors import StreamsError
 from streams.exit_codes import ExitCode
@@ -28,11 +28,6 @@ from streams.sessions.session import Behavior, Session
 
 ReadRun = Callable[[Path], Session]
 """Reads the folder of a run that the daemon recorded."""
-MOVES_AFTER_S = 0.15
-"""A movement follows what is meant by so much (Moran and Schwartz 1999: 0.145 s in motor cortex).
-
-Decoders learnt from movements. A label without that delay would ask them to know it beforehand.
-"""
 SHORTEST_DRIVEN_S = 10.0
 """Less driving than this is no recording to learn from."""
 
@@ -86,11 +81,6 @@ def read_driven(
             f"{SHORTEST_DRIVEN_S:g} s are the least: give a recording in which the subject drove"
         )
     return session
-
-
-def velocity_path(body: str) -> str:
-    """Return the NWB path of the velocity, where `meant` puts the label."""
-    return f"{PLACE}/BehavioralTimeSeries/{body}_velocity"
 
 
 def _named_as_usual(session: Session, body: str, path: Path) -> Session:
@@ -154,12 +144,3 @@ def pace_for(bundle: DecoderBundle, sessions: Sequence[Session], body: str) -> t
         if isinstance(top, float) and isinstance(slow_within, float):
             return Pace(top, slow_within), "the calibration's reaches"
     return pace_of(sessions[-1], body), "this driving, since the decoder does not tell"
-
-
-def meant(session: Session, body: str, pace: Pace, on_target: float) -> Session:
-    """Put what was meant in the place of the velocity, when a movement would have shown it."""
-    label = velocity_path(body)
-    told = with_intention(session, body, pace, on_target)
-    signal = told.behavior[label]
-    later = replace(signal, t_s=signal.t_s + MOVES_AFTER_S)
-    return replace(told, behavior={**told.behavior, label: later})

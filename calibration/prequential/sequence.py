@@ -37,6 +37,7 @@ SETTLED_S = 1.0
 GROWTH = 0.05
 """A decoder is made at most for so much more data: all of the work then grows as the data do."""
 Tell = Callable[[str], None]
+OnMade = Callable[[CalibrationData, Adapted], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class PredictThenLearn:
         options: of the adaptation.
         schedule: when decoders are made.
         tell: hears what is being done.
+        on_made: is given each new decoder, with the data that it was made from.
 
     Raises:
         CalibrationError: the decoder has no closed form.
@@ -87,7 +89,9 @@ class PredictThenLearn:
         options: Options,
         schedule: Schedule | None = None,
         tell: Tell = lambda phase: None,
+        on_made: OnMade = lambda data, found: None,
     ) -> None:
+        self._on_made = on_made
         self.bundle, self.schedule, self._tell = bundle, schedule or Schedule(), tell
         self._options = options
         self._closed_form = ClosedForm(bundle)
@@ -148,6 +152,7 @@ class PredictThenLearn:
             return
         self._made.append(Made(seconds, data.session.unit_keys, found))
         self.n_made, self.newest_s = self.n_made + 1, seconds
+        self._on_made(data, found)
         n_older = sum(1 for one in self._made if one.seconds <= seconds / 2.0)
         del self._made[: max(0, n_older - 1)]
 

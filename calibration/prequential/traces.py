@@ -10,6 +10,7 @@ import numpy as np
 
 from calibration.scoring import drawn_blocks, interval_95, resampled_r2
 from streams.messages import Float64s, Int64s
+from streams.r2 import r2_score
 
 N_RESAMPLES = 200
 AHEAD_S = 30.0
@@ -104,6 +105,38 @@ def second_half(traces: Traces) -> Traces:
     """
     newest_s = float(traces.t_s[-1]) if len(traces) else 0.0
     return traces.of(traces.t_s > newest_s / 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """R2 of the newest trials, mean over dimensions, each before it was learnt.
+
+    Attributes:
+        n_trials: how many these are.
+        today: of the decoders that were made before each of them.
+        yesterday: of yesterday's.
+        shuffled: of today's with its units shuffled.
+    """
+
+    n_trials: int = 0
+    today: float = 0.0
+    yesterday: float = 0.0
+    shuffled: float = 0.0
+
+
+def recent(traces: Traces | None, n_trials: int) -> Recent:
+    """Score the newest trials, so many at most."""
+    if traces is None:
+        return Recent()
+    newest = np.unique(traces.block)[-n_trials:]
+    kept = traces.of(traces.block >= newest[0])
+    r2 = {
+        name: float(np.mean(r2_score(kept.decodes[name], kept.actual)))
+        for name in ("today", "yesterday", "shuffled")
+    }
+    return Recent(
+        len(newest), **{name: one if np.isfinite(one) else 0.0 for name, one in r2.items()}
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,20 @@ class LearnSection(Section):
     hold_out: bool = False
 
 
+class DriveSection(Section):
+    """`[drive]`: the subject drives while trials are collected, by the newest decoder's tables."""
+
+    enabled: bool = False
+    assist: float = Field(0.75, ge=0, le=1, strict=False)
+    full_r2: float = Field(0.5, le=1, strict=False)
+    least_r2: float = Field(0.15, le=1, strict=False)
+    over_yesterday: float = Field(-0.1, le=2, strict=False)
+    over_shuffled: float = Field(0.1, le=2, strict=False)
+    fewest_trials: int = Field(3, ge=2, le=100)
+    recent_trials: int = Field(8, ge=3, le=100)
+    on_target: float = Field(0.5, ge=0, strict=False)
+
+
 class DecideSection(Section):
     """`[decide]`: what a decoder must reach on held-out trials; R2 is the mean over dimensions."""
 
@@ -127,6 +141,7 @@ class CalibrateConfig(Section):
     cues: CuesSection = CuesSection()
     collect: CollectSection = CollectSection()
     learn: LearnSection = LearnSection()
+    drive: DriveSection = DriveSection()
     decide: DecideSection = DecideSection()
     deploy: DeploySection = DeploySection()
     sign: SignSection = SignSection()

@@ -6,26 +6,30 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from calibration.adaptation.adapted import Options
+from calibration.adaptation.adapt import write_adapted
+from calibration.adaptation.adapted import Adapted, Options
+from calibration.adaptation.calibration_data import CalibrationData
 from calibration.adaptation.closed_form import ClosedForm
 from calibration.errors import CalibrationError, WizardError
 from calibration.prequential.sequence import PredictThenLearn, Schedule
-from calibration.prequential.traces import CurvePoint, ExpectedGain, second_half
-from calibration.wizard.behavior import without_gaps
+from calibration.prequential.traces import CurvePoint, ExpectedGain, Recent, recent, second_half
+from calibration.wizard.behavior import Pace, pace_of, without_gaps
 from calibration.wizard.collected import BaseNeeds
 from calibration.wizard.config import CalibrateConfig
-from calibration.wizard.recording import reading_of
+from calibration.wizard.meant import Driven
+from calibration.wizard.recording import as_it_is, reading_of
 from calibration.wizard.results import DecoderScore
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.scoring import scores_of
 from calibration.wizard.ui import Page
-from export.bundle import open_bundle
+from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
+from export.signing.signer import signer_of
 from streams.errors import StreamsError
 from streams.sessions.convert.convert import convert
 from streams.sessions.session import Session
@@ -35,6 +39,8 @@ N_SHOWN = 200
 # A daemon may run on the same machine, and comes first.
 POLITELY = 5
 ENDS_WITHIN_S = 5.0
+# Where the subject is to drive, trials are scored before there is enough for the first that drives.
+FIRST_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +50,12 @@ class Asked:
     Attributes:
         paths: XDF files, in order.
         traces: where to write what was scored, with the last trials too; None while more comes.
+        driven: when the subject drove; None where it did not.
     """
 
     paths: Sequence[Path]
     traces: Path | None = None
+    driven: Driven | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,10 @@ class Learnt:
         gain: expected of more data; None while too early to say.
         scores: of each decoder that is compared, on the second half's trials.
         refused: why no decoder could be made of the newest data, "" where one could.
+        newest: the newest decoder's bundle; None where none is written.
+        recent: the score of the newest trials.
+        pace: the subject's, as long as it did not drive; None where it cannot be known.
+        no_pace: why it cannot.
     """
 
     n_decoders: int = 0
@@ -71,6 +83,10 @@ class Learnt:
     gain: ExpectedGain | None = None
     scores: dict[str, DecoderScore] = field(default_factory=dict)
     refused: str = ""
+    newest: Path | None = None
+    recent: Recent = field(default_factory=Recent)
+    pace: Pace | None = None
+    no_pace: str = ""
 
     def more_helps(self, least_gain: float) -> bool | None:
         """Return True while more data help; None while it is too early to say."""
@@ -79,11 +95,19 @@ class Learnt:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Everything that the process must know."""
+    """Everything that the process must know.
+
+    Attributes:
+        config: the wizard's.
+        base: yesterday's decoder.
+        session_id: the session's.
+        steps: folder for the bundle of each decoder; None where none is to be written.
+    """
 
     config: CalibrateConfig
     base: Path
     session_id: str
+    steps: Path | None = None
 
 
 def options_of(config: CalibrateConfig) -> Options:
@@ -123,17 +147,20 @@ class Learner:
         self.learnt, self.phase, self.is_busy = Learnt(), "", False
         context = get_context("spawn")
         self._ours, theirs = context.Pipe()
-        task = Task(run.config, run.base, run.session_id)
+        steps = run.folder / "decoder" / "steps" if run.config.drive.enabled else None
+        task = Task(run.config, run.base, run.session_id, steps)
         self._process = context.Process(target=_work, args=(theirs, task), daemon=True)
         with _one_thread():
             self._process.start()
         # Its own end alone must hold the pipe open, or the process would outlive the wizard.
         theirs.close()
 
-    def ask(self, paths: Sequence[Path], traces: Path | None = None) -> None:
+    def ask(
+        self, paths: Sequence[Path], traces: Path | None = None, driven: Driven | None = None
+    ) -> None:
         """Have it go on with the recordings; nothing while it is busy."""
         if not self.is_busy:
-            self._ours.send(Asked(paths, traces))
+            self._ours.send(Asked(paths, traces, driven))
             self.is_busy = True
 
     def hear(self, wait_s: float = 0.0) -> None:
@@ -206,16 +233,20 @@ def _work(pipe: Connection, task: Task) -> None:
     os.nice(POLITELY)
     bundle = open_bundle(task.base)
     needs, learn = BaseNeeds.of(bundle), task.config.learn
-    schedule = Schedule(learn.first_s, learn.every_s)
-    sequence = PredictThenLearn(bundle, options_of(task.config), schedule, pipe.send)
+    drives = task.config.drive.enabled
+    schedule = Schedule(min(learn.first_s, FIRST_S) if drives else learn.first_s, learn.every_s)
+    steps = Steps(bundle, task) if task.steps else None
+    on_made = steps.write if steps else _keep_nothing
+    sequence = PredictThenLearn(bundle, options_of(task.config), schedule, pipe.send, on_made)
     try:
         while True:
             asked: Asked = pipe.recv()
             try:
                 pipe.send("reading what came")
-                session = _session_of(asked.paths, task, needs)
+                session = _session_of(asked, task, needs)
                 sequence.update(session, is_over=asked.traces is not None)
-                pipe.send(_learnt(sequence, asked.traces))
+                learnt = _learnt(sequence, asked.traces)
+                pipe.send(learnt if steps is None else steps.told(learnt, sequence, asked, session))
             # A recording that has hardly begun is told of by the wizard, which reads it too.
             except StreamsError as err:
                 pipe.send(Learnt(refused=str(err)))
@@ -226,8 +257,51 @@ def _work(pipe: Connection, task: Task) -> None:
         return
 
 
-def _session_of(paths: Sequence[Path], task: Task, needs: BaseNeeds) -> Session:
-    whole = convert(paths, task.session_id, reading_of(task.config, needs.unit_keys))
+class Steps:
+    """Writes each decoder's bundle, for a daemon that is to have its tables.
+
+    Args:
+        base: the decoder that they are made from.
+        task: the process'.
+    """
+
+    def __init__(self, base: DecoderBundle, task: Task) -> None:
+        self._base, self._config, self._folder = base, task.config, task.steps or Path()
+        self._sign = signer_of(Path(key) if (key := task.config.sign.key) else None)
+        self._newest: Path | None = None
+
+    def write(self, data: CalibrationData, found: Adapted) -> None:
+        """Write the newest decoder; steps of a wizard that was killed keep their numbers."""
+        n = 1
+        while (path := self._folder / f"step-{n:03d}").exists():
+            n += 1
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_adapted(path, self._base, data, found, self._config.calibration.seed)
+        self._sign(path)
+        self._newest = path
+
+    def told(
+        self, learnt: Learnt, sequence: PredictThenLearn, asked: Asked, session: Session
+    ) -> Learnt:
+        """Add what driving needs to know."""
+        config, pace, no_pace = self._config, None, ""
+        if asked.driven is None:
+            try:
+                pace = pace_of(session, config.behavior.body)
+            except WizardError as err:
+                no_pace = str(err)
+        score = recent(sequence.traces, config.drive.recent_trials)
+        return replace(learnt, newest=self._newest, recent=score, pace=pace, no_pace=no_pace)
+
+
+def _keep_nothing(data: CalibrationData, found: Adapted) -> None:
+    """Each decoder is scored, and no more."""
+
+
+def _session_of(asked: Asked, task: Task, needs: BaseNeeds) -> Session:
+    reading = reading_of(task.config, needs.unit_keys)
+    each = asked.driven.labelled if asked.driven else as_it_is
+    whole = convert(asked.paths, task.session_id, reading, each=each)
     return without_gaps(whole, needs.gaps(whole))
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from calibration.errors import WizardError
 from calibration.wizard.config import CalibrateConfig, CuesSection
+from calibration.wizard.meant import Driven
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import Page
 from export.bundle import open_bundle
@@ -197,15 +198,24 @@ def recording_to(
         recorder.stop()
 
 
-def session_of_recordings(run: CalibrationRun, paths: list[Path]) -> Session:
-    """Join recordings to a session.
+def session_of_recordings(
+    run: CalibrationRun, paths: list[Path], driven: Driven | None = None
+) -> Session:
+    """Join recordings to a session, with what was meant where the subject drove.
 
     Raises:
         StreamsError: they hold none.
     """
     # Units that are silent today keep their place beside those that fire.
     keys = tuple(open_bundle(run.base).row_of_key)
-    return convert(paths, run.session_id, reading_of(run.config, keys), needs_trials=True)
+    reading = reading_of(run.config, keys)
+    each = driven.labelled if driven else as_it_is
+    return convert(paths, run.session_id, reading, needs_trials=True, each=each)
+
+
+def as_it_is(part: Session) -> Session:
+    """Return a recording's session where nobody drove."""
+    return part
 
 
 def save_session(session: Session, out: Path) -> None:

@@ -124,6 +124,9 @@ class CollectResult(Result):
             that was made before it.
         decoders: made while collecting.
         expected_gain: R2 that 30 s more were expected to bring at the end; None where not known.
+        driving_s: of them the subject drove.
+        swaps: steps that went into the daemon meanwhile.
+        drive_trouble: why nobody drove any more; "" where nothing was amiss.
     """
 
     session: str
@@ -142,6 +145,9 @@ class CollectResult(Result):
     test: str
     decoders: int = 0
     expected_gain: float | None = None
+    driving_s: float = 0.0
+    swaps: int = 0
+    drive_trouble: str = ""
 
 
 class AdaptResult(Result):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import Any
 
 from calibration.errors import WizardError
 from calibration.registry import CURRENT
+from calibration.wizard.behavior import Pace
 from calibration.wizard.config import CalibrateConfig
+from calibration.wizard.meant import Driven
 from calibration.wizard.results import Result, StepResults
 from calibration.wizard.ui import Page, WizardUI
 from export.shipped import bundle_path
@@ -37,12 +40,19 @@ class Notes(Result):
         recordings: file names, in order.
         collect_s: time spent on it.
         driven: file names, a block each.
+        drove: begin and end, seconds on LSL's clock, of each time in which the subject drove while
+            trials were collected; no end while it does.
+        pace: the subject's, before it drove: top speed, and the distance within which it slows.
+        is_driving: a decoder that was not accepted yet may be in service.
     """
 
     base: str | None = None
     recordings: tuple[str, ...] = ()
     collect_s: float = 0.0
     driven: tuple[str, ...] = ()
+    drove: tuple[tuple[float, float | None], ...] = ()
+    pace: tuple[float, float] | None = None
+    is_driving: bool = False
 
 
 class Progress:
@@ -203,6 +213,18 @@ class CalibrationRun:
             named = self.config.calibration.base or str(self.registry / CURRENT)
             self.progress.keep(base=str(bundle_path(named).resolve()))
         return Path(self.progress.notes.base or "")
+
+    @property
+    def drove(self) -> Driven | None:
+        """What the subject drove while trials were collected; None where it did not."""
+        notes, config = self.progress.notes, self.config
+        if not notes.drove or notes.pace is None:
+            return None
+        spans_s = [
+            (begin_s, math.inf if end_s is None else end_s) for begin_s, end_s in notes.drove
+        ]
+        pace, on_target = Pace(*notes.pace), config.drive.on_target
+        return Driven(spans_s, pace, config.behavior.body, on_target)
 
     @property
     def recordings(self) -> list[Path]:

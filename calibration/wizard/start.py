@@ -14,6 +14,7 @@ from rich.text import Text
 
 from calibration.errors import WizardError
 from calibration.wizard.config import load_config
+from calibration.wizard.driving import end_driving
 from calibration.wizard.results import STEPS, Result, StepResults, needed
 from calibration.wizard.run import FILE, CalibrationRun, Progress
 from calibration.wizard.steps import adapt, collect, deploy, preflight, verify
@@ -102,21 +103,33 @@ def go_through(run: CalibrationRun) -> None:
         WizardError: a step cannot be done, and nobody is there to help; what is done is saved.
         QuitError: the operator left.
     """
-    while (step := _first_open(run.results)) is not None:
-        try:
-            run.progress.done(step, STEP_OF[step](run))
-        # Its own result is not there yet, so going back forgets the step before.
-        except BackError:
-            run.progress.forget(STEPS[STEPS.index(_before(step, run)) :])
-        except (WizardError, StreamsError, ExportError) as err:
-            if run.auto:
-                raise
-            page = Page(step, "This did not work", Text(str(err), style="bold red"), str(err))
-            run.ui.ask(page, (Choice("r", "try again"),))
+    try:
+        while (step := _first_open(run.results)) is not None:
+            _do(run, step)
+    finally:
+        # However it ends: nobody goes on driving by a decoder that was not accepted.
+        end_driving(run)
     # Brings matplotlib: without it the wizard is there at once.
     from calibration.wizard.steps.report import write
 
     write(run)  # anew, with what was decided and how it went
+
+
+def _do(run: CalibrationRun, step: str) -> None:
+    """Do a step, or go back where it was left, or offer to try again where it failed."""
+    try:
+        run.progress.done(step, STEP_OF[step](run))
+    # Its own result is not there yet, so going back forgets the step before.
+    except BackError:
+        end_driving(run)
+        run.progress.forget(STEPS[STEPS.index(_before(step, run)) :])
+    except (WizardError, StreamsError, ExportError) as err:
+        if run.auto:
+            raise
+        if step in ("collect", "deploy"):
+            end_driving(run)
+        page = Page(step, "This did not work", Text(str(err), style="bold red"), str(err))
+        run.ui.ask(page, (Choice("r", "try again"),))
 
 
 def _before(step: str, run: CalibrationRun) -> str:

@@ -175,8 +175,7 @@ class OnnxruntimeBackend:
         for binding in bindings:
             for name, value in values.items():
                 _bind_output(binding, name, value)
-            for name, table in self._tables.items():
-                binding.bind_cpu_input(name, table)
+        tables = dict(self._tables)
         fullest = sorted(range(len(tokens)), key=lambda i: -len(tokens.window(i)))[:PROBE_BEATS]
         windows = [tokens.window(i) if len(tokens.window(i)) else _NO_TOKENS for i in fullest]
         leads = [tokens.lead_s[i : i + 1].copy() for i in fullest]
@@ -184,6 +183,10 @@ class OnnxruntimeBackend:
         def probe() -> bytes:
             for value in (*memory[0].values(), *memory[1].values()):
                 value.update_inplace(np.zeros(value.shape(), np.float32))
+            # A binding keeps no array alive, and the backend may have other tables by now.
+            for binding in bindings:
+                for name, table in tables.items():
+                    binding.bind_cpu_input(name, table)
             answers = b""
             for i, (window, lead_s) in enumerate(zip(windows, leads, strict=True)):
                 binding = bindings[i % 2]

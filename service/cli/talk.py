@@ -113,6 +113,9 @@ def swap(
     shadow: Annotated[float, opt("Decode in shadow for S seconds first.", "S")] = 0.0,
     hold: Annotated[bool, flag("--hold", "Stay in shadow until `promote`.")] = False,
     send: Annotated[bool, flag("--send", "Send the files: the daemon is elsewhere.")] = False,
+    tables: Annotated[
+        bool, flag("--tables", "Exchange its tables alone, at once: the network stays.")
+    ] = False,
     control: Control = DEFAULT_CONTROL,
     keys: Keys = None,
     as_json: Json = False,
@@ -129,7 +132,9 @@ def swap(
         bundle = store.find(bundle)
         path = registry / STORE / bundle
     client = DaemonClient(control, keys)
-    code = deploy(client, path, send=send, shadow_s=shadow, hold=hold, as_json=as_json)
+    code = deploy(
+        client, path, send=send, shadow_s=shadow, hold=hold, as_json=as_json, tables=tables
+    )
     if store is not None and code == 0 and not hold:
         store.promote(bundle, why)
     return code

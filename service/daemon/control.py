@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from export.bundle import GRAPH
 from service.config import ShapingConfig, parse_config
 from service.daemon.compose import checked_lead, shaping_of
 from service.daemon.daemon import Daemon
@@ -55,6 +56,7 @@ def _status(daemon: Daemon, _: Arguments) -> Arguments:
         "memory_check": daemon.deployer.memory.report(),
         "shaping": msgspec.to_builtins(loop.slots.active.shaper.shaping),
         "lead_s": loop.lead_s,
+        "graph": loop.decoder.manifest.files[GRAPH].sha256,
         "shadow": shadow.decoder.manifest.id if shadow else "",
         "standby": standby.decoder.manifest.id if standby else "",
     }
@@ -88,7 +90,10 @@ def _swap(daemon: Daemon, a: Arguments) -> Arguments:
     shadow_s = a.get("shadow_s", 0.0)
     if not 0.0 <= shadow_s <= SHADOW_AT_MOST_S:
         raise RefusedError(f"shadow_s is {shadow_s}; it lies between 0 and {SHADOW_AT_MOST_S:g} s")
-    deployment = Deployment(Path(a["bundle"]), shadow_s, a.get("hold", False))
+    hold, tables = a.get("hold", False), a.get("tables", False)
+    if tables and (hold or shadow_s):
+        raise RefusedError("tables alone go into service at once: leave shadow_s and hold out")
+    deployment = Deployment(Path(a["bundle"]), shadow_s, hold, tables)
     daemon.deployer.start(deployment)
     return deployment.as_dict()
 
@@ -162,6 +167,7 @@ SETTINGS = (
     ("gain", float), ("smoothing", float), ("bias", list), ("speed_power", float),
     ("speed_ref", float), ("max_speed", float), ("bounds", dict), ("lead_s", float),
 )  # fmt: skip
+DEPLOYING = (("shadow_s", float), ("hold", bool), ("tables", bool))
 HANDLERS: dict[str, Handler] = {
     "status": Handler(_status),
     "pause": Handler(_pause),
@@ -174,8 +180,8 @@ HANDLERS: dict[str, Handler] = {
         _send_chunk,
         (("transfer", str), ("file", str), ("offset", int), ("sha256", str), ("held", bytes)),
     ),
-    "send_end": Handler(_send_end, (("transfer", str),), (("shadow_s", float), ("hold", bool))),
-    "swap": Handler(_swap, (("bundle", str),), (("shadow_s", float), ("hold", bool))),
+    "send_end": Handler(_send_end, (("transfer", str),), DEPLOYING),
+    "swap": Handler(_swap, (("bundle", str),), DEPLOYING),
     "deployment": Handler(_deployment),
     "promote": Handler(lambda daemon, _: _change_slots(daemon, "promote")),
     "dismiss": Handler(lambda daemon, _: _change_slots(daemon, "dismiss")),

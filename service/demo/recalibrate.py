@@ -1,7 +1,8 @@
 """`spikeloop demo --recalibrate`: a day on which yesterday's decoder fails, and its calibration.
 
-Real processes and sockets: the simulated subject, the daemon, the wizard unattended. Then the same
-daemon with a reference: the same base decoder, adapted to minutes of that day instead of one.
+Real processes and sockets: the simulated subject, the daemon, the wizard unattended, by which the
+subject drives while trials are collected. Then the same daemon with a reference: the same base
+decoder, adapted to minutes of that day.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from service.bench.rig import Rig, beside, write_config
 from service.bench.screen import conclude, show
 from service.client import swap
 from service.demo.demo import served
+from service.demo.driven import DrivenTargets, acquired
 from service.demo.page import start_page
 from service.errors import ServiceError
 from streams.clock import MonotonicClock
@@ -30,7 +32,8 @@ SETTLING_S = 5.0
 """A user needs a moment with another decoder before the rate is that of the decoder."""
 REFERENCE_MINUTES = 6.0
 WITHIN = 0.1
-I_ACQUIRED = 4
+WITHIN_S = 60.0
+"""From the wizard's start until the rate is within that of the reference."""
 
 
 def recalibrate(
@@ -65,6 +68,10 @@ def shortfalls(result: dict[str, Any]) -> list[str]:
     found = []
     if after < (1.0 - WITHIN) * reference:
         found.append(f"{after:.1f} targets a minute, {1 - WITHIN:.0%} of {reference:.1f} wanted")
+    from_s = result["at_reference_from_s"]
+    if from_s is None or from_s > WITHIN_S:
+        when = "never" if from_s is None else f"{from_s:.0f} s after the wizard's start"
+        found.append(f"at {1 - WITHIN:.0%} of the reference {when}, {WITHIN_S:.0f} s wanted")
     if after <= before:
         found.append(f"{after:.1f} targets a minute, no more than the {before:.1f} of before")
     if result["skipped_beats"]:
@@ -90,7 +97,9 @@ def _run(
         note.print("yesterday's decoder ...")
         before = _rate_per_min(rig, name, seconds)
         note.print(f"{before:.1f} targets a minute; calibrating ...")
-        told = _calibrate(rig, name, subject, endpoints["control"], bundle)
+        t_begun_s, driven = MonotonicClock().now(), DrivenTargets(name, endpoints["control"])
+        with beside(driven.listen):
+            told = _calibrate(rig, name, subject, endpoints["control"], bundle)
         after = _rate_per_min(rig, name, seconds)
         note.print(f"{after:.1f} targets a minute; making the reference ...")
         _serve_reference(rig, subject, day, endpoints["control"], bundle)
@@ -98,11 +107,16 @@ def _run(
         note.print(f"reference: {reference:.1f} targets a minute")
     rig.end("subject")
     rig.end("daemon")
+    from_s = driven.reaches((1.0 - WITHIN) * reference, t_begun_s)
     n_beats, n_sent = (1 + heard.last[field] - heard.first[field] for field in ("beat", "seq"))
     return {
         "acquisition_per_min_before": before,
         "acquisition_per_min_after": after,
         "acquisition_per_min_reference": reference,
+        "driving_from_s": driven.since(t_begun_s),
+        "at_reference_from_s": from_s,
+        "assisted_then": None if from_s is None else driven.assistance(from_s, t_begun_s),
+        "swaps_of_tables": driven.n_swaps,
         "missed_beats": int(heard.decodes["late"].sum()) + n_beats - n_sent,
         "skipped_beats": n_beats - n_sent,
         "lost_messages": n_sent - len(heard.decodes),
@@ -126,7 +140,7 @@ def _rate_per_min(rig: Rig, name: str, seconds: float) -> float:
         rig.check("daemon")
         samples, stamps = inlet.pull(0.2)
         counts += [
-            (float(t_s), float(row[I_ACQUIRED]))
+            (float(t_s), acquired(row))
             for row, t_s in zip(samples, stamps, strict=True)
             if t_s >= t_begin_s
         ]
@@ -147,6 +161,7 @@ def _calibrate(rig: Rig, name: str, subject: str, control: str, bundle: str) -> 
         "markers.name": f"{name}-markers",
         "behavior.name": f"{name}-cursor",
         "deploy.control": control,
+        "drive.enabled": True,
     }
     write_config(config, keys)
     rig.start("wizard", "calibrate", str(config), "--auto", "--json")

@@ -112,6 +112,11 @@ class Failover:
         ids = {slot.decoder.manifest.id for slot in self._loop.slots.all}
         return [path for id_, path in list(self._paths.items()) if id_ in ids]
 
+    def take_spare(self, id_: str) -> OpenedBackend | None:
+        """Take out the spare of a decoder that runs no more; None where it has none."""
+        spare = self._spares.pop(id_, None)
+        return spare.opened if spare else None
+
     def prepare(
         self, bundle: DecoderBundle, opened: OpenedBackend, spare: Spare | None = None
     ) -> None:

@@ -21,6 +21,7 @@ from export.errors import ExportError
 from service.deploy.failover import Failover, tell_choice
 from service.deploy.memory_watch import MemoryWatch
 from service.deploy.opening import open_within
+from service.deploy.table_backends import TableBackends
 from service.errors import ServiceError
 from service.guard import Guard
 from service.loop.commands import LoopCommand, RefusedError
@@ -37,6 +38,7 @@ class Deployment:
         path: the bundle's.
         shadow_s: time in shadow before it takes over.
         hold: it stays in shadow until `promote`.
+        tables: only its tables are exchanged, without shadow; refused for another network.
         stages: those reached: `received`, `loaded`, `parity`, `shadow`, `active`.
         refused: the reason why it was refused; "" if it was not.
         over: nothing is still to come.
@@ -45,6 +47,7 @@ class Deployment:
     path: Path
     shadow_s: float = 0.0
     hold: bool = False
+    tables: bool = False
     stages: list[dict[str, Any]] = field(default_factory=lambda: [{"stage": "received"}])
     refused: str = ""
     over: bool = False
@@ -100,6 +103,7 @@ class Deployer:
         self.latest: Deployment | None = None
         self.failover = Failover(loop, self.warmed_up, report, open_most_s)
         self.memory = MemoryWatch(loop, self.failover, self.warmed_up, report, open_most_s, signers)
+        self._tables = TableBackends(loop, self.failover, open_most_s)
 
     def start(self, deployment: Deployment) -> None:
         """Begin; returns at once.
@@ -135,6 +139,9 @@ class Deployer:
         bundle = open_bundle(deployment.path, self._signers)
         deployment.reach("loaded", id=bundle.manifest.id, name=bundle.manifest.name)
         self._require_fit(bundle)  # before the backend is opened, which takes seconds
+        if deployment.tables:
+            self._exchange_tables(deployment, bundle)
+            return
         name, *fallback = self._backends
         opened = open_within(bundle, name, fallback, self._open_most_s, self.failover.loaded)
         tell_choice(opened, self._report)
@@ -157,6 +164,16 @@ class Deployer:
             undo.pop_all()
         if not deployment.hold:
             deployment.reach("active")
+
+    def _exchange_tables(self, deployment: Deployment, bundle: DecoderBundle) -> None:
+        """Prepare everything beside the beat, which then takes another decoder object."""
+        opened = self._tables.open(bundle)
+        deployment.reach("parity", error=opened.parity_error, backend=opened.backend.name)
+        slot = self.warmed_up(bundle, opened, tables_only=True)
+        self._tables.keep(slot, bundle, opened)
+        self._loop.commands.ask(LoopCommand("tables_swapped", slot))
+        deployment.reach("active")
+        self._tables.open_ahead(bundle)
 
     def _require_fit(self, bundle: DecoderBundle) -> None:
         new, now = bundle.manifest, self._loop.decoder.manifest
@@ -194,7 +211,9 @@ class Deployer:
         known = np.array([key in bundle.row_of_key for key in keys], dtype=np.bool_)
         return (float(np.mean(~known[unit])), len(unit)) if len(unit) else (0.0, 0)
 
-    def warmed_up(self, bundle: DecoderBundle, opened: OpenedBackend) -> DecoderSlot:
+    def warmed_up(
+        self, bundle: DecoderBundle, opened: OpenedBackend, *, tables_only: bool = False
+    ) -> DecoderSlot:
         """Return a slot that has run the last seconds' bins, if its network has memory.
 
         Raises:
@@ -206,7 +225,7 @@ class Deployer:
         slot = make_slot(
             bundle, opened, self._source_keys, loop.slots.active.shaper.fresh(),
             token_cap=self._token_cap, keep_alive_every_s=self._keep_alive_every_s,
-            kernels=loop.decoder.kernels, journal=loop.journal,
+            kernels=loop.decoder.kernels, journal=loop.journal, tables_only=tables_only,
         )  # fmt: skip
         decoder, recent = slot.decoder, list(loop.slots.recent)
         k_before = recent[0][0] - 1 if recent else loop.last_k

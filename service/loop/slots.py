@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from export.backends.opening import OpenedBackend
-from export.bundle import DecoderBundle
+from export.bundle import GRAPH, DecoderBundle
 from export.memory_check import MemoryCheck
 from service.loop.decoder import Decoder, Raw
 from service.loop.journal import Journal
@@ -27,7 +27,9 @@ CATCH_UP_BINS = 8
 RANGE_OVER_S = 10.0
 RANGE_SHARE = 0.1
 
-Change = Literal["join", "promote", "dismiss", "rollback", "fell_back", "reloaded"]
+Change = Literal[
+    "join", "promote", "dismiss", "rollback", "fell_back", "reloaded", "tables_swapped"
+]
 
 
 class DecoderSlot:
@@ -41,6 +43,7 @@ class DecoderSlot:
         judge: judges its decodes.
         shaper: shapes their values.
         memory: looks for damage; None where nothing can be looked at.
+        tables_only: it differs from the decoder before it in its tables alone.
     """
 
     def __init__(
@@ -49,8 +52,11 @@ class DecoderSlot:
         judge: ValidityJudge,
         shaper: Shaper,
         memory: MemoryCheck | None = None,
+        *,
+        tables_only: bool = False,
     ) -> None:
         self.decoder, self.judge, self.shaper, self.memory = decoder, judge, shaper, memory
+        self.tables_only = tables_only
         self.damage = ""
         self.seq = 0
         self.reason = "context_short"
@@ -66,6 +72,7 @@ def make_slot(
     keep_alive_every_s: float,
     kernels: Kernels,
     journal: Journal,
+    tables_only: bool = False,
 ) -> DecoderSlot:
     """Return a slot for an opened bundle.
 
@@ -78,6 +85,7 @@ def make_slot(
         keep_alive_every_s: the source's.
         kernels: functions that make its tokens.
         journal: is told of it, and of what its memory depends on.
+        tables_only: see `DecoderSlot`.
     """
     manifest = bundle.manifest
     decoder = Decoder(
@@ -101,7 +109,7 @@ def make_slot(
     )
     if opened.memory is not None:
         opened.memory.watch(lambda: {"row_of": decoder.row_of})
-    return DecoderSlot(decoder, judge, shaper, opened.memory)
+    return DecoderSlot(decoder, judge, shaper, opened.memory, tables_only=tables_only)
 
 
 class DecoderSlots:
@@ -211,7 +219,7 @@ class DecoderSlots:
             return error
         self._merge_known()
         told = self.shadow or self.active
-        if change in ("fell_back", "reloaded"):
+        if change in ("fell_back", "reloaded", "tables_swapped"):
             told = self.active
         self._on_change(change, told)
         return ""
@@ -226,7 +234,10 @@ class DecoderSlots:
             if slot is None or slot.decoder.manifest.id != in_service:
                 return "another decoder took over meanwhile"
             slot.shaper.continue_from(self.active.shaper)
+            slot.tables_only = self.active.tables_only
             self.active = slot  # the failed one does not stand by: a rollback must not find it
+        elif change == "tables_swapped":
+            return self._swap_tables(slot)
         elif change == "promote":
             if self.shadow is None:
                 return "no decoder is in shadow"
@@ -236,6 +247,14 @@ class DecoderSlots:
             return "no decoder stands by: nothing was swapped in this run"
         else:
             self._roll_back()
+        return ""
+
+    def _swap_tables(self, slot: DecoderSlot | None) -> str:
+        if slot is None or _network_of(slot) != _network_of(self.active):
+            return "a decoder of another network took over meanwhile"
+        # However often tables change, the decoder from before them stands by: the floor.
+        floor = self.active if not self.active.tables_only else self.standby or self.active
+        self._put_in_service(slot, standby=floor)
         return ""
 
     @property
@@ -248,7 +267,7 @@ class DecoderSlots:
             self._put_in_service(self.standby, standby=self.active)
 
     def _put_in_service(self, slot: DecoderSlot, standby: DecoderSlot) -> None:
-        slot.shaper.continue_from(standby.shaper)
+        slot.shaper.continue_from(self.active.shaper)
         self.active, self.standby = slot, standby
         self._out_of_range.clear()  # the other decoder's
         self._n_within = self._n_told_after
@@ -262,3 +281,7 @@ class DecoderSlots:
         for slot in self.behind:
             self.known = self.known | slot.decoder.known[: len(known)]
         self.all_known = bool(np.array_equal(self.known, known))
+
+
+def _network_of(slot: DecoderSlot) -> str:
+    return slot.decoder.manifest.files[GRAPH].sha256

@@ -12,16 +12,10 @@ from benchmarks.days.closed_loop import drive
 from calibration.errors import CalibrationError
 from calibration.from_run.days import SHARES, learn_share, together
 from calibration.from_run.make import make_from_run
-from calibration.from_run.recordings import (
-    MOVES_AFTER_S,
-    FromRunError,
-    meant,
-    pace_for,
-    read_driven,
-    velocity_path,
-)
+from calibration.from_run.recordings import FromRunError, pace_for, read_driven
 from calibration.from_run.told import lines_of
 from calibration.wizard.behavior import Pace, with_intention
+from calibration.wizard.meant import MOVES_AFTER_S, meant, velocity_path
 from export.bundle import open_bundle
 from service.redecode.driven import session_of_driven_run
 from streams.messages import SpikeBatch

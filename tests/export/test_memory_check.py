@@ -152,3 +152,15 @@ def test_a_lead_that_changes_is_no_damage(bundle: DecoderBundle, tmp_path: Path)
     beside = opened.backend.fixed_arrays()["beside"].view(np.uint8)
     beside[3] ^= 4
     assert check.whole() == "beside"
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_other_tables_are_no_damage(bundle: DecoderBundle, name: str) -> None:
+    """The probe goes on with those that it began with, which nobody else holds any more."""
+    backend = open_one(bundle, name).backend
+    memory = MemoryCheck(backend, bundle.parity)
+    for i in range(3):
+        backend.set_tables({n: t * np.float32(2.0 + i) for n, t in bundle.tables.items()})
+        # Whoever takes the memory that they lay in writes to it.
+        _ = [np.full_like(table, np.nan) for table in bundle.tables.values() for _ in range(4)]
+        assert memory.whole() == ""

@@ -88,6 +88,64 @@ def test_a_rollback_needs_no_warm_up(rig: BeatRig, other: DecoderBundle) -> None
     assert decode.value_raw == alone.fed_turn(k + 4).value_raw
 
 
+def _other_tables(rig: BeatRig, name: str, seed: int) -> DecoderSlot:
+    """The rig's decoder with other tables, as the one that deploys hands it over: run up to now."""
+    rng = np.random.default_rng(seed)
+    manifest = rig.bundle.manifest.model_copy(update={"name": name, "id": name})
+    backend = open_cpu(rig.bundle)
+    backend.set_tables(
+        {n: rng.normal(0, 0.3, t.shape).astype(np.float32) for n, t in rig.bundle.tables.items()}
+    )
+    decoder = Decoder(manifest, backend, rig.bundle.row_of_key, rig.source_keys)
+    decoder.last_k = rig.loop.last_k
+    decoder.k_reset = rig.loop.last_k - CONTEXT_BEATS
+    judge = ValidityJudge(manifest.context_s, manifest.stale_after_s, KEEP_ALIVE_S, HOP_S)
+    return DecoderSlot(decoder, judge, Shaper(manifest.outputs), tables_only=True)
+
+
+def test_tables_follow_one_another_and_the_decoder_before_them_stands_by(rig: BeatRig) -> None:
+    k = rig.warm()
+    alone = BeatRig(rig.bundle)
+    alone.warm()
+    for i, name in enumerate(("first", "second", "third"), start=1):
+        swapped = ask(rig, "tables_swapped", _other_tables(rig, name, i))
+        decode = rig.fed_turn(k + i)
+        rig.loop.run_shadow()
+        assert swapped.done.is_set()
+        assert (decode.decoder_id, decode.validity, decode.seq) == (name, "ok", k + i)
+        assert decode.value_raw != alone.fed_turn(k + i).value_raw
+        standby = rig.loop.slots.standby
+        assert standby is not None
+        assert standby.decoder.manifest.name == "tiny"
+    assert [(event, told["decoder_id"]) for event, told in rig.events] == [
+        ("tables_swapped", name) for name in ("first", "second", "third")
+    ]
+    ask(rig, "rollback")
+    decode = rig.fed_turn(k + 4)
+    assert (decode.decoder_id, decode.validity) == ("tiny", "ok")
+    assert decode.value_raw == alone.fed_turn(k + 4).value_raw
+
+
+def test_tables_that_run_a_bin_behind_run_it_before_they_decode(rig: BeatRig) -> None:
+    k = rig.warm()
+    slot = _other_tables(rig, "first", 1)
+    rig.fed_turn(k + 1)
+    ask(rig, "tables_swapped", slot)
+    decode = rig.fed_turn(k + 2)
+    ahead = BeatRig(rig.bundle)
+    ahead.warm()
+    ask(ahead, "tables_swapped", _other_tables(ahead, "first", 1))
+    assert ahead.fed_turn(k + 1).decoder_id == "first"
+    assert (decode.decoder_id, decode.value_raw) == ("first", ahead.fed_turn(k + 2).value_raw)
+
+
+def test_tables_of_another_network_are_refused(rig: BeatRig, other: DecoderBundle) -> None:
+    k = rig.warm()
+    swapped = ask(rig, "tables_swapped", slot_of(other, rig))
+    assert rig.fed_turn(k + 1).decoder_id == "tiny"
+    assert "another network" in swapped.error
+
+
 @pytest.mark.parametrize(
     ("change", "told"), [("promote", "no decoder is in shadow"), ("rollback", "stands by")]
 )

@@ -15,6 +15,10 @@ FIELDS = {
     "acquisition_per_min_before",
     "acquisition_per_min_after",
     "acquisition_per_min_reference",
+    "driving_from_s",
+    "at_reference_from_s",
+    "assisted_then",
+    "swaps_of_tables",
     "missed_beats",
     "skipped_beats",
     "lost_messages",
@@ -28,6 +32,7 @@ GOOD = {
     "acquisition_per_min_before": 10.0,
     "acquisition_per_min_after": 28.0,
     "acquisition_per_min_reference": 30.0,
+    "at_reference_from_s": 41.0,
     "skipped_beats": 0,
     "lost_messages": 0,
 }
@@ -41,6 +46,14 @@ GOOD = {
         (
             {"acquisition_per_min_before": 28.5},
             ["28.0 targets a minute, no more than the 28.5 of before"],
+        ),
+        (
+            {"at_reference_from_s": 61.0},
+            ["at 90% of the reference 61 s after the wizard's start, 60 s wanted"],
+        ),
+        (
+            {"at_reference_from_s": None},
+            ["at 90% of the reference never, 60 s wanted"],
         ),
         ({"skipped_beats": 1, "lost_messages": 2}, ["1 beats skipped", "2 messages lost"]),
     ],

@@ -101,9 +101,12 @@ def adapted(run: CalibrationRun, base: Path, session: Path, out: Path, test: str
 
 def _pace_as_fact(run: CalibrationRun) -> dict[str, Any]:
     """Give the subject's pace, which decoders that learn from driving need; {} without targets."""
-    collected = read_session(Path(needed(run.results.collect).session))
     try:
-        pace = pace_of(collected, run.config.behavior.body)
+        if run.drove is not None:
+            pace = run.drove.pace
+        else:
+            collected = read_session(Path(needed(run.results.collect).session))
+            pace = pace_of(collected, run.config.behavior.body)
     except WizardError:
         return {}
     return {"pace": {"top": pace.top, "slow_within": pace.slow_within}}

@@ -7,6 +7,7 @@ quick filter's learning curve says whether more data help.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -24,7 +25,8 @@ from calibration.wizard.behavior import (
     without_gaps,
 )
 from calibration.wizard.collected import BaseNeeds, Collected
-from calibration.wizard.learner import Learner, Learnt, learner_of
+from calibration.wizard.driving import Driving, require_drivable
+from calibration.wizard.learner import Learner, Learnt, is_closed_form, learner_of
 from calibration.wizard.recording import (
     POLL_S,
     Cues,
@@ -69,13 +71,23 @@ def step(run: CalibrationRun) -> CollectResult:
     Raises:
         WizardError: the streams give nothing to learn from.
     """
+    drives, daemon = run.config.drive.enabled, run.daemon
+    if drives:
+        require_drivable(run.config, closed_form=is_closed_form(run))
     if _begins_anew(run):
-        run.progress.keep(recordings=())
+        run.progress.keep(recordings=(), drove=(), pace=None)
     with learner_of(run) as learner:
-        return _collect(run, learner)
+        driving = Driving(run, daemon, partial(_show, run)) if drives and daemon else None
+        return _collect(run, learner, driving)
 
 
-def _collect(run: CalibrationRun, learner: Learner | None) -> CollectResult:
+def _show(run: CalibrationRun, line: str) -> None:
+    run.show(Page(STEP, TITLE, line, line))
+
+
+def _collect(
+    run: CalibrationRun, learner: Learner | None, driving: Driving | None
+) -> CollectResult:
     needs, config = BaseNeeds.of(open_bundle(run.base)), run.config.collect
     collected = Collected(needs, has_quick_filter=learner is None)
     t_begin_s = run.clock.now()
@@ -84,7 +96,7 @@ def _collect(run: CalibrationRun, learner: Learner | None) -> CollectResult:
         _wait_for(run, learner, "going on from what was recorded")
     # A wizard that was killed may have collected all of it.
     if not _is_enough(run, collected, learner):
-        _record(run, collected, learner)
+        _record(run, collected, learner, driving)
     spent_s = run.clock.now() - t_begin_s + run.progress.notes.collect_s
     run.progress.keep(collect_s=spent_s)
     collected.require(config)
@@ -93,13 +105,21 @@ def _collect(run: CalibrationRun, learner: Learner | None) -> CollectResult:
         _require_scored(run, collected, learner.learnt)
     line = "; ".join(("making a session of it", *collected.remarks))
     run.show(Page(STEP, TITLE, line, line if collected.remarks else ""))
-    return _session(run, collected, spent_s, learner)
+    result = _session(run, collected, spent_s, learner)
+    if driving is None:
+        return result
+    drove = {
+        "driving_s": driving.seconds,
+        "swaps": driving.n_swaps,
+        "drive_trouble": driving.trouble,
+    }
+    return result.model_copy(update=drove)
 
 
 def _wait_for(run: CalibrationRun, learner: Learner, text: str, traces: Path | None = None) -> None:
     """Have the learner take in everything recorded; write what was scored to `traces`."""
     _hear_out(run, learner, text)
-    learner.ask(run.recordings, traces)
+    learner.ask(run.recordings, traces, run.drove)
     _hear_out(run, learner, text)
 
 
@@ -145,7 +165,9 @@ def _begins_anew(run: CalibrationRun) -> bool:
     return run.ui.ask(page, choices) == "n"
 
 
-def _record(run: CalibrationRun, collected: Collected, learner: Learner | None) -> None:
+def _record(
+    run: CalibrationRun, collected: Collected, learner: Learner | None, driving: Driving | None
+) -> None:
     n = 1
     while (path := run.folder / f"collect-{n}.xdf").exists():
         n += 1
@@ -157,9 +179,13 @@ def _record(run: CalibrationRun, collected: Collected, learner: Learner | None) 
             recording_to(run, path, looking, cues.name if cues else "") as recorder,
         ):
             run.mark("block open-loop")
-            _watch(run, recorder, cues, collected, learner)
+            _watch(run, recorder, cues, collected, learner, driving)
     finally:
-        run.mark("block rest")
+        if driving is not None:
+            driving.pause()
+        # Who drives goes on until today's decoder is accepted or not.
+        if driving is None or driving.now.by == "task":
+            run.mark("block rest")
     collected.update(run)
 
 
@@ -169,21 +195,25 @@ def _watch(
     cues: Cues | None,
     collected: Collected,
     learner: Learner | None,
+    driving: Driving | None,
 ) -> None:
     """Go on until there is enough, or the operator ends it."""
     clock, config = run.clock, run.config.collect
     t_begin_s = t_well_s = clock.now()
     t_look_s = t_begin_s + LOOK_EVERY_S
-    next_ask_s = run.config.learn.first_s
+    next_ask_s = 0.0 if driving else run.config.learn.first_s
     while True:
         recorder.check()
         if cues is not None:
             cues.show_for(POLL_S)
         if learner is not None:
             learner.hear()
+            if driving is not None:
+                trouble = "the streams give trouble" if collected.troubles else ""
+                driving.follow(learner.learnt, trouble)
         is_enough = _is_enough(run, collected, learner)
-        body = _body(run, collected, cues, learner)
-        page = Page(STEP, TITLE, body, _log_line(collected, learner))
+        body = _body(run, collected, cues, learner, driving)
+        page = Page(STEP, TITLE, body, _log_line(collected, learner, driving))
         finish = Choice("f", "finish" if is_enough else "finish early")
         choices = (finish,) if collected.count.n else ()
         if run.ui.ask(page, choices, wait_s=0.0 if cues else POLL_S) == "f":
@@ -200,8 +230,8 @@ def _watch(
         if run.auto and clock.now() - t_well_s > config.patience_s:
             raise collected.trouble
         if learner is not None and not collected.troubles and collected.seconds >= next_ask_s:
-            learner.ask(run.recordings)
-            next_ask_s = collected.seconds + ASK_EVERY_S
+            learner.ask(run.recordings, driven=run.drove)
+            next_ask_s = collected.seconds + (LOOK_EVERY_S if driving else ASK_EVERY_S)
         is_late = clock.now() - t_begin_s > config.most_s
         if run.auto and (_is_enough(run, collected, learner) or is_late):
             return
@@ -212,7 +242,7 @@ def _session(
 ) -> CollectResult:
     """Write the session, without what lies in gaps."""
     paths, out = run.recordings, run.folder / "session.nwb"
-    whole = session_of_recordings(run, paths)
+    whole = session_of_recordings(run, paths, run.drove)
     session = without_gaps(whole, collected.needs.gaps(whole))
     save_session(session, out)
     learnt = learner.learnt if learner else Learnt()
@@ -245,7 +275,11 @@ def _more_helps(run: CalibrationRun, collected: Collected, learner: Learner | No
 
 
 def _body(
-    run: CalibrationRun, collected: Collected, cues: Cues | None, learner: Learner | None
+    run: CalibrationRun,
+    collected: Collected,
+    cues: Cues | None,
+    learner: Learner | None,
+    driving: Driving | None,
 ) -> Group:
     """Show counts, balance, how good the decoder is, and what is wrong."""
     config, count = run.config.collect, collected.count
@@ -264,6 +298,8 @@ def _body(
         table.add_row("learning curve", _spark(collected.curve), _latest(collected.curve))
     else:
         add_decoder_rows(table, learner.learnt, learner.phase)
+        if driving is not None:
+            table.add_row("drives", Text(driving.trouble or driving.now.text), "")
     table.add_row("", Text(*ADVICE[_more_helps(run, collected, learner)]), "")
     table.add_row("spikes", f"{collected.spikes_per_s:.0f} a second", "")
     if _is_enough(run, collected, learner):
@@ -295,9 +331,11 @@ def add_decoder_rows(table: Table, learnt: Learnt, phase: str) -> None:
         table.add_row(f"{AHEAD_S:.0f} s more", f"would gain {gain}", "")
 
 
-def _log_line(collected: Collected, learner: Learner | None) -> str:
-    """Say for a log, every ten seconds, how far it is."""
-    remarks = "".join(f"; {one}" for one in (*collected.lost, collected.left_out) if one)
+def _log_line(collected: Collected, learner: Learner | None, driving: Driving | None) -> str:
+    """Say for a log, every ten seconds and when somebody else drives, how far it is."""
+    drives = "" if driving is None else driving.trouble or driving.now.text
+    told = (*collected.lost, collected.left_out, drives)
+    remarks = "".join(f"; {one}" for one in told if one)
     seconds = collected.seconds
     if not seconds:
         return f"recording{remarks}"

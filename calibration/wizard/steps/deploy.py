@@ -13,6 +13,7 @@ from rich.text import Text
 
 from calibration.errors import WizardError
 from calibration.registry import STORE, Registry
+from calibration.wizard.driving import end_driving
 from calibration.wizard.results import DeployResult, needed
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import BackError, Choice, Page, QuitError
@@ -71,6 +72,7 @@ def step(run: CalibrationRun) -> DeployResult:
     """
     decided, made = needed(run.results.decide), needed(run.results.adapt)
     if not decided.is_accepted:
+        end_driving(run)
         return DeployResult(deployed=False, why=decided.reason)
     return deploy(run, Path(made.bundle), f"calibration {run.session_id}: {decided.reason}")
 
@@ -87,11 +89,16 @@ def deploy(run: CalibrationRun, bundle: Path, why: str) -> DeployResult:
     if run.daemon is None:
         registry.promote(id_, why)
         return DeployResult(deployed=False, id=id_, why="no daemon is configured", current=True)
-    before = run.daemon.ask("status")["checksum"]
+    status, drives = run.daemon.ask("status"), run.progress.notes.is_driving
+    # While the subject drives, the decoder of before stands by.
+    before = status["standby"] if drives else status["checksum"]
     # A resumed wizard may find it in service already.
-    stages = [] if before == id_ else _swap(run, run.daemon, run.registry / STORE / id_)
+    stages: list[dict[str, Any]] = []
+    if status["checksum"] != id_:
+        stages = _swap(run, run.daemon, run.registry / STORE / id_, tables=drives)
     run.mark("block closed-loop assist=0")
     watched = _watch(run, run.daemon, id_)
+    run.progress.keep(is_driving=False)
     # Not before it has been confirmed.
     registry.promote(id_, why)
     return DeployResult(
@@ -109,11 +116,14 @@ def deploy(run: CalibrationRun, bundle: Path, why: str) -> DeployResult:
     )
 
 
-def _swap(run: CalibrationRun, daemon: DaemonClient, bundle: Path) -> list[dict[str, Any]]:
+def _swap(
+    run: CalibrationRun, daemon: DaemonClient, bundle: Path, *, tables: bool
+) -> list[dict[str, Any]]:
     shadow_s, send = run.config.deploy.shadow_s, run.config.deploy.send
     if send:
         run.show(Page(STEP, TITLE, "sending the decoder to the daemon"))
-    start_deployment(daemon.ask, bundle, send=send, shadow_s=shadow_s, hold=False)
+    # Steps of the same sequence have driven: the last one needs no shadow.
+    start_deployment(daemon.ask, bundle, send=send, shadow_s=shadow_s, tables=tables)
     t_end_s = run.clock.now() + shadow_s + DEPLOYS_WITHIN_S
     while run.clock.now() < t_end_s:
         result = daemon.ask("deployment")

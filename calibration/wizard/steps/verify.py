@@ -266,7 +266,11 @@ def speed_line(speed: SpeedShare | None) -> str:
 
 def decision_step(run: CalibrationRun) -> DecideResult:
     """Propose, ask, and note who decided what and why."""
-    return decide(run, needed(run.results.verify), run.config.decide)
+    thresholds = run.config.decide
+    if run.drove is not None:
+        # What was meant is a guess, so less of it can be decoded than of movement.
+        thresholds = thresholds.model_copy(update={"least_r2": run.config.drive.least_r2})
+    return decide(run, needed(run.results.verify), thresholds)
 
 
 def decide(run: CalibrationRun, verified: VerifyResult, config: DecideSection) -> DecideResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -77,6 +77,7 @@ def convert(
     reading: Reading,
     *,
     needs_trials: bool = False,
+    each: Callable[[Session], Session] = lambda part: part,
 ) -> Session:
     """Make one session from one or several recordings.
 
@@ -88,13 +89,14 @@ def convert(
         session_id: `subject/YYYY-MM-DD/name`; from the first file's name and date if None.
         reading: what means what.
         needs_trials: refuse markers that make no trial.
+        each: changes each recording's session before they are joined.
 
     Raises:
         RecordingError: a file is no recording, holds no spikes, or streams that do not fit.
         StreamUnfitError: no layout reads the spikes.
     """
     recordings = [read_recording(path) for path in paths]
-    session = joined([session_of(recording, reading) for recording in recordings])
+    session = joined([each(session_of(recording, reading)) for recording in recordings])
     if needs_trials and session.trials is not None and not len(session.trials):
         held = [one.markers(reading.markers, reading.markers_name) for one in recordings]
         texts = [text for one in held if one is not None for text in marker_texts(one)]

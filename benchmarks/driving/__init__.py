@@ -1,0 +1,1 @@
+"""A simulated subject that is calibrated: driving meanwhile, and only afterwards."""

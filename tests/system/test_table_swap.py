@@ -1,0 +1,89 @@
+"""Tables alone go into a running daemon: at once, nothing lost, made again, and back again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from export.bundle import open_bundle
+from export.random_bundles.derived import derive_bundle
+from streams.wire.schema import Command, encode
+from tests.export.tiny_graph import write_tiny_bundle
+from tests.recording.test_redecode import assert_made_again
+from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
+from tests.system.running import Daemon
+from tests.system.sources import Living
+from tests.system.test_swap import assert_no_hole, stages, swap
+
+N_STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def steps(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The same graph, each with tables of its own; the last knows more units."""
+    folder, made = tmp_path_factory.mktemp("steps"), []
+    for i in range(N_STEPS):
+        keys = UNIT_KEYS if i < N_STEPS - 1 else (*UNIT_KEYS, "u50")
+        path = folder / f"step-{i}"
+        derive_bundle(
+            open_bundle(bundle), path, unit_keys=keys, hop_s=HOP_S, bin_s=HOP_S,
+            name=path.name, seed=10 + i,
+        )  # fmt: skip
+        made.append(path)
+    return made
+
+
+@pytest.fixture
+def recorded(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living, tmp_path: Path
+) -> Daemon:
+    """A daemon that decodes, and whose run is recorded."""
+    record = {"enabled": True, "folder": str(tmp_path / "recordings"), "part_mb": 0.05}
+    daemon = serve(stream, bundle, record=record, shaping={"smoothing": 0.5})
+    daemon.until_validity("ok", source.send_due)
+    return daemon
+
+
+@pytest.mark.alone
+def test_every_step_is_told_and_made_again_and_yesterdays_stands_by(
+    recorded: Daemon, source: Living, steps: list[Path], tmp_path: Path
+) -> None:
+    daemon = recorded
+    i_first = len(daemon.heard.decodes)
+    for i, step in enumerate(steps):
+        result = swap(daemon, step, source.send_due, tables=True)
+        assert not result["refused"]
+        assert stages(result) == ["received", "loaded", "parity", "active"]
+        status = daemon.ask("status").result
+        assert status["decoder_id"] == f"step-{i}"
+        assert status["graph"] == open_bundle(step).graph_sha256
+        assert status["standby"] == daemon.heard.decodes[0]["checksum"]
+        daemon.until_validity("ok", source.send_due)
+    assert daemon.ask("rollback").ok
+    daemon.until_validity("ok", source.send_due)
+    told = [event["detail"] for event in daemon.heard.events if event["event"] == "tables_swapped"]
+    assert [one["decoder_id"] for one in told] == [step.name for step in steps]
+    served = list(dict.fromkeys(one["decoder_id"] for one in daemon.heard.decodes[i_first:]))
+    assert served == ["tiny", *(step.name for step in steps)]
+    assert daemon.heard.decodes[-1]["decoder_id"] == "tiny"
+    assert_no_hole(daemon, i_first)
+    report = assert_made_again(daemon, tmp_path / "recordings")
+    assert len(report["by_decoder"]) == N_STEPS + 1
+
+
+def test_a_decoder_of_another_network_is_refused(
+    daemon: Daemon, source: Living, tmp_path: Path
+) -> None:
+    write_tiny_bundle(tmp_path / "net", UNIT_KEYS, HOP_S, HOP_S, with_position=True, seed=9)
+    result = swap(daemon, tmp_path / "net", source.send_due, tables=True)
+    assert "its network is not that of 'tiny'" in result["refused"]
+    assert daemon.ask("status").result["decoder_id"] == "tiny"
+    assert not swap(daemon, tmp_path / "net", source.send_due)["refused"]
+
+
+def test_tables_are_never_on_trial(daemon: Daemon, steps: list[Path]) -> None:
+    arguments = {"bundle": str(steps[0]), "tables": True, "hold": True}
+    reply = daemon.send(encode(Command(command="swap", arguments=arguments)))
+    assert not reply.ok
+    assert "leave shadow_s and hold out" in reply.error
