@@ -64,15 +64,19 @@ class Browsers:
     def __init__(self, inputs: Inputs) -> None:
         self.connected: set[Browser] = set()
         self._inputs, self._room = inputs, inputs.room
-        self._t_slow_s = -math.inf
+        self._t_slow_s, self._is_anew = -math.inf, False
 
     def push(self, now_s: float) -> None:
         """Send each browser what is new; one that is behind misses pictures, no columns."""
         if self._inputs.room is not self._room:
             self._begin_anew()
+            return
+        ready = [one for one in self.connected if not one.is_behind]
+        if self._is_anew and self.connected and not ready:
+            return  # what led up to the moment is told once: to browsers that can take it
+        self._is_anew = False
         fast = self._room.tick(now_s)
         touched = self._room.raster.touched()
-        ready = [one for one in self.connected if not one.is_behind]
         for one in self.connected:
             if one not in ready:
                 one.next_column = min(one.next_column, touched)
@@ -86,7 +90,7 @@ class Browsers:
 
     def _begin_anew(self) -> None:
         """Forget what was sent: a recording was wound to another time."""
-        self._room, self._t_slow_s = self._inputs.room, -math.inf
+        self._room, self._t_slow_s, self._is_anew = self._inputs.room, -math.inf, True
         for one in self.connected:
             one.version, one.next_column = -1, 0
             one.send(_encoded({"kind": "anew"}))

@@ -124,9 +124,12 @@ class RecordedInputs:
             if together and item.t_s > together[0].t_s + TOGETHER_S:
                 self._add(together)
             # What the room does with time it does here too, but for what a browser still wants.
-            if self._t_ticked_s + TICK_S <= item.t_s < self._head_s - TRACE_S:
+            if self._t_ticked_s + TICK_S <= item.t_s:
                 self._t_ticked_s = item.t_s
-                self.room.tick(item.t_s)
+                if item.t_s < self._head_s - TRACE_S:
+                    self.room.tick(item.t_s)
+                else:
+                    self.room.mark_validity(item.t_s)
             if isinstance(item, Spikes):
                 together.append(item)
             else:

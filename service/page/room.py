@@ -91,9 +91,14 @@ class Room:
         if now_s - self._t_ordered_s > ORDERED_EVERY_S or self._lacks_units():
             self._t_ordered_s = now_s
             self._order()
+        told = self.mark_validity(now_s)
+        return {"kind": "fast", "now": now_s} | told | self.decoded.fast(now_s)
+
+    def mark_validity(self, now_s: float) -> dict[str, Any]:
+        """Note the validity now for the timeline; return it."""
         told = self.validity.fast(now_s, self.trouble.get("wire", ""))
         self.events.mark_validity(now_s, told["validity"])
-        return {"kind": "fast", "now": now_s} | told | self.decoded.fast(now_s)
+        return told
 
     def _lacks_units(self) -> bool:
         return not self.rows or len(self.rows["channel"].order) != len(self.keys)

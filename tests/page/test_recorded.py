@@ -11,6 +11,7 @@ import pytest
 
 from service.page.inputs.run_tape import RunTape, Spikes
 from service.page.inputs.wire import Heard
+from service.page.push import Browsers
 from service.page.recorded import LED_IN_S, RecordedInputs
 from service.redecode.reading import RecordingError
 from service.telemetry.recording.frames import parts_of
@@ -201,3 +202,43 @@ def test_what_is_fed_before_a_moment_fills_what_looks_back(run: Path) -> None:
     slow = inputs.room.slow(inputs.drain())
     assert slow["spikes"]["rate"]
     assert np.array(inputs.room.units.rates_hz()).shape == (len(UNIT_KEYS),)
+
+
+def test_after_winding_the_timeline_and_the_traces_hold_what_led_up_to_it(run: Path) -> None:
+    clock = SetClock()
+    inputs = RecordedInputs(run, None, clock)
+    browser, browsers = Reading(), Browsers(inputs)
+    browsers.connected.add(browser)
+    browsers.push(inputs.drain())
+    browser.heard.clear()
+    inputs.wind(inputs.recorded()["length_s"] - 0.5)
+    for _ in range(4):
+        browsers.push(inputs.drain())
+        clock.t_s += 0.03
+    kinds = [one["kind"] for one in browser.heard]
+    assert kinds[0] == "anew"
+    first = next(one for one in browser.heard if one["kind"] == "fast")
+    assert first["decoded"][0][0] < -1.0
+    slow = next(one for one in browser.heard if one["kind"] == "slow")
+    assert {"ok", "paused"} <= {validity for *_, validity in slow["events"]["stretches"]}
+
+
+class Reading:
+    """A browser that takes one message in between two pictures."""
+
+    def __init__(self) -> None:
+        self.order, self.next_column, self.version = "channel", 0, -1
+        self.heard: list[dict] = []
+        self._n_seen = 0
+
+    @property
+    def is_behind(self) -> bool:
+        is_behind, self._n_seen = len(self.heard) > self._n_seen, len(self.heard)
+        return is_behind
+
+    def send(self, payload: bytes, *, binary: bool = False) -> None:
+        if not binary:
+            self.heard.append(json.loads(payload))
+
+    def close(self) -> None:
+        pass

@@ -39,16 +39,19 @@ class Raster:
 
     def add(self, unit: np.ndarray, t_s: Float64s, count: np.ndarray, n_units: int) -> None:
         """Take in spikes: (n,) units, their stamps on our clock, and how many each stands for."""
-        if n_units > len(self._counts):
-            grown = np.zeros((n_units, N_COLUMNS), np.uint8)
-            grown[: len(self._counts)] = self._counts
-            self._counts = grown
+        self._grow(n_units)
         column = np.floor(t_s / COLUMN_S).astype(np.int64)
         held = (column > self._head - N_COLUMNS) & (column <= self._head)
         unit, column, count = unit[held], column[held], count[held]
         if len(column):
             np.add.at(self._counts, (unit, column % N_COLUMNS), count.astype(np.uint8))
             self._first_touched = min(self._first_touched, int(column.min()))
+
+    def _grow(self, n_units: int) -> None:
+        if n_units > len(self._counts):
+            grown = np.zeros((n_units, N_COLUMNS), np.uint8)
+            grown[: len(self._counts)] = self._counts
+            self._counts = grown
 
     def advance(self, now_s: float) -> None:
         """Begin the columns up to now."""
@@ -69,6 +72,7 @@ class Raster:
 
         The header is four uint32: kind 1, first column, number of columns, number of rows.
         """
+        self._grow(len(rows.order))  # units of a recorded run are known before their first spike
         first = max(first, self._head - N_COLUMNS + 1)
         numbers = np.arange(first, self._head + 1) % N_COLUMNS
         held = rows.fold(self._counts[:, numbers])
