@@ -21,7 +21,7 @@ Socket = zmq.Socket[bytes]
 
 @pytest.fixture
 def said() -> Iterator[Socket]:
-    socket = zmq.Context.instance().socket(zmq.PUB)
+    socket: Socket = zmq.Context.instance().socket(zmq.PUB)
     socket.bind("tcp://127.0.0.1:*")
     yield socket
     socket.close(0)
@@ -37,7 +37,7 @@ def relay(said: Socket) -> Iterator[Relay]:
 
 @pytest.fixture
 def heard(relay: Relay) -> Iterator[Socket]:
-    socket = zmq.Context.instance().socket(zmq.SUB)
+    socket: Socket = zmq.Context.instance().socket(zmq.SUB)
     socket.connect(relay.endpoint)
     socket.subscribe(b"")
     yield socket

@@ -10,7 +10,8 @@ from service.page.show import PICTURE_S, next_picture_s
 
 def begun_s(late_s: list[float]) -> list[float]:
     """Times at which pictures begin, each so much later than it was due."""
-    t_due_s, begun = 0.0, []
+    t_due_s = 0.0
+    begun: list[float] = []
     for late in late_s:
         begun.append(max(t_due_s, begun[-1] if begun else 0.0) + late)
         t_due_s = next_picture_s(t_due_s, PICTURE_S, begun[-1])
