@@ -22,16 +22,19 @@ def run(
     days: Annotated[int, Option(help="How many in a row.")] = 30,
     minutes: Annotated[float, Option(help="Driven each day.")] = 4.0,
     base: Annotated[Path, Option(help="The decoder that all ways begin with.")] = BASE,
+    figure: Annotated[Path | None, Option(help="Draw the rates here; needs matplotlib.")] = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Compare decoders: calibrated each morning, from runs only, and never calibrated again."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from benchmarks.days.told import summary, table
+    from benchmarks.days.told import draw, summary, table
     from benchmarks.days.ways import Choices, Scenario
 
     choices = Choices(subject, seed, first_day, days, minutes, str(base))
     scenario = Scenario(work, choices)
     scenario.go_on(_say)
+    if figure is not None:
+        draw(scenario, figure)
     sys.stdout.write(json.dumps(summary(scenario)) + "\n" if as_json else table(scenario))
     return 0
 

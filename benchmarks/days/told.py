@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,24 @@ def table(scenario: Scenario) -> str:
             f"{one['days_judged']} days; first days of a shift, *, left out)"
         )
     return "\n".join([*lines, *_unlabelled(found["unlabelled"])]) + "\n"
+
+
+def draw(scenario: Scenario, path: Path) -> None:
+    """Draw targets a minute of each way over the days."""
+    from matplotlib.figure import Figure  # only who asks for a figure needs it
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes, days = figure.subplots(), [day.day for day in scenario.days]
+    for name, style in ((ANEW, "o-"), (FROM_RUN, "s-"), (FIXED, "^:")):
+        rates = [day.per_min[name] for day in scenario.days]
+        axes.plot(days, rates, style, markersize=4, linewidth=1, label=name)
+    for day in scenario.days:
+        if day.is_shift:
+            axes.axvline(day.day - 0.5, color="0.6", linewidth=1)
+            axes.text(day.day - 0.4, 1, "the array has shifted", rotation=90, fontsize=7)
+    axes.set(xlabel="day of the subject", ylabel="targets a minute", ylim=(0, None))
+    axes.legend(frameon=False, loc="center")
+    figure.savefig(path, dpi=110)
 
 
 def _unlabelled(found: dict[str, Any]) -> list[str]:
