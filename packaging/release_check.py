@@ -95,7 +95,7 @@ def check_installed(wheel: Path, folder: Path) -> None:
         return run(str(spikeloop), *arguments, cwd=away)
 
     require(use("--version").strip() == f"spikeloop {VERSION}", "the command says another version")
-    use("demo", "--seconds", "5")
+    use("demo", "--seconds", "15")
     use("init", "rig.toml", "--stream", "simulated")
     check_extras(python, home, lambda: run(str(spikeloop), "doctor", cwd=away, may_fail=True))
 
@@ -120,7 +120,9 @@ def run(*command: str, cwd: Path = ROOT, may_fail: bool = False) -> str:
         command, cwd=cwd, env=environment | {"COLUMNS": "500"}, stdout=subprocess.PIPE, text=True,
         check=False,
     )  # fmt: skip
-    require(may_fail or done.returncode == 0, f"it ended with code {done.returncode}")
+    if not may_fail and done.returncode != 0:
+        say(done.stdout)  # it says why
+        require(False, f"it ended with code {done.returncode}")
     return done.stdout
 
 
