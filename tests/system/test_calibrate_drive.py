@@ -10,15 +10,12 @@ from pathlib import Path
 import pytest
 
 from export.bundle import open_bundle
-from export.shipped import bundle_path
 from streams.simulation.control import block_of
 from tests.recording.recorded import only_run, redecoded
 from tests.system.calibrating import write_config
 from tests.system.conftest import DaemonStarter
+from tests.system.driven import BASE, SUBJECT, subject_drives
 from tests.system.running import Process, unique
-
-SUBJECT, DAY = "1", "25"
-BASE = bundle_path("shipped:demo")
 
 
 @pytest.mark.long
@@ -28,12 +25,7 @@ def test_the_subject_drives_while_it_is_calibrated(
 ) -> None:
     name, records = unique("drive"), tmp_path / "recordings"
     record = {"enabled": True, "folder": str(records)}
-    daemon = serve(name, BASE, decoder={"lead_s": 0.1}, shaping={"smoothing": 0.5}, record=record)
-    daemon.connect()
-    subject = run(
-        "simulate", "--subject", SUBJECT, "--day", DAY, "--name", name, "--decodes", daemon.endpoint
-    )
-    daemon.until_validity("ok")
+    daemon, subject = subject_drives(run, serve, name, record=record)
     config = write_config(
         tmp_path,
         name,

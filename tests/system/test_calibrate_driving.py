@@ -9,13 +9,11 @@ from pathlib import Path
 import pytest
 
 from calibration.registry import Registry
-from export.shipped import bundle_path
 from tests.system.calibrating import write_config
 from tests.system.conftest import DaemonStarter
+from tests.system.driven import BASE, SUBJECT, subject_drives
 from tests.system.running import Process, unique
 
-SUBJECT, DAY = "1", "25"
-BASE = bundle_path("shipped:demo")
 FOLDER = "day"
 ASSIST = [0.25]
 
@@ -25,12 +23,7 @@ def test_a_decoder_of_what_was_meant_takes_over(
     run: Callable[..., Process], serve: DaemonStarter, tmp_path: Path
 ) -> None:
     name = unique("driving")
-    daemon = serve(name, BASE, decoder={"lead_s": 0.1}, shaping={"smoothing": 0.5})
-    daemon.connect()
-    subject = run(
-        "simulate", "--subject", SUBJECT, "--day", DAY, "--name", name, "--decodes", daemon.endpoint
-    )
-    daemon.until_validity("ok")
+    daemon, subject = subject_drives(run, serve, name)
     config = write_config(
         tmp_path,
         name,
