@@ -329,7 +329,7 @@ class Daemon:
                 decode, loop, t_out=t_out, t_end=clock.now(), queued=len(self._inbox)
             )
             self._publisher.send(b"timing", encode(timing))
-            self.lifeline.beat(decode, self._next_due_s(decode))
+            self.lifeline.beat_over(self._next_due_s(decode))
 
     def _next_due_s(self, decode: Decode) -> float:
         """Return when the next beat is over at the latest, if all is well."""
@@ -349,6 +349,9 @@ class Daemon:
     def _publish(self, decode: Decode) -> float:
         """Send a decode by ZeroMQ and by LSL; return when ZeroMQ had it."""
         payload = self._write(decode)
+        if not self.lifeline.has_newest:  # it may die before its first heartbeat
+            self._say_last_words(decode)
+        self.lifeline.sends(decode)
         # The process may have stood still since the decode was judged, and may before each wire.
         if (current := self._as_of_now(decode)) is not decode:
             payload = self._write(current)

@@ -102,10 +102,20 @@ class Lifeline:
         self._alive_s = t_s
         self._write()
 
-    def beat(self, decode: Decode, due_s: float) -> None:
-        """Note a beat that is over; the next one is due by `due_s`."""
-        self._seq, self._beat, self._due_s = decode.seq, decode.beat, due_s
+    def sends(self, decode: Decode) -> None:
+        """Note a decode before it leaves, so that no last words carry its number again."""
+        self._seq, self._beat = decode.seq, decode.beat
         self._write()
+
+    def beat_over(self, due_s: float) -> None:
+        """Note that a beat is over; the next one is due by `due_s`."""
+        self._due_s = due_s
+        self._write()
+
+    @property
+    def has_newest(self) -> bool:
+        """Whether there is a decode to go on from."""
+        return self._words.newest is not None
 
     def say(self, **words: Any) -> None:
         """Change last words."""

@@ -47,20 +47,21 @@ def flip(daemon: Daemon, content: bytes, i_bit: int) -> float:
 
 def noticed(daemon: Daemon, t_flip_s: float, within_s: float) -> dict[str, Any]:
     """The event, after which no decode is `ok` until the decoder was read anew."""
-    n_before = len(daemon.heard.decodes)
     event = daemon.until_event("memory_damaged")
     assert event["t_sent"] - t_flip_s < within_s
-    daemon.until_event("reloaded")
+    reloaded = daemon.until_event("reloaded")
     daemon.until_validity("ok")
-    after = [d for d in daemon.heard.decodes[n_before:] if d["t_sent"] > event["t_sent"]]
-    damaged = [d for d in after if d["reason"] == "memory_damaged"]
-    assert damaged
-    assert damaged[0]["validity"] == "fault"
-    assert damaged[0]["value"]["velocity"] == [0.0, 0.0]
-    # From the first on: one that was being judged while the check ended was `ok` by right.
+    decodes = daemon.heard.decodes
+    # One that was being judged while the check ended was `ok` by right.
+    between = [d for d in decodes if event["t_sent"] < d["t_sent"] < reloaded["t_sent"]][1:]
+    assert {d["reason"] for d in between} <= {"memory_damaged"}
+    damaged = [d for d in decodes if d["reason"] == "memory_damaged"]
+    # A small decoder may be read anew from one beat to the next.
+    assert damaged or reloaded["t_sent"] - event["t_sent"] < 2 * HOP_S
+    for one in damaged:
+        assert (one["validity"], one["value"]["velocity"]) == ("fault", [0.0, 0.0])
     seqs = [d["seq"] for d in damaged]
-    assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
-    assert seqs[0] - after[0]["seq"] <= 2
+    assert seqs == [seqs[0] + i for i in range(len(seqs))]  # without a gap
     detail: dict[str, Any] = event["detail"]
     return detail
 

@@ -14,8 +14,10 @@ import pytest
 
 from streams.wire.schema import Command, encode
 from tests.faults.cgroups import bytes_of_memory, limited, may_limit, share_of_a_core
+from tests.faults.dies_after import DIES_AFTER
 from tests.faults.seen import Seen
 from tests.faults.test_stopped_daemon import OVERDUE_S
+from tests.system import running
 from tests.system.conftest import DaemonStarter
 from tests.system.running import Daemon, keep_on
 from tests.system.sender_process import SenderProcess
@@ -91,7 +93,6 @@ def assert_replaced(daemon: Daemon, run_id: str) -> None:
     assert not old_and_ok(daemon.heard.decodes)
 
 
-@pytest.mark.alone  # under load a client may come back only after the second of last words
 def test_the_daemon_alone_is_killed(
     serve: DaemonStarter, bundle: Path, stream: str, living: SenderProcess, seen: Seen
 ) -> None:
@@ -100,6 +101,28 @@ def test_the_daemon_alone_is_killed(
     seen.fault(daemon)
     os.kill(int(daemon.announced["pid"]), signal.SIGKILL)
     assert_replaced(daemon, run_id)
+
+
+@pytest.mark.parametrize("n_decodes", [1, 5])
+def test_it_is_killed_right_after_a_decode(
+    serve: DaemonStarter,
+    bundle: Path,
+    stream: str,
+    living: SenderProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    n_decodes: int,
+) -> None:
+    """Also before its first beat is over, somebody speaks for it, and no number is used twice."""
+    monkeypatch.setenv(DIES_AFTER, str(n_decodes))
+    monkeypatch.setattr(running, "_RUN", f"import tests.faults.dies_after; {running._RUN}")
+    daemon = serve(stream, bundle, decoder={"backend": CPU, "fallback": [CPU]})
+    run_id = daemon.until(lambda heard: heard.decodes)[0]["run_id"]
+    assert_replaced(daemon, run_id)
+    of_run = [d for d in daemon.heard.decodes if d["run_id"] == run_id]
+    assert [d["reason"] for d in of_run].index("hung") <= n_decodes
+    for number in ("seq", "beat"):
+        told = [d[number] for d in of_run]
+        assert told == sorted(set(told))
 
 
 @pytest.mark.alone
