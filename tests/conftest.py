@@ -22,6 +22,7 @@ LONG_FIRST = ("system", "promise", "calibration", "decoders", "recording")
 """Folders whose files take long: begun late, one worker would end with them alone."""
 
 
+BESIDE = "a bare timer beside it"
 TIMER = pytest.StashKey[BareTimer]()
 LIVE = ("system", "calibration", "service", "faults", "recording", "docs", "streams", "bridges")
 """Folders whose tests run processes and sockets."""
@@ -59,7 +60,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
             f"{timer.latest_s * 1e3:.0f} ms late at most, queued for a core {timer.queued:.0%} of "
             f"the time (run again from {MOST_LATE_S * 1e3:.0f} ms or {MOST_QUEUED:.0%} on)"
         )
-        report.sections.append(("a bare timer beside it", told))
+        report.sections.append((BESIDE, told))
     return report
 
 
@@ -74,6 +75,15 @@ def _let_live_tests_run_again(items: list[pytest.Item]) -> None:
 
 def _stood_still(timer: BareTimer, _error: BaseException | None) -> bool:
     return timer.was_late
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests were run again: one that comes up often is news, whatever the machine did."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = crash.message.splitlines()[0] if crash else "no message"
+        beside = dict(report.sections).get(BESIDE, "")
+        terminalreporter.write_line(f"RERUN {report.nodeid}: {why} ({beside})")
 
 
 @pytest.hookimpl(tryfirst=True)
