@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import threading
 import uuid
 from collections import deque
@@ -32,9 +30,9 @@ from service.daemon.compose import (
     signers_of,
 )
 from service.daemon.lifeline import NO_LIMIT, Lifeline, Phase
-from service.daemon.realtime import ask_for
+from service.daemon.realtime import ask_for, undisturbed
 from service.daemon.stand_in import CHANGE
-from service.deploy.failover import open_spare, tell_choice
+from service.deploy.failover import Spare, open_spare, tell_choice
 from service.deploy.opening import describe
 from service.deploy.swap import Deployer
 from service.deploy.transfer import Transfers
@@ -108,22 +106,8 @@ class Daemon:
         self._inbox: deque[Arrival] = deque()
         check_config(config, bundle.manifest)
         manifest, decoder, output = bundle.manifest, config.decoder, config.output
-        doing = f"opening {manifest.name!r} on {decoder.backend} within {decoder.open_most_s:g} s"
         self._stand_in = make_stand_in(config, publisher.endpoint)
-        # Both take their time: the network answers while libraries are loaded.
-        with search_stream(config.input, self._clock) as find:
-            lifeline.reach(Phase.STARTING, self._clock.now() + decoder.open_most_s, doing)
-            self.opened = open_backend(bundle, decoder.backend, decoder.fallback)
-            tell_choice(self.opened, self.report)
-            lifeline.reach(Phase.STARTING, NO_LIMIT, "the start")
-            spare = open_spare(bundle, self.opened, decoder.open_most_s)
-            lifeline.say(
-                backend=self.opened.choice, hop_s=manifest.hop_s, after=self.opened.next_choices
-            )
-            kernels = kernels_for(self.opened.backend)
-            keys = tuple(unit.key for unit in manifest.units)
-            find = self._stand_in.after(find) if self._stand_in else find
-            self.source = make_source(config.input, keys, self._clock, kernels, find)
+        spare = self._open()
         dims = {output.name: output.dims for output in manifest.outputs}
         self._write = decode_writer(output.format, dims)
         lifeline.say(run_id=self.run_id, simulated=self.is_simulated, form=output.format, dims=dims)
@@ -147,6 +131,25 @@ class Daemon:
         self.deployer.failover.prepare(bundle, self.opened, spare)
         in_use = self.deployer.failover.paths_in_use
         self.transfers = Transfers(Path(decoder.incoming), bundle.path, in_use)
+
+    def _open(self) -> Spare:
+        """Open the backend, its spare and the source; libraries load while the network answers."""
+        config, decoder, lifeline = self.config, self.config.decoder, self.lifeline
+        manifest, most_s = self.bundle.manifest, decoder.open_most_s
+        doing = f"opening {manifest.name!r} on {decoder.backend} within {most_s:g} s"
+        with search_stream(config.input, self._clock) as find:
+            lifeline.reach(Phase.STARTING, self._clock.now() + most_s, doing)
+            self.opened = open_backend(self.bundle, decoder.backend, decoder.fallback)
+            tell_choice(self.opened, self.report)
+            lifeline.reach(Phase.STARTING, NO_LIMIT, "the start")
+            spare = open_spare(self.bundle, self.opened, most_s)
+            choice, after = self.opened.choice, self.opened.next_choices
+            lifeline.say(backend=choice, hop_s=manifest.hop_s, after=after)
+            kernels = kernels_for(self.opened.backend)
+            keys = tuple(unit.key for unit in manifest.units)
+            find = self._stand_in.after(find) if self._stand_in else find
+            self.source = make_source(config.input, keys, self._clock, kernels, find)
+        return spare
 
     def _open_outlet(self) -> DecodeOutlet:
         name, outputs = self.config.output.lsl_name, self.bundle.manifest.outputs
@@ -242,16 +245,10 @@ class Daemon:
             self.report("simulated", {"warning": _SIMULATED})
         if self.config.input.stamps == "arrival":
             self.report("stamps_of_arrival", {"warning": BY_ARRIVAL})
-        # A collection stops the loop for milliseconds; a beat leaves no cycles behind.
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        sys.setswitchinterval(1e-4)  # the default lets another thread keep the loop from its cut
         try:
-            with Guard(Exception, self.fail):
+            with Guard(Exception, self.fail), undisturbed():
                 self._beats()
         finally:
-            gc.enable()
             self._end()
         if self.failure is not None:
             raise GuardError(f"the daemon ended itself: {self.failure}") from self.failure

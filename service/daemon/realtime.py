@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
+import sys
 import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -68,6 +70,20 @@ def lift_carriers(priority: int, ingest: threading.Thread) -> tuple[bool, str]:
     except OSError as err:
         return False, f"threads of LSL and ZeroMQ keep their priority ({err})"
     return True, f"SCHED_FIFO {priority}: {len(carriers)} threads of ingest, LSL and ZeroMQ"
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep the interpreter from stopping the calling thread: no collections, short turns."""
+    # A collection stops the loop for milliseconds; a beat leaves no cycles behind.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    sys.setswitchinterval(1e-4)  # the default lets another thread keep the loop from its cut
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def bound_heaps() -> None:

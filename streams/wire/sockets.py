@@ -30,10 +30,9 @@ _ADVICE = {
     errno.EACCES: "Ports below 1024 need rights; take a higher one",
 }
 _MORE, _LAST = int(zmq.SNDMORE | zmq.NOBLOCK), int(zmq.NOBLOCK)
-FRAME_AT_MOST, COMMANDS_WAITING = 4 * 2**20, 16
+FRAME_AT_MOST, UNFINISHED_AT_MOST, COMMANDS_WAITING = 4 * 2**20, 16 * 2**20, 16
 SUBSCRIPTION_AT_MOST = 4096
 """Bytes of what a subscriber sends: a topic, and in the handshake its keys."""
-UNFINISHED_AT_MOST = 16 * 2**20
 SUBSCRIBER_BYTES_AT_MOST, SUBSCRIBER_BYTES_PER_S = 2**20, 1024.0
 """What a connection may send without a whole command; and a subscriber, whose answers to the link's
 heartbeats take 0.2 kB/s, in its life."""
