@@ -120,8 +120,9 @@ def make_from_run(
     Args:
         paths: the recordings, the newest last; see `read_driven`.
         base: the decoder that drove.
-        out: folder to write; must not exist. The bundle is `out/decoder`,
-            beside it lie the newest recording with what was meant, and the decodes of its end.
+        out: folder to write; must not exist. The bundle lies in `out/decoder` and has the folder's
+            name; beside it lie the newest recording with what was meant, and the decodes of its
+            end.
         reading: what means what in an XDF file.
         read_run: reads a run's folder.
         body: what was driven; "" for what the decoder follows.
@@ -146,6 +147,7 @@ def make_from_run(
     pace, pace_from = pace_for(bundle, driven, body)
     sessions = [meant(one, body, pace, on_target) for one in driven]
     out.mkdir(parents=True)
+    made = out / "decoder" / out.name
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, out, ignore_errors=True)
         newest = sessions[-1]
@@ -155,15 +157,14 @@ def make_from_run(
         whole, n_days = together(sessions, share.share if share else 1.0, label)
         say(f"learning from {n_days} of {len(sessions)}")
         until_s = whole.duration_s - newest.duration_s + float(test.split("-")[0])
-        adapted = _adapted(bundle, whole, out / "decoder", until_s, pace, seed)
+        adapted = _adapted(bundle, whole, made, until_s, pace, seed)
         say("verifying")
         write_session(newest, out / NEWEST)
-        verified = verify(
-            base, out / "decoder", out / NEWEST, test, out / TRACES, seed=seed, wiener=False
-        )
+        traces = out / TRACES
+        verified = verify(base, made, out / NEWEST, test, traces, seed=seed, wiener=False)
         undo.pop_all()
     return Made(
-        bundle=out / "decoder",
+        bundle=made,
         base=base,
         adapted=adapted,
         verified=verified,

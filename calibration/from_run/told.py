@@ -13,7 +13,7 @@ ROWS = {
 }
 
 
-def lines_of(made: Made) -> str:
+def lines_of(made: Made, *, in_service: bool = False) -> str:
     """Return the verification as a table, what was learnt from, and what to do next."""
     lines = [*_table(made.verified), ""]
     if made.learnt is not None and made.learnt.r2:
@@ -26,10 +26,10 @@ def lines_of(made: Made) -> str:
         )
     lines.append(f"How fast the subject means to go was learnt from {made.pace_from}.")
     lines.append(f"{made.bundle} in {made.total_s:.1f} s")
-    verdict = (
-        "It is better than the decoder that drove. Put it in service: `spikeloop swap "
-        f"{made.bundle} --shadow 5`"
-    )
+    next_step = f"Put it in service: `spikeloop swap {made.bundle} --shadow 5`"
+    if in_service:
+        next_step = "It is in service; `spikeloop rollback` takes the one before"
+    verdict = f"It is better than the decoder that drove. {next_step}"
     if made.why_not:
         verdict = f"Leave the old one in service: {made.why_not}."
     lines.append(verdict)

@@ -82,7 +82,8 @@ def from_run(asked: Asked) -> int:
     if asked.control and not made.why_not:
         stages = _swapped(asked, made.bundle)
     told = made.as_json() | {"swapped": bool(stages), "stages": stages}
-    sys.stdout.write(json.dumps(told) + "\n" if asked.as_json else lines_of(made))
+    for_people = lines_of(made, in_service=bool(stages))
+    sys.stdout.write(json.dumps(told) + "\n" if asked.as_json else for_people)
     return ExitCode.BELOW_THRESHOLD if made.why_not else ExitCode.DONE
 
 

@@ -63,11 +63,14 @@ def test_a_decoder_from_driving_is_better_than_the_one_that_drove(
     assert made.verified.seconds == pytest.approx(20.0, abs=8.0)
     manifest = open_bundle(made.bundle).manifest
     assert manifest.parent_id == open_bundle(BASE).manifest.id
+    assert manifest.name == "out"
     # The next one from driving goes by the same pace.
     assert pace_for(open_bundle(made.bundle), [driven], "cursor")[0].top > 0.0
     text = lines_of(made)
     for part in ("the decoder that drove", "It is better", "never learnt from"):
         assert part in text
+    assert "spikeloop swap" in text
+    assert "spikeloop swap" not in lines_of(made, in_service=True)
     assert said
     assert made.as_json()["better"]
 

@@ -18,6 +18,8 @@ from service.redecode.reading import open_run
 from service.redecode.session import session_of_run
 from service.telemetry.recording import records
 from service.telemetry.unit_agreement import ADVISED_R2
+from streams.exit_codes import ExitCode
+from tests.system.conftest import DaemonStarter
 
 pytestmark = pytest.mark.alone  # a subject that is held up drives badly, and labels follow it
 
@@ -66,6 +68,29 @@ def test_it_becomes_a_decoder_that_is_verified(run: Path, tmp_path: Path) -> Non
     assert "agreement" in manifest.training
 
 
+def test_a_better_one_is_swapped_into_the_running_daemon(
+    run: Path, tmp_path: Path, serve: DaemonStarter, stream: str
+) -> None:
+    """A simulated subject is decoded meanwhile, and no beat hears of it but by its events."""
+    daemon = serve(stream, Path("shipped:demo"), input={"wait_s": 0.5, "simulate_if_absent": True})
+    before = daemon.until_validity("ok")["decoder_id"]
+    command = [*SPIKELOOP, "calibrate", "--from-run", str(run), "-o", str(tmp_path / "made")]
+    command += ["--swap", "--control", daemon.control]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    now = daemon.ask("status").result["decoder_id"]
+    if done.returncode == ExitCode.BELOW_THRESHOLD:
+        assert "Leave the old one in service" in done.stdout
+        assert now == before
+        return
+    assert done.returncode == 0, done.stderr
+    assert "It is in service" in done.stdout
+    assert now == "made"
+    for event in ("join", "promote"):
+        assert daemon.until_event(event)["detail"]["decoder_id"] == "made"
+    beats = [decode["beat"] for decode in daemon.heard.decodes]
+    assert beats == list(range(beats[0], beats[-1] + 1))
+
+
 @pytest.mark.skipif("SPIKELOOP_FULL" not in os.environ, reason="takes long: SPIKELOOP_FULL=1")
 def test_the_heartbeat_says_what_units_cost_since(run: Path, tmp_path: Path) -> None:
     """The same day, the same neurons: nothing is lost, and nothing is advised."""
@@ -73,7 +98,7 @@ def test_the_heartbeat_says_what_units_cost_since(run: Path, tmp_path: Path) -> 
     command = [*SPIKELOOP, "calibrate", "--from-run", str(run), "-o", str(out), "--json"]
     subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     command = [*SPIKELOOP, "demo", "--seconds", "140", "--json", "--record", str(tmp_path / "runs")]
-    command += ["--bundle", str(out / "decoder")]
+    command += ["--bundle", str(out / "decoder" / out.name)]
     subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     (folder,) = (one for one in (tmp_path / "runs").iterdir() if one.is_dir())
     told = [one for one in open_run(folder).records() if isinstance(one, records.Told)]
