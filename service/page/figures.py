@@ -1,4 +1,7 @@
-"""The page's figures, as BokehJS draws them; browsers fill in the data."""
+"""The page's figures, as BokehJS draws them; browsers fill in the data.
+
+What moves at every picture is no part of them: `static/layer.js` lays it upon their frames.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import functools
 import json
 from typing import Any
 
-import numpy as np
+from bokeh.core.validation import silence
+from bokeh.core.validation.warnings import MISSING_RENDERERS
 from bokeh.embed import json_item
 from bokeh.models import BasicTicker, ColumnDataSource, HoverTool, Range1d
 from bokeh.plotting import figure
@@ -27,16 +31,17 @@ MUTED = {"light": "#66717f", "dark": "#93a0b0"}
 GRID = {"light": "#e3e8ee", "dark": "#2a323d"}
 ACCENT = {"light": "#0b62c4", "dark": "#5ab0ff"}
 SECOND = {"light": "#c25700", "dark": "#ffb35c"}
-THIRD = {"light": "#7a3fc0", "dark": "#c79bff"}
+
+silence(MISSING_RENDERERS)  # frames of layers have none
 
 
 @functools.cache
 def figures(theme: str) -> str:
     """Return every figure as JSON, by name, for `light` or `dark`."""
     made = {
-        "raster": _raster(theme),
-        "plane": _plane(theme),
-        **{f"trace{i}": _trace(i, theme) for i in range(N_TRACES)},
+        "raster": _raster(),
+        "plane": _plane(),
+        **{f"trace{i}": _trace(i) for i in range(N_TRACES)},
         "latency": _latency(theme),
         "stages": _stages(theme),
         "rate": _rate(theme),
@@ -84,13 +89,11 @@ def _source(name: str, **columns: Any) -> ColumnDataSource:
     return ColumnDataSource(name=name, data=columns)
 
 
-def _raster(theme: str) -> figure:
+def _raster() -> figure:
     seconds = N_COLUMNS * COLUMN_S
     plot = _plot("raster", (-seconds, 0.0), (0.0, 1.0), x_axis_label="seconds ago")
     plot.grid.visible = False
     plot.yaxis.visible = False
-    pixels = _source("raster_data", image=[np.zeros((1, N_COLUMNS), np.uint32)], dh=[1.0])
-    plot.image_rgba("image", x=-seconds, y=0.0, dw=seconds, dh="dh", source=pixels)
     rows = _source("rows", y=[], key=[], mark=[])
     # Not drawn: it only answers the pointer.
     row = plot.hbar(
@@ -101,31 +104,14 @@ def _raster(theme: str) -> figure:
     return plot
 
 
-def _plane(theme: str) -> figure:
+def _plane() -> figure:
     plot = _plot("plane", (-13.0, 13.0), (-13.0, 13.0))
     plot.xgrid.visible = True
-    plot.scatter(
-        "x", "y", source=_source("target", x=[], y=[]), size=34, fill_color=None,
-        line_color=SECOND[theme], line_width=3,
-    )  # fmt: skip
-    plot.line(
-        "x", "y", source=_source("trail", x=[], y=[]), line_color=ACCENT[theme], line_alpha=0.4,
-        line_width=3,
-    )  # fmt: skip
-    plot.scatter("x", "y", source=_source("cursor", x=[], y=[]), size=14, color=ACCENT[theme])
     return plot
 
 
-def _trace(i: int, theme: str) -> figure:
-    plot = _plot(f"trace{i}", (-TRACE_S, LEAD_S), (-1.0, 1.0))
-    for name, colour, dash, width in (
-        ("actual", MUTED[theme], "solid", 2.0),
-        ("shadow", THIRD[theme], [4, 3], 1.5),
-        ("decoded", ACCENT[theme], "solid", 1.8),
-    ):
-        source = _source(f"{name}{i}", x=[], y=[])
-        plot.line("x", "y", source=source, line_color=colour, line_dash=dash, line_width=width)
-    return plot
+def _trace(i: int) -> figure:
+    return _plot(f"trace{i}", (-TRACE_S, LEAD_S), (-1.0, 1.0))
 
 
 def _latency(theme: str) -> figure:

@@ -83,7 +83,7 @@ async def _serve(
         browsers.push(now_s)
         every_s = PICTURE_S if browsers.connected else UNSEEN_S
         t_next_s = next_picture_s(t_next_s, every_s, clock.now())
-        await asyncio.sleep(max(0.0, t_next_s - clock.now()))
+        await asyncio.sleep(pause_s(t_next_s, every_s, clock.now()))
     server.stop()
     browsers.close()
 
@@ -100,6 +100,15 @@ def next_picture_s(t_due_s: float, every_s: float, now_s: float) -> float:
         now_s: when the last one was done.
     """
     return max(t_due_s + every_s, now_s - every_s)
+
+
+def pause_s(t_due_s: float, every_s: float, now_s: float) -> float:
+    """Return how long to wait for a picture that is due then.
+
+    At least half of what lies between two: screens would show what comes sooner as one, and to a
+    browser that has not yet been sent the one before it is not sent at all.
+    """
+    return max(t_due_s - now_s, every_s / 2)
 
 
 def _bound(bind: str) -> tuple[str, list[socket]]:

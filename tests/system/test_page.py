@@ -20,14 +20,78 @@ from tests.system.running import Daemon, Process, clock, unique, wait_until
 pytestmark = [pytest.mark.skipif(BINARY is None, reason=ABSENT), pytest.mark.alone]
 WORD = "document.body?.dataset.validity"
 FIGURES = {
-    "raster": ("rows", "y"), "plane": ("cursor", "x"), "latency": ("band", "x"),
-    "stages": ("stages", "y"), "rate": ("rate_data", "x"), "timeline": ("stretches", "left"),
-    "array": ("array_data", "x"), "polar": ("polar_data", "x"), "trace0": ("decoded0", "x"),
-    "trace1": ("decoded1", "x"),
+    "raster": ("rows", "y"), "latency": ("band", "x"), "stages": ("stages", "y"),
+    "rate": ("rate_data", "x"), "timeline": ("stretches", "left"), "array": ("array_data", "x"),
+    "polar": ("polar_data", "x"),
 }  # fmt: skip
 """By figure, a source and a column of it that must not stay empty."""
+LAYERS = ("raster", "plane", "trace0", "trace1")
+"""Figures with a layer upon them, which must not stay blank."""
+INKED = """(() => {
+  const paper = document.querySelector("#%s > canvas");
+  if (!paper || !paper.width) return false;
+  const { data } = paper.getContext("2d").getImageData(0, 0, paper.width, paper.height);
+  return new Uint32Array(data.buffer).some((pixel) => pixel >>> 24);
+})()"""
+LIES_UPON = """(() => {
+  const [view] = spikeloop.plots.views["%s"].roots, { bbox } = view.frame;
+  const whole = view.el.getBoundingClientRect();
+  const layer = document.querySelector("#%s > canvas").getBoundingClientRect();
+  const off = [layer.x - whole.x - bbox.left, layer.y - whole.y - bbox.top,
+               layer.width - bbox.width, layer.height - bbox.height];
+  return bbox.width > 20 && off.every((pixels) => Math.abs(pixels) < 1);
+})()"""
+PAINTED_AS_A_WHOLE = """(async () => {
+  const { Raster, N_COLUMNS } = await import("/static/raster.js");
+  const N_ROWS = 7, bit = new Raster();
+  const send = (raster, first, n) => {
+    const message = new Uint8Array(16 + n * N_ROWS).map(() => (Math.random() < 0.3) + 1);
+    new Uint32Array(message.buffer, 0, 4).set([1, first, n, N_ROWS]);
+    raster.take(message.buffer);
+  };
+  const marks = [0, 1, 2, 3, 0, 0, 1];
+  bit.setRows(marks.map(String), marks);
+  send(bit, 3, 1);
+  for (let head = 4; head < 5 * N_COLUMNS; head += Math.floor(Math.random() ** 8 * 700)) {
+    const late = Math.min(head, Math.floor(Math.random() * 30));
+    // A browser that was behind gets all that came meanwhile.
+    const first = Math.max(Math.min(bit.newest + 1, head - late), head + 1 - N_COLUMNS);
+    send(bit, Math.max(0, first), head + 1 - Math.max(0, first));
+    if (Math.random() < 0.1) continue;  // two messages for one picture
+    const painted = bit.paint().slice();
+    bit.paintAll();
+    if (String(painted) !== String(bit.paint())) return head;
+  }
+  return -1;
+})()"""
+"""The first column at which the raster, painted bit by bit, is not what it is as a whole."""
 TEXTS = ("words", "facts", "r2-note", "trials-note", "latency-note", "miss-note", "fates", "clock",
          "units", "units-note", "array-note", "events")  # fmt: skip
+DRAWN_ANEW = """(async () => {
+  const { Strip } = await import("/static/strip.js");
+  const view = { frame: { bbox: { left: 0, top: 0, width: 400, height: 100 } } };
+  const plot = { x_range: { start: -5, end: 0.1 }, y_range: { start: -1.2, end: 1.2 } };
+  const [bit, whole] = [0, 1].map(() => new Strip(document.createElement("div"), view));
+  const rows = [], lines = [{ rows, at: 1, colour: "#f00", width: 2, dash: [] }];
+  let now = 1000;
+  for (let n = 0; n < 400; n++) {
+    now += (n % 7 ? 1 : 3) / 30;
+    for (let k = 0; k < 3; k++)
+      rows.push([now - 0.03 + k / 100, n % 40 < 3 ? null : Math.sin(n / 9 + k / 27)]);
+    while (rows[0][0] < now - 5) rows.shift();
+    bit.draw(plot, now, lines);
+  }
+  whole.draw(plot, now, lines);
+  const [a, b] = [bit, whole].map(({ canvas: { width, height }, pen }) =>
+    pen.getImageData(0, 0, width, height).data);
+  let n = 0, nOther = 0;
+  for (let i = 3; i < a.length; i += 4) {
+    n += a[i] > 0 || b[i] > 0;
+    nOther += Math.abs(a[i] - b[i]) > 127;
+  }
+  return [n, nOther / n];
+})()"""
+"""Pixels of a trace, and the share that is not as in one drawn as a whole."""
 
 
 SIZES = [(1920, 1080), (1180, 820), (820, 1180)]
@@ -100,6 +164,8 @@ async def filled(tab: Tab, within_s: float = 120.0) -> None:
     for figure, (source, column) in FIGURES.items():
         held = f"spikeloop.plots.find('{figure}', '{source}').data['{column}'].length"
         await tab.until(f"document.querySelector('#{figure} > *') && {held} > 0", within_s)
+    for figure in LAYERS:
+        await tab.until(INKED % figure, within_s)
     for text in TEXTS:
         await tab.until(f"document.getElementById('{text}').textContent.length > 0", within_s)
     await tab.until("spikeloop.raster.counts.some((n) => n > 0)")
@@ -122,6 +188,35 @@ def test_every_panel_of_a_live_page_has_content_and_moves(loop: Loop, scheme: st
             await tab.until("document.documentElement.scrollWidth <= innerWidth")
 
     look(loop, test, dark=scheme == "dark")
+
+
+def test_a_raster_that_is_painted_bit_by_bit_is_the_whole(loop: Loop) -> None:
+    async def test(tab: Tab) -> None:
+        assert await tab.value(PAINTED_AS_A_WHOLE) == -1
+
+    look(loop, test)
+
+
+def test_a_trace_that_is_drawn_bit_by_bit_is_the_whole(loop: Loop) -> None:
+    async def test(tab: Tab) -> None:
+        n, share = await tab.value(DRAWN_ANEW)
+        assert n > 1000
+        assert share < 0.01  # edges, where two pieces meet
+
+    look(loop, test)
+
+
+def test_layers_lie_upon_the_frames_of_their_figures_whatever_the_size(loop: Loop) -> None:
+    """Decodes would else be read off an axis that is not theirs."""
+
+    async def test(tab: Tab) -> None:
+        await filled(tab)
+        for width, height in SIZES:
+            await tab.resize(width, height)
+            for figure in LAYERS:
+                await tab.until(LIES_UPON % (figure, figure))
+
+    look(loop, test)
 
 
 def test_the_page_turns_stale_with_the_source_and_comes_back(loop: Loop) -> None:

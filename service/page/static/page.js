@@ -21,6 +21,7 @@ function connect() {
   socket.onmessage = ({ data }) => {
     state.heard = performance.now();
     state.messages++;
+    askForPicture();
     if (data instanceof ArrayBuffer) return raster.take(data);
     const message = JSON.parse(data);
     if (message.kind === "fast") {
@@ -41,45 +42,54 @@ function connect() {
   };
 }
 
+// What a slow message changes, one thing at a picture: all at once would take the time of several.
+const OFTEN = [words.showNotes, (slow) => { control.show(slow); showTime(slow.recorded); }];
+const SELDOM = [
+  words.showFacts, words.showSpikes, words.showUnits, words.showEvents,
+  (slow) => plots.drawLatency(slow.latency), (slow) => plots.drawStages(slow.latency),
+  (slow) => { if (slow.spikes.rate) plots.drawRate(slow.spikes.rate); },
+  (slow) => plots.drawTimeline(slow.events), (slow) => plots.drawPolar(slow.units.polar), (slow) => plots.drawArray(slow.map),
+];
 const drawn = { fast: null, slow: null, tables: 0 };
-async function draw() {
+let todo = [], isAsked = false;
+
+function askForPicture() {
+  // Only where there is something to show: the browser has work with pictures of which nothing comes, too.
+  if (isAsked) return;
+  isAsked = true;
   requestAnimationFrame(draw);
-  if (state.heard && performance.now() - state.heard > SILENT_MS)
-    words.showValidity({ validity: "silent", words: "the page's program does not answer", remedy: "is `spikeloop page` still running?" });
+}
+
+async function draw() {
+  isAsked = false;
   if (!isReady || isSwitching || document.hidden) return;
   if (state.rows) {
     raster.setRows(state.rows.labels, state.rows.marks);
     plots.drawRows(state.rows.labels, state.rows.marks);
     state.rows = null;
   }
-  if (state.slow !== drawn.slow) await drawSlow((drawn.slow = state.slow));
-  if (state.fast === drawn.fast) return;
-  const fast = (drawn.fast = state.fast);
+  if (state.slow !== drawn.slow) await takeSlow((drawn.slow = state.slow));
+  todo.shift()?.(drawn.slow);
+  if (todo.length) askForPicture();
+  const { fast } = state, isNew = fast !== drawn.fast;
+  if (!fast || (!isNew && !plots.isMoved)) return;
+  drawn.fast = fast;
   words.showValidity(fast);
-  if (raster.isChanged) plots.drawRaster(raster);
+  if (raster.isChanged || plots.isMoved) plots.drawRaster(raster);
   plots.drawTraces(state.now);
   plots.drawPlane(fast);
-  state.frames++;
+  state.frames += isNew;
 }
 
-async function drawSlow(slow) {
+async function takeSlow(slow) {
   isSwitching = true;
   await plots.setOutputs(slow.decoded.outputs);
   isSwitching = false;
-  words.showNotes(slow);
-  plots.drawLatency(slow.latency);
-  control.show(slow);
-  showTime(slow.recorded);
+  if (todo.length) return;  // What is still to be done is done with what is new.
+  todo = [...OFTEN];
   if (performance.now() < drawn.tables + TABLES_MS) return;
   drawn.tables = performance.now();
-  words.showFacts(slow);
-  words.showSpikes(slow);
-  words.showUnits(slow);
-  words.showEvents(slow);
-  if (slow.spikes.rate) plots.drawRate(slow.spikes.rate);
-  plots.drawTimeline(slow.events);
-  plots.drawPolar(slow.units.polar);
-  plots.drawArray(slow.map);
+  todo.push(...SELDOM);
 }
 
 async function setTheme(theme) {
@@ -106,5 +116,9 @@ document.getElementById("theme").onclick = () => {
 const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
 await setTheme(localStorage.getItem(THEME) || (isDark ? "dark" : "light"));
 isReady = true;
+plots.onresize = askForPicture;
 connect();
-draw();
+setInterval(() => {
+  if (state.heard && performance.now() - state.heard > SILENT_MS)
+    words.showValidity({ validity: "silent", words: "the page's program does not answer", remedy: "is `spikeloop page` still running?" });
+}, SILENT_MS / 5);

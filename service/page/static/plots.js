@@ -1,11 +1,15 @@
-// BokehJS figures: embedded once, then only their data change.
+// BokehJS figures: embedded once, then only their data change; what moves at every picture lies in layers upon them.
 
+import { Layer } from "/static/layer.js";
 import { N_COLUMNS } from "/static/raster.js";
+import { Strip } from "/static/strip.js";
 
 const VALIDITY = ["ok", "warmup", "stale", "paused", "fault", "silent"];
 const TRACE_S = 5, TRAIL = 60;
-const HOLE_S = 0.25;  // No line is drawn over a time of which nothing is known.
 const AUTO_SHRINK = 0.98;
+const LAYERED = { raster: Layer, plane: Layer, trace: Strip };
+// The uppermost first: colour, width, dashes.
+const LINES = { decoded: ["accent", 1.8, []], shadow: ["third", 1.5, [4, 3]], actual: ["muted", 2, []] };
 // Pixels that axes take from a figure's width and height.
 const FRAMES = { plane: [48, 36], polar: [10, 10], array: [10, 10] };
 
@@ -13,12 +17,14 @@ export class Plots {
   constructor() {
     this.models = {};
     this.views = {};
+    this.layers = {};
     this.found = {};
     this.sizes = {};
     this.colours = {};
     // Sizes are noted when they change: asking for them would lay the page out at every picture.
     this.observer = new ResizeObserver((entries) => {
       for (const { target, contentRect } of entries) this.sizes[target.id] = contentRect;
+      this.onresize?.();
     });
     this.items = {};
     this.traces = { decoded: [], actual: [], shadow: [] };
@@ -29,7 +35,7 @@ export class Plots {
 
   async load(theme) {
     const styles = getComputedStyle(document.documentElement);
-    for (const name of [...VALIDITY, "accent"]) this.colours[name] = styles.getPropertyValue(`--${name}`).trim();
+    for (const name of [...VALIDITY, "accent", "second", "third", "muted"]) this.colours[name] = styles.getPropertyValue(`--${name}`).trim();
     this.items = await (await fetch(`/figures/${theme}`)).json();
     const wanted = Object.keys(this.models).length
       ? Object.keys(this.models)
@@ -47,11 +53,20 @@ export class Plots {
     this.models[name] = Bokeh.documents.at(-1);
     this.found[name] = {};
     this.observer.observe(place);
+    const [view] = this.views[name].roots;
+    view.canvas_view.overlays.el.style.display = "none";  // Empty; browsers carry it from picture to picture all the same.
+    const Layered = LAYERED[name.replace(/\d+$/, "")];
+    if (Layered) this.layers[name] = new Layered(place, view);
+  }
+
+  get isMoved() {
+    return Object.values(this.layers).some((layer) => layer.isMoved);
   }
 
   forget() {
     for (const rows of Object.values(this.traces)) rows.length = 0;
     this.trail.length = 0;
+    for (const layer of Object.values(this.layers)) layer.forget?.();
   }
 
   find(figure, name) {
@@ -66,7 +81,7 @@ export class Plots {
   }
 
   range(figure, axis, start, end) {
-    const range = this.find(figure, `${figure}_plot`)[`${axis}_range`];
+    const range = this.plot(figure)[`${axis}_range`];
     if (range.start !== start || range.end !== end) range.setv({ start, end });
   }
 
@@ -80,13 +95,13 @@ export class Plots {
     this.range(figure, "y", centre[1] - of * height, centre[1] + of * height);
   }
 
+  plot(figure) {
+    return this.find(figure, `${figure}_plot`);
+  }
+
   drawRaster(raster) {
     if (!raster.nRows) return;
-    const source = this.find("raster", "raster_data");
-    const before = source.data.image[0];
-    const pixels = raster.paint();
-    const image = new before.constructor(pixels, [raster.nRows, N_COLUMNS]);
-    source.data = { image: [image], dh: [raster.nRows] };
+    this.layers.raster.image(raster.paint(), N_COLUMNS, raster.nRows);
     this.range("raster", "y", 0, raster.nRows);
   }
 
@@ -131,44 +146,47 @@ export class Plots {
   drawTraces(now) {
     for (let i = 0; i < (this.nTraces || 0); i++) {
       let most = 0;
-      for (const [name, rows] of Object.entries(this.traces)) {
-        const n = rows.length, x = new Float64Array(n), y = new Float64Array(n);
-        for (let k = 0; k < n; k++) {
-          const value = rows[k][i + 1], isAfterHole = k && rows[k][0] - rows[k - 1][0] > HOLE_S;
-          x[k] = rows[k][0] - now;
-          y[k] = isAfterHole ? NaN : value ?? NaN;
-          if (Math.abs(value) > most) most = Math.abs(value);
-        }
-        this.set(`trace${i}`, `${name}${i}`, { x, y });
+      for (const rows of Object.values(this.traces)) {
+        for (const row of rows) if (Math.abs(row[i + 1]) > most) most = Math.abs(row[i + 1]);
       }
       // Safe values of zero tell nothing of the range.
       if (most) this.reach[i] = Math.max(most * 1.1, this.reach[i] * AUTO_SHRINK, 1e-3);
       const nice = niceReach(this.reach[i]);
       this.range(`trace${i}`, "y", -nice, nice);
+      this.layers[`trace${i}`].draw(this.plot(`trace${i}`), now, Object.entries(LINES).map(
+        ([name, [colour, width, dash]]) => ({ rows: this.traces[name], at: i + 1, colour: this.colours[colour], width, dash })));
     }
   }
 
-  drawPlane(fast) {
-    const far = Math.max(0, ...[fast.cursor, fast.target, ...this.trail].flat().filter((v) => v != null).map(Math.abs));
+  drawPlane({ cursor, target }) {
+    const far = Math.max(0, ...[cursor, target, ...this.trail].flat().filter((v) => v != null).map(Math.abs));
     const reach = niceReach(Math.max(far * 1.15, this.plane));
     this.plane = Math.max(this.plane, reach);
     this.square("plane", this.plane);
-    const point = (at) => (at ? { x: [at[0]], y: [at[1]] } : { x: [], y: [] });
-    this.set("plane", "target", point(fast.target));
-    this.set("plane", "cursor", point(fast.cursor));
-    this.set("plane", "trail", { x: this.trail.map((p) => p[0]), y: this.trail.map((p) => p[1]) });
+    const layer = this.layers.plane, place = layer.begin(this.plot("plane")), { accent, second } = this.colours;
+    if (target) layer.circle(place(target), 17, second, 3);
+    layer.pen.globalAlpha = 0.4;
+    layer.line(this.trail.map(place), accent, 3);
+    layer.pen.globalAlpha = 1;
+    if (cursor) layer.circle(place(cursor), 7, accent);
   }
 
-  drawLatency({ band, stages, hop_ms }) {
+  drawLatency({ band, hop_ms }) {
     this.set("latency", "band", { x: band.map((b) => b[0]), p50: band.map((b) => b[1]), p99: band.map((b) => b[2]) });
     this.range("latency", "y", 0, niceReach(Math.max(hop_ms * 1.2, ...band.map((b) => b[2]))));
+    this.drawHop("latency", hop_ms);
+  }
+
+  drawStages({ stages, hop_ms }) {
     this.set("stages", "stages", {
       y: stages.map((_, i) => stages.length - 1 - i), p50: stages.map((s) => s[1]), p99: stages.map((s) => s[2]),
     });
     this.range("stages", "x", 0, niceReach(Math.max(0.5, ...stages.map((s) => s[2])) * 1.05));
-    for (const figure of ["latency", "stages"]) {
-      if (this.find(figure, "hop").data.at[0] !== hop_ms) this.set(figure, "hop", { at: [hop_ms] });
-    }
+    this.drawHop("stages", hop_ms);
+  }
+
+  drawHop(figure, hop_ms) {
+    if (this.find(figure, "hop").data.at[0] !== hop_ms) this.set(figure, "hop", { at: [hop_ms] });
   }
 
   drawRate(rate) {

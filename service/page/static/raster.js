@@ -1,4 +1,4 @@
-// The raster's picture: counts of the last columns, drawn as one image.
+// The raster's picture: counts of the last columns, one pixel each; only what is new is painted.
 
 export const N_COLUMNS = 500;
 const HEAD_BYTES = 16;
@@ -24,12 +24,17 @@ export class Raster {
       }
       return of;
     });
-    this.isChanged = true;
+    this.paintAll();
   }
 
   setRows(labels, marks) {
     this.labels = labels;
     this.marks = marks;
+    this.paintAll();
+  }
+
+  paintAll() {
+    this.painted = -Infinity;
     this.isChanged = true;
   }
 
@@ -44,6 +49,8 @@ export class Raster {
       this.counts = new Uint8Array(N_COLUMNS * nRows);
       this.pixels = new Uint32Array(N_COLUMNS * nRows);
       this.newest = first;
+      this.touched = first;
+      this.paintAll();
     }
     const columns = new Uint8Array(buffer, HEAD_BYTES);
     for (let i = 0; i < nColumns; i++) {
@@ -51,17 +58,28 @@ export class Raster {
       this.counts.set(columns.subarray(i * nRows, (i + 1) * nRows), at);
     }
     this.newest = Math.max(this.newest, first + nColumns - 1);
+    this.touched = Math.min(this.touched, first);
     this.isChanged = true;
   }
 
   paint() {
+    // Rows from the top down, the newest column at the right.
     this.isChanged = false;
     const { counts, pixels, nRows, colours, marks, newest } = this;
-    for (let c = 0; c < N_COLUMNS; c++) {
-      const from = ((newest + 1 + c) % N_COLUMNS) * nRows;
-      for (let r = 0, to = c; r < nRows; r++, to += N_COLUMNS)
-        pixels[to] = colours[marks[r] || 0][counts[from + r]];
+    const oldest = newest + 1 - N_COLUMNS, moved = newest - this.painted;
+    let from = oldest;
+    if (moved < N_COLUMNS) {
+      // All rows at once: what runs over from the next row is painted below.
+      pixels.copyWithin(0, moved);
+      from = Math.max(oldest, Math.min(this.touched, this.painted + 1));
     }
+    for (let column = from; column <= newest; column++) {
+      const at = ((column + N_COLUMNS) % N_COLUMNS) * nRows;
+      for (let r = 0, to = column - oldest + (nRows - 1) * N_COLUMNS; r < nRows; r++, to -= N_COLUMNS)
+        pixels[to] = colours[marks[r] || 0][counts[at + r]];
+    }
+    this.painted = newest;
+    this.touched = newest + 1;
     return pixels;
   }
 }
