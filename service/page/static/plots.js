@@ -140,6 +140,7 @@ export class Plots {
       kept.splice(0, from < 0 ? kept.length : from);
     }
     if (fast.cursor) this.trail.push(fast.cursor);
+    else this.trail.length = 0;  // It led to where the cursor is no more.
     if (this.trail.length > TRAIL) this.trail.shift();
   }
 
