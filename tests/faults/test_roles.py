@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory, bundle: Path, keys: Path) -> Iterator[Daemon]:
-    folder, name = tmp_path_factory.mktemp("roles"), unique("spikes")
+@contextmanager
+def guarded(folder: Path, bundle: Path, keys: Path) -> Iterator[Daemon]:
+    name = unique("spikes")
     sender = SenderProcess(name, UNIT_KEYS)
     output = {"keys": str(keys / "server.json"), "clients": str(keys / "clients.toml")}
     started = Daemon(folder, write_config(folder, name, bundle, output=output))
@@ -46,6 +47,12 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, bundle: Path, keys: Path) -
     yield started
     started.kill()
     sender.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, bundle: Path, keys: Path) -> Iterator[Daemon]:
+    with guarded(tmp_path_factory.mktemp("roles"), bundle, keys) as started:
+        yield started
 
 
 def of(keys: Path, name: str) -> CurveKeys:
@@ -181,8 +188,9 @@ def test_a_subscriber_without_end_is_ended_while_decodes_go_on(daemon: Daemon, k
 
 
 def test_operators_may_stop_it_and_markers_may_not(
-    daemon: Daemon, keys: Path, run: Callable[..., Process]
+    tmp_path: Path, bundle: Path, keys: Path
 ) -> None:
-    assert not ask(daemon, of(keys, "mark"), "stop").ok
-    assert ask(daemon, of(keys, "operate"), "stop").result == {"stopping": True}
-    assert daemon.finish() == 0
+    with guarded(tmp_path, bundle, keys) as daemon:  # the others' lives on, in whatever order
+        assert not ask(daemon, of(keys, "mark"), "stop").ok
+        assert ask(daemon, of(keys, "operate"), "stop").result == {"stopping": True}
+        assert daemon.finish() == 0
