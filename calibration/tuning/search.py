@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from calibration.errors import CalibrationError
+from calibration.tuning.draws import Choice, Draws
 from calibration.tuning.front import draw_front
 from calibration.tuning.runners import runners_here, time_again
 from calibration.tuning.trials import Trained, run_trial, with_choice, written
@@ -35,10 +34,7 @@ SIZES: dict[str, Sequence[int]] = {
 }
 SHARE_OF_STEPS = 4
 """A trial trains so many times shorter than the config says: sizes are told apart long before."""
-N_DRAWS = 20
-"""After so many draws that were tried before, one is drawn of those that were not."""
 Say = Callable[[str], None]
-Choice = dict[str, Any]
 Space = Mapping[str, Sequence[Any]]
 
 
@@ -222,17 +218,9 @@ class _Search:
     def __init__(
         self, fields: Mapping[str, Any], space: Space, out: Path, settings: Settings, say: Say
     ) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(seed=settings.seed, n_startup_trials=4)
-        self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-        self._failed = optuna.trial.TrialState.FAIL
         self._fields, self._space, self._out = fields, space, out
         self._settings, self._say = settings, say
         self._runners = settings.runners or runners_here()
-        self._chance = np.random.default_rng(settings.seed)
-        self._drawn: set[tuple[Any, ...]] = set()
         self._tried: list[Tried] = []
         self._bundles: list[tuple[Path, list[Tried]]] = []
         self.n_trials = 0
@@ -240,19 +228,19 @@ class _Search:
     def run(self, default: Choice) -> list[Tried]:
         """Try the default and then what the search draws; return each size by each runner."""
         running: dict[Future[Trained], tuple[Any, Choice]] = {}
-        self._study.enqueue_trial({name: default[name] for name in self._space})
+        draws = Draws(self._space, default, self._settings.seed)
         with self._processes(self._settings.workers) as processes:
-            for trial, drawn in itertools.islice(self._draws(), self._settings.trials):
-                choice = drawn if self.n_trials else default
+            for trial, drawn in itertools.islice(draws, self._settings.trials):
+                choice = self._whole(drawn) if self.n_trials else default
                 folder = self._out / f"trial-{self.n_trials:03d}"
                 made = with_choice(self._fields, choice)
                 future = processes.submit(run_trial, made, folder, self._runners)
                 running[future] = trial, choice
                 self.n_trials += 1
                 if len(running) == self._settings.workers:
-                    self._take_finished(running)
+                    self._take_finished(draws, running)
             while running:
-                self._take_finished(running)
+                self._take_finished(draws, running)
         self._time_again()
         own = [one for one in self._tried if one.choice == default and not one.why]
         own_fp32 = [one for one in own if one.precision == "fp32"]
@@ -260,40 +248,25 @@ class _Search:
             min(own_fp32, key=lambda one: one.step_ms).is_default = True
         return self._tried
 
-    def _draws(self) -> Iterator[tuple[Any, Choice]]:
-        """Yield sizes that were not drawn before, until there are no others."""
-        n_all = len(list(itertools.product(*self._space.values())))
-        while len(self._drawn) < n_all:
-            for _ in range(N_DRAWS):
-                trial = self._study.ask()
-                drawn = {
-                    name: trial.suggest_categorical(name, values)
-                    for name, values in self._space.items()
-                }
-                if tuple(drawn.values()) not in self._drawn:
-                    break
-                self._study.tell(trial, state=self._failed)  # counts for nothing
-            else:
-                grid = itertools.product(*self._space.values())
-                left = [one for one in grid if one not in self._drawn]
-                other = left[self._chance.integers(len(left))]
-                self._study.enqueue_trial(dict(zip(self._space, other, strict=True)))
-                continue
-            self._drawn.add(tuple(drawn.values()))
-            hop_ms = drawn.get("beat.hop_ms")
-            yield trial, drawn | ({"beat.bin_ms": hop_ms} if hop_ms else {})
+    @staticmethod
+    def _whole(drawn: Choice) -> Choice:
+        """Add what follows from a choice: bins are as long as hops."""
+        hop_ms = drawn.get("beat.hop_ms")
+        return drawn | ({"beat.bin_ms": hop_ms} if hop_ms else {})
 
-    def _take_finished(self, running: dict[Future[Trained], tuple[Any, Choice]]) -> None:
+    def _take_finished(
+        self, draws: Draws, running: dict[Future[Trained], tuple[Any, Choice]]
+    ) -> None:
         for finished in wait(running, return_when=FIRST_COMPLETED).done:
-            self._take(finished, *running.pop(finished))
+            self._take(draws, finished, *running.pop(finished))
 
-    def _take(self, finished: Future[Trained], trial: Any, choice: Choice) -> None:
+    def _take(self, draws: Draws, finished: Future[Trained], trial: Any, choice: Choice) -> None:
         """Take a trial's result in; what cannot be trained or run is told and passed over."""
         told = ", ".join(f"{name.partition('.')[2]} {value}" for name, value in choice.items())
         try:
             trained = finished.result()
         except (DecodersError, ExportError, RuntimeError) as err:
-            self._study.tell(trial, state=self._failed)
+            draws.fail(trial)
             self._tried.append(Tried(choice, why=str(err)))
             self._say(f"{told}: {err}")
             return
@@ -307,10 +280,10 @@ class _Search:
         for one in (one for one in points if one.why):
             self._say(f"{told}: {one.runner} refused: {one.why}")
         if not sound:
-            self._study.tell(trial, state=self._failed)
+            draws.fail(trial)
             return
         fastest = min(sound, key=lambda one: one.step_ms)
-        self._study.tell(trial, [trained.r2, fastest.step_ms])
+        draws.tell(trial, trained.r2, fastest.step_ms)
         steps = ", ".join(f"{one.runner} {one.step_ms:.3f} ms" for one in sound)
         self._say(f"{told}: R2 {trained.r2:.3f}; {steps}")
 
