@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.errors import CalibrationError
+from calibration.tuning import runners
 from calibration.tuning.draws import Draws
 from calibration.tuning.search import SIZES, Settings, Tried, best_within, front_of, tune
 from calibration.tuning.trials import with_choice, written
@@ -36,11 +37,11 @@ def config_path(tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_the_config_that_is_written_is_of_the_best_that_fits(config_path: Path) -> None:
     out, said = config_path.parent / "tune", list[str]()
-    runners = tuple(f"onnxruntime-cpu{precision}" for precision in ("", ":fp16", ":bf16"))
-    settings = Settings(budget_ms=1000.0, trials=2, steps=2, runners=runners)
+    names = tuple(f"onnxruntime-cpu{precision}" for precision in ("", ":fp16", ":bf16"))
+    settings = Settings(budget_ms=1000.0, trials=2, steps=2, runners=names)
     told = tune(config_path, out, settings, said.append)
     tried = json.loads((out / "trials.json").read_text())
-    assert [one["runner"] for one in tried] == 2 * list(runners)
+    assert [one["runner"] for one in tried] == 2 * list(names)
     for fp32, fp16, bf16 in (tried[:3], tried[3:]):
         assert fp32["why"] == fp16["why"] == ""
         assert fp16["r2"] <= fp32["r2"]
@@ -95,6 +96,15 @@ def test_nothing_is_drawn_twice_and_everything_once(seed: int) -> None:
         draws.tell(trial, float(choice["network.n_latents"]), 1.0)
     assert drawn[0] == (4, 32, 20.0)
     assert sorted(drawn) == sorted(itertools.product(*space.values()))
+
+
+def test_a_machine_without_a_gpu_tries_its_cpu_in_every_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runners, "gpu_name", lambda: "")
+    assert runners.runners_here() == ("onnxruntime-cpu", "onnxruntime-cpu:fp16", "numba-cpu")
+    monkeypatch.setattr(runners, "gpu_name", lambda: "a card")
+    assert "tensorrt:bf16" in runners.runners_here()
 
 
 def test_of_equals_the_faster_is_chosen() -> None:
