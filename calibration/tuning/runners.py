@@ -5,9 +5,11 @@ A size costs a training, a precision only seconds: so each size is run by all of
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from calibration.choices import choice_of, split_of
@@ -31,6 +33,7 @@ REDUCED = {
 """Precisions below fp32 that `spikeloop build` makes, by backend."""
 BUILT = ("onnxruntime-cuda", "tensorrt")
 """Backends that need a build in fp32, too."""
+N_ROUNDS = 3
 
 
 @dataclass(slots=True)
@@ -93,11 +96,29 @@ def judge(bundle: DecoderBundle, runners: Sequence[str], recordings: Sequence[Pa
     return ran
 
 
-def time_again(bundle_path: Path, runners: Sequence[str]) -> dict[str, float]:
-    """Time runners that were judged, in a process where nothing else runs: median step, ms."""
-    bundle = open_bundle(bundle_path)
-    opened = {name: open_one(bundle, name).backend for name in runners}
-    return {name: step_s * 1e3 for name, step_s in time_in_turn(bundle, opened).items()}
+def time_again(sizes: Sequence[tuple[Path, Sequence[str]]]) -> list[dict[str, float]]:
+    """Time runners that were judged, size after size and round after round, so that all wait alike.
+
+    Args:
+        sizes: a bundle's folder each, and its runners.
+
+    Returns:
+        Per size the median over rounds of each runner's step, ms; without those that open no more.
+    """
+    opened = [(bundle := open_bundle(path), _openable(bundle, names)) for path, names in sizes]
+    rounds = [[time_in_turn(*size) for size in opened] for _ in range(N_ROUNDS)]
+    return [
+        {name: median(one[i][name] for one in rounds) * 1e3 for name in held}
+        for i, (_, held) in enumerate(opened)
+    ]
+
+
+def _openable(bundle: DecoderBundle, runners: Sequence[str]) -> dict[str, Backend]:
+    opened: dict[str, Backend] = {}
+    for name in runners:
+        with contextlib.suppress(ExportError):
+            opened[name] = open_one(bundle, name).backend
+    return opened
 
 
 def _gate(bundle: DecoderBundle, recordings: Sequence[Path]) -> PrecisionGate:

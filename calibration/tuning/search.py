@@ -126,11 +126,13 @@ def tune(config_path: Path, out: Path, settings: Settings, say: Say) -> dict[str
     (out / "trials.json").write_text(json.dumps([asdict(one) for one in tried], indent=1) + "\n")
     draw_front(out / "front.png", tried, front, chosen, settings.budget_ms)
     if chosen is None:
-        fastest = min((one.step_ms for one in tried if not one.why), default=float("nan"))
-        raise CalibrationError(
-            f"no trial fits {settings.budget_ms:g} ms; the fastest took {fastest:.3g} ms. "
-            f"All are in {out}"
+        sound = [one.step_ms for one in tried if not one.why]
+        what = (
+            f"no trial fits {settings.budget_ms:g} ms; the fastest took {min(sound):.3g} ms"
+            if sound
+            else f"nothing that was tried runs here: {tried[-1].why}"
         )
+        raise CalibrationError(f"{what}. All are in {out}")
     path = out / "tuned.toml"
     path.write_text(
         _header(path, config.name, chosen) + written(with_choice(fields, chosen.choice))
@@ -288,20 +290,14 @@ class _Search:
         self._say(f"{told}: R2 {trained.r2:.3f}; {steps}")
 
     def _time_again(self) -> None:
-        """Time all runners once more, now that no trial trains beside them."""
+        """Time all runners once more, in turn, now that no trial trains beside them."""
+        sound = [(path, [one for one in points if not one.why]) for path, points in self._bundles]
+        sizes = [(path, [one.runner for one in points]) for path, points in sound]
         with self._processes(1) as processes:
-            for bundle, points in self._bundles:
-                sound = [one for one in points if not one.why]
-                if not sound:
-                    continue
-                names = [one.runner for one in sound]
-                try:
-                    took_ms = processes.submit(time_again, bundle, names).result()
-                except ExportError as err:
-                    self._say(f"{bundle}: timed beside others only: {err}")
-                    continue
-                for one in sound:
-                    one.step_ms = took_ms[one.runner]
+            found = processes.submit(time_again, sizes).result()
+        for (_, points), took_ms in zip(sound, found, strict=True):
+            for one in points:
+                one.step_ms = took_ms.get(one.runner, one.step_ms)
 
     @staticmethod
     def _processes(n: int) -> ProcessPoolExecutor:
