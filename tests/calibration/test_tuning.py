@@ -71,7 +71,7 @@ def test_a_budget_that_nothing_fits_is_said_with_the_fastest(config_path: Path) 
 @pytest.mark.long
 def test_where_nothing_runs_it_is_said_why(config_path: Path) -> None:
     settings = Settings(budget_ms=1.0, trials=1, steps=2, runners=("onnxruntime-cpu:bf16",))
-    with pytest.raises(CalibrationError, match="nothing that was tried runs here: .*bf16"):
+    with pytest.raises(CalibrationError, match=r"nothing that was tried runs here: .*bf16"):
         tune(config_path, config_path.parent / "tune", settings, lambda line: None)
 
 
