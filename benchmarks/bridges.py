@@ -3,6 +3,7 @@
 An emulator of each device sends spikes in blocks, in a process of its own: first to a bare receiver
 of its protocol, then to `spikeloop bridge`, whose stream is received from LSL. Both times run from
 the emulator's write to the receiver's read; the difference is what bridge and LSL add.
+`blackrock` is left out where pycbsdk or its library does not load.
 """
 
 from __future__ import annotations
@@ -26,9 +27,22 @@ import pylsl
 import zmq
 
 from streams.lsl.inlets import quieten
-from tests.bridges.emulators import RATE_HZ, OpenEphys, Rhx
+from tests.bridges.emulators import (
+    CLIENT_PORT,
+    CONFIGURATION,
+    NPLAY_PORT,
+    RATE_HZ,
+    REQCONFIGALL,
+    WAVE_REST,
+    Nplay,
+    OpenEphys,
+    Rhx,
+    cb_packet,
+    cb_packets,
+)
 
 BLOCK, N_UNITS, SECONDS, RATE_PER_UNIT_HZ = 128, 96, 20.0, 20.0
+MS_BLOCK = RATE_HZ // 1000
 SETTLE_S = 0.5
 Heard = tuple[float, int, int]
 """When it was received, and channel and unit."""
@@ -41,6 +55,7 @@ class Device:
     emulate: Callable[[Connection], Any]
     receive: Callable[[int], Callable[[], list[Heard]]]
     arguments: Callable[[int], list[str]]
+    block: int = BLOCK
 
 
 def open_ephys(pipe: Connection) -> Callable[[int, list[tuple[int, int, int]]], None]:
@@ -58,6 +73,22 @@ def intan(pipe: Connection) -> Callable[[int, list[tuple[int, int, int]]], None]
     while not rhx.is_connected:
         time.sleep(0.01)
     return lambda first, spikes: rhx.write(first, 1, spikes)
+
+
+def blackrock(pipe: Connection) -> Callable[[int, list[tuple[int, int, int]]], None]:
+    """nPlayServer, each datagram 1 ms; a spike leaves when its waveform is whole."""
+    nplay = Nplay(N_UNITS)
+    pipe.send(NPLAY_PORT)
+    while not nplay.n_configured:
+        time.sleep(0.01)
+
+    def send(first: int, spikes: list[tuple[int, int, int]]) -> None:
+        crossed = [
+            (RATE_HZ + sample - WAVE_REST, channel, unit) for sample, channel, unit in spikes
+        ]
+        nplay.send(RATE_HZ + first, MS_BLOCK, crossed)
+
+    return send
 
 
 def json_program(pipe: Connection) -> Callable[[int, list[tuple[int, int, int]]], None]:
@@ -80,16 +111,17 @@ def emulate(name: str, pipe: Connection, seconds: float) -> None:
     pipe.recv()
     time.sleep(SETTLE_S)
     sent: list[Heard] = []
-    begun_s, block_s = time.monotonic(), BLOCK / RATE_HZ
+    block = DEVICES[name].block
+    begun_s, block_s = time.monotonic(), block / RATE_HZ
     for i in range(int(seconds / block_s)):
         time.sleep(max(0.0, begun_s + (i + 1) * block_s - time.monotonic()))
         n = rng.poisson(N_UNITS * RATE_PER_UNIT_HZ * block_s)
         # Waveforms are whole when the block ends.
-        samples = np.sort(rng.integers(i * BLOCK, (i + 1) * BLOCK, n))
-        channels, units = rng.integers(0, N_UNITS, n), 1 << rng.integers(0, 3, n)
+        samples = np.sort(rng.integers(i * block, (i + 1) * block, n))
+        channels, units = rng.integers(1, N_UNITS + 1, n), 1 << rng.integers(0, 3, n)
         spikes = list(zip(samples.tolist(), channels.tolist(), units.tolist(), strict=True))
         sent += [(time.monotonic(), channel, unit) for _, channel, unit in spikes]
-        send(i * BLOCK, spikes)
+        send(i * block, spikes)
     pipe.send(sent)
     pipe.recv()
 
@@ -150,6 +182,24 @@ def receive_intan(port: int) -> Callable[[], list[Heard]]:
     return take
 
 
+def receive_blackrock(port: int) -> Callable[[], list[Heard]]:
+    """A bare client of nPlayServer."""
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.bind(("127.0.0.1", CLIENT_PORT))
+    client.settimeout(0.1)
+    client.sendto(cb_packet(1, CONFIGURATION, REQCONFIGALL), ("127.0.0.1", port))
+
+    def take() -> list[Heard]:
+        try:
+            datagram = client.recv(2048)
+        except TimeoutError:
+            return []
+        now_s, packets = time.monotonic(), cb_packets(datagram)
+        return [(now_s, chid, kind) for _, chid, kind, _ in packets if chid < CONFIGURATION]
+
+    return take
+
+
 def receive_lsl(name: str) -> Callable[[], list[Heard]]:
     """An inlet of the bridge's stream."""
     inlet = pylsl.StreamInlet(pylsl.resolve_byprop("name", name, 1, 20)[0])
@@ -170,6 +220,9 @@ DEVICES: dict[str, Device] = {
         open_ephys, receive_zmq(read_open_ephys), lambda port: ["openephys", "--port", str(port)]
     ),
     "intan": Device(intan, receive_intan, lambda port: ["intan", "--port", str(port)]),
+    "blackrock": Device(
+        blackrock, receive_blackrock, lambda port: ["blackrock", "NPLAY"], block=MS_BLOCK
+    ),
     "json": Device(
         json_program,
         receive_zmq(read_json),
@@ -216,7 +269,7 @@ def main(names: Sequence[str]) -> int:
     """Print a line a device; 1 if a spike was lost, came twice or out of order."""
     quieten()
     n_wrong = 0
-    for name in names or DEVICES:
+    for name in names or _at_hand():
         ways = []
         for is_bridged in (False, True):
             sent, heard, said = measure(name, SECONDS, is_bridged)
@@ -236,6 +289,17 @@ def main(names: Sequence[str]) -> int:
         sys.stdout.write(f"{name:10} adds     p50 {added[0]:.3f}, p99 {added[1]:.3f} ms\n{said}\n")
         sys.stdout.flush()
     return int(n_wrong > 0)
+
+
+def _at_hand() -> list[str]:
+    try:
+        from pycbsdk import Session
+
+        Session.version()
+    except (ImportError, OSError) as err:
+        sys.stderr.write(f"without blackrock: {err}\n")
+        return [name for name in DEVICES if name != "blackrock"]
+    return list(DEVICES)
 
 
 if __name__ == "__main__":

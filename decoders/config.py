@@ -298,6 +298,15 @@ class TrainConfig(Section):
         chosen = [name for name, value in self if isinstance(value, FamilySection)]
         return chosen[0] if chosen else DEFAULT_FAMILY
 
+    @pydantic.field_validator("outputs")
+    @classmethod
+    def _names_differ(cls, outputs: tuple[OutputChoice, ...]) -> tuple[OutputChoice, ...]:
+        """Refuse two outputs of one name: the export could not tell them apart."""
+        names = [output.name for output in outputs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two outputs are named {', '.join(twice)}")
+        return outputs
+
     @pydantic.model_validator(mode="after")
     def _beats_are_falcons(self) -> TrainConfig:
         """Refuse beats and spike times that FALCON's 20 ms counts do not have."""

@@ -1,4 +1,4 @@
-"""One trial of the search: train a size, export it, time a step."""
+"""One trial of the search: train a size, export it, and run it by all that can."""
 
 from __future__ import annotations
 
@@ -7,42 +7,56 @@ import copy
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from calibration.tuning.runners import Ran, judge
+from decoders.config import load_config
 from decoders.train import train
-from export.backends.opening import open_backend
-from export.choice.paced import time_in_turn
+from decoders.training.reading import session_paths
 from export.graphs.runs import export_trained
 
 Fields = dict[str, Any]
 
 
-def run_trial(fields: Mapping[str, Any], folder: Path, backend: str) -> dict[str, float]:
-    """Train as `fields` say, in this process, and export and time the result.
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A size, trained.
+
+    Attributes:
+        r2: the mean over outputs of the held-out part, in fp32.
+        bundle: folder of its bundle.
+        ran: by each runner.
+    """
+
+    r2: float
+    bundle: Path
+    ran: Sequence[Ran]
+
+
+def run_trial(fields: Mapping[str, Any], folder: Path, runners: Sequence[str]) -> Trained:
+    """Train as `fields` say, in this process, export the result, and judge and time its runners.
 
     Args:
         fields: a training config; its globs are absolute.
         folder: of this trial; must not exist.
-        backend: that runs the steps.
-
-    Returns:
-        `r2`, the mean over outputs of the held-out part, and `step_ms`, the median after a wait.
+        runners: `NAME` or `NAME:PRECISION` of backends.
     """
     folder.mkdir(parents=True)
-    config = folder / "config.toml"
-    config.write_text(written(fields))
+    path = folder / "config.toml"
+    path.write_text(written(fields))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with contextlib.redirect_stderr(io.StringIO()):
-        run = train(config, out=folder / "run")
+        run = train(path, out=folder / "run")
     r2 = json.loads((run / "metrics.json").read_text())["test"]
     bundle = export_trained(run, folder / "bundle")
-    opened = open_backend(bundle, backend)
-    step_s = time_in_turn(bundle, {backend: opened.backend})[backend]
-    return {"r2": float(np.mean(list(r2.values()))), "step_ms": step_s * 1e3}
+    recordings = session_paths(load_config(path), folder, run)
+    ran = judge(bundle, runners, recordings)
+    return Trained(float(np.mean(list(r2.values()))), bundle.path, ran)
 
 
 def with_choice(fields: Mapping[str, Any], choice: Mapping[str, Any]) -> Fields:

@@ -37,8 +37,7 @@ def open_fastest(bundle: DecoderBundle, among: Collection[str] = ()) -> OpenedBa
         BundleError: those that can run disagreed with the record or were too slow.
     """
     gpu = gpu_name()
-    names = [name for name in table.BACKENDS if name != REFERENCE]
-    names = [name for name in names if gpu or name not in GPU_BACKENDS]
+    names = considered(gpu)
     key = _key(bundle, names, gpu)
     held = recall(cache_folder(), key)
     if held is not None:
@@ -54,6 +53,16 @@ def open_fastest(bundle: DecoderBundle, among: Collection[str] = ()) -> OpenedBa
         if not allowed:
             raise
         return _open_and_time(bundle, names, key)
+
+
+def considered(gpu: str) -> list[str]:
+    """Name the backends that can be the fastest here, installed or not.
+
+    Args:
+        gpu: name of the GPU in this machine; "" for none.
+    """
+    names = [name for name in table.BACKENDS if name != REFERENCE]
+    return [name for name in names if gpu or name not in GPU_BACKENDS]
 
 
 def _open_and_time(bundle: DecoderBundle, names: Collection[str], key: Key | None) -> OpenedBackend:

@@ -52,14 +52,22 @@ def tune(
     trials: Annotated[int, opt("Sizes to try, the config's own included.")] = 12,
     steps: Annotated[int | None, opt("Of each trial; else a quarter of the config's.")] = None,
     hops_ms: Annotated[str, opt("Hops to try, too; else the config's alone.", "MS,MS")] = "",
-    backend: Annotated[str, opt("Runs the steps that are timed.")] = "onnxruntime-cpu",
+    backends: Annotated[
+        str,
+        opt(
+            'What runs each size; else all that backend = "auto" considers here, and their lower '
+            "precisions.",
+            "NAME[:PRECISION],...",
+        ),
+    ] = "",
     workers: Annotated[int, opt("Trials side by side.")] = 1,
     seed: Annotated[int, opt("Seed of the search.")] = 0,
     out: Annotated[Path, opt("New folder for trials, figure and config.")] = Path("runs/tune"),
 ) -> None:
-    """Search a decoder's size for a latency budget.
+    """Search size, hop and precision for a latency budget.
 
-    Writes `tuned.toml`, the config of the most accurate size whose step fits the budget, and
+    Each size is trained once, and run by every backend and precision. Writes `tuned.toml`, the
+    config of the most accurate whose step fits the budget, with the backend to serve it by, and
     `front.png`, accuracy against time of all that was tried.
     """
     from calibration.tuning.search import Settings
@@ -71,7 +79,7 @@ def tune(
         trials=trials,
         steps=steps,
         hops_ms=tuple(map(float, listed(hops_ms))),
-        backend=backend,
+        runners=tuple(listed(backends)),
         workers=workers,
         seed=seed,
     )

@@ -16,6 +16,11 @@ from streams.messages import Float64s
 READ_WAIT_S = 0.05
 SILENT_S = 3.0
 TELL_EVERY_S = 60.0
+UNEVEN_AFTER = 3
+UNEVEN = (
+    "the device's clock began anew time and again: does it run as fast as this computer's? "
+    "A time that is counted instead of read off a clock does not"
+)
 
 
 @dataclass(slots=True)
@@ -144,6 +149,8 @@ def run_bridge(
             passed = bridge.passed.as_dict()
             is_news = any(passed[key] != before[key] for key in ("n_restarts", "n_refused"))
             if now_s - told_s > TELL_EVERY_S or (is_news and now_s - told_s > 1.0):
+                if before["n_restarts"] < UNEVEN_AFTER <= passed["n_restarts"]:
+                    tell(UNEVEN)
                 told_s, before = now_s, passed
                 tell(describe(bridge))
     finally:

@@ -1,7 +1,8 @@
 """Emulators of devices' programs: real sockets, and the protocols as their authors publish them.
 
 Open Ephys: `ZmqInterface.cpp` of plugin 1.0. RHX: `tcpdataoutputthread.cpp` and `commandparser.cpp`
-of 3.4. Each sends what it is told, in the device's own time and numbers.
+of 3.4. Blackrock: `cbproto/types.h` of CereLink, protocol 4.2, with nPlayServer's addresses. Each
+sends what it is told, in the device's own time and numbers.
 """
 
 from __future__ import annotations
@@ -212,3 +213,116 @@ def rhx_spike(sample: int, channel: int, unit: int) -> bytes:
     """The 14 bytes of a spike."""
     name = f"{chr(ord('A') + channel // 128)}-{channel % 128:03d}".encode()
     return struct.pack("<I5sIB", 0x3AE2710F, name, sample % 2**32, unit)
+
+
+NPLAY_PORT, CLIENT_PORT = 51001, 51002
+"""Where nPlayServer listens, and where its clients do; both stand in the protocol."""
+CONFIGURATION = 0x8000
+HEARTBEAT, REPCONFIGALL, SYSREP, SYSREPRUNLEV, PROCREP, CHANREP, NPLAYREP = (
+    0x00, 0x08, 0x10, 0x12, 0x21, 0x40, 0x5C,
+)  # fmt: skip
+SYSSETRUNLEV, REQCONFIGALL, NPLAYSET = 0x92, 0x88, 0xDC
+RUNNING = 50
+WAVE_SAMPLES, WAVE_REST = 48, 38
+"""A spike's waveform, and how much of it comes after the spike's time."""
+CB_HEADER = struct.Struct("<QHHHBB")
+_FRONTEND = 0x0107  # exists, connected, isolated, analog input
+_CHANINFO_BYTES, _LARGEST_DATAGRAM = 664, 1400
+
+
+def cb_packet(sample: int, chid: int, kind: int, payload: bytes = b"") -> bytes:
+    """A packet of protocol 4.1 and later: header, then words of 32 bits."""
+    payload += bytes(-len(payload) % 4)
+    return CB_HEADER.pack(sample, chid, kind, len(payload) // 4, 0, 0) + payload
+
+
+def cb_packets(datagram: bytes) -> list[tuple[int, int, int, bytes]]:
+    """Time, channel, type and payload of each packet in a datagram."""
+    found, i = [], 0
+    while i + CB_HEADER.size <= len(datagram):
+        sample, chid, kind, n_words, _, _ = CB_HEADER.unpack_from(datagram, i)
+        i += CB_HEADER.size
+        found.append((sample, chid, kind, datagram[i : i + 4 * n_words]))
+        i += 4 * n_words
+    return found
+
+
+class Nplay:
+    """nPlayServer: UDP packets to one client on this host, answers to what it asks for.
+
+    Args:
+        n_channels: front-end channels, from 1.
+    """
+
+    def __init__(self, n_channels: int = 96) -> None:
+        self._n_channels = n_channels
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", NPLAY_PORT))
+        self._socket.settimeout(0.02)
+        self._sample, self._heartbeat_at = 1, 0
+        self.n_configured = 0
+        """How often the configuration was asked for; a client does so twice."""
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._answer, daemon=True)
+        self._thread.start()
+
+    def send(self, first: int, n: int, spikes: Sequence[Spike]) -> None:
+        """Send what some samples of the recording bring: spikes, and a heartbeat each 10 ms."""
+        self._sample = first + n
+        packets = [self._spike(*spike) for spike in spikes]
+        if self._sample >= self._heartbeat_at:
+            self._heartbeat_at = self._sample + RATE_HZ // 100
+            packets.append(cb_packet(self._sample, CONFIGURATION, HEARTBEAT))
+        self._send(packets)
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._thread.join()
+        self._socket.close()
+
+    @staticmethod
+    def _spike(sample: int, channel: int, unit: int) -> bytes:
+        shape = struct.pack("<3f2h", 0.0, 0.0, 0.0, 0, 0) + bytes(2 * WAVE_SAMPLES)
+        return cb_packet(sample, channel, unit, shape)
+
+    def _send(self, packets: Sequence[bytes]) -> None:
+        datagram = b""
+        for packet in packets:
+            if len(datagram) + len(packet) > _LARGEST_DATAGRAM:
+                self._socket.sendto(datagram, ("127.0.0.1", CLIENT_PORT))
+                datagram = b""
+            datagram += packet
+        if datagram:
+            self._socket.sendto(datagram, ("127.0.0.1", CLIENT_PORT))
+
+    def _answer(self) -> None:
+        while not self._is_closed:
+            try:
+                asked = self._socket.recv(2048)
+            except (TimeoutError, ConnectionRefusedError):
+                continue
+            for _, _, kind, payload in cb_packets(asked):
+                self._send(self._reply(kind, payload))
+
+    def _reply(self, kind: int, payload: bytes) -> list[bytes]:
+        now = self._sample
+        system = struct.pack("<6I", RATE_HZ, WAVE_SAMPLES, 10, 0, RUNNING, 0)
+        if kind == SYSSETRUNLEV:
+            return [cb_packet(now, CONFIGURATION, SYSREPRUNLEV, system)]
+        if kind == NPLAYSET:
+            return [cb_packet(now, CONFIGURATION, NPLAYREP, payload)]
+        if kind != REQCONFIGALL:
+            return []
+        self.n_configured += 1
+        counts = (1, self._n_channels, 1, 6, 0, self._n_channels, 5, 4, 0, 4 << 16 | 2)
+        processor = struct.pack("<2I64s10I", 1, 0, b"nPlay", *counts)
+        channels = [
+            struct.pack("<5I", channel, 1, 1, channel, _FRONTEND).ljust(_CHANINFO_BYTES, b"\0")
+            for channel in range(1, self._n_channels + 1)
+        ]
+        return [
+            cb_packet(now, CONFIGURATION, REPCONFIGALL),
+            cb_packet(now, CONFIGURATION, PROCREP, processor),
+            *(cb_packet(now, CONFIGURATION, CHANREP, channel) for channel in channels),
+            cb_packet(now, CONFIGURATION, SYSREP, system),
+        ]

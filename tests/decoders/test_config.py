@@ -34,6 +34,12 @@ def write(tmp_path: Path, extra: str, text: str = LEAST) -> Path:
     return path
 
 
+def test_two_outputs_of_one_name_are_refused(tmp_path: Path) -> None:
+    again = '[[outputs]]\nname = "velocity"\nbehavior = "position"\n'
+    with pytest.raises(ConfigError, match="two outputs are named velocity"):
+        load_config(write(tmp_path, again))
+
+
 def test_defaults_fill_in(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, ""))
     assert (config.beat.hop_ms, config.split) == (20.0, "last:0.2")
