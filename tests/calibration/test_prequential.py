@@ -18,6 +18,7 @@ from calibration.prequential.traces import (
     Traces,
     expected_gain,
     load,
+    recent,
     second_half,
 )
 from export.bundle import DecoderBundle, open_bundle
@@ -118,6 +119,28 @@ def test_todays_is_good_and_the_control_is_not(base: DecoderBundle, tmp_path: Pa
     traces_of(sequence).save(tmp_path / "traces.npz")
     again = load(tmp_path / "traces.npz")
     np.testing.assert_array_equal(again.decodes[HALF], traces_of(sequence).decodes[HALF])
+
+
+def test_the_first_decoder_is_told_by_its_own_trials_each_left_out(base: DecoderBundle) -> None:
+    """Labels that are not of the spikes are fitted as well; trials left out tell nothing of them."""
+    session = until(session_of(), 9.0, {})
+    signal = session.behavior[VELOCITY]
+    n_each = round(0.3 / float(np.diff(signal.t_s).mean()))
+    drawn = np.random.default_rng(0).normal(size=signal.values.shape)
+    smooth = np.stack([np.convolve(one, np.ones(n_each) / n_each**0.5, "same") for one in drawn.T])
+    unrelated = replace(signal, values=smooth.T)
+    mixed = replace(session, behavior={**session.behavior, VELOCITY: unrelated})
+    scores = []
+    for one in (session, mixed):
+        sequence = PredictThenLearn(base, OPTIONS, SCHEDULE)
+        sequence.update(one)
+        assert sequence.n_made == 1
+        assert sequence.traces is None
+        scores.append(recent(sequence.newest_scored, 8))
+    true, false = scores
+    assert true.n_trials >= 3
+    assert true.today > 0.4 > 0.15 > false.today
+    assert true.shuffled < true.today - 0.2
 
 
 def test_what_nothing_can_be_learnt_from_is_said_and_not_raised(base: DecoderBundle) -> None:
