@@ -45,7 +45,7 @@ from decoders.streaming.unit_tables import NEEDED, UnitTables
 from decoders.training.split import Part
 from export.backends.onnxruntime_cpu import OnnxruntimeBackend
 from export.bundle import DecoderBundle
-from streams.messages import Float32s, Float64s
+from streams.messages import Float32s, Float64s, Int64s
 
 RUN_UP_S = 2.0
 USUALLY_SAME, PRIOR_UNITS = 0.9, 4.0
@@ -302,14 +302,15 @@ class _Sums:
         return tuning_sums(self.counts[chosen], self.behavior[chosen])
 
 
-def _fold_of(held_out: np.ndarray) -> np.ndarray:
+def _fold_of(held_out: np.ndarray) -> Int64s:
     """(n_bins,) the fold whose tables decode each bin; between its trials, that of the bin before.
 
     Args:
         held_out: (n_folds, n_bins) bool, no two of them alike.
     """
     begins = np.where(held_out.any(axis=0), np.arange(held_out.shape[1]), 0)
-    return held_out.argmax(axis=0)[np.maximum.accumulate(begins)]
+    fold_of: Int64s = held_out.argmax(axis=0)[np.maximum.accumulate(begins)]
+    return fold_of
 
 
 def _of_held_out(unseen: Float64s, held_out: np.ndarray, data: CalibrationData) -> Float64s | None:

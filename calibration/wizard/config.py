@@ -94,6 +94,7 @@ class DriveSection(Section):
     recent_trials: int = Field(8, ge=3, le=100)
     on_target: float = Field(0.5, ge=0, strict=False)
     least_gain: float = Field(0.003, ge=0, le=1, strict=False)
+    max_speed: float = Field(0.0, ge=0, strict=False)
 
 
 class DecideSection(Section):

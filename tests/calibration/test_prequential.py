@@ -122,7 +122,7 @@ def test_todays_is_good_and_the_control_is_not(base: DecoderBundle, tmp_path: Pa
 
 
 def test_the_first_decoder_is_told_by_its_own_trials_each_left_out(base: DecoderBundle) -> None:
-    """Labels that are not of the spikes are fitted as well; trials left out tell nothing of them."""
+    """Labels of other movements are fitted as well, but tell nothing of trials left out."""
     session = until(session_of(), 9.0, {})
     signal = session.behavior[VELOCITY]
     n_each = round(0.3 / float(np.diff(signal.t_s).mean()))
