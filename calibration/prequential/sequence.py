@@ -114,12 +114,13 @@ class PredictThenLearn:
 
     @property
     def newest_scored(self) -> Traces | None:
-        """What tells of the newest decoder before any of its own trials: `traces`.
+        """Every trial by a decoder that had not seen it, for a score of the newest ones.
 
-        As long as there are none, the first decoder's trials, each decoded by one that was made
-        like it, without that trial.
+        Before those of `traces` are the first decoder's own, each decoded by one that was made like
+        it, without that trial.
         """
-        return self.traces if self._parts else self._first
+        parts = [self._first, *self._parts] if self._first else self._parts
+        return joined(parts) if parts else None
 
     def update(self, session: Session, *, is_over: bool = False) -> None:
         """Go on with a session that has grown.
@@ -179,7 +180,7 @@ class PredictThenLearn:
         mixed = shuffled(np.arange(len(newest.keys), dtype=np.int32), self._options.seed)
         return Traces(
             t_s=data.ends_s[scored],
-            block=data.block[scored],
+            block=data.block[scored] - data.recording.n_bins,  # before those that follow
             learnt_s=np.full(len(scored), newest.seconds),
             half_s=np.full(len(scored), np.nan),
             actual=target[scored],

@@ -143,6 +143,22 @@ def test_the_first_decoder_is_told_by_its_own_trials_each_left_out(base: Decoder
     assert true.shuffled < true.today - 0.2
 
 
+def test_the_first_decoders_trials_count_among_the_newest_and_are_not_verified(
+    base: DecoderBundle,
+) -> None:
+    sequence = sequence_of(base, session_of())
+    told, traces = sequence.newest_scored, traces_of(sequence)
+    assert told is not None
+    own = told.n_trials - traces.n_trials
+    assert own >= 3
+    assert (np.diff(told.block) >= 0).all()
+    assert (np.diff(told.t_s) > 0).all()
+    assert told.t_s[-1] == traces.t_s[-1]
+    # Of each decoder's own making nothing is verified.
+    assert (traces.learnt_s < traces.t_s).all()
+    assert (told.learnt_s[: len(told) - len(traces)] >= told.t_s[: len(told) - len(traces)]).all()
+
+
 def test_what_nothing_can_be_learnt_from_is_said_and_not_raised(base: DecoderBundle) -> None:
     session = session_of()
     signal = session.behavior[VELOCITY]
