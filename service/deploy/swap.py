@@ -176,9 +176,12 @@ class Deployer:
         slot = self.warmed_up(bundle, opened, tables_only=True)
         self._tables.keep(slot, bundle, opened)
         self._loop.commands.ask(LoopCommand("tables_swapped", slot))
-        self.lease.begin(bundle.manifest.id, deployment.keep_s)
         deployment.reach("active")
-        self._tables.open_ahead(bundle)
+        try:
+            self._tables.open_ahead(bundle)
+        finally:
+            # Opening may take long, and whoever waits for its end says `keep` only then.
+            self.lease.begin(bundle.manifest.id, deployment.keep_s)
 
     def _require_fit(self, bundle: DecoderBundle) -> None:
         new, now = bundle.manifest, self._loop.decoder.manifest

@@ -91,8 +91,8 @@ def test_who_exchanged_tables_and_is_gone_leaves_the_decoder_of_before(
         return [one["event"] for one in daemon.heard.events]
 
     assert not daemon.ask("keep").result["kept"]
-    assert not swap(daemon, steps[0], source.send_due, tables=True, keep_s=2.0)["refused"]
-    t_end_s = monotonic() + 3.0
+    assert not swap(daemon, steps[0], source.send_due, tables=True, keep_s=6.0)["refused"]
+    t_end_s = monotonic() + 8.0
     while monotonic() < t_end_s:
         assert daemon.ask("keep").result["kept"]
         source.send_due()
@@ -104,10 +104,10 @@ def test_who_exchanged_tables_and_is_gone_leaves_the_decoder_of_before(
     ]
     assert daemon.ask("status").result["decoder_id"] == "tiny"
     assert not daemon.ask("keep").result["kept"]
-    assert not swap(daemon, steps[1], source.send_due, tables=True, keep_s=5.0)["refused"]
+    assert not swap(daemon, steps[1], source.send_due, tables=True, keep_s=6.0)["refused"]
     for_good = encode(Command(command="keep", arguments={"for_good": True}))
     assert daemon.send(for_good).result["kept"]
-    t_end_s = monotonic() + 6.0
+    t_end_s = monotonic() + 7.0
     daemon.until(lambda heard: monotonic() > t_end_s, source.send_due)
     assert daemon.ask("status").result["decoder_id"] == "step-1"
 
