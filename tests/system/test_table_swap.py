@@ -104,12 +104,16 @@ def test_who_exchanged_tables_and_is_gone_leaves_the_decoder_of_before(
     ]
     assert daemon.ask("status").result["decoder_id"] == "tiny"
     assert not daemon.ask("keep").result["kept"]
-    assert not swap(daemon, steps[1], source.send_due, tables=True, keep_s=6.0)["refused"]
+    assert not swap(daemon, steps[0], source.send_due, tables=True, keep_s=6.0)["refused"]
     for_good = encode(Command(command="keep", arguments={"for_good": True}))
     assert daemon.send(for_good).result["kept"]
     t_end_s = monotonic() + 7.0
     daemon.until(lambda heard: monotonic() > t_end_s, source.send_due)
-    assert daemon.ask("status").result["decoder_id"] == "step-1"
+    told = [
+        one for one in events() if one in ("driver_gone", "rollback", "rolled_back_out_of_range")
+    ]
+    assert told == ["driver_gone", "rollback"]  # those of before
+    assert daemon.ask("status").result["decoder_id"] == "step-0"
 
 
 def test_tables_are_never_on_trial(daemon: Daemon, steps: list[Path]) -> None:
