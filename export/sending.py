@@ -21,7 +21,7 @@ class Ask(Protocol):
 
 def start_deployment(
     ask: Ask, path: Path, *, send: bool, shadow_s: float = 0.0, hold: bool = False,
-    tables: bool = False,
+    tables: bool = False, keep_s: float = 0.0,
 ) -> None:  # fmt: skip
     """Have a bundle deployed; the command `deployment` tells how far it is.
 
@@ -32,8 +32,11 @@ def start_deployment(
         shadow_s: how long it decodes in shadow first.
         hold: whether it stays there until it is promoted.
         tables: exchange its tables alone, at once; refused where another network is in service.
+        keep_s: with `tables`: they go out of service where nobody says `keep` for so long.
     """
-    how: dict[str, Any] = {"tables": True} if tables else {"shadow_s": shadow_s, "hold": hold}
+    how: dict[str, Any] = {"shadow_s": shadow_s, "hold": hold}
+    if tables:
+        how = {"tables": True, **({"keep_s": keep_s} if keep_s else {})}
     if send:
         send_bundle(ask, path, how)
     else:

@@ -13,7 +13,8 @@ import typer
 
 Option = typer.Option
 BASE = Path(__file__).parents[2] / "configs" / "bundles" / "demo"
-WAYS = ("driving", "before")
+WAYS = ("driving", "before", "gradient")
+"""With `[drive]`; without it; and as the wizard was before decoders were made while collecting."""
 SCORED_S, RATED_S, BIN_S = 180.0, 240.0, 15.0
 """The area counts up to the first; the rate after it is taken up to the second."""
 
@@ -26,7 +27,7 @@ def run(
     base: Annotated[Path, Option(help="Yesterday's decoder.")] = BASE,
     told_only: Annotated[bool, Option("--told-only", help="Only tell what is there.")] = False,
 ) -> int:
-    """Compare the wizard by which the subject drives at once with the one of before."""
+    """Compare the wizard by which the subject drives at once with those of before."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     held = {(one["day"], one["seed"], one["way"]) for one in done}
@@ -50,8 +51,9 @@ def _lived(base: Path, subject: int, day: int, seed: int, way: str) -> dict[str,
 
     drive = DriveSection(enabled=True) if way == "driving" else None
     morning = live(
-        open_bundle(base), subject, day, 3000 + seed, drive=drive, seconds=RATED_S, takes=Takes()
-    )
+        open_bundle(base), subject, day, 3000 + seed, drive=drive, seconds=RATED_S, takes=Takes(),
+        way="gradient" if way == "gradient" else "closed-form",
+    )  # fmt: skip
     return {"day": day, "seed": seed, "way": way, **morning.as_json()}
 
 
@@ -60,12 +62,13 @@ def told(done: list[dict[str, Any]]) -> str:
     lines = []
     edges_s = np.arange(0.0, RATED_S + 1.0, BIN_S)
     pairs = {(one["day"], one["seed"]) for one in done}
-    pairs = {pair for pair in pairs if all(_of(done, pair, way) for way in WAYS)}
+    ways = [way for way in WAYS if any(one["way"] == way for one in done)]
+    pairs = {pair for pair in pairs if all(_of(done, pair, way) for way in ways)}
     for day in [*sorted({day for day, _ in pairs}), None]:
         chosen = [pair for pair in sorted(pairs) if day is None or pair[0] == day]
         lines.append(f"day {day}" if day is not None else "all days")
         areas = {}
-        for way in WAYS:
+        for way in ways:
             acquired = [np.array(_of(done, pair, way)["acquired_s"]) for pair in chosen]
             rates = [np.histogram(one, edges_s)[0] * 60.0 / BIN_S for one in acquired]
             area = np.array([np.count_nonzero(one < SCORED_S) for one in acquired])
@@ -79,8 +82,9 @@ def told(done: list[dict[str, Any]]) -> str:
                 f"today's drives from {np.median(first):.0f} s"
             )
             lines.append("    " + " ".join(f"{rate:4.0f}" for rate in np.mean(rates, axis=0)))
-        share = areas[WAYS[0]].sum() / max(1, areas[WAYS[1]].sum())
-        lines.append(f"  {share:.2f} times as many targets")
+        for way in ways[1:]:
+            share = areas[ways[0]].sum() / max(1, areas[way].sum())
+            lines.append(f"  {share:.2f} times as many targets as {way}")
     return "\n".join(lines) + "\n"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.days.closed_loop import ClosedLoop
 from calibration.adaptation.adapted import Adapted, Options
-from calibration.adaptation.calibration_data import CalibrationData
+from calibration.adaptation.calibration_data import CalibrationData, prepare
 from calibration.prequential.sequence import PredictThenLearn, Schedule
 from calibration.prequential.traces import recent
 from calibration.wizard.behavior import Pace, pace_of
@@ -19,6 +19,8 @@ from calibration.wizard.meant import Driven
 from export.bundle import DecoderBundle
 from streams.simulation.user import TICK_S
 
+Way = Literal["closed-form", "gradient"]
+
 
 @dataclass(frozen=True, slots=True)
 class Takes:
@@ -28,11 +30,13 @@ class Takes:
         begin_s: from its start to the first trial.
         step_s: from the look that finds a due trial to the swap of the step.
         deploy_s: from the end of collecting to the decoder in service, by way of the shadow.
+        gradient_s: for a decoder by steps of gradient, before that.
     """
 
     begin_s: float = 10.0
     step_s: float = 2.0
     deploy_s: float = 12.0
+    gradient_s: float = 7.0
 
 
 @dataclass(slots=True)
@@ -65,17 +69,20 @@ class Wizard:
         drive: the floor and the assistance; None for the wizard that deploys at the end.
         takes: times.
         seed: of the draws.
+        way: how decoders are made.
     """
 
     def __init__(
         self, bundle: DecoderBundle, loop: ClosedLoop, drive: DriveSection | None, takes: Takes,
-        seed: int,
+        seed: int, way: Way,
     ) -> None:  # fmt: skip
         self._bundle, self._loop, self._drive, self._takes = bundle, loop, drive, takes
-        learn = LearnSection()
+        learn = LearnSection(way=way)
+        self._by_gradient = way == "gradient"
         first_s = min(learn.first_s, FIRST_S) if drive else learn.first_s
         self._options = Options(True, False, True, seed, None)
-        self._least_gain, self._fewest = learn.least_gain, CollectSection().fewest_trials
+        self._collect = CollectSection()
+        self._least_gain = drive.least_gain if drive else learn.least_gain
         self._sequence = PredictThenLearn(
             bundle, self._options, Schedule(first_s, learn.every_s), on_made=self._made
         )
@@ -98,7 +105,10 @@ class Wizard:
             self._ready = False
             self._follow()
         if math.isinf(self.morning.enough_s):
-            self._update(now_s)
+            if self._by_gradient:
+                self._learn_afterwards(now_s)
+            else:
+                self._update(now_s)
 
     def _update(self, now_s: float) -> None:
         n_before, session = self._sequence.n_made, self._loop.session()
@@ -107,11 +117,26 @@ class Wizard:
             session = Driven(self._spans, self._pace, "cursor", on_target).labelled(session)
         self._sequence.update(session)
         gain, n_trials = self._sequence.gain, len(self._loop.task.trials)
-        if gain is not None and gain.most < self._least_gain and n_trials >= self._fewest:
+        if (
+            gain is not None
+            and gain.most < self._least_gain
+            and n_trials >= self._collect.fewest_trials
+        ):
             self.morning.enough_s = self._takes.begin_s + now_s
             self._t_in_service_s = now_s + self._takes.deploy_s
         if self._sequence.n_made > n_before:
             self._t_free_s, self._ready = now_s + self._takes.step_s, True
+
+    def _learn_afterwards(self, now_s: float) -> None:
+        """Learn from the first seconds, as the last ones are held out to verify with."""
+        if now_s < self._collect.learn_s + self._collect.verify_s:
+            return
+        from calibration.adaptation.gradient.streaming import adapt_streaming
+
+        data = prepare(self._bundle, self._loop.session(), self._collect.learn_s, None, None)
+        self._newest = data, adapt_streaming(self._bundle, data, self._options)
+        self.morning.enough_s = self._takes.begin_s + now_s
+        self._t_in_service_s = now_s + self._takes.gradient_s + self._takes.deploy_s
 
     def _made(self, data: CalibrationData, found: Adapted) -> None:
         self._newest = data, found
@@ -119,7 +144,7 @@ class Wizard:
     def _follow(self) -> None:
         if self._drive is None:
             return
-        score = recent(self._sequence.traces, self._drive.recent_trials)
+        score = recent(self._sequence.newest_scored, self._drive.recent_trials)
         wanted = who_drives(score, self._drive, self._drives)
         if wanted.by != "task" and self._pace is None:
             self._pace = pace_of(self._loop.session(), "cursor")
@@ -153,6 +178,7 @@ def live(
     drive: DriveSection | None,
     seconds: float,
     takes: Takes,
+    way: Way = "closed-form",
 ) -> Morning:
     """Live through a morning; times count from the wizard's start.
 
@@ -164,9 +190,10 @@ def live(
         drive: see `Wizard`.
         seconds: since the wizard's start.
         takes: times that the wizard takes.
+        way: how decoders are made.
     """
     loop = ClosedLoop(bundle, subject, day, seed, "hand")
-    wizard = Wizard(bundle, loop, drive, takes, seed)
+    wizard = Wizard(bundle, loop, drive, takes, seed, way)
     n_acquired, each_look = 0, round(1.0 / TICK_S)
     for i_tick in range(round((seconds - takes.begin_s) / TICK_S)):
         # Between collecting and the shadow's end the task rests, as the wizard asks it to.

@@ -62,6 +62,8 @@ class Adapted:
         n_tokens: tokens in each window that was learnt from.
         filter_share: the linear filter's weight in each continuous output.
         training: entries in the manifest's `training` that differ from the base's.
+        unseen: (n_bins, n_dims) each held-out labelled bin in physical units, decoded by tables
+            that were made without its trial; NaN elsewhere, None where none was held out.
     """
 
     graph: bytes
@@ -76,6 +78,7 @@ class Adapted:
     n_tokens: np.ndarray
     filter_share: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    unseen: Float64s | None = None
 
 
 Adapt = Callable[[DecoderBundle, CalibrationData, Options], Adapted]

@@ -19,7 +19,13 @@ from calibration.adaptation.held_out import EVERY, held_out_bins
 from calibration.adaptation.linear_filter import FoldDecodes, fit_filter
 from calibration.adaptation.profile_step import profile_step
 from calibration.adaptation.scores import LEAD_IN_S, bins_of
-from calibration.adaptation.sensitivity import Sensitivity, newest, sensitivity
+from calibration.adaptation.sensitivity import (
+    Sensitivity,
+    bins_between,
+    network_of,
+    newest,
+    sensitivity,
+)
 from calibration.errors import CalibrationError
 from decoders.streaming.drift import follow_share
 from decoders.streaming.shape import StreamingConfig
@@ -39,7 +45,7 @@ from decoders.streaming.unit_tables import NEEDED, UnitTables
 from decoders.training.split import Part
 from export.backends.onnxruntime_cpu import OnnxruntimeBackend
 from export.bundle import DecoderBundle
-from streams.messages import Float32s, Float64s
+from streams.messages import Float32s, Float64s, Int64s
 
 RUN_UP_S = 2.0
 USUALLY_SAME, PRIOR_UNITS = 0.9, 4.0
@@ -111,7 +117,8 @@ class ClosedForm:
         found = self._unit_rows(sums.of(data.labelled), row)
         slopes = self.sensitivity(found, data)
         folds = held_out[:, part.first + slopes.at]
-        decoded = self._without_seeing(data, held_out, without)[slopes.at]
+        unseen = self._without_seeing(data, held_out, without)
+        decoded = unseen[slopes.at]
         if not len(held_out):
             decoded = slopes.answer.astype(np.float64)
         covariance = self._covariance(found, sums.of(data.labelled))
@@ -141,6 +148,7 @@ class ClosedForm:
             n_steps=0,
             n_steps_unfrozen=0,
             n_tokens=np.diff(data.recording.tokens.offsets[part.first : part.last + 1]),
+            unseen=_of_held_out(unseen, held_out, data),
         )
 
     def decode(self, found: Adapted, data: CalibrationData, first: int, last: int) -> Float64s:
@@ -158,8 +166,16 @@ class ClosedForm:
         Returns:
             (last - first, n_dims) in physical units, class probabilities for classes.
         """
-        every = np.zeros(data.recording.n_bins, np.int64)
-        return self._decoded(data, [found.tables], every, Part(first, last))
+        window_of, own = bins_of(data), np.arange(len(data.recording.unit_keys), dtype=np.int32)
+        backend, part = self._backend, Part(first, last)
+        backend.reset()
+        backend.set_tables(found.tables)
+        decoded = np.zeros((part.last - part.first, len(data.scale)))
+        for i in range(max(0, part.first - round(RUN_UP_S / data.hop_s)), part.last):
+            answer = backend.step(window_of(i, own), lead_s=0.0)
+            if i >= part.first:
+                decoded[i - part.first] = np.concatenate(list(answer.values()))
+        return decoded
 
     def _rows_of(self, data: CalibrationData, options: Options) -> np.ndarray:
         """(U,) each unit's row in the bundle, -1 for a unit that it does not know."""
@@ -238,42 +254,21 @@ class ClosedForm:
         if not len(held_out):
             return decoded
         silent = _silent(self.bundle.tables, len(data.recording.unit_keys))
-        tables = [silent | self._tables(found, data) for found in without]
-        fold_of = np.where(held_out.any(axis=0), held_out.argmax(axis=0), -1)
-        raw = self._decoded(data, tables, fold_of, looked_at)
+        networks = [
+            network_of(self._weights, self.units, silent | self._tables(found, data))
+            for found in without
+        ]
+        first = max(0, looked_at.first - round(RUN_UP_S / data.hop_s))
+        fold_of = _fold_of(held_out)[first : looked_at.last]
+        trace = networks[0].run_in_turn(
+            networks, fold_of, bins_between(data, first, looked_at.last)
+        )
+        raw = np.zeros((len(fold_of), len(data.scale)))
+        for fold, network in enumerate(networks):
+            own = np.flatnonzero(fold_of == fold)
+            raw[own] = network.read(trace.memory[own + 1])[0]
+        raw = raw[looked_at.first - first :]
         decoded[looked_at.first - part.first :] = (raw - data.offset) / data.scale
-        return decoded
-
-    def _decoded(
-        self,
-        data: CalibrationData,
-        tables: Sequence[Mapping[str, np.ndarray]],
-        fold_of: np.ndarray,
-        part: Part,
-    ) -> Float64s:
-        """Decode some bins after a run-up, in physical units.
-
-        Args:
-            data: the session.
-            tables: of each fold.
-            fold_of: (n_bins,) the fold whose tables decode a bin; -1: those of the bin before.
-            part: the bins.
-
-        Returns:
-            (part's bins, n_dims).
-        """
-        window_of, own = bins_of(data), np.arange(len(data.recording.unit_keys), dtype=np.int32)
-        backend, now = self._backend, 0
-        backend.reset()
-        backend.set_tables(tables[now])
-        decoded = np.zeros((part.last - part.first, len(data.scale)))
-        for i in range(max(0, part.first - round(RUN_UP_S / data.hop_s)), part.last):
-            if fold_of[i] not in (now, -1):
-                now = int(fold_of[i])
-                backend.set_tables(tables[now])
-            answer = backend.step(window_of(i, own), lead_s=0.0)
-            if i >= part.first:
-                decoded[i - part.first] = np.concatenate(list(answer.values()))
         return decoded
 
 
@@ -305,6 +300,28 @@ class _Sums:
     def of(self, chosen: np.ndarray) -> TuningSums:
         """Sums over (n_bins,) bool bins."""
         return tuning_sums(self.counts[chosen], self.behavior[chosen])
+
+
+def _fold_of(held_out: np.ndarray) -> Int64s:
+    """(n_bins,) the fold whose tables decode each bin; between its trials, that of the bin before.
+
+    Args:
+        held_out: (n_folds, n_bins) bool, no two of them alike.
+    """
+    begins = np.where(held_out.any(axis=0), np.arange(held_out.shape[1]), 0)
+    fold_of: Int64s = held_out.argmax(axis=0)[np.maximum.accumulate(begins)]
+    return fold_of
+
+
+def _of_held_out(unseen: Float64s, held_out: np.ndarray, data: CalibrationData) -> Float64s | None:
+    """(n_bins, n_dims) in physical units, NaN where nothing was held out; None for no fold."""
+    if not len(held_out):
+        return None
+    part = data.recording.train
+    told = np.full((data.recording.n_bins, len(data.scale)), np.nan)
+    told[part.first : part.last] = unseen * data.scale + data.offset
+    told[~held_out.any(axis=0)] = np.nan
+    return told
 
 
 def _silent(tables: Mapping[str, np.ndarray], n_rows: int) -> dict[str, np.ndarray]:

@@ -65,12 +65,10 @@ def sensitivity(
         embedding: (U, d_unit) from which the tables were made.
         data: the session.
     """
-    prefix = "decoder."
-    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    network = StreamingNetwork(own, tables, units.shape.to_dict())
+    network = network_of(weights, units, tables)
     part, hop_s = newest(data), data.hop_s
     first = max(0, part.first - round(RUN_UP_S / hop_s))
-    bins = _bins(data, first, part.last)
+    bins = bins_between(data, first, part.last)
     token_weights = network.token_weights(bins)
     memory = np.zeros(network.d_memory, np.float32)
     trace = network.run(bins, token_weights, memory, np.zeros(network.n_pooled, np.float32))
@@ -87,7 +85,17 @@ def sensitivity(
     return Sensitivity(at + first - data.recording.train.first, answer.astype(np.float32), found)
 
 
-def _bins(data: CalibrationData, first: int, last: int) -> Bins:
+def network_of(
+    weights: Mapping[str, np.ndarray], units: UnitTables, tables: Mapping[str, np.ndarray]
+) -> StreamingNetwork:
+    """The decoder in numpy; arguments as of `sensitivity`."""
+    prefix = "decoder."
+    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    return StreamingNetwork(own, tables, units.shape.to_dict())
+
+
+def bins_between(data: CalibrationData, first: int, last: int) -> Bins:
+    """Bins `first .. last` of a session."""
     tokens = data.recording.tokens
     offsets = tokens.offsets[first : last + 1]
     held = slice(int(offsets[0]), int(offsets[-1]))
@@ -175,5 +183,7 @@ class _Slopes:
         told = told.reshape(n_back, n_moments, n_dims, n_latents, -1)
         latents = np.broadcast_to(latents, (n_back, n_moments, n_latents, n_values))
         told -= np.einsum("kbdlj,kblj->kbdl", gradient, latents, optimize=True)[..., None]
-        of_weights = np.einsum("kbul,kbdlu->budl", mass, told, optimize=True)
-        return of_values, of_weights
+        of_weights = np.zeros((n_moments, n_dims, n_latents, mass.shape[2]), np.float32)
+        for mass_then, told_then in zip(mass.swapaxes(2, 3), told, strict=True):
+            of_weights += mass_then[:, None] * told_then
+        return of_values, of_weights.transpose(0, 3, 1, 2)

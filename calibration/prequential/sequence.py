@@ -101,6 +101,7 @@ class PredictThenLearn:
         self._due_s = self.schedule.first_s
         self._made: list[Made] = []
         self._parts: list[Traces] = []
+        self._first: Traces | None = None
         self.n_made, self.newest_s = 0, 0.0
         self.curve: list[CurvePoint] = []
         self.gain: ExpectedGain | None = None
@@ -110,6 +111,16 @@ class PredictThenLearn:
     def traces(self) -> Traces | None:
         """Everything scored so far; None for nothing."""
         return joined(self._parts) if self._parts else None
+
+    @property
+    def newest_scored(self) -> Traces | None:
+        """Every trial by a decoder that had not seen it, for a score of the newest ones.
+
+        Before those of `traces` are the first decoder's own, each decoded by one that was made like
+        it, without that trial.
+        """
+        parts = [self._first, *self._parts] if self._first else self._parts
+        return joined(parts) if parts else None
 
     def update(self, session: Session, *, is_over: bool = False) -> None:
         """Go on with a session that has grown.
@@ -152,9 +163,33 @@ class PredictThenLearn:
             return
         self._made.append(Made(seconds, data.session.unit_keys, found))
         self.n_made, self.newest_s = self.n_made + 1, seconds
+        if not self._parts and found.unseen is not None:
+            self._first = self._of_itself(data, found.unseen)
         self._on_made(data, found)
         n_older = sum(1 for one in self._made if one.seconds <= seconds / 2.0)
         del self._made[: max(0, n_older - 1)]
+
+    def _of_itself(self, data: CalibrationData, unseen: Float64s) -> Traces | None:
+        """The first decoder's own trials, by tables made without each."""
+        out = next(one for one in data.outputs if not one.classes)
+        target: Float64s = data.targets[:, out.target]
+        told = np.isfinite(unseen[:, out.answer]).all(axis=1) & np.isfinite(target).all(axis=1)
+        if not (scored := np.flatnonzero(told)).size:
+            return None
+        newest = self._made[-1]
+        mixed = shuffled(np.arange(len(newest.keys), dtype=np.int32), self._options.seed)
+        return Traces(
+            t_s=data.ends_s[scored],
+            block=data.block[scored] - data.recording.n_bins,  # before those that follow
+            learnt_s=np.full(len(scored), newest.seconds),
+            half_s=np.full(len(scored), np.nan),
+            actual=target[scored],
+            decodes={
+                "today": unseen[scored][:, out.answer],
+                "yesterday": self._decoded_yesterday(data, out, scored),
+                "shuffled": self._decoded(newest, data, mixed, out, scored),
+            },
+        )
 
     def _score(self, data: CalibrationData) -> None:
         """Decode the trials that began after the newest decoder was made."""

@@ -93,6 +93,8 @@ class DriveSection(Section):
     fewest_trials: int = Field(3, ge=2, le=100)
     recent_trials: int = Field(8, ge=3, le=100)
     on_target: float = Field(0.5, ge=0, strict=False)
+    least_gain: float = Field(0.003, ge=0, le=1, strict=False)
+    max_speed: float = Field(0.0, ge=0, strict=False)
 
 
 class DecideSection(Section):
@@ -146,6 +148,11 @@ class CalibrateConfig(Section):
     deploy: DeploySection = DeploySection()
     sign: SignSection = SignSection()
     recalibrate: RecalibrateSection = RecalibrateSection()
+
+    @property
+    def least_gain(self) -> float:
+        """R2 that more data must be worth: to a subject that drives, they cost nothing."""
+        return self.drive.least_gain if self.drive.enabled else self.learn.least_gain
 
 
 def load_config(path: Path) -> CalibrateConfig:

@@ -6,6 +6,7 @@ decoder that was made before it, are above the floor; else yesterday's drives, o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ ASSIST_STEP = 0.05
 ASSIST_FALLS = 0.25
 # Whatever the last score was: one that is so old says nothing of the units now.
 SCORED_WITHIN_S = 30.0
+# The daemon rolls a step back where the wizard was not heard of for so long: it was killed.
+KEEP_S, KEEP_EVERY_S = 20.0, 5.0
 By = Literal["task", "yesterday", "today"]
 NAMES: dict[By, str] = {
     "task": "nobody drives",
@@ -155,10 +158,12 @@ class Driving:
         self._coming: tuple[Path, Drives] | None = None
         self._newest: Path | None = None
         self._newest_id = ""
+        self._keeper = Keeper(daemon)
         end_driving(run)  # of a wizard that was killed
         self._note_span(is_driven=False)
         run.progress.keep(is_driving=True)
         self._put_base(show)
+        self._bound_speed()
 
     @property
     def seconds(self) -> float:
@@ -219,7 +224,7 @@ class Driving:
             self._hand(wanted)
             return
         send = self._run.config.deploy.send
-        start_deployment(self._daemon.ask, learnt.newest, send=send, tables=True)
+        start_deployment(self._daemon.ask, learnt.newest, send=send, tables=True, keep_s=KEEP_S)
         self._coming = learnt.newest, wanted
 
     def _await_step(self) -> None:
@@ -232,6 +237,7 @@ class Driving:
             raise StreamsError(f"the daemon refused a step: {result['refused']}")
         self._newest, self._newest_id = path, open_bundle(path).manifest.id
         self.n_swaps += 1
+        self._keeper.start()
         self._hand(wanted)
 
     def _require_ours(self) -> None:
@@ -283,6 +289,13 @@ class Driving:
                 ExitCode.BUNDLE,
             )
 
+    def _bound_speed(self) -> None:
+        """Have the daemon bound the cursor's speed, as long as the subject drives."""
+        if self._config.max_speed:
+            before = self._daemon.ask("status")["shaping"]["max_speed"]
+            self._run.progress.keep(max_speed_before=before)
+            self._daemon.ask("shape", max_speed=self._config.max_speed)
+
     def _deploy(self, show: Callable[[str], None], *, tables: bool) -> None:
         send, clock = self._run.config.deploy.send, self._run.clock
         start_deployment(self._daemon.ask, self._run.base, send=send, tables=tables)
@@ -293,6 +306,35 @@ class Driving:
                 "[drive] it is calibrated as usual",
                 ExitCode.BUNDLE,
             )
+
+
+class Keeper:
+    """Tells the daemon that the wizard is there, until nothing is held any more.
+
+    It is a thread, since a step is kept while scores are drawn and questions asked, too.
+
+    Args:
+        daemon: which holds the step.
+    """
+
+    def __init__(self, daemon: DaemonClient) -> None:
+        self._daemon = daemon
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Go on telling, if that has ended."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._tell, name="keeper", daemon=True)
+            self._thread.start()
+
+    def _tell(self) -> None:
+        said = threading.Event()
+        while True:
+            # A daemon that does not answer is told of by whoever asks it for more.
+            with suppress(StreamsError):
+                if not self._daemon.ask("keep").get("kept", False):
+                    return
+            said.wait(KEEP_EVERY_S)
 
 
 def awaited(daemon: DaemonClient, clock: Clock, each: Callable[[], None]) -> dict[str, Any]:
@@ -317,6 +359,13 @@ def back_to(daemon: DaemonClient, id_: str) -> None:
         daemon.ask("rollback")
 
 
+def free_speed(run: CalibrationRun, daemon: DaemonClient) -> None:
+    """Give the daemon its own bound on speed back, where driving had another."""
+    if (before := run.progress.notes.max_speed_before) is not None:
+        daemon.ask("shape", max_speed=before)
+        run.progress.keep(max_speed_before=None)
+
+
 def end_driving(run: CalibrationRun) -> None:
     """Leave yesterday's decoder in service and the task at rest, where nothing was accepted."""
     if not run.progress.notes.is_driving or run.daemon is None:
@@ -325,6 +374,7 @@ def end_driving(run: CalibrationRun) -> None:
         # A step on its way would take over after the rollback.
         awaited(run.daemon, run.clock, lambda: None)
         back_to(run.daemon, open_bundle(run.base).manifest.id)
+        free_speed(run, run.daemon)
         run.mark("block rest")
     except StreamsError as err:
         raise WizardError(

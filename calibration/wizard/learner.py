@@ -290,7 +290,7 @@ class Steps:
                 pace = pace_of(session, config.behavior.body)
             except WizardError as err:
                 no_pace = str(err)
-        score = recent(sequence.traces, config.drive.recent_trials)
+        score = recent(sequence.newest_scored, config.drive.recent_trials)
         return replace(learnt, newest=self._newest, recent=score, pace=pace, no_pace=no_pace)
 
 

@@ -44,6 +44,7 @@ class Notes(Result):
             trials were collected; no end while it does.
         pace: the subject's, before it drove: top speed, and the distance within which it slows.
         is_driving: a decoder that was not accepted yet may be in service.
+        max_speed_before: the daemon's bound on speed, where driving has put its own in its place.
     """
 
     base: str | None = None
@@ -53,6 +54,7 @@ class Notes(Result):
     drove: tuple[tuple[float, float | None], ...] = ()
     pace: tuple[float, float] | None = None
     is_driving: bool = False
+    max_speed_before: float | None = None
 
 
 class Progress:

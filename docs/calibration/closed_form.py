@@ -1,10 +1,11 @@
 """Closed form against gradient, for docs/calibration.md.
 
-    python docs/calibration/closed_form.py simulated m1 s1 --work runs/closed
+    python docs/calibration/closed_form.py simulated shipped m1 s1 --work runs/closed
 
 adapts the decoders of curves.py and halves.py in both ways over lengths and seeds, by `spikeloop
 adapt`'s own function. M1 and S1 have their units split at random: a decoder learns from one half
-and is adapted to the other. Writes `closed_form.jsonl`, a table and `closed_form.png`; what is
+and is adapted to the other. `shipped` is the decoder that comes with the package, on later days
+of its subject. Writes `closed_form.jsonl`, a table and `closed_form.png`; what is
 there is not made again.
 """
 
@@ -36,15 +37,27 @@ from curves import (
 from halves import OUTPUT, RECIPES
 
 from calibration.adaptation.adapt import adapt
+from export.shipped import bundle_path
+from streams.sessions.nwb.writer import write_session
+from streams.simulation.openloop import record_open_loop
 
 LENGTHS_S = (10.0, 20.0, 60.0, 180.0)
 WAYS = ("closed form", "gradient")
+SHIPPED_DAYS, SHIPPED_MINUTES = (12, 16, 20, 25, 28), 6.0
+"""It knows days 0 to 7; on day 25 the array has shifted."""
 
 
 def groups(name: str, work: Path, splits: int, halves: str) -> Iterator[Case]:
     """Decoders, each with neurons or a day that it has not met."""
     if name == "simulated":
         yield from cases(name, work, 0, "", 0)
+        return
+    if name == "shipped":
+        for day in SHIPPED_DAYS:
+            path = work / f"shipped-day-{day}.nwb"
+            if not path.exists():
+                write_session(record_open_loop(1, day, SHIPPED_MINUTES, 96, "random"), path)
+            yield Case(name, bundle_path("shipped:demo"), path, same_array=True)
         return
     for split in range(splits):
         folder = work / f"{name}-{split}"
@@ -125,7 +138,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Measure what is asked for and not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recordings", nargs="+", choices=["simulated", *RECIPES])
+    parser.add_argument("recordings", nargs="+", choices=["simulated", "shipped", *RECIPES])
     parser.add_argument("--splits", type=int, default=3, help="ways of splitting the units")
     parser.add_argument("--halves", default="ab", help="halves that are learnt from")
     parser.add_argument("--lengths", type=float, nargs="+", default=LENGTHS_S, metavar="S")

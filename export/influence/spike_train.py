@@ -28,6 +28,13 @@ class Bins:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def of(self, chosen: np.ndarray) -> Bins:
+        """Some of the bins, one behind another; chosen: (n_bins,) bool."""
+        n_each = np.diff(self.offsets)
+        held = np.repeat(chosen, n_each)
+        offsets = np.concatenate([[0], np.cumsum(n_each[chosen])])
+        return Bins(self.unit[held], self.t_rel[held], self.count[held], offsets)
+
 
 class SpikeTrain:
     """Spikes of the last seconds, sorted by time.

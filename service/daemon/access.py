@@ -25,6 +25,7 @@ NEEDED: dict[str, Role] = {
     "shape": Role.OPERATE,
     "stop": Role.OPERATE,
     "swap": Role.DEPLOY,
+    "keep": Role.DEPLOY,
     "send_begin": Role.DEPLOY,
     "send_chunk": Role.DEPLOY,
     "send_end": Role.DEPLOY,

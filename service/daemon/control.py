@@ -17,6 +17,7 @@ from export.bundle import GRAPH
 from service.config import ShapingConfig, parse_config
 from service.daemon.compose import checked_lead, shaping_of
 from service.daemon.daemon import Daemon
+from service.deploy.lease import KEEP_AT_MOST_S
 from service.deploy.swap import Deployment
 from service.errors import ServiceError
 from service.guard import Guard
@@ -93,7 +94,12 @@ def _swap(daemon: Daemon, a: Arguments) -> Arguments:
     hold, tables = a.get("hold", False), a.get("tables", False)
     if tables and (hold or shadow_s):
         raise RefusedError("tables alone go into service at once: leave shadow_s and hold out")
-    deployment = Deployment(Path(a["bundle"]), shadow_s, hold, tables)
+    keep_s = a.get("keep_s", 0.0)
+    if not 0.0 <= keep_s <= KEEP_AT_MOST_S or (keep_s and not tables):
+        raise RefusedError(
+            f"keep_s is {keep_s}; it lies between 0 and {KEEP_AT_MOST_S:g} s, and goes with tables"
+        )
+    deployment = Deployment(Path(a["bundle"]), shadow_s, hold, tables, keep_s)
     daemon.deployer.start(deployment)
     return deployment.as_dict()
 
@@ -116,6 +122,11 @@ def _send_end(daemon: Daemon, a: Arguments) -> Arguments:
 def _deployment(daemon: Daemon, _: Arguments) -> Arguments:
     latest = daemon.deployer.latest
     return {"over": True, "stages": [], "refused": ""} if latest is None else latest.as_dict()
+
+
+def _keep(daemon: Daemon, a: Arguments) -> Arguments:
+    lease = daemon.deployer.lease
+    return {"kept": lease.release() if a.get("for_good", False) else lease.renew()}
 
 
 def _change_slots(daemon: Daemon, change: Change) -> Arguments:
@@ -167,7 +178,7 @@ SETTINGS = (
     ("gain", float), ("smoothing", float), ("bias", list), ("speed_power", float),
     ("speed_ref", float), ("max_speed", float), ("bounds", dict), ("lead_s", float),
 )  # fmt: skip
-DEPLOYING = (("shadow_s", float), ("hold", bool), ("tables", bool))
+DEPLOYING = (("shadow_s", float), ("hold", bool), ("tables", bool), ("keep_s", float))
 HANDLERS: dict[str, Handler] = {
     "status": Handler(_status),
     "pause": Handler(_pause),
@@ -183,6 +194,7 @@ HANDLERS: dict[str, Handler] = {
     "send_end": Handler(_send_end, (("transfer", str),), DEPLOYING),
     "swap": Handler(_swap, (("bundle", str),), DEPLOYING),
     "deployment": Handler(_deployment),
+    "keep": Handler(_keep, optional=(("for_good", bool),)),
     "promote": Handler(lambda daemon, _: _change_slots(daemon, "promote")),
     "dismiss": Handler(lambda daemon, _: _change_slots(daemon, "dismiss")),
     "rollback": Handler(lambda daemon, _: _change_slots(daemon, "rollback")),

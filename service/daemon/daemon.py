@@ -233,7 +233,8 @@ class Daemon:
             self.recorder.begin()
             self.journal.beat_over(self.loop, self._clock.now())
         self._ingest.start()
-        for part in (self.deployer.failover, self.deployer.memory, self.agreement):
+        deployer = self.deployer
+        for part in (deployer.failover, deployer.memory, deployer.lease, self.agreement):
             part.start()
         wanted = self.config.realtime
         for what, holds, said in ask_for(
@@ -388,7 +389,7 @@ class Daemon:
         self._publish(self.loop.final_safe_decode(reason))
         while self._outgoing:
             self._send_outgoing()
-        for part in (self.deployer, self.deployer.memory, self.agreement):
+        for part in (self.deployer, self.deployer.memory, self.deployer.lease, self.agreement):
             part.stop()
         self._ingest.stop()
         if self._stand_in is not None:

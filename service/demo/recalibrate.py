@@ -31,6 +31,8 @@ from streams.wire.client import DaemonClient
 SETTLING_S = 5.0
 """A user needs a moment with another decoder before the rate is that of the decoder."""
 REFERENCE_MINUTES = 6.0
+COLLECT_MOST_S = 180.0
+"""The subject drives meanwhile; whoever watches has seen it by then."""
 WITHIN = 0.1
 WITHIN_S = 60.0
 """From the wizard's start until the rate is within that of the reference."""
@@ -162,6 +164,7 @@ def _calibrate(rig: Rig, name: str, subject: str, control: str, bundle: str) -> 
         "behavior.name": f"{name}-cursor",
         "deploy.control": control,
         "drive.enabled": True,
+        "collect.most_s": COLLECT_MOST_S,
     }
     write_config(config, keys)
     rig.start("wizard", "calibrate", str(config), "--auto", "--json")

@@ -19,6 +19,7 @@ from export.backends.opening import OpenedBackend
 from export.bundle import DecoderBundle, open_bundle
 from export.errors import ExportError
 from service.deploy.failover import Failover, tell_choice
+from service.deploy.lease import Lease
 from service.deploy.memory_watch import MemoryWatch
 from service.deploy.opening import open_within
 from service.deploy.table_backends import TableBackends
@@ -39,6 +40,7 @@ class Deployment:
         shadow_s: time in shadow before it takes over.
         hold: it stays in shadow until `promote`.
         tables: only its tables are exchanged, without shadow; refused for another network.
+        keep_s: it goes out of service where nobody says `keep` for so long; 0: it stays.
         stages: those reached: `received`, `loaded`, `parity`, `shadow`, `active`.
         refused: the reason why it was refused; "" if it was not.
         over: nothing is still to come.
@@ -48,6 +50,7 @@ class Deployment:
     shadow_s: float = 0.0
     hold: bool = False
     tables: bool = False
+    keep_s: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=lambda: [{"stage": "received"}])
     refused: str = ""
     over: bool = False
@@ -104,6 +107,7 @@ class Deployer:
         self.failover = Failover(loop, self.warmed_up, report, open_most_s)
         self.memory = MemoryWatch(loop, self.failover, self.warmed_up, report, open_most_s, signers)
         self._tables = TableBackends(loop, self.failover, open_most_s)
+        self.lease = Lease(loop, report)
 
     def start(self, deployment: Deployment) -> None:
         """Begin; returns at once.
@@ -173,7 +177,11 @@ class Deployer:
         self._tables.keep(slot, bundle, opened)
         self._loop.commands.ask(LoopCommand("tables_swapped", slot))
         deployment.reach("active")
-        self._tables.open_ahead(bundle)
+        try:
+            self._tables.open_ahead(bundle)
+        finally:
+            # Opening may take long, and whoever waits for its end says `keep` only then.
+            self.lease.begin(bundle.manifest.id, deployment.keep_s)
 
     def _require_fit(self, bundle: DecoderBundle) -> None:
         new, now = bundle.manifest, self._loop.decoder.manifest

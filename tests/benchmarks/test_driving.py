@@ -15,10 +15,10 @@ def test_a_morning_in_which_the_subject_drives_from_second_15() -> None:
     takes, drive = Takes(begin_s=10.0), DriveSection(enabled=True)
     bundle = open_bundle(bundle_path("shipped:demo"))
     morning = live(bundle, SUBJECT, DAY, SEED, drive=drive, seconds=34.0, takes=takes)
-    by = [one[1] for one in morning.drives]
-    assert by[0] == "task"
-    assert by[-1] == "today"
-    assert takes.begin_s + 10.0 < morning.first_s < takes.begin_s + 20.0
+    assert morning.drives[-1][1] == "today"
+    # The first decoder, by what is told of its own trials, with all of the assistance.
+    assert takes.begin_s + 5.0 < morning.first_s < takes.begin_s + 12.0
+    assert morning.drives[0][2] == drive.assist
     # Nothing counts that the hand acquired.
     assert morning.acquired_s
     assert min(morning.acquired_s) > morning.first_s
@@ -33,9 +33,11 @@ def test_what_it_tells() -> None:
         [
             one("driving", [30.0 + i for i in range(40)], 25.0),
             one("before", [100.0 + i for i in range(10)] + [200.0], 90.0),
+            one("gradient", [130.0 + i for i in range(5)], 120.0),
             alone,
         ]
     )
     assert "n 1, targets in 180 s 40.0" in text
     assert "targets in 180 s 10.0 +-0.0, then 1.0" in text
-    assert "4.00 times as many targets" in text
+    assert "4.00 times as many targets as before" in text
+    assert "8.00 times as many targets as gradient" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,13 @@ from calibration.errors import WizardError
 from calibration.prequential.traces import Recent
 from calibration.wizard.behavior import Pace
 from calibration.wizard.config import DriveSection
-from calibration.wizard.driving import ASSIST_FALLS, SCORED_WITHIN_S, Driving, end_driving
+from calibration.wizard.driving import (
+    ASSIST_FALLS,
+    KEEP_S,
+    SCORED_WITHIN_S,
+    Driving,
+    end_driving,
+)
 from calibration.wizard.learner import Learnt
 from calibration.wizard.run import CalibrationRun
 from export.bundle import DecoderBundle, open_bundle
@@ -37,13 +44,20 @@ class StandIn:
         self.marks: list[str] = []
         self.asked: list[tuple[str, bool]] = []
         self.refuses = ""
+        self.max_speed, self.keep_s, self.kept = 60.0, 0.0, threading.Event()
 
     def ask(self, command: str, attached: bytes | None = None, **a: Any) -> dict[str, Any]:
         """As `DaemonClient.ask`."""
         if command == "status":
-            return {"checksum": self.served, "standby": self.standby, "graph": self.graph}
+            shaping = {"max_speed": self.max_speed}
+            ids = {"checksum": self.served, "standby": self.standby}
+            return ids | {"graph": self.graph, "shaping": shaping}
         if command == "mark":
             self.marks.append(a["text"])
+        elif command == "keep":
+            self.kept.set()
+        elif command == "shape":
+            self.max_speed = a["max_speed"]
         elif command == "rollback":
             if not self.standby:
                 raise DeclinedError("nothing was swapped")
@@ -52,6 +66,7 @@ class StandIn:
             self.standby_by_tables = now
         elif command == "swap":
             self.asked.append((Path(a["bundle"]).name, a.get("tables", False)))
+            self.keep_s = a.get("keep_s", 0.0)
             if not self.refuses:
                 self._take(open_bundle(Path(a["bundle"])), tables=a.get("tables", False))
         return {"over": True, "refused": self.refuses, "stages": []}
@@ -232,6 +247,29 @@ def test_however_it_ends_yesterdays_is_in_service(
         assert daemon.marks[-1] == "block rest"
     assert not run.progress.notes.is_driving
     assert len(daemon.marks) == 2
+
+
+def test_the_cursor_is_bounded_as_long_as_the_subject_drives(
+    run: CalibrationRun, daemon: StandIn, steps: list[Path]
+) -> None:
+    drive = run.config.drive.model_copy(update={"max_speed": 30.0})
+    run.__dict__["config"] = run.config.model_copy(update={"drive": drive})
+    follow(driving_of(run, daemon), steps[0], GOOD)
+    assert daemon.max_speed == 30.0
+    driving_of(run, daemon)  # after a wizard that was killed
+    assert daemon.max_speed == 30.0
+    end_driving(run)
+    assert daemon.max_speed == 60.0
+
+
+def test_the_daemon_keeps_a_step_only_while_the_wizard_lives(
+    run: CalibrationRun, daemon: StandIn, steps: list[Path]
+) -> None:
+    driving = driving_of(run, daemon)
+    assert daemon.keep_s == 0.0
+    follow(driving, steps[0], GOOD)
+    assert daemon.keep_s == KEEP_S
+    assert daemon.kept.wait(5.0)
 
 
 def test_a_killed_wizards_drive_is_over_when_another_goes_on(

@@ -18,6 +18,7 @@ from calibration.prequential.traces import (
     Traces,
     expected_gain,
     load,
+    recent,
     second_half,
 )
 from export.bundle import DecoderBundle, open_bundle
@@ -118,6 +119,44 @@ def test_todays_is_good_and_the_control_is_not(base: DecoderBundle, tmp_path: Pa
     traces_of(sequence).save(tmp_path / "traces.npz")
     again = load(tmp_path / "traces.npz")
     np.testing.assert_array_equal(again.decodes[HALF], traces_of(sequence).decodes[HALF])
+
+
+def test_the_first_decoder_is_told_by_its_own_trials_each_left_out(base: DecoderBundle) -> None:
+    """Labels of other movements are fitted as well, but tell nothing of trials left out."""
+    session = until(session_of(), 9.0, {})
+    signal = session.behavior[VELOCITY]
+    n_each = round(0.3 / float(np.diff(signal.t_s).mean()))
+    drawn = np.random.default_rng(0).normal(size=signal.values.shape)
+    smooth = np.stack([np.convolve(one, np.ones(n_each) / n_each**0.5, "same") for one in drawn.T])
+    unrelated = replace(signal, values=smooth.T)
+    mixed = replace(session, behavior={**session.behavior, VELOCITY: unrelated})
+    scores = []
+    for one in (session, mixed):
+        sequence = PredictThenLearn(base, OPTIONS, SCHEDULE)
+        sequence.update(one)
+        assert sequence.n_made == 1
+        assert sequence.traces is None
+        scores.append(recent(sequence.newest_scored, 8))
+    true, false = scores
+    assert true.n_trials >= 3
+    assert true.today > 0.4 > 0.15 > false.today
+    assert true.shuffled < true.today - 0.2
+
+
+def test_the_first_decoders_trials_count_among_the_newest_and_are_not_verified(
+    base: DecoderBundle,
+) -> None:
+    sequence = sequence_of(base, session_of())
+    told, traces = sequence.newest_scored, traces_of(sequence)
+    assert told is not None
+    own = told.n_trials - traces.n_trials
+    assert own >= 3
+    assert (np.diff(told.block) >= 0).all()
+    assert (np.diff(told.t_s) > 0).all()
+    assert told.t_s[-1] == traces.t_s[-1]
+    # Of each decoder's own making nothing is verified.
+    assert (traces.learnt_s < traces.t_s).all()
+    assert (told.learnt_s[: len(told) - len(traces)] >= told.t_s[: len(told) - len(traces)]).all()
 
 
 def test_what_nothing_can_be_learnt_from_is_said_and_not_raised(base: DecoderBundle) -> None:

@@ -95,6 +95,31 @@ def test_the_network_gives_what_the_bundle_recorded() -> None:
     assert answer[0] == pytest.approx(wanted, abs=bundle.manifest.parity.atol_fp32)
 
 
+def test_tables_in_turn_are_those_that_a_backend_is_given_in_turn() -> None:
+    """As trials are decoded that each other tables have not seen."""
+    bundle = open_bundle(bundle_path("shipped:demo"))
+    silent = {
+        name: np.zeros_like(table) if name in ("blend", "follow", "filter_rows") else table
+        for name, table in bundle.tables.items()
+    }
+    tables = [silent, silent | {"table": 0.8 * silent["table"], "centre": 0.9 * silent["centre"]}]
+    weights = {k.removeprefix("decoder."): v for k, v in bundle.weights().items()}
+    config = bundle.manifest.training["config"]
+    networks = [StreamingNetwork(weights, one, config) for one in tables]  # type: ignore[arg-type]
+    turn = np.repeat([1, 0, 1], [5, 20, 15])
+    bins = random_train(90, 40 * HOP_S, 20.0).bins(HOP_S * np.arange(1, 41), HOP_S)
+    trace = networks[0].run_in_turn(networks, turn, bins)
+    backend = open_cpu(bundle)
+    for i in range(len(bins)):
+        if not i or turn[i] != turn[i - 1]:
+            backend.set_tables(tables[turn[i]])
+        held = slice(bins.offsets[i], bins.offsets[i + 1])
+        tokens = bins.unit[held], bins.t_rel[held], bins.count[held]
+        answer = backend.step(TokenWindow(*tokens, t_window=0.0), 0.0)["velocity"]
+        found, _ = networks[turn[i]].read(trace.memory[i + 1 : i + 2])
+        assert found[0] == pytest.approx(answer, abs=bundle.manifest.parity.atol_fp32)
+
+
 @pytest.mark.parametrize("lead_s", [0.0, 0.3])
 def test_a_spike_more_pushes_the_real_decoder_as_told(
     untrained: DecoderBundle, lead_s: float

@@ -28,7 +28,7 @@ SEEDS = [
         "status": {}, "pause": {}, "resume": {}, "mark": {"text": "x"}, "rollback": {},
         "shape": {"gain": 1.0, "bias": [0.0, 0.0], "bounds": {"position": [-20, 20]}},
         "swap": {"bundle": "/nowhere", "shadow_s": 0.0, "hold": False, "tables": False},
-        "deployment": {},
+        "deployment": {}, "keep": {},
         "send_begin": {"files": {"graph.onnx": 3}},
         "send_chunk": {"transfer": "0" * 12, "file": "x", "offset": 0, "sha256": "0" * 64},
         "send_end": {"transfer": "0" * 12}, "promote": {}, "dismiss": {},

@@ -24,7 +24,9 @@ MAY = {
     Role.OPERATE: {"status", "deployment", "mark", "pause", "resume", "shape", "stop"},
     Role.DEPLOY: set(HANDLERS),
 }
-OPERATORS = {"swap", "send_begin", "send_chunk", "send_end", "promote", "dismiss", "rollback"}
+OPERATORS = {
+    "swap", "keep", "send_begin", "send_chunk", "send_end", "promote", "dismiss", "rollback",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", sorted(HANDLERS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -80,6 +81,39 @@ def test_a_decoder_of_another_network_is_refused(
     assert "its network is not that of 'tiny'" in result["refused"]
     assert daemon.ask("status").result["decoder_id"] == "tiny"
     assert not swap(daemon, tmp_path / "net", source.send_due)["refused"]
+
+
+@pytest.mark.alone
+def test_who_exchanged_tables_and_is_gone_leaves_the_decoder_of_before(
+    daemon: Daemon, source: Living, steps: list[Path]
+) -> None:
+    def events() -> list[str]:
+        return [one["event"] for one in daemon.heard.events]
+
+    assert not daemon.ask("keep").result["kept"]
+    assert not swap(daemon, steps[0], source.send_due, tables=True, keep_s=6.0)["refused"]
+    t_end_s = monotonic() + 8.0
+    while monotonic() < t_end_s:
+        assert daemon.ask("keep").result["kept"]
+        source.send_due()
+    assert daemon.ask("status").result["decoder_id"] == "step-0"
+    daemon.until(lambda heard: "rollback" in events(), source.send_due)
+    assert [one for one in events() if one in ("driver_gone", "rollback")] == [
+        "driver_gone",
+        "rollback",
+    ]
+    assert daemon.ask("status").result["decoder_id"] == "tiny"
+    assert not daemon.ask("keep").result["kept"]
+    assert not swap(daemon, steps[0], source.send_due, tables=True, keep_s=6.0)["refused"]
+    for_good = encode(Command(command="keep", arguments={"for_good": True}))
+    assert daemon.send(for_good).result["kept"]
+    t_end_s = monotonic() + 7.0
+    daemon.until(lambda heard: monotonic() > t_end_s, source.send_due)
+    told = [
+        one for one in events() if one in ("driver_gone", "rollback", "rolled_back_out_of_range")
+    ]
+    assert told == ["driver_gone", "rollback"]  # those of before
+    assert daemon.ask("status").result["decoder_id"] == "step-0"
 
 
 def test_tables_are_never_on_trial(daemon: Daemon, steps: list[Path]) -> None:

@@ -13,10 +13,11 @@ from rich.text import Text
 
 from calibration.errors import WizardError
 from calibration.registry import STORE, Registry
-from calibration.wizard.driving import end_driving
+from calibration.wizard.driving import KEEP_S, Keeper, end_driving, free_speed
 from calibration.wizard.results import DeployResult, needed
 from calibration.wizard.run import CalibrationRun
 from calibration.wizard.ui import BackError, Choice, Page, QuitError
+from export.bundle import open_bundle
 from export.sending import start_deployment
 from streams.exit_codes import ExitCode
 from streams.wire.client import DaemonClient
@@ -90,14 +91,20 @@ def deploy(run: CalibrationRun, bundle: Path, why: str) -> DeployResult:
         registry.promote(id_, why)
         return DeployResult(deployed=False, id=id_, why="no daemon is configured", current=True)
     status, drives = run.daemon.ask("status"), run.progress.notes.is_driving
-    # While the subject drives, the decoder of before stands by.
-    before = status["standby"] if drives else status["checksum"]
+    # While the subject drives, the decoder of before stands by, unless the daemon rolled back.
+    base_id = open_bundle(run.base).manifest.id
+    before = base_id if drives and status["standby"] == base_id else status["checksum"]
     # A resumed wizard may find it in service already.
     stages: list[dict[str, Any]] = []
     if status["checksum"] != id_:
         stages = _swap(run, run.daemon, run.registry / STORE / id_, tables=drives)
+    if drives:
+        Keeper(run.daemon).start()
     run.mark("block closed-loop assist=0")
     watched = _watch(run, run.daemon, id_)
+    if drives:
+        run.daemon.ask("keep", for_good=True)
+        free_speed(run, run.daemon)
     run.progress.keep(is_driving=False)
     # Not before it has been confirmed.
     registry.promote(id_, why)
@@ -123,7 +130,8 @@ def _swap(
     if send:
         run.show(Page(STEP, TITLE, "sending the decoder to the daemon"))
     # Steps of the same sequence have driven: the last one needs no shadow.
-    start_deployment(daemon.ask, bundle, send=send, shadow_s=shadow_s, tables=tables)
+    keep_s = KEEP_S if tables else 0.0
+    start_deployment(daemon.ask, bundle, send=send, shadow_s=shadow_s, tables=tables, keep_s=keep_s)
     t_end_s = run.clock.now() + shadow_s + DEPLOYS_WITHIN_S
     while run.clock.now() < t_end_s:
         result = daemon.ask("deployment")

@@ -27,7 +27,9 @@ NOTED_EVERY = 16
 
 def are_blocks(t_us: Int64s) -> bool:
     """Return True if equal stamps among a recording's (n,) may be two spikes from one unit."""
-    spacings_us = np.diff(np.unique(t_us)).astype(np.float64)
+    # Recordings are sorted or nearly so, where a stable sort is many times as fast as `np.unique`.
+    spacings_us = np.diff(np.sort(t_us, kind="stable")).astype(np.float64)
+    spacings_us = spacings_us[spacings_us > 0]
     # Spikes of many units come closer than a millisecond; blocks do not.
     n_fine = int(np.count_nonzero(spacings_us < COARSE_S * 1e6))
     return len(spacings_us) > 0 and n_fine < FINE_SHARE * len(spacings_us)
