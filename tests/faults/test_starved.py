@@ -85,7 +85,7 @@ def assert_replaced(daemon: Daemon, run_id: str) -> None:
     hung = daemon.until(
         lambda heard: next((d for d in heard.decodes if d["reason"] == "hung"), None)
     )
-    before = max(d["t_window"] for d in daemon.heard.decodes if d["validity"] == "ok")
+    before = max(d["t_window"] for d in daemon.heard.decodes if d["seq"] < hung["seq"])
     assert hung["t_sent"] - before < SAFE_WITHIN_S
     assert hung["value"]["velocity"] == [0.0, 0.0]
     again = daemon.until_validity("ok")

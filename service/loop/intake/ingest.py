@@ -23,6 +23,8 @@ SILENT_S = 6.0
 """A source that sent nothing and did not answer about its clock for so long is gone, though its
 connection may still stand: a cable was pulled, or its machine was switched off. LSL asks for the
 clock every 2 s, for up to 0.7 s; once may get lost."""
+STOOD_STILL_S = 1.0
+"""From one pull to the next: the process did not listen (SIGSTOP, a suspended machine)."""
 
 
 class Ingest:
@@ -62,7 +64,7 @@ class Ingest:
         self._inbox, self._report, self._failed = inbox, report, failed
         self._by_loop, self.is_lost = by_loop, False
         self._refused = ""
-        self._t_heard_s = self._t_answered_s = clock.now()
+        self._t_heard_s = self._t_answered_s = self._t_pulled_s = clock.now()
         self._arrived = threading.Event()
         self._may_convert = threading.Event()
         self._may_convert.set()
@@ -147,7 +149,7 @@ class Ingest:
         self._refused = ""  # what did not fit is gone
         if is_back:
             self.is_lost = False
-            self._t_heard_s = self._t_answered_s = self._clock.now()
+            self._t_heard_s = self._t_answered_s = self._t_pulled_s = self._clock.now()
             self._report("source_back", self._told_back())
 
     def _told_back(self) -> dict[str, object]:
@@ -168,6 +170,10 @@ class Ingest:
             self._lose("it ended")
             return
         arrival = None
+        # What came while this process stood still may not have been read yet.
+        held_up_s = t_s - self._t_pulled_s - wait_s
+        self._t_heard_s += held_up_s if held_up_s > STOOD_STILL_S else 0.0
+        self._t_pulled_s = t_s
         if len(stamps):
             self._t_heard_s = t_s
             # Bounded: a decode that hangs must not stop the stream from being read.
