@@ -87,6 +87,12 @@ class DecoderBundle:
         return _tensors(self.path / WEIGHTS)
 
 
+def decoder_weights(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of a bundle's weights those of the decoder alone, by their names in it."""
+    prefix = "decoder."
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
 def open_bundle(path: Path, signers: Sequence[str] = ()) -> DecoderBundle:
     """Open a bundle and verify every file of it.
 

@@ -36,7 +36,7 @@ def start_deployment(
     """
     how: dict[str, Any] = {"shadow_s": shadow_s, "hold": hold}
     if tables:
-        how = {"tables": True, **({"keep_s": keep_s} if keep_s else {})}
+        how = {"tables": True, "keep_s": keep_s}
     if send:
         send_bundle(ask, path, how)
     else:

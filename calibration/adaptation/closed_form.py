@@ -42,7 +42,6 @@ from decoders.streaming.tuning import (
     tuning_sums,
 )
 from decoders.streaming.unit_tables import NEEDED, UnitTables
-from decoders.training.split import Part
 from export.backends.onnxruntime_cpu import OnnxruntimeBackend
 from export.bundle import DecoderBundle
 from streams.messages import Float32s, Float64s, Int64s
@@ -167,14 +166,13 @@ class ClosedForm:
             (last - first, n_dims) in physical units, class probabilities for classes.
         """
         window_of, own = bins_of(data), np.arange(len(data.recording.unit_keys), dtype=np.int32)
-        backend, part = self._backend, Part(first, last)
-        backend.reset()
-        backend.set_tables(found.tables)
-        decoded = np.zeros((part.last - part.first, len(data.scale)))
-        for i in range(max(0, part.first - round(RUN_UP_S / data.hop_s)), part.last):
-            answer = backend.step(window_of(i, own), lead_s=0.0)
-            if i >= part.first:
-                decoded[i - part.first] = np.concatenate(list(answer.values()))
+        self._backend.reset()
+        self._backend.set_tables(found.tables)
+        decoded = np.zeros((last - first, len(data.scale)))
+        for i in range(max(0, first - round(RUN_UP_S / data.hop_s)), last):
+            answer = self._backend.step(window_of(i, own), lead_s=0.0)
+            if i >= first:
+                decoded[i - first] = np.concatenate(list(answer.values()))
         return decoded
 
     def _rows_of(self, data: CalibrationData, options: Options) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from calibration.adaptation.calibration_data import CalibrationData
 from decoders.streaming.unit_tables import UnitTables
 from decoders.training.split import Part
+from export.bundle import decoder_weights
 from export.influence.spike_train import Bins
 from export.influence.streaming_network import StreamingNetwork, Trace
 from streams.messages import Float32s, Int64s
@@ -89,9 +90,7 @@ def network_of(
     weights: Mapping[str, np.ndarray], units: UnitTables, tables: Mapping[str, np.ndarray]
 ) -> StreamingNetwork:
     """The decoder in numpy; arguments as of `sensitivity`."""
-    prefix = "decoder."
-    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    return StreamingNetwork(own, tables, units.shape.to_dict())
+    return StreamingNetwork(decoder_weights(weights), tables, units.shape.to_dict())
 
 
 def bins_between(data: CalibrationData, first: int, last: int) -> Bins:

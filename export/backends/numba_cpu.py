@@ -15,7 +15,7 @@ import numpy as np
 from decoders.streaming import drift, linear_filter
 from decoders.streaming.lead import LEAD_SCALE_S
 from export.backends.streaming_kernel import Sizes, decode_bin, recall, room_for, room_to_keep
-from export.bundle import DecoderBundle, tables_for
+from export.bundle import DecoderBundle, decoder_weights, tables_for
 from export.errors import BackendError, BundleError, NotProvidedError
 from export.manifest import Graph
 from streams.messages import Float32s, TokenWindow
@@ -219,11 +219,9 @@ def open_cpu(bundle: DecoderBundle, precision: str = "fp32") -> NumbaBackend:
         )
     if precision != "fp32":
         raise NotProvidedError(f"numba-cpu runs fp32, not {precision}")
-    prefix = "decoder."
     weights = {
-        name.removeprefix(prefix): np.ascontiguousarray(value, np.float32)
-        for name, value in bundle.weights().items()
-        if name.startswith(prefix)
+        name: np.ascontiguousarray(value, np.float32)
+        for name, value in decoder_weights(bundle.weights()).items()
     }
     try:
         outputs = {one["name"]: (one["dims"], one["classes"]) for one in config["outputs"]}

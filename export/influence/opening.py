@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from export.backends.opening import open_backend
-from export.bundle import DecoderBundle
+from export.bundle import DecoderBundle, decoder_weights
 from export.errors import NotProvidedError
 from export.influence.additive import AdditivePushes
 from export.influence.left_out import LeftOutPushes
@@ -12,7 +12,6 @@ from export.influence.streaming_network import StreamingNetwork
 LEFT_OUT_AT_MOST = 2000
 """Units: a regression over more would take hundreds of megabytes."""
 LEFT_OUT_BACKEND = "onnxruntime-cpu"
-_PREFIX = "decoder."
 _ADDITIVE_FAMILY = "streaming"
 
 
@@ -31,11 +30,7 @@ def open_pushes(bundle: DecoderBundle, lead_s: float, t_s: float) -> AdditivePus
     manifest = bundle.manifest
     config = manifest.training.get("config")
     if manifest.family == _ADDITIVE_FAMILY and isinstance(config, dict):
-        weights = {
-            name.removeprefix(_PREFIX): value
-            for name, value in bundle.weights().items()
-            if name.startswith(_PREFIX)
-        }
+        weights = decoder_weights(bundle.weights())
         network = StreamingNetwork(weights, bundle.tables, config, lead_s)
         return AdditivePushes(network, manifest.hop_s, manifest.bin_s, t_s)
     n_rows = 1 + max(unit.row for unit in manifest.units)

@@ -6,7 +6,6 @@ against the bundle's parity record. The gradient is what no exported graph gives
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,96 +14,11 @@ import numpy as np
 
 from decoders.streaming import drift, linear_filter
 from decoders.streaming.lead import LEAD_SCALE_S
+from export.influence.layers import Geglu, Linear, Normalised, normalised, times
 from export.influence.spike_train import Bins
 from streams.messages import Float32s
 
-_EPSILON = 1e-5
 _N_MOMENTS = 8
-_ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
-_ERF_TURN = 0.3275911
-"""Abramowitz and Stegun (1964), 7.1.26: an error of at most 1.5e-7, without a loop in Python."""
-
-
-def _times(x: Float32s, matrix: Float32s) -> Float32s:
-    """(..., n) times (n, m), as one product: numpy takes one for each of the leading axes."""
-    flat: Float32s = np.ascontiguousarray(x).reshape(-1, x.shape[-1]) @ matrix
-    return flat.reshape(*x.shape[:-1], -1)
-
-
-def _erf(x: Float32s, bell: Float32s) -> Float32s:
-    """The error function, where exp(-x * x) is known."""
-    t = 1.0 / (1.0 + _ERF_TURN * np.abs(x))
-    series = np.zeros_like(t)
-    for factor in _ERF:
-        series = (series + factor) * t
-    erf: Float32s = np.copysign(1.0 - series * bell, x)
-    return erf
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """Weight (d_out, d_in) and bias (d_out,)."""
-
-    weight: Float32s
-    bias: Float32s
-
-    def __call__(self, x: Float32s) -> Float32s:
-        """(..., d_in) -> (..., d_out)."""
-        out: Float32s = x @ self.weight.T + self.bias
-        return out
-
-
-@dataclass(frozen=True, slots=True)
-class Normalised:
-    """A layer normalisation, done, and what its gradient needs: (..., d) each."""
-
-    weight: Float32s
-    hat: Float32s
-    scale: Float32s
-    out: Float32s
-
-    def back(self, grad: Float32s) -> Float32s:
-        """Gradient in the input from (..., d) in the output."""
-        of_hat = grad * self.weight
-        along = (of_hat * self.hat).mean(axis=-1, keepdims=True)
-        back: Float32s = self.scale * (
-            of_hat - of_hat.mean(axis=-1, keepdims=True) - self.hat * along
-        )
-        return back
-
-
-def normalised(layer: Linear, x: Float32s) -> Normalised:
-    """Layer normalisation over the last axis."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    scale = 1.0 / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + _EPSILON)
-    hat = centred * scale
-    return Normalised(layer.weight, hat, scale, hat * layer.weight + layer.bias)
-
-
-@dataclass(frozen=True, slots=True)
-class Geglu:
-    """`narrow(a * gelu(b))` with `a, b` the halves of `widen(x)`."""
-
-    widen: Linear
-    narrow: Linear
-
-    def run(self, x: Float32s) -> tuple[Float32s, Float32s]:
-        """(..., d_in) -> (..., d_out), and (..., 2, d_hidden): what each half's gradient is.
-
-        The second is the derivative of `a * gelu(b)` in `a` and in `b`.
-        """
-        a, b = np.split(self.widen(x), 2, axis=-1)
-        bell = np.exp(-0.5 * b * b)
-        below = 0.5 * (1.0 + _erf(b * math.sqrt(0.5), bell))
-        density = bell / math.sqrt(2.0 * math.pi)
-        gelu = b * below
-        slopes = np.stack([gelu, a * (below + b * density)], axis=-2)
-        return self.narrow(a * gelu), slopes
-
-    def back(self, slopes: Float32s, grad: Float32s) -> Float32s:
-        """Gradient in the input from (..., d_out) in the output."""
-        hidden = _times(grad, self.narrow.weight)[..., None, :] * slopes
-        return _times(hidden.reshape(*hidden.shape[:-2], -1), self.widen.weight)
 
 
 @dataclass(slots=True)
@@ -317,7 +231,7 @@ class StreamingNetwork:
         for part in self._classes:
             answer[:, part], each = _probabilities(answer[:, part], each, part)
         of_query = each + self._readout_geglu.back(slopes[:, None], each)
-        of_norm = _times(of_query, self._query.weight)
+        of_norm = times(of_query, self._query.weight)
         wide = Normalised(norm.weight, norm.hat[:, None], norm.scale[:, None], norm.out)
         return answer, wide.back(of_norm)
 
@@ -347,18 +261,18 @@ class StreamingNetwork:
             of_input[i, :, :, 0], of_input[i, :, :, 1] = of_reset, of_update
             of_input[i, :, :, 2] = of_fresh
             of_gates = np.concatenate([of_reset, of_update, of_fresh * reset], axis=-1)
-            grad = grad * update + _times(of_gates, recurrent)
+            grad = grad * update + times(of_gates, recurrent)
         bins = ends - np.arange(n_back)[:, None]
         return self._to_latents(trace, of_input.reshape(*of_input.shape[:3], -1), bins)
 
     def _to_latents(self, trace: Trace, of_input: Float32s, bins: np.ndarray) -> Float32s:
         """(n_back, B, n_dims, 3 d_memory) of the GRU's input, on to the latents."""
-        grad = _times(of_input, self._input.weight)
+        grad = times(of_input, self._input.weight)
         slopes = trace.mix_slopes[bins][:, :, None]
         hat, scale = trace.mix_hat[bins][:, :, None], trace.mix_scale[bins][:, :, None]
         norm = Normalised(self._mix_norm.weight, hat, scale, hat)
         grad = grad + norm.back(self._mix_geglu.back(slopes, grad))
-        to_latents = _times(grad, self._mix.weight)
+        to_latents = times(grad, self._mix.weight)
         found: Float32s = to_latents.reshape(*grad.shape[:3], self.n_latents, -1)
         return found
 

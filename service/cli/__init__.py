@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli import bench, bridge, calibrate, falcon, make, page, recorded, run, talk
+from service.cli import bench, bridge, calibrate, falcon, make, page, recorded, registry, run, talk
 from service.cli.options import Command
 
-GROUPS = (run, recorded, talk, page, make, calibrate, falcon)
+GROUPS = (run, recorded, talk, page, make, registry, calibrate, falcon)
 SUBGROUPS = {"bench": bench, "bridge": bridge}
 """Commands of two words, by the first."""
 

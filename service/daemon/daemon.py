@@ -233,9 +233,8 @@ class Daemon:
             self.recorder.begin()
             self.journal.beat_over(self.loop, self._clock.now())
         self._ingest.start()
-        deployer = self.deployer
-        for part in (deployer.failover, deployer.memory, deployer.lease, self.agreement):
-            part.start()
+        self.deployer.watch()
+        self.agreement.start()
         wanted = self.config.realtime
         for what, holds, said in ask_for(
             wanted.priority, wanted.cores, self._ingest.puller, lock_memory=wanted.lock_memory
@@ -389,8 +388,8 @@ class Daemon:
         self._publish(self.loop.final_safe_decode(reason))
         while self._outgoing:
             self._send_outgoing()
-        for part in (self.deployer, self.deployer.memory, self.deployer.lease, self.agreement):
-            part.stop()
+        self.deployer.stop()
+        self.agreement.stop()
         self._ingest.stop()
         if self._stand_in is not None:
             self._stand_in.close()

@@ -109,6 +109,11 @@ class Deployer:
         self._tables = TableBackends(loop, self.failover, open_most_s)
         self.lease = Lease(loop, report)
 
+    def watch(self) -> None:
+        """Look after the decoders there are, each part from a thread of its own."""
+        for part in (self.failover, self.memory, self.lease):
+            part.start()
+
     def start(self, deployment: Deployment) -> None:
         """Begin; returns at once.
 
@@ -123,8 +128,10 @@ class Deployer:
         ).start()
 
     def stop(self) -> None:
-        """Let a deployment under way end early."""
+        """Let a deployment under way end early, and the threads that watch soon."""
         self._stopping.set()
+        self.memory.stop()
+        self.lease.stop()
 
     def _deploy(self, deployment: Deployment) -> None:
         # Whatever a bundle makes libraries raise, the decoder in service stays.

@@ -64,6 +64,7 @@ def test_a_decoder_from_driving_is_better_than_the_one_that_drove(
     manifest = open_bundle(made.bundle).manifest
     assert manifest.parent_id == open_bundle(BASE).manifest.id
     assert manifest.name == "out"
+    assert "agreement" in manifest.training
     # The next one from driving goes by the same pace.
     assert pace_for(open_bundle(made.bundle), [driven], "cursor")[0].top > 0.0
     text = lines_of(made)

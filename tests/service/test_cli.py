@@ -19,7 +19,8 @@ from export.bundle import open_bundle
 from export.shipped import bundle_path
 from service.cli import GROUPS, SUBGROUPS, main, make_app
 from service.cli.lacking import lacking_extra
-from service.cli.make import _baselines, _quality
+from service.cli.make import _baselines
+from service.cli.registry import _quality
 from service.daemon.control import HANDLERS
 from tests.system.running import unique
 

@@ -215,6 +215,7 @@ def test_layers_lie_upon_the_frames_of_their_figures_whatever_the_size(loop: Loo
             await tab.resize(width, height)
             for figure in LAYERS:
                 await tab.until(LIES_UPON % (figure, figure))
+            assert await tab.value("[innerWidth, innerHeight]") == [width, height]
 
     look(loop, test)
 
