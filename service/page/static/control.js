@@ -14,6 +14,7 @@ export function startControl(socket) {
   }
   const token = () => sessionStorage.getItem(TOKEN) || "";
   const sliders = {};
+  let settle = () => {};  // the question that is open
 
   async function command(name, args, question) {
     if (!(await confirmed(question))) return;
@@ -74,12 +75,15 @@ export function startControl(socket) {
   }
 
   function confirmed(question) {
-    const dialog = byId("confirm");
+    // The dialog's "close" comes later than its answer: the next question's would be taken for this one's.
+    settle(false);
     byId("confirm-text").textContent = question;
-    dialog.returnValue = "no";
-    dialog.showModal();
-    return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true }));
+    byId("confirm").showModal();
+    return new Promise((done) => { settle = done; });
   }
+
+  byId("confirm").oncancel = () => settle(false);
+  byId("confirm").querySelector("form").onsubmit = (event) => settle(event.submitter.value === "yes");
 
   byId("open-control").onclick = () => byId("control").showModal();
   byId("token-form").onsubmit = (event) => {
