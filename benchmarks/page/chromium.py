@@ -21,6 +21,8 @@ BINARY = shutil.which("chromium") or shutil.which("chromium-browser")
 ABSENT = "no chromium on this machine: `apt-get install chromium`"
 NICENESS = 5
 """Here the processor draws; on a rig that is work of another machine, or of a card."""
+USER = 65534
+"""Whom root runs it as: root's own browser raises its threads to nice -8, which no user's may."""
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
     "--disable-dev-shm-usage", "--disable-extensions", "--disable-background-networking",
@@ -45,6 +47,9 @@ class Chromium:
         if BINARY is None:
             raise FileNotFoundError(ABSENT)
         self._folder = tempfile.TemporaryDirectory(prefix="spikeloop-chromium-")
+        user = USER if os.geteuid() == 0 else None
+        if user is not None:
+            os.chown(self._folder.name, user, user)
         command = [
             "nice",
             "-n",
@@ -55,7 +60,14 @@ class Chromium:
             f"--user-data-dir={self._folder.name}",
         ]
         self.process = subprocess.Popen(
-            [*command, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, "about:blank"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder.name,
+            env=os.environ | {"HOME": self._folder.name},
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
         )
         self._socket: WebSocketClientConnection | None = None
         self._n = 0

@@ -56,13 +56,18 @@ def demo(
         require_bokeh()
     if recalibrate:
         from service.demo import recalibrate as lost_day
+        from service.errors import ConfigError
 
+        if shuffle_units or delay_ms:
+            raise ConfigError("--recalibrate takes neither --shuffle-units nor --delay-ms")
         return lost_day.recalibrate(
             seconds=seconds or 120.0,
             as_json=as_json,
             subject=subject,
             day=25 if day is None else day,
             bundle=bundle,
+            backend=backend,
+            record=record,
             page=page,
         )
     from service.demo.demo import demo as close_the_loop

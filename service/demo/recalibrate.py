@@ -11,16 +11,18 @@ import json
 import math
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from export.bundle import open_bundle
 from export.shipped import bundle_path
 from service.bench.listener import Listener
 from service.bench.rig import Rig, beside, write_config
 from service.bench.screen import conclude, show
 from service.client import swap
-from service.demo.demo import served
+from service.demo.demo import DEFAULT_BACKEND, served
 from service.demo.driven import DrivenTargets, acquired
 from service.demo.page import start_page
 from service.errors import ServiceError
@@ -39,7 +41,15 @@ WITHIN_S = 60.0
 
 
 def recalibrate(
-    *, seconds: float, as_json: bool, subject: int, day: int, bundle: str, page: bool = False
+    *,
+    seconds: float,
+    as_json: bool,
+    subject: int,
+    day: int,
+    bundle: str,
+    backend: str = DEFAULT_BACKEND,
+    record: Path | None = None,
+    page: bool = False,
 ) -> int:
     """Fail with yesterday's decoder, calibrate, and compare with a reference.
 
@@ -49,6 +59,8 @@ def recalibrate(
         subject: seed of the subject.
         day: on which the decoder fails.
         bundle: yesterday's decoder.
+        backend: that runs it.
+        record: a folder for the run's recording; None for none.
         page: show it in the browser; the address is printed.
 
     Returns:
@@ -56,8 +68,12 @@ def recalibrate(
     """
     sys.setswitchinterval(1e-4)
     note = Console(stderr=True, quiet=as_json)
+    name = f"spikeloop-recalibrate-{os.getpid()}"
     with Rig() as rig:
-        result = _run(rig, note, seconds, (subject, day), bundle, page=page)
+        endpoints = rig.serve("daemon", name, served(bundle, backend, record, name))
+        if page:
+            sys.stderr.write(f"the page is at {start_page(rig, endpoints, bundle)}\n")
+        result = _run(rig, note, seconds, (subject, day), bundle, name, endpoints)
     show("spikeloop demo --recalibrate", result, as_json=as_json)
     return conclude(shortfalls(result), aloud=not as_json)
 
@@ -77,20 +93,26 @@ def shortfalls(result: dict[str, Any]) -> list[str]:
     if after <= before:
         found.append(f"{after:.1f} targets a minute, no more than the {before:.1f} of before")
     if result["skipped_beats"]:
-        found.append(f"{result['skipped_beats']} beats skipped")
+        late = result["bare_timer_late"]
+        found.append(f"{result['skipped_beats']} beats skipped, a bare timer was late for {late}")
     if result["lost_messages"]:
         found.append(f"{result['lost_messages']} messages lost")
     return found
 
 
 def _run(
-    rig: Rig, note: Console, seconds: float, who: tuple[int, int], bundle: str, *, page: bool
+    rig: Rig,
+    note: Console,
+    seconds: float,
+    who: tuple[int, int],
+    bundle: str,
+    name: str,
+    endpoints: dict[str, Any],
 ) -> dict[str, Any]:
-    name = f"spikeloop-recalibrate-{os.getpid()}"
-    endpoints, heard = rig.serve("daemon", name, served(bundle)), Listener()
-    if page:
-        sys.stderr.write(f"the page is at {start_page(rig, endpoints, bundle)}\n")
+    heard = Listener()
     subject, day = (str(one) for one in who)
+    hop_s = open_bundle(bundle_path(bundle)).manifest.hop_s
+    rig.start("timer", "bench", "timer", "--hop-ms", str(hop_s * 1e3), "--seconds", "1000000")
     rig.start(
         "subject", "simulate", "--subject", subject, "--day", day, "--name", name,
         "--decodes", endpoints["decode"],
@@ -109,6 +131,7 @@ def _run(
         note.print(f"reference: {reference:.1f} targets a minute")
     rig.end("subject")
     rig.end("daemon")
+    timer = json.loads(rig.end("timer"))
     from_s = driven.reaches((1.0 - WITHIN) * reference, t_begun_s)
     n_beats, n_sent = (1 + heard.last[field] - heard.first[field] for field in ("beat", "seq"))
     return {
@@ -121,6 +144,7 @@ def _run(
         "swaps_of_tables": driven.n_swaps,
         "missed_beats": int(heard.decodes["late"].sum()) + n_beats - n_sent,
         "skipped_beats": n_beats - n_sent,
+        "bare_timer_late": timer["missed"],
         "lost_messages": n_sent - len(heard.decodes),
         "collect_s": told["collect_s"],
         "adapt_s": told["adapt_s"],

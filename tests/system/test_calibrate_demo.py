@@ -21,6 +21,7 @@ FIELDS = {
     "swaps_of_tables",
     "missed_beats",
     "skipped_beats",
+    "bare_timer_late",
     "lost_messages",
     "collect_s",
     "adapt_s",
@@ -34,6 +35,7 @@ GOOD = {
     "acquisition_per_min_reference": 30.0,
     "at_reference_from_s": 41.0,
     "skipped_beats": 0,
+    "bare_timer_late": 3,
     "lost_messages": 0,
 }
 
@@ -55,7 +57,13 @@ GOOD = {
             {"at_reference_from_s": None},
             ["at 90% of the reference never, 60 s wanted"],
         ),
-        ({"skipped_beats": 1, "lost_messages": 2}, ["1 beats skipped", "2 messages lost"]),
+        (
+            {"skipped_beats": 1, "lost_messages": 2},
+            [
+                "1 beats skipped, a bare timer was late for 3",
+                "2 messages lost",
+            ],
+        ),
     ],
 )
 def test_what_the_demonstration_must_show(change: dict[str, float], told: list[str]) -> None:
