@@ -23,6 +23,10 @@ def run(
     apart: Annotated[
         bool, Option(help="The browser has half of the cores for itself, as on another machine.")
     ] = True,
+    priority: Annotated[
+        int,
+        Option(help="SCHED_FIFO priority of sender and client, who are not measured; 0 for none."),
+    ] = 40,
     minutes: Annotated[
         int, Option(help="Leave the page of a demo open so long, and tell its memory only.")
     ] = 0,
@@ -34,7 +38,14 @@ def run(
     settings = Settings(
         n_units=units, rate_hz=rate, hop_s=hop_ms * 1e-3, seconds=seconds, block_s=4.7e-3
     )
-    told = measure(settings, n_tabs=tabs, n_rounds=rounds, is_drawn=draw, is_apart=apart)
+    told = measure(
+        settings,
+        n_tabs=tabs,
+        n_rounds=rounds,
+        is_drawn=draw,
+        is_apart=apart,
+        priority=priority,
+    )
     sys.stdout.write(json.dumps(told, indent=1) + "\n")
     return 0
 

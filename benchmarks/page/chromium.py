@@ -147,16 +147,31 @@ class Chromium:
         return sum(resident_mib(pid) for pid in self.pids())
 
     async def open(
-        self, url: str, *, width: int = 1920, height: int = 1080, dark: bool = False
+        self,
+        url: str,
+        *,
+        width: int = 1920,
+        height: int = 1080,
+        dark: bool = False,
+        hears_network: bool = False,
     ) -> Tab:
-        """Open a tab of this size, in a light or dark scheme."""
+        """Open a tab.
+
+        Args:
+            url: of the page.
+            width: of the window, pixels.
+            height: of the window, pixels.
+            dark: the scheme that the page is asked for.
+            hears_network: `Tab.hosts` is filled in. The browser then tells all that it is sent a
+                second time, to this process: not for measurements.
+        """
         # A window each: what lies behind in a window is not drawn.
         made = await self.ask("Target.createTarget", url="about:blank", newWindow=True)
         target = made["targetId"]
         attached = await self.ask("Target.attachToTarget", targetId=target, flatten=True)
         tab = Tab(self, attached["sessionId"])
         self._tabs[attached["sessionId"]] = tab
-        for domain in ("Page", "Runtime", "Network", "Log"):
+        for domain in ("Page", "Runtime", "Log", *(["Network"] if hears_network else [])):
             await tab.ask(f"{domain}.enable")
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await tab.ask("Emulation.setEmulatedMedia", features=[scheme])
@@ -170,7 +185,7 @@ class Tab:
 
     Attributes:
         complaints: errors and warnings of the console, exceptions, and failed requests.
-        hosts: host of each request.
+        hosts: host of each request, where the tab was opened with `hears_network`.
     """
 
     def __init__(self, browser: Chromium, session: str) -> None:

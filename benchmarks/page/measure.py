@@ -16,6 +16,7 @@ from service.bench import machine
 from service.bench.listener import Listener
 from service.bench.loop import Settings, start_daemon, start_sender
 from service.bench.rig import Rig, beside
+from service.daemon.realtime import set_priority
 from service.short_slices import wake_soon
 from service.telemetry.percentiles import percentiles
 
@@ -73,7 +74,13 @@ class Watched:
 
 
 def measure(
-    settings: Settings, *, n_tabs: int, n_rounds: int, is_drawn: bool, is_apart: bool
+    settings: Settings,
+    *,
+    n_tabs: int,
+    n_rounds: int,
+    is_drawn: bool,
+    is_apart: bool,
+    priority: int,
 ) -> dict[str, Any]:
     """Measure the daemon without a page and with one, in turn; what each cost.
 
@@ -84,6 +91,8 @@ def measure(
         is_drawn: a browser draws; else programs read what it would be sent.
         is_apart: the browser is held to half of the cores, to leave the others alone as one on
             another machine would.
+        priority: SCHED_FIFO priority of sender and client, so that what is measured is how long
+            the daemon waits for the browser, and not they; 0 for none.
 
     Returns:
         Ratios of the p99 with the page to that without; where a browser draws also to that while
@@ -96,21 +105,22 @@ def measure(
     stream, before = f"spikeloop-page-{os.getpid()}", machine.processor_ticks()
     rounds: list[dict[str, Any]] = []
     with Rig() as rig:
-        endpoint = start_daemon(rig, "daemon", stream, settings)
+        client = _Client(start_daemon(rig, "daemon", stream, settings), priority)
         seconds = n_rounds * 2 * (settings.seconds + 60) + 120
-        start_sender(rig, stream, settings, seconds=seconds)
-        _listen(endpoint, 15.0)  # the settle time is measured first
+        start_sender(rig, stream, settings, seconds, priority)
+        client.listen(15.0)  # the settle time is measured first
         for _ in range(n_rounds):
-            without = _listen(endpoint, settings.seconds)
-            painting = _painting(endpoint, settings, n_tabs, browsers) if is_drawn else {}
-            with_page = _with_page(rig, endpoint, settings, n_tabs, browsers if is_drawn else None)
+            without = client.listen(settings.seconds)
+            painting = _painting(client, settings, n_tabs, browsers) if is_drawn else {}
+            with_page = _with_page(rig, client, settings, n_tabs, browsers if is_drawn else None)
             rounds.append({"without": without} | painting | with_page)
     ratios = _ratios(rounds, "without")
     to_drawing = {"p99_ratios_to_painting": _ratios(rounds, "painting")} if is_drawn else {}
     return {
         "settings": settings.as_dict()
         | {"tabs": n_tabs, "drawn": is_drawn, "hop_ms": settings.hop_s * 1e3}
-        | {"apart": is_apart, "cores_of_browser": len(browsers), "cores": len(cores)},
+        | {"apart": is_apart, "cores_of_browser": len(browsers), "cores": len(cores)}
+        | {"priority_of_sender_and_client": priority},
         "p99_ratio": statistics.median(ratios),
         "p99_ratios": ratios,
         **to_drawing,
@@ -123,35 +133,47 @@ def _ratios(rounds: list[dict[str, Any]], base: str) -> list[float]:
     return [one["with"]["p99"] / one[base]["p99"] for one in rounds]
 
 
-def _listen(
-    endpoint: str, seconds: float, also: Callable[[dict[str, Any] | None], None] = lambda d: None
-) -> dict[str, float]:
-    """Percentiles of the end to end time over so many seconds."""
-    listener = Listener()
-    listener.listen(endpoint, seconds, also)
-    return percentiles(listener.end_to_end_ms().tolist())
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """Who listens to the daemon, at a real-time priority or none."""
+
+    endpoint: str
+    priority: int
+
+    def listen(
+        self, seconds: float, also: Callable[[dict[str, Any] | None], None] = lambda decode: None
+    ) -> dict[str, float]:
+        """Percentiles of the end to end time over so many seconds."""
+        listener = Listener()
+        if self.priority and not (had := set_priority(self.priority))[0]:
+            sys.stderr.write(f"the client: {had[1]}\n")
+        try:
+            listener.listen(self.endpoint, seconds, also)
+        finally:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        return percentiles(listener.end_to_end_ms().tolist())
 
 
 def _with_page(
-    rig: Rig, endpoint: str, settings: Settings, n_tabs: int, browsers: Set[int] | None
+    rig: Rig, client: _Client, settings: Settings, n_tabs: int, browsers: Set[int] | None
 ) -> dict[str, Any]:
     """One turn with a page; `browsers` are the cores of a browser, None for readers."""
     announced = rig.path / "page.json"
     announced.unlink(missing_ok=True)
     rig.start(
-        "page", "page", "--decode", endpoint, "--bundle", str(rig.path / "bundle"),
+        "page", "page", "--decode", client.endpoint, "--bundle", str(rig.path / "bundle"),
         "--bind", "127.0.0.1:0", "--announce", str(announced),
     )  # fmt: skip
     page = rig.wait_for_file(announced, "page")
     url, usage = page["url"], machine.Usage({"page": page["pid"]})
     try:
         if browsers is not None:
-            told = _drawn(url, endpoint, settings, n_tabs, usage, browsers)
+            told = _drawn(url, client, settings, n_tabs, usage, browsers)
         else:
             readers = [sys.executable, "-m", "benchmarks.page.readers", url, str(n_tabs)]
             rig.run("readers", readers)
-            _listen(endpoint, 5.0)  # the page has found its streams by then
-            told = {"with": _listen(endpoint, settings.seconds, usage.sample_after)}
+            client.listen(5.0)  # the page has found its streams by then
+            told = {"with": client.listen(settings.seconds, usage.sample_after)}
             rig.check("readers")
     finally:
         rig.stop("page")
@@ -159,7 +181,7 @@ def _with_page(
 
 
 def _painting(
-    endpoint: str, settings: Settings, n_tabs: int, cores: Set[int]
+    client: _Client, settings: Settings, n_tabs: int, cores: Set[int]
 ) -> dict[str, dict[str, float]]:
     """One turn beside a browser whose windows paint something of their own."""
     is_painting = Event()
@@ -178,12 +200,12 @@ def _painting(
 
     with beside(look):
         is_painting.wait(60.0)
-        return {"painting": _listen(endpoint, settings.seconds)}
+        return {"painting": client.listen(settings.seconds)}
 
 
 def _drawn(
     url: str,
-    endpoint: str,
+    client: _Client,
     settings: Settings,
     n_tabs: int,
     usage: machine.Usage,
@@ -197,7 +219,7 @@ def _drawn(
 
     with beside(look):
         watched.is_drawing.wait(120.0)
-        listened = _listen(endpoint, settings.seconds, usage.sample_after)
+        listened = client.listen(settings.seconds, usage.sample_after)
     frames = watched.frames_per_s()
     return {
         "with": listened,

@@ -148,7 +148,7 @@ def _recorded(folder: Path) -> None:
 async def _wind(url: str, folder: Path) -> None:
     async with Chromium() as browser:
         for look in ("light", "dark"):
-            tab = await browser.open(url, dark=look == "dark")
+            tab = await browser.open(url, dark=look == "dark", hears_network=True)
             await tab.until(f"{WORD} === 'ok'", 60.0)
             for size in ("screen", "tablet"):
                 await tab.resize(*SIZES[size])
@@ -203,7 +203,10 @@ async def _shoot(
     warm_s: float = WARM_S,
 ) -> None:
     async with Chromium() as browser:
-        tabs = {look: await browser.open(url, dark=look == "dark") for look in ("light", "dark")}
+        tabs = {
+            look: await browser.open(url, dark=look == "dark", hears_network=True)
+            for look in ("light", "dark")
+        }
         await asyncio.sleep(warm_s)
         for look, tab in tabs.items():
             await tab.ask("Page.bringToFront")

@@ -152,12 +152,15 @@ def start_daemon(rig: Rig, name: str, stream: str, settings: Settings) -> str:
     return endpoint
 
 
-def start_sender(rig: Rig, stream: str, settings: Settings, seconds: float) -> None:
-    """Start the process that sends the spikes for `seconds`."""
+def start_sender(
+    rig: Rig, stream: str, settings: Settings, seconds: float, priority: int = 0
+) -> None:
+    """Start the process that sends the spikes for `seconds`, at a real-time priority or none."""
     rig.start(
         "sender", "bench", "sender", "--name", stream, "--units", str(settings.n_units), "--rate",
         str(settings.rate_hz), "--block-ms", str(settings.block_s * 1e3),
         "--delay-ms", str(settings.delay_s * 1e3), "--seconds", str(seconds),
+        "--priority", str(priority),
     )  # fmt: skip
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 
+from service.daemon.realtime import set_priority
 from service.signals import until_signalled
 from streams.clock import MonotonicClock
 from streams.lsl.outlets import SpikeOutlet
@@ -17,7 +20,14 @@ def unit_keys(n_units: int) -> list[str]:
 
 
 def send(
-    *, n_units: int, rate_hz: float, block_s: float, seconds: float, name: str, delay_s: float = 0.0
+    *,
+    n_units: int,
+    rate_hz: float,
+    block_s: float,
+    seconds: float,
+    name: str,
+    delay_s: float = 0.0,
+    priority: int = 0,
 ) -> int:
     """Send until the time is over or SIGTERM comes; begins when somebody listens.
 
@@ -28,11 +38,14 @@ def send(
         seconds: how long.
         name: name of the stream.
         delay_s: blocks leave so much later than they end, as from a slow acquisition program.
+        priority: SCHED_FIFO priority to ask for, as nothing here stands in an amplifier's way.
 
     Returns:
         How many spikes were sent.
     """
     is_stopped = until_signalled()
+    if priority and not (had := set_priority(priority))[0]:
+        sys.stderr.write(f"the sender: {had[1]}\n")
     clock, rng = MonotonicClock(), np.random.default_rng(0)
     outlet = SpikeOutlet(name, name, unit_keys(n_units), max(50_000.0, 2 * n_units * rate_hz))
     outlet.wait_for_consumers(WAIT_FOR_CONSUMER_S)

@@ -129,6 +129,7 @@ def sender(
     block_ms: BlockMs = 5.0,
     delay_ms: DelayMs = 0.0,
     seconds: Annotated[float, Option(help=SECONDS_OF_RUN)] = 60.0,
+    priority: Annotated[int, opt("SCHED_FIFO priority; 0 for none.")] = 0,
 ) -> None:
     """Send spikes: the sending process of `bench loop`."""
     quieten_lsl()
@@ -141,6 +142,7 @@ def sender(
         seconds=seconds,
         name=name,
         delay_s=delay_ms * 1e-3,
+        priority=priority,
     )
 
 

@@ -44,7 +44,7 @@ def apply(
         The request, True if it holds, and what to do if not.
     """
     if priority:
-        yield "priority", *_set_priority(priority)
+        yield "priority", *set_priority(priority)
     if cores:
         yield "cores", *_set_cores(set(cores))
     if lock_memory:
@@ -97,7 +97,8 @@ def bound_heaps() -> None:
         libc.mallopt(M_ARENA_MAX, N_ARENAS)
 
 
-def _set_priority(priority: int) -> tuple[bool, str]:
+def set_priority(priority: int) -> tuple[bool, str]:
+    """Give the calling thread, and those that it starts, a real-time priority; (held, detail)."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except (OSError, AttributeError) as err:

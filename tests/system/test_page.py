@@ -162,7 +162,7 @@ def look(
 
     async def inside() -> None:
         async with Chromium() as browser:
-            tab = await browser.open(loop.url + fragment, **size)
+            tab = await browser.open(loop.url + fragment, hears_network=True, **size)
             await tab.until(f"{WORD} === 'ok'")
             await test(tab)
             assert tab.complaints == []
