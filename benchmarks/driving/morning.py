@@ -83,6 +83,7 @@ class Wizard:
         self._options = Options(True, False, True, seed, None)
         self._collect = CollectSection()
         self._least_gain = drive.least_gain if drive else learn.least_gain
+        self._least_s = drive.least_s if drive else 0.0
         self._sequence = PredictThenLearn(
             bundle, self._options, Schedule(first_s, learn.every_s), on_made=self._made
         )
@@ -120,6 +121,7 @@ class Wizard:
         if (
             gain is not None
             and gain.most < self._least_gain
+            and self._sequence.newest_s >= self._least_s
             and n_trials >= self._collect.fewest_trials
         ):
             self.morning.enough_s = self._takes.begin_s + now_s

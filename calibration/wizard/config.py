@@ -94,6 +94,7 @@ class DriveSection(Section):
     recent_trials: int = Field(8, ge=3, le=100)
     on_target: float = Field(0.5, ge=0, strict=False)
     least_gain: float = Field(0.003, ge=0, le=1, strict=False)
+    least_s: float = Field(120.0, ge=0, le=7200, strict=False)
     max_speed: float = Field(0.0, ge=0, strict=False)
 
 
@@ -148,6 +149,11 @@ class CalibrateConfig(Section):
     deploy: DeploySection = DeploySection()
     sign: SignSection = SignSection()
     recalibrate: RecalibrateSection = RecalibrateSection()
+
+    @property
+    def least_s(self) -> float:
+        """Seconds of data before there may be enough: of few driven trials none can tell."""
+        return self.drive.least_s if self.drive.enabled else 0.0
 
     @property
     def least_gain(self) -> float:

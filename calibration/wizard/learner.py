@@ -88,9 +88,11 @@ class Learnt:
     pace: Pace | None = None
     no_pace: str = ""
 
-    def more_helps(self, least_gain: float) -> bool | None:
+    def more_helps(self, config: CalibrateConfig) -> bool | None:
         """Return True while more data help; None while it is too early to say."""
-        return None if self.gain is None else self.gain.most >= least_gain
+        if self.gain is None or self.seconds < config.least_s:
+            return None
+        return self.gain.most >= config.least_gain
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pytest
 from calibration.adaptation.adapted import Options
 from calibration.errors import WizardError
 from calibration.prequential.sequence import PredictThenLearn, Schedule
-from calibration.prequential.traces import Recent, recent
+from calibration.prequential.traces import ExpectedGain, Recent, recent
 from calibration.wizard.behavior import REACTION_S, Pace
 from calibration.wizard.config import CalibrateConfig, DriveSection
 from calibration.wizard.driving import (
@@ -24,6 +24,7 @@ from calibration.wizard.driving import (
     require_drivable,
     who_drives,
 )
+from calibration.wizard.learner import Learnt
 from calibration.wizard.meant import MOVES_AFTER_S, Driven, meant, velocity_path
 from export.bundle import DecoderBundle, open_bundle
 from streams.sessions.session import Session
@@ -97,6 +98,14 @@ def test_a_config_by_which_nobody_could_drive_is_refused(
     config = CalibrateConfig.model_validate({"drive": {"enabled": True}, **sections})
     with pytest.raises(WizardError, match=told):
         require_drivable(config, closed_form=closed_form)
+
+
+@pytest.mark.parametrize("seconds", [40.0, 119.0, 120.0])
+def test_what_more_would_gain_is_believed_later_where_the_subject_drives(seconds: float) -> None:
+    learnt = Learnt(seconds=seconds, gain=ExpectedGain(mean=0.0, most=0.001))
+    drives = CalibrateConfig.model_validate({"drive": {"enabled": True}})
+    assert learnt.more_helps(CalibrateConfig()) is False
+    assert learnt.more_helps(drives) is (None if seconds < drives.drive.least_s else False)
 
 
 def _part(seconds: float = 20.0) -> Session:

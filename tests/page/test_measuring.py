@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import zmq
 
-from benchmarks.page.chromium import resident_mib
+from benchmarks.page.chromium import ABSENT, BINARY, NICENESS, Chromium, resident_mib
 from benchmarks.page.left_open import WARM_MINUTES, _summary
 from benchmarks.page.relay import Relay
 
@@ -77,3 +79,20 @@ def test_growth_is_that_after_the_minutes_in_which_the_page_fills() -> None:
 def test_memory_of_a_process_is_read() -> None:
     assert resident_mib(os.getpid()) > 1.0
     assert resident_mib(2**30) == 0.0
+
+
+@pytest.mark.skipif(BINARY is None, reason=ABSENT)
+def test_the_browser_is_a_user_s_and_stands_in_nobody_s_way() -> None:
+    async def looked_at() -> list[tuple[int, int]]:
+        async with Chromium() as browser:
+            await browser.open("about:blank")
+            found = []
+            for task in (t for pid in browser.pids() for t in Path(f"/proc/{pid}").glob("task/*")):
+                with suppress(OSError):  # it has ended meanwhile
+                    nice = os.getpriority(os.PRIO_PROCESS, int(task.name))
+                    found.append((task.stat().st_uid, nice))
+            return found
+
+    found = asyncio.run(looked_at())
+    assert found
+    assert all(user != 0 and nice >= NICENESS for user, nice in found), found

@@ -133,7 +133,7 @@ def _is_enough(run: CalibrationRun, collected: Collected, learner: Learner | Non
     config = run.config
     if learner is None:
         return collected.is_enough(config.collect)
-    more_helps = learner.learnt.more_helps(config.least_gain)
+    more_helps = learner.learnt.more_helps(config)
     return collected.is_fit(config.collect) and more_helps is False
 
 
@@ -271,7 +271,7 @@ def _session(
 def _more_helps(run: CalibrationRun, collected: Collected, learner: Learner | None) -> bool | None:
     if learner is None:
         return collected.more_helps
-    return learner.learnt.more_helps(run.config.least_gain)
+    return learner.learnt.more_helps(run.config)
 
 
 def _body(
