@@ -46,6 +46,9 @@ EXTRAS = {
     "numba": "numba",
     "nwb": "pynwb",
     "train": "torch",
+    "tune": "optuna",
+    "page": "bokeh",
+    "metrics": "prometheus_client",
 }
 CLOCK_LIMIT_S = 5e-3
 UNITS_OVER_S = 1.0
