@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import numpy as np
 
 from export.backends.table import Backend, Remembers, kernels_for
 from export.bundle import DecoderBundle
-from service.loop.shaping import Shaper, Shaping, as_values
+from service.loop.shaping import HOLD_MAX_S, Shaper, Shaping, as_values
 from service.redecode.reading import Begins, RecordedRun
 from service.telemetry.recording import records
 from service.telemetry.recording.run_journal import tokens_crc
@@ -139,6 +140,7 @@ class Replay:
         self._kernels: Kernels = NUMPY
         self._ring = new_ring(self._facts, 0, self._kernels)
         self._shaper: Shaper | None = None
+        self._t_unshaped_s = -math.inf
         self._shaping, self._is_hole = Shaping(), True
         self._held: records.Checkpoint | None = None
         self._n_bins = max(8, round(BINS_KEPT_S * 1e6 / self._facts["hop_us"]))
@@ -270,7 +272,7 @@ class Replay:
         self.bins.clear()
         self._shape(point.shaping)
         self._held = point
-        self._shaper = None
+        self._shaper, self._t_unshaped_s = None, -math.inf
 
     def _remember(self, held: records.Memory) -> None:
         one = self._of(held.number)
@@ -324,20 +326,34 @@ class Replay:
         raw: Mapping[str, np.ndarray] | None,
         one: _Running,
     ) -> Values | None:
-        if one.opened is None:
+        """The shaped or safe value; None while what smoothing goes on from is not known."""
+        shaper, value = self._shaper_beside(one), None
+        if shaper is None:
+            self._t_unshaped_s = decode.t_window
             return None
-        if self._shaper is None:
-            self._shaper = Shaper(one.opened.bundle.manifest.outputs, self._shaping)
-            if self._held is not None:
-                self._shaper.resume(self._held.smooth, self._held.last_ok)
-        shaper, value = self._shaper, None
+        if raw is None and said.was_shaped:
+            raw = _as_raw(decode.value_raw)  # what follows was smoothed with what was said
         if raw is not None and (said.was_shaped or decode.reason == "non_finite"):
             value = shaper.shape(raw, decode.t_window)
         if decode.reason:
             value = shaper.safe(decode.t_window)
         if said.then_safe:
             shaper.safe(decode.t_window)
-        return value
+        is_known = math.isinf(self._t_unshaped_s)
+        if decode.reason and decode.t_window > self._t_unshaped_s + HOLD_MAX_S:
+            self._t_unshaped_s = -math.inf
+        return value if is_known else None
+
+    def _shaper_beside(self, one: _Running) -> Shaper | None:
+        """The shaper; None as long as no decoder could be opened that tells the outputs."""
+        if self._shaper is None:
+            opened = [r.opened for r in (one, *self._running.values()) if r.opened is not None]
+            if not opened:
+                return None
+            self._shaper = Shaper(opened[0].bundle.manifest.outputs, self._shaping)
+            if self._held is not None:
+                self._shaper.resume(self._held.smooth, self._held.last_ok)
+        return self._shaper
 
 
 def new_ring(facts: Mapping[str, Any], late_until_us: int, kernels: Kernels) -> SpikeRing:
@@ -352,6 +368,14 @@ def _takes(backend: Backend, memory: Mapping[str, np.ndarray]) -> TypeGuard[Reme
         return False
     ours = {name: array.shape for name, array in backend.memory().items()}
     return ours == {name: array.shape for name, array in memory.items()}
+
+
+def _as_raw(values: Values) -> dict[str, np.ndarray] | None:
+    """The network's answer as it was said; None where it said none, or one that is not finite."""
+    told = {name: of for name, of in values.items() if of is not None and None not in of}
+    if len(told) < len(values):
+        return None
+    return {name: np.array(of, np.float32) for name, of in told.items()}
 
 
 def _arrays(memory: Mapping[str, tuple[list[int], bytes]]) -> dict[str, np.ndarray]:

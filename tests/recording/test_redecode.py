@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.redecode.replay import NOT_OPENED
 from streams.wire.schema import Command, encode
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.recording.recorded import only_run, redecoded
@@ -111,6 +112,34 @@ def test_a_decoder_in_shadow_that_knows_more_units(
         assert len(report["by_decoder"]) == 2
     finally:
         source.close()
+
+
+def test_the_others_are_compared_where_a_decoder_s_bundle_is_gone(
+    serve: DaemonStarter, bundle: Path, stream: str, source: Living, tmp_path: Path
+) -> None:
+    """What was said by the one that is gone is what the next one's values are smoothed with."""
+    other = write_tiny_bundle(
+        tmp_path / "other", UNIT_KEYS, HOP_S, HOP_S, with_position=True, seed=4
+    ).path
+    record = {"enabled": True, "folder": str(tmp_path / "recordings")}
+    daemon = serve(stream, bundle, record=record, shaping={"smoothing": 0.9})
+    daemon.until_validity("ok", source.send_due)
+    for n_swaps, path in enumerate((other, bundle), 1):
+        arguments = {"bundle": str(path), "shadow_s": 0.2}
+        assert daemon.send(encode(Command(command="swap", arguments=arguments))).ok
+        daemon.until(
+            lambda heard, n=n_swaps: sum(e["event"] == "promote" for e in heard.events) == n,
+            source.send_due,
+        )
+        keep_on(0.5, lambda: (source.send_due(), daemon.listen()))
+    whole = assert_made_again(daemon, tmp_path / "recordings")
+    for gone in (other, bundle):
+        hidden = gone.rename(tmp_path / "hidden")
+        report = redecoded(only_run(tmp_path / "recordings"))
+        hidden.rename(gone)
+        assert 0 < report["compared"] < whole["compared"]
+        assert report["not_compared"].keys() == {NOT_OPENED}
+        assert report["differing"] == report["other_values"] == 0
 
 
 def test_a_daemon_that_stood_still(
