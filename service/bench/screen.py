@@ -59,7 +59,10 @@ def print_table(
             latencies.add_row(name.replace("_", " "), *_percentiles(value), *beside)
         else:
             plain.add_row(key.replace("_", " "), _text(value))
-    console.print(latencies)
+    if latencies.row_count:
+        console.print(latencies)
+    else:
+        plain.title, plain.title_justify = title, "left"
     console.print(plain)
 
 

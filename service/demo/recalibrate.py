@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,10 @@ def recalibrate(
         endpoints = rig.serve("daemon", name, served(bundle, backend, record, name))
         if page:
             sys.stderr.write(f"the page is at {start_page(rig, endpoints, bundle)}\n")
-        result = _run(rig, note, seconds, (subject, day), bundle, name, endpoints)
+        # A record is made again by the decoders that it names.
+        folder = rig.path if record is None else record.resolve() / name
+        today = _Day(rig, name, endpoints["control"], str(subject), str(day), bundle, folder)
+        result = _run(today, endpoints["decode"], note, seconds)
     show("spikeloop demo --recalibrate", result, as_json=as_json)
     return conclude(shortfalls(result), aloud=not as_json)
 
@@ -100,33 +104,46 @@ def shortfalls(result: dict[str, Any]) -> list[str]:
     return found
 
 
-def _run(
-    rig: Rig,
-    note: Console,
-    seconds: float,
-    who: tuple[int, int],
-    bundle: str,
-    name: str,
-    endpoints: dict[str, Any],
-) -> dict[str, Any]:
-    heard = Listener()
-    subject, day = (str(one) for one in who)
-    hop_s = open_bundle(bundle_path(bundle)).manifest.hop_s
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """What everything of the day is done with.
+
+    Attributes:
+        rig: the processes.
+        name: the spikes' stream; those of cursor and markers begin like it.
+        control: the daemon's.
+        subject, day: of the subject.
+        bundle: yesterday's decoder.
+        folder: where decoders of the day are laid.
+    """
+
+    rig: Rig
+    name: str
+    control: str
+    subject: str
+    day: str
+    bundle: str
+    folder: Path
+
+
+def _run(today: _Day, decodes: str, note: Console, seconds: float) -> dict[str, Any]:
+    rig, name, heard = today.rig, today.name, Listener()
+    hop_s = open_bundle(bundle_path(today.bundle)).manifest.hop_s
     rig.start("timer", "bench", "timer", "--hop-ms", str(hop_s * 1e3), "--seconds", "1000000")
     rig.start(
-        "subject", "simulate", "--subject", subject, "--day", day, "--name", name,
-        "--decodes", endpoints["decode"],
+        "subject", "simulate", "--subject", today.subject, "--day", today.day, "--name", name,
+        "--decodes", decodes,
     )  # fmt: skip
-    with beside(lambda ending: heard.listen(endpoints["decode"], math.inf, ending=ending)):
+    with beside(lambda ending: heard.listen(decodes, math.inf, ending=ending)):
         note.print("yesterday's decoder ...")
         before = _rate_per_min(rig, name, seconds)
         note.print(f"{before:.1f} targets a minute; calibrating ...")
-        t_begun_s, driven = MonotonicClock().now(), DrivenTargets(name, endpoints["control"])
+        t_begun_s, driven = MonotonicClock().now(), DrivenTargets(name, today.control)
         with beside(driven.listen):
-            told = _calibrate(rig, name, subject, endpoints["control"], bundle)
+            told = _calibrate(today)
         after = _rate_per_min(rig, name, seconds)
         note.print(f"{after:.1f} targets a minute; making the reference ...")
-        _serve_reference(rig, subject, day, endpoints["control"], bundle)
+        _serve_reference(today)
         reference = _rate_per_min(rig, name, seconds)
         note.print(f"reference: {reference:.1f} targets a minute")
     rig.end("subject")
@@ -175,43 +192,44 @@ def _rate_per_min(rig: Rig, name: str, seconds: float) -> float:
     return 60.0 * (n_last - n_first) / (t_last_s - t_first_s)
 
 
-def _calibrate(rig: Rig, name: str, subject: str, control: str, bundle: str) -> dict[str, Any]:
+def _calibrate(today: _Day) -> dict[str, Any]:
     """The wizard, unattended; what it says at the end."""
-    config = rig.path / "calibrate.toml"
+    config = today.rig.path / "calibrate.toml"
     keys = {
-        "calibration.subject": f"sim-{subject}",
-        "calibration.folder": f"{rig.path}/calibrations",
-        "calibration.registry": f"{rig.path}/bundles",
-        "calibration.base": bundle,
-        "spikes.name": name,
-        "markers.name": f"{name}-markers",
-        "behavior.name": f"{name}-cursor",
-        "deploy.control": control,
+        "calibration.subject": f"sim-{today.subject}",
+        "calibration.folder": f"{today.folder}/calibrations",
+        "calibration.registry": f"{today.folder}/bundles",
+        "calibration.base": today.bundle,
+        "spikes.name": today.name,
+        "markers.name": f"{today.name}-markers",
+        "behavior.name": f"{today.name}-cursor",
+        "deploy.control": today.control,
         "drive.enabled": True,
         "collect.most_s": COLLECT_MOST_S,
     }
     write_config(config, keys)
-    rig.start("wizard", "calibrate", str(config), "--auto", "--json")
-    told: dict[str, Any] = json.loads(rig.finish("wizard"))
+    today.rig.start("wizard", "calibrate", str(config), "--auto", "--json")
+    told: dict[str, Any] = json.loads(today.rig.finish("wizard"))
     return told
 
 
-def _serve_reference(rig: Rig, subject: str, day: str, control: str, bundle: str) -> None:
+def _serve_reference(today: _Day) -> None:
     """Adapt the base to minutes of the day, and put that in service."""
-    session, reference = rig.path / "reference.nwb", rig.path / "reference"
-    rig.start(
-        "session", "simulate", "--subject", subject, "--day", day, "--seed", "1", "--task",
-        "random", "--minutes", str(REFERENCE_MINUTES), "--write", str(session),
+    session, reference = today.rig.path / "reference.nwb", today.folder / "reference"
+    today.rig.start(
+        "session", "simulate", "--subject", today.subject, "--day", today.day, "--seed", "1",
+        "--task", "random", "--minutes", str(REFERENCE_MINUTES), "--write", str(session),
     )  # fmt: skip
-    rig.finish("session")
-    base = bundle_path(bundle)
-    rig.start(
+    today.rig.finish("session")
+    base = bundle_path(today.bundle)
+    today.rig.start(
         "reference", "adapt", str(base), str(session), "--seconds", "1e6", "--test", "last:0.1",
         "--same-array", "-o", str(reference),
     )  # fmt: skip
-    rig.finish("reference")
+    today.rig.finish("reference")
     refused = swap(
-        DaemonClient(control), reference, send=False, shadow_s=1.0, hold=False, tell=lambda _: None
-    )
+        DaemonClient(today.control), reference, send=False, shadow_s=1.0, hold=False,
+        tell=lambda _: None,
+    )  # fmt: skip
     if refused:
         raise ServiceError(f"the daemon refused the reference: {refused}")

@@ -17,7 +17,7 @@ from service.bench.bare_timer import run_timer
 from service.bench.figure import draw
 from service.bench.listener import OURS, STAGES, Listener, runs, stages_ms, summary
 from service.bench.loop import Settings
-from service.bench.screen import beats_missed, conclude, memory_grown, spikes_dropped
+from service.bench.screen import beats_missed, conclude, memory_grown, show, spikes_dropped
 from streams.clock import ManualClock, MonotonicClock
 
 HOP_S, SETTLE_S = 0.02, 0.005
@@ -254,3 +254,11 @@ def test_a_terminal_that_is_closed_leaves_no_process_behind() -> None:
     )  # fmt: skip
     with pytest.raises(ProcessLookupError):
         os.kill(int(done.stdout), 0)
+
+
+def test_a_result_without_latencies_is_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    show("the title", {"targets_acquired": 12}, as_json=False)
+    told = capsys.readouterr().out
+    assert "the title" in told
+    assert "targets acquired" in told
+    assert "milliseconds" not in told
