@@ -47,7 +47,7 @@ class Chromium:
         if BINARY is None:
             raise FileNotFoundError(ABSENT)
         self._folder = tempfile.TemporaryDirectory(prefix="spikeloop-chromium-")
-        user = USER if os.geteuid() == 0 else None
+        user = USER if os.geteuid() == 0 and is_open_to_all(Path(self._folder.name)) else None
         if user is not None:
             os.chown(self._folder.name, user, user)
         command = [
@@ -254,6 +254,11 @@ class Tab:
         """Write a picture of the window, PNG."""
         told = await self.ask("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(told["data"]))
+
+
+def is_open_to_all(folder: Path) -> bool:
+    """Return True if any user may enter the folders above: in a private one root stays root."""
+    return all(one.stat().st_mode & 0o001 for one in folder.parents)
 
 
 def resident_mib(pid: int) -> float:

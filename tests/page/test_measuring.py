@@ -8,11 +8,19 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 import zmq
 
-from benchmarks.page.chromium import ABSENT, BINARY, NICENESS, Chromium, resident_mib
+from benchmarks.page.chromium import (
+    ABSENT,
+    BINARY,
+    NICENESS,
+    Chromium,
+    is_open_to_all,
+    resident_mib,
+)
 from benchmarks.page.left_open import WARM_MINUTES, _summary
 from benchmarks.page.relay import Relay
 
@@ -82,6 +90,7 @@ def test_memory_of_a_process_is_read() -> None:
 
 
 @pytest.mark.skipif(BINARY is None, reason=ABSENT)
+@pytest.mark.skipif(not is_open_to_all(Path(gettempdir()) / "any"), reason="TMPDIR is private")
 def test_the_browser_is_a_user_s_and_stands_in_nobody_s_way() -> None:
     async def looked_at() -> list[tuple[int, int]]:
         async with Chromium() as browser:
