@@ -37,6 +37,7 @@ class DecoderSlot:
 
     Attributes:
         damage: what of its memory is damaged; "" while nothing is.
+        left_bounds: it was taken out of service because its decodes left their bounds.
 
     Args:
         decoder: runs the bins.
@@ -58,6 +59,7 @@ class DecoderSlot:
         self.decoder, self.judge, self.shaper, self.memory = decoder, judge, shaper, memory
         self.tables_only = tables_only
         self.damage = ""
+        self.left_bounds = False
         self.seq = 0
         self.reason = "context_short"
 
@@ -187,7 +189,8 @@ class DecoderSlots:
     def watch_range(self, raw: Raw | None) -> None:
         """Tell of a decode beyond the manifest's bounds, and roll back where these are many.
 
-        One that is `ok` is told, the next after 10 s without. Many is over a tenth of 10 s.
+        One that is `ok` is told, the next after 10 s without. Many is over a tenth of 10 s. Nobody
+        is rolled back to that was itself taken out for its bounds: two would take turns.
         """
         if raw is None:
             return
@@ -197,11 +200,12 @@ class DecoderSlots:
                 "out_of_range", self.active, output=outside, value=raw[outside].tolist()
             )
         self._n_within = 0 if outside else self._n_within + 1
-        if self.standby is None:
+        if self.standby is None or self.standby.left_bounds:
             return
         self._out_of_range.append(outside != "")
         limit = RANGE_SHARE * (self._out_of_range.maxlen or 0)
         if sum(self._out_of_range) > limit:
+            self.active.left_bounds = True
             self._roll_back()
             self._on_change("rolled_back_out_of_range", self.active)
 
@@ -269,6 +273,7 @@ class DecoderSlots:
     def _put_in_service(self, slot: DecoderSlot, standby: DecoderSlot) -> None:
         slot.shaper.continue_from(self.active.shaper)
         self.active, self.standby = slot, standby
+        slot.left_bounds = False
         self._out_of_range.clear()  # the other decoder's
         self._n_within = self._n_told_after
 

@@ -234,6 +234,28 @@ def test_outputs_that_leave_their_bounds_roll_back(rig: BeatRig, other: DecoderB
     assert ids == ["other"] * 51 + ["tiny"] * 18
 
 
+def test_two_decoders_that_leave_their_bounds_do_not_take_turns(
+    rig: BeatRig, other: DecoderBundle, bundle: DecoderBundle
+) -> None:
+    """As when the input is wrong, not the decoder: a person says which one serves."""
+    k = rig.warm()
+    slot = slot_of(other, rig)
+    slot.decoder.backend.set_tables({name: 1e4 * t for name, t in other.tables.items()})
+    first = rig.loop.slots.active.decoder.backend
+    first.set_tables({name: 1e4 * t for name, t in bundle.tables.items()})
+    ask(rig, "join", slot)
+    ask(rig, "promote")
+    ids = []
+    for i in range(1, 200):
+        ids.append(rig.fed_turn(k + i).decoder_id)
+        rig.loop.run_shadow()
+    changes = [event for event, _ in rig.events if event != "out_of_range"]
+    assert changes == ["join", "promote", "rolled_back_out_of_range"]
+    assert ids == ["other"] * 51 + ["tiny"] * 148
+    ask(rig, "rollback")
+    assert rig.fed_turn(k + 200).decoder_id == "other"
+
+
 def test_a_value_beyond_its_bounds_is_told_once_in_ten_seconds(
     rig: BeatRig, bundle: DecoderBundle
 ) -> None:

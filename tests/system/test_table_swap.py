@@ -7,10 +7,10 @@ from time import monotonic
 
 import pytest
 
-from export.bundle import open_bundle
+from export.bundle import open_bundle, write_bundle
 from export.random_bundles.derived import derive_bundle
 from streams.wire.schema import Command, encode
-from tests.export.tiny_graph import write_tiny_bundle
+from tests.export.tiny_graph import tiny_parts, write_tiny_bundle
 from tests.recording.test_redecode import assert_made_again
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
 from tests.system.running import Daemon
@@ -18,6 +18,17 @@ from tests.system.sources import Living
 from tests.system.test_swap import assert_no_hole, stages, swap
 
 N_STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the others' tests have it, with bounds that no random tables leave."""
+    path = tmp_path_factory.mktemp("wide") / "tiny"
+    fields, contents = tiny_parts(UNIT_KEYS, HOP_S, HOP_S, with_position=True)
+    wide = {"low": [-1e3] * 2, "high": [1e3] * 2}
+    fields["outputs"] = [{**output, **wide} for output in fields["outputs"]]
+    write_bundle(path, fields, **contents)
+    return path
 
 
 @pytest.fixture(scope="module")
