@@ -12,9 +12,9 @@ from calibration.adaptation.calibration_data import CalibrationData, prepare
 from calibration.prequential.sequence import PredictThenLearn, Schedule
 from calibration.prequential.traces import recent
 from calibration.wizard.behavior import Pace, pace_of
-from calibration.wizard.config import CollectSection, DriveSection, LearnSection
+from calibration.wizard.config import CalibrateConfig, CollectSection, DriveSection, LearnSection
 from calibration.wizard.driving import Drives, who_drives
-from calibration.wizard.learner import FIRST_S
+from calibration.wizard.learner import FIRST_S, Learnt
 from calibration.wizard.meant import Driven
 from export.bundle import DecoderBundle
 from streams.simulation.user import TICK_S
@@ -82,8 +82,7 @@ class Wizard:
         first_s = min(learn.first_s, FIRST_S) if drive else learn.first_s
         self._options = Options(True, False, True, seed, None)
         self._collect = CollectSection()
-        self._least_gain = drive.least_gain if drive else learn.least_gain
-        self._least_s = drive.least_s if drive else 0.0
+        self._config = CalibrateConfig(learn=learn, drive=drive or DriveSection())
         self._sequence = PredictThenLearn(
             bundle, self._options, Schedule(first_s, learn.every_s), on_made=self._made
         )
@@ -117,13 +116,9 @@ class Wizard:
             on_target = DriveSection().on_target
             session = Driven(self._spans, self._pace, "cursor", on_target).labelled(session)
         self._sequence.update(session)
-        gain, n_trials = self._sequence.gain, len(self._loop.task.trials)
-        if (
-            gain is not None
-            and gain.most < self._least_gain
-            and self._sequence.newest_s >= self._least_s
-            and n_trials >= self._collect.fewest_trials
-        ):
+        learnt = Learnt(seconds=self._sequence.newest_s, gain=self._sequence.gain)
+        n_trials = len(self._loop.task.trials)
+        if learnt.more_helps(self._config) is False and n_trials >= self._collect.fewest_trials:
             self.morning.enough_s = self._takes.begin_s + now_s
             self._t_in_service_s = now_s + self._takes.deploy_s
         if self._sequence.n_made > n_before:

@@ -164,6 +164,11 @@ def start_sender(
     )  # fmt: skip
 
 
+def start_timer(rig: Rig, hop_s: float) -> None:
+    """Start the bare timer; what it says at its end is for `rig.end("timer")`."""
+    rig.start("timer", "bench", "timer", "--hop-ms", str(hop_s * 1e3), "--seconds", "1000000")
+
+
 def listen_beside_timer(
     rig: Rig,
     endpoint: str,
@@ -191,8 +196,7 @@ def listen_beside_timer(
         rig.check_all()
         if len(listener.decodes) == 1 and decode is not None:
             wake_soon()
-            hop_ms = str(hop_s * 1e3)
-            rig.start("timer", "bench", "timer", "--hop-ms", hop_ms, "--seconds", "1000000")
+            start_timer(rig, hop_s)
         also(decode)
 
     listener.listen(endpoint, seconds, each, topics)

@@ -20,6 +20,7 @@ from rich.console import Console
 from export.bundle import open_bundle
 from export.shipped import bundle_path
 from service.bench.listener import Listener
+from service.bench.loop import start_timer
 from service.bench.rig import Rig, beside, write_config
 from service.bench.screen import conclude, show
 from service.client import swap
@@ -128,8 +129,7 @@ class _Day:
 
 def _run(today: _Day, decodes: str, note: Console, seconds: float) -> dict[str, Any]:
     rig, name, heard = today.rig, today.name, Listener()
-    hop_s = open_bundle(bundle_path(today.bundle)).manifest.hop_s
-    rig.start("timer", "bench", "timer", "--hop-ms", str(hop_s * 1e3), "--seconds", "1000000")
+    start_timer(rig, open_bundle(bundle_path(today.bundle)).manifest.hop_s)
     rig.start(
         "subject", "simulate", "--subject", today.subject, "--day", today.day, "--name", name,
         "--decodes", decodes,
