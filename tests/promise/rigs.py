@@ -20,9 +20,11 @@ WIRE_S = 0.2e-3
 T_FIRST_S = T_BEGIN_S - 1.0
 KEEP_ALIVE_EVERY_S = 0.05
 REFRACTORY_S = 1e-3
+LOST_SHARE, SENT_AGAIN_S = 0.3, 0.4
+"""A link loses up to this share of pushes; each comes within so long, and holds back the next."""
 FAULTS = (
     "none", "delay", "step", "clock", "invalid", "stranger", "resend", "holes", "silence",
-    "restart", "unix", "double",
+    "restart", "unix", "double", "losses",
 )  # fmt: skip
 
 
@@ -144,11 +146,22 @@ class _Sender:
                 alive_s += KEEP_ALIVE_EVERY_S
                 pushes.append(self._alive(t_s, columns))
         pushes.sort(key=lambda push: push.t_s)
+        if rig.fault == "losses" and not rig.jitter_s:
+            self._lose_some(pushes)
         labels = (*columns, "seq") if rig.seq else columns
         stream = SentStream(labels, pushes, source_id=source_id)
         if rig.fault == "clock":
             stream.clock_steps = [(rig.t_fault_s, self._step_s)]
         return stream
+
+    def _lose_some(self, pushes: list[Push]) -> None:
+        """Delay what was lost until it was sent again, and what came after it."""
+        rng, t_free_s = self._rng, 0.0
+        for push in pushes:
+            is_lost = push.t_s >= self.rig.t_fault_s
+            is_lost = is_lost and rng.random() < LOST_SHARE * self.rig.amount
+            again_s = SENT_AGAIN_S * rng.random() ** 2 if is_lost else 0.0
+            push.t_s = t_free_s = max(t_free_s, push.t_s + again_s)
 
     def _fire(self, from_s: float, until_s: float) -> None:
         """All spikes of a stretch; none follows one of its unit within the refractory period."""

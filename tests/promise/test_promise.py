@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, note, settings
 from export.bundle import DecoderBundle, open_bundle
 from service.loop.intake.schedule import BACK
 from tests.export.tiny_graph import write_tiny_bundle
-from tests.promise.rigs import KEYS, Rig, Truth, rigs, send
+from tests.promise.rigs import KEYS, SENT_AGAIN_S, Rig, Truth, rigs, send
 from tests.promise.world import T_BEGIN_S, SimulatedDaemon, World
 
 IN_CI = 500
@@ -131,6 +131,7 @@ def _at_an_edge(rig: Rig, t_s: np.ndarray, t_window: float) -> int:
     Stamps are rounded; and the grid may have slid since the spike arrived, or since the bin before.
     """
     age_s = rig.hop_s + rig.block_s + rig.delay_s + rig.jitter_s
+    age_s += SENT_AGAIN_S if rig.fault == "losses" else 0.0
     edges, near_s = np.array([t_window - rig.hop_s, t_window]), 2e-6 + BACK * age_s
     near = np.searchsorted(t_s, edges + near_s) - np.searchsorted(t_s, edges - near_s)
     return int(near.sum())

@@ -64,7 +64,7 @@ def test_after_a_note_that_cannot_be_packed_the_recording_goes_on(
     rig = Rig(bundle, tmp_path / "recordings")
     rig.recorder.begin()
     ending.callback(rig.recorder.stop)
-    rig.until_told("recording")
+    rig.until(lambda: len(parts_of(rig.recorder.run_folder)) == 1)  # its process has started
     rig.journal.commanded("shape", {"gain": 2**70})
     rig.until_told("recording", "recording_failed", "recording")
     assert rig.recorder.failure == ""
