@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from service.config import BeatConfig
 from tests.system.conftest import HOP_S
-from tests.system.running import Daemon, clock
+from tests.system.running import Daemon, Heard, clock
 
 STOPPING = "stopping"
 """The last decode of a daemon that was asked to end: no fault."""
+SETTLE_MOST_S = 1e-3 * BeatConfig().settle_most_ms
 HOPS = 2
 """More of them overdue, and a decode is not current (DEFINITIONS, "Fates of a beat")."""
 
@@ -93,15 +95,32 @@ class Seen:
             t_ok_s = _first(
                 d["t_sent"] for d in heard if d["validity"] == "ok" and d["t_sent"] > after_s
             )
-        settle_ms = max((one["settle_ms"] for one in daemon.heard.heartbeats), default=0.0)
-        overdue_s = 1e-3 * settle_ms + HOPS * HOP_S
+        is_current = _currency(daemon.heard)
         return Row(
             f"{self._test}{': ' if what else ''}{what}",
             None if t_bad_s is None else t_bad_s - begun_s,
             len(heard),
-            sum(d["validity"] == "ok" and d["t_sent"] > d["t_window"] + overdue_s for d in heard),
+            sum(d["validity"] == "ok" and not is_current(d) for d in heard),
             None if t_ok_s is None else t_ok_s - (t_over_s or t_bad_s or t_ok_s),
         )
+
+
+def _currency(heard: Heard) -> Callable[[dict[str, Any]], bool]:
+    """Return what tells whether a decode was current when it left.
+
+    It was due once the settle time was over. That may be longer for less than a second, which no
+    heartbeat tells; the beat's `t_due` does, and is believed up to the longest that is configured.
+    """
+    told_s = 1e-3 * max((one["settle_ms"] for one in heard.heartbeats), default=0.0)
+    due_s = {(one["run_id"], one["beat"]): one["t_due"] for one in heard.timings}
+
+    def is_current(decode: dict[str, Any]) -> bool:
+        t_window = decode["t_window"]
+        t_due = due_s.get((decode["run_id"], decode["beat"]), t_window)
+        t_due = max(t_window + told_s, min(t_due, t_window + SETTLE_MOST_S))
+        return bool(decode["t_sent"] <= t_due + HOPS * HOP_S)
+
+    return is_current
 
 
 def _first(times_s: Iterator[float]) -> float | None:

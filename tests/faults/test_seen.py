@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,11 +15,12 @@ SETTLE_MS = 20.0
 
 def decode(t_sent: float, validity: str, waited_s: float = 0.0) -> dict[str, Any]:
     t_window, reason = t_sent - 1e-3 * SETTLE_MS - waited_s, "" if validity == "ok" else "any"
-    return {"t_sent": t_sent, "t_window": t_window, "validity": validity, "reason": reason}
+    which = {"run_id": "a", "beat": round(t_window / HOP_S)}
+    return which | {"t_sent": t_sent, "t_window": t_window, "validity": validity, "reason": reason}
 
 
-def daemon_that_said(*decodes: dict[str, Any]) -> Daemon:
-    heard = Heard([*decodes], [{"settle_ms": SETTLE_MS}], [], [])
+def daemon_that_said(*decodes: dict[str, Any], timings: Sequence[dict[str, Any]] = ()) -> Daemon:
+    heard = Heard([*decodes], [{"settle_ms": SETTLE_MS}], timings=[*timings])
     return cast(Daemon, SimpleNamespace(heard=heard))
 
 
@@ -39,6 +41,15 @@ def test_times_and_what_was_ok_by_wrong() -> None:
     assert (row.n_decodes, row.n_not_current) == (4, 1)
     assert (round(row.safe_s or 0, 6), round(row.back_s or 0, 6)) == (0.5, 0.4)
     assert "| a fault | 1 | 0.50 | 1 | 4 | 0.40 |" in table([row])
+
+
+def test_what_waited_for_a_settle_time_that_no_heartbeat_told_is_current() -> None:
+    t_s = clock.now()
+    waited, forever = decode(t_s + 0.1, "ok", 0.3), decode(t_s + 0.2, "ok", 3.0)
+    timings = [one | {"t_due": one["t_sent"] - HOP_S} for one in (waited, forever)]
+    seen = Seen("a slow link")
+    seen.fault(daemon_that_said(waited, forever, timings=timings), t_s=t_s)
+    assert [row.n_not_current for row in seen.rows()] == [1]
 
 
 def test_where_nothing_is_sent_meanwhile_times_count_from_its_end() -> None:

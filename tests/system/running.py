@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,10 +128,11 @@ class Process:
 class Heard:
     """What the daemon published, in order."""
 
-    decodes: list[dict[str, Any]]
-    heartbeats: list[dict[str, Any]]
-    events: list[dict[str, Any]]
-    shadows: list[dict[str, Any]]
+    decodes: list[dict[str, Any]] = field(default_factory=list)
+    heartbeats: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    shadows: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Daemon(Process):
@@ -150,7 +151,7 @@ class Daemon(Process):
         super().__init__(
             folder, "serve", str(config), "--announce", str(self._announced), *arguments
         )
-        self.heard = Heard([], [], [], [])
+        self.heard = Heard()
         self.keys: CurveKeys | None = None
         self._subscriber: DecodeSubscriber | None = None
 
@@ -168,7 +169,7 @@ class Daemon(Process):
         endpoints = self.announced
         self.control: str = endpoints["control"]
         self.endpoint: str = endpoints["decode"]
-        topics = ("decode", "heartbeat", "event", "shadow")
+        topics = ("decode", "heartbeat", "event", "shadow", "timing")
         self._subscriber = DecodeSubscriber(self.endpoint, topics, self.keys)
 
     def listen(self) -> None:
@@ -181,6 +182,7 @@ class Daemon(Process):
             "heartbeat": self.heard.heartbeats,
             "event": self.heard.events,
             "shadow": self.heard.shadows,
+            "timing": self.heard.timings,
         }
         while (received := self._subscriber.receive(0.0)) is not None:
             kinds[received[0]].append(received[1])
