@@ -146,7 +146,7 @@ class _Sender:
                 alive_s += KEEP_ALIVE_EVERY_S
                 pushes.append(self._alive(t_s, columns))
         pushes.sort(key=lambda push: push.t_s)
-        if rig.fault == "losses" and not rig.jitter_s:
+        if rig.fault == "losses":
             self._lose_some(pushes)
         labels = (*columns, "seq") if rig.seq else columns
         stream = SentStream(labels, pushes, source_id=source_id)

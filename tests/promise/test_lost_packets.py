@@ -1,7 +1,6 @@
 """Packets of a source are lost: TCP sends them again, and holds back what came after them.
 
-In simulated time. The source fires like a metronome, so that each bin holds a spike at least: one
-that is `ok` and empty is wrong, however usual late packets have become by then.
+In simulated time.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ LOST_SHARE, LOSSES_FOR_S = 0.1, 4.0
 SENT_AGAIN_S, AS_OFTEN = (0.012, 0.025, 0.04, 0.2, 0.4), (0.3, 0.3, 0.2, 0.15, 0.05)
 
 
-def sent(seed: int, t_lost_s: float) -> SentStream:
+def metronome(seed: int, t_lost_s: float) -> SentStream:
+    """Each bin holds a spike at least, and each spike is a packet."""
     rng = np.random.default_rng(seed)
     t_s = t_spike_s = t_alive_s = T_BEGIN_S - 1.0
     t_free_s, n, pushes = 0.0, 0, list[Push]()
@@ -46,7 +46,7 @@ def sent(seed: int, t_lost_s: float) -> SentStream:
 @pytest.mark.parametrize("t_lost_s", [1.0, 12.0])
 @pytest.mark.parametrize("seed", range(6))
 def test_no_empty_bin_is_ok_while_packets_are_lost(seed: int, t_lost_s: float) -> None:
-    daemon = SimulatedDaemon(World([sent(seed, t_lost_s)]), decoder(HOP_S), HOP_S)
+    daemon = SimulatedDaemon(World([metronome(seed, t_lost_s)]), decoder(HOP_S), HOP_S)
     daemon.run(T_BEGIN_S + t_lost_s + LOSSES_FOR_S)
     warm = [decode for decode in daemon.decodes if decode.t_window > T_BEGIN_S + 0.6]
     before = [decode.validity for decode in warm if decode.t_window < T_BEGIN_S + t_lost_s]

@@ -159,6 +159,26 @@ def test_nor_after_it_has_settled(rig: Rig) -> None:
     assert not broken_in(rig)
 
 
+ONCE_BROKEN = {
+    "out of order, and then silent": Rig(
+        rate_hz=800.0, hop_s=0.02, seconds=4.0, block_s=0.02, delay_s=0.15, jitter_s=0.003,
+        one_stamp=False, seq=False, alive="never", columns=("channel", "unit"), ahead_s=0.0,
+        fault="losses", amount=0.5, seed=95,
+    ),
+    "not taken for its stamps, which is no silence": Rig(
+        rate_hz=300.0, hop_s=0.02, seconds=4.0, block_s=0.002, delay_s=0.0, jitter_s=0.003,
+        one_stamp=False, seq=False, alive="block", columns=("channel", "unit"), ahead_s=0.01,
+        fault="losses", amount=1.0, seed=0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONCE_BROKEN)
+def test_rigs_that_broke_it_once(name: str) -> None:
+    rig = ONCE_BROKEN[name]
+    assert broken(rig, *lived_through(rig)) == []
+
+
 PLAIN = Rig(
     rate_hz=1000.0, hop_s=0.02, seconds=5.0, block_s=5e-3, delay_s=0.0, jitter_s=0.0,
     one_stamp=False, seq=False, alive="never", columns=("channel", "unit"), ahead_s=0.0,

@@ -94,6 +94,30 @@ def test_what_was_not_taken_in_place_of_newer_spikes_makes_it_doubtful() -> None
     assert source.completeness.lacks(end_us, source.t_s + 2e-3)
 
 
+def test_a_later_stamp_of_a_source_out_of_order_tells_nothing_once_it_is_silent() -> None:
+    source = Source(2000.0, 5e-3)
+    source.run(10.0)
+    end_us = round(source.t_s * 1e6) - 8000
+    assert not source.completeness.lacks(end_us, source.t_s + 1e-3, in_order=False)
+    assert source.completeness.lacks(end_us, source.t_s + 0.1, in_order=False)
+    assert not source.completeness.lacks(end_us, source.t_s + 0.1)
+
+
+def test_what_was_lost_is_no_silence() -> None:
+    completeness = Completeness(Schedule(0.0, HOP_US))
+    for i in range(1, 400):
+        stamp_us, n_lost = 10_000 * i, 0
+        if 100 < i % 200 <= 150:
+            continue
+        if i % 200 == 151:
+            n_lost = 50
+        batch = SpikeBatch(np.array([stamp_us]), np.zeros(1, np.int32), np.ones(1, np.int32))
+        arrived_s = stamp_us * 1e-6 + 1e-3
+        arrival = Arrival(arrived_s, arrived_s, batch, 10**9, None, NONE, n_lost=n_lost)
+        completeness.note(arrival, stamp_us, SETTLE_S)
+    assert completeness.lacks(stamp_us + 5000, stamp_us * 1e-6 + 0.03)
+
+
 def test_bins_of_counts_must_all_have_come() -> None:
     completeness = Completeness(Schedule(0.0, 2 * HOP_US), HOP_US)
     for end_us in (HOP_US, 2 * HOP_US, 4 * HOP_US):

@@ -148,7 +148,7 @@ class Admission:
         """
         end_us = self.schedule.end_us(k)
         start_us = end_us - self._ring.bin_us
-        lacks = self.completeness.lacks(end_us, t_cut)
+        lacks = self.completeness.lacks(end_us, t_cut, in_order=self.is_known_whole(k))
         self.completeness.note_cut(end_us)
         return not (
             lacks

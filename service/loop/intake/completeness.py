@@ -197,15 +197,23 @@ class Completeness:
         """A bin is cut: note by how much the newest stamp lies before its end."""
         self._open_deficit_s = max(self._open_deficit_s, self._stamps.until_s(end_us))
 
-    def lacks(self, end_us: int, t_s: float) -> bool:
-        """Return True where the bin that ends there may lack spikes at `t_s`."""
+    def lacks(self, end_us: int, t_s: float, *, in_order: bool = True) -> bool:
+        """Return True where a bin may lack spikes.
+
+        Args:
+            end_us: where it ends.
+            t_s: when it is cut.
+            in_order: what has come after its end tells that all before has. Otherwise spikes fall
+                behind later ones: if the source falls silent then, some may be on their way.
+        """
         if self.newest_us is None:
             return True
+        is_silent = self._age_s(self.newest_us, t_s) > self._longest_s
         if self.newest_us >= end_us:
-            return False
+            return is_silent and self._has_learnt and not in_order
         return (
             self._is_doubtful
-            or self._age_s(self.newest_us, t_s) > self._longest_s
+            or is_silent
             or self._stamps.until_s(end_us) > self._largest_deficit_s
             or self._spikes.until_s(end_us) > self._spikes.longest_s
         )
@@ -226,9 +234,14 @@ class Completeness:
         return self._longest_s <= longest_s
 
     @property
+    def _has_learnt(self) -> bool:
+        t_first_s = self._t_first_s
+        return t_first_s is not None and self._t_newest_s - t_first_s >= LEARNT_AFTER_S
+
+    @property
     def _longest_s(self) -> float:
         """Longest usual silence of the source; infinite if silence tells nothing."""
-        if self._t_first_s is None or self._t_newest_s - self._t_first_s < LEARNT_AFTER_S:
+        if not self._has_learnt:
             return 0.0
         return self._stamps.longest_s + self._delay.most_s + MORE_S
 
