@@ -208,12 +208,11 @@ class Completeness:
         """
         if self.newest_us is None:
             return True
-        is_silent = self._age_s(self.newest_us, t_s) > self._longest_s
         if self.newest_us >= end_us:
-            return is_silent and self._has_learnt and not in_order
+            return not in_order and self._has_learnt and self._is_silent(self.newest_us, t_s)
         return (
             self._is_doubtful
-            or is_silent
+            or self._is_silent(self.newest_us, t_s)
             or self._stamps.until_s(end_us) > self._largest_deficit_s
             or self._spikes.until_s(end_us) > self._spikes.longest_s
         )
@@ -232,6 +231,9 @@ class Completeness:
         if self.newest_us is None or self.newest_us >= end_us:
             return False
         return self._longest_s <= longest_s
+
+    def _is_silent(self, newest_us: int, t_s: float) -> bool:
+        return self._age_s(newest_us, t_s) > self._longest_s
 
     @property
     def _has_learnt(self) -> bool:
