@@ -148,7 +148,9 @@ class Admission:
         """
         end_us = self.schedule.end_us(k)
         start_us = end_us - self._ring.bin_us
-        lacks = self.completeness.lacks(end_us, t_cut, in_order=self.is_known_whole(k))
+        until_us = self.watermark.until_us
+        in_order = until_us is not None and until_us >= end_us
+        lacks = self.completeness.lacks(end_us, t_cut, in_order=in_order)
         self.completeness.note_cut(end_us)
         return not (
             lacks
