@@ -14,10 +14,21 @@ from tests.system.sources import Living
 
 set_priority(1)  # an amplifier keeps time, whatever else this machine does
 source, clock = Living(sys.argv[1], sys.argv[2].split(",")), MonotonicClock()
+path, ahead_s = (*sys.argv[3:], "", "0")[:2]
+t_spike_s = None
 while True:
+    n = source.n_sent
     source.send_due()
+    if path and source.n_sent > n:
+        t_s = clock.now() - float(ahead_s)
+        if t_spike_s is not None and t_s - t_spike_s > 0.018:
+            with open(path, "a") as file:
+                file.write(f"{t_spike_s} {t_s}\\n")
+        t_spike_s = t_s
     clock.sleep_until(clock.now() + 2e-3)
 """
+"""Arguments: the stream, its units; a file for silences of nearly a hop, and by what its clock is
+ahead. A machine that stands still stops this amplifier, too, and leaves bins empty."""
 
 
 class SenderProcess:

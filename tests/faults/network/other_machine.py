@@ -45,12 +45,15 @@ class OtherMachine:
 
     Attributes:
         here, there: addresses of the link's two ends.
+        silences: see below.
 
     Args:
         number: tells it from others, 0 to 255.
+        silences: where a sender there notes for how long it sent nothing.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, silences: Path = Path(os.devnull)) -> None:
+        self.silences = silences
         self._ns = f"spikeloop-{os.getpid()}-{number}"
         self.here, self.there = f"10.78.{number}.1", f"10.78.{number}.2"
         self.hostname = f"other-machine-{number}"
