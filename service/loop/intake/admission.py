@@ -148,6 +148,7 @@ class Admission:
         """
         end_us = self.schedule.end_us(k)
         start_us = end_us - self._ring.bin_us
+        # Not `is_known_whole`: a spike at the bin's very end may be its last.
         until_us = self.watermark.until_us
         in_order = until_us is not None and until_us >= end_us
         lacks = self.completeness.lacks(end_us, t_cut, in_order=in_order)

@@ -24,6 +24,8 @@ KEPT_S = 60.0
 LEARNT_AFTER_S = 1.0
 """From the first arrival on; nothing is taken for usual before."""
 MORE_S, MORE_SPREADS = 2e-3, 1.0
+DELAYS_A_SECOND = 100
+"""As many tell a median; more would be sorted on a beat's way."""
 SELDOM_S = 0.1
 """A source whose usual intervals are longer is heard too seldom to tell by a silence."""
 
@@ -107,7 +109,8 @@ class UsualDelay:
             self._medians.add(float(self._second), median(self._delays_s))
             self._delays_s.clear()
         self._second = int(t_s)
-        self._delays_s.append(delay_s)
+        if len(self._delays_s) < DELAYS_A_SECOND:
+            self._delays_s.append(delay_s)
 
     def clear(self) -> None:
         """Forget all."""
