@@ -110,6 +110,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for name in sorted(groups, key=place) for item in groups[name]]
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to share the tests out where a file's would not stay together.
+
+    Each worker would make the file's fixtures anew, all at the same time.
+    """
+    by_group = session.config.getoption("loadgroup", default=False)
+    if by_group and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError(
+            f"pytest-xdist's groups do not work with pytest {pytest.__version__}: install the "
+            "versions of constraints.txt, or run the tests in one process"
+        )
+
+
 def _is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 

@@ -248,11 +248,12 @@ class Terminal:
             start_new_session=True,
         )
         os.close(theirs)
-        self._held = ""
+        self._held, self._text = "", ""
 
     @property
     def text(self) -> str:
         """Everything that was written since the last `press`, without control sequences."""
+        n_before = len(self._held)
         while select.select([self._ours], [], [], 0.0)[0]:
             try:
                 held = os.read(self._ours, 65536)
@@ -261,7 +262,9 @@ class Terminal:
             if not held:
                 break
             self._held += held.decode("utf-8", "replace")
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self._held)
+        if len(self._held) != n_before:
+            self._text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self._held)
+        return self._text
 
     def until(self, text: str, within_s: float = WITHIN_S) -> str:
         """Wait until this is on the screen; all that was written."""
@@ -275,7 +278,7 @@ class Terminal:
     def press(self, keys: str) -> None:
         """Type; what was on the screen before no longer counts."""
         _ = self.text
-        self._held = ""
+        self._held, self._text = "", ""
         os.write(self._ours, keys.encode())
 
     def code(self) -> int:
@@ -287,7 +290,7 @@ class Terminal:
         """End it, and what it started in its session."""
         if self.popen.poll() is None:
             os.killpg(self.popen.pid, signal.SIGKILL)
-            self.popen.wait(WITHIN_S)
+            self.code()
         os.close(self._ours)
 
     def _ended(self) -> bool:
@@ -298,8 +301,5 @@ class Terminal:
 def until_done(progress: Path, step: str, is_alive: Callable[[], bool]) -> None:
     """Wait until a step is in the progress file of a wizard that lives."""
     mark = f'"{step}": {{'
-    wait_until(
-        lambda: (progress.exists() and mark in progress.read_text()) or not is_alive(),
-        within_s=90.0,
-    )
+    wait_until(lambda: (progress.exists() and mark in progress.read_text()) or not is_alive())
     assert is_alive(), f"the wizard ended before {step} was done"

@@ -19,8 +19,8 @@ from streams.wire.schema import Command, Reply, decode_reply, encode
 from streams.wire.sockets import DecodeSubscriber, request
 
 POLL_S = 0.005
-WITHIN_S = 30.0
-"""Ends a test that hangs; it measures nothing."""
+WITHIN_S = 240.0
+"""Ends a test that hangs, on a crowded machine too; it measures nothing."""
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 ANY_PORT = "tcp://127.0.0.1:*"

@@ -31,7 +31,7 @@ def bench_loop(folder: Path, figure: Path, *more: str, seconds: float = SECONDS)
         *more,
     )  # fmt: skip
     try:
-        code = bench.popen.wait(120)
+        code = bench.code()
         assert bench.out, bench.err
         result: dict[str, Any] = json.loads(bench.out)
         assert code in (0, 8), bench.err
@@ -78,19 +78,25 @@ def test_waiting_for_the_watermark_is_shorter_than_the_settle_time(
 
 
 def test_the_stages_make_up_the_whole(measured: dict[str, Any]) -> None:
+    """Of each decode they do; their medians need not, on a machine that stands still at times."""
     for name in (*STAGES, "decode", "end_to_end"):
         assert set(measured[f"{name}_ms"]) == PERCENTILES
-    medians = {name: measured[f"{name}_ms"]["p50"] for name in STAGES}
-    whole = sum(medians.values()) - medians["lsl_age"]
-    assert whole == pytest.approx(measured["end_to_end_ms"]["p50"], rel=0.3)
+    parts = [name for name in STAGES if name != "lsl_age"]
+    assert_made_of(measured, "end_to_end", parts)
+    assert_made_of(measured, "decode", ["cut", "infer"])
     assert 0 < measured["ours_ms"]["p50"] < measured["end_to_end_ms"]["p50"]
     assert 0 < measured["waiting_share"] < 1
-    assert (
-        0
-        < medians["cut"] + medians["infer"]
-        == pytest.approx(measured["decode_ms"]["p50"], rel=0.2)
-    )
-    assert 0 < medians["lsl_age"] < measured["settle_ms"]
+    assert 0 < measured["lsl_age_ms"]["p50"] < measured["settle_ms"]
+
+
+def assert_made_of(measured: dict[str, Any], whole: str, parts: list[str]) -> None:
+    """No part is longer than the whole, which is never longer than all of them together."""
+    for of in ("p50", "p95"):
+        longest = max(measured[f"{part}_ms"][of] for part in parts)
+        # A beat at either end may be in one of the two only.
+        assert longest <= 1.02 * measured[f"{whole}_ms"][of]
+    together = sum(measured[f"{part}_ms"]["max"] for part in parts)
+    assert measured[f"{whole}_ms"]["p999"] <= 1.02 * together
 
 
 def test_machine_processes_and_settings_are_told(measured: dict[str, Any], figure: Path) -> None:

@@ -91,7 +91,7 @@ def morning(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Morning:
         config = write_config(folder, lab.name_, base, collect={"most_s": MOST_S})
         wizard = Process(folder, *arguments_of(config, folder / FOLDER))
         ending.callback(wizard.kill)
-        wizard.popen.wait(150.0)
+        wizard.code()
     return morning_of(config, folder / FOLDER, wizard)
 
 
@@ -141,7 +141,7 @@ def test_never_enough_goes_on_to_the_limit(lab: Lab, base: Path, run: Run, tmp_p
     learn, collect = {"least_gain": 0.0}, {"most_s": 18.0}
     config = write_config(tmp_path, lab.name_, base, learn=learn, collect=collect)
     wizard = run(*arguments_of(config, tmp_path / FOLDER))
-    wizard.popen.wait(120.0)
+    wizard.code()
     collected = morning_of(config, tmp_path / FOLDER, wizard).steps["collect"]
     assert collected["seconds"] > 16.0
     assert collected["more_helps"] is True
@@ -155,7 +155,7 @@ def test_a_wizard_killed_while_collecting_goes_on_with_the_sequence(
     arguments, folder = arguments_of(config, tmp_path / FOLDER), tmp_path / FOLDER
     first = run(*arguments)
     path = folder / "collect-1.xdf"
-    wait_until(lambda: "10 s" in first.err or not first.is_alive, within_s=60.0)
+    wait_until(lambda: "10 s" in first.err or not first.is_alive)
     assert path.exists()
     first.signal(signal.SIGKILL)
     first.code()
@@ -164,7 +164,7 @@ def test_a_wizard_killed_while_collecting_goes_on_with_the_sequence(
     resumed.signal(signal.SIGKILL)
     resumed.code()
     last = run(*arguments, "--resume")
-    last.popen.wait(90.0)
+    last.code()
     morning = morning_of(config, folder, last)
     collected = morning.steps["collect"]
     assert collected["recordings"] == ["collect-1.xdf", "collect-2.xdf"]
@@ -195,20 +195,20 @@ def test_one_screen_through_a_terminal(
     try:
         seat.until("go on")
         seat.press("\r")
-        seat.until("made, the newest of", within_s=60.0)
+        seat.until("made, the newest of")
         seat.until("units shuffled")
-        shown = seat.until("enough: finish when it suits you", within_s=60.0)
+        shown = seat.until("enough: finish when it suits you")
         assert "30 s more" in shown
         seat.press("f")
-        seat.until("opens in any browser", within_s=60.0)
+        seat.until("opens in any browser")
         seat.press("b")
         seat.until("Add to them, or leave them aside")
         seat.press("a")
-        seat.until("opens in any browser", within_s=60.0)
+        seat.until("opens in any browser")
         seat.press("\r")
         seat.until("accept: put it in service")
         seat.press("a")
-        seat.until("confirm: keep it", within_s=60.0)
+        seat.until("confirm: keep it")
         seat.press("c")
         assert seat.code() == 0
     finally:
@@ -222,7 +222,7 @@ def test_the_held_out_block_is_there_for_those_who_want_it(
 ) -> None:
     config = write_config(tmp_path, lab.name_, base, learn={"hold_out": True})
     wizard = run(*arguments_of(config, tmp_path / FOLDER))
-    wizard.popen.wait(120.0)
+    wizard.code()
     steps = morning_of(config, tmp_path / FOLDER, wizard).steps
     assert steps["verify"]["test"] == steps["collect"]["test"] != ""
     assert steps["adapt"]["n_steps"] == 0

@@ -84,7 +84,7 @@ def wizards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proc
         rigs[-1].start()
         started[name] = calibrate(folder, config_of(folder, rigs[-1], **odd.config))
     for wizard in started.values():
-        wizard.popen.wait(120.0)
+        wizard.code()
     yield started
     for rig in rigs:
         rig.close()
@@ -138,7 +138,7 @@ def test_stamps_that_leave_the_clock_while_collecting_end_it(tmp_path: Path) -> 
             wait_until(lambda path=first: path.exists() and path.stat().st_size > 60_000)  # type: ignore[misc]
             stamps.is_off = True
         for _, _, _, wizard in days:
-            wizard.popen.wait(90.0)
+            wizard.code()
     finally:
         for _, rig, _, wizard in days:
             wizard.kill()

@@ -21,7 +21,7 @@ Run = Callable[..., Process]
 
 def address(process: Process) -> str:
     """The page's, once it is told."""
-    wait_until(lambda: URL.search(process.err) or not process.is_alive, within_s=60.0)
+    wait_until(lambda: URL.search(process.err) or not process.is_alive)
     found = URL.search(process.err)
     assert found, process.err
     return found[1]

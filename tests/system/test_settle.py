@@ -86,7 +86,9 @@ def n_late(daemon: Daemon) -> int:
 def test_settle_finds_the_length_of_10_ms_blocks(settled: Settled) -> None:
     auto, hasty = settled.auto, settled.hasty
     detail = auto.until_event("settled")["detail"]
-    assert 2.0 < detail["settle_ms"] <= 1.5 * HOP_S * 1e3
+    # Of the same minute on the same machine, which may stand still for longer than a block lasts.
+    longer = settled.too_long.until_event("settled", settled.listen)["detail"]
+    assert 2.0 < detail["settle_ms"] < longer["settle_ms"]
     before = n_late(auto), n_late(hasty)
     n_beats = len(auto.heard.decodes) + FOR_S / HOP_S
     auto.until(lambda heard: len(heard.decodes) >= n_beats, settled.listen)

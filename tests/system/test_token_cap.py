@@ -48,7 +48,7 @@ def decoded(daemon: Daemon) -> list[dict[str, Any]]:
         beats = [decode["beat"] for decode in heard.decodes if decode["tokens"]]
         return bool(beats) and beats[-1] - beats[0] >= N_STARTING + N_BEATS
 
-    daemon.until(enough, within_s=90.0)
+    daemon.until(enough)
     decodes = daemon.heard.decodes
     first = next(decode["beat"] for decode in decodes if decode["tokens"])
     return [decode for decode in decodes if decode["beat"] >= first + N_STARTING]
