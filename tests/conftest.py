@@ -110,13 +110,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for name in sorted(groups, key=place) for item in groups[name]]
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Refuse to share the tests out where a file's would not stay together.
 
-    Each worker would make the file's fixtures anew, all at the same time.
+    Each worker would make the file's fixtures anew, all of them at the same time.
     """
-    by_group = session.config.getoption("loadgroup", default=False)
-    if by_group and not all("@" in item.nodeid for item in session.items):
+    if node.config.getvalue("dist") == "loadgroup" and not all("@" in one for one in ids):
         raise pytest.UsageError(
             f"pytest-xdist's groups do not work with pytest {pytest.__version__}: install the "
             "versions of constraints.txt, or run the tests in one process"
