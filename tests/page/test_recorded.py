@@ -14,7 +14,7 @@ from service.page.inputs.wire import Heard
 from service.page.push import Browsers
 from service.page.recorded import LED_IN_S, RecordedInputs
 from service.redecode.reading import RecordingError
-from service.telemetry.recording.frames import parts_of
+from service.telemetry.recording.frames import frame_places, parts_of, read_head
 from tests.recording.recorded import only_run
 from tests.system.conftest import UNIT_KEYS, write_config
 from tests.system.conftest import bundle as bundle
@@ -174,14 +174,18 @@ def test_it_stops_at_the_end_and_begins_anew_when_played(run: Path) -> None:
     assert inputs.recorded()["at_s"] == 0.0
 
 
-def test_a_damaged_part_is_told_and_the_rest_is_shown(run: Path, tmp_path: Path) -> None:
+# Of a frame: where its mark, number, length, checksum and content begin.
+@pytest.mark.parametrize("at", [0, 4, 8, 12, 16])
+def test_a_damaged_part_is_told_and_the_rest_is_shown(run: Path, tmp_path: Path, at: int) -> None:
     broken = tmp_path / run.name
     broken.mkdir()
     parts = parts_of(run)
     for part in parts:
         (broken / part.name).write_bytes(part.read_bytes())
+    with parts[0].open("rb") as file:
+        places = [place for place, _ in frame_places(file, read_head(file).first_frame)]
     held = bytearray((broken / parts[0].name).read_bytes())
-    held[len(held) // 2] ^= 1
+    held[places[len(places) // 2] + at] ^= 1
     (broken / parts[0].name).write_bytes(bytes(held))
     tape, whole = RunTape(broken), RunTape(run)
     n, n_whole = (len(decodes_of(one, one.begin_s)) for one in (tape, whole))

@@ -143,13 +143,14 @@ class RunTape:
         return found
 
     def _places_in(self, path: Path) -> list[_Place]:
+        found = []
         try:
             with path.open("rb") as file:
-                first = read_head(file).first_frame
-                return [_Place(path, at, number) for at, number in frame_places(file, first)]
+                for at, number in frame_places(file, read_head(file).first_frame):
+                    found.append(_Place(path, at, number))
         except _UNREADABLE as err:
             self._remark(path, err)
-            return []
+        return found
 
     def _keys_in(self, places: Sequence[_Place]) -> list[str]:
         keys: list[str] = []

@@ -124,15 +124,11 @@ def read_frames(file: BinaryIO, first_frame: int) -> Iterator[list[bytes]]:
         DamagedError: a frame is not what was written; which is said.
     """
     number = first_frame
-    while held := file.read(_FRAME.size):
-        if len(held) < _FRAME.size:
-            raise CutShortError(f"it ends within frame {number}")
-        magic, told, length, crc = _FRAME.unpack(held)
-        if magic != _FRAME_MAGIC or told != number or length > FRAME_BYTES_AT_MOST:
-            raise DamagedError(f"frame {number} does not begin where it should")
+    while (begin := _frame_begin(file, number)) is not None:
+        length, crc = begin
         content = file.read(length)
         if len(content) < length:
-            raise CutShortError(f"it ends within frame {number}")
+            raise _cut_short(number)
         if crc != _sum(number, content):
             raise DamagedError(f"frame {number} does not have the checksum that was written")
         unpacking = zlib.decompressobj()
@@ -144,16 +140,38 @@ def read_frames(file: BinaryIO, first_frame: int) -> Iterator[list[bytes]]:
 
 
 def frame_places(file: BinaryIO, first_frame: int) -> Iterator[tuple[int, int]]:
-    """Yield the offset and number of each whole frame behind the head, going by lengths alone."""
+    """Yield the offset and number of each whole frame behind the head, going by lengths alone.
+
+    Raises:
+        CutShortError: the last frame is not whole.
+        DamagedError: what follows a frame is none; where the next one is, nobody knows.
+    """
     number, end = first_frame, os.fstat(file.fileno()).st_size
-    while len(held := file.read(_FRAME.size)) == _FRAME.size:
-        magic, told, length, _ = _FRAME.unpack(held)
-        at = file.tell() - _FRAME.size
-        if magic != _FRAME_MAGIC or told != number or at + _FRAME.size + length > end:
-            return
-        yield at, number
+    while (begin := _frame_begin(file, number)) is not None:
+        length, _ = begin
+        after = file.tell()
+        if after + length > end:
+            raise _cut_short(number)
+        yield after - _FRAME.size, number
         file.seek(length, os.SEEK_CUR)
         number += 1
+
+
+def _frame_begin(file: BinaryIO, number: int) -> tuple[int, int] | None:
+    """Read the length and checksum of the frame that begins here; None at the file's end."""
+    held = file.read(_FRAME.size)
+    if not held:
+        return None
+    if len(held) < _FRAME.size:
+        raise _cut_short(number)
+    magic, told, length, crc = _FRAME.unpack(held)
+    if magic != _FRAME_MAGIC or told != number or length > FRAME_BYTES_AT_MOST:
+        raise DamagedError(f"frame {number} does not begin where it should")
+    return length, crc
+
+
+def _cut_short(number: int) -> CutShortError:
+    return CutShortError(f"it ends within frame {number}")
 
 
 def parts_of(run: Path) -> list[Path]:
