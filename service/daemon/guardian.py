@@ -124,7 +124,7 @@ class _Watch:
         self._supervisor = supervisor
         self.reading, self.complaint = lifeline.read(), ""
         self._t_look_s = clock.now()
-        self._over_s = self._asked_s = self._cpu_s = 0.0
+        self._over_s = self._starved_s = self._asked_s = self._cpu_s = 0.0
         self._is_asked = False
 
     def until_over(self) -> int | None:
@@ -173,17 +173,27 @@ class _Watch:
         # A guardian that was held up itself cannot tell how long the daemon could have run.
         passed_s = min(t_s - self._t_look_s, 2 * POLL_S)
         self._t_look_s = t_s
+        self._asked_s += passed_s * self._is_asked
         if reading.place != self.reading.place or not self._is_late(reading, t_s):
-            self.reading, self._over_s = reading, 0.0
+            self.reading, self._over_s, self._starved_s = reading, 0.0, 0.0
             self._cpu_s = _processor_s(self._pid)
             is_starting = reading.phase is Phase.STARTING or not reading.beat
             self._supervisor.alive(reading.seq, t_s, is_starting=is_starting)
         elif not _is_stopped(self._pid):
+            self._count(passed_s)
+            self._judge()
+
+    def _count(self, passed_s: float) -> None:
+        """Count the time since the last look; what it waited for a processor counts apart.
+
+        Looked at once, at the end, a daemon that has just been let in again would be taken for one
+        that slept all the while.
+        """
+        before_s, self._cpu_s = self._cpu_s, _processor_s(self._pid)
+        if _is_starved(self._pid, self._cpu_s - before_s, passed_s):
+            self._starved_s += passed_s
+        else:
             self._over_s += passed_s
-            self._asked_s += passed_s * self._is_asked
-            self._judge(t_s)
-            return
-        self._asked_s += passed_s * self._is_asked
 
     def _is_late(self, reading: Reading, t_s: float) -> bool:
         lock_held = reading.phase is Phase.STARTING and reading.alive_s > 0
@@ -191,15 +201,13 @@ class _Watch:
             lock_held and t_s > reading.alive_s + LOCK_HELD_MOST_S
         )
 
-    def _judge(self, t_s: float) -> None:
+    def _judge(self) -> None:
         words = self._lifeline.last_words()
-        most_s = max(HELD_UP_MOST_S, HELD_UP_HOPS * words.hop_s)
-        if self._over_s <= most_s:
+        hangs = self._over_s > max(HELD_UP_MOST_S, HELD_UP_HOPS * words.hop_s)
+        if not hangs and self._over_s + self._starved_s <= STARVED_MOST_S:
             return
-        used_s = _processor_s(self._pid) - self._cpu_s
-        if self._over_s < STARVED_MOST_S and _is_starved(self._pid, used_s, self._over_s):
-            return
-        self.complaint = f"{words.doing} did not return{self._where}"
+        if self._lifeline.read().place == self.reading.place:  # it may have got further meanwhile
+            self.complaint = f"{words.doing} did not return{self._where}"
 
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -292,10 +300,10 @@ def _processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _is_starved(pid: int, used_s: float, over_s: float) -> bool:
+def _is_starved(pid: int, used_s: float, passed_s: float) -> bool:
     """Return True if a thread wants to run, or waits for the disk, and the process hardly ran."""
     states = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(OSError, IndexError):
             states.append(_stat(task / "stat")[0])
-    return used_s < over_s / 2 and any(state in "RD" for state in states)
+    return used_s < passed_s / 2 and any(state in "RD" for state in states)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from service.config import ServeConfig
-from service.daemon.guardian import _next_config
-from service.daemon.lifeline import LastWords
+from service.daemon import guardian
+from service.daemon.guardian import POLL_S, STARVED_MOST_S, _next_config, _Watch
+from service.daemon.lifeline import LastWords, Lifeline, Phase
+from service.notify import Supervisor
 from service.signals import ending_signals
 
 GOLDEN = Path(__file__).parents[1] / "streams" / "golden" / "decode.json"
@@ -84,3 +88,62 @@ def test_nobody_is_simulated_where_a_person_was_decoded(
     follower = _next_config(config, words)
     assert follower is not None
     assert follower.input.simulate_if_absent is may_simulate
+
+
+class Late:
+    """A guardian's watch over a daemon that is late, and looks by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._t_s, self._is_starved = 1000.0, False
+        monkeypatch.setattr(guardian, "_is_starved", lambda *_: self._is_starved)
+        monkeypatch.setattr(guardian, "_is_stopped", lambda pid: False)
+        self.lifeline = Lifeline()
+        self.lifeline.reach(Phase.RUNNING, self._t_s, "a step")
+        self.watch = _Watch(os.getpid(), self.lifeline, self, Supervisor.of())
+
+    def now(self) -> float:
+        return self._t_s
+
+    def sleep_until(self, t_s: float) -> None:
+        self._t_s = t_s
+
+    def spin_until(self, t_s: float) -> None:
+        self._t_s = t_s
+
+    def for_s(self, seconds: float, *, is_starved: bool) -> str:
+        """Look for so long; what the daemon is ended for."""
+        self._is_starved = is_starved
+        for _ in range(round(seconds / POLL_S)):
+            self._t_s += POLL_S
+            self.watch._look()
+        return self.watch.complaint
+
+
+def test_a_daemon_that_was_starved_is_given_its_time_once_it_may_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    late = Late(monkeypatch)
+    assert not late.for_s(1.0, is_starved=True)
+    # It is in again: no thread waits for a core, and it has not yet had the time to get further.
+    assert not late.for_s(0.1, is_starved=False)
+    assert late.for_s(0.2, is_starved=False) == "a step did not return after beat 0"
+
+
+def test_a_daemon_that_never_gets_a_core_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Late(monkeypatch)
+    assert not late.for_s(STARVED_MOST_S - 0.1, is_starved=True)
+    assert late.for_s(0.2, is_starved=True)
+
+
+def test_a_daemon_that_gets_further_while_it_is_judged_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    late = Late(monkeypatch)
+    words: Callable[[], LastWords] = late.lifeline.last_words
+
+    def meanwhile() -> LastWords:
+        late.lifeline.beat_over(late.now() - 1e-3)
+        return words()
+
+    monkeypatch.setattr(late.lifeline, "last_words", meanwhile)
+    assert not late.for_s(5.0, is_starved=False)
