@@ -75,6 +75,17 @@ def visible_streams(wait_s: float = 1.0) -> list[StreamDescription]:
     return [describe(info) for info in pylsl.resolve_streams(wait_s)]
 
 
+def _is_of(full: pylsl.StreamInfo, info: pylsl.StreamInfo) -> bool:
+    """True if a description is that of the stream that was found, or of its sender started anew.
+
+    LSL asks an address for its description, not a stream: another outlet may have its port by now.
+    """
+    if full.uid() == info.uid():
+        return True
+    told = [(one.name(), one.type(), one.source_id()) for one in (full, info)]
+    return bool(info.source_id()) and told[0] == told[1]
+
+
 class Inlet:
     """One stream, opened.
 
@@ -103,6 +114,11 @@ class Inlet:
             ) from err
         with self._answering(INFO_WITHIN_S):
             full = self._inlet.info(timeout=INFO_WITHIN_S)
+        if not _is_of(full, info):
+            raise StreamAbsentError(
+                f"LSL stream {self.description} has just gone; {describe(full)} answers at its "
+                "address"
+            )
         self.labels = tuple(label or "" for label in full.get_channel_labels() or ())
         if full.desc().child_value(SIMULATED) == "true":
             self.description = replace(self.description, simulated=True)

@@ -17,7 +17,7 @@ from streams.lsl.description import KEEP_ALIVE_EVERY_S
 from streams.lsl.inlets import Inlet
 from tests.export.tiny_graph import write_tiny_bundle
 from tests.system.conftest import HOP_S, UNIT_KEYS, DaemonStarter
-from tests.system.running import WITHIN_S, Daemon, Process, clock, keep_on
+from tests.system.running import WITHIN_S, Daemon, Process, clock, keep_on, unique
 from tests.system.sources import Floats, Living
 
 STALE_AFTER_S = 0.1
@@ -233,6 +233,20 @@ def test_a_stream_that_goes_while_it_is_opened_is_absent(stream: str) -> None:
     source.close()
     with pytest.raises(StreamAbsentError, match=stream):
         Inlet(info, budget_per_s=1000.0)
+
+
+def test_a_stream_whose_address_another_has_taken_is_absent(stream: str) -> None:
+    """LSL would give the other's description, and its labels, for those of the stream."""
+    source = Living(stream, UNIT_KEYS, source_id="")
+    (info,) = pylsl.resolve_byprop("name", stream, 1, timeout=WITHIN_S)
+    source.close()
+    others = [Living(unique("other"), UNIT_KEYS[:1], source_id="") for _ in range(3)]
+    try:
+        with pytest.raises(StreamAbsentError, match=stream):
+            Inlet(info, budget_per_s=1000.0)
+    finally:
+        for other in others:
+            other.close()
 
 
 def test_a_source_that_is_silent_and_answers_is_not_lost(
