@@ -234,9 +234,10 @@ public:
         show_keys(socket_, options);
         for (const char *topic : {"decode", "heartbeat", "event"})
             socket_.set(zmq::sockopt::subscribe, topic);
-        // Both sides ask whether the other is there; else a mended link brings old decodes.
+        // Else a mended link brings old decodes. The daemon goes by the last one: it asks nobody.
         socket_.set(zmq::sockopt::heartbeat_ivl, 500);
         socket_.set(zmq::sockopt::heartbeat_timeout, 2000);
+        socket_.set(zmq::sockopt::heartbeat_ttl, 2000);
         socket_.set(zmq::sockopt::reconnect_ivl, 20);
         socket_.set(zmq::sockopt::linger, 0);
         socket_.connect(endpoint);

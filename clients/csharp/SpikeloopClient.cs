@@ -19,9 +19,10 @@ namespace Spikeloop
 
         public SpikeloopClient(string endpoint = "tcp://127.0.0.1:5570")
         {
-            // Both sides ask whether the other is there; else a mended link brings old decodes.
+            // Else a mended link brings old decodes. The daemon goes by the last one: it asks nobody.
             socket.Options.HeartbeatInterval = TimeSpan.FromMilliseconds(500);
             socket.Options.HeartbeatTimeout = TimeSpan.FromSeconds(2);
+            socket.Options.HeartbeatTtl = TimeSpan.FromSeconds(2);
             foreach (var topic in Follower.Topics) socket.Subscribe(topic);
             socket.Connect(endpoint);
         }

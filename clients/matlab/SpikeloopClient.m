@@ -34,9 +34,10 @@ classdef SpikeloopClient < handle
                 self.context = javaObject('org.zeromq.ZContext');
                 kind = javaMethod('valueOf', 'org.zeromq.SocketType', 'SUB');
                 self.socket = self.context.createSocket(kind);
-                % Both sides ask whether the other is there; else a mended link brings old decodes.
+                % Else a mended link brings old decodes. The daemon goes by the last one: it asks nobody.
                 self.socket.setHeartbeatIvl(500);
                 self.socket.setHeartbeatTimeout(2000);
+                self.socket.setHeartbeatTtl(2000);
                 for topic = topics
                     self.socket.subscribe(topic{1});
                 end

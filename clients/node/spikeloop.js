@@ -17,8 +17,10 @@ const REASONS = [
 const TOPICS = ["decode", "heartbeat", "event"];
 const HEAD_BYTES = 120;
 const WATCH_MS = 10;
-// Both sides ask whether the other is there; else a mended link brings old decodes.
-const LINK = { heartbeatInterval: 500, heartbeatTimeout: 2000, reconnectInterval: 20 };
+// Else a mended link brings old decodes. The daemon goes by the time to live: it asks nobody.
+const LINK = {
+  heartbeatInterval: 500, heartbeatTimeout: 2000, heartbeatTimeToLive: 2000, reconnectInterval: 20,
+};
 
 /** Seconds on this machine's monotonic clock: on Linux the one that the daemon's times are of. */
 export const monotonic = () => Number(process.hrtime.bigint()) * 1e-9;

@@ -31,7 +31,7 @@ REASONS = (
     "stopping", "non_finite", "unknown_units", "backend_error", "clock_jump", "clock_uncertain",
     "other_clock", "spikes_rejected", "source_changed", "guard", "hung", "memory_damaged",
 )  # fmt: skip
-LINK_MS, RECONNECT_MS = (500, 2000), 20
+ASKED_EVERY_MS, SILENT_MOST_MS, RECONNECT_MS = 500, 2000, 20
 TOPICS = (b"decode", b"heartbeat", b"event")
 _HEAD = struct.Struct("<4s4B2HI2q6d4qIi")
 _NAMES = (
@@ -365,9 +365,9 @@ def daemon_clock(
 def _socket(kind: int, endpoint: str, keys: Mapping[str, str]) -> zmq.Socket[bytes]:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
     socket.ipv6 = "[" in endpoint
-    socket.heartbeat_ivl, socket.heartbeat_timeout = (
-        LINK_MS  # else a mended link brings old decodes
-    )
+    # Else a mended link brings old decodes. The daemon goes by the last one: it asks nobody.
+    socket.heartbeat_ivl, socket.heartbeat_timeout = ASKED_EVERY_MS, SILENT_MOST_MS
+    socket.heartbeat_ttl = SILENT_MOST_MS
     socket.reconnect_ivl = RECONNECT_MS
     if keys:
         socket.curve_serverkey = keys["other"].encode()

@@ -160,10 +160,10 @@ class Publisher:
         self._socket.setsockopt(zmq.RCVHWM, SUBSCRIPTIONS_WAITING)
         self._socket.setsockopt(zmq.SNDHWM, queue)
         self._socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_AT_MOST)
-        # A dead link is noticed on both sides, so that nothing older waits to be carried.
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, LINK_ASKED_EVERY_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, LINK_SILENT_MOST_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_TTL, LINK_SILENT_MOST_MS)
+        # A dead link is noticed on both sides, so that nothing older waits to be carried: here by
+        # the system, or by what our subscribers say of themselves. Not by asking: where a client
+        # asks for more than may wait and then goes, libzmq ends the process when it asks next.
+        self._socket.setsockopt(zmq.TCP_MAXRT, LINK_SILENT_MOST_MS)
         self._socket.setsockopt(zmq.LINGER, 500)
         self.connections = Connections(
             self._socket, SUBSCRIBER_BYTES_AT_MOST, SUBSCRIBER_BYTES_PER_S
@@ -243,6 +243,7 @@ class DecodeSubscriber:
         # still come, seconds old, once the link is mended.
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, LINK_ASKED_EVERY_MS)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, LINK_SILENT_MOST_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_TTL, LINK_SILENT_MOST_MS)
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in topics:
             self._socket.setsockopt_string(zmq.SUBSCRIBE, topic)

@@ -50,6 +50,7 @@ class Subscribers:
     def __init__(self, may: Callable[[str], bool]) -> None:
         self._may = may
         self._held: dict[int, _Connection] = {}
+        self._ended: dict[int, Peer] = {}
         self._n = 0
         self._round: list[int] = []
         self._n_round = 0
@@ -73,6 +74,9 @@ class Subscribers:
             self._forget(descriptor)
             held = None
         if peer is None:  # gone meanwhile
+            return None
+        if self._ended.pop(descriptor, None) == peer:  # asked for before it was ended
+            self._ended[descriptor] = peer
             return None
         if held is None:
             held = self._held[descriptor] = _Connection(peer, key)
@@ -122,6 +126,7 @@ class Subscribers:
         held = self._forget(descriptor)
         # Looked at again: the number may be another connection's by now.
         if peer_of(descriptor) == held.peer:
+            self._ended[descriptor] = held.peer
             shut_down(descriptor)
         return Ended(held.key, why)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -306,3 +307,31 @@ def test_a_descriptor_that_is_a_file_by_now_costs_none(tmp_path: Path) -> None:
         n_open = len(os.listdir("/proc/self/fd"))
         assert peer_of(file.fileno()) is None
         assert len(os.listdir("/proc/self/fd")) == n_open
+
+
+ENDED_WHILE_ITS_SUBSCRIPTIONS_WAIT = """
+import time, zmq
+from streams.wire.sockets import LINK_ASKED_EVERY_MS, Publisher
+from streams.wire.subscribers import shut_down
+
+publisher = Publisher("tcp://127.0.0.1:*")
+greedy = zmq.Context.instance().socket(zmq.XSUB)
+greedy.sndhwm = 0
+greedy.connect(publisher.endpoint)
+for i in range(5000):
+    greedy.send(b"\\x01%d" % i)
+frame = publisher._socket.recv(copy=False)
+time.sleep(0.2)
+shut_down(int(frame.get(zmq.SRCFD)))
+time.sleep(3 * LINK_ASKED_EVERY_MS * 1e-3)
+print("lives", flush=True)
+greedy.close(0)
+publisher.close()
+"""
+
+
+def test_a_connection_that_goes_while_its_subscriptions_wait_ends_nobody() -> None:
+    """Where a socket asks such a connection whether it is there, libzmq ends the process."""
+    command = [sys.executable, "-c", ENDED_WHILE_ITS_SUBSCRIPTIONS_WAIT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "lives\n"), done.stderr
