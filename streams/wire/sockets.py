@@ -34,8 +34,8 @@ FRAME_AT_MOST, UNFINISHED_AT_MOST, COMMANDS_WAITING = 4 * 2**20, 16 * 2**20, 16
 SUBSCRIPTION_AT_MOST = 4096
 """Bytes of what a subscriber sends: a topic, and in the handshake its keys."""
 SUBSCRIBER_BYTES_AT_MOST, SUBSCRIBER_BYTES_PER_S = 2**20, 1024.0
-"""What a connection may send without a whole command; and a subscriber, whose answers to the link's
-heartbeats take 0.2 kB/s, in its life."""
+"""What a connection may send without a whole command; and a subscriber, whose heartbeats take
+0.2 kB/s, in its life."""
 SUBSCRIPTIONS_WAITING, SUBSCRIPTIONS_AT_ONCE = 8, 256
 """libzmq takes in what waits of a connection inside one `send`: with its default of 1000 waiting,
 a client that subscribes without end kept the publishing thread there for seconds."""
@@ -160,9 +160,9 @@ class Publisher:
         self._socket.setsockopt(zmq.RCVHWM, SUBSCRIPTIONS_WAITING)
         self._socket.setsockopt(zmq.SNDHWM, queue)
         self._socket.setsockopt(zmq.MAXMSGSIZE, SUBSCRIPTION_AT_MOST)
-        # A dead link is noticed on both sides, so that nothing older waits to be carried: here by
-        # the system, or by what our subscribers say of themselves. Not by asking: where a client
-        # asks for more than may wait and then goes, libzmq ends the process when it asks next.
+        # Nothing old waits for a dead link: the system ends it, or the silence that the client
+        # allowed. No HEARTBEAT_IVL here: libzmq 4.3.5 aborts where a client goes while
+        # its subscriptions wait.
         self._socket.setsockopt(zmq.TCP_MAXRT, LINK_SILENT_MOST_MS)
         self._socket.setsockopt(zmq.LINGER, 500)
         self.connections = Connections(

@@ -75,9 +75,9 @@ class Subscribers:
             held = None
         if peer is None:  # gone meanwhile
             return None
-        if self._ended.pop(descriptor, None) == peer:  # asked for before it was ended
-            self._ended[descriptor] = peer
+        if self._ended.get(descriptor) == peer:  # asked for before it was ended
             return None
+        self._ended.pop(descriptor, None)
         if held is None:
             held = self._held[descriptor] = _Connection(peer, key)
         n_before, held.n = held.n, max(0, held.n + (1 if subscribes else -1))

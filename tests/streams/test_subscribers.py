@@ -310,10 +310,12 @@ def test_a_descriptor_that_is_a_file_by_now_costs_none(tmp_path: Path) -> None:
 
 
 ENDED_WHILE_ITS_SUBSCRIPTIONS_WAIT = """
-import time, zmq
+import zmq
+from streams.clock import MonotonicClock
 from streams.wire.sockets import LINK_ASKED_EVERY_MS, Publisher
 from streams.wire.subscribers import shut_down
 
+clock = MonotonicClock()
 publisher = Publisher("tcp://127.0.0.1:*")
 greedy = zmq.Context.instance().socket(zmq.XSUB)
 greedy.sndhwm = 0
@@ -321,9 +323,9 @@ greedy.connect(publisher.endpoint)
 for i in range(5000):
     greedy.send(b"\\x01%d" % i)
 frame = publisher._socket.recv(copy=False)
-time.sleep(0.2)
+clock.sleep_until(clock.now() + 0.2)
 shut_down(int(frame.get(zmq.SRCFD)))
-time.sleep(3 * LINK_ASKED_EVERY_MS * 1e-3)
+clock.sleep_until(clock.now() + 3 * LINK_ASKED_EVERY_MS * 1e-3)
 print("lives", flush=True)
 greedy.close(0)
 publisher.close()

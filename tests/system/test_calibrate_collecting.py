@@ -141,7 +141,6 @@ def test_never_enough_goes_on_to_the_limit(lab: Lab, base: Path, run: Run, tmp_p
     learn, collect = {"least_gain": 0.0}, {"most_s": 18.0}
     config = write_config(tmp_path, lab.name_, base, learn=learn, collect=collect)
     wizard = run(*arguments_of(config, tmp_path / FOLDER))
-    wizard.code()
     collected = morning_of(config, tmp_path / FOLDER, wizard).steps["collect"]
     assert collected["seconds"] > 16.0
     assert collected["more_helps"] is True
@@ -164,7 +163,6 @@ def test_a_wizard_killed_while_collecting_goes_on_with_the_sequence(
     resumed.signal(signal.SIGKILL)
     resumed.code()
     last = run(*arguments, "--resume")
-    last.code()
     morning = morning_of(config, folder, last)
     collected = morning.steps["collect"]
     assert collected["recordings"] == ["collect-1.xdf", "collect-2.xdf"]
@@ -222,7 +220,6 @@ def test_the_held_out_block_is_there_for_those_who_want_it(
 ) -> None:
     config = write_config(tmp_path, lab.name_, base, learn={"hold_out": True})
     wizard = run(*arguments_of(config, tmp_path / FOLDER))
-    wizard.code()
     steps = morning_of(config, tmp_path / FOLDER, wizard).steps
     assert steps["verify"]["test"] == steps["collect"]["test"] != ""
     assert steps["adapt"]["n_steps"] == 0
